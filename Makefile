@@ -1,0 +1,53 @@
+# MiniWin: each target sets up .venv when needed and says what it does.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: help setup demo test lint types bench lock clean
+
+help:
+	@echo "make demo    search, promote, generate: the whole line on this machine, about 5 minutes on 2 cores"
+	@echo "make test    lint, types and the whole test suite"
+	@echo "make lint    ruff and mypy only"
+	@echo "make bench   the quick benchmark"
+	@echo "make clean   remove .venv, caches and what the demo made"
+
+$(STAMP): requirements.lock pyproject.toml
+	@echo "== setting up $(VENV) from requirements.lock (a few minutes the first time)"
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "miniwin needs Python 3.11 or newer; this is " + sys.version.split()[0] + ". Try: make PYTHON=python3.11 " )'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+setup: $(STAMP)
+
+demo: $(STAMP)
+	@echo "== demo: a real search, a baseline, a zoo entry and generated text"
+	@$(BIN)/python -m miniwin.demo
+
+test: lint
+	@echo "== tests"
+	@$(BIN)/python -m pytest
+
+lint: $(STAMP)
+	@echo "== ruff and mypy"
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+
+bench: $(STAMP)
+	@echo "== quick benchmark"
+	@$(BIN)/python -m benchmarks
+
+lock: $(STAMP)
+	@echo "== requirements.lock from a fresh environment"
+	@rm -rf .venv-lock && $(PYTHON) -m venv .venv-lock
+	@.venv-lock/bin/python -m pip install --quiet torch==2.13.0 "setuptools>=77" wheel
+	@.venv-lock/bin/python -m pip install --quiet --no-build-isolation -e ".[mlflow,dev]"
+	@.venv-lock/bin/python -m pip freeze --all --exclude-editable --exclude pip | sed 's/+cpu.*//' > requirements.lock
+	@rm -rf .venv-lock
+
+clean:
+	@echo "== removing .venv, caches, build output and demo/"
+	@rm -rf $(VENV) .venv-lock build dist *.egg-info demo .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,72 @@
+"""xformers' memory_efficient_attention, on CUDA.
+
+Which bias says what we mean (checked by materialising, in the tests): `LowerTriangularMask` for a causal prefill,
+`LowerTriangularFromBottomRightMask` for queries fewer than keys, and
+`LowerTriangularFromBottomRightLocalAttentionMask(W)` for a window of W keys with self. Grouped-query heads use the
+five-dimensional layout (B, N, Hkv, H/Hkv, D), keys and values expanded without a copy.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from functools import cache
+from typing import Any
+
+from torch import Tensor
+
+from miniwin.blocks.attention_ops.call import AttentionCall
+
+NAME = "xformers"
+
+
+@cache
+def _installed() -> bool:
+    return importlib.util.find_spec("xformers") is not None
+
+
+def declines(call: AttentionCall) -> str | None:
+    if call.q.device.type != "cuda":
+        return f"its kernels need CUDA, not {call.q.device.type}"
+    if not _installed():
+        return "xformers is not installed"
+    if call.bias is not None:
+        return "a score bias would be materialised"
+    if call.pad is not None:
+        return "left padding has no bias class"
+    if call.q.dtype not in _half_types() and call.q.requires_grad:
+        return f"its fast kernels take float16 or bfloat16, not {call.q.dtype}"
+    return None
+
+
+def _half_types() -> tuple[Any, ...]:
+    import torch
+
+    return (torch.float16, torch.bfloat16)
+
+
+def bias_class(num_queries: int, num_keys: int, window: int | None) -> Any:
+    """The xformers bias that shows a query the keys 0 <= i - j < window."""
+    from xformers.ops import fmha
+
+    if window is not None and window < num_keys:
+        return fmha.attn_bias.LowerTriangularFromBottomRightLocalAttentionMask(window)
+    if num_queries == 1:
+        return None
+    if num_queries == num_keys:
+        return fmha.attn_bias.LowerTriangularMask()
+    return fmha.attn_bias.LowerTriangularFromBottomRightMask()
+
+
+def run(call: AttentionCall) -> Tensor:
+    from xformers.ops import memory_efficient_attention
+
+    n, m = call.q.shape[1], call.k.shape[1]
+    heads, kv_heads = call.q.shape[2], call.k.shape[2]
+    q, k, v = call.q, call.k, call.v
+    if heads != kv_heads:
+        group = heads // kv_heads
+        q = q.unflatten(2, (kv_heads, group))  # (B, N, Hkv, H/Hkv, D)
+        k = k.unsqueeze(3).expand(-1, -1, -1, group, -1)
+        v = v.unsqueeze(3).expand(-1, -1, -1, group, -1)
+    out = memory_efficient_attention(q, k, v, attn_bias=bias_class(n, m, call.window), scale=call.scale)
+    return out.reshape(call.q.shape)  # type: ignore[no-any-return]

@@ -1,0 +1,81 @@
+"""One small explicit registry per kind of block.
+
+A block is registered once, under the name that YAML uses for it (`type: p-rope`). A second block of the same name is
+refused, and a name that nobody registered is answered with the nearest ones. `field()` turns a registry into the type
+of a spec field: a union of everything registered, told apart by `type`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from difflib import get_close_matches
+from typing import Annotated, Any, TypeVar
+
+from pydantic import GetCoreSchemaHandler
+from pydantic_core import core_schema
+
+from miniwin.blocks.spec import Strict, UserError
+
+S = TypeVar("S", bound=Strict)
+
+
+def near(name: str, known: list[str]) -> str:
+    """A hint for a misspelt name: the nearest known one, or the list of all of them."""
+    close = get_close_matches(name, known, n=1, cutoff=0.6)
+    return f"did you mean '{close[0]}'?" if close else f"known: {', '.join(sorted(known))}"
+
+
+class Registry:
+    """Spec classes of one kind of block, by name."""
+
+    def __init__(self, kind: str, default: str | None = None) -> None:
+        self.kind = kind
+        self.default = default
+        self._classes: dict[str, type[Strict]] = {}
+
+    def register(self, cls: type[S]) -> type[S]:
+        """Class decorator. The name is the default of the class's `type` field."""
+        name: str = cls.model_fields["type"].default
+        if name in self._classes:
+            raise ValueError(f"{self.kind} '{name}' is registered twice: {self._classes[name]} and {cls}")
+        self._classes[name] = cls
+        return cls
+
+    def __getitem__(self, name: str) -> type[Strict]:
+        if name not in self._classes:
+            raise UserError(f"unknown {self.kind} '{name}': {near(name, self.names())}")
+        return self._classes[name]
+
+    def __iter__(self) -> Iterator[type[Strict]]:
+        return iter(self._classes.values())
+
+    def names(self) -> list[str]:
+        return sorted(self._classes)
+
+    def field(self) -> Any:
+        """The type annotation of a spec field that holds any registered block."""
+        return Annotated[Strict, _Union(self)]
+
+    def tag(self, value: Any) -> str | None:
+        """Which registered block a value means: its `type`, or the default where `type` is left out."""
+        found = value.get("type", self.default) if isinstance(value, dict) else getattr(value, "type", None)
+        return found if isinstance(found, str) else None
+
+
+class _Union:
+    """Pydantic hook: validate a field by the registered class that its `type` names."""
+
+    def __init__(self, registry: Registry) -> None:
+        self.registry = registry
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
+        choices = {name: handler.generate_schema(self.registry[name]) for name in self.registry.names()}
+        discriminator: Callable[[Any], str | None] = self.registry.tag
+        return core_schema.tagged_union_schema(choices, discriminator)
+
+
+POSITIONS = Registry("position")
+LOGIT_SCALES = Registry("logit_scale")
+ATTENTIONS = Registry("attention", default="softmax")
+MLPS = Registry("mlp", default="swiglu")
+NORMS = Registry("norm", default="rmsnorm")

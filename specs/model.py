@@ -1,0 +1,163 @@
+"""The model spec: an architecture as data, and everything that can be computed from it without building it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from functools import cached_property
+from typing import Annotated, Any, Literal
+
+import torch
+from pydantic import Field, PydanticUserError, StringConstraints, model_validator
+from pydantic_core import PydanticCustomError
+
+from miniwin.blocks.decoder import Decoder
+from miniwin.blocks.init import InitSpec
+from miniwin.blocks.layer import LayerSpec
+from miniwin.blocks.positions.base import located
+from miniwin.blocks.registry import NORMS
+from miniwin.blocks.rmsnorm import RMSNormSpec
+from miniwin.specs.base import PositiveInt, Strict
+
+NAME = r"^[a-z0-9][a-z0-9._-]*$"
+Name = Annotated[str, StringConstraints(pattern=NAME, max_length=100)]
+Letter = Annotated[str, StringConstraints(pattern=r"^[A-Z]$")]
+
+BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+
+
+class ModelSpec(Strict):
+    """An architecture. Letters name blocks; `pattern` lays them out over the depth.
+
+    pattern: tiled over num_layers. last: a letter that replaces the last layer's. blocks: what each letter means.
+    norm: the final norm. tie_word_embeddings: the head is the embedding matrix.
+    """
+
+    kind: Literal["model"] = "model"
+    format: Literal[1] = 1
+    name: Name
+    vocab_size: PositiveInt
+    hidden_size: PositiveInt
+    num_layers: PositiveInt
+    pattern: str
+    last: Letter | None = None
+    blocks: dict[Letter, LayerSpec]
+    norm: NORMS.field() = Field(default_factory=RMSNormSpec)  # type: ignore[valid-type]
+    tie_word_embeddings: bool = True
+    init: InitSpec = Field(default_factory=InitSpec)
+
+    @model_validator(mode="after")
+    def _fits(self) -> ModelSpec:
+        self._check_pattern()
+        for letter, layer in self.blocks.items():
+            try:
+                layer.resolve(self.hidden_size)
+            except PydanticCustomError as error:
+                at = (error.context or {}).get("at", "")
+                raise located(f"blocks.{letter}.attention.{at}", str(error)) from None
+        return self
+
+    def _check_pattern(self) -> None:
+        if not self.pattern:
+            raise located("pattern", "it is empty; expected letters of blocks, such as SSSG")
+        for letter in self.pattern:
+            if letter not in self.blocks:
+                known = ", ".join(sorted(self.blocks)) or "none"
+                raise located("pattern", f"got '{self.pattern}'; no block is called '{letter}' (blocks: {known})")
+        if self.last is not None and self.last not in self.blocks:
+            raise located("last", f"got '{self.last}'; no block is called so (blocks: {', '.join(sorted(self.blocks))})")
+        size = len(self.pattern)
+        if size > self.num_layers:
+            raise located(
+                "pattern",
+                f"got '{self.pattern}', {size} letters for num_layers {self.num_layers}; shorten it or add layers",
+            )
+        if self.num_layers % size and self.last is None:
+            raise located(
+                "pattern",
+                f"got '{self.pattern}', {size} letters, which do not tile num_layers {self.num_layers}; set `last` to "
+                "say what the final layer is, write the pattern out, or change num_layers",
+            )
+        unused = sorted(set(self.blocks) - set(self.layout))
+        if unused:
+            raise located(
+                f"blocks.{unused[0]}",
+                f"no layer uses this block: the layers are {self.layout}; remove it, or name it in pattern or last",
+            )
+
+    @property
+    def layout(self) -> str:
+        """The resolved pattern, a letter for each layer."""
+        tiled = (self.pattern * (self.num_layers // len(self.pattern) + 1))[: self.num_layers]
+        return tiled if self.last is None else tiled[:-1] + self.last
+
+    @cached_property
+    def layer_specs(self) -> tuple[LayerSpec, ...]:
+        """Each layer's block with its defaults filled in (head_dim, num_kv_heads)."""
+        resolved = {letter: block.resolve(self.hidden_size) for letter, block in self.blocks.items()}
+        return tuple(resolved[letter] for letter in self.layout)
+
+    @cached_property
+    def hash(self) -> str:
+        """sha256 of what decides the architecture: equal however it was written or named."""
+        layers = {letter: block.canonical(self.hidden_size) for letter, block in self.blocks.items()}
+        norm: Any = self.norm
+        facts = {
+            "format": self.format,
+            "vocab_size": self.vocab_size,
+            "hidden_size": self.hidden_size,
+            "layers": [layers[letter] for letter in self.layout],
+            "norm": norm.model_dump(mode="json"),
+            "tie_word_embeddings": self.tie_word_embeddings,
+            "init": self.init.model_dump(mode="json"),
+        }
+        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+    def build(self) -> Decoder:
+        """The decoder with fresh weights, on torch's default device (`with torch.device("meta")` allocates nothing)."""
+        norm: Any = self.norm
+        decoder = Decoder(
+            self.vocab_size,
+            self.hidden_size,
+            [layer.build(self.hidden_size) for layer in self.layer_specs],
+            norm.build(self.hidden_size),
+            self.tie_word_embeddings,
+        )
+        if decoder.embed_tokens.weight.device != torch.device("meta"):
+            self.init.apply(decoder)
+        return decoder
+
+    def parameters(self) -> int:
+        """Weights, counted once where they are tied."""
+        norm: Any = self.norm
+        embeddings = self.vocab_size * self.hidden_size * (1 if self.tie_word_embeddings else 2)
+        layers = sum(layer.parameters(self.hidden_size) for layer in self.layer_specs)
+        return int(embeddings + layers + norm.parameters(self.hidden_size))
+
+    def forward_flops(self, length: int) -> float:
+        """Floating-point operations per token of a forward pass, mean over a prefill of `length` tokens.
+
+        Matrix products and attention scores; norms, softmax, rotations and the embedding look-up are not counted.
+        """
+        layers = sum(layer.flops(self.hidden_size, length) for layer in self.layer_specs)
+        return layers + 2.0 * self.vocab_size * self.hidden_size
+
+    def training_flops(self, length: int) -> float:
+        """The same for a training step: a backward pass costs twice a forward pass."""
+        return 3.0 * self.forward_flops(length)
+
+    def cache_bytes(self, length: int, dtype: str = "float32") -> int:
+        """Bytes of keys and values held for one sequence of `length` tokens."""
+        if dtype not in BYTES:
+            raise PydanticUserError(f"unknown dtype '{dtype}': expected one of {', '.join(BYTES)}", code=None)
+        numbers = sum(self._attention(layer).cache_size(self.hidden_size, length) for layer in self.layer_specs)
+        return int(numbers * BYTES[dtype])
+
+    @staticmethod
+    def _attention(layer: LayerSpec) -> Any:
+        return layer.attention
+
+
+def valid_name(text: str) -> bool:
+    return re.match(NAME, text) is not None

@@ -25,7 +25,7 @@ setup: $(STAMP)
 
 demo: $(STAMP)
 	@echo "== demo: a real search, a baseline, a zoo entry and generated text"
-	@$(BIN)/python -m miniwin.demo
+	@$(BIN)/python -m miniwin demo --workers 2
 
 test: lint
 	@echo "== tests"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import os
 from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
@@ -12,8 +14,10 @@ from pydantic import BaseModel, ValidationError
 
 from miniwin.specs.base import UserError
 from miniwin.specs.model import ModelSpec
-from miniwin.specs.problems import explain
-from miniwin.specs.yaml_text import Document
+from miniwin.specs.problems import MISSING, Problem, explain, said
+from miniwin.specs.schema import models_at
+from miniwin.specs.yaml_text import Document, Loc
+from miniwin.specs.yaml_words import plain, shown
 
 SHIPPED = Path(__file__).parent
 KINDS = {"model": "models", "train": "train", "search": "searches"}
@@ -43,34 +47,35 @@ def load_spec(path: str | Path, kind: str | None = None, overrides: Sequence[str
     Raises:
         UserError: with file, line, column and field of everything that is wrong.
     """
-    found = resolve_spec_path(path, kind)
-    document = Document.read(found)
+    document = Document.read(resolve_spec_path(path, kind))
     data = document.data
     if not isinstance(data, dict):
-        raise UserError(f"{document.place(())}: expected a mapping that begins with `kind: model`, train or search")
-    stated = data.get("kind")
-    if stated not in KINDS:
-        near = get_close_matches(str(stated), KINDS, n=1)
-        hint = f"did you mean '{near[0]}'?" if near else f"expected one of {', '.join(KINDS)}"
-        said = "kind: this field is required, and missing" if "kind" not in data else f"kind: got '{stated}'"
-        raise UserError(f"{document.place(('kind',))}: {said}; {hint}")
-    if kind is not None and stated != kind:
-        raise UserError(f"{document.place(('kind',))}: kind: got a {stated} spec; expected a {kind} spec")
-    _check_format(data, document)
+        got = "the file is empty" if data is None else f"got {shown(data)}"
+        raise UserError(
+            f"{document.place(())}: {got}; expected a mapping that begins with `kind: model`, train or search"
+        )
+    stated = _stated_kind(data, document, kind)
+    problems = _format_problems(data, document, stated)
     if "layer" in data and stated == "model":
         if not document.anchors_used("layer"):
-            raise UserError(
-                f"{document.place(('layer',))}: layer: nothing uses it; give it an anchor (layer: &layer) and merge it "
-                "where it is meant (<<: *layer), or remove it"
+            problems.append(
+                Problem(
+                    ("layer",),
+                    "nothing uses it; give it an anchor (layer: &layer) and merge it where it "
+                    "is meant (<<: *layer), or remove it",
+                    on_key=True,
+                )
             )
         data = {key: value for key, value in data.items() if key != "layer"}
-    for override in overrides:
-        _override(data, override)
     cls = spec_class(stated)
+    written = dict(_override(data, override, cls) for override in overrides)
     try:
-        return cls.model_validate(data)
+        spec = cls.model_validate(data)
     except ValidationError as error:
-        raise explain(error, data, cls, document) from None
+        raise explain(error, data, cls, document, written, tuple(problems)) from None
+    if problems:
+        raise said(problems, document, written)
+    return spec
 
 
 def load_model_spec(path: str | Path, overrides: Sequence[str] = ()) -> ModelSpec:
@@ -100,67 +105,133 @@ def dump_yaml(spec: BaseModel) -> str:
 
 
 class _Dumper(yaml.SafeDumper):
-    """Writes no anchors, and quotes what YAML 1.2 or 1.1 readers would take for something else."""
+    """Writes no anchors, and quotes text that a reader of YAML 1.2 or 1.1 would take for something else."""
 
     def ignore_aliases(self, data: Any) -> bool:
         return True
 
 
 def _float(dumper: yaml.SafeDumper, value: float) -> yaml.Node:
+    if not math.isfinite(value):
+        return dumper.represent_scalar(_FLOAT, ".nan" if math.isnan(value) else ".inf" if value > 0 else "-.inf")
     text = repr(value)
     if "e" in text and "." not in text:
-        text = text.replace("e", ".0e")  # 1e-06 is text to a YAML 1.1 reader
-    return dumper.represent_scalar("tag:yaml.org,2002:float", text)
+        text = text.replace("e", ".0e")  # 1e-06 is text to a reader of YAML 1.1
+    return dumper.represent_scalar(_FLOAT, text)
 
 
+def _text(dumper: yaml.SafeDumper, value: str) -> yaml.Node:
+    # PyYAML quotes what YAML 1.1 takes for something else; 1e5 and 08 are numbers in 1.2 only. What stands on a line of
+    # its own and is not printable goes into double quotes, with escapes, or a line break in it would not come back.
+    style = "'" if not isinstance(plain(value), str) else None if value.isprintable() else '"'
+    return dumper.represent_scalar(_STR, value, style=style)
+
+
+_FLOAT, _STR = "tag:yaml.org,2002:float", "tag:yaml.org,2002:str"
 _Dumper.add_representer(float, _float)
+_Dumper.add_representer(str, _text)
 
 
 def resolve_spec_path(ref: str | Path, kind: str | None = None) -> Path:
     """A path as it is, or a shipped spec by its stem: miniwin-1m -> specs/models/miniwin-1m.yaml."""
     path = Path(ref)
-    if path.exists() or path.suffix in (".yaml", ".yml") or len(path.parts) != 1:
+    if os.path.isfile(path) or path.suffix in (".yaml", ".yml") or len(path.parts) != 1:
         return path
-    shipped = shipped_specs(kind)
-    if str(ref) in shipped:
-        return shipped[str(ref)]
-    near = get_close_matches(str(ref), shipped, n=1)
-    hint = f"did you mean '{near[0]}'?" if near else f"shipped: {', '.join(sorted(shipped))}"
+    shipped = {one: _shipped(one) for one in ([kind] if kind else KINDS)}
+    found = [paths[str(ref)] for paths in shipped.values() if str(ref) in paths]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise UserError(
+            f"{ref}: several shipped specs are called so; give the path of the one you mean: "
+            + ", ".join(map(str, found))
+        )
+    if os.path.exists(path):
+        return path
+    names = sorted({name for paths in shipped.values() for name in paths})
+    near = get_close_matches(str(ref), names, n=1)
+    hint = f"did you mean '{near[0]}'?" if near else f"shipped: {', '.join(names)}"
     raise UserError(f"{ref}: there is no such file, and no shipped spec is called so; {hint}")
 
 
 def shipped_specs(kind: str | None = None) -> dict[str, Path]:
-    """Name -> path of the specs in the package, of one kind or of all."""
-    folders = [KINDS[kind]] if kind else list(KINDS.values())
-    return {path.stem: path for folder in folders for path in sorted((SHIPPED / folder).glob("*.yaml"))}
+    """Name -> path of the specs in the package. Of all kinds, a name that several of them use is `train/demo`."""
+    if kind is not None:
+        return _shipped(kind)
+    every = [(path.stem, path) for one in KINDS for path in _shipped(one).values()]
+    names = [name for name, _ in every]
+    return {name if names.count(name) == 1 else f"{path.parent.name}/{name}": path for name, path in every}
 
 
-def _check_format(data: dict[str, Any], document: Document) -> None:
-    newest = FORMATS[data["kind"]]
-    stated = data.get("format")
-    if isinstance(stated, int) and not isinstance(stated, bool) and stated > newest:
+def _shipped(kind: str) -> dict[str, Path]:
+    return {path.stem: path for path in sorted((SHIPPED / KINDS[kind]).glob("*.yaml"))}
+
+
+def _stated_kind(data: dict[str, Any], document: Document, kind: str | None) -> str:
+    stated = data.get("kind")
+    place = document.place(("kind",))
+    if not isinstance(stated, str) or stated not in KINDS:
+        near = get_close_matches(str(stated), KINDS, n=1)
+        hint = f"did you mean '{near[0]}'?" if near else f"expected one of {', '.join(KINDS)}"
+        got = f"got {shown(stated)}" if "kind" in data else MISSING
+        raise UserError(f"{place}: kind: {got}; {hint}")
+    if kind is not None and stated != kind:
+        raise UserError(f"{place}: kind: got a {stated} spec; expected a {kind} spec")
+    return stated
+
+
+def _format_problems(data: dict[str, Any], document: Document, kind: str) -> list[Problem]:
+    newest = FORMATS[kind]
+    if "format" not in data:
+        return [Problem(("format",), f"{MISSING}; write `format: {newest}`")]
+    stated = data["format"]
+    if type(stated) is not int:  # true and 1.0 are equal to 1, but not what a format number looks like
+        del data["format"]
+        return [Problem(("format",), f"got {shown(stated)}; expected the number {newest}")]
+    if stated > newest:  # nothing else that the file says can be judged
         raise UserError(
             f"{document.place(('format',))}: format: got {stated}; this version of miniwin reads up to {newest}. "
             "Upgrade miniwin."
         )
-    if "format" not in data:
-        raise UserError(f"{document.place(())}: format: this field is required, and missing; write `format: {newest}`")
+    return []
 
 
-def _override(data: dict[str, Any], override: str) -> None:
-    path, equals, text = override.partition("=")
-    if not equals or not path:
+def _override(data: dict[str, Any], override: str, cls: type[BaseModel]) -> tuple[Loc, str]:
+    """Write "a.b=VALUE" into the data. Mappings on the way that the file leaves out, and the spec has, are made."""
+    name, equals, text = override.partition("=")
+    parts = [part.strip() for part in name.split(".")]
+    if not equals or "" in parts:
         raise UserError(f"--set {override}: expected field=value, such as blocks.S.attention.window=32")
-    value = Document(text, f"--set {path}").data
-    *parents, last = path.strip().split(".")
+    if not text.strip():
+        raise UserError(f"--set {override}: there is no value; expected one, such as {name}=32, or {name}=null")
+    value = Document(text, f"--set {override}", marked=False).data
     place: Any = data
-    for part in parents:
-        if not isinstance(place, dict) or part not in place:
-            known = list(map(str, place)) if isinstance(place, dict) else []
-            near = get_close_matches(part, known, n=1)
-            hint = f"did you mean '{near[0]}'?" if near else f"it has: {', '.join(known) or 'no fields'}"
-            raise UserError(f"--set {override}: there is no '{part}' in {path}; {hint}")
-        place = place[part]
-    if not isinstance(place, dict):
-        raise UserError(f"--set {override}: '{'.'.join(parents)}' is not a mapping")
-    place[last] = value
+    path: list[str | int] = []
+    for part in parts:
+        here = ".".join(map(str, path))
+        key: str | int = part
+        if isinstance(place, list) and part.isdecimal() and int(part) < len(place):
+            key = int(part)
+        elif not isinstance(place, dict):
+            what = f"a list of {len(place)}" if isinstance(place, list) else shown(place)
+            raise UserError(f"--set {override}: '{here}' is {what}; expected a mapping that has a '{part}'")
+        elif len(path) < len(parts) - 1 and part not in place:
+            fields = [field for m in models_at(cls, tuple(path)) for field in m.model_fields]
+            if part not in fields:
+                raise UserError(
+                    f"--set {override}: there is no '{part}' in {here or 'the spec'}; "
+                    + _known(part, [*place, *fields])
+                )
+            place[part] = {}
+        path.append(key)
+        if len(path) < len(parts):
+            place = place[key]
+    place[path[-1]] = value
+    return tuple(path), override
+
+
+def _known(part: str, names: list[str]) -> str:
+    if part == "layer":
+        return "what it says is merged into the blocks by now: set it in each of them"
+    near = get_close_matches(part, names, n=1)
+    return f"did you mean '{near[0]}'?" if near else f"it has: {', '.join(dict.fromkeys(names)) or 'no fields'}"

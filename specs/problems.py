@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
 from miniwin.specs.base import UserError
-from miniwin.specs.yaml_text import Document, Loc
+from miniwin.specs.schema import choices, models_at
+from miniwin.specs.yaml_text import MOST_SHOWN, Document, Loc
+from miniwin.specs.yaml_words import plain, shown
 
-MOST_SHOWN = 20
+MOST_READ = 200  # of pydantic's errors: near names take time
+MISSING = "this field is required, and missing"
 
 _EXPECTED = {
     "int_type": "expected a whole number",
@@ -20,103 +26,201 @@ _EXPECTED = {
     "string_type": "expected text",
     "dict_type": "expected a mapping (name: value)",
     "model_type": "expected a mapping (name: value)",
+    "model_attributes_type": "expected a mapping (name: value)",
     "list_type": "expected a list",
+    "tuple_type": "expected a list",
     "finite_number": "expected a finite number",
+    "greater_than": "expected more than {gt:g}",
+    "greater_than_equal": "expected at least {ge:g}",
+    "less_than": "expected less than {lt:g}",
+    "less_than_equal": "expected at most {le:g}",
+    "too_short": "expected {min_length} or more",
+    "too_long": "expected {max_length} or fewer",
+    "string_too_short": "expected {min_length} or more characters",
+    "string_too_long": "expected {max_length} or fewer characters",
+}
+_NUMBERS = ("int_type", "int_from_float", "float_type")
+_PATTERNS = {
+    "^[A-Z]$": "expected one capital letter, A to Z",
+    "^[a-z0-9][a-z0-9._-]*$": "expected small letters, digits and . _ -, beginning with a letter or a digit",
+    "^[A-Za-z0-9][A-Za-z0-9._-]*$": "expected letters, digits and . _ -, beginning with a letter or a digit",
 }
 
 
-def explain(error: ValidationError, data: Any, model: type[BaseModel], document: Document | None) -> UserError:
-    """All of a validation's problems as one error, a line each, with `file:line:column` where a file is known."""
-    problems = error.errors(include_url=False)
-    lines: list[str] = []
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is wrong, at a path into the data.
+
+    on_key: the key is wrong, not its value. meant: the path that a misspelt one was probably meant to be.
+    """
+
+    path: Loc
+    message: str
+    on_key: bool = False
+    meant: Loc | None = None
+
+
+def explain(
+    error: ValidationError,
+    data: Any,
+    model: type[BaseModel],
+    document: Document | None,
+    overrides: Mapping[Loc, str] | None = None,
+    also: tuple[Problem, ...] = (),
+) -> UserError:
+    """All of a validation's problems as one error, a line each, with `file:line:column` where a file is known.
+
+    overrides: what `--set` wrote, by path: a problem there is said to be in the option. also: problems known already.
+    """
+    found = [
+        problem for detail in error.errors(include_url=False)[:MOST_READ] for problem in _problems(detail, data, model)
+    ]
+    unread = max(error.error_count() - MOST_READ, 0)
+    return said([*also, *_without_echoes(found)], document, overrides or {}, unread)
+
+
+def said(
+    problems: list[Problem], document: Document | None, overrides: Mapping[Loc, str], unread: int = 0
+) -> UserError:
+    """Problems in the order of the file. Those of one place (a merged mapping is used several times) are one line."""
+    paths: dict[tuple[tuple[int, int], str, str, object], list[str]] = {}
     for problem in problems:
-        loc: Loc = tuple(problem["loc"])
-        context = problem.get("ctx") or {}
-        if problem["type"] == "located":
-            loc += tuple(str(context["at"]).split("."))
-        path = document.known(loc) if document is not None else _known(loc, data)
-        if problem["type"] in ("missing", "located", "extra_forbidden") and path[-1:] != loc[-1:]:
-            path += loc[-1:]
-        line = f"{'.'.join(map(str, path)) or 'the whole file'}: {_message(problem, data, loc, model)}"
-        line = line if document is None else f"{document.place(loc)}: {line}"
-        if line not in lines:
-            lines.append(line)
+        option = next((path for path in overrides if problem.path[: len(path)] == path), None)
+        mark, place = (0, 0), ""
+        if option is not None:
+            place = f"--set {overrides[option]}: "
+        elif document is not None:
+            mark = document.mark(problem.path, problem.on_key)
+            place = f"{document.place(problem.path, problem.on_key)}: "
+        where = paths.setdefault((mark, place, problem.message, problem.path[-1:]), [])
+        path = ".".join(_part(part) for part in problem.path) or "the whole file"
+        if path not in where:
+            where.append(path)
+    ordered = sorted(paths.items(), key=lambda item: item[0][0])
+    lines = [f"{place}{_listed(where)}: {message}" for (_, place, message, _), where in ordered]
     more = len(lines) - MOST_SHOWN
-    return UserError("\n".join(lines[:MOST_SHOWN] + ([f"... and {more} more"] if more > 0 else [])))
+    if more > 0 or unread:
+        lines = [*lines[:MOST_SHOWN], f"... and {max(more, 0) + unread} more"]
+    return UserError("\n".join(lines))
 
 
-def _message(problem: Any, data: Any, loc: Loc, model: type[BaseModel]) -> str:
-    kind, context = problem["type"], problem.get("ctx") or {}
-    got = _shown(_at(data, loc))
-    if kind == "extra_forbidden":
-        names = _fields_near(model, data, loc[:-1])
-        close = get_close_matches(str(loc[-1]), names, n=1, cutoff=0.6)
-        hint = f"did you mean '{close[0]}'?" if close else f"expected one of: {', '.join(names)}"
-        return f"unknown field '{loc[-1]}'; {hint}"
+def _listed(paths: list[str]) -> str:
+    return ", ".join(paths[:3]) + (f" and {len(paths) - 3} more" if len(paths) > 3 else "")
+
+
+def _part(part: Any) -> str:
+    text = str(part)
+    return text if text.isprintable() and len(text) <= 60 else shown(text)
+
+
+def _problems(detail: Any, data: Any, model: type[BaseModel]) -> list[Problem]:
+    kind, context = detail["type"], detail.get("ctx") or {}
+    loc: Loc = tuple(detail["loc"])
+    if kind == "located":
+        return [Problem(_deeper(loc, tuple(at.split(".")), data), text) for at, text in _located(context)]
+    if loc[-1:] == ("[key]",):
+        path = _resolved(loc[:-1], data)
+        return [
+            Problem(path, f"the name {shown(path[-1] if path else None)}: {_expected(kind, context, detail)}", True)
+        ]
     if kind == "missing":
-        return "this field is required, and missing"
+        return [Problem(_resolved(loc[:-1], data) + loc[-1:], MISSING)]
+    path = _resolved(loc, data)
+    if kind == "extra_forbidden":
+        names = sorted({name for m in models_at(model, loc[:-1]) for name in m.model_fields})
+        near = _near(loc[-1], names)
+        hint = f"did you mean '{near}'?" if near else f"expected one of: {', '.join(names)}"
+        meant = (*path[:-1], near) if near else None
+        return [Problem(path, f"unknown field {shown(loc[-1])}; {hint}", True, meant)]
     if kind in ("union_tag_invalid", "union_tag_not_found"):
-        names = [name.strip("'\" ") for name in str(context.get("expected_tags", "")).split(",") if name.strip()]
-        tag = context.get("tag")
-        if not isinstance(_at(data, loc), dict):
-            return f"got {got}; expected a mapping such as {{type: {names[0] if names else '...'}}}"
-        if tag is None:
-            return f"its 'type' is missing; expected one of: {', '.join(names)}"
-        close = get_close_matches(str(tag), names, n=1, cutoff=0.5)
-        hint = f"did you mean '{close[0]}'? " if close else ""
-        return f"unknown type '{tag}'; {hint}expected one of: {', '.join(names)}"
-    if kind in ("located", "value_error", "assertion_error"):
-        return str(problem["msg"]).removeprefix("Value error, ").removeprefix("Assertion failed, ")
+        return [_wrong_choice(path, loc, data, model)]
+    if kind in ("value_error", "assertion_error"):
+        return [Problem(path, str(detail["msg"]).removeprefix("Value error, ").removeprefix("Assertion failed, "))]
+    value = _value(data, path)
+    return [Problem(path, f"got {shown(value)}; {_expected(kind, context, detail)}{_hint(kind, value)}")]
+
+
+def _located(context: Any) -> list[tuple[str, str]]:
+    """What a model found wrong with fields deeper in it: one of them, or several at once."""
+    return list(context["all"]) if "all" in context else [(str(context["at"]), str(context["message"]))]
+
+
+def _wrong_choice(path: Loc, loc: Loc, data: Any, model: type[BaseModel]) -> Problem:
+    """A field that holds one of several models, told apart by their `type` (or `source`), which is wrong or missing."""
+    field, names = choices(models_at(model, loc))
+    value = _value(data, path)
+    expected = f"expected one of: {', '.join(names)}"
+    if not isinstance(value, dict):
+        example = value if value in names else names[0]
+        return Problem(path, f"got {shown(value)}; expected a mapping such as {{{field}: {example}}}")
+    if field not in value:
+        return Problem(path, f"its '{field}' is missing; {expected}")
+    tag = value[field]
+    near = _near(tag, names, 0.5)
+    return Problem(
+        (*path, field), f"unknown {field} {shown(tag)}; {f'did you mean {near!r}? ' if near else ''}{expected}"
+    )
+
+
+def _expected(kind: str, context: Any, detail: Any) -> str:
     if kind == "literal_error":
-        return f"got {got}; expected {context['expected']}"
+        return f"expected {context['expected']}"
     if kind in _EXPECTED:
-        return f"got {got}; {_EXPECTED[kind]}"
-    message = str(problem["msg"])
-    return f"got {got}; {message[0].lower()}{message[1:].replace('input should', 'it should').replace('Input', 'it')}"
+        return _EXPECTED[kind].format(**context)
+    if kind == "string_pattern_mismatch" and context["pattern"] in _PATTERNS:
+        return _PATTERNS[context["pattern"]]
+    message = str(detail["msg"])
+    return f"{message[:1].lower()}{message[1:]}"
 
 
-def _steps(loc: Loc, data: Any) -> list[tuple[Any, Any]]:
-    """The parts of loc that exist in the data, with their values; a union's tags are passed over."""
-    steps = []
-    for part in loc:
-        if isinstance(data, dict) and part in data or isinstance(data, list) and isinstance(part, int) and part < len(data):
-            data = data[part]
-            steps.append((part, data))
-    return steps
+def _hint(kind: str, value: Any) -> str:
+    """How to mend what YAML reads otherwise than it looks."""
+    if kind in _NUMBERS and isinstance(value, str):
+        bare = value.replace("_", "").replace(",", "")
+        if isinstance(plain(value), (int, float)) and not isinstance(plain(value), bool):
+            return ": remove the quotes"
+        return f": write {bare}" if re.fullmatch(r"[0-9]+", bare) and len(bare) < 20 else ""
+    if kind == "bool_type" and isinstance(value, str):
+        word = {"yes": "true", "on": "true", "no": "false", "off": "false"}.get(value.lower())
+        return f": write {word}" if word else ""
+    if kind == "string_type" and value is not None and not isinstance(value, (dict, list)):
+        return ": put it in quotes"
+    return ""
 
 
-def _known(loc: Loc, data: Any) -> Loc:
-    return tuple(part for part, _ in _steps(loc, data))
+def _without_echoes(problems: list[Problem]) -> list[Problem]:
+    """A misspelt field is also a missing one: that is one mistake."""
+    meant = {problem.meant for problem in problems}
+    return [problem for problem in problems if not (problem.message == MISSING and problem.path in meant)]
 
 
-def _at(data: Any, loc: Loc) -> Any:
-    steps = _steps(loc, data)
-    return steps[-1][1] if steps else data
+def _near(name: Any, names: list[str], cutoff: float = 0.6) -> str | None:
+    close = get_close_matches(str(name), names, n=1, cutoff=cutoff)
+    return close[0] if close else None
 
 
-def _shown(value: Any) -> str:
-    text = {None: "null", True: "true", False: "false"}.get(value) if value is None or isinstance(value, bool) else None
-    if text is None:
-        text = f"'{value}'" if isinstance(value, str) else str(value)
-    return text if len(text) <= 60 else text[:57] + "..."
+def _deeper(loc: Loc, at: Loc, data: Any) -> Loc:
+    """The path of a field `at` below loc, which may be one that the data leaves out."""
+    path = _resolved(loc + at, data)
+    return path if path[-1:] == at[-1:] else path + at[-1:]
 
 
-def _fields_near(model: type[BaseModel], data: Any, loc: Loc) -> list[str]:
-    """The field names of the model that stands at loc: each part of loc is a field, a list or dict item, or a tag."""
-    found = _models_at([model], loc)
-    names = {name for m in found for name in m.model_fields}
-    return sorted(names)
+def _resolved(loc: Loc, data: Any) -> Loc:
+    """The parts of pydantic's loc that are in the data: the tags of unions are not, though they may look like a field.
+
+    Of the ways to leave parts out, the one that keeps most of them; a tag stands before its fields, so of two as long
+    the one that leaves out the earlier part.
+    """
+    if not loc:
+        return ()
+    without = _resolved(loc[1:], data)
+    inside = isinstance(data, dict) and loc[0] in data
+    if inside or (isinstance(data, list) and isinstance(loc[0], int) and loc[0] < len(data)):
+        return max(without, (loc[0], *_resolved(loc[1:], data[loc[0]])), key=len)  # type: ignore[index]
+    return without
 
 
-def _models_at(models: list[type[BaseModel]], loc: Loc) -> list[type[BaseModel]]:
-    from miniwin.specs.schema import inner_models
-
-    for part in loc:
-        narrower: list[type[BaseModel]] = []
-        for m in models:
-            if part in m.model_fields:
-                narrower += inner_models(m.model_fields[str(part)])
-            elif (field := m.model_fields.get("type") or m.model_fields.get("source")) and field.default == part:
-                narrower.append(m)
-        models = narrower or models
-    return models
+def _value(data: Any, path: Loc) -> Any:
+    for part in path:
+        data = data[part] if isinstance(data, list) or part in data else None  # type: ignore[index,operator]
+    return data

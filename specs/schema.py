@@ -5,51 +5,84 @@ from __future__ import annotations
 import typing
 from typing import Any
 
-from pydantic import BaseModel, TypeAdapter
+from pydantic import BaseModel, Tag, TypeAdapter
 from pydantic.fields import FieldInfo
 
 from miniwin.blocks.registry import Registry
 
 DRAFT = "http://json-schema.org/draft-07/schema#"
 
+Held = tuple[str | None, type[BaseModel]]  # a model that a field may hold, and the tag that says so in pydantic's loc
+
 
 def json_schema(kind: str) -> dict[str, Any]:
-    """The JSON Schema (draft-07, as editors expect) of a kind of spec: model, train or search."""
+    """The JSON Schema (draft-07, as editors expect) of the YAML files of a kind of spec: model, train or search."""
     from miniwin.specs.loading import spec_class
 
-    cls = spec_class(kind)
-    schema = TypeAdapter(cls).json_schema()
-    # `$defs` is draft 2019; editors that validate draft-07 look under `definitions`.
-    text = _renamed(schema)
-    return {"$schema": DRAFT, "title": f"MiniWin {kind} spec", **text}
+    schema = _draft_07(TypeAdapter(spec_class(kind)).json_schema())
+    # In a file these are not optional, so that it says what it is; in Python the class says so.
+    schema["required"] = ["kind", "format", *schema.get("required", [])]
+    if kind == "model":
+        schema["properties"]["layer"] = {
+            "type": "object",
+            "description": "What several blocks share: give it an anchor (layer: &layer) and merge it (<<: *layer).",
+        }
+    return {"$schema": DRAFT, **schema, "title": f"MiniWin {kind} spec"}
 
 
-def _renamed(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {("definitions" if k == "$defs" else k): _renamed(v) for k, v in value.items()}
+def _draft_07(value: Any) -> Any:
+    """`$defs` is of draft 2019: in draft-07 it is `definitions`, and what stands beside a `$ref` is ignored."""
     if isinstance(value, list):
-        return [_renamed(v) for v in value]
-    return value.replace("#/$defs/", "#/definitions/") if isinstance(value, str) else value
+        return [_draft_07(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    made = {("definitions" if key == "$defs" else key): _draft_07(item) for key, item in value.items()}
+    made.pop("discriminator", None)  # OpenAPI's, not JSON Schema's
+    if isinstance(made.get("$ref"), str):
+        ref = {"$ref": made.pop("$ref").replace("#/$defs/", "#/definitions/")}
+        return {"allOf": [ref], **made} if made else ref
+    return made
 
 
-def inner_models(field: FieldInfo) -> list[type[BaseModel]]:
+def models_at(model: type[BaseModel], loc: tuple[str | int, ...]) -> list[type[BaseModel]]:
+    """The models that may stand at loc. Its parts are fields, names or indices in containers, and tags of unions."""
+    held: list[Held] = [(None, model)]
+    for part in loc:
+        tagged = [m for tag, m in held if tag is not None and tag == part]
+        fields = [m.model_fields[str(part)] for _, m in held if part in m.model_fields]
+        if tagged:
+            held = [(None, m) for m in tagged]
+        elif fields:
+            held = [item for field in fields for item in _held(field)]
+    return [m for _, m in held]
+
+
+def choices(models: list[type[BaseModel]]) -> tuple[str, list[str]]:
+    """The field that tells models apart, and its values: `type` and the names of blocks, say."""
+    for field in ("type", "source"):
+        names = sorted(str(m.model_fields[field].default) for m in models if field in m.model_fields)
+        if names:
+            return field, names
+    return "type", []
+
+
+def _held(field: FieldInfo) -> list[Held]:
     """Every model class that a field's annotation can hold, through unions, containers and registries."""
-    found: list[type[BaseModel]] = []
-    for item in field.metadata:
-        registry = getattr(item, "registry", None)
-        if isinstance(registry, Registry):
-            found += list(registry)
-    return found + _models_in(field.annotation)
+    return _registered(field.metadata) + _models_in(field.annotation)
 
 
-def _models_in(annotation: Any) -> list[type[BaseModel]]:
+def _models_in(annotation: Any, tag: str | None = None) -> list[Held]:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation] if annotation.model_fields else []
-    found: list[type[BaseModel]] = []
-    for item in getattr(annotation, "__metadata__", ()):
-        registry = getattr(item, "registry", None)
-        if isinstance(registry, Registry):
-            found += list(registry)
+        names = choices([annotation])[1]
+        return [(tag or (names[0] if names else None), annotation)] if annotation.model_fields else []
+    metadata = getattr(annotation, "__metadata__", ())
+    tag = next((item.tag for item in metadata if isinstance(item, Tag)), None)
+    found = _registered(metadata)
     for argument in typing.get_args(annotation):
-        found += _models_in(argument)
+        found += _models_in(argument, tag)
     return found
+
+
+def _registered(metadata: typing.Iterable[Any]) -> list[Held]:
+    registries = [getattr(item, "registry", None) for item in metadata]
+    return [(cls.model_fields["type"].default, cls) for r in registries if isinstance(r, Registry) for cls in r]

@@ -1,39 +1,33 @@
 """YAML text -> plain Python, with the place of every value.
 
 YAML 1.2 core types only (`no` is a string, `1e-3` a number, `08` no octal), in safe mode: a tag that would build an
-object, a key given twice, an alias that contains itself, or aliases that expand to more than `MOST_VALUES` values are
-errors with their line and column.
+object, a key given twice or that is not text, an alias that contains itself, or aliases that expand to more than
+`MOST_VALUES` values are errors with their line and column, all of them at once. What the parser itself cannot read is
+one error, the first.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import yaml
 
 from miniwin.specs.base import UserError
+from miniwin.specs.yaml_words import LARGEST, is_number_too_large, plain, shown
 
-MOST_BYTES = 1_000_000
-MOST_VALUES = 100_000
-DEEPEST = 100
+MOST_BYTES = 256_000
+MOST_VALUES = 50_000
+MOST_SHOWN = 20  # errors of one file
+DEEPEST = 100  # levels, with aliases written out: everything below recurses
 
 Key = str | int
 Loc = tuple[Key, ...]
+Mark = tuple[int, int]  # line and column, from 1
 
-_INT = re.compile(r"[-+]?[0-9]+\Z")
-_OTHER_INT = re.compile(r"0o[0-7]+\Z|0x[0-9a-fA-F]+\Z")
-_FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?\Z")
-_WORDS: dict[str, Any] = {
-    **dict.fromkeys(("", "~", "null", "Null", "NULL"), None),
-    **dict.fromkeys(("true", "True", "TRUE"), True),
-    **dict.fromkeys(("false", "False", "FALSE"), False),
-    **dict.fromkeys((".inf", ".Inf", ".INF", "+.inf"), float("inf")),
-    **dict.fromkeys(("-.inf", "-.Inf", "-.INF"), float("-inf")),
-    **dict.fromkeys((".nan", ".NaN", ".NAN"), float("nan")),
-}
 _STANDARD = "tag:yaml.org,2002:"
 _IMPLICIT = "!implicit"  # a scalar without a tag of its own
 _TYPES: dict[str, tuple[type, ...]] = {
@@ -43,6 +37,9 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "bool": (bool,),
     "null": (type(None),),
 }
+_BREAK = re.compile("\r\n|[\r\n\x85\u2028\u2029]")
+# The characters that YAML allows nowhere, not even in quotes.
+_UNPRINTABLE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
@@ -53,43 +50,69 @@ class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[mi
 
 
 class Document:
-    """A parsed file: `data`, and where each part of it stands."""
+    """A parsed file: `data`, and where each part of it stands.
 
-    def __init__(self, text: str, source: str) -> None:
+    marked: whether errors give line and column (not for a value from the command line).
+
+    Raises:
+        UserError: on text that is not YAML, or is more than a spec may hold.
+    """
+
+    def __init__(self, text: str, source: str, marked: bool = True) -> None:
         self.source = source
+        self._marked = marked
+        self._problems: list[tuple[Mark, str]] = []
+        self._sizes: dict[int, tuple[int, int]] = {}
+        self._open: set[int] = set()
+        self._fields: dict[int, dict[str, tuple[yaml.Node, yaml.Node]]] = {}
         self._root = self._compose(text)
-        self._sizes: dict[int, int] = {}
-        self._open: list[int] = []
+        self.data: Any = None
         if self._root is not None:
             self._measure(self._root)
-        self.data: Any = None if self._root is None else self._construct(self._root)
+            self.data = self._construct(self._root)
+        self._report()
 
     @classmethod
     def read(cls, path: Path) -> Document:
         """Raises UserError on a file that is missing, a folder, too large, not UTF-8, or not YAML."""
-        if path.is_dir():
-            raise UserError(f"{path}: this is a folder; expected a YAML file, such as {path}/model.yaml")
-        if not path.exists():
-            raise UserError(f"{path}: there is no such file")
-        if not path.is_file():
-            raise UserError(f"{path}: this is not a regular file; expected a YAML file")
         try:
+            if path.is_dir():
+                raise UserError(f"{path}: this is a folder; expected a YAML file, such as {path / 'model.yaml'}")
+            if not path.exists():
+                raise UserError(f"{path}: there is no such file{_near_file(path)}")
+            if not path.is_file():
+                raise UserError(f"{path}: this is not a regular file; expected a YAML file")
             size = path.stat().st_size
             if size > MOST_BYTES:
-                raise UserError(f"{path}: {size} bytes; a spec has at most {MOST_BYTES}. Is this the right file?")
-            return cls(path.read_bytes().decode("utf-8-sig"), str(path))
-        except UnicodeDecodeError as error:
-            raise UserError(f"{path}: byte {error.start} is not UTF-8 text; save the file as UTF-8") from None
+                raise UserError(
+                    f"{path}:1:1: got {size} bytes; a spec has at most {MOST_BYTES}. Is this the right file?"
+                )
+            raw = path.read_bytes()
         except OSError as error:
             raise UserError(f"{path}: cannot be read: {error.strerror}") from None
+        try:
+            return cls(raw.decode("utf-8-sig"), str(path))
+        except UnicodeDecodeError as error:
+            line, column = _mark(raw[: error.start].decode("utf-8", "replace"), None)
+            wide = raw.startswith((b"\xff\xfe", b"\xfe\xff"))
+            hint = "the file is UTF-16; save it as UTF-8" if wide else "save the file as UTF-8, if it is text at all"
+            raise UserError(f"{path}:{line}:{column}: byte {raw[error.start]:#04x} is not UTF-8 text; {hint}") from None
 
-    def place(self, loc: Loc) -> str:
-        """`file:line:column` of a path into the data, or of the nearest part that exists."""
-        return self._at(self._find(loc)[0])
+    def mark(self, path: Loc, key: bool = False) -> Mark:
+        """Line and column of the value at a path into the data, or of its key; of the deepest part there is of it."""
+        node, key_node = self._root, None
+        for part in path:
+            step = self._child(node, part)
+            if step is None:
+                key_node = None
+                break
+            key_node, node = step
+        found = key_node if key and key_node is not None else node
+        return (1, 1) if found is None else _start(found)
 
-    def known(self, loc: Loc) -> Loc:
-        """The path as far as it exists in the file; parts that only the validator knows are left out."""
-        return self._find(loc)[1]
+    def place(self, path: Loc, key: bool = False) -> str:
+        """`file:line:column` of the value at a path into the data, or of its key."""
+        return self._at(self.mark(path, key))
 
     def anchors_used(self, key: str) -> bool:
         """Whether the value of this top-level key, or something in it, is used by an alias elsewhere."""
@@ -100,53 +123,79 @@ class Document:
             _collect(v, here if k.value == key else elsewhere)
         return bool(here & elsewhere)
 
-    def _find(self, loc: Loc) -> tuple[yaml.Node | None, Loc]:
-        node, keys, found = self._root, None, []
-        for part in loc:
-            step = _child(node, part)
-            if step is None:
-                continue  # a union's tag, or a field that is missing
-            keys, node = step
-            found.append(part)
-        # An unknown or misspelt field is pointed at by its key, which stands before the value.
-        return (keys if keys is not None and found and found[-1] == loc[-1] else node), tuple(found)
+    def _at(self, mark: Mark) -> str:
+        return f"{self.source}:{mark[0]}:{mark[1]}" if self._marked else self.source
 
-    def _at(self, node: yaml.Node | None) -> str:
-        if node is None:
-            return self.source
-        return f"{self.source}:{node.start_mark.line + 1}:{node.start_mark.column + 1}"
+    def _problem(self, node: yaml.Node, message: str) -> None:
+        self._problems.append((_start(node), message))
 
-    def _fail(self, node: yaml.Node, message: str) -> NoReturn:
-        raise UserError(f"{self._at(node)}: {message}")
+    def _report(self) -> None:
+        if self._problems:
+            lines = [f"{self._at(mark)}: {message}" for mark, message in sorted(set(self._problems))]
+            more = len(lines) - MOST_SHOWN
+            raise UserError("\n".join(lines[:MOST_SHOWN] + ([f"... and {more} more"] if more > 0 else [])))
+
+    def _refuse(self, mark: Mark, message: str) -> UserError:
+        return UserError(f"{self._at(mark)}: {message}")
+
+    # -- text to nodes
 
     def _compose(self, text: str) -> yaml.Node | None:
-        deep = _too_deep(text)
-        if deep is not None:
-            raise UserError(f"{self.source}:{deep}: nested deeper than {DEEPEST} levels; is this the right file?")
+        strange = _UNPRINTABLE.search(text)
+        if strange is not None:
+            raise self._refuse(
+                _mark(text, strange.start()),
+                f"not valid YAML: the control character U+{ord(strange.group()):04X}; is this a text file?",
+            )
         try:
+            self._check_size(text)
             return yaml.compose(text, Loader=_Loader)  # type: ignore[no-any-return]
+        except UserError:
+            raise
         except yaml.MarkedYAMLError as error:
             mark = error.problem_mark or error.context_mark
-            where = f"{self.source}:{mark.line + 1}:{mark.column + 1}" if mark else self.source
-            hint = " (indent with spaces, not tabs)" if "\\t" in str(error.problem) else ""
-            raise UserError(f"{where}: not valid YAML: {error.problem or error.context}{hint}") from None
-        except (yaml.YAMLError, ValueError, RecursionError) as error:
-            raise UserError(f"{self.source}: not valid YAML: {error}") from None
+            where = (mark.line + 1, mark.column + 1) if mark else (1, 1)
+            raise self._refuse(where, f"not valid YAML: {_complaint(error, text)}") from None
+        except (yaml.YAMLError, ValueError) as error:
+            raise self._refuse((1, 1), f"not valid YAML: {' '.join(str(error).split())}") from None
 
-    def _measure(self, node: yaml.Node) -> int:
-        """How many values a node stands for with its aliases written out; refuses cycles and bombs."""
+    def _check_size(self, text: str) -> None:
+        """Refuses nesting and numbers of values before nodes are made of them: the composer recurses."""
+        depth = values = 0
+        for event in yaml.parse(text, Loader=_Loader):
+            values += isinstance(event, yaml.NodeEvent)
+            if isinstance(event, yaml.CollectionStartEvent):
+                depth += 1
+            elif isinstance(event, yaml.CollectionEndEvent):
+                depth -= 1
+            mark = _start(event)
+            if depth > DEEPEST:
+                raise self._refuse(mark, f"nested deeper than {DEEPEST} levels; is this the right file?")
+            if values > MOST_VALUES:
+                raise self._refuse(mark, f"more than {MOST_VALUES} values; is this the right file?")
+
+    def _measure(self, node: yaml.Node) -> tuple[int, int]:
+        """How many values a node stands for with its aliases written out, and how deep; refuses cycles and bombs."""
         known = self._sizes.get(id(node))
         if known is not None:
             return known
+        mark = _start(node)
         if id(node) in self._open:
-            self._fail(node, "this anchor contains an alias to itself; a spec must be finite")
-        self._open.append(id(node))
-        size = 1 + sum(self._measure(child) for child in _children(node))
-        self._open.pop()
+            raise self._refuse(mark, "this anchor contains an alias to itself; a spec must be finite")
+        self._open.add(id(node))
+        size = depth = 1
+        for child in _children(node):
+            inner, deeper = self._measure(child)
+            size, depth = size + inner, max(depth, deeper + 1)
+        self._open.remove(id(node))
         if size > MOST_VALUES:
-            self._fail(node, f"its aliases stand for more than {MOST_VALUES} values; write a smaller spec")
-        self._sizes[id(node)] = size
-        return size
+            raise self._refuse(mark, f"its aliases stand for more than {MOST_VALUES} values; write a smaller spec")
+        if depth > DEEPEST + 1:
+            raise self._refuse(mark, f"its aliases nest deeper than {DEEPEST} levels; write a flatter spec")
+        self._sizes[id(node)] = size, depth
+        return size, depth
+
+    # -- nodes to values
 
     def _construct(self, node: yaml.Node) -> Any:
         if isinstance(node, yaml.ScalarNode):
@@ -155,80 +204,126 @@ class Document:
             self._check_tag(node, "seq")
             return [self._construct(child) for child in node.value]
         assert isinstance(node, yaml.MappingNode)
-        self._check_tag(node, "map")
         return self._mapping(node)
 
-    def _mapping(self, node: yaml.MappingNode) -> dict[Any, Any]:
-        merged: dict[Any, Any] = {}
-        own: dict[Any, Any] = {}
+    def _mapping(self, node: yaml.MappingNode) -> dict[str, Any]:
+        self._check_tag(node, "map")
+        merged: dict[str, Any] | None = None
+        own: dict[str, Any] = {}
         for key_node, value_node in node.value:
             if _is_merge(key_node):
-                merged = {**self._merge(value_node), **merged}
+                if merged is not None:
+                    self._problem(key_node, "'<<' is given twice in the same mapping; write <<: [*one, *other]")
+                merged = self._merge(value_node)
                 continue
+            key = self._scalar(key_node) if isinstance(key_node, yaml.ScalarNode) else None
+            value = self._construct(value_node)
             if not isinstance(key_node, yaml.ScalarNode):
-                self._fail(key_node, "a key must be a plain word")
-            key = self._scalar(key_node)
-            if key in own:
-                self._fail(key_node, f"'{key}' is given twice in the same mapping; remove one")
-            own[key] = self._construct(value_node)
-        return {**merged, **own}
+                self._problem(key_node, "a key must be a plain word; got a list or mapping")
+            elif not isinstance(key, str):
+                self._problem(key_node, f"a key must be text; got {key_node.value or 'null'}: put it in quotes")
+            elif key in own:
+                self._problem(key_node, f"{shown(key)} is given twice in the same mapping; remove one")
+            else:
+                own[key] = value
+        return {**(merged or {}), **own}
 
-    def _merge(self, node: yaml.Node) -> dict[Any, Any]:
-        parts = node.value if isinstance(node, yaml.SequenceNode) else [node]
-        merged: dict[Any, Any] = {}
-        for part in parts:
-            if not isinstance(part, yaml.MappingNode):
-                self._fail(part, "'<<' merges a mapping, such as <<: *layer")
-            merged = {**self._mapping(part), **merged}
+    def _merge(self, node: yaml.Node) -> dict[str, Any]:
+        merged: dict[str, Any] = {}
+        for part in node.value if isinstance(node, yaml.SequenceNode) else [node]:
+            if isinstance(part, yaml.MappingNode):
+                merged = {**self._mapping(part), **merged}
+            else:
+                self._problem(part, "'<<' merges a mapping, such as <<: *layer")
         return merged
 
     def _scalar(self, node: yaml.ScalarNode) -> Any:
         text: str = node.value
-        if node.tag == _IMPLICIT:
-            return plain(text) if _is_plain(node) else text
+        implicit = node.tag == _IMPLICIT
         kind = node.tag.removeprefix(_STANDARD)
-        if not node.tag.startswith(_STANDARD) or kind not in _TYPES:
-            self._fail(node, f"the tag {_shown(node.tag)} is not allowed; a spec is made of plain values")
-        value = text if kind == "str" else plain(text)
-        if type(value) not in _TYPES[kind]:
-            self._fail(node, f"'{text}' is not {_shown(node.tag)}")
+        if not implicit and (not node.tag.startswith(_STANDARD) or kind not in _TYPES):
+            self._check_tag(node, None)
+            return text
+        if kind == "str" or (implicit and not _is_plain(node)):
+            return text
+        if is_number_too_large(text):
+            self._problem(node, f"the number {shown(text)[1:-1]} is too large; whole numbers go up to {LARGEST}")
+            return 0
+        value = plain(text)
+        if not implicit and type(value) not in _TYPES[kind]:
+            self._problem(node, f"{shown(text)} is not {_tag(node)}")
         return value
 
-    def _check_tag(self, node: yaml.Node, kind: str) -> None:
-        if node.tag != _STANDARD + kind:
-            self._fail(node, f"the tag {_shown(node.tag)} is not allowed; a spec is made of plain values")
+    def _check_tag(self, node: yaml.Node, kind: str | None) -> None:
+        if kind is None or node.tag != _STANDARD + kind:
+            self._problem(node, f"the tag {_tag(node)} is not allowed; a spec is made of plain values")
+
+    # -- values to places
+
+    def _child(self, node: yaml.Node | None, part: Key) -> tuple[yaml.Node, yaml.Node] | None:
+        """The key node (or item) and the value node that `part` names, looking through merges."""
+        if isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
+            return node.value[part], node.value[part]
+        if isinstance(node, yaml.MappingNode):
+            return self._named(node).get(str(part))
+        return None
+
+    def _named(self, node: yaml.MappingNode) -> dict[str, tuple[yaml.Node, yaml.Node]]:
+        known = self._fields.get(id(node))
+        if known is not None:
+            return known
+        merged: dict[str, tuple[yaml.Node, yaml.Node]] = {}
+        own: dict[str, tuple[yaml.Node, yaml.Node]] = {}
+        for key, value in node.value:
+            if _is_merge(key):
+                for part in value.value if isinstance(value, yaml.SequenceNode) else [value]:
+                    merged = {**self._named(part), **merged}
+            else:
+                own[key.value] = key, value
+        self._fields[id(node)] = {**merged, **own}
+        return self._fields[id(node)]
 
 
-def plain(text: str) -> Any:
-    """The value of an unquoted word by the YAML 1.2 core schema."""
-    if text in _WORDS:
-        return _WORDS[text]
-    if _INT.match(text):
-        return int(text) if len(text) < 400 else float(text)
-    if _OTHER_INT.match(text):
-        return int(text, 0)
-    return float(text) if _FLOAT.match(text) else text
+def _start(of: yaml.Node | yaml.Event) -> Mark:
+    mark = of.start_mark
+    assert mark is not None
+    return mark.line + 1, mark.column + 1
 
 
-def _too_deep(text: str) -> str | None:
-    """`line:column` of the first bracket nested too deep: the parser would recurse until it falls over."""
-    depth = 0
-    for number, line in enumerate(text.split("\n"), 1):
-        for column, char in enumerate(line, 1):
-            if char in "[{":
-                depth += 1
-                if depth > DEEPEST:
-                    return f"{number}:{column}"
-            elif char in "]}":
-                depth = max(depth - 1, 0)
-        block = len(line) - len(line.lstrip(" -?"))
-        if block > 4 * DEEPEST:
-            return f"{number}:{block + 1}"
-    return None
+def _mark(text: str, index: int | None) -> Mark:
+    before = text[:index]
+    return before.count("\n") + 1, len(before) - before.rfind("\n")
 
 
-def _shown(tag: str) -> str:
-    return tag.replace(_STANDARD, "!!")
+def _complaint(error: yaml.MarkedYAMLError, text: str) -> str:
+    """The parser's own words, with what it was reading when it gave up, and the usual cause where there is one."""
+    problem, context = str(error.problem or error.context), error.context
+    mark, began = error.problem_mark, error.context_mark
+    if "another document" in problem:
+        return "a second document begins here; a spec is one document"
+    lines = _BREAK.split(text)
+    line = lines[mark.line] if mark is not None and mark.line < len(lines) else ""
+    if mark is not None and "undefined alias" in problem:
+        name = re.split(r"[\s,\[\]{}:]", line[mark.column + 1 :], maxsplit=1)[0]
+        near = get_close_matches(name, re.findall(r"&([^\s,\[\]{}]+)", text), n=1)
+        return f"no anchor is called '{name}'" + (f"; did you mean '{near[0]}'?" if near else " before this line")
+    if "\t" in line[: len(line) - len(line.lstrip())]:
+        return f"{problem}; this line is indented with a tab: use spaces"
+    if context and error.problem and began is not None and mark is not None and began.line != mark.line:
+        problem = f"{problem} ({context} that begins in line {began.line + 1})"
+    return f"{problem}; is its indentation right?" if "expected key" in problem else problem
+
+
+def _near_file(path: Path) -> str:
+    if not path.parent.is_dir():
+        return f": {path.parent} is no folder" if path.parent != Path() else ""
+    others = [other.name for other in path.parent.iterdir() if other.suffix in (".yaml", ".yml")]
+    near = get_close_matches(path.name, others, n=1, cutoff=0.8)
+    return f"; did you mean '{path.parent / near[0]}'?" if near else ""
+
+
+def _tag(node: yaml.Node) -> str:
+    return str(node.tag).replace(_STANDARD, "!!")
 
 
 def _is_merge(node: yaml.Node) -> bool:
@@ -252,24 +347,6 @@ def _children(node: yaml.Node) -> Iterator[yaml.Node]:
 def _collect(node: yaml.Node, into: set[int]) -> None:
     if id(node) in into:
         return
-    if not isinstance(node, yaml.ScalarNode):
-        into.add(id(node))
+    into.add(id(node))
     for child in _children(node):
         _collect(child, into)
-
-
-def _child(node: yaml.Node | None, part: Key) -> tuple[yaml.Node, yaml.Node] | None:
-    """The key node (or item) and the value node that `part` names, looking through merges."""
-    if isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
-        return node.value[part], node.value[part]
-    if isinstance(node, yaml.MappingNode):
-        for key, value in node.value:
-            if not _is_merge(key) and isinstance(key, yaml.ScalarNode) and key.value == str(part):
-                return key, value
-        for key, value in node.value:
-            if _is_merge(key):
-                for source in value.value if isinstance(value, yaml.SequenceNode) else [value]:
-                    found = _child(source, part)
-                    if found is not None:
-                        return found
-    return None

@@ -1,0 +1,1 @@
+"""Peers measured side by side, in one run: ratios, never bare seconds."""

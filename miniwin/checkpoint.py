@@ -1,0 +1,59 @@
+"""Checkpoints that a crash cannot tear.
+
+A checkpoint holds everything that the next step depends on and that is not a pure function of the step:
+weights, optimizer moments, the state of the random number generators, and the smoothed loss. The data order
+and the learning rate are functions of the step, so they need nothing.
+
+It is written under a temporary name, flushed to the disk, and renamed: at any moment the file under its own
+name is a whole one. It is read with `weights_only=True`: tensors and plain values, never code.
+"""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from miniwin.runs import replacing
+from miniwin.specs.base import UserError
+
+FORMAT = 1
+
+
+def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
+    """Write `state` (tensors, numbers, text, lists and dictionaries of them) atomically."""
+    with replacing(path) as temporary, open(temporary, "wb") as file:
+        torch.save({"format": FORMAT, **state}, file)
+
+
+def load_checkpoint(path: Path, map_location: str | torch.device = "cpu") -> dict[str, Any]:
+    """The state that `save_checkpoint` wrote. A file that is something else is a UserError."""
+    try:
+        state = torch.load(path, map_location=map_location, weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
+        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise UserError(
+            f"{path} cannot be read as a checkpoint ({first}); expected a file written by `miniwin train`: "
+            "train again with --fresh, or put back the original file"
+        ) from None
+    if not isinstance(state, dict) or state.get("format") != FORMAT:
+        found = state.get("format") if isinstance(state, dict) else type(state).__name__
+        raise UserError(f"{path} is a checkpoint of format {found!r}; this miniwin reads format {FORMAT}")
+    return state
+
+
+def rng_state(device: torch.device) -> dict[str, torch.Tensor]:
+    """The state of torch's random number generators: the CPU's, and the device's where it is another."""
+    state = {"cpu": torch.get_rng_state()}
+    if device.type == "cuda":
+        state["cuda"] = torch.cuda.get_rng_state(device)
+    return state
+
+
+def restore_rng(state: dict[str, torch.Tensor], device: torch.device) -> None:
+    """Undo of `rng_state`. Generator states live on the CPU whatever device they are for."""
+    torch.set_rng_state(state["cpu"].cpu())
+    if device.type == "cuda" and "cuda" in state:
+        torch.cuda.set_rng_state(state["cuda"].cpu(), device)

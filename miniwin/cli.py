@@ -1,0 +1,73 @@
+"""The command line. Every command lives in miniwin/commands/ and imports what it needs inside its function, so that
+`miniwin --help` answers at once.
+
+A user's mistake (UserError) is one message on stderr and exit code 2, without a traceback. Ctrl-C is exit code 130.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from miniwin.commands import demo, evaluate, generate, search, specs, train, zoo
+
+app = typer.Typer(
+    name="miniwin",
+    help="Find and share long-context language-model architectures: describe in YAML, search, share through a zoo.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+app.command("check")(specs.check)
+app.command("explain")(specs.explain)
+app.command("schema")(specs.schema)
+app.command("train")(train.train_command)
+app.command("eval")(evaluate.eval_command)
+app.command("generate")(generate.generate_command)
+app.command("demo")(demo.demo)
+app.add_typer(search.app, name="search")
+app.add_typer(zoo.app, name="zoo")
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from miniwin import __version__
+
+        typer.echo(f"miniwin {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and stop.")
+    ] = False,
+) -> None:
+    pass
+
+
+def main() -> None:
+    """The console script."""
+    try:
+        app()
+    except KeyboardInterrupt:
+        print("\nstopped; the same command continues where it can", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:  # the reader of our output (head, less) went away: not a fault of ours
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
+    except ValueError as error:
+        from miniwin.specs import UserError
+
+        if not isinstance(error, UserError):
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

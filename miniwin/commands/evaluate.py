@@ -1,0 +1,133 @@
+"""`miniwin eval`: bits per byte by length and position, recall, speed and cache size, as tables."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from miniwin.metrics import Metrics
+
+
+def eval_command(
+    ref: Annotated[str, typer.Argument(help="Zoo name (name[@version]), run folder, entry folder or model spec.")],
+    data: Annotated[
+        str | None,
+        typer.Option(
+            help="python-stdlib, a text file or folder, a .jsonl file, or a train spec or run folder: their "
+            "validation part. Default: what a run was trained on, else python-stdlib."
+        ),
+    ] = None,
+    lengths: Annotated[
+        str, typer.Option(help="Lengths of context, with commas; 16k means 16384.")
+    ] = "512,2048,8192,16k",
+    tokens: Annotated[
+        str | None,
+        typer.Option(help="Tokens to predict at every length. Default: 64k, or the longest length if more."),
+    ] = None,
+    chunk: Annotated[int | None, typer.Option(help="Tokens in one forward pass: bounds memory.")] = None,
+    recall: Annotated[bool, typer.Option(help="Measure associative recall.")] = True,
+    speed: Annotated[bool, typer.Option(help="Measure prefill and decode speed.")] = True,
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps.")] = "cpu",
+    json_file: Annotated[
+        Path | None,
+        typer.Option("--json", help="Also write the numbers to this file; '-' prints them instead of tables."),
+    ] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")] = False,
+) -> None:
+    """Evaluate a model at several lengths of context, all on the same text."""
+    import json
+
+    from miniwin.evaluation import evaluate as run
+    from miniwin.loading import load
+    from miniwin.runs import write_json
+
+    wanted = [_count("--lengths", part) for part in lengths.split(",")]
+    model = load(ref, device=device)
+    metrics = run(
+        model,
+        data,
+        lengths=wanted,
+        tokens_per_length=None if tokens is None else _count("--tokens", tokens),
+        chunk=chunk,
+        recall=recall,
+        speed=speed,
+        progress=not quiet,
+    )
+    if json_file is not None and str(json_file) == "-":
+        print(json.dumps(metrics.to_dict(), indent=2, allow_nan=False))
+        return
+    _print(metrics)
+    if json_file is not None:
+        write_json(json_file, metrics.to_dict())
+        print(f"written to {json_file}", file=sys.stderr)
+
+
+def _count(option: str, text: str) -> int:
+    """`2048`, `16k` (times 1024), `1M` (times 1024 * 1024), or `4e6`."""
+    from miniwin.specs import UserError
+
+    plain = text.strip().replace("_", "")
+    factor = {"k": 1024, "K": 1024, "m": 1024**2, "M": 1024**2}.get(plain[-1:], 1)
+    number = plain if factor == 1 else plain[:-1]
+    try:
+        value = float(number) * factor
+    except ValueError:
+        value = float("nan")
+    if value != value or value < 1 or not value.is_integer():
+        raise UserError(f"{option}: expected a number of tokens such as 2048, 16k or 1M, got {text!r}")
+    return int(value)
+
+
+def _print(metrics: Metrics) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from miniwin.progress import rate
+
+    console = Console(highlight=False)
+    source = metrics.data.get("source", "corpus")
+    console.print(
+        f"{metrics.model}: {metrics.parameters:,} parameters, {metrics.tokens:,} validation tokens of {source}",
+        markup=False,
+        soft_wrap=True,
+    )
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("context", justify="right")
+    table.add_column("bits/byte", justify="right")
+    table.add_column("nats/byte", justify="right")
+    if metrics.recall:
+        table.add_column("recall", justify="right")
+    table.add_column("cache", justify="right")
+    for length, bits in metrics.bits_per_byte.items():
+        row = [f"{length:,}", f"{bits:.4f}", f"{metrics.loss[length]:.4f}"]
+        if metrics.recall:
+            row.append(f"{metrics.recall[length]:.1%}" if length in metrics.recall else "-")
+        table.add_row(*row, _size(metrics.cache_bytes[length]))
+    console.print(table)
+    console.print(f"\nby position, at {max(metrics.bits_per_byte):,}:")
+    positions = Table(box=None, pad_edge=False, header_style="bold")
+    positions.add_column("position", justify="right")
+    positions.add_column("bits/byte", justify="right")
+    for bucket, bits in metrics.by_position.items():
+        positions.add_row(bucket, f"{bits:.4f}")
+    console.print(positions)
+    if metrics.prefill_tokens_per_second is not None and metrics.decode_tokens_per_second is not None:
+        console.print(
+            f"\nspeed on {metrics.device} at {metrics.speed_length:,}: "
+            f"prefill {rate(metrics.prefill_tokens_per_second)}, "
+            f"decode {rate(metrics.decode_tokens_per_second)}",
+            markup=False,
+            soft_wrap=True,
+        )
+
+
+def _size(count: float) -> str:
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if count < 1024 or unit == "GiB":
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1024
+    raise AssertionError

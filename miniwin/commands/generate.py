@@ -1,0 +1,75 @@
+"""`miniwin generate`: text from a model, to the terminal as it is written."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+
+def generate_command(
+    ref: Annotated[str, typer.Argument(help="Zoo name (name[@version]), run folder, entry folder or model spec.")],
+    prompt: Annotated[
+        str,
+        typer.Option(
+            "--prompt",
+            "-p",
+            help="Text to continue; '-' reads it from standard input. Empty: a new document.",
+        ),
+    ] = "",
+    max_new_tokens: Annotated[int, typer.Option("--max-new-tokens", "-n", help="Stop after this many tokens.")] = 256,
+    temperature: Annotated[float, typer.Option(help="0: always the most probable token; 1: as the model says.")] = 0.8,
+    top_k: Annotated[int, typer.Option(help="Only the k most probable tokens; 0: all.")] = 0,
+    top_p: Annotated[float, typer.Option(help="Only the most probable tokens that add up to this; 1: all.")] = 1.0,
+    min_p: Annotated[
+        float, typer.Option(help="Only tokens at least this share as probable as the best; 0: all.")
+    ] = 0.0,
+    stop: Annotated[list[str] | None, typer.Option(help="End before this text; may be given several times.")] = None,
+    seed: Annotated[int | None, typer.Option(help="The same seed gives the same text.")] = None,
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps.")] = "cpu",
+    no_stream: Annotated[bool, typer.Option("--no-stream", help="Print the text at the end, as a whole.")] = False,
+) -> None:
+    """Continue a text. The prompt and its continuation go to stdout, tokens per second to stderr."""
+    from miniwin.generation import generate as run
+    from miniwin.loading import load
+    from miniwin.progress import rate
+
+    if prompt == "-":
+        prompt = sys.stdin.read()
+
+    # A terminal obeys control characters; what a model writes is only ever shown.
+    shown_as = {code: 0x2400 + code for code in range(32) if chr(code) not in "\n\t"} | {127: 0x2421}
+    to_terminal = sys.stdout.isatty()
+
+    def show(text: str) -> None:
+        sys.stdout.write(text.translate(shown_as) if to_terminal else text)
+        sys.stdout.flush()
+
+    model = load(ref, device=device)
+    shown = False
+
+    def stream(text: str) -> None:
+        nonlocal shown
+        show(text if shown else prompt + text)
+        shown = True
+
+    result = run(
+        model,
+        prompt,
+        max_new_tokens=max_new_tokens,
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+        min_p=min_p,
+        stop=stop or (),
+        seed=seed,
+        stream=None if no_stream else stream,
+    )
+    show("\n" if shown else f"{prompt}{result.text}\n")
+    ends = {"length": "", "stop": ", ended at a stop string", "separator": ", the model ended the document"}
+    print(
+        f"{model.ref}: {result.new_tokens} tokens at {rate(result.tokens_per_second)} "
+        f"after a prompt of {result.prompt_tokens} in {result.prefill_seconds:.2f} s{ends[result.ended]}",
+        file=sys.stderr,
+    )

@@ -1,0 +1,73 @@
+"""`miniwin train`: a model spec and a train spec become a run folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def train_command(
+    model: Annotated[str, typer.Argument(help="Model spec: a YAML file, or the name of a shipped one.")],
+    train: Annotated[str, typer.Option(help="Train spec: a YAML file, or the name of a shipped one.")],
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Run folder. Default: <model>-<train> in $MINIWIN_HOME, or in ./runs."),
+    ] = None,
+    set_model: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Change a field of the model spec, such as blocks.S.attention.window=32."),
+    ] = None,
+    set_train: Annotated[
+        list[str] | None,
+        typer.Option("--set-train", help="Change a field of the train spec, such as tokens=1e6."),
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume/--fresh", help="Continue the run in the folder, or discard it first.")
+    ] = True,
+    tracking: Annotated[
+        str | None,
+        typer.Option(help='MLflow tracking URI, or "off". Default: SQLite in $MINIWIN_HOME, or in ./runs.'),
+    ] = None,
+    workers: Annotated[int, typer.Option(min=0, help="Processes that read data ahead.")] = 0,
+    device: Annotated[
+        str | None, typer.Option(help="cpu, cuda, cuda:1. Default: CUDA where there is one.")
+    ] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.")] = False,
+) -> None:
+    """Train a model. The same command continues a run that was stopped."""
+    from miniwin.progress import duration, rate
+    from miniwin.runs import home
+    from miniwin.specs import load_model_spec, load_train_spec, resolve_spec_path
+    from miniwin.trainer import train as run
+
+    model_spec = load_model_spec(model, set_model or ())
+    train_spec = load_train_spec(train, set_train or ())
+    folder = out or home() / f"{model_spec.name}-{train_spec.name}"
+    result = run(
+        model_spec,
+        train_spec,
+        out=folder,
+        resume=resume,
+        progress=not quiet,
+        tracking=tracking,
+        workers=workers,
+        base=resolve_spec_path(train).resolve().parent,
+        device=device,
+    )
+    typer.echo(f"{result.status}: {folder}")
+    if result.reason:
+        typer.echo(f"  {result.reason}")
+    typer.echo(
+        f"  {result.tokens:,} tokens in {duration(result.seconds)} ({rate(result.tokens_per_second)}), "
+        f"training loss {result.final_loss:.4f} nats per token"
+    )
+    if result.status == "complete":
+        typer.echo(f'next: miniwin generate {folder} --prompt "..."')
+        typer.echo(f"      miniwin eval {folder}")
+    elif result.status == "interrupted":
+        typer.echo("the same command continues it")
+        raise typer.Exit(130)
+    elif result.status == "diverged":
+        raise typer.Exit(1)

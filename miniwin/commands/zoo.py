@@ -1,0 +1,277 @@
+"""`miniwin zoo`: list, show, verify, add, pull and index the versioned models."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from miniwin.zoo import Entry
+
+app = typer.Typer(
+    help="Versioned, hashed models: list, show, verify, add, pull, index.", no_args_is_help=True
+)
+
+
+@app.command("list")
+def list_command(
+    remote: Annotated[
+        bool, typer.Option("--remote", help="Also what the index (MINIWIN_ZOO_INDEX) offers to pull.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, a list of objects.")] = False,
+) -> None:
+    """All entries: the package's own, those in your zoo and, if asked, those that can be pulled."""
+    import json
+
+    from miniwin.zoo import list_entries, user_zoo
+
+    rows = [_row(entry) for entry in list_entries()]
+    if remote:
+        rows += _offered({row["ref"] for row in rows})
+    if as_json:
+        typer.echo(json.dumps(rows, indent=2))
+        return
+    if not rows:
+        typer.echo(
+            f"The zoo {user_zoo()} is empty. Add a finished run: miniwin zoo add RUN_FOLDER --name NAME"
+        )
+        return
+    _print(_table(rows))
+    for row in rows:
+        if row["reason"]:
+            typer.echo(f"{row['ref']} is {row['status']}: {row['reason']}", err=True)
+
+
+@app.command()
+def show(
+    ref: Annotated[str, typer.Argument(help="name, name@1, name@1.2, name@1.2.3 or name@latest.")],
+) -> None:
+    """The card of an entry, its folder, and its files with sizes and hashes."""
+    from miniwin.zoo import find
+    from miniwin.zoo.check import file_problems
+    from miniwin.zoo.lengths import format_bytes
+
+    entry = find(ref)
+    _say_what(ref, entry)
+    manifest = entry.require_manifest()
+    typer.echo(entry.card)
+    typer.echo(f"Folder: {entry.folder}")
+    typer.echo(f"Digest: {entry.digest}")
+    typer.echo("Files:")
+    for name, record in sorted(manifest.files.items()):
+        typer.echo(f"  {name:<22} {format_bytes(record.size):>9}  sha256 {record.sha256}")
+    problems = file_problems(entry.folder, manifest)
+    for problem in problems:
+        typer.echo(f"broken: {problem}", err=True)
+    if problems:
+        raise typer.Exit(1)
+
+
+@app.command()
+def verify(
+    ref: Annotated[str | None, typer.Argument(help="The entry; or --all.")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Verify every entry on this machine.")] = False,
+    logits: Annotated[bool, typer.Option(help="Run the model and compare with the stored logits.")] = True,
+) -> None:
+    """Hash every file, compare spec and weights, recompute the reference logits. Exit code 1 if broken."""
+    from miniwin.specs import UserError
+    from miniwin.zoo import find, list_entries
+    from miniwin.zoo import verify as run
+
+    if (ref is None) != everything:
+        raise UserError("zoo verify: name an entry, or give --all to verify every one")
+    if ref is None:
+        entries = list_entries()
+    else:
+        entries = [find(ref)]
+        _say_what(ref, entries[0])
+    broken = 0
+    for entry in entries:
+        problems = run(entry, logits=logits)
+        broken += bool(problems)
+        typer.echo(f"{entry.ref}: {'BROKEN' if problems else 'ok'} ({entry.folder})")
+        for problem in problems:
+            typer.echo(f"  {problem}")
+    if broken:
+        typer.echo(f"{broken} of {len(entries)} broken", err=True)
+        raise typer.Exit(1)
+
+
+@app.command()
+def add(
+    source: Annotated[
+        Path,
+        typer.Argument(metavar="RUN_FOLDER", help="A finished run's folder (or an entry's, for a new card)."),
+    ],
+    name: Annotated[str, typer.Option(help="Lower-case letters, digits and '-'.")],
+    version: Annotated[str | None, typer.Option(help="MAJOR.MINOR.PATCH. Default: the next one.")] = None,
+    evaluate: Annotated[
+        bool, typer.Option(help="Measure bits per byte, recall and speed for the card.")
+    ] = True,
+    metrics: Annotated[
+        Path | None, typer.Option(help="Take the measurements from this JSON file instead.")
+    ] = None,
+    description: Annotated[str, typer.Option(help="The first paragraph of the card.")] = "",
+    licence: Annotated[
+        str, typer.Option(help="SPDX name of the licence of the weights, in lower case.")
+    ] = "apache-2.0",
+    zoo: Annotated[Path | None, typer.Option(help="The zoo to write to. Default: yours.")] = None,
+    allow_incomplete: Annotated[
+        bool, typer.Option("--allow-incomplete", help="Add a run that was cut short.")
+    ] = False,
+) -> None:
+    """Write a run into the zoo as name@version, immutable from then on."""
+    from miniwin.zoo import add as run
+    from miniwin.zoo import check_addable
+    from miniwin.zoo.files import read_json
+
+    measured: dict[str, Any] | None = None
+    if metrics is not None:
+        measured = read_json(metrics)
+    elif evaluate and not (source / "entry.json").is_file():  # an entry brings its measurements along
+        # What would be refused afterwards is refused before minutes of measuring.
+        check_addable(source, name=name, version=version, zoo=zoo, allow_incomplete=allow_incomplete)
+        measured = _evaluate(source)
+    entry = run(
+        source,
+        name=name,
+        version=version,
+        metrics=measured,
+        description=description,
+        licence=licence,
+        zoo=zoo,
+        allow_incomplete=allow_incomplete,
+    )
+    typer.echo(f"added {entry.ref}: {entry.folder}")
+    if zoo is None:
+        typer.echo(f"next: miniwin generate {entry.ref} --prompt 'def main('")
+
+
+@app.command()
+def pull(ref: Annotated[str, typer.Argument(help="name, name@1, name@1.2 or name@1.2.3.")]) -> None:
+    """Fetch what the index (MINIWIN_ZOO_INDEX) offers; running it again continues a broken download."""
+    from miniwin.zoo.pull import pull as run
+
+    entry = run(ref)
+    _say_what(ref, entry)
+    typer.echo(f"{entry.ref}: {entry.folder}")
+
+
+@app.command()
+def index(zoo: Annotated[Path, typer.Argument(help="A zoo folder.")]) -> None:
+    """Write ZOO/index.json. Serve the folder with any web server, and others can pull from it."""
+    from miniwin.zoo import write_index
+
+    typer.echo(f"wrote {write_index(zoo)}")
+
+
+def _say_what(ref: str, entry: Entry) -> None:
+    """An alias says what it stands for."""
+    if ref != entry.ref:
+        typer.echo(f"{ref} is {entry.ref} ({entry.source})", err=True)
+
+
+def _evaluate(source: Path) -> dict[str, Any]:
+    import sys
+
+    from miniwin.evaluation import evaluate
+
+    return evaluate(source, None, progress=sys.stderr.isatty()).to_dict()
+
+
+def _row(entry: Entry) -> dict[str, Any]:
+    from miniwin.zoo import ZooError
+    from miniwin.zoo.lengths import by_length, training_length
+
+    row: dict[str, Any] = {
+        "ref": entry.ref,
+        "parameters": None,
+        "layout": None,
+        "bits_per_byte": {},
+        "trained_at": None,
+    }
+    row |= {"size": entry.size, "source": entry.source, "status": entry.status, "reason": entry.reason}
+    if entry.manifest is None:
+        return row
+    row |= {"parameters": entry.manifest.parameters, "layout": entry.manifest.layout}
+    try:
+        row |= {
+            "bits_per_byte": by_length(entry.metrics, "bits_per_byte"),
+            "trained_at": training_length(entry.provenance),
+        }
+    except ZooError as error:
+        row |= {"status": "broken", "reason": str(error)}
+    return row
+
+
+def _offered(known: set[str]) -> list[dict[str, Any]]:
+    from miniwin.zoo.pull import offers
+
+    rows = []
+    for offer in offers():
+        release = offer.release
+        if release.ref in known:
+            continue
+        row = {
+            "ref": release.ref,
+            "parameters": release.parameters,
+            "layout": release.layout,
+            "bits_per_byte": {},
+        }
+        row |= {"trained_at": None, "size": release.size, "source": str(offer.index)}
+        rows.append(
+            row
+            | {
+                "status": "not pulled" if release.status == "active" else release.status,
+                "reason": release.reason,
+            }
+        )
+    return rows
+
+
+def _table(rows: list[dict[str, Any]]) -> Table:
+    from rich.table import Table
+
+    from miniwin.zoo.lengths import format_bytes
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for title, justify in (("entry", "left"), ("params", "right"), ("layout", "left"), ("bits/byte", "left")):
+        table.add_column(title, justify=justify, overflow="fold")  # type: ignore[arg-type]
+    for title, justify in (("size", "right"), ("source", "left"), ("status", "left")):
+        table.add_column(title, justify=justify, overflow="fold")  # type: ignore[arg-type]
+    for row in rows:
+        parameters = "" if row["parameters"] is None else f"{row['parameters']:,}"
+        layout = row["layout"] or ""
+        table.add_row(
+            row["ref"],
+            parameters,
+            layout,
+            _bits(row),
+            format_bytes(row["size"]),
+            row["source"],
+            row["status"],
+        )
+    return table
+
+
+def _bits(row: dict[str, Any]) -> str:
+    """`2.0312 at 512, 2.0290 at 16,384`: at the training length, where measured, and at the longest."""
+    bits: dict[int, float] = row["bits_per_byte"]
+    if not bits:
+        return ""
+    first = row["trained_at"] if row["trained_at"] in bits else min(bits)
+    return ", ".join(f"{bits[n]:.4f} at {n:,}" for n in dict.fromkeys((first, max(bits))))
+
+
+def _print(table: Table) -> None:
+    import sys
+
+    from rich.console import Console
+
+    # In a pipe there is no width to fit into; a folded reference could not be copied or searched for.
+    width = None if sys.stdout.isatty() else 240
+    Console(highlight=False, width=width).print(table)

@@ -1,0 +1,13 @@
+"""Data: from a source named in YAML to deterministic batches of token ids.
+
+`prepare` tokenises a source once into memory-mapped files, `batch_at` and `loader` cut batches from them, and
+`associative_recall` makes the examples that recall is measured with.
+"""
+
+from __future__ import annotations
+
+from miniwin.data.batches import batch_at, loader, windows_per_epoch
+from miniwin.data.corpus import Corpus, prepare
+from miniwin.data.tasks import associative_recall
+
+__all__ = ["Corpus", "associative_recall", "batch_at", "loader", "prepare", "windows_per_epoch"]

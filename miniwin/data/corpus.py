@@ -1,0 +1,276 @@
+"""A corpus: a source tokenised once, kept in the cache as two memory-mapped arrays of token ids.
+
+    <cache>/data/<key>/train.npy  valid.npy     ids, uint16 for vocabularies up to 65536, uint32 above
+                       corpus.json              what it is, and how big and what hash each file has
+
+The key is made of the spec, the file list (path, size, time) and the tokenizer, so looking a corpus up reads
+no text. The fingerprint is made of the text itself, the split and the tokenizer: it is the same on every
+machine with the same text. A corpus appears under its key in one rename, prepared by one process while others
+wait; what does not match its own hashes is prepared again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from miniwin.data.sources import SIDES, Source, list_source
+from miniwin.data.tasks import character_ids
+from miniwin.specs import UserError
+from miniwin.specs.data import DataSpec, TaskData
+from miniwin.tokenizer import SEPARATORS, Tokenizer
+
+FORMAT = 1
+PIECE = 1 << 14  # characters the tokenizer gets in one piece: a whole novel takes it minutes and gigabytes
+BATCH = 256  # pieces at once, which it shares out among threads
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Token ids to train and to validate on; each document is followed by the tokenizer's separator."""
+
+    train: np.ndarray
+    valid: np.ndarray
+    fingerprint: str
+    info: Mapping[str, Any]
+
+    def describe(self) -> dict[str, Any]:
+        """Plain facts for a run's record: source, files, bytes, tokens and fingerprint first."""
+        return {**self.info, "fingerprint": self.fingerprint}
+
+
+def prepare(
+    spec: DataSpec,
+    tokenizer: Tokenizer,
+    base: Path | None = None,
+    cache_dir: Path | None = None,
+    *,
+    progress: bool = False,
+) -> Corpus:
+    """The corpus of `spec`, from the cache or made now. Paths in the spec are relative to `base`."""
+    if tokenizer.separator is None:
+        raise UserError(
+            f"the tokenizer {tokenizer.name} has no token to separate documents with; expected one of "
+            f"{', '.join(SEPARATORS)}, or byte 0 in a byte-level vocabulary: add one as a special token"
+        )
+    source = list_source(spec, base)
+    root = (cache_folder() if cache_dir is None else Path(cache_dir)) / "data"
+    files = [file.key() for file in source.files]
+    question = json.dumps(
+        [FORMAT, spec.model_dump(mode="json"), files, source.facts, tokenizer.identity], sort_keys=True
+    )
+    key = hashlib.sha256(question.encode("utf-8", "backslashreplace")).hexdigest()[:32]
+    found = _open(root / key)
+    if found is not None:
+        return found
+    from filelock import FileLock
+
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        with FileLock(root / f"{key}.lock"):
+            found = _open(root / key)  # another process may have made it while this one waited
+            if found is None:
+                _make(root, key, source, tokenizer, progress)
+                found = _open(root / key)
+    except OSError as error:
+        raise UserError(
+            f"cannot write the prepared data to {root}: {error.strerror or error}; set MINIWIN_CACHE to a "
+            "folder that can be written and has room"
+        ) from None
+    assert found is not None, "a corpus just written does not match its own hashes"
+    return found
+
+
+def cache_folder() -> Path:
+    """`$MINIWIN_CACHE`, else the system's place for a user's caches."""
+    if os.environ.get("MINIWIN_CACHE"):
+        return Path(os.environ["MINIWIN_CACHE"]).expanduser()
+    from platformdirs import user_cache_dir
+
+    return Path(user_cache_dir("miniwin", appauthor=False))
+
+
+def _open(folder: Path) -> Corpus | None:
+    """The corpus in a folder, or None when anything about it is not as it was written."""
+    try:
+        record = json.loads((folder / "corpus.json").read_text(encoding="utf-8"))
+        splits = {}
+        for side in SIDES:
+            path, want = folder / f"{side}.npy", record["files"][side]
+            stat = path.stat()
+            # Hashing reads everything; unchanged size and time since it was last right will do.
+            if stat.st_size != want["size"] or (
+                stat.st_mtime_ns != want["mtime_ns"] and _sha256(path) != want["sha256"]
+            ):
+                return None
+            splits[side] = np.load(path, mmap_mode="r", allow_pickle=False)
+        return Corpus(splits["train"], splits["valid"], record["fingerprint"], record["info"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _make(root: Path, key: str, source: Source, tokenizer: Tokenizer, progress: bool) -> None:
+    """Writes the corpus into a temporary folder and renames it into place. The caller holds the lock."""
+    _remove_temporary(root, key)
+    folder = root / f"{key}.{os.getpid()}.tmp"
+    folder.mkdir()
+    try:
+        _write(folder, source, tokenizer, progress)
+        if (root / key).exists():
+            os.replace(root / key, folder.with_suffix(".old.tmp"))
+        os.replace(folder, root / key)
+    finally:
+        _remove_temporary(root, key)
+
+
+def _remove_temporary(root: Path, key: str) -> None:
+    """Also what a killed process left: nobody else is at work on this key while we hold its lock."""
+    for rest in root.glob(f"{key}.*.tmp"):
+        shutil.rmtree(rest, ignore_errors=True)
+
+
+def _write(folder: Path, source: Source, tokenizer: Tokenizer, progress: bool) -> None:
+    dtype = np.dtype("<u2" if tokenizer.vocab_size <= 65536 else "<u4")
+    content = {side: hashlib.sha256() for side in SIDES}
+    counts = {side: {"documents": 0, "bytes": 0} for side in SIDES}
+
+    def pieces() -> Iterator[tuple[str, str, bool]]:
+        for side, text in source.documents():
+            raw = text.encode("utf-8")
+            content[side].update(len(raw).to_bytes(8, "big") + raw)
+            counts[side]["documents"] += 1
+            counts[side]["bytes"] += len(raw)
+            bar(len(raw))
+            parts = _cut(text)
+            for place, part in enumerate(parts, 1):
+                yield side, part, place == len(parts)
+
+    separator = np.array([tokenizer.separator])
+    encode = _encoder(source, tokenizer)
+    with ExitStack() as stack:
+        bar = stack.enter_context(_progress_bar(source.bytes, progress))
+        writers = {side: stack.enter_context(_IdWriter(folder / f"{side}.npy", dtype)) for side in SIDES}
+        for batch in _batches(pieces(), BATCH):
+            for (side, _, last), ids in zip(batch, encode([part for _, part, _ in batch]), strict=True):
+                writers[side].add(ids)
+                if last:
+                    writers[side].add(separator)
+        for side in SIDES:
+            counts[side]["tokens"] = writers[side].count
+            if writers[side].count == 0:
+                raise UserError(_empty(source, side))
+        files = {side: writers[side].finish() for side in SIDES}
+    fingerprint = hashlib.sha256(
+        json.dumps([FORMAT, tokenizer.identity, *(content[side].hexdigest() for side in SIDES)]).encode()
+    ).hexdigest()
+    info: dict[str, Any] = {
+        "source": source.spec.source,
+        "files": len(source.files),
+        "bytes": sum(count["bytes"] for count in counts.values()),
+        "tokens": sum(count["tokens"] for count in counts.values()),
+        **{f"{side}_{what}": number for side in SIDES for what, number in counts[side].items()},
+        "tokenizer": tokenizer.name,
+        **source.facts,
+    }
+    record = {"format": FORMAT, "fingerprint": fingerprint, "files": files, "info": info}
+    with (folder / "corpus.json").open("w", encoding="utf-8") as file:
+        json.dump(record, file, indent=1)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _encoder(source: Source, tokenizer: Tokenizer) -> Callable[[Sequence[str]], list[np.ndarray]]:
+    if not isinstance(source.spec, TaskData):
+        return tokenizer.encode_batch
+    table = character_ids(tokenizer)
+    return lambda texts: [table[np.frombuffer(text.encode("ascii"), dtype=np.uint8)] for text in texts]
+
+
+def _empty(source: Source, side: str) -> str:
+    if source.spec.source == "jsonl" and side == "valid":
+        how = "give more lines, a larger valid_fraction, or valid_paths"
+    else:
+        how = "give more text, or name some in valid_paths" if side == "valid" else "give more text"
+    return f"data: no text on the {side} side of {len(source.files)} files; expected some on both: {how}"
+
+
+class _IdWriter:
+    """Writes a .npy file whose length is only known at the end."""
+
+    def __init__(self, path: Path, dtype: np.dtype[Any]) -> None:
+        self.path, self.dtype, self.count = path, dtype, 0
+        self._file = path.open("wb")
+        self._header()
+        self._start = self._file.tell()
+
+    def __enter__(self) -> _IdWriter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def add(self, ids: np.ndarray) -> None:
+        self._file.write(ids.astype(self.dtype).tobytes())
+        self.count += len(ids)
+
+    def finish(self) -> dict[str, Any]:
+        """Completes the file and returns what `_open` compares with."""
+        self._file.seek(0)
+        self._header()
+        assert self._file.tell() == self._start, "numpy leaves room for a growing length in its header"
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._file.close()
+        stat = self.path.stat()
+        return {"size": stat.st_size, "mtime_ns": stat.st_mtime_ns, "sha256": _sha256(self.path)}
+
+    def _header(self) -> None:
+        header = {"descr": self.dtype.str, "fortran_order": False, "shape": (self.count,)}
+        np.lib.format.write_array_header_1_0(self._file, header)
+
+
+def _cut(text: str) -> list[str]:
+    """Pieces of PIECE to 2 PIECE characters, cut after a line end if there is one: few tokens span it."""
+    parts, start = [], 0
+    while len(text) - start > 2 * PIECE:
+        stop = text.find("\n", start + PIECE, start + 2 * PIECE) + 1 or start + 2 * PIECE
+        parts.append(text[start:stop])
+        start = stop
+    return [*parts, text[start:]]
+
+
+def _batches(pieces: Iterator[tuple[str, str, bool]], size: int) -> Iterator[list[tuple[str, str, bool]]]:
+    batch = []
+    for piece in pieces:
+        batch.append(piece)
+        if len(batch) == size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextmanager
+def _progress_bar(total: int, shown: bool) -> Iterator[Callable[[int], None]]:
+    """A function that is told how many bytes were read, and a bar on stderr that follows it."""
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("preparing data"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True, disable=not shown) as bar:
+        task = bar.add_task("", total=total)
+        yield lambda count: bar.update(task, advance=count)

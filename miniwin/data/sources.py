@@ -1,0 +1,282 @@
+"""From a data spec to documents: which files, in which order, on which side of the split.
+
+Listing (`list_source`) is cheap and reads no text: it is what a prepared corpus is looked up by. Reading
+(`documents`) happens once per corpus. Text is UTF-8 with bad bytes replaced, and NUL characters are dropped:
+byte 0 is the document separator.
+"""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import json
+import os
+import sys
+import sysconfig
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from miniwin.data.tasks import check_recall, recall_documents
+from miniwin.specs import UserError
+from miniwin.specs.data import DataSpec, JsonlData, PythonStdlibData, TaskData, TextData
+
+# Tests are not what a library is read for, and what others installed is not of the library.
+STDLIB_LEFT_OUT = frozenset(
+    {"test", "tests", "idlelib", "idle_test", "site-packages", "dist-packages", "__pycache__", "lib-dynload"}
+)
+SIDES = ("train", "valid")
+BINARY_PROBE = 8192  # a NUL byte in so many bytes tells a binary file, as git tells it
+
+
+class Document(NamedTuple):
+    side: str  # train | valid
+    text: str
+
+
+@dataclass(frozen=True)
+class SourceFile:
+    path: Path
+    name: str  # relative to what the spec names, "/" on every system: what sorting and splitting go by
+    side: str  # train | valid | tail (both: the last part is valid) | lines (each line by its text)
+    size: int
+    mtime_ns: int
+
+    def key(self) -> list[Any]:
+        return [str(self.path), self.side, self.size, self.mtime_ns]
+
+
+@dataclass(frozen=True)
+class Source:
+    """What a spec comes to on this machine. `facts` goes into the corpus' description."""
+
+    spec: DataSpec
+    files: tuple[SourceFile, ...] = ()
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def bytes(self) -> int:
+        """About how much text there is to read, for a progress bar."""
+        if isinstance(self.spec, TaskData):
+            return round(self.spec.tokens * (1 + self.spec.valid_fraction))
+        return sum(file.size for file in self.files)
+
+    def documents(self) -> Iterator[Document]:
+        """Every document that is not empty, in an order that does not depend on the machine."""
+        made = _task_documents(self.spec) if isinstance(self.spec, TaskData) else self._read()
+        return (document for document in made if document.text)
+
+    def _read(self) -> Iterator[Document]:
+        for file in self.files:
+            if isinstance(self.spec, JsonlData):
+                yield from _json_lines(file, self.spec)
+                continue
+            text = _clean(_read_bytes(file.path).decode("utf-8", "replace"))
+            if file.side == "tail":
+                assert isinstance(self.spec, TextData)
+                cut = len(text) - round(len(text) * self.spec.share)
+                yield Document("train", text[:cut])
+                yield Document("valid", text[cut:])
+            else:
+                yield Document(file.side, text)
+
+
+def list_source(spec: DataSpec, base: Path | None = None) -> Source:
+    """The files of a spec with paths relative to `base`, or a UserError that says what was looked for."""
+    try:
+        return _list(spec, Path() if base is None else base)
+    except OSError as error:
+        raise UserError(f"data: cannot read {error.filename}: {error.strerror or error}") from None
+
+
+def _list(spec: DataSpec, base: Path) -> Source:
+    match spec:
+        case PythonStdlibData():
+            return _list_stdlib(spec)
+        case TextData():
+            return _list_text(spec, base)
+        case JsonlData():
+            side = "lines" if spec.valid_paths is None else "train"
+            files, _ = _find(spec.paths, base, "data.paths", side, suffix=".jsonl")
+            valid, _ = _find(spec.valid_paths or (), base, "data.valid_paths", "valid", suffix=".jsonl")
+            return Source(spec, _disjoint(files, valid))
+        case TaskData():
+            check_recall(spec.length, spec.num_pairs, spec.num_pairs)
+            return Source(spec, facts={"task": spec.task})
+
+
+def side_of(name: str, share: float) -> str:
+    """`valid` for `share` of all names, by a hash: what else is in the list changes nothing."""
+    digest = hashlib.sha256(f"miniwin-split:{name}".encode("utf-8", "replace")).digest()
+    return "valid" if int.from_bytes(digest[:8], "big") < share * 2**64 else "train"
+
+
+def _list_stdlib(spec: PythonStdlibData) -> Source:
+    root = Path(sysconfig.get_path("stdlib"))
+    files = []
+    for folder, folders, names in os.walk(root):
+        # config-* folders and _sysconfigdata* describe how this one Python was built: not the library.
+        folders[:] = [one for one in folders if one not in STDLIB_LEFT_OUT and not one.startswith("config-")]
+        for name in names:
+            path = Path(folder, name)
+            site = name.startswith("_sysconfigdata") or name in ("sitecustomize.py", "usercustomize.py")
+            if path.suffix == ".py" and not site and path.is_file():
+                relative = path.relative_to(root).as_posix()
+                files.append(_file(path, relative, side_of(relative, spec.valid_fraction)))
+    if not files:
+        raise UserError(
+            f"data: source python-stdlib: no .py files in {root}; use source: text with files of your own"
+        )
+    files.sort(key=lambda file: file.name)
+    return Source(spec, tuple(files), {"python": ".".join(map(str, sys.version_info[:3])), "split": "file"})
+
+
+def _list_text(spec: TextData, base: Path) -> Source:
+    files, left_out = _find(spec.paths, base, "data.paths", "train")
+    if spec.valid_paths is not None:
+        valid, more = _find(spec.valid_paths, base, "data.valid_paths", "valid")
+        return Source(spec, _disjoint(files, valid), {"split": "valid_paths", "left_out": left_out + more})
+    by_file = [replace(file, side=side_of(file.name, spec.share)) for file in files]
+    size = sum(file.size for file in files)
+    held = sum(file.size for file in by_file if file.side == "valid") / max(1, size)
+    fits = spec.share / 2 <= held <= min(2 * spec.share, 0.5 + spec.share / 2)  # never all of it
+    split = spec.split or ("file" if fits else "tail")
+    if split == "file" and len({file.side for file in by_file}) == 1:
+        only = by_file[0].side
+        raise UserError(
+            f"data: split: file puts all {len(files)} files on the {only} side; expected some on both: give "
+            "more files, use split: tail, or name files in valid_paths"
+        )
+    chosen = by_file if split == "file" else [replace(file, side="tail") for file in files]
+    return Source(spec, tuple(chosen), {"split": split, "left_out": left_out})
+
+
+def _find(
+    paths: Iterable[str], base: Path, where: str, side: str, suffix: str | None = None
+) -> tuple[list[SourceFile], int]:
+    """The files that `paths` name, each once, and how many were left out of folders and globs as binary."""
+    found: dict[str, SourceFile] = {}
+    left_out = 0
+    for given in paths:
+        root = base / Path(given).expanduser()
+        if root.is_file():
+            named = [(root, root.name)]
+        elif root.is_dir():
+            inside = ((path, path.relative_to(root).as_posix()) for path in _walk(root))
+            named = [one for one in inside if suffix is None or one[0].suffix == suffix]
+        elif glob.has_magic(given):
+            pattern = Path(given).expanduser()
+            stem = base / _unglobbed(pattern)
+            matches = (base / match for match in glob.glob(str(pattern), root_dir=base, recursive=True))
+            named = [(path, path.relative_to(stem).as_posix()) for path in matches if path.is_file()]
+        else:
+            raise UserError(
+                f"{where}: no such file or folder: {given!r} (looked for {root.absolute()}); a path is "
+                "relative to the folder of the YAML file that names it"
+            )
+        kept = []
+        for path, name in sorted(named, key=lambda one: one[1]):
+            if path != root and _is_binary(path):
+                left_out += 1
+                continue
+            kept.append(_file(path, name, side))
+        if not kept:
+            what = f"files that end in {suffix}" if suffix and root.is_dir() else "text files"
+            raise UserError(
+                f"{where}: {given!r} names no {what} (looked in {root.absolute()}); expected at least one"
+            )
+        for file in kept:
+            found.setdefault(str(file.path.resolve()), file)
+    return list(found.values()), left_out
+
+
+def _walk(root: Path) -> Iterator[Path]:
+    for folder, folders, names in os.walk(root):
+        folders[:] = [one for one in folders if not one.startswith(".") and one != "__pycache__"]
+        for name in names:
+            path = Path(folder, name)
+            if not name.startswith(".") and path.is_file():
+                yield path
+
+
+def _unglobbed(pattern: Path) -> Path:
+    """The part of a pattern before its first wildcard."""
+    parts = []
+    for part in pattern.parts:
+        if glob.has_magic(part):
+            break
+        parts.append(part)
+    return Path(*parts)
+
+
+def _is_binary(path: Path) -> bool:
+    return b"\0" in _read_bytes(path, BINARY_PROBE)
+
+
+def _read_bytes(path: Path, count: int = -1) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(count)
+    except OSError as error:
+        raise UserError(f"data: cannot read {path}: {error.strerror or error}") from None
+
+
+def _file(path: Path, name: str, side: str) -> SourceFile:
+    stat = path.stat()
+    return SourceFile(path.absolute(), name, side, stat.st_size, stat.st_mtime_ns)
+
+
+def _disjoint(train: list[SourceFile], valid: list[SourceFile]) -> tuple[SourceFile, ...]:
+    held_out = {file.path.resolve() for file in valid}
+    for file in train:
+        if file.path.resolve() in held_out:
+            raise UserError(
+                f"data: {file.path} is named by both paths and valid_paths; text that is trained on says "
+                "nothing about loss on new text: name it in one of them"
+            )
+    return (*train, *valid)
+
+
+def _json_lines(file: SourceFile, spec: JsonlData) -> Iterator[Document]:
+    expected = f'expected a JSON object with text in "{spec.field}", like {{"{spec.field}": "..."}}'
+    try:
+        with file.path.open("rb") as lines:
+            for number, line in enumerate(lines, 1):
+                if not line.strip():
+                    continue
+                where = f"{file.path}:{number}"
+                try:
+                    record = json.loads(line.decode("utf-8", "replace"))
+                except (json.JSONDecodeError, RecursionError) as error:
+                    reason = error.msg if isinstance(error, json.JSONDecodeError) else "nested too deeply"
+                    raise UserError(f"{where}: not JSON ({reason}); {expected}") from None
+                if not isinstance(record, dict):
+                    raise UserError(f"{where}: got {_kind(record)}; {expected}")
+                if spec.field not in record:
+                    raise UserError(
+                        f"{where}: got the fields {', '.join(map(repr, record)) or 'none'}; {expected}"
+                    )
+                if not isinstance(record[spec.field], str):
+                    raise UserError(f"{where}: got {_kind(record[spec.field])} in {spec.field!r}; {expected}")
+                text = _clean(record[spec.field])
+                yield Document(side_of(text, spec.share) if file.side == "lines" else file.side, text)
+    except OSError as error:
+        raise UserError(f"data: cannot read {file.path}: {error.strerror or error}") from None
+
+
+def _kind(value: Any) -> str:
+    names = {dict: "an object", list: "a list", str: "a string", bool: "true or false", type(None): "null"}
+    return names.get(type(value), "a number")
+
+
+def _task_documents(spec: TaskData) -> Iterator[Document]:
+    for side, share in zip(SIDES, (1.0, spec.valid_fraction), strict=True):
+        count = -(-round(spec.tokens * share) // (spec.length + 1))  # each takes its length and a separator
+        examples = recall_documents(spec.length, spec.num_pairs, spec.seed, side)
+        yield from (Document(side, next(examples)) for _ in range(max(1, count)))
+
+
+def _clean(text: str) -> str:
+    # JSON may spell half a surrogate pair, which is no character and has no UTF-8.
+    return text.replace("\0", "").encode("utf-8", "replace").decode("utf-8")

@@ -1,0 +1,125 @@
+"""Generated tasks: associative recall, the ability that long contexts are for.
+
+An example is text, one byte per character, always exactly `length` of them (arXiv:2312.04927 measures the
+same with bare tokens; written as text, it is also something that a model of code can be asked):
+
+    ...filler...            random lower-case letters and spaces
+    qf=T...filler...        anywhere in it `num_pairs` pairs: a key (two letters, all different) and a capital
+    xa=B...filler...
+    xa=B                    at the very end the queries: the same keys in another order, each with its value
+    qf=T
+
+What follows the `=` of a query is in the context and nowhere else: without looking, one guess in 26 is right.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from miniwin.specs import UserError
+
+if TYPE_CHECKING:
+    from miniwin.tokenizer import Tokenizer
+
+RECORD = 5  # bytes of a pair and of a query: newline, key, key, `=`, value
+LETTERS = np.frombuffer(b"abcdefghijklmnopqrstuvwxyz", dtype=np.uint8)
+VALUES = np.frombuffer(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ", dtype=np.uint8)
+FILLER = np.frombuffer(b"abcdefghijklmnopqrstuvwxyz      ", dtype=np.uint8)
+
+
+def associative_recall(
+    length: int,
+    *,
+    num_pairs: int = 16,
+    num_queries: int | None = None,
+    seed: int,
+    batch: int = 1,
+    tokenizer: Tokenizer | None = None,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """`ids` (batch, length), `positions` and `answers` (batch, num_queries), all int64.
+
+    `positions` are those of the `=` of each query: the logits there should rank `answers` first, the ids that
+    come next. Every pair is asked for once unless `num_queries` says fewer. Ids are bytes; with a `tokenizer`
+    they are its ids for the single characters.
+    """
+    queries = num_pairs if num_queries is None else num_queries
+    check_recall(length, num_pairs, queries)
+    text = np.stack(
+        [_example(_rng(seed, row, "evaluation"), length, num_pairs, queries) for row in range(batch)]
+    )
+    table = character_ids(tokenizer)
+    ids = torch.from_numpy(table[text])
+    positions = (
+        (length - RECORD * queries + 3 + RECORD * torch.arange(queries)).expand(batch, queries).contiguous()
+    )
+    return ids, positions, ids.gather(1, positions + 1)
+
+
+def check_recall(length: int, num_pairs: int, num_queries: int) -> None:
+    """Raises what a person who asks for examples that cannot exist should read."""
+    if not 1 <= num_pairs <= len(LETTERS) ** 2:
+        raise UserError(
+            f"associative recall: got num_pairs {num_pairs}; expected 1 to {len(LETTERS) ** 2}, one key each"
+        )
+    if not 1 <= num_queries <= num_pairs:
+        raise UserError(
+            f"associative recall: got num_queries {num_queries}; expected 1 to num_pairs ({num_pairs})"
+        )
+    need = RECORD * (num_pairs + num_queries)
+    if length < need:
+        raise UserError(
+            f"associative recall: {num_pairs} pairs and {num_queries} queries take {need} bytes, and length "
+            f"is {length}; make length at least {need} or num_pairs smaller"
+        )
+
+
+def recall_documents(length: int, num_pairs: int, seed: int, split: str) -> Iterator[str]:
+    """Endless examples to train on, as text: the same for the same seed, others for `valid` than `train`."""
+    check_recall(length, num_pairs, num_pairs)
+    row = 0
+    while True:
+        yield _example(_rng(seed, row, split), length, num_pairs, num_pairs).tobytes().decode("ascii")
+        row += 1
+
+
+def _rng(seed: int, row: int, use: str) -> np.random.Generator:
+    # What the row is for comes last and is never 0: trailing zeros do not count as entropy.
+    return np.random.default_rng((row, seed, 1 + ("evaluation", "train", "valid").index(use)))
+
+
+def character_ids(tokenizer: Tokenizer | None) -> np.ndarray:
+    """(128,) the id of each ASCII character on its own: merged with its neighbours, a key is no key."""
+    if tokenizer is None or tokenizer.name == "byte":
+        return np.arange(128, dtype=np.int64)
+    table = np.full(128, -1, dtype=np.int64)
+    for code in sorted({*FILLER.tolist(), *VALUES.tolist(), *b"\n="}):
+        ids = tokenizer.encode(chr(code))
+        if len(ids) != 1 or tokenizer.decode(ids) != chr(code):
+            raise UserError(
+                f"the tokenizer {tokenizer.name} has no single token for the character {chr(code)!r}, which "
+                "the task associative-recall is written in; use tokenizer: byte, or one that knows every byte"
+            )
+        table[code] = ids[0]
+    return table
+
+
+def _example(rng: np.random.Generator, length: int, num_pairs: int, num_queries: int) -> np.ndarray:
+    """(length,) uint8"""
+    text = rng.choice(FILLER, length)
+    keys = rng.choice(len(LETTERS) ** 2, num_pairs, replace=False)
+    pairs = np.empty((num_pairs, RECORD), dtype=np.uint8)
+    pairs[:, 0] = ord("\n")
+    pairs[:, 1], pairs[:, 2] = LETTERS[keys // len(LETTERS)], LETTERS[keys % len(LETTERS)]
+    pairs[:, 3] = ord("=")
+    pairs[:, 4] = rng.choice(VALUES, num_pairs)
+    # Places that do not overlap, any arrangement equally likely: choose as if a pair took one byte, widen.
+    context = length - RECORD * num_queries
+    gaps = np.sort(rng.choice(context - (RECORD - 1) * num_pairs, num_pairs, replace=False))
+    starts = gaps + (RECORD - 1) * np.arange(num_pairs)
+    text[starts[:, None] + np.arange(RECORD)] = pairs
+    text[context:] = pairs[rng.permutation(num_pairs)[:num_queries]].ravel()
+    return text

@@ -1,0 +1,115 @@
+"""Evaluating a model: bits per byte by length of context and by position, recall, speed, and cache size.
+
+    bits per byte = sum of -log2 p(token) / sum of the UTF-8 bytes those tokens stand for
+
+Counting per byte makes models with different tokenizers comparable. The numbers of one evaluation are all on
+the same text, the beginning of the validation split (see `streaming.py`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from miniwin.evaluation_progress import EvaluationProgress
+from miniwin.metrics import Metrics
+from miniwin.specs import UserError
+from miniwin.streaming import PositionLosses, loss_at, position_losses, sequence_loss, span
+
+if TYPE_CHECKING:
+    from miniwin.data import Corpus
+    from miniwin.language_model import LanguageModel
+    from miniwin.specs import DataSpec
+
+__all__ = ["LENGTHS", "Metrics", "evaluate", "loss_at", "sequence_loss"]
+
+LENGTHS = (512, 2048, 8192, 16384)
+FIRST_BUCKET = 128  # positions 0-128, then doubling
+SPEED_LENGTH = 2048
+
+
+def evaluate(
+    model: LanguageModel | str | Path,
+    data: DataSpec | Corpus | str | Path | None = None,
+    *,
+    lengths: Sequence[int] = LENGTHS,
+    tokens_per_length: int | None = None,
+    chunk: int | None = None,
+    recall: bool = True,
+    speed: bool = True,
+    progress: bool = False,
+) -> Metrics:
+    """Measure `model` (a LanguageModel, or anything `miniwin.load` takes) on a validation split.
+
+    `data`: a corpus, a data spec, a train spec's YAML file (its data), a text file or folder (its validation
+    part); left out, what the model was trained on where a run folder says so, else the Python standard
+    library's source. `tokens_per_length`: how many tokens to predict at every length; by default 65,536, or
+    the longest length if that is more. Memory stays bounded by one `chunk` of activations and the caches,
+    whatever the lengths.
+    """
+    from miniwin.evaluation_data import corpus_for
+    from miniwin.loading import load
+
+    lengths = _checked(lengths)
+    if isinstance(model, str | Path):
+        model = load(model)
+    corpus = corpus_for(model, data)
+    tokens = span(corpus.valid, lengths[-1], tokens_per_length)
+    by_length: dict[int, PositionLosses] = {}
+    with EvaluationProgress(progress) as bar:
+        for length in lengths:
+            advance = bar.task(f"bits per byte at {length:,}", tokens)
+            by_length[length] = position_losses(model, corpus.valid, length, tokens, chunk, advance)
+        recalled: dict[int, float] = {}
+        if recall:
+            from miniwin.recall import SHORTEST, recall_at
+
+            for length in lengths:
+                if length >= SHORTEST:  # shorter ones have no room for the pairs
+                    recalled[length] = recall_at(model, length, chunk=chunk, task=bar.task)
+        measured = None
+        if speed:
+            from miniwin.speed import measure_speed
+
+            measured = measure_speed(model, SPEED_LENGTH, task=bar.task)
+    dtype = str(model.dtype).removeprefix("torch.")
+    return Metrics(
+        model=model.ref,
+        parameters=model.spec.parameters(),
+        data=corpus.describe(),
+        tokens=tokens,
+        loss={length: losses.nats_per_byte for length, losses in by_length.items()},
+        bits_per_byte={length: losses.nats_per_byte / math.log(2) for length, losses in by_length.items()},
+        by_position=_by_position(by_length[lengths[-1]]),
+        recall=recalled,
+        cache_bytes={length: model.spec.cache_bytes(length, dtype) for length in lengths},
+        prefill_tokens_per_second=None if measured is None else measured.prefill_tokens_per_second,
+        decode_tokens_per_second=None if measured is None else measured.decode_tokens_per_second,
+        speed_length=None if measured is None else measured.length,
+        device=str(model.device),
+    )
+
+
+def _checked(lengths: Sequence[int]) -> list[int]:
+    """Sorted, without repetition."""
+    for length in lengths:
+        if isinstance(length, bool) or not isinstance(length, int) or length < 1:
+            raise UserError(f"lengths: expected whole numbers of at least 1, got {length!r}")
+    if not lengths:
+        raise UserError("lengths: expected at least one length, got none")
+    return sorted(set(lengths))
+
+
+def _by_position(losses: PositionLosses) -> dict[str, float]:
+    """Bits per byte in buckets that double: 0-128, 128-256, 256-512, ... up to the length."""
+    length = len(losses.nats)
+    buckets: dict[str, float] = {}
+    start, end = 0, FIRST_BUCKET
+    while start < length:
+        end = min(end, length)
+        if losses.bytes[start:end].sum() > 0:
+            buckets[f"{start}-{end}"] = losses.bits_per_byte(start, end)
+        start, end = end, 2 * end
+    return buckets

@@ -1,0 +1,89 @@
+"""What a model spec amounts to, layer by layer: a plain dictionary, computed without allocating a weight."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from miniwin.specs import ModelSpec, UserError
+from miniwin.specs.model import BYTES
+
+
+def explanation(spec: ModelSpec, lengths: Sequence[int], dtype: str = "float32") -> dict[str, Any]:
+    """Per layer: what it sees, its encoding, parameters and cache bytes at each length; and the totals.
+
+    `built_parameters` is counted on the module itself, built on the meta device.
+
+    Raises:
+        UserError: an unknown dtype, or a length below 1.
+    """
+    if dtype not in BYTES:
+        raise UserError(f"--dtype: got '{dtype}'; expected one of {', '.join(BYTES)}")
+    if min(lengths) < 1:
+        raise UserError(f"--length: got {min(lengths)}; expected at least 1")
+    with torch.device("meta"):
+        built = sum(p.numel() for p in spec.build().parameters())
+    rows = []
+    for i, (letter, layer) in enumerate(zip(spec.layout, spec.layer_specs, strict=True)):
+        attention: Any = layer.attention
+        cache = {n: attention.cache_size(spec.hidden_size, n) * BYTES[dtype] for n in lengths}
+        rows.append(
+            {
+                "layer": i,
+                "block": letter,
+                "sees": "all" if attention.window is None else f"{attention.window} keys",
+                "window": attention.window,
+                "heads": f"{attention.num_heads}/{attention.kv_heads} x {attention.head_dim}",
+                "encoding": encoding(attention.position),
+                "period": getattr(attention.position, "period", None),
+                "parameters": layer.parameters(spec.hidden_size),
+                "cache_bytes": cache,
+            }
+        )
+    return {
+        "name": spec.name,
+        "hash": spec.hash,
+        "layout": spec.layout,
+        "hidden_size": spec.hidden_size,
+        "vocab_size": spec.vocab_size,
+        "parameters": spec.parameters(),
+        "embedding_parameters": spec.vocab_size * spec.hidden_size * (1 if spec.tie_word_embeddings else 2),
+        "built_parameters": built,
+        "forward_flops_per_token": {n: spec.forward_flops(n) for n in lengths},
+        "training_flops_per_token": {n: spec.training_flops(n) for n in lengths},
+        "cache_dtype": dtype,
+        "cache_bytes": {n: spec.cache_bytes(n, dtype) for n in lengths},
+        "layers": rows,
+    }
+
+
+def encoding(position: Any) -> str:
+    """A position encoding in a few words."""
+    words = [position.type]
+    if position.type == "p-rope":
+        words.append("harmonic" if position.harmonic else f"published, theta {position.theta:g}")
+    if position.type == "rope":
+        words.append(f"theta {position.rope_theta:g}")
+    if getattr(position, "logit_scale", None) is not None:
+        words.append(f"{position.logit_scale.type} scale")
+    return ", ".join(words)
+
+
+def binary(count: int) -> str:
+    """Bytes for people: 4.2 MiB."""
+    value, unit = float(count), "B"
+    for larger in ("KiB", "MiB", "GiB", "TiB"):
+        if value < 1024:
+            break
+        value, unit = value / 1024, larger
+    return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+
+
+def short(length: int) -> str:
+    """A length for people: 4096 is 4k, 1048576 is 1M."""
+    for size, unit in ((1 << 20, "M"), (1 << 10, "k")):
+        if length >= size and length % size == 0:
+            return f"{length // size}{unit}"
+    return str(length)

@@ -1,0 +1,125 @@
+"""`LanguageModel`: a decoder together with what it takes to use it, its spec and its tokenizer.
+
+model = miniwin.load("miniwin-1m")
+logits = model(input_ids)                       # (B, N) ids -> (B, N, V) float32
+cache = model.new_cache()
+logits = model(input_ids, cache=cache)          # and the next call continues
+text = model.generate("def main(", seed=0)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, overload
+
+import torch
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from miniwin.blocks import Cache, Decoder
+    from miniwin.specs import ModelSpec
+    from miniwin.tokenizer import Tokenizer
+
+
+class LanguageModel(nn.Module):
+    """A decoder with its spec and tokenizer. `tokenizer` is None for a vocabulary that is not text."""
+
+    def __init__(self, decoder: Decoder, spec: ModelSpec, tokenizer: Tokenizer | None, ref: str | None = None) -> None:
+        super().__init__()
+        self.decoder = decoder
+        self.spec = spec
+        self.tokenizer = tokenizer
+        self.ref = ref if ref is not None else spec.name  # where it came from, as a person would name it
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return next(self.parameters()).dtype
+
+    def forward(
+        self,
+        input_ids: Tensor,  # (B, N) int64
+        cache: Cache | None = None,
+        attention_mask: Tensor | None = None,  # (B, N) 0/1, left padding only
+        logits_to_keep: int = 0,  # the last k positions only; 0: all
+    ) -> Tensor:  # (B, N or k, V) float32
+        logits: Tensor = self.decoder(
+            input_ids, cache=cache, attention_mask=attention_mask, logits_to_keep=logits_to_keep
+        )
+        return logits
+
+    def new_cache(self, batch_size: int = 1, **options: Any) -> Cache:
+        """An empty cache for `batch_size` sequences, in the weights' dtype and on their device."""
+        return self.decoder.new_cache(batch_size, **options)
+
+    @overload
+    def generate(
+        self,
+        prompt: str,
+        *,
+        max_new_tokens: int = ...,
+        temperature: float = ...,
+        top_k: int = ...,
+        top_p: float = ...,
+        min_p: float = ...,
+        stop: str | Sequence[str] = ...,
+        seed: int | None = ...,
+        stream: Callable[[str], None] | None = ...,
+    ) -> str: ...
+
+    @overload
+    def generate(
+        self,
+        prompt: Sequence[int] | Tensor,
+        *,
+        max_new_tokens: int = ...,
+        temperature: float = ...,
+        top_k: int = ...,
+        top_p: float = ...,
+        min_p: float = ...,
+        stop: str | Sequence[str] = ...,
+        seed: int | None = ...,
+        stream: Callable[[str], None] | None = ...,
+    ) -> list[int]: ...
+
+    def generate(
+        self,
+        prompt: str | Sequence[int] | Tensor,
+        *,
+        max_new_tokens: int = 128,
+        temperature: float = 0.8,
+        top_k: int = 0,
+        top_p: float = 1.0,
+        min_p: float = 0.0,
+        stop: str | Sequence[str] = (),
+        seed: int | None = None,
+        stream: Callable[[str], None] | None = None,
+    ) -> str | list[int]:
+        """Continue `prompt`: new text for text, new ids for ids (a list, or a tensor (N,) or (1, N)).
+
+        temperature 0 is greedy; top_k 0, top_p 1 and min_p 0 are off. `stop`: a string or several; the text
+        ends before the first of them, and where the model ends the document. An empty prompt starts a new
+        document. The same `seed` gives the same text; without one, every call differs. `stream` is called
+        with each piece of new text.
+        """
+        from miniwin.generation import generate
+
+        result = generate(
+            self,
+            prompt,
+            max_new_tokens=max_new_tokens,
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+            min_p=min_p,
+            stop=stop,
+            seed=seed,
+            stream=stream,
+        )
+        return result.text if isinstance(prompt, str) else result.ids
+
+    def extra_repr(self) -> str:
+        return f"ref={self.ref!r}, layout={self.spec.layout!r}"

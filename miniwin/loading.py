@@ -1,0 +1,248 @@
+"""Loading a model by reference, and building one from a spec.
+
+A reference is tried in this order:
+
+1. the path of a run folder, a zoo entry's folder, or a model spec (`.yaml`; random weights, drawn from
+`seed`); 2. a zoo name: `name`, `name@1`, `name@1.2.3`, `name@latest`; 3. the stem of a model spec that ships
+with MiniWin (random weights).
+
+The model is built on the meta device, where parameters take no memory, and then takes over the tensors that
+were read: loading never holds the weights twice.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from miniwin.language_model import LanguageModel
+from miniwin.runs import CHECKPOINT, MODEL, RUN, TOKENIZER, WEIGHTS
+from miniwin.specs import ModelSpec, UserError, load_model_spec, shipped_specs
+from miniwin.tokenizer import Tokenizer, load_tokenizer
+
+ENTRY = "entry.json"
+STUDY = "search.yaml"
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def load(
+    ref: str | os.PathLike[str],
+    *,
+    device: str | torch.device = "cpu",
+    dtype: str | torch.dtype | None = None,
+    seed: int = 0,
+) -> LanguageModel:
+    """Load a model in eval mode: `ref` is a zoo name, a run folder, an entry folder, or a model spec.
+
+        miniwin.load("miniwin-1m@1.0.0")          # weights from the zoo
+        miniwin.load("runs/my-run")               # a training run; its last checkpoint if it has not ended
+        miniwin.load("specs/models/my-model.yaml")  # random weights from `seed`
+
+    `dtype` (a torch dtype or its name) converts the weights; by default they stay as they were saved.
+    """
+    where, chosen = _device(device), _dtype(dtype)
+    folder, spec_path, name = _resolve(os.fspath(ref))
+    if spec_path is not None:
+        model = _fresh(load_model_spec(spec_path), f"{name} (random weights)", seed)
+        return model.to(device=where, dtype=chosen).eval()
+    assert folder is not None
+    return _from_folder(folder, name, where).to(dtype=chosen).eval()
+
+
+def build(
+    spec: ModelSpec | str | os.PathLike[str],
+    *,
+    seed: int = 0,
+    device: str | torch.device = "cpu",
+    dtype: str | torch.dtype | None = None,
+) -> LanguageModel:
+    """A model with fresh weights, in training mode. The same seed gives the same weights on every device.
+
+    `spec` is a ModelSpec, the path of a model spec's YAML file, or the stem of one that ships with MiniWin.
+    The tokenizer is the byte tokenizer; a vocabulary of fewer than 256 ids has none.
+    """
+    where, chosen = _device(device), _dtype(dtype)
+    if not isinstance(spec, ModelSpec):
+        spec = load_model_spec(os.fspath(spec))
+    return _fresh(spec, spec.name, seed).to(device=where, dtype=chosen)
+
+
+def model_spec(ref: str, overrides: Sequence[str] = ()) -> ModelSpec:
+    """The spec of what `ref` names, without its weights. `overrides`: "field.path=value", applied first.
+
+    A name that is both a shipped spec and a zoo entry means the shipped spec here.
+    """
+    if ref in shipped_specs("model"):
+        return load_model_spec(ref, overrides)
+    folder, path, _ = _resolve(ref)
+    if folder is not None:
+        path = folder / MODEL
+    assert path is not None
+    return load_model_spec(path, overrides)
+
+
+def read_weights(path: Path, device: torch.device) -> dict[str, Tensor]:
+    """The tensors of a safetensors file."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path, device=str(device))
+    except SafetensorError as error:
+        raise UserError(f"{path} cannot be read as safetensors ({error}); restore it or train again") from None
+
+
+def put_weights(model: torch.nn.Module, tensors: dict[str, Tensor], where: Path) -> None:
+    """Give `model` (built on the meta device) these tensors, which must be its own, by name and shape."""
+    expected = model.state_dict()
+    missing = [name for name in expected if name not in tensors]
+    surplus = [name for name in tensors if name not in expected]
+    if missing or surplus:
+        problems = [
+            f"{_some(missing)} missing" if missing else "",
+            f"{_some(surplus)} not of this model" if surplus else "",
+        ]
+        raise UserError(
+            f"{where} does not hold the weights of the {MODEL} beside it: "
+            f"{', '.join(filter(None, problems))}; spec and weights must come from the same run"
+        )
+    for name, tensor in expected.items():
+        if tensors[name].shape != tensor.shape:
+            raise UserError(
+                f"{where}: {name} has shape {tuple(tensors[name].shape)}, and the {MODEL} beside it "
+                f"describes {tuple(tensor.shape)}; spec and weights must come from the same run"
+            )
+    model.load_state_dict(tensors, assign=True)
+
+
+def _from_folder(folder: Path, name: str, device: torch.device) -> LanguageModel:
+    spec = load_model_spec(folder / MODEL)
+    with torch.device("meta"):
+        decoder = spec.build()
+    if (folder / WEIGHTS).is_file():
+        put_weights(decoder, read_weights(folder / WEIGHTS, device), folder / WEIGHTS)
+    elif (folder / CHECKPOINT).is_file():
+        from miniwin.checkpoint import load_checkpoint
+
+        state = load_checkpoint(folder / CHECKPOINT, map_location=device)
+        put_weights(decoder, state["model"], folder / CHECKPOINT)
+    else:
+        raise UserError(
+            f"{folder} has no weights yet: neither {WEIGHTS} nor {CHECKPOINT}; train it first, or load "
+            f"{folder / MODEL} for random weights"
+        )
+    tokenizer = load_tokenizer(folder) if (folder / TOKENIZER).is_file() else None
+    if tokenizer is not None and tokenizer.vocab_size > spec.vocab_size:
+        raise UserError(
+            f"{folder}: the tokenizer has {tokenizer.vocab_size} ids and the model only {spec.vocab_size}; "
+            f"{TOKENIZER} and {MODEL} must come from the same run"
+        )
+    return LanguageModel(decoder, spec, tokenizer, name)
+
+
+def _fresh(spec: ModelSpec, name: str, seed: int) -> LanguageModel:
+    with torch.random.fork_rng(devices=[]):  # the caller's random state is none of our business
+        torch.manual_seed(seed)
+        decoder = spec.build()
+    tokenizer: Tokenizer | None = None
+    byte = load_tokenizer("byte")
+    if byte.vocab_size <= spec.vocab_size:
+        tokenizer = byte
+    return LanguageModel(decoder, spec, tokenizer, name)
+
+
+def _resolve(ref: str) -> tuple[Path | None, Path | None, str]:
+    """(folder with weights, None, name) or (None, model spec, name)."""
+    if not ref:
+        raise UserError("the model reference is empty: give a zoo name, a run folder or a model spec's path")
+    path = Path(ref).expanduser()
+    named = os.sep not in ref and "/" not in ref and path.suffix not in (".yaml", ".yml")  # could be a name
+    if path.is_dir():
+        if (path / RUN).is_file():
+            return path, None, ref
+        if (path / ENTRY).is_file():
+            entry, name = _entry_folder(path)
+            return entry, None, name
+        if not named:
+            raise UserError(_not_a_model(path))
+    elif path.is_file():
+        if path.suffix in (".yaml", ".yml"):
+            return None, path, ref
+        raise UserError(
+            f"{ref} is a file, but not a model spec (.yaml): give the spec, or the folder that holds {MODEL} "
+            f"and {WEIGHTS}"
+        )
+    elif not named:
+        raise UserError(f"{ref}: there is no such file or folder")
+    return _resolve_name(ref, path)
+
+
+def _resolve_name(ref: str, path: Path) -> tuple[Path | None, Path | None, str]:
+    from miniwin.zoo import is_ref, list_entries, resolve
+    from miniwin.zoo.pull import offers
+
+    name = ref.partition("@")[0]
+    entries = {entry.name for entry in list_entries()}
+    if name not in entries and is_ref(ref):
+        # An index is asked before the shipped specs: weights, where there are any, come before random ones.
+        entries |= {offer.release.name for offer in offers()}
+    if name in entries:
+        entry = resolve(ref)
+        return entry.folder, None, entry.ref
+    shipped = shipped_specs("model")
+    if ref in shipped:
+        return None, shipped[ref], ref
+    if path.is_dir():
+        raise UserError(_not_a_model(path))
+    near = difflib.get_close_matches(name, sorted(entries | set(shipped)), n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(near)}? " if near else ""
+    raise UserError(
+        f"{ref}: no such file or folder, zoo entry or shipped spec; {hint}"
+        f"Zoo entries: {', '.join(sorted(entries)) or 'none'}. Shipped specs: {', '.join(shipped) or 'none'}"
+    )
+
+
+def _entry_folder(folder: Path) -> tuple[Path, str]:
+    """An entry outside any zoo, its files checked against their hashes."""
+    from miniwin.zoo.check import check
+    from miniwin.zoo.entry import open_entry
+
+    entry = check(open_entry(folder, "folder"))
+    return entry.folder, entry.ref
+
+
+def _not_a_model(path: Path) -> str:
+    if (path / STUDY).is_file():
+        trial = path / "trials" / "0" / "run"
+        return f"{path} is a search, not a model: load one of its trials, such as {trial}"
+    return f"{path} is neither a run folder ({RUN}) nor a zoo entry ({ENTRY}): there is no model in it"
+
+
+def _device(device: str | torch.device) -> torch.device:
+    try:
+        chosen = torch.device(device)
+    except RuntimeError as error:
+        raise UserError(f"device: {device!r} is not a device PyTorch knows ({str(error).splitlines()[0]})") from None
+    if chosen.type == "cuda" and not torch.cuda.is_available():
+        raise UserError(f"device: {device} was asked for, and this machine has no CUDA device; use cpu")
+    return chosen
+
+
+def _dtype(dtype: str | torch.dtype | None) -> torch.dtype | None:
+    if dtype is None:
+        return None
+    chosen: Any = DTYPES.get(dtype) if isinstance(dtype, str) else dtype
+    if chosen not in DTYPES.values():
+        raise UserError(f"dtype: expected one of {', '.join(DTYPES)}, got {dtype!r}")
+    return chosen
+
+
+def _some(names: list[str]) -> str:
+    """The first few of many names."""
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

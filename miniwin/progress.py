@@ -1,0 +1,97 @@
+"""What a person sees while a run trains: a bar with loss, tokens/s and time left.
+
+On a terminal a rich bar; otherwise (a log file, a pipe) one plain line about every ten seconds. All of it
+goes to stderr: stdout stays free for results.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from types import TracebackType
+from typing import Any
+
+PLAIN_SECONDS = 10.0
+
+
+def duration(seconds: float) -> str:
+    """`42s`, `3m05s`, `2h07m`."""
+    whole = max(0, round(seconds))
+    if whole < 60:
+        return f"{whole}s"
+    if whole < 3600:
+        return f"{whole // 60}m{whole % 60:02d}s"
+    return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
+
+
+def rate(tokens_per_second: float) -> str:
+    """`830 tokens/s`, `12.3k tokens/s`."""
+    if tokens_per_second >= 1000:
+        return f"{tokens_per_second / 1000:.1f}k tokens/s"
+    return f"{tokens_per_second:.0f} tokens/s"
+
+
+class TrainProgress:
+    """Shows steps of a run. With `enabled=False` it shows nothing and costs nothing."""
+
+    def __init__(
+        self, name: str, steps: int, tokens_per_step: int, done: int = 0, enabled: bool = True
+    ) -> None:
+        self.name, self.steps, self.tokens_per_step = name, steps, tokens_per_step
+        self._enabled = enabled
+        self._last = time.monotonic()
+        self._bar: Any = None
+        if enabled and sys.stderr.isatty():
+            self._bar = _rich_bar()
+            self._task = self._bar.add_task(name, total=steps, completed=done, loss="-", rate="-", left="-")
+
+    def __enter__(self) -> TrainProgress:
+        if self._bar is not None:
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def update(self, step: int, loss: float, tokens_per_second: float) -> None:
+        """`step` steps are done; `loss` is smoothed."""
+        if not self._enabled:
+            return
+        if self._bar is None and time.monotonic() - self._last < PLAIN_SECONDS:
+            return
+        self._last = time.monotonic()
+        speed = rate(tokens_per_second)
+        remaining = (self.steps - step) * self.tokens_per_step
+        left = duration(remaining / tokens_per_second) if tokens_per_second else "-"
+        if self._bar is not None:
+            self._bar.update(self._task, completed=step, loss=f"{loss:.3f}", rate=speed, left=left)
+        else:
+            self.note(f"{self.name}: step {step}/{self.steps}  loss {loss:.3f}  {speed}  {left} left")
+
+    def note(self, text: str) -> None:
+        """One line for the person watching, above the bar where there is one."""
+        if not self._enabled:
+            return
+        if self._bar is not None:
+            self._bar.console.print(text, markup=False, highlight=False)
+        else:
+            print(text, file=sys.stderr, flush=True)
+
+
+def _rich_bar() -> Any:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("loss {task.fields[loss]}"),
+        TextColumn("{task.fields[rate]}"),
+        TextColumn("{task.fields[left]} left"),
+        console=Console(stderr=True),
+        transient=False,
+    )

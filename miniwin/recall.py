@@ -1,0 +1,71 @@
+"""Associative recall by length: can a model look up what it read thousands of tokens ago?
+
+Each sequence hides key-value pairs in filler and ends with a query for every key (`miniwin.data.tasks`).
+Accuracy is the share of queries whose answer is the most probable token of the whole vocabulary. Guessing a
+value is right once in 26; a model that was never trained on anything like it may well be below that.
+
+Shapes: B sequences at once, N length, Q queries, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+from miniwin.streaming import CHUNK, Advance, Task, evaluating, rows_at_once
+
+if TYPE_CHECKING:
+    from miniwin.language_model import LanguageModel
+
+NUM_PAIRS = 16
+SHORTEST = 2 * 5 * NUM_PAIRS  # the pairs and their queries, without any filler
+TOKENS = 2**16  # sequences of a length add up to about this, within the next two
+FEWEST, MOST = 4, 32
+
+
+def recall_at(
+    model: LanguageModel,
+    length: int,
+    *,
+    sequences: int | None = None,
+    num_pairs: int = NUM_PAIRS,
+    seed: int = 0,
+    chunk: int | None = None,
+    task: Task | None = None,
+) -> float:
+    """Accuracy, 0 to 1, over `sequences` sequences of `length` tokens; the seed decides which."""
+    from miniwin.data.tasks import associative_recall
+
+    count = max(FEWEST, min(MOST, TOKENS // length)) if sequences is None else sequences
+    chunk = CHUNK if chunk is None else chunk
+    ids, positions, answers = associative_recall(
+        length, num_pairs=num_pairs, seed=seed, batch=count, tokenizer=model.tokenizer
+    )
+    advance = None if task is None else task(f"recall at {length:,}", count * length)
+    rows = rows_at_once(model, length, min(chunk, length))
+    right = 0
+    with evaluating(model):
+        for part in range(0, count, rows):
+            group = slice(part, part + rows)
+            right += _right(model, ids[group].to(model.device), positions[group], answers[group], chunk, advance)
+    return right / answers.numel()
+
+
+def _right(
+    model: LanguageModel, ids: Tensor, positions: Tensor, answers: Tensor, chunk: int, advance: Advance | None
+) -> int:
+    """How many of the answers (B, Q) the model ranks first at `positions` (B, Q) of ids (B, N)."""
+    cache = model.new_cache(len(ids)) if ids.shape[1] > chunk else None
+    right = 0
+    for start in range(0, ids.shape[1], chunk):
+        part = ids[:, start : start + chunk]
+        row, query = ((positions >= start) & (positions < start + part.shape[1])).nonzero(as_tuple=True)
+        # Chunks without a query only feed the cache: their logits would be the larger part of the work.
+        logits = model(part, cache=cache, logits_to_keep=0 if len(row) else 1)  # (B, C or 1, V)
+        if len(row):
+            best = logits[row, positions[row, query] - start].argmax(-1).cpu()
+            right += int((best == answers[row, query]).sum())
+        if advance is not None:
+            advance(part.numel())
+    return right

@@ -1,0 +1,179 @@
+"""A run folder: the truth about one training run. Trackers are a view of it.
+
+    run.json           what this run is and how it ended: status, seed, data, code, machine, time, tokens
+    model.yaml         the architecture
+    train.yaml         the training spec
+    tokenizer.json     the tokenizer
+    metrics.jsonl      one line per logged step
+    checkpoint.pt      everything needed to continue
+    model.safetensors  the weights, once the budget is spent
+
+Every file is replaced as a whole (written aside, flushed, renamed), so that a crash leaves either the old
+file or the new one. `metrics.jsonl` alone is appended to; continuing cuts it back to the step of the
+checkpoint.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from miniwin.specs.base import UserError
+
+FORMAT = 1
+RUN, MODEL, TRAIN, TOKENIZER = "run.json", "model.yaml", "train.yaml", "tokenizer.json"
+METRICS, CHECKPOINT, WEIGHTS, LOCK = "metrics.jsonl", "checkpoint.pt", "model.safetensors", ".lock"
+FILES = (WEIGHTS, CHECKPOINT, METRICS, TOKENIZER, TRAIN, MODEL, RUN)  # in the order in which a run is cleared
+
+Status = Literal["running", "complete", "pruned", "diverged", "interrupted", "failed"]
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """How a run ended. `final_loss` is the training loss in nats per token, smoothed over the last steps.
+
+    `seconds` is wall-clock time over all sessions of the run; `tokens_per_second` counts the training steps
+    alone.
+    """
+
+    folder: Path
+    status: Status
+    reason: str | None
+    tokens: int
+    steps: int
+    seconds: float
+    tokens_per_second: float
+    final_loss: float
+    spec_hash: str
+    parameters: int
+    seed: int
+    data_fingerprint: str
+    tracking_run: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        return {**asdict(self), "folder": str(self.folder)}
+
+
+def home() -> Path:
+    """Where runs, searches and the tracking database live: $MINIWIN_HOME, else ./runs."""
+    return Path(os.environ.get("MINIWIN_HOME") or "runs").expanduser()
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A name to write to: when the block ends well, that file is flushed and takes the place of `path`."""
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        _flush(temporary)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    _flush(path.parent)
+
+
+def _flush(path: Path) -> None:
+    """fsync of a file; or of a folder, where the system allows it: a new name has to survive a power cut."""
+    if path.is_dir() and os.name == "nt":
+        return
+    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a whole text file atomically."""
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, data: Any) -> None:
+    """Write a JSON file atomically. Numbers that JSON has no name for (NaN, infinity) become null."""
+    write_text(path, json.dumps(finite(data), indent=2, ensure_ascii=False) + "\n")
+
+
+def finite(value: Any) -> Any:
+    """The same data with null in place of the numbers that JSON has no name for."""
+    if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
+        return None
+    if isinstance(value, dict):
+        return {str(key): finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(item) for item in value]
+    return value
+
+
+def read_run(folder: str | Path) -> dict[str, Any]:
+    """The contents of run.json. A folder that is not a run folder is a UserError."""
+    path = Path(folder) / RUN
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        raise UserError(
+            f"{folder} is not a run folder: it has no {RUN}; expected a folder that `miniwin train` made"
+        ) from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not JSON ({error}); expected what `miniwin train` wrote") from None
+    if not isinstance(data, dict) or data.get("format") != FORMAT:
+        found = data.get("format") if isinstance(data, dict) else type(data).__name__
+        raise UserError(f"{path} has format {found!r}; this version of miniwin reads format {FORMAT}")
+    return data
+
+
+def read_result(folder: str | Path) -> RunResult:
+    """The RunResult that run.json records. Of a run that was killed: the state of its last checkpoint."""
+    data = read_run(folder)
+    loss = data["final_loss"]
+    return RunResult(
+        folder=Path(folder),
+        status=data["status"],
+        reason=data["reason"],
+        tokens=data["tokens"],
+        steps=data["steps"],
+        seconds=data["seconds"],
+        tokens_per_second=data["tokens_per_second"],
+        final_loss=float("nan") if loss is None else loss,
+        spec_hash=data["spec_hash"],
+        parameters=data["parameters"],
+        seed=data["seed"],
+        data_fingerprint=data["data"]["fingerprint"],
+        tracking_run=data["tracking"]["run_id"],
+    )
+
+
+def read_metrics(folder: str | Path) -> list[dict[str, Any]]:
+    """The lines of metrics.jsonl, without a last line that a crash cut short."""
+    try:
+        text = (Path(folder) / METRICS).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return []
+    lines, _, _torn = text.rpartition("\n")
+    return [json.loads(line) for line in lines.splitlines() if line]
+
+
+def keep_metrics(folder: Path, step: int) -> list[dict[str, Any]]:
+    """Cut metrics.jsonl back to the lines up to `step`, and return them."""
+    kept = [line for line in read_metrics(folder) if line["step"] <= step]
+    write_text(folder / METRICS, "".join(json.dumps(line) + "\n" for line in kept))
+    return kept
+
+
+def clear_run(folder: Path) -> None:
+    """Remove the files of a run, and nothing else. run.json goes last: it makes the folder a run folder."""
+    for name in FILES:
+        (folder / name).unlink(missing_ok=True)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what a killed process was in the middle of writing."""
+    for name in FILES:
+        for leftover in folder.glob(f".{name}.*.tmp"):
+            leftover.unlink(missing_ok=True)

@@ -1,0 +1,81 @@
+"""Is this folder free, and is the run in it the same run? Asked before anything is written to it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from miniwin import runs
+from miniwin.specs import ModelSpec, TrainSpec, UserError
+
+LOCK_SECONDS = 10.0
+FRESH = "choose another --out, or start over with --fresh"
+
+
+@contextmanager
+def only_one(folder: Path) -> Iterator[None]:
+    """Make the folder, and keep other processes from training in it at the same time."""
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder} is a file; expected a folder for the run: choose another --out")
+    if not (folder / runs.RUN).exists():
+        foreign = [name for name in runs.FILES if (folder / name).exists()]
+        if foreign:
+            raise UserError(
+                f"{folder} has a {foreign[0]} but no {runs.RUN}: it is not a run folder, and training would "
+                "write over what is there: choose another --out"
+            )
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / runs.LOCK)
+    try:
+        # When a process is killed, those that read data for it hold the lock for a few seconds more.
+        lock.acquire(timeout=LOCK_SECONDS)
+    except Timeout:
+        raise UserError(
+            f"another process is training in {folder}: wait for it, or choose another --out"
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def recorded(folder: Path, model: ModelSpec, train: TrainSpec, fingerprint: str) -> dict[str, Any] | None:
+    """What run.json says of the run in this folder, once it is certain that it is the same run."""
+    if not (folder / runs.RUN).exists():
+        return None
+    before = runs.read_run(folder)
+    if before["spec_hash"] != model.hash:
+        raise UserError(
+            f"{folder} holds a run of another architecture ('{before['model']}', {before['spec_hash'][:12]} "
+            f"there; '{model.name}', {model.hash[:12]} now): {FRESH}"
+        )
+    found = differences(_decisive(before["train"]), _decisive(train.model_dump(mode="json")), "train")
+    if found:
+        raise UserError(f"{folder} holds a run with other settings ({'; '.join(found)}): {FRESH}")
+    if before["data"]["fingerprint"] != fingerprint:
+        raise UserError(
+            f"{folder} holds a run on other data (its fingerprint was {before['data']['fingerprint'][:12]}, "
+            f"and is {fingerprint[:12]} now): put the data back, {FRESH}"
+        )
+    return before
+
+
+def differences(before: Any, now: Any, path: str) -> list[str]:
+    """The fields in which two dumped specs differ, as `train.optimizer.lr: 0.003 there, 0.001 now`."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        found: list[str] = []
+        for key in dict.fromkeys([*before, *now]):
+            found += differences(before.get(key), now.get(key), f"{path}.{key}")
+        return found
+    return [] if before == now else [f"{path}: {before!r} there, {now!r} now"]
+
+
+def _decisive(train: dict[str, Any]) -> dict[str, Any]:
+    """What decides the result. Files may have moved: the fingerprint answers for text and tokenizer."""
+    data = {key: value for key, value in train["data"].items() if key not in ("paths", "valid_paths")}
+    left_out = ("name", "checkpoint_seconds", "tokenizer")
+    return {**{key: value for key, value in train.items() if key not in left_out}, "data": data}

@@ -1,0 +1,310 @@
+"""One process's work on a training run: the loop, the checkpoints, and the record of how it ended.
+
+    loss = mean over tokens of -log p(next token)          in nats per token, computed in float32
+    step = forward and backward over `gradient_accumulation` batches, clip, AdamW
+
+The order of the data and the learning rate are functions of the step, and the checkpoint holds the rest: a
+run that was killed and continued, on the same CPU with the same number of threads, gives the same weights bit
+for bit.
+
+Shapes: B batch size, N sequence length, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TextIO
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import save
+from torch import Tensor
+
+from miniwin import runs
+from miniwin.checkpoint import load_checkpoint, restore_rng, rng_state, save_checkpoint
+from miniwin.data import Corpus, loader
+from miniwin.language_model import LanguageModel
+from miniwin.loss_watch import LossWatch
+from miniwin.optimizer import make_optimizer
+from miniwin.progress import TrainProgress
+from miniwin.provenance import code_version, machine
+from miniwin.runs import RunResult, Status
+from miniwin.schedule import learning_rate
+from miniwin.signals import StopRequest
+from miniwin.specs import ModelSpec, TrainSpec, dump_yaml
+from miniwin.tokenizer import Tokenizer
+from miniwin.tracking import Tracker
+
+OnEval = Callable[[int, LanguageModel], bool | None]
+Batches = Iterator[tuple[Tensor, Tensor]]
+
+
+class Session:
+    """One process's work on a run: from the last checkpoint, if there is one, until it ends or is stopped."""
+
+    metrics: TextIO
+    batches: Batches
+    bar: TrainProgress
+
+    def __init__(
+        self,
+        folder: Path,
+        model_spec: ModelSpec,
+        spec: TrainSpec,
+        corpus: Corpus,
+        tokenizer: Tokenizer,
+        tracker: Tracker,
+        device: torch.device,
+        before: dict[str, Any] | None,
+    ) -> None:
+        self.folder, self.spec, self.corpus, self.tracker, self.device = folder, spec, corpus, tracker, device
+        self.step = 0  # optimizer steps done
+        self.passed: list[int] = []  # rungs evaluated
+        self.seconds = 0.0  # of the sessions before this one
+        self.step_seconds = 0.0  # of all sessions, spent in steps
+        self.watch = LossWatch(spec.stop)
+
+        torch.manual_seed(spec.seed)
+        decoder = model_spec.build().to(device)  # built on the CPU: the same weights whatever the device
+        self.model = LanguageModel(decoder, model_spec, tokenizer, str(folder))
+        self.parameters = [parameter for parameter in decoder.parameters() if parameter.requires_grad]
+        self.optimizer = make_optimizer(decoder, spec.optimizer)
+        if before is not None and (folder / runs.CHECKPOINT).exists():
+            self._restore(load_checkpoint(folder / runs.CHECKPOINT, device))
+        self.logged = self.first = (self.step, self.step_seconds)
+        self.began = time.monotonic()
+
+        self.record: dict[str, Any] = {
+            "format": runs.FORMAT,
+            "status": "running",
+            "reason": None,
+            "model": model_spec.name,
+            "spec_hash": model_spec.hash,
+            "parameters": sum(parameter.numel() for parameter in decoder.parameters()),
+            "train": spec.model_dump(mode="json"),
+            "seed": spec.seed,
+            "data": {**corpus.describe(), "fingerprint": corpus.fingerprint},
+            "code": code_version(),
+            "machine": machine(),
+            "device": str(device),
+            "started": before["started"] if before else datetime.now(UTC).isoformat(timespec="seconds"),
+            "tracking": (
+                {"uri": tracker.uri, "run_id": tracker.run_id}
+                if before is None or tracker.run_id
+                else before["tracking"]
+            ),
+        }
+        self._write_record("running", None)  # before the other files: it makes the folder a run folder
+        runs.write_text(folder / runs.MODEL, dump_yaml(model_spec))
+        runs.write_text(folder / runs.TRAIN, dump_yaml(spec))
+        tokenizer.save(folder)
+        tracker.log_params(
+            {
+                "model": model_spec.model_dump(mode="json"),
+                "layout": model_spec.layout,
+                "parameters": self.record["parameters"],
+                "train": self.record["train"],
+            }
+        )
+        tracker.catch_up(runs.keep_metrics(folder, self.step))
+
+    @property
+    def tokens(self) -> int:
+        """Tokens seen so far."""
+        return self.step * self.spec.tokens_per_step
+
+    def run(
+        self,
+        on_eval: OnEval | None,
+        rungs: list[int],
+        stop_after_tokens: int | None,
+        workers: int,
+        progress: bool,
+    ) -> RunResult:
+        """Train, and see to it that however it ends is written down."""
+        spec, name = self.spec, self.folder.resolve().name
+        self.bar = TrainProgress(name, spec.steps, spec.tokens_per_step, self.step, progress)
+        try:
+            with (
+                StopRequest() as stop,
+                self.bar,
+                open(self.folder / runs.METRICS, "a", encoding="utf-8") as self.metrics,
+            ):
+                self.batches = self._loader(workers)
+                status, reason = self._train(on_eval, rungs, stop_after_tokens, stop)
+        except KeyboardInterrupt:
+            self._end("interrupted", "a second Ctrl-C: the steps since the last checkpoint are lost")
+            raise
+        except BaseException as error:
+            self._end("failed", f"{type(error).__name__}: {error}")
+            raise
+        return self._end(status, reason)
+
+    def _train(
+        self, on_eval: OnEval | None, rungs: list[int], stop_after_tokens: int | None, stop: StopRequest
+    ) -> tuple[Status, str | None]:
+        steps = self.spec.steps
+        saved = time.monotonic()
+        self.model.train()
+        while True:
+            if on_eval is not None and not self._evaluate(on_eval, rungs):
+                return "pruned", f"given up after {self.tokens} tokens, as on_eval said"
+            if self.step == steps:
+                self._save()
+                self._save_weights()
+                return "complete", None
+            if stop.received is not None:
+                self.bar.note(f"{stop.received}: writing a checkpoint")
+                self._save()
+                return "interrupted", f"{stop.received} after step {self.step} of {steps}"
+            if stop_after_tokens is not None and self.tokens >= stop_after_tokens:
+                self._save()
+                return "interrupted", f"stopped after {self.tokens} tokens, as asked"
+            if self.step > 0 and time.monotonic() - saved >= self.spec.checkpoint_seconds:
+                self._save()
+                saved = time.monotonic()
+            diverged = self._advance()
+            if diverged is not None:
+                return "diverged", diverged
+
+    def _advance(self) -> str | None:
+        """One optimizer step; or, where the run has to end, no step, and the reason."""
+        spec, began = self.spec, time.monotonic()
+        rate = learning_rate(spec.schedule, self.step, spec.steps, spec.optimizer.lr)
+        loss, norm = self._gradients()
+        diverged = self.watch.see(self.step + 1, loss, norm)
+        if diverged is None:
+            for group in self.optimizer.param_groups:
+                group["lr"] = rate
+            self.optimizer.step()
+            self.step += 1
+        self.step_seconds += time.monotonic() - began
+        self.bar.update(self.step, self.watch.smoothed, self._speed_since(self.first))
+        if diverged is not None or self.step in (1, spec.steps) or self.step % spec.log_every == 0:
+            line = {
+                "step": self.step + (diverged is not None),
+                "tokens": self.tokens,
+                "loss": loss,
+                "smoothed_loss": self.watch.smoothed,
+                "lr": rate,
+                "grad_norm": norm,
+                "tokens_per_second": round(self._speed_since(self.logged), 1),
+            }
+            self.logged = (self.step, self.step_seconds)
+            self.metrics.write(json.dumps(runs.finite(line)) + "\n")
+            self.metrics.flush()
+            self.tracker.catch_up([line])
+        return diverged
+
+    def _gradients(self) -> tuple[float, float]:
+        """The loss of a step and the norm of its gradient; the gradient is left in place, clipped."""
+        passes = self.spec.gradient_accumulation
+        self.optimizer.zero_grad(set_to_none=True)
+        total = torch.zeros((), device=self.device)
+        for _ in range(passes):
+            inputs, targets = next(self.batches)  # (B, N), (B, N)
+            inputs, targets = inputs.to(self.device), targets.to(self.device)
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.spec.dtype == "bfloat16"):
+                logits = self.model.decoder(inputs)  # (B, N, V)
+            loss = F.cross_entropy(logits.float().flatten(0, 1), targets.flatten()) / passes
+            loss.backward()
+            total += loss.detach()
+        limit = self.spec.clip_grad_norm
+        norm = torch.nn.utils.clip_grad_norm_(self.parameters, float("inf") if limit is None else limit)
+        return float(total), float(norm)
+
+    def _loader(self, workers: int) -> Batches:
+        """The batches of what is left of the run. A step takes `gradient_accumulation` of them."""
+        spec, passes = self.spec, self.spec.gradient_accumulation
+        return loader(
+            self.corpus.train,
+            start_step=self.step * passes,
+            num_steps=(spec.steps - self.step) * passes,
+            batch_size=spec.batch_size,
+            seq_len=spec.seq_len,
+            seed=spec.seed,
+            workers=workers,
+        )
+
+    def _evaluate(self, on_eval: OnEval, rungs: list[int]) -> bool:
+        """Ask at each rung that has been reached. False: the run is to end."""
+        for rung in rungs:
+            if rung in self.passed or rung > self.tokens:
+                continue
+            random = rng_state(self.device)  # whatever the evaluation draws, the training does not notice
+            self.model.eval()
+            with torch.no_grad():
+                answer = on_eval(rung, self.model)
+            self.model.train()
+            restore_rng(random, self.device)
+            go_on = answer is None or bool(answer)
+            if go_on:  # else a crash before the end is written down has to ask again
+                self.passed.append(rung)
+            self._save()
+            if not go_on:
+                return False
+        return True
+
+    def _save(self) -> None:
+        """Checkpoint. The metrics reach the disk first: they may be ahead of it, never behind."""
+        self.metrics.flush()
+        os.fsync(self.metrics.fileno())
+        save_checkpoint(
+            self.folder / runs.CHECKPOINT,
+            {
+                "step": self.step,
+                "passed": self.passed,
+                "seconds": self._seconds(),
+                "step_seconds": self.step_seconds,
+                "model": dict(self.model.decoder.state_dict()),
+                "optimizer": self.optimizer.state_dict(),
+                "random": rng_state(self.device),
+                "watch": self.watch.state(),
+            },
+        )
+        self._write_record("running", None)
+
+    def _restore(self, state: dict[str, Any]) -> None:
+        self.step, self.passed = state["step"], list(state["passed"])
+        self.seconds, self.step_seconds = state["seconds"], state["step_seconds"]
+        self.model.decoder.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.watch.restore(state["watch"])
+        restore_rng(state["random"], self.device)
+
+    def _save_weights(self) -> None:
+        state = self.model.decoder.state_dict()
+        weights = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+        with runs.replacing(self.folder / runs.WEIGHTS) as temporary:
+            temporary.write_bytes(save(weights, metadata={"format": "pt"}))
+
+    def _seconds(self) -> float:
+        return self.seconds + time.monotonic() - self.began
+
+    def _speed_since(self, moment: tuple[int, float]) -> float:
+        """Tokens per second of the steps since a moment, given as (step, step_seconds)."""
+        step, seconds = moment
+        return (self.step - step) * self.spec.tokens_per_step / max(self.step_seconds - seconds, 1e-9)
+
+    def _write_record(self, status: Status, reason: str | None) -> None:
+        self.record |= {
+            "status": status,
+            "reason": reason,
+            "steps": self.step,
+            "tokens": self.tokens,
+            "seconds": round(self._seconds(), 3),
+            "tokens_per_second": round(self._speed_since((0, 0.0)), 1),
+            "final_loss": self.watch.smoothed,
+        }
+        runs.write_json(self.folder / runs.RUN, self.record)
+
+    def _end(self, status: Status, reason: str | None) -> RunResult:
+        self._write_record(status, reason)
+        self.tracker.set_status(status, reason)
+        self.tracker.close()
+        return runs.read_result(self.folder)

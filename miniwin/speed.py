@@ -1,0 +1,62 @@
+"""How fast a model reads a prompt and writes a continuation: tokens per second, the median of a few repeats.
+
+The prompt goes through the cache in chunks, as in generation; then single tokens are decoded at that context.
+Batch size 1. One unmeasured round comes first: the first call of an operator is slow.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from statistics import median
+from typing import TYPE_CHECKING
+
+import torch
+
+from miniwin.streaming import CHUNK, Task, evaluating
+
+if TYPE_CHECKING:
+    from miniwin.language_model import LanguageModel
+
+
+@dataclass(frozen=True)
+class Speed:
+    length: int
+    prefill_tokens_per_second: float
+    decode_tokens_per_second: float
+
+
+def measure_speed(
+    model: LanguageModel,
+    length: int = 2048,
+    *,
+    decode_tokens: int = 32,
+    repeats: int = 3,
+    chunk: int = CHUNK,
+    task: Task | None = None,
+) -> Speed:
+    """Speed with a prompt of `length` tokens. What the tokens are does not matter, so they are counted up."""
+    ids = torch.arange(length + decode_tokens, device=model.device).remainder(model.spec.vocab_size).unsqueeze(0)
+    prefill, decode = [], []
+    advance = None if task is None else task(f"speed at {length:,}", (repeats + 1) * (length + decode_tokens))
+    with evaluating(model):
+        for _ in range(repeats + 1):
+            cache = model.new_cache(1)
+            started = _now(model.device)
+            for part in ids[:, :length].split(chunk, dim=1):
+                model(part, cache=cache, logits_to_keep=1)
+            read = _now(model.device)
+            for at in range(length, length + decode_tokens):
+                model(ids[:, at : at + 1], cache=cache, logits_to_keep=1)
+            written = _now(model.device)
+            prefill.append(length / (read - started))
+            decode.append(decode_tokens / (written - read))
+            if advance is not None:
+                advance(length + decode_tokens)
+    return Speed(length, median(prefill[1:]), median(decode[1:]))
+
+
+def _now(device: torch.device) -> float:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()

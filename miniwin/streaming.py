@@ -1,0 +1,157 @@
+"""The loss of long sequences in bounded memory: tokens go through the caches chunk by chunk.
+
+    nats[i] = -log p(ids[i + 1] | ids[0 .. i])
+
+A window of N predicted tokens needs N + 1 ids: its first id is given, never predicted. Memory holds the
+caches and the activations of one chunk, whatever N is; the result is that of one long forward pass, to
+float32 rounding.
+
+Every length is measured on the same predicted tokens: the span ids[1 .. S] of the split, cut into consecutive
+windows of that length. So a difference between two lengths comes from the context alone, not from the text.
+The price is that windows start anywhere in a document, as they do in training. Where a length does not divide
+S the last window is shorter.
+
+Shapes: B windows at once, N tokens per window, C chunk, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from miniwin.specs import UserError
+
+if TYPE_CHECKING:
+    from miniwin.data import Corpus
+    from miniwin.language_model import LanguageModel
+
+CHUNK = 1024  # tokens of each window in one forward pass
+FORWARD_TOKENS = 8192  # tokens in one forward pass, all windows together
+FORWARD_LOGITS = 2**26  # logits in one forward pass: 256 MiB of float32
+CACHE_BYTES = 2**29  # caches of the windows that are streamed at once
+DEFAULT_TOKENS = 65536  # the span, unless a length asks for more
+
+Advance = Callable[[int], object]  # called with the number of tokens just done
+Task = Callable[[str, int], Advance]  # begins a part of the work: its name and how many tokens it is
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """In eval mode and without gradients; afterwards the model is in the mode it was in."""
+    was_training = model.training
+    model.eval()
+    try:
+        # Not inference_mode: tables that a block builds on first use must stay usable in training.
+        with torch.no_grad():
+            yield
+    finally:
+        model.train(was_training)
+
+
+def sequence_loss(model: LanguageModel, ids: Tensor, chunk: int = CHUNK, advance: Advance | None = None) -> Tensor:
+    """Nats of each predicted token: ids (B, N + 1) -> (B, N) float32 on the CPU."""
+    inputs, targets = ids[:, :-1].to(model.device), ids[:, 1:].to(model.device)  # (B, N)
+    rows, length = inputs.shape
+    nats = torch.empty(rows, length)
+    cache = model.new_cache(rows) if length > chunk else None
+    for start in range(0, length, chunk):
+        part = slice(start, start + chunk)
+        logits = model(inputs[:, part], cache=cache)  # (B, C, V)
+        loss = F.cross_entropy(logits.flatten(0, 1).float(), targets[:, part].flatten(), reduction="none")
+        nats[:, part] = loss.view(rows, -1).cpu()
+        if advance is not None:
+            advance(rows * logits.shape[1])
+    return nats
+
+
+@dataclass(frozen=True)
+class PositionLosses:
+    """Nats and bytes of the predicted tokens, summed over the windows, by position in the window."""
+
+    nats: np.ndarray  # (N,) float64
+    bytes: np.ndarray  # (N,) float64
+
+    @property
+    def nats_per_byte(self) -> float:
+        return float(self.nats.sum() / self.bytes.sum())
+
+    def bits_per_byte(self, start: int, end: int) -> float:
+        """Mean over the positions start .. end - 1."""
+        return float(self.nats[start:end].sum() / self.bytes[start:end].sum() / math.log(2))
+
+
+def span(valid: np.ndarray, longest: int, tokens: int | None) -> int:
+    """How many tokens of the split to predict: `tokens`, or a default that holds the longest length."""
+    available = len(valid) - 1
+    if longest < 1:
+        raise UserError(f"length: expected at least 1 token, got {longest}")
+    if tokens is not None and tokens < longest:
+        raise UserError(f"tokens: {tokens} are fewer than one window of {longest}; ask for at least {longest}")
+    needed = longest if tokens is None else tokens
+    if needed > available:
+        raise UserError(
+            f"the validation split has {max(available, 0)} tokens to predict, and {needed} are needed for "
+            f"length {longest}: evaluate at shorter lengths, ask for fewer tokens, or add validation data"
+        )
+    return needed if tokens is not None else min(available, max(DEFAULT_TOKENS, longest))
+
+
+def position_losses(
+    model: LanguageModel,
+    valid: np.ndarray,
+    length: int,
+    tokens: int,
+    chunk: int | None = None,
+    advance: Advance | None = None,
+) -> PositionLosses:
+    """Losses by position for the first `tokens` predicted tokens of `valid`, in windows of `length`."""
+    if model.tokenizer is None:
+        raise UserError(f"{model.ref} has no tokenizer, so its loss per byte is not defined")
+    length, chunk = min(length, tokens), CHUNK if chunk is None else chunk
+    if chunk < 1:
+        raise UserError(f"chunk: expected at least 1 token, got {chunk}")
+    nats, sizes = np.zeros(length), np.zeros(length)
+    rows = rows_at_once(model, length, min(chunk, length))
+    whole = tokens // length
+    batches = [(first * length, min(rows, whole - first), length) for first in range(0, whole, rows)]
+    if tokens % length:
+        batches.append((whole * length, 1, tokens % length))
+    with evaluating(model):
+        for start, count, size in batches:
+            ids = np.asarray(valid[start : start + count * size + 1]).astype(np.int64)
+            windows = np.lib.stride_tricks.sliding_window_view(ids, size + 1)[::size]  # (B, N + 1), sharing one id
+            losses = sequence_loss(model, torch.from_numpy(windows.copy()), chunk, advance)
+            nats[:size] += losses.to(torch.float64).sum(0).numpy()
+            sizes[:size] += model.tokenizer.token_bytes(windows[:, 1:].ravel()).reshape(count, size).sum(0)
+    return PositionLosses(nats, sizes)
+
+
+def loss_at(
+    model: LanguageModel,
+    corpus: Corpus,
+    length: int,
+    tokens: int | None = None,
+    chunk: int | None = None,
+) -> float:
+    """Nats per byte at a context of `length`, over the first `tokens` of the validation split.
+
+    The same `tokens` at several lengths means the same text. Left out, it is 65,536, fewer if the split is
+    shorter, more if the length is.
+    """
+    return position_losses(model, corpus.valid, length, span(corpus.valid, length, tokens), chunk).nats_per_byte
+
+
+def rows_at_once(model: LanguageModel, length: int, chunk: int) -> int:
+    """Windows to stream side by side: many where they are short, within the bounds at the top."""
+    rows = min(FORWARD_TOKENS // chunk, FORWARD_LOGITS // (chunk * model.spec.vocab_size))
+    if length > chunk:
+        rows = min(rows, CACHE_BYTES // max(model.spec.cache_bytes(length), 1))
+    return max(rows, 1)

@@ -1,0 +1,41 @@
+"""Architecture search: a search spec becomes a study folder of trained trials, a report and a zoo entry.
+
+    run_search("specs/searches/demo.yaml", workers=2)      run, or continue, a study
+    read_study("runs/searches/demo")                       what is in it: StudyData, with a TrialRecord per trial
+    promote("runs/searches/demo", name="my-model")         the best trial becomes a zoo entry
+
+Exported lazily, so that importing one part does not import PyTorch and Optuna.
+"""
+
+from __future__ import annotations
+
+if __name__ == "search":
+    raise ImportError("this package is imported as miniwin.search: write `from miniwin.search import ...`")
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__all__ = ["StudyData", "TrialRecord", "check_search", "promote", "read_study", "run_search"]
+
+_HOME = {
+    "StudyData": "miniwin.search.records",
+    "TrialRecord": "miniwin.search.records",
+    "check_search": "miniwin.search.space",
+    "promote": "miniwin.search.promotion",
+    "read_study": "miniwin.search.records",
+    "run_search": "miniwin.search.runner",
+}
+
+if TYPE_CHECKING:
+    from miniwin.search.promotion import promote
+    from miniwin.search.records import StudyData, TrialRecord, read_study
+    from miniwin.search.runner import run_search
+    from miniwin.search.space import check_search
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}; it has {', '.join(__all__)}")
+    value = getattr(import_module(_HOME[name]), name)
+    globals()[name] = value  # so that it is looked up once
+    return value

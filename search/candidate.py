@@ -1,0 +1,82 @@
+"""One architecture of a search, what is known of it without training it, and how it is made by setting fields."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from miniwin.specs import ModelSpec, TrainSpec, UserError
+from miniwin.specs.search import COSTS
+
+# Fields of a train spec that change nothing about the model that it trains.
+_NEUTRAL = ("name", "kind", "format", "log_every", "checkpoint_seconds")
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One architecture, with how it is trained."""
+
+    model: ModelSpec
+    train: TrainSpec
+
+    @property
+    def hash(self) -> str:
+        """Of everything that decides what training gives: the architecture, the training, the seed. Not of names."""
+        train = {key: value for key, value in self.train.model_dump(mode="json").items() if key not in _NEUTRAL}
+        text = json.dumps([self.model.hash, train], sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+def cost(name: str, model: ModelSpec) -> float:
+    """A cost that is known from the specs: `parameters`, `cache_bytes@4096`, ..."""
+    metric, _, length = name.partition("@")
+    if metric == "parameters":
+        return model.parameters()
+    if metric == "num_layers":
+        return model.num_layers
+    number = int(length)
+    if metric == "cache_bytes":
+        return model.cache_bytes(number)
+    return model.forward_flops(number) if metric == "forward_flops" else model.training_flops(number)
+
+
+def is_cost(name: str) -> bool:
+    """Whether a name in an expression is a cost rather than a variable."""
+    return name.partition("@")[0] in COSTS
+
+
+def put(document: dict[str, Any], path: str, value: Any, shown: str, checking: bool = False) -> None:
+    """Replace one field of a dumped spec. When only checking, a field that an expression sets keeps what it has."""
+    here: Any = document
+    parts = path.split(".")
+    walked: list[str] = []
+    for part in parts:
+        if not isinstance(here, dict):
+            where = ".".join(walked) or "the spec"
+            raise UserError(
+                f"set.{shown}: {where} is {here!r} in the base spec, so it has no field {part!r}; "
+                f"set {where} as a whole instead"
+            )
+        if part not in here:
+            near = difflib.get_close_matches(part, list(here), n=1)
+            hint = f"did you mean {'.'.join([*walked, near[0]])!r}? " if near else ""
+            where = ".".join(walked) or "the base spec"
+            raise UserError(
+                f"set.{shown}: there is no {'.'.join([*walked, part])!r}; {hint}{where} has {', '.join(map(str, here))}"
+            )
+        walked.append(part)
+        if len(walked) < len(parts):
+            here = here[part]
+    last = parts[-1]
+    before = here[last]
+    if checking:
+        if value is not None:
+            here[last] = value
+        return
+    # 64 / 2 is 32.0, and a window of 32.0 keys is a window of 32 keys.
+    if isinstance(value, float) and value.is_integer() and isinstance(before, int) and not isinstance(before, bool):
+        value = int(value)
+    here[last] = value

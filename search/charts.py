@@ -1,0 +1,255 @@
+"""The charts of a search report: from a study to inline SVG with a legend.
+
+Losses are in bits per byte throughout. A point or line is told apart by shape or dashes as well as by colour.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from html import escape
+
+from miniwin.search import svg
+from miniwin.search.formats import (
+    LN2,
+    Measure,
+    bits_text,
+    bytes_text,
+    count_text,
+    known,
+    length_text,
+    measure,
+    plural,
+)
+from miniwin.search.importance import Importance
+from miniwin.search.records import StudyData, TrialRecord
+
+Value = Callable[[TrialRecord], float]
+
+
+def front_chart(study: StudyData, longest: int | None) -> str:
+    """The first two objectives against each other; or the only one against cache bytes at the `longest` length."""
+    objectives = study.objectives
+    up = measure(objectives[0])
+    if len(objectives) > 1:
+        across = measure(objectives[1])
+        x_of, y_of = _value(objectives[1].name, across), _value(objectives[0].name, up)
+        front = list(study.front)
+        line = "the front: none is better in everything asked for"
+    else:
+        if longest is None:
+            return ""
+        across = Measure(f"cache at {longest:,} tokens", bytes_text, binary=True)
+        x_of, y_of = _cache(longest, study.train.dtype), _value(objectives[0].name, up)
+        front = _undominated(study.completed, x_of, y_of, up.lower_is_better)
+        line = "the front: none is better and smaller"
+    front_numbers = {t.number for t in front}
+    best = study.best
+    others = [t for t in study.completed if best is None or t.number != best.number]
+    kinds = [(t, "front" if t.number in front_numbers else "complete") for t in others]
+    kinds += [(best, "best")] if best is not None else []
+    points = [_point(t, x_of(t), y_of(t), across, up, kind) for t, kind in kinds]
+    points = [p for p in points if math.isfinite(p.x) and math.isfinite(p.y)]
+    if not points:
+        return ""
+    if study.baseline is not None:
+        base = _point(study.baseline, x_of(study.baseline), y_of(study.baseline), across, up, "baseline")
+        points.extend([base] if math.isfinite(base.x) and math.isfinite(base.y) else [])
+    shown, cut = _in_view(points, up)
+    side = "left" if across.lower_is_better else "right"
+    corner = f"{'Lower' if up.lower_is_better else 'Higher'} and further {side} is better."
+    chart = svg.scatter(
+        shown,
+        x=across.axis([p.x for p in shown]),
+        y=up.axis([p.y for p in shown]),
+        front=_staircase([(x_of(t), y_of(t)) for t in front], across.lower_is_better),
+        title=f"{up.title} against {across.title}",
+        description=f"{plural(len(shown), 'point')}, one for each completed trial. {corner}",
+        ident="front",
+    )
+    winner = "the winner"
+    if len(objectives) > 1:  # StudyData.best: by the loss where there is one
+        chief = next((o for o in objectives if o.metric in ("loss", "bits_per_byte")), objectives[0])
+        winner = f"the winner: the front's best in {measure(chief).title}"
+    keys = [("best", winner, False), ("front", line, False), ("complete", "other completed trials", False)]
+    if any(p.kind == "baseline" for p in shown):
+        keys.append(("baseline", "the baseline", True))
+    note = f"{corner} Arrows: the value lies further out than drawn." if cut else corner
+    return _figure(chart, "".join(_dot(kind, text, square) for kind, text, square in keys), note)
+
+
+def length_chart(study: StudyData) -> str:
+    """Bits per byte against length: the winner and the baseline."""
+    lines = []
+    for trial, kind, name in (
+        (study.best, "best", "the winner"),
+        (study.baseline, "baseline", "the baseline"),
+    ):
+        if trial is None or not trial.losses:
+            continue
+        points = [(float(n), known(loss) / LN2) for n, loss in sorted(trial.losses.items())]
+        tips = [f"{name}: {bits_text(bits)} bits per byte at {int(n):,} tokens" for n, bits in points]
+        lines.append((svg.Series(kind, points, tips, square=kind == "baseline"), name))
+    lengths = sorted({n for series, _ in lines for n, _ in series.points})
+    chart = svg.lines(
+        [series for series, _ in lines],
+        x=svg.Axis("length of the text, tokens", length_text, log=True, ticks=lengths),
+        y=svg.Axis("bits per byte", "{:.4g}".format),
+        marks=[(float(study.train.seq_len), "training length")],
+        title="Bits per byte against the length of the text",
+        description="Lower is better. A line that stays flat to the right of the training length works there too.",
+        ident="length",
+    )
+    if not chart:
+        return ""
+    keys = "".join(_stroke(series.kind, name) for series, name in lines)
+    return _figure(chart, keys, "Lower is better, and flat to the right of the training length.")
+
+
+def curve_chart(study: StudyData) -> str:
+    """What was measured at the rungs and at the end, over the tokens trained."""
+    objective = next((o for o in study.objectives if o.measured), None)
+    if objective is None:
+        return ""
+    shown = measure(objective)
+    best = study.best
+    series = []
+    for trial in study.trials:
+        kind = "best" if best is not None and trial.number == best.number else trial.state
+        if kind in _CURVES:
+            series.append(_curve(trial, objective.name, shown, kind))
+    if not any(len(s.points) > 1 for s in series):
+        return ""
+    note = ""
+    if study.baseline is not None:
+        base = _curve(study.baseline, objective.name, shown, "baseline")
+        if _fits([y for _, y in base.points], [y for s in series for _, y in s.points]):
+            series.append(base)
+        else:
+            note = "The baseline lies outside the picture."
+    series.sort(key=lambda s: list(_CURVES).index(s.kind))
+    chart = svg.lines(
+        series,
+        x=svg.Axis("tokens trained", count_text),
+        y=shown.axis([y for s in series for _, y in s.points]),
+        title=f"{shown.title} while training",
+        description=f"{plural(len(series), 'line')}, measured at each rung and at the end.",
+        ident="curves",
+    )
+    kinds = {s.kind for s in series if len(s.points) > 1}
+    keys = "".join(_stroke(kind, text) for kind, text in reversed(_CURVES.items()) if kind in kinds)
+    return _figure(chart, keys, note)
+
+
+def importance_chart(importance: Importance, ident: str) -> str:
+    """Bars of the shares, or the sentence that says why there are none."""
+    title = measure(importance.objective).title
+    head = f"<p><strong>{escape(title)}</strong></p>"
+    if importance.note:
+        return f'<div>{head}<p class="note">{escape(importance.note)}</p></div>'
+    chart = svg.bars(
+        list(importance.shares.items()),
+        title=f"Importance of the variables for {title}",
+        description="; ".join(f"{name} {share:.0%}" for name, share in importance.shares.items()),
+        ident=ident,
+        format="{:.0%}".format,
+    )
+    note = f'<p class="note">{escape(importance.caution)}</p>' if importance.caution else ""
+    return f"<div>{head}<figure>{chart}</figure>{note}</div>"
+
+
+def _value(name: str, shown: Measure) -> Value:
+    return lambda trial: known(trial.values.get(name)) * shown.factor
+
+
+def _cache(length: int, dtype: str) -> Value:
+    return lambda trial: float(trial.spec.cache_bytes(length, dtype)) if trial.spec is not None else math.nan
+
+
+def _point(trial: TrialRecord, x: float, y: float, across: Measure, up: Measure, kind: str) -> svg.Point:
+    finite = math.isfinite(x) and math.isfinite(y)
+    tooltip = f"{trial.label}: {up.text(y)} {up.title}, {across.text(x)} {across.title}" if finite else ""
+    if kind == "baseline":
+        return svg.Point(x, y, kind, tooltip, "#baseline", "baseline", square=True)
+    return svg.Point(x, y, kind, tooltip, f"#trial-{trial.number}", trial.label if kind == "best" else None)
+
+
+def _in_view(points: Sequence[svg.Point], up: Measure) -> tuple[list[svg.Point], bool]:
+    """Draw at the edge, with its value written beside it, what is so bad that it would squeeze everything else into a
+    line; and whether there was any."""
+    sign = 1 if up.lower_is_better else -1
+    ordered = sorted(sign * p.y for p in points if p.kind != "baseline") or [sign * points[0].y]
+    quarter = ordered[(3 * (len(ordered) - 1)) // 4]
+    span = max(quarter - ordered[0], abs(quarter) * 0.02)
+    limit = max([v for v in ordered if v <= quarter + 3 * span], default=quarter)
+    edge = limit + 0.15 * max(limit - ordered[0], span)
+    drawn = []
+    for p in points:
+        if sign * p.y > limit + 3 * span:
+            arrow = "\u2191" if up.lower_is_better else "\u2193"
+            p = replace(p, y=sign * edge, label=f"{p.label + ' ' if p.label else ''}{up.text(p.y)} {arrow}")
+        drawn.append(p)
+    return drawn, any(a is not b for a, b in zip(points, drawn, strict=True))
+
+
+def _undominated(trials: Sequence[TrialRecord], x_of: Value, y_of: Value, lower: bool) -> list[TrialRecord]:
+    """Walking from the smallest x up, each trial that improves y."""
+    sign = 1 if lower else -1
+    finite = [t for t in trials if math.isfinite(x_of(t)) and math.isfinite(y_of(t))]
+    front: list[TrialRecord] = []
+    for trial in sorted(finite, key=lambda t: (x_of(t), sign * y_of(t))):
+        if not front or sign * y_of(trial) < sign * y_of(front[-1]):
+            front.append(trial)
+    return front
+
+
+def _staircase(points: Sequence[tuple[float, float]], lower_x: bool) -> list[tuple[float, float]]:
+    """The edge of what the front dominates: y stays until x allows the next trial."""
+    finite = [p for p in points if all(map(math.isfinite, p))]
+    ordered = sorted(finite, key=lambda p: p[0], reverse=not lower_x)
+    corners: list[tuple[float, float]] = []
+    for x, y in ordered:
+        if corners:
+            corners.append((x, corners[-1][1]))
+        corners.append((x, y))
+    return corners
+
+
+# What a line stands for, in the order of drawing: what matters most comes last.
+_CURVES = {"pruned": "pruned", "complete": "completed", "baseline": "the baseline", "best": "the winner"}
+
+
+def _curve(trial: TrialRecord, name: str, shown: Measure, kind: str) -> svg.Series:
+    measured = {float(rung["tokens"]): known(rung["values"].get(name)) for rung in trial.rungs}
+    if trial.state == "complete":
+        measured[float(trial.tokens)] = known(trial.values.get(name))
+    points = [(tokens, y * shown.factor) for tokens, y in sorted(measured.items()) if math.isfinite(y)]
+    tips = [f"{trial.label}: {shown.text(y)} after {count_text(x)} tokens" for x, y in points]
+    return svg.Series(kind, points, tips, square=kind == "baseline", markers=kind != "complete")
+
+
+def _fits(values: Sequence[float], others: Sequence[float]) -> bool:
+    """Whether a line can be drawn among others without squeezing them into less than a third of the height."""
+    if not values or not others:
+        return bool(values)
+    span = max(others) - min(others)
+    return max([*values, *others]) - min([*values, *others]) <= 3 * span
+
+
+def _figure(chart: str, keys: str, note: str) -> str:
+    legend = f"<ul>{keys}</ul>" if keys else ""
+    return f"<figure>{chart}<figcaption>{legend}{escape(note)}</figcaption></figure>"
+
+
+def _dot(kind: str, text: str, square: bool) -> str:
+    shape = '<rect x="1" y="1" width="10" height="10"' if square else '<circle cx="6" cy="6" r="5"'
+    icon = f'<svg class="key dot" viewBox="0 0 12 12" aria-hidden="true">{shape} class="mark {kind}"/></svg>'
+    return f"<li>{icon}{escape(text)}</li>"
+
+
+def _stroke(kind: str, text: str) -> str:
+    return (
+        '<li><svg class="key" viewBox="0 0 24 12" aria-hidden="true">'
+        f'<line class="line {kind}" x1="0" y1="6" x2="24" y2="6"/></svg>{escape(text)}</li>'
+    )

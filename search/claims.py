@@ -1,0 +1,259 @@
+"""Who works on what: taking the next piece of work of a study, and ending it.
+
+Every change to a study happens under its file lock, and in an order that a kill at any point leaves mendable: a trial
+is RUNNING in Optuna from the moment it exists until its outcome is in trial.json. A RUNNING trial without a live
+lease is an orphan: the next free worker takes it over, under the same number and in the same run folder, so that
+training goes on from its checkpoint. So nothing is lost, and nothing is trained twice.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from miniwin.search.candidate import Candidate
+from miniwin.search.leases import Lease, live_lease, write_lease
+from miniwin.search.outcome import FINAL, TRAINED, Outcome
+from miniwin.search.sampling import make_sampler
+from miniwin.search.space import Assignment
+from miniwin.search.study import BASELINE, EXHAUSTED, Study
+
+if TYPE_CHECKING:
+    from optuna.trial import FrozenTrial, Trial
+
+FREE_FACTOR, FREE_LEAST = 20, 200  # untrained trials (infeasible, duplicate) before a search gives up
+FREE_STREAK = 10  # of them in a row before the sampler is helped out
+DEATHS = 20  # of a trial's worker, without progress in between, before the trial is given up
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A piece of work that this process holds the lease of."""
+
+    number: int | None  # None: the baseline
+    candidate: Candidate
+    folder: Path
+    outcome: Outcome
+    lease: Lease
+    lease_path: Path
+    trial: Trial | None
+
+    @property
+    def run_folder(self) -> Path:
+        return self.folder / "run"
+
+
+@dataclass(frozen=True)
+class NoClaim:
+    """There is nothing to take now. `over`: and there will not be. `reason`: why the search gave up before its budget
+    was spent, if it did."""
+
+    over: bool
+    reason: str | None = None
+
+
+def take_work(study: Study, worker: str) -> Claim | NoClaim:
+    """Take the baseline, an orphan, or a new trial, in this order; NoClaim where there is none."""
+    with study.lock:
+        if study.baseline is not None and (claim := _take_baseline(study, worker)):
+            return claim
+        while True:
+            trials = study.optuna.get_trials(deepcopy=False)
+            study.optuna.sampler = make_sampler(study.spec, len(trials))
+            running = [trial for trial in trials if trial.state.name == "RUNNING"]
+            reason = None
+            trial = _orphan(study, running)
+            if trial is None and len(running) + sum(map(is_trained, trials)) < study.spec.budget.trials:
+                reason = _why_stop(study, trials)
+                trial = None if reason else _ask(study, trials)
+            if trial is None:
+                busy = bool(running) or (study.baseline is not None and not study.read_baseline().over)
+                return NoClaim(over=not busy, reason=reason)
+            if claim := _take(study, trial, trials, worker):
+                return claim
+
+
+def finish(study: Study, claim: Claim) -> None:
+    """Write down the outcome, then tell Optuna; the caller then gives up the lease. In this order, so that whoever
+    finds the trial half ended can end it."""
+    with study.lock:
+        claim.outcome.write(claim.folder)
+        if claim.trial is not None:
+            _tell_outcome(study, claim.trial, claim.outcome)
+
+
+def retry_failed(study: Study) -> int:
+    """Queue the failed trials once more (the user has mended what made them fail); how many there were."""
+    with study.lock:
+        waiting = _failed(study.optuna.get_trials(deepcopy=False))
+        for trial in waiting:
+            study.optuna.enqueue_trial(trial.params, user_attrs={"retry_of": trial.number})
+        return len(waiting)
+
+
+def is_trained(trial: FrozenTrial) -> bool:
+    """Whether a trial that has ended counts towards the budget."""
+    return trial.state.is_finished() and trial.user_attrs.get("state") in TRAINED
+
+
+def is_free(trial: FrozenTrial) -> bool:
+    """Whether a trial that has ended cost no training."""
+    return trial.state.is_finished() and trial.user_attrs.get("state") in ("infeasible", "duplicate")
+
+
+# -- finding work
+
+
+def _take_baseline(study: Study, worker: str) -> Claim | None:
+    assert study.baseline is not None
+    outcome = study.read_baseline()
+    if outcome.over or live_lease(study.lease_path(None)) is not None:
+        return None
+    candidate = Candidate(study.baseline, study.space.train)
+    return _hold(study, None, Assignment({}, candidate), candidate, study.folder / BASELINE, outcome, worker, None)
+
+
+def _orphan(study: Study, running: Sequence[FrozenTrial]) -> Trial | None:
+    """A trial that nobody works on any more."""
+    import optuna
+
+    for trial in running:
+        if live_lease(study.lease_path(trial.number)) is None:
+            return optuna.Trial(study.optuna, trial._trial_id)
+    return None
+
+
+def _ask(study: Study, trials: Sequence[FrozenTrial]) -> Trial | None:
+    """A new trial, or None where every assignment has been tried."""
+    streak = _free_streak(trials)
+    if streak >= FREE_STREAK and not any(trial.state.name == "WAITING" for trial in trials):
+        # The sampler keeps proposing what is known already: draw from what is not.
+        everything = study.space.enumerate()
+        if everything is not None:
+            seen = {_key(trial.params) for trial in trials}
+            unseen = [params for params in everything if _key(params) not in seen]
+            if not unseen:
+                study.optuna.set_user_attr(EXHAUSTED, True)
+                return None
+            study.optuna.enqueue_trial(random.Random(f"{study.spec.seed}/{len(trials)}").choice(unseen))
+        elif streak % 2:
+            study.optuna.sampler = make_sampler(study.spec, len(trials), random=True)
+    return study.optuna.ask()
+
+
+def _why_stop(study: Study, trials: Sequence[FrozenTrial]) -> str | None:
+    """Why no more trials are to be started though the budget is not spent, or None."""
+    if len(failed := _failed(trials)) > max(2, study.spec.budget.trials // 4):
+        last = failed[-1].user_attrs.get("reason")
+        return f"{len(failed)} trials failed, the last with: {last}; the same command tries them again"
+    free = [trial for trial in trials if is_free(trial)]
+    if len(free) >= max(FREE_FACTOR * study.spec.budget.trials, FREE_LEAST):
+        infeasible = [trial for trial in free if trial.user_attrs.get("state") == "infeasible"]
+        last = f" (the last: {infeasible[-1].user_attrs.get('reason')})" if infeasible else ""
+        return (
+            f"{len(infeasible)} assignments gave no architecture that holds the constraints{last} and "
+            f"{len(free) - len(infeasible)} repeated one: widen the variables or relax the constraints"
+        )
+    return None
+
+
+def _failed(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+    """Failed trials that have not been queued again."""
+    again = {trial.user_attrs.get("retry_of") for trial in trials}
+    return [trial for trial in trials if trial.state.name == "FAIL" and trial.number not in again]
+
+
+def _free_streak(trials: Sequence[FrozenTrial]) -> int:
+    streak = 0
+    for trial in reversed(trials):
+        if not is_free(trial):
+            break
+        streak += 1
+    return streak
+
+
+def _key(params: dict[str, Any]) -> str:
+    """Assignments that are equal but for rounding have equal keys."""
+    return json.dumps({name: round(v, 12) if isinstance(v, float) else v for name, v in params.items()}, sort_keys=True)
+
+
+# -- taking it
+
+
+def _take(study: Study, trial: Trial, trials: Sequence[FrozenTrial], worker: str) -> Claim | None:
+    """The lease of a trial; or None, once the trial has been told that it needs no training."""
+    assignment = study.space.assign(study.space.suggest(trial))
+    for text, violation in assignment.constraints.items():
+        trial.set_constraint(text, violation)
+    candidate = assignment.candidate
+    if candidate is None:
+        _tell(study, trial, "infeasible", assignment.reason)
+        return None
+    same = _earlier(trial, trials, candidate.hash)
+    if same is not None:
+        trial.set_user_attr("duplicate_of", same)
+        _tell(study, trial, "duplicate", f"the same as trial {same}")
+        return None
+    trial.set_user_attr("hash", candidate.hash)
+    trial.set_user_attr("layout", candidate.model.layout)
+    folder = study.trial_folder(candidate.hash)
+    outcome = Outcome.read(folder)
+    if outcome is not None and outcome.number == trial.number and outcome.state in FINAL:
+        _tell_outcome(study, trial, outcome)  # its worker was killed after writing it down
+        return None
+    return _hold(study, trial.number, assignment, candidate, folder, outcome, worker, trial)
+
+
+def _earlier(trial: Trial, trials: Sequence[FrozenTrial], hash: str) -> int | None:
+    """The trial that trains, or has trained, the same thing."""
+    skipped = {trial.number, *(other.user_attrs.get("retry_of") for other in trials)}
+    return next((t.number for t in trials if t.user_attrs.get("hash") == hash and t.number not in skipped), None)
+
+
+def _hold(
+    study: Study,
+    number: int | None,
+    assignment: Assignment,
+    candidate: Candidate,
+    folder: Path,
+    before: Outcome | None,
+    worker: str,
+    trial: Trial | None,
+) -> Claim | None:
+    outcome = Outcome.begin(number, assignment, candidate)
+    if before is not None:
+        outcome.go_on_from(before, folder / "run")
+    if outcome.deaths > DEATHS:
+        outcome.end("failed", f"its worker was killed {outcome.deaths} times without progress: out of memory?")
+    outcome.write(folder)
+    if outcome.over:
+        if trial is not None:
+            _tell_outcome(study, trial, outcome)
+        return None
+    lease = Lease.mine(worker)
+    write_lease(study.lease_path(number), lease)
+    return Claim(number, candidate, folder, outcome, lease, study.lease_path(number), trial)
+
+
+# -- ending it
+
+
+def _tell_outcome(study: Study, trial: Trial, outcome: Outcome) -> None:
+    complete = outcome.state == "complete"
+    values = [outcome.values[objective.name] for objective in study.spec.parsed_objectives] if complete else None
+    _tell(study, trial, outcome.state, outcome.reason, values)
+
+
+def _tell(study: Study, trial: Trial, state: str, reason: str | None, values: list[float] | None = None) -> None:
+    from optuna.trial import TrialState
+
+    trial.set_user_attr("state", state)
+    if reason:
+        trial.set_user_attr("reason", reason)
+    # A duplicate is told as pruned, without a value: neither good nor bad, but not worth proposing again.
+    told = {"complete": TrialState.COMPLETE, "failed": TrialState.FAIL}.get(state, TrialState.PRUNED)
+    study.optuna.tell(trial.number, values, told, skip_if_finished=True)

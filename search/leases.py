@@ -1,0 +1,124 @@
+"""A lease says which process is working on a trial. It is how a killed worker's trial is known to be free again.
+
+A lease names the host, the process, and when that process was started (a number that is used again belongs to another
+process). On the same host the lease is dead once that process is gone. From another host this cannot be seen: there the
+lease is dead when it has not been renewed for `STALE_SECONDS`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import threading
+import time
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from miniwin.runs import write_json
+
+RENEW_SECONDS = 15.0
+STALE_SECONDS = 120.0
+
+
+@dataclass(frozen=True)
+class Lease:
+    host: str
+    pid: int
+    started: int | None  # of the process, in the kernel's ticks; None where the system does not tell
+    worker: str
+    heartbeat: float
+
+    @classmethod
+    def mine(cls, worker: str) -> Lease:
+        return cls(this_host(), os.getpid(), process_start(os.getpid()), worker, time.time())
+
+    def alive(self) -> bool:
+        if self.host != this_host():
+            return time.time() - self.heartbeat < STALE_SECONDS
+        if self.started is not None:
+            return process_start(self.pid) == self.started
+        return _exists(self.pid)
+
+    def same_holder(self, other: Lease | None) -> bool:
+        return other is not None and (self.host, self.pid, self.started) == (
+            other.host,
+            other.pid,
+            other.started,
+        )
+
+
+def read_lease(path: Path) -> Lease | None:
+    try:
+        return Lease(**json.loads(path.read_text(encoding="utf-8")))
+    except (FileNotFoundError, json.JSONDecodeError, TypeError):
+        return None
+
+
+def live_lease(path: Path) -> Lease | None:
+    lease = read_lease(path)
+    return lease if lease is not None and lease.alive() else None
+
+
+class Holding:
+    """Holds a lease while the block runs, renewing it in the background. `lost` becomes true if another process took
+    it."""
+
+    def __init__(self, path: Path, lease: Lease) -> None:
+        self.path, self.lease = path, lease
+        self.lost = False
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._renew, name=f"lease {path.stem}", daemon=True)
+
+    def __enter__(self) -> Holding:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._done.set()
+        self._thread.join()
+        if self.lease.same_holder(read_lease(self.path)):
+            self.path.unlink(missing_ok=True)
+
+    def _renew(self) -> None:
+        while not self._done.wait(RENEW_SECONDS):
+            if not self.lease.same_holder(read_lease(self.path)):
+                self.lost = True
+                return
+            self.lease = replace(self.lease, heartbeat=time.time())
+            write_lease(self.path, self.lease)
+
+
+def write_lease(path: Path, lease: Lease) -> None:
+    write_json(path, asdict(lease))
+
+
+def this_host() -> str:
+    """The host, and the process numbering on it: containers may share a host name but not process numbers."""
+    try:
+        space = os.readlink("/proc/self/ns/pid")
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    except OSError:
+        return socket.gethostname()
+    return f"{socket.gethostname()}/{boot[:8]}/{space}"
+
+
+def process_start(pid: int) -> int | None:
+    """When a process was started, in ticks since the machine was, or None: it is gone, dead but not yet collected by
+    its parent, or the system does not tell."""
+    try:
+        # The second field is the program's name in brackets, and may itself hold spaces and brackets.
+        fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+    except OSError:
+        return None
+    return None if fields[0] in ("Z", "X") else int(fields[19])
+
+
+def _exists(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

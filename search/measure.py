@@ -1,0 +1,179 @@
+"""Train one architecture and measure it: the work behind a trial, and behind the baseline."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from miniwin.search.candidate import Candidate, cost
+from miniwin.search.claims import Claim
+from miniwin.search.sampling import pruner_step
+from miniwin.search.study import Study
+from miniwin.specs import SearchSpec, TrainSpec, UserError
+from miniwin.specs.search import Objective
+
+if TYPE_CHECKING:
+    from miniwin.data import Corpus
+    from miniwin.language_model import LanguageModel
+    from miniwin.trainer import OnEval
+
+SPEED_LENGTH = 2048  # of the context that decoding is timed at
+
+
+class Interrupted(Exception):
+    """The trial was asked to stop; its checkpoint is written."""
+
+
+@dataclass(frozen=True)
+class Tracking:
+    """Where MLflow is, and the run that trials are children of."""
+
+    uri: str
+    parent: str | None
+    experiment: str
+
+
+def report_lengths(spec: SearchSpec, train: TrainSpec) -> list[int]:
+    """The lengths at which finished trials are measured: those asked for, and those of the objectives."""
+    asked = spec.report_lengths or [train.seq_len * times for times in (1, 2, 4, 8, 16)]
+    return sorted({*asked, *_measured_lengths(spec.parsed_objectives)})
+
+
+def _measured_lengths(objectives: Sequence[Objective]) -> list[int]:
+    return [
+        objective.length
+        for objective in objectives
+        if objective.metric in ("loss", "bits_per_byte") and objective.length
+    ]
+
+
+def eval_tokens(spec: SearchSpec, train: TrainSpec) -> int:
+    """Tokens measured at each length: the same text at all of them, so at least the longest."""
+    return max(spec.eval_tokens, *report_lengths(spec, train))
+
+
+def check_corpus(spec: SearchSpec, train: TrainSpec, corpus: Corpus) -> None:
+    """UserError where the validation split is too short for what is to be measured on it."""
+    needed, available = eval_tokens(spec, train), len(corpus.valid) - 1
+    if needed > available:
+        longest = max(report_lengths(spec, train))
+        raise UserError(
+            f"the validation split has {available} tokens to predict, and {needed} are needed "
+            f"(eval_tokens {spec.eval_tokens}, longest length {longest}): lower eval_tokens or report_lengths, or use "
+            "more validation data"
+        )
+
+
+def run_claim(study: Study, claim: Claim, corpus: Corpus, tracking: Tracking) -> None:
+    """Train and measure what `claim` holds; its outcome is ended, in memory, when this returns."""
+    from miniwin.loading import load
+    from miniwin.trainer import train
+
+    spec, outcome = study.spec, claim.outcome
+    rungs, at_rung = _rungs(study, claim, corpus)
+    result = train(
+        claim.candidate.model,
+        claim.candidate.train,
+        out=claim.run_folder,
+        progress=False,
+        tracking=tracking.uri,
+        parent_run=tracking.parent,
+        experiment=tracking.experiment,
+        run_name="baseline" if claim.number is None else f"trial-{claim.number}",
+        base=study.train_base,
+        on_eval=at_rung,
+        eval_at=rungs,
+    )
+    if result.status == "interrupted":
+        raise Interrupted(result.reason)
+    outcome.tokens, outcome.seconds = result.tokens, result.seconds
+    if result.status == "diverged":
+        outcome.end("pruned", f"diverged: {result.reason}")
+        return
+    if result.status == "pruned":
+        rung = outcome.rungs[-1]["tokens"] if outcome.rungs else result.tokens
+        outcome.end("pruned", f"behind the others at {rung:,} tokens")
+        return
+    began = time.monotonic()
+    model = load(claim.run_folder)
+    tokens = eval_tokens(spec, study.space.train)
+    for length in report_lengths(spec, study.space.train):
+        outcome.losses[length] = loss(model, corpus, length, tokens)
+    for objective in spec.parsed_objectives:
+        outcome.values[objective.name] = value(objective, claim.candidate, model, corpus, outcome.losses)
+    outcome.seconds += time.monotonic() - began
+    broken = [name for name, number in outcome.values.items() if not math.isfinite(number)]
+    if broken:
+        outcome.end("pruned", f"diverged: {broken[0]} is {outcome.values.pop(broken[0])}")
+    else:
+        outcome.end("complete")
+    _track(tracking, result.tracking_run, outcome.losses, outcome.values, result.steps)
+
+
+def _rungs(study: Study, claim: Claim, corpus: Corpus) -> tuple[list[int], OnEval | None]:
+    """Where training pauses to measure, and what happens there."""
+    spec, train = study.spec, claim.candidate.train
+    objectives = [o for o in spec.parsed_objectives if o.metric in ("loss", "bits_per_byte", "recall")]
+    objectives = objectives or [Objective("minimize", "loss", train.seq_len)]
+    rungs = sorted({max(1, round(fraction * train.tokens)) for fraction in spec.rungs})
+    if not rungs:
+        return [], None
+
+    def on_eval(tokens: int, model: LanguageModel) -> bool:
+        size = max(spec.rung_eval_tokens, *_measured_lengths(objectives), train.seq_len)
+        losses = {length: loss(model, corpus, length, size) for length in _measured_lengths(objectives)}
+        found = {o.name: value(o, claim.candidate, model, corpus, losses) for o in objectives}
+        known = [rung for rung in claim.outcome.rungs if rung["tokens"] < tokens]
+        claim.outcome.rungs = [*known, {"tokens": tokens, "values": found}]
+        claim.outcome.tokens = tokens
+        claim.outcome.write(claim.folder)
+        if spec.pruner is None or claim.trial is None:
+            return True
+        claim.trial.report(found[spec.parsed_objectives[0].name], pruner_step(spec, rungs.index(tokens)))
+        return not claim.trial.should_prune()
+
+    return rungs, on_eval
+
+
+def loss(model: LanguageModel, corpus: Corpus, length: int, tokens: int) -> float:
+    """Nats per byte at a context of `length`, over the first `tokens` of the validation split."""
+    from miniwin.evaluation import loss_at
+
+    return loss_at(model, corpus, length, min(tokens, len(corpus.valid) - 1))
+
+
+def value(
+    objective: Objective, candidate: Candidate, model: LanguageModel, corpus: Corpus, losses: dict[int, float]
+) -> float:
+    """The value of an objective for a trained model. `losses` holds the loss at its length, if it is about one."""
+    if objective.metric == "loss":
+        return losses[objective.length or 0]
+    if objective.metric == "bits_per_byte":
+        return losses[objective.length or 0] / math.log(2)
+    if objective.metric == "recall":
+        from miniwin.recall import recall_at
+
+        return recall_at(model, objective.length or 0)
+    if objective.metric == "decode_tokens_per_second":
+        from miniwin.speed import measure_speed
+
+        return measure_speed(model, SPEED_LENGTH).decode_tokens_per_second
+    return cost(objective.name, candidate.model)
+
+
+def _track(tracking: Tracking, run: str | None, losses: dict[int, float], values: dict[str, float], step: int) -> None:
+    """The trial's results into its MLflow run, which the training has closed."""
+    if run is None:
+        return
+    from miniwin.tracking import Tracker
+
+    tracker = Tracker.open(tracking.uri, experiment=tracking.experiment, resume=run)
+    # MLflow's names have no @.
+    found = {f"loss_at_{length}": loss for length, loss in losses.items()}
+    found |= {name.replace("@", "_at_"): number for name, number in values.items()}
+    tracker.log_metrics(found, step + 1)
+    tracker.set_status("complete")
+    tracker.close()

@@ -1,0 +1,184 @@
+"""The empty sheet that a report is written on: one HTML file with its style and script inside, and no way out.
+
+The content security policy allows this page's own style and this one script (by its hash) and nothing else: no
+image, no font, no request, and no script that a name in somebody's YAML might smuggle in. The script only sorts and
+filters the table and copies text; without it everything can still be read.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from html import escape
+
+STYLE = """
+:root { color-scheme: light dark;
+  --paper: #ffffff; --ink: #191c21; --soft: #5c646f; --rule: #e2e5ea; --wash: #f5f6f8; --accent: #3d52d5;
+  --point: #a9b1bd; }
+@media (prefers-color-scheme: dark) { :root {
+  --paper: #14161a; --ink: #e7e9ec; --soft: #9aa3ae; --rule: #2c3037; --wash: #1c1f25; --accent: #9dabff;
+  --point: #5b6472; } }
+* { box-sizing: border-box; }
+html { -webkit-text-size-adjust: 100%; }
+body { margin: 0 auto; max-width: 74rem; padding: 2.5rem 1.25rem 4rem;
+  background: var(--paper); color: var(--ink);
+  font: 16px/1.55 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif; }
+h1 { font-size: 1.9rem; line-height: 1.2; margin: 0; letter-spacing: -0.015em; overflow-wrap: anywhere; }
+h2 { font-size: 1.15rem; margin: 3rem 0 0.25rem; letter-spacing: -0.005em; }
+p { margin: 0.4rem 0 0; max-width: 46rem; overflow-wrap: anywhere; }
+a { color: var(--accent); }
+code, pre { font-family: ui-monospace, "SF Mono", Menlo, Consolas, "DejaVu Sans Mono", monospace; font-size: 0.86em; }
+.kind { margin: 0 0 0.35rem; color: var(--soft); font-size: 0.85rem; }
+.soft, figcaption, .note { color: var(--soft); font-size: 0.9rem; }
+.verdict { margin: 1.5rem 0 0; padding-left: 1rem; border-left: 4px solid var(--accent); max-width: 54rem;
+  font-size: 1.2rem; line-height: 1.5; }
+.verdict + .verdict { margin-top: 0.75rem; font-size: 1rem; }
+.facts { display: grid; grid-template-columns: repeat(auto-fill, minmax(9rem, 1fr)); gap: 1rem 1.5rem;
+  margin: 2rem 0 0; padding: 1.1rem 0; border: solid var(--rule); border-width: 1px 0; }
+.facts div { min-width: 0; }
+.facts .wide { grid-column: span 2; }
+dt { color: var(--soft); font-size: 0.8rem; }
+dd { margin: 0; font-variant-numeric: tabular-nums; overflow-wrap: anywhere; }
+.figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 26rem), 1fr)); gap: 0 3rem;
+  align-items: start; }
+section { min-width: 0; }
+figure { margin: 0.75rem 0 0; max-width: 38rem; }
+figcaption ul { list-style: none; display: flex; flex-wrap: wrap; gap: 0.15rem 1.1rem; margin: 0.35rem 0 0;
+  padding: 0; }
+.chart { display: block; width: 100%; height: auto; overflow: visible; }
+.chart text { font: 12px system-ui, -apple-system, "Segoe UI", Roboto, Arial, sans-serif; fill: var(--soft);
+  font-variant-numeric: tabular-nums; }
+.chart .word, .chart .number { fill: var(--ink); }
+.chart .word { paint-order: stroke; stroke: var(--paper); stroke-width: 3px; stroke-linejoin: round; }
+.grid { stroke: var(--rule); } .base { stroke: var(--soft); stroke-opacity: 0.6; }
+.rule { stroke: var(--soft); stroke-dasharray: 2 4; }
+.line { fill: none; stroke-width: 2; stroke-linejoin: round; stroke: var(--point); }
+.mark { fill: var(--point); stroke: var(--paper); stroke-width: 1.5; }
+.chart a:hover .mark { stroke: var(--ink); }
+.mark.pruned { fill: var(--paper); stroke: var(--point); }
+.line.front { stroke: var(--accent); stroke-width: 1.5; stroke-opacity: 0.55; }
+.mark.front { fill: var(--paper); stroke: var(--accent); stroke-width: 2; }
+.mark.best { fill: var(--accent); } .line.best { stroke: var(--accent); stroke-width: 2.5; }
+.mark.baseline { fill: var(--ink); } .line.baseline { stroke: var(--ink); stroke-dasharray: 6 4; }
+.line.complete, .line.pruned { stroke-width: 1; } .line.pruned { stroke-dasharray: 2 3; }
+.bar { fill: var(--point); } .bar.first { fill: var(--accent); }
+.key { width: 1.5rem; height: 0.75rem; vertical-align: -0.05rem; margin-right: 0.4rem; overflow: visible; }
+.key.dot { width: 0.75rem; }
+@media (max-width: 34rem) { .chart text { font-size: 15px; } body { padding-top: 1.5rem; } h1 { font-size: 1.6rem; }
+  .verdict { font-size: 1.08rem; } }
+.scroll { overflow: auto; margin-top: 0.75rem; border: solid var(--rule); border-width: 1px 0; }
+.scroll.tall { max-height: 34rem; }
+table { border-collapse: collapse; font-size: 0.85rem; font-variant-numeric: tabular-nums; width: 100%; }
+th, td { padding: 0.4rem 0.7rem; text-align: right; white-space: nowrap; border-bottom: 1px solid var(--rule); }
+tbody tr:last-child > * { border-bottom: 0; }
+th { font-weight: 600; color: var(--soft); }
+thead th { position: sticky; top: 0; background: var(--paper); z-index: 1; vertical-align: bottom; }
+th.text, td.text { text-align: left; }
+td.wide { white-space: normal; min-width: 24rem; }
+tbody th { color: inherit; }
+tr.best > * { background: var(--wash); font-weight: 600; }
+tr.best > :first-child { box-shadow: inset 3px 0 var(--accent); }
+tr.baseline > * { background: var(--wash); }
+tr:target > * { background: color-mix(in srgb, var(--accent) 14%, var(--paper)); }
+th button { all: unset; cursor: pointer; } th button:hover { color: var(--ink); }
+th button:focus-visible, .filter button:focus-visible, .copy:focus-visible { outline: 2px solid var(--accent);
+  outline-offset: 2px; }
+th[aria-sort=ascending] button::after { content: " \\2191"; }
+th[aria-sort=descending] button::after { content: " \\2193"; }
+.filter { display: flex; flex-wrap: wrap; gap: 0.4rem; margin-top: 0.75rem; }
+.filter[hidden] { display: none; }
+.filter button, .copy { font: inherit; font-size: 0.85rem; padding: 0.2rem 0.7rem; color: var(--soft);
+  background: none; border: 1px solid var(--rule); border-radius: 1rem; cursor: pointer; }
+.filter button[aria-pressed=true] { color: var(--paper); background: var(--accent);
+  border-color: var(--accent); }
+.copy[hidden] { display: none; }
+.box { position: relative; margin-top: 0.75rem; max-width: 54rem; }
+.box .copy { position: absolute; top: 0.5rem; right: 0.5rem; background: var(--paper); }
+pre { margin: 0; padding: 0.9rem 6.5rem 0.9rem 1rem; background: var(--wash); overflow: auto; max-height: 32rem;
+  line-height: 1.5; white-space: pre-wrap; overflow-wrap: anywhere; }
+details { margin-top: 0.75rem; } summary { cursor: pointer; color: var(--accent); }
+@media (max-width: 34rem) { .box .copy { position: static; margin-bottom: 0.5rem; } pre { padding-right: 1rem; } }
+footer { margin-top: 3.5rem; padding-top: 1rem; border-top: 1px solid var(--rule); color: var(--soft);
+  font-size: 0.85rem; }
+@media print { .filter, .copy { display: none; } .scroll.tall, pre { max-height: none; overflow: visible; } }
+"""
+
+SCRIPT = """
+"use strict";
+(() => {
+  const table = document.getElementById("trials");
+  if (table) {
+    const body = table.tBodies[0], heads = [...table.tHead.rows[0].cells];
+    const value = (row, n) => row.cells[n].dataset.v ?? row.cells[n].textContent;
+    heads.forEach((head, n) => {
+      const button = document.createElement("button");
+      button.textContent = head.textContent;
+      head.replaceChildren(button);
+      button.addEventListener("click", () => {
+        const up = head.getAttribute("aria-sort") !== "ascending";
+        heads.forEach(h => h.removeAttribute("aria-sort"));
+        head.setAttribute("aria-sort", up ? "ascending" : "descending");
+        const numeric = !head.classList.contains("text");
+        const rows = [...body.rows].map(row => [row, value(row, n)]);
+        rows.sort(([, a], [, b]) => {
+          if (a === "" || b === "") return (a === "") - (b === "");  // nothing known: last, whichever way
+          const order = numeric ? a - b : a.localeCompare(b);
+          return up ? order : -order;
+        });
+        body.append(...rows.map(([row]) => row));
+      });
+    });
+    const filter = document.getElementById("filter");
+    filter.hidden = false;
+    const choices = [...filter.querySelectorAll("button")];
+    choices.forEach(choice => choice.addEventListener("click", () => {
+      choices.forEach(c => c.setAttribute("aria-pressed", String(c === choice)));
+      for (const row of body.rows) {
+        row.hidden = choice.value !== "" && row.id !== "baseline" && row.dataset.state !== choice.value;
+      }
+    }));
+    for (const link of document.querySelectorAll("svg a")) {
+      link.addEventListener("click", () => choices[0].click());  // so that the row it leads to is there
+    }
+  }
+  for (const button of document.querySelectorAll(".copy")) {
+    button.hidden = false;
+    button.addEventListener("click", async () => {
+      const source = button.parentElement.querySelector("code");
+      try {
+        await navigator.clipboard.writeText(source.textContent);
+        button.textContent = "Copied";
+      } catch {
+        getSelection().selectAllChildren(source);
+        button.textContent = "Selected: press Ctrl-C";
+      }
+      setTimeout(() => { button.textContent = "Copy"; }, 2000);
+    });
+  }
+})();
+"""
+
+
+def sheet(title: str, body: str) -> str:
+    """The whole page. `title` is plain text; `body` is HTML that has been escaped where it must be."""
+    fingerprint = base64.b64encode(hashlib.sha256(SCRIPT.encode()).digest()).decode()
+    policy = (
+        f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{fingerprint}'; base-uri 'none'; "
+        "form-action 'none'"
+    )
+    return (
+        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        '<meta name="color-scheme" content="light dark">\n'
+        f"<title>{escape(title)}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n{body}\n"
+        f"<script>{SCRIPT}</script>\n</body>\n</html>\n"
+    )
+
+
+def copyable(text: str) -> str:
+    """A block of text with a button that copies it."""
+    return (
+        '<div class="box"><button type="button" class="copy" hidden>Copy</button>'
+        f"<pre><code>{escape(text)}</code></pre></div>"
+    )

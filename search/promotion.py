@@ -1,0 +1,179 @@
+"""From a trial to a zoo entry: train longer if asked, evaluate, and say where it came from."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from miniwin.search.candidate import Candidate
+from miniwin.search.measure import eval_tokens, report_lengths
+from miniwin.search.records import StudyData, TrialRecord, collect
+from miniwin.search.study import Study, find_study
+from miniwin.specs import TrainSpec, UserError, load_train_spec, resolve_spec_path
+
+if TYPE_CHECKING:
+    from miniwin.zoo import Entry
+
+
+def promote(
+    study: str | Path,
+    *,
+    name: str,
+    trial: int | str = "best",
+    version: str | None = None,
+    tokens: int | float | str | None = None,
+    train: str | Path | None = None,
+    set_train: Sequence[str] = (),
+    lengths: Sequence[int] | None = None,
+    zoo: Path | str | None = None,
+    description: str = "",
+    tracking: str | None = None,
+    progress: bool = True,
+) -> Entry:
+    """Add a trial of a study to the zoo as `name`, with its metrics and its provenance.
+
+    trial: a number, or "best": with several objectives, the trial of the front with the lowest loss. tokens, train
+    and set_train train the architecture afresh (a schedule that has ended cannot be continued), in promoted/ of the
+    study folder, where the same call goes on with it; without them the trial's own weights are taken. lengths: where
+    to evaluate.
+    """
+    from miniwin.zoo.add import check_addable
+
+    from miniwin.data import prepare
+    from miniwin.evaluation import evaluate
+    from miniwin.loading import load
+    from miniwin.zoo import add
+
+    opened = Study(find_study(study))
+    data = collect(opened)
+    chosen = _chosen(data, trial)
+    assert chosen.spec is not None and chosen.train is not None and chosen.run_folder is not None
+    spec, base = _train_spec(opened, chosen.train, tokens, train, set_train)
+    run = chosen.run_folder
+    if spec != chosen.train:
+        run = _train_afresh(opened, chosen, spec, base, tracking, progress)
+    check_addable(run, name=name, version=version, zoo=zoo)  # before the time for the evaluation is spent
+    model = load(run)
+    assert model.tokenizer is not None
+    corpus = prepare(spec.data, model.tokenizer, base)
+    at = sorted(set(lengths)) if lengths else report_lengths(opened.spec, spec)
+    needed = max(eval_tokens(opened.spec, spec), *at)
+    metrics = evaluate(
+        model,
+        corpus,
+        lengths=at,
+        tokens_per_length=min(needed, max(len(corpus.valid) - 1, at[-1])),
+        progress=progress,
+    )
+    return add(
+        run,
+        name=name,
+        version=version,
+        metrics=metrics.to_dict(),
+        provenance=_provenance(opened, data, chosen, spec, corpus.fingerprint, retrained=run != chosen.run_folder),
+        description=description,
+        zoo=zoo,
+    )
+
+
+def _chosen(data: StudyData, trial: int | str) -> TrialRecord:
+    if str(trial) == "best":
+        if data.best is None:
+            raise UserError(f"{data.folder} has no complete trial yet: miniwin search run goes on with it")
+        return data.best
+    try:
+        number = int(trial)
+    except ValueError:
+        raise UserError(f"trial {trial!r}: expected the number of a trial, or best") from None
+    found = data.trial(number)
+    if found.state == "duplicate":
+        raise UserError(f"trial {number} is a duplicate: promote trial {found.duplicate_of} instead")
+    if found.state != "complete":
+        complete = ", ".join(str(other.number) for other in data.completed) or "none yet"
+        raise UserError(f"trial {number} is {found.state}, not complete; complete are: {complete}")
+    return found
+
+
+def _train_spec(
+    study: Study,
+    own: TrainSpec,
+    tokens: int | float | str | None,
+    train: str | Path | None,
+    changes: Sequence[str],
+) -> tuple[TrainSpec, Path]:
+    """How to train, and what its relative paths start from. What the search found out about training stays, unless a
+    train spec is given."""
+    from miniwin.specs import dump_yaml
+
+    overrides = [*changes, *([] if tokens is None else [f"tokens={tokens}"])]
+    if train is not None:
+        path = resolve_spec_path(train, "train")
+        return load_train_spec(path, overrides), path.resolve().parent
+    if not overrides:
+        return own, study.train_base
+    # Overrides are read and checked by the loader, so the trial's spec goes through a file.
+    from miniwin.runs import write_text
+
+    path = study.folder / "promoted" / f"{hashlib.sha256(dump_yaml(own).encode()).hexdigest()[:12]}.yaml"
+    path.parent.mkdir(exist_ok=True)
+    write_text(path, dump_yaml(own))
+    return load_train_spec(path, overrides), study.train_base
+
+
+def _train_afresh(
+    study: Study, chosen: TrialRecord, spec: TrainSpec, base: Path, tracking: str | None, progress: bool
+) -> Path:
+    from miniwin.trainer import train
+
+    assert chosen.spec is not None
+    folder = study.folder / "promoted" / Candidate(chosen.spec, spec).hash[:12]
+    result = train(
+        chosen.spec,
+        spec,
+        out=folder,
+        base=base,
+        progress=progress,
+        tracking=tracking,
+        experiment=f"search/{study.spec.name}",
+        run_name=f"promoted-{chosen.number}",
+    )
+    if result.status == "interrupted":
+        raise KeyboardInterrupt
+    if result.status != "complete":
+        raise UserError(
+            f"training {chosen.label} afresh ended as {result.status}: {result.reason}; try other --set-train, "
+            "such as a lower optimizer.lr"
+        )
+    return folder
+
+
+def _provenance(
+    study: Study, data: StudyData, chosen: TrialRecord, spec: TrainSpec, fingerprint: str, *, retrained: bool
+) -> dict[str, Any]:
+    """Facts about the search; the run's own (data, seed, code, machine) are added by the zoo from the run folder."""
+    search = study.spec.model_dump(mode="json")
+    return {
+        "study": study.spec.name,
+        "study_id": study.about["id"],
+        "trial": chosen.number,
+        "params": chosen.params,
+        "trial_values": chosen.values,
+        "trial_tokens": chosen.tokens,
+        "retrained": retrained,
+        "seed": spec.seed,
+        "data_fingerprint": fingerprint,
+        "spec_hash": None if chosen.spec is None else chosen.spec.hash,
+        "search": search,
+        "trials": {
+            state: sum(t.state == state for t in data.trials) for state in sorted({t.state for t in data.trials})
+        },
+        "front": [trial.number for trial in data.front],
+        "baseline": None
+        if data.baseline is None
+        else {
+            "layout": data.baseline.layout,
+            "losses": {str(length): loss for length, loss in data.baseline.losses.items()},
+        },
+    }

@@ -1,0 +1,236 @@
+"""The report of a search: one HTML page that needs nothing else, not even a network.
+
+    write_report(study_folder) -> <study_folder>/report.html
+
+What won and by how much, the front, bits per byte against length for the winner and the baseline, which variables
+mattered, how the trials learnt, every trial in a table, and the winner's YAML. Everything that comes from a study
+(names, choices, reasons, paths) is escaped: a spec found somewhere is not to be trusted.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import shlex
+from collections import Counter
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from miniwin.runs import home, write_text
+from miniwin.search import charts
+from miniwin.search.formats import LN2, bits_text, count_text, known, measure, plural, seconds_text
+from miniwin.search.importance import importances
+from miniwin.search.page import copyable, sheet
+from miniwin.search.records import StudyData, TrialRecord, read_study
+from miniwin.search.report_tables import STATES, length_table, periods, trial_table, windows
+from miniwin.specs import UserError, dump_yaml
+
+EQUAL = 0.005  # differences up to this share of the loss are no more than another seed makes
+
+
+def write_report(study_folder: Path | str, out: Path | str | None = None) -> Path:
+    """Write the report of a study (its folder or its name), finished or not, and return where it is: report.html in
+    the study folder, unless `out` says otherwise. A report that was there is replaced in one step."""
+    study = read_study(study_folder)
+    target = study.folder / "report.html" if out is None else Path(out)
+    if target.is_dir():
+        example = target / "report.html"
+        raise UserError(f"--out {target} is a folder; expected the name of a file, such as {example}")
+    page = render(study)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        write_text(target, page)
+    except OSError as error:
+        raise UserError(f"the report cannot be written to {target}: {error.strerror or error}") from None
+    return target
+
+
+def render(study: StudyData) -> str:
+    """The page as text."""
+    baseline = [] if study.baseline is None else [study.baseline]
+    lengths = sorted({n for trial in [*study.trials, *baseline] for n in trial.losses})
+    several = len(study.objectives) > 1
+    shares = importances(study.spec, study.trials)
+    best = study.best
+    parts = [_header(study), *map(_sentence, verdict(study)), _facts(study), '<div class="figures">']
+    if front := charts.front_chart(study, lengths[-1] if lengths else None):
+        parts.append(_section("The front" if several else "Quality against memory", front))
+    if by_length := charts.length_chart(study):
+        parts.append(_section("Beyond the training length", by_length + length_table(study)))
+    bars = "".join(charts.importance_chart(share, f"share-{n}") for n, share in enumerate(shares))
+    parts.append(_section("Which variable mattered", bars))
+    if curves := charts.curve_chart(study):
+        parts.append(_section("While training", curves))
+    parts.append("</div>")
+    parts.append(_section(f"All {plural(len(study.trials), 'trial')}", trial_table(study, lengths)))
+    if best is not None:
+        parts.append(_section("The winner", _winner(study, best)))
+    asked = _folded("The search spec", dump_yaml(study.spec)) + _folded("The train spec", dump_yaml(study.train))
+    parts.append(_section("What was asked", asked))
+    parts.append(_footer())
+    return sheet(f"{study.name}: MiniWin search report", "\n".join(parts))
+
+
+def verdict(study: StudyData) -> list[str]:
+    """In plain words: what won, and how it compares with the baseline."""
+    best = study.best
+    if best is None:
+        return ["No trial has completed yet, so there is no winner. The same search command continues this study."]
+    goals = []
+    for objective in study.objectives:
+        shown, value = measure(objective), known(best.values.get(objective.name))
+        if not math.isfinite(value):
+            continue
+        text = f"{shown.title}: {shown.text(value * shown.factor)}"
+        other = known(study.baseline.values.get(objective.name)) if study.baseline is not None else math.nan
+        if math.isfinite(other):
+            text += f" (baseline {shown.text(other * shown.factor)}{_ratio(value, other)})"
+        goals.append(text)
+    return [_beyond(study, best), *([f"At what was asked for: {'; '.join(goals)}."] if goals else [])]
+
+
+def _beyond(study: StudyData, best: TrialRecord) -> str:
+    """The comparison at 8 times the training length, or at the longest length that was measured."""
+    seq_len, baseline = study.train.seq_len, study.baseline
+    shape = ", ".join(
+        [best.layout, *(f"{word} {of(best)}" for word, of in (("window", windows), ("period", periods)) if of(best))]
+    )
+    won = f"Trial {best.number} ({shape}) won."
+    comparable = _finite(best.losses)
+    if baseline is not None and (both := comparable & _finite(baseline.losses)):
+        comparable = both
+    if not comparable:
+        return f"{won} It has not been measured at several lengths."
+    length = 8 * seq_len if 8 * seq_len in comparable else max(comparable)
+    ours = best.losses[length] / LN2
+    won += (
+        f" It needs {bits_text(ours)} bits per byte at {length:,} tokens, {length / seq_len:.4g} times its training"
+        f" length of {seq_len:,}"
+    )
+    if baseline is None:
+        return f"{won}. There is no baseline to compare with."
+    theirs = known(baseline.losses.get(length)) / LN2
+    if not math.isfinite(theirs):
+        return f"{won}. The baseline has not been measured there ({baseline.reason or baseline.state})."
+    name = baseline.spec.name if baseline.spec is not None else "model"
+    won += f"; the baseline {name}, trained with {_tokens(best, baseline)}, needs {bits_text(theirs)}"
+    if abs(ours - theirs) <= EQUAL * theirs:
+        return f"{won}: no difference to speak of, on one seed."
+    if ours < theirs:
+        return f"{won}: {1 - ours / theirs:.1%} fewer for the winner."
+    return f"{won}: the baseline is better, by {1 - theirs / ours:.1%}."
+
+
+def _header(study: StudyData) -> str:
+    goals = " and ".join(study.spec.objectives)
+    limits = f", with {' and '.join(study.spec.constraints)}" if study.spec.constraints else ""
+    return (
+        f'<header><p class="kind">MiniWin search report</p><h1>{study.name}</h1>'
+        f'<p class="soft">Asked to {escape(goals + limits)}.</p></header>'
+    )
+
+
+def _facts(study: StudyData) -> str:
+    states = Counter(trial.state for trial in study.trials)
+    everything = [*study.trials, *([] if study.baseline is None else [study.baseline])]
+    facts = [("Trained", f"{len(study.trained)} of {plural(study.spec.budget.trials, 'trial')}", False)]
+    # The first four are always there, so that a zero can be read too.
+    facts += [(state.title(), f"{states[state]:,}", False) for n, state in enumerate(STATES) if n < 4 or states[state]]
+    facts += [
+        ("Time, all trials", seconds_text(sum(t.seconds for t in everything)), False),
+        ("Tokens, all trials", count_text(sum(t.tokens for t in everything)), False),
+        ("Each trial", f"{count_text(study.train.tokens)} tokens of length {study.train.seq_len:,}", False),
+    ]
+    about = _about(study)
+    if data := about.get("data"):
+        facts.append(("Data", str(data.get("source", "")), False))
+    machine = about.get("machine") or {}
+    words = [
+        str(machine.get("gpu") or machine.get("cpu") or ""),
+        plural(machine["cores"], "core") if isinstance(machine.get("cores"), int) else "",
+        *(f"{name} {machine[key]}" for name, key in (("torch", "torch"), ("Python", "python")) if machine.get(key)),
+    ]
+    facts.append(("Machine", ", ".join(filter(None, words)), True))
+    facts.append(("Code", f"miniwin {about['code']}" if about.get("code") else "", True))
+    rows = (
+        f"<div{WIDE if wide else ''}><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>"
+        for name, value, wide in facts
+        if value
+    )
+    return f'<dl class="facts">{"".join(rows)}</dl>'
+
+
+WIDE = ' class="wide"'
+
+
+def _about(study: StudyData) -> dict[str, Any]:
+    """run.json of the best trial, or of any that has one: where the numbers come from."""
+    for trial in [*([] if study.best is None else [study.best]), *study.trials]:
+        if trial.run_folder is None:
+            continue
+        try:
+            about = json.loads((trial.run_folder / "run.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            continue
+        if isinstance(about, dict):
+            return about
+    return {}
+
+
+def _winner(study: StudyData, best: TrialRecord) -> str:
+    at_home = study.folder.resolve() == (home() / "searches" / study.name).resolve()
+    ref = study.name if at_home else str(study.folder)
+    name = f"{study.name.lower()}-winner"
+    command = shlex.join(["miniwin", "search", "promote", ref, "--trial", str(best.number), "--name", name])
+    promote = (
+        f"<p>Make trial {best.number} an entry of your zoo, to load and to share. With "
+        f"<code>--tokens {10 * study.train.tokens}</code> it is first trained afresh, on ten times as many.</p>"
+        f"{copyable(command)}"
+    )
+    return promote + (_folded("Its model spec", dump_yaml(best.spec)) if best.spec is not None else "")
+
+
+def _footer() -> str:
+    from miniwin import __version__
+
+    now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
+    return (
+        "<footer>Bits per byte is the cross-entropy on held-out text divided by the bytes of that text: lower is "
+        "better, and it does not depend on the tokenizer. Pruned trials were stopped before their budget was spent; "
+        "infeasible ones broke a constraint and duplicates repeated an architecture, so neither was trained. Every "
+        f"trial is one seed.<br>Written by MiniWin {escape(__version__)}, {now}.</footer>"
+    )
+
+
+def _folded(title: str, text: str) -> str:
+    return f"<details><summary>{escape(title)}</summary>{copyable(text)}</details>"
+
+
+def _section(title: str, body: str) -> str:
+    return f"<section><h2>{escape(title)}</h2>{body}</section>"
+
+
+def _sentence(text: str) -> str:
+    return f'<p class="verdict">{escape(text)}</p>'
+
+
+def _finite(losses: Mapping[int, float]) -> set[int]:
+    return {n for n, loss in losses.items() if math.isfinite(known(loss))}
+
+
+def _tokens(best: TrialRecord, baseline: TrialRecord) -> str:
+    if best.tokens == baseline.tokens:
+        return f"the same {count_text(best.tokens)} tokens"
+    return f"{count_text(baseline.tokens)} tokens"
+
+
+def _ratio(ours: float, theirs: float) -> str:
+    """How many times larger one of them is, where that is worth saying."""
+    if min(ours, theirs) <= 0 or max(ours, theirs) < 1.5 * min(ours, theirs):
+        return ""
+    if theirs > ours:
+        return f", {theirs / ours:.3g} times as much"
+    return f"; the winner's is {ours / theirs:.3g} times as much"

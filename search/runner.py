@@ -1,0 +1,237 @@
+"""Running a search: make or open the study, start workers, watch them, and stop them without losing work."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any, NoReturn
+
+from miniwin.runs import write_json
+from miniwin.search import worker
+from miniwin.search.claims import retry_failed
+from miniwin.search.measure import check_corpus
+from miniwin.search.records import StudyData, collect
+from miniwin.search.space import check_space
+from miniwin.search.study import Study
+from miniwin.search.table import SearchDisplay
+from miniwin.specs import SearchSpec, UserError, load_search_spec, resolve_spec_path
+
+POLL_SECONDS = 0.2
+REFRESH_SECONDS = 1.0
+STOP_SECONDS = 60.0  # for workers to write their checkpoints
+RESTARTS = 25  # of killed workers, together
+
+
+def run_search(
+    search: SearchSpec | str | Path,
+    *,
+    workers: int | None = None,
+    storage: str | None = None,
+    out: str | Path | None = None,
+    overrides: Sequence[str] = (),
+    tracking: str | None = None,
+    progress: bool = True,
+    base_folder: str | Path | None = None,
+) -> StudyData:
+    """Run a search, or go on with it: the study folder is `out`, or searches/<name> under $MINIWIN_HOME or ./runs.
+
+    search: a spec, a YAML file, or the name of a shipped one. base_folder: what the paths in a SearchSpec start from
+    (for a file: its own folder). storage: an Optuna storage URL instead of a journal file in the study folder.
+    tracking: an MLflow tracking URI, or "off". Ctrl-C (KeyboardInterrupt) lets the workers write checkpoints first;
+    call again to go on.
+    """
+    if isinstance(search, SearchSpec):
+        if overrides:
+            raise UserError("overrides go with a YAML file; a SearchSpec is changed with model_copy(update=...)")
+        spec = search
+    else:
+        path = resolve_spec_path(search, "search")
+        spec = load_search_spec(path, overrides)
+        base_folder = path.resolve().parent if base_folder is None else base_folder
+    workers = spec.workers if workers is None else workers
+    if workers < 1:
+        raise UserError(f"workers: got {workers}; expected at least 1")
+    study = Study.create(spec, Path(base_folder or "."), out=None if out is None else Path(out), storage=storage)
+    with SearchDisplay(progress) as display, _terminating():
+        if not collect(study).finished:
+            display.note(f"{spec.name}: {check_space(study.space)}")
+            display.note(f"{spec.name}: study in {study.folder}")
+            _prepare(study)
+            if again := retry_failed(study):
+                display.note(f"{spec.name}: {again} failed trials are tried again")
+            tracker = _track(study, tracking)
+            status = "failed"
+            try:
+                _Crew(study, workers, display).run()
+                status = "complete"
+            except KeyboardInterrupt:
+                status = "interrupted"
+                raise
+            finally:
+                tracker.set_status(status)
+                tracker.close()
+        data = collect(study)
+        display.update(data)
+    return data
+
+
+def _prepare(study: Study) -> None:
+    """Tokenise once, before the workers ask for it; and find out now whether there is enough to measure on."""
+    from miniwin.data import prepare
+    from miniwin.tokenizer import load_tokenizer
+
+    tokenizer = load_tokenizer(study.train.tokenizer, study.train_base)
+    check_corpus(study.spec, study.space.train, prepare(study.train.data, tokenizer, study.train_base))
+
+
+def _track(study: Study, uri: str | None) -> Any:
+    """The MLflow run that the trials are children of: the same one each time the study goes on."""
+    from miniwin.tracking import Tracker
+
+    before = study.about["tracking"] or {}
+    tracker = Tracker.open(
+        uri,
+        experiment=f"search/{study.spec.name}",
+        run_name=study.spec.name,
+        resume=before.get("run"),
+        tags={"kind": "search", "study": study.about["id"]},
+    )
+    tracker.log_params({"search": study.spec.model_dump(mode="json")})
+    study.about["tracking"] = {"uri": tracker.uri if tracker.run_id else "off", "run": tracker.run_id}
+    write_json(study.folder / "study.json", study.about)
+    return tracker
+
+
+class _Crew:
+    """The worker processes of this machine."""
+
+    def __init__(self, study: Study, count: int, display: SearchDisplay) -> None:
+        self.study, self.count, self.display = study, count, display
+        self.working: dict[int, subprocess.Popen[bytes]] = {}
+        self.restarts = 0
+        self.gave_up: str | None = None
+
+    def run(self) -> None:
+        """Until every worker has found that nothing is left to do."""
+        try:
+            for number in range(self.count):
+                self._start(number)
+            shown = 0.0
+            while self.working:
+                for number, process in list(self.working.items()):
+                    if process.poll() is not None:
+                        del self.working[number]
+                        self._ended(number, process.returncode)
+                if time.monotonic() - shown >= REFRESH_SECONDS:
+                    self.display.update(collect(self.study))
+                    shown = time.monotonic()
+                time.sleep(POLL_SECONDS)
+        finally:
+            self._stop()
+        if self.gave_up is not None:
+            raise UserError(f"the search {self.study.spec.name} ended before its budget was spent: {self.gave_up}")
+
+    def _start(self, number: int) -> None:
+        threads = max(1, _cores() // self.count)
+        environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "PYTHONUNBUFFERED": "1"}
+        # A checkout that is not installed is importable for us only because of where we were started.
+        root = str(Path(sys.modules["miniwin"].__path__[0]).parent)
+        environment["PYTHONPATH"] = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH", "")]))
+        command = [sys.executable, "-m", "miniwin.search.worker", str(self.study.folder.resolve())]
+        command += ["--worker-id", str(number), "--threads", str(threads), "--parent", str(os.getpid())]
+        with open(self._log(number), "ab") as log:
+            # In a session of its own: Ctrl-C reaches us alone, and we tell the workers.
+            self.working[number] = subprocess.Popen(
+                command,
+                stdout=log,
+                stderr=log,
+                stdin=subprocess.DEVNULL,
+                env=environment,
+                start_new_session=True,
+            )
+
+    def _ended(self, number: int, code: int) -> None:
+        if code == worker.DONE:
+            return
+        said = _tail(self._log(number))
+        if code == worker.MISTAKE:
+            raise UserError(said.rpartition("error: ")[2].strip())
+        if code == worker.GAVE_UP:
+            self.gave_up = said.rpartition("gave up: ")[2].strip()
+            return
+        if code > 0 and code != worker.STOPPED:
+            last = next((line for line in reversed(said.splitlines()) if line.strip()), "it printed nothing")
+            raise UserError(f"worker {number} failed: {last}; what it printed is in {self._log(number)}")
+        self.restarts += 1
+        if self.restarts > RESTARTS:
+            raise UserError(
+                f"workers were killed {self.restarts} times; is there enough memory for {self.count} of them? "
+                "The same command goes on, with fewer --workers if you like"
+            )
+        self.display.note(f"worker {number} was killed ({_named(code)}); another one takes its place")
+        self._start(number)
+
+    def _stop(self) -> None:
+        """Ask the workers that are left to stop, and wait for their checkpoints."""
+        for process in self.working.values():
+            process.terminate()
+        deadline = time.monotonic() + STOP_SECONDS
+        try:
+            for process in self.working.values():
+                process.wait(timeout=max(deadline - time.monotonic(), 0.1))
+        except subprocess.TimeoutExpired:
+            pass
+        finally:  # also when a second Ctrl-C ends the waiting
+            for process in self.working.values():
+                process.kill()
+                process.wait()
+            self.working.clear()
+
+    def _log(self, number: int) -> Path:
+        return self.study.folder / "logs" / f"worker-{number}.log"
+
+
+@contextmanager
+def _terminating() -> Iterator[None]:
+    """SIGTERM is Ctrl-C while the block runs."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def _cores() -> int:
+    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    asked = os.environ.get("OMP_NUM_THREADS", "")
+    return min(available, int(asked)) if asked.isdigit() and int(asked) > 0 else available
+
+
+def _tail(path: Path, size: int = 8192) -> str:
+    """The end of a log."""
+    with open(path, "rb") as file:
+        end = file.seek(0, os.SEEK_END)
+        file.seek(max(0, end - size))
+        return file.read().decode(errors="replace")
+
+
+def _named(code: int) -> str:
+    try:
+        return signal.Signals(-code).name
+    except ValueError:
+        return f"exit code {code}"

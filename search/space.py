@@ -1,0 +1,269 @@
+"""From an assignment of variables to an architecture: sampling, setting fields, checking constraints.
+
+    values {ratio: 3, window: 32}  ->  Candidate(model spec, train spec, hash)   or   a reason why there is none
+
+Everything here works on specs alone, without building a model, so an assignment that breaks a constraint costs nothing.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from miniwin.search.candidate import Candidate, cost, is_cost, put
+from miniwin.specs import (
+    ModelSpec,
+    SearchSpec,
+    TrainSpec,
+    UserError,
+    load_model_spec,
+    load_search_spec,
+    load_train_spec,
+    parse_spec,
+    resolve_spec_path,
+)
+from miniwin.specs.expressions import Expression
+from miniwin.specs.search import COSTS, ChoiceVariable, FloatVariable, IntVariable
+
+if TYPE_CHECKING:
+    from optuna.trial import BaseTrial
+
+SAMPLES = 50  # assignments drawn to see whether a search makes sense
+
+# Fields that a search may not set, and why.
+_FIXED = {
+    "kind": "it says what kind of file this is",
+    "format": "it says how the file is written",
+    "name": "names do not change an architecture",
+    "train.kind": "it says what kind of file this is",
+    "train.format": "it says how the file is written",
+    "train.name": "names do not change a run",
+    "train.tokens": "every trial has the same budget: set budget.tokens_per_trial",
+    "train.data": "trials on different data cannot be compared",
+    "train.tokenizer": "trials share one tokenised corpus",
+}
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """What an assignment of the variables led to: a candidate, or the reason why there is none.
+
+    `constraints` holds, for each constraint that could be worked out, how far it is from holding: at most 0 is fine.
+    """
+
+    values: dict[str, Any]
+    candidate: Candidate | None
+    constraints: dict[str, float] = field(default_factory=dict)
+    reason: str | None = None
+
+
+class Space:
+    """The variables of a search over a base model and a train spec."""
+
+    def __init__(self, spec: SearchSpec, base: ModelSpec, train: TrainSpec) -> None:
+        self.spec, self.base = spec, base
+        budget = spec.budget.tokens_per_trial
+        self.train = train if budget is None else parse_spec({**_dump(train), "tokens": budget}, "train")
+        self.letters = {letter: letter for letter in base.blocks}
+        # Wider fields first, so that `blocks.S.attention` does not undo `blocks.S.attention.window`.
+        self._set: dict[str, Any] = {
+            path: Expression(value) if isinstance(value, str) else value
+            for path, value in sorted(spec.set.items(), key=lambda item: (item[0].count("."), item[0]))
+        }
+        self._constraints = {text: Expression(text) for text in spec.constraints}
+        self._check()
+
+    # -- sampling
+
+    def suggest(self, trial: BaseTrial) -> dict[str, Any]:
+        """The values of the variables in an Optuna trial."""
+        values: dict[str, Any] = {}
+        for name, variable in self.spec.variables.items():
+            if isinstance(variable, IntVariable):
+                values[name] = trial.suggest_int(name, *variable.int, step=variable.step, log=variable.log)
+            elif isinstance(variable, FloatVariable):
+                values[name] = trial.suggest_float(name, *variable.float, step=variable.step, log=variable.log)
+            else:
+                by_key = {_choice_key(choice): choice for choice in variable.choice}
+                values[name] = by_key[trial.suggest_categorical(name, list(by_key))]
+        return values
+
+    def enumerate(self, most: int = 100_000) -> Iterator[dict[str, Any]] | None:
+        """All assignments as Optuna parameters, or None where there are too many or endlessly many."""
+        if not self.spec.space_size <= most:
+            return None
+        names = list(self.spec.variables)
+        axes = [_axis(variable) for variable in self.spec.variables.values()]
+        return (dict(zip(names, values, strict=True)) for values in itertools.product(*axes))
+
+    # -- from values to specs
+
+    def assign(self, values: Mapping[str, Any]) -> Assignment:
+        """The architecture that these values of the variables make. Mistakes in the search spec are UserErrors; values
+        that do not fit together, or break a constraint, give an Assignment without a candidate."""
+        values = dict(values)
+        names = {**self.letters, **values}
+        constraints = {
+            text: expression.violation(names)
+            for text, expression in self._constraints.items()
+            if not any(is_cost(name) for name in expression.names)
+        }
+        if broken := _broken(constraints):
+            return Assignment(values, None, constraints, broken)
+        try:
+            candidate = self._build(names)
+        except UserError as error:
+            # A number that is 0 where it holds and 1 where it does not, for the sampler to learn from.
+            return Assignment(values, None, {**constraints, "a valid architecture": 1.0}, str(error))
+        model = candidate.model
+        for text, expression in self._constraints.items():
+            if text not in constraints:
+                costs = {name: cost(name, model) for name in expression.names if is_cost(name)}
+                constraints[text] = expression.violation({**names, **costs})
+        if broken := _broken(constraints):
+            return Assignment(values, None, constraints, broken)
+        return Assignment(values, candidate, constraints)
+
+    def _build(self, names: Mapping[str, Any]) -> Candidate:
+        model, train = _dump(self.base), _dump(self.train)
+        for path, value in self._set.items():
+            result = value.evaluate(names) if isinstance(value, Expression) else value
+            document, rest = (train, path.removeprefix("train.")) if path.startswith("train.") else (model, path)
+            put(document, rest, result, path)
+        return Candidate(parse_spec(model, "model"), parse_spec(train, "train"))
+
+    # -- checking
+
+    def _check(self) -> None:
+        """UserError for a path that the specs do not have, an unknown name, or a variable that nothing uses."""
+        for name in self.spec.variables:
+            if name in self.letters:
+                raise UserError(
+                    f"variables.{name}: {name!r} is also a block of {self.base.name}; call the variable something else"
+                )
+        documents = {"model": _dump(self.base), "train": _dump(self.train)}
+        for path, value in self._set.items():
+            for fixed, why in _FIXED.items():
+                if path == fixed or path.startswith(fixed + "."):
+                    raise UserError(f"set.{path}: this field cannot be searched; {why}")
+            rest = path.removeprefix("train.")
+            document = documents["train" if path.startswith("train.") else "model"]
+            put(document, rest, None if isinstance(value, Expression) else value, path, checking=True)
+        known = [*self.spec.variables, *self.letters]
+        used: set[str] = set()
+        for path, value in self._set.items():
+            if isinstance(value, Expression):
+                _located(f"set.{path}", value, known, ())
+                used.update(value.names)
+        for text, expression in self._constraints.items():
+            _located(
+                f"constraints: {text}",
+                expression,
+                [*known, *(name for name, long in COSTS.items() if not long)],
+                [name for name, long in COSTS.items() if long],
+            )
+        if unused := [name for name in self.spec.variables if name not in used]:
+            near = ", ".join(unused)
+            raise UserError(
+                f"variables.{unused[0]}: nothing under `set` uses it ({near}); use it in an expression or remove it"
+            )
+
+
+def find_spec(ref: str, folder: Path) -> Path:
+    """A spec that a search names: relative to the search's own folder, or one that ships with MiniWin."""
+    near = folder / ref
+    return near if near.is_file() else Path(resolve_spec_path(ref))
+
+
+def check_search(search: SearchSpec | str | Path, base_folder: str | Path | None = None) -> str:
+    """One line that says what the search covers; UserError where it cannot run.
+
+    The specs it names load, the paths under `set` exist, the expressions can be worked out, and of a few assignments
+    drawn at random at least one gives an architecture that holds the constraints.
+    """
+    if not isinstance(search, SearchSpec):
+        base_folder = Path(search).resolve().parent if base_folder is None else base_folder
+        search = load_search_spec(search)
+    folder = Path(base_folder or ".")
+    space = Space(
+        search,
+        load_model_spec(find_spec(search.base, folder)),
+        load_train_spec(find_spec(search.train, folder)),
+    )
+    if search.baseline is not None:
+        load_model_spec(find_spec(search.baseline, folder))
+    return check_space(space)
+
+
+def check_space(space: Space) -> str:
+    """The same, for specs that are loaded."""
+    drawn = sample(space, SAMPLES)
+    fine = [assignment for assignment in drawn if assignment.candidate is not None]
+    spec = space.spec
+    if not fine:
+        reasons = list(dict.fromkeys(str(assignment.reason) for assignment in drawn))
+        raise UserError(
+            f"none of {len(drawn)} assignments of the variables gave an architecture that holds the constraints: "
+            f"{'; '.join(reasons[:3])}{'; ...' if len(reasons) > 3 else ''}"
+        )
+    size = f"{spec.space_size:,.0f} assignments" if spec.space_size < 1e12 else "endlessly many assignments"
+    sizes = sorted(assignment.candidate.model.parameters() for assignment in fine if assignment.candidate)
+    return (
+        f"{len(spec.variables)} variables, {size}; of {len(drawn)} drawn at random {len(fine)} hold the constraints, "
+        f"with {sizes[0]:,} to {sizes[-1]:,} parameters"
+    )
+
+
+def sample(space: Space, count: int) -> list[Assignment]:
+    """Assignments drawn at random, each once."""
+    import optuna
+
+    from miniwin.search.sampling import make_sampler
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    study = optuna.create_study(sampler=make_sampler(space.spec, 0, random=True))
+    drawn: dict[str, Assignment] = {}
+    for _ in range(count):
+        assignment = space.assign(space.suggest(study.ask()))
+        drawn.setdefault(repr(assignment.values), assignment)
+    return list(drawn.values())
+
+
+def _broken(constraints: Mapping[str, float]) -> str | None:
+    broken = [text for text, violation in constraints.items() if violation > 0]
+    return f"does not hold: {'; '.join(broken)}" if broken else None
+
+
+def _located(where: str, expression: Expression, known: list[str], costs: Any) -> None:
+    try:
+        expression.check_names(known, costs)
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from None
+
+
+def _dump(spec: Any) -> dict[str, Any]:
+    dumped: dict[str, Any] = spec.model_dump(mode="json")
+    return dumped
+
+
+def _axis(variable: Any) -> list[Any]:
+    if isinstance(variable, IntVariable):
+        return list(range(variable.int[0], variable.int[1] + 1, variable.step))
+    if isinstance(variable, ChoiceVariable):
+        return [_choice_key(choice) for choice in variable.choice]
+    low, high = variable.float
+    if variable.step is None:
+        return [low]
+    return [low + index * variable.step for index in range(math.floor((high - low) / variable.step + 1e-9) + 1)]
+
+
+def _choice_key(choice: Any) -> Any:
+    """What Optuna stores for a choice: scalars as they are, anything else as compact JSON."""
+    if choice is None or isinstance(choice, (bool, int, float, str)):
+        return choice
+    return json.dumps(choice, sort_keys=True, separators=(",", ":"))

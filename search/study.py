@@ -1,0 +1,258 @@
+"""A study on disk: what was asked, and who may work on what.
+
+    study.json        format, id, storage, tracking
+    search.yaml       what was asked, with the specs it names:
+    model.yaml train.yaml baseline.yaml
+    journal.log       Optuna's study, unless it is at a storage URL
+    trials/<hash>/    one trained architecture: trial.json, run/ (a run folder); the hash is of what decides the result
+    baseline/         the same for the baseline
+    leases/           who works on which trial
+    logs/             what the workers printed
+
+Who works on what is in claims.py.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from filelock import FileLock
+
+from miniwin.runs import home, write_json, write_text
+from miniwin.search.candidate import Candidate
+from miniwin.search.outcome import Outcome
+from miniwin.search.sampling import make_pruner
+from miniwin.search.space import Assignment, Space, find_spec
+from miniwin.search.storage import open_storage
+from miniwin.specs import (
+    ModelSpec,
+    SearchSpec,
+    TrainSpec,
+    UserError,
+    dump_yaml,
+    load_model_spec,
+    load_search_spec,
+    load_train_spec,
+)
+
+if TYPE_CHECKING:
+    from optuna import Study as OptunaStudy
+
+FORMAT = 1
+BASELINE = "baseline"
+EXHAUSTED = "miniwin_exhausted"  # attribute of the Optuna study: every assignment has been tried
+
+
+class Study:
+    """A study folder, opened."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = Path(folder)
+        self.about = _read_about(self.folder)
+        self.spec = load_search_spec(self.folder / "search.yaml")
+        self.base = load_model_spec(self.folder / "model.yaml")
+        self.train = load_train_spec(self.folder / "train.yaml")
+        baseline = self.folder / "baseline.yaml"
+        self.baseline = load_model_spec(baseline) if self.spec.baseline is not None else None
+        self.lock = FileLock(self.folder / ".study.lock")
+        self.settled: dict[int, Any] = {}  # records of trials that have ended, which never change again
+
+    @classmethod
+    def create(
+        cls, spec: SearchSpec, base_folder: Path, *, out: Path | None = None, storage: str | None = None
+    ) -> Study:
+        """Make the study folder, or open it where it exists and is of the same search. `base_folder` is what the paths
+        in the spec are relative to."""
+        folder = Path(out) if out is not None else home() / "searches" / spec.name
+        if folder.exists() and not folder.is_dir():
+            raise UserError(f"{folder} is a file; expected a folder for the study: choose another --out")
+        parts = _Parts.load(spec, base_folder)
+        Space(spec, parts.base, parts.train)  # mistakes are found before anything is written
+        if (
+            folder.is_dir()
+            and not (folder / "study.json").exists()
+            and any((folder / name).exists() for name in ("run.json", "entry.json", "trials"))
+        ):
+            raise UserError(
+                f"{folder} is not a study folder, and a search would write over what is there: choose another --out"
+            )
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder / ".study.lock"):
+            if (folder / "study.json").exists():
+                study = cls(folder)
+                study._continue_with(parts, storage)
+            else:
+                parts.write(folder)
+                write_json(
+                    folder / "study.json",
+                    {
+                        "format": FORMAT,
+                        "id": uuid.uuid4().hex,
+                        "name": spec.name,
+                        "storage": storage,
+                        "train_base": str(parts.train_base),
+                        "tracking": None,
+                    },
+                )
+                study = cls(folder)
+            for name in ("trials", "leases", "logs"):
+                (folder / name).mkdir(exist_ok=True)
+            study._create_in_storage()
+        return study
+
+    # -- opening
+
+    def _continue_with(self, parts: _Parts, storage: str | None) -> None:
+        """Accept the same search with a larger budget; refuse any other change."""
+        if storage is not None and storage != self.about["storage"]:
+            raise UserError(
+                f"{self.folder} keeps its study in {self.about['storage'] or 'a journal file'}, not in {storage}: "
+                "leave --storage out, or choose another --out"
+            )
+        old = _Parts(self.spec, self.base, self.train, self.baseline, Path(self.about["train_base"]))
+        found = _differences(old.comparable(), parts.comparable())
+        before, now = self.spec.budget.trials, parts.spec.budget.trials
+        if now < before:
+            found.append(f"search.budget.trials: {before} there, {now} now")
+        if found:
+            raise UserError(
+                f"{self.folder} holds a study of another search ({'; '.join(found[:5])}"
+                f"{'; ...' if len(found) > 5 else ''}): only budget.trials may grow; choose another --out or name"
+            )
+        if now != before or parts.train_base != old.train_base:
+            parts.write(self.folder)
+            self.about["train_base"] = str(parts.train_base)
+            write_json(self.folder / "study.json", self.about)
+            self.spec = load_search_spec(self.folder / "search.yaml")
+
+    def _create_in_storage(self) -> None:
+        import optuna
+
+        directions = [objective.direction for objective in self.spec.parsed_objectives]
+        study = optuna.create_study(
+            storage=self._storage, study_name=self.spec.name, directions=directions, load_if_exists=True
+        )
+        known = study.user_attrs.get("miniwin_study")
+        if known is None:
+            study.set_user_attr("miniwin_study", self.about["id"])
+        elif known != self.about["id"]:
+            raise UserError(
+                f"the storage {self.about['storage']} already has a study named {self.spec.name!r}, of another "
+                "study folder: give the search another name, or use that folder with --out"
+            )
+
+    @cached_property
+    def _storage(self) -> Any:
+        return open_storage(self.about["storage"], self.folder)
+
+    @cached_property
+    def optuna(self) -> OptunaStudy:
+        import optuna
+
+        return optuna.load_study(study_name=self.spec.name, storage=self._storage, pruner=make_pruner(self.spec))
+
+    @cached_property
+    def space(self) -> Space:
+        return Space(self.spec, self.base, self.train)
+
+    @property
+    def train_base(self) -> Path:
+        return Path(self.about["train_base"])
+
+    def lease_path(self, number: int | None) -> Path:
+        return self.folder / "leases" / f"{BASELINE if number is None else number}.json"
+
+    def trial_folder(self, hash: str) -> Path:
+        return self.folder / "trials" / hash[:12]
+
+    def read_baseline(self) -> Outcome:
+        assert self.baseline is not None
+        candidate = Candidate(self.baseline, self.space.train)
+        return Outcome.read(self.folder / BASELINE) or Outcome.begin(None, Assignment({}, candidate), candidate)
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """A search spec and the specs it names."""
+
+    spec: SearchSpec
+    base: ModelSpec
+    train: TrainSpec
+    baseline: ModelSpec | None
+    train_base: Path  # what relative paths in the train spec start from
+
+    @classmethod
+    def load(cls, spec: SearchSpec, folder: Path) -> _Parts:
+        train = find_spec(spec.train, folder)
+        return cls(
+            spec,
+            load_model_spec(find_spec(spec.base, folder)),
+            load_train_spec(train),
+            None if spec.baseline is None else load_model_spec(find_spec(spec.baseline, folder)),
+            train.resolve().parent,
+        )
+
+    def comparable(self) -> dict[str, Any]:
+        """What has to stay the same while a study goes on. The files may move; their contents may not change."""
+        search = self.spec.model_dump(mode="json")
+        for name in ("base", "train", "baseline", "workers"):
+            search.pop(name)
+        search["budget"] = {"tokens_per_trial": search["budget"]["tokens_per_trial"]}
+        baseline = None if self.baseline is None else self.baseline.model_dump(mode="json")
+        return {
+            "search": search,
+            "base": self.base.model_dump(mode="json"),
+            "train": self.train.model_dump(mode="json"),
+            "baseline": baseline,
+        }
+
+    def write(self, folder: Path) -> None:
+        write_text(folder / "model.yaml", dump_yaml(self.base))
+        write_text(folder / "train.yaml", dump_yaml(self.train))
+        names = {"base": "model.yaml", "train": "train.yaml"}
+        if self.baseline is not None:
+            write_text(folder / "baseline.yaml", dump_yaml(self.baseline))
+            names["baseline"] = "baseline.yaml"
+        write_text(folder / "search.yaml", dump_yaml(self.spec.model_copy(update=names)))
+
+
+def find_study(ref: str | Path) -> Path:
+    """The folder of a study, from its path or its name."""
+    for folder in (Path(ref), home() / "searches" / str(ref)):
+        if (folder / "study.json").is_file():
+            return folder
+    there = sorted(path.parent.name for path in (home() / "searches").glob("*/study.json"))
+    known = (
+        f"studies in {home() / 'searches'}: {', '.join(there)}" if there else f"there are none in {home() / 'searches'}"
+    )
+    raise UserError(f"there is no study {str(ref)!r}: expected a study's name or folder; {known}")
+
+
+def _differences(before: Any, now: Any, path: str = "") -> list[str]:
+    if isinstance(before, dict) and isinstance(now, dict):
+        keys = dict.fromkeys([*before, *now])
+        return [
+            line for key in keys for line in _differences(before.get(key), now.get(key), f"{path}.{key}".lstrip("."))
+        ]
+    return [] if before == now else [f"{path}: {before!r} there, {now!r} now"]
+
+
+def _read_about(folder: Path) -> dict[str, Any]:
+    try:
+        about: dict[str, Any] = json.loads((folder / "study.json").read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        raise UserError(
+            f"{folder} is not a study folder: it has no study.json; expected one that `miniwin search run` made"
+        ) from None
+    except json.JSONDecodeError as error:
+        raise UserError(f"{folder / 'study.json'} is not JSON ({error})") from None
+    if about.get("format") != FORMAT:
+        raise UserError(
+            f"{folder / 'study.json'} has format {about.get('format')!r}; this version of miniwin reads format {FORMAT}"
+        )
+    return about

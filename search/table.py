@@ -1,0 +1,217 @@
+"""What a person sees while a search runs: a live table of trials, or one line for each trial that ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from miniwin.progress import duration, rate
+from miniwin.search.records import StudyData, TrialRecord
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+ROWS = 16  # trials that have ended, in the live table
+STYLES = {
+    "complete": "green",
+    "pruned": "yellow",
+    "running": "cyan",
+    "failed": "red",
+    "infeasible": "dim",
+    "duplicate": "dim",
+}
+
+
+class SearchDisplay:
+    """Shows a study as it goes on. With `enabled=False` it shows nothing."""
+
+    def __init__(self, enabled: bool = True) -> None:
+        self._enabled = enabled
+        self._live: Any = None
+        self._shown: dict[int, str] = {}
+        self._began = time.monotonic()
+        self._tokens_before: int | None = None
+
+    def __enter__(self) -> SearchDisplay:
+        if self._enabled and sys.stderr.isatty():
+            from rich.console import Console
+            from rich.live import Live
+
+            self._live = Live(console=Console(stderr=True), auto_refresh=False)
+            self._live.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._live is not None:
+            self._live.stop()
+
+    def note(self, text: str) -> None:
+        if self._live is not None:
+            self._live.console.print(text, markup=False, highlight=False)
+        elif self._enabled:
+            print(text, file=sys.stderr, flush=True)
+
+    def update(self, data: StudyData) -> None:
+        if not self._enabled:
+            return
+        if self._live is not None:
+            self._live.update(study_table(data, self._summary(data)), refresh=True)
+            return
+        first = not self._shown
+        for trial in [*([data.baseline] if data.baseline else []), *data.trials]:
+            if self._shown.get(trial.number) != trial.state:
+                self._shown[trial.number] = trial.state
+                # What had ended before this session is counted, not listed.
+                if trial.state in ("complete", "pruned", "failed") and not first:
+                    print(_line(trial, data), file=sys.stderr, flush=True)
+        if first:
+            self._shown.setdefault(-2, "seen")
+            if data.trained:
+                self.note(f"{data.name}: {len(data.trained)} of {data.spec.budget.trials} trials are there; going on")
+
+    def _summary(self, data: StudyData) -> str:
+        """`5 of 12 trials, 2 pruned · 21.3k tokens/s · 1m20s left`."""
+        trained = data.trained
+        parts = [f"{len(trained)} of {data.spec.budget.trials} trials"]
+        for state in ("pruned", "failed", "infeasible", "duplicate"):
+            if number := sum(trial.state == state for trial in data.trials):
+                parts.append(f"{number} {state}")
+        running = [trial for trial in data.trials if trial.state == "running"]
+        tokens = sum(trial.tokens for trial in trained) + sum(tokens_so_far(trial) for trial in running)
+        if data.baseline is not None:
+            tokens += tokens_so_far(data.baseline)
+        if self._tokens_before is None:
+            self._tokens_before, self._began = tokens, time.monotonic()
+        speed = (tokens - self._tokens_before) / max(time.monotonic() - self._began, 1e-9)
+        if speed > 0 and time.monotonic() - self._began > 5:
+            budget = data.train.tokens
+            open_trials = data.spec.budget.trials - len(trained)
+            left = open_trials * budget - sum(min(tokens_so_far(trial), budget) for trial in running)
+            if data.baseline is not None and not data.baseline.trained:
+                left += max(budget - tokens_so_far(data.baseline), 0)
+            parts += [rate(speed), f"{duration(max(left, 0) / speed)} left"]
+        return " · ".join(parts)
+
+
+def study_table(data: StudyData, caption: str = "", rows: int | None = ROWS) -> Table:
+    """The trials of a study: those running, and those that ended, the latest last. `rows` limits how many of the
+    latter."""
+    from rich.table import Table
+
+    table = Table(title=f"search {data.name}", caption=caption or None, caption_justify="left", title_justify="left")
+    table.add_column("trial", justify="right")
+    table.add_column("layers")
+    for name in data.spec.variables:
+        table.add_column(name, justify="right")
+    table.add_column("state")
+    for objective in data.objectives:
+        table.add_column(objective.name, justify="right")
+    table.add_column("tokens", justify="right")
+    table.add_column("time", justify="right")
+    front = {trial.number for trial in data.front}
+    ended = [trial for trial in data.trials if trial.state in ("complete", "pruned", "failed")]
+    chosen = [trial for trial in ended if trial.number in front or rows is None or trial in ended[-rows:]]
+    running = [trial for trial in data.trials if trial.state == "running"]
+    for trial in [*([data.baseline] if data.baseline else []), *chosen, *running]:
+        _add_row(table, trial, data, trial.number in front)
+    return table
+
+
+def _add_row(table: Table, trial: TrialRecord, data: StudyData, best: bool) -> None:
+    state = trial.state
+    if state == "running" and not trial.alive:
+        state = "waiting"
+    tokens = trial.tokens if trial.trained else tokens_so_far(trial)
+    values = trial.values if trial.values else (trial.rungs[-1]["values"] if trial.rungs else {})
+    mark = "" if trial.values else "~"  # on the way, measured on less text
+    table.add_row(
+        "base" if trial.number < 0 else str(trial.number),
+        shortened(trial.layout),
+        *(shown(trial.params.get(name, "")) for name in data.spec.variables),
+        f"[{STYLES.get(state, 'dim')}]{state}{' *' if best else ''}[/]",
+        *(mark + shown(values[o.name]) if o.name in values else "" for o in data.objectives),
+        f"{tokens / 1e6:.2f}M",
+        duration(trial.seconds) if trial.seconds else "",
+        style="bold" if best else None,
+    )
+
+
+def _line(trial: TrialRecord, data: StudyData) -> str:
+    values = trial.values or (trial.rungs[-1]["values"] if trial.rungs else {})
+    parts = [
+        f"{trial.label:<9}",
+        f"{trial.state:<8}",
+        shortened(trial.layout),
+        " ".join(f"{name}={shown(value)}" for name, value in trial.params.items()),
+        " ".join(f"{name} {shown(value)}" for name, value in values.items()),
+        duration(trial.seconds),
+        f"({len(data.trained)}/{data.spec.budget.trials})",
+    ]
+    return "  ".join(part for part in parts if part.strip()) + (f"  {trial.reason}" if trial.reason else "")
+
+
+def shortened(layout: str, most: int = 24) -> str:
+    return layout if len(layout) <= most else layout[: most - 3] + "..."
+
+
+def shown(value: Any) -> str:
+    """A number as a person reads it: 1.234, 131,072, 3e-05."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return str(value)
+    if isinstance(value, int) or (value.is_integer() and abs(value) >= 1000):
+        return f"{int(value):,}"
+    return f"{value:.4f}" if 0.01 <= abs(value) < 1000 else f"{value:.3g}"
+
+
+def tokens_so_far(trial: TrialRecord) -> int:
+    """Tokens that a run has logged, which is ahead of its last checkpoint."""
+    if trial.trained or trial.run_folder is None:
+        return trial.tokens
+    try:
+        with open(Path(trial.run_folder) / "metrics.jsonl", "rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - 4096))
+            lines = file.read().decode(errors="replace").rpartition("\n")[0].splitlines()
+        return int(json.loads(lines[-1])["tokens"])
+    except (OSError, IndexError, KeyError, json.JSONDecodeError):
+        return trial.tokens
+
+
+def summary(data: StudyData) -> list[str]:
+    """How a study stands, in a few lines: counts, the best, the baseline."""
+    counts = {state: sum(trial.state == state for trial in data.trials) for state in STYLES}
+    parts = [f"{len(data.trained)} of {data.spec.budget.trials} trials trained"]
+    parts += [f"{counts[state]} {state}" for state in STYLES if counts[state] and state != "complete"]
+    lines = [f"{data.name}: {', '.join(parts)}"]
+    if data.exhausted and len(data.trained) < data.spec.budget.trials:
+        lines.append(f"all {data.spec.space_size:g} assignments of the variables have been tried")
+    if data.best is not None:
+        if len(data.objectives) > 1:
+            lines.append(
+                f"front: {len(data.front)} trials that no other beats in every objective; of these the lowest loss is"
+            )
+        lines.append(f"best: {_result(data.best)}")
+        variables = ", ".join(f"{name} {shown(value)}" for name, value in data.best.params.items())
+        lines.append(f"      {shortened(data.best.layout)}, {variables}")
+    if data.baseline is not None and data.baseline.losses:
+        lines.append(f"base: {_result(data.baseline)}")
+    return lines
+
+
+def _result(trial: TrialRecord) -> str:
+    values = ", ".join(f"{name} {shown(value)}" for name, value in trial.values.items())
+    losses = " ".join(f"{length}:{loss:.3f}" for length, loss in sorted(trial.bits_per_byte.items()))
+    return f"{trial.label}, {values}; bits per byte by length {losses}"
+
+
+def free_lines(data: StudyData) -> list[str]:
+    """The trials that cost no training, and why."""
+    return [
+        f"{trial.label}: {trial.state}, {trial.reason}  " + " ".join(f"{k}={shown(v)}" for k, v in trial.params.items())
+        for trial in data.trials
+        if trial.state in ("infeasible", "duplicate")
+    ]

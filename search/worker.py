@@ -1,0 +1,120 @@
+"""A worker process: takes trials from a study until there are none left.
+
+    python -m miniwin.search.worker STUDY_FOLDER --worker-id 0
+
+`miniwin search run` starts workers on its own machine; more can be started by hand on any machine that sees the folder.
+Exit codes: 0 nothing is left to do, 2 a mistake the user can mend, 3 the search gave up, 130 asked to stop.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, NoReturn
+
+from miniwin.specs import UserError
+
+if TYPE_CHECKING:
+    from miniwin.data import Corpus
+    from miniwin.search.claims import Claim
+    from miniwin.search.study import Study
+
+DONE, MISTAKE, GAVE_UP, STOPPED = 0, 2, 3, 130
+WAIT_SECONDS = 0.5  # between looks for work that another worker may have to give up
+PARENT_SECONDS = 1.0
+GRACE_SECONDS = 60.0  # for the last step and the checkpoint
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m miniwin.search.worker", description="Work on a study.")
+    parser.add_argument("study", type=Path, help="the study folder")
+    parser.add_argument("--worker-id", default="0", help="a name for this worker, shown in leases")
+    parser.add_argument("--threads", type=int, default=None, help="PyTorch threads")
+    parser.add_argument("--parent", type=int, default=None, help="stop when this process, our parent, is gone")
+    options = parser.parse_args(arguments)
+    signal.signal(signal.SIGTERM, _stop)
+    signal.signal(signal.SIGINT, _stop)
+    if options.parent is not None:
+        threading.Thread(target=_watch, args=(options.parent,), daemon=True).start()
+    try:
+        return work(options.study, options.worker_id, options.threads)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        return MISTAKE
+    except KeyboardInterrupt:
+        return STOPPED
+
+
+def work(folder: Path, worker: str, threads: int | None = None) -> int:
+    """Take and do work until there is none."""
+    import torch
+
+    from miniwin.data import prepare
+    from miniwin.search.claims import Claim, take_work
+    from miniwin.search.study import Study
+    from miniwin.tokenizer import load_tokenizer
+
+    if threads is not None:
+        torch.set_num_threads(threads)
+    study = Study(folder)
+    corpus = prepare(study.train.data, load_tokenizer(study.train.tokenizer, study.train_base), study.train_base)
+    while True:
+        claim = take_work(study, worker)
+        if isinstance(claim, Claim):
+            _do(study, claim, corpus)
+        elif claim.over:
+            if claim.reason:
+                print(f"gave up: {claim.reason}", file=sys.stderr, flush=True)
+            return GAVE_UP if claim.reason else DONE
+        else:
+            time.sleep(WAIT_SECONDS)
+
+
+def _do(study: Study, claim: Claim, corpus: Corpus) -> None:
+    """Train and measure one claim. What goes wrong with it is written down as its outcome; a request to stop is not."""
+    from miniwin.search.claims import finish
+    from miniwin.search.leases import Holding
+    from miniwin.search.measure import Interrupted, Tracking, run_claim
+
+    about = study.about["tracking"] or {"uri": "off", "run": None}
+    tracking = Tracking(about["uri"], about["run"], f"search/{study.spec.name}")
+    name = "baseline" if claim.number is None else f"trial {claim.number}"
+    with Holding(claim.lease_path, claim.lease) as holding:
+        print(f"{name}: {claim.candidate.model.layout} {claim.outcome.params}", flush=True)
+        try:
+            run_claim(study, claim, corpus, tracking)
+        except Interrupted:
+            print(f"{name}: stopped", flush=True)
+            raise KeyboardInterrupt from None
+        except Exception as error:  # of any kind: one architecture that cannot be trained must not end the search
+            traceback.print_exc()
+            claim.outcome.end("failed", f"{type(error).__name__}: {error}")
+        if holding.lost:
+            print(f"{name}: another worker took over", flush=True)
+            return
+        finish(study, claim)
+        print(f"{name}: {claim.outcome.state} {claim.outcome.reason or ''} {claim.outcome.values}", flush=True)
+
+
+def _stop(number: int, frame: FrameType | None) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def _watch(parent: int) -> None:
+    """A worker whose parent was killed stops as if it had been asked to."""
+    while os.getppid() == parent:
+        time.sleep(PARENT_SECONDS)
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(GRACE_SECONDS)
+    os._exit(STOPPED)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

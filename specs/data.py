@@ -1,0 +1,106 @@
+"""Where the text to train on comes from, and how it is split into train and valid.
+
+Four sources, told apart by `source`. Paths are relative to the folder of the YAML file that names them. The
+split never depends on the machine: a file or line goes to one side by a hash of its name or of its text, not
+by its place in a list.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field, model_validator
+
+from miniwin.specs.base import Count, PositiveInt, Real, Strict
+
+Share = Annotated[Real, Field(gt=0, lt=1)]  # of the text, kept back for validation
+
+
+def _some(paths: tuple[str, ...]) -> tuple[str, ...]:
+    # Not min_length: that would count a list of one wrong item as an empty one, and say so too.
+    if not paths:
+        raise ValueError("got an empty list; expected at least one path")
+    return paths
+
+
+Paths = Annotated[
+    tuple[Annotated[str, Field(min_length=1)], ...],
+    Field(strict=False, json_schema_extra={"minItems": 1}),
+    AfterValidator(_some),
+]
+
+DEFAULT_SHARE = 0.1
+
+
+class PythonStdlibData(Strict):
+    """The standard library of the Python that runs this: a code corpus that every machine already has."""
+
+    source: Literal["python-stdlib"] = "python-stdlib"
+    valid_fraction: Share = DEFAULT_SHARE
+
+
+class _PathData(Strict):
+    """What `text` and `jsonl` share. Valid is either a fraction of `paths` or all of `valid_paths`."""
+
+    source: str  # here only to be written first
+    paths: Paths
+    valid_fraction: Share | None = None  # null: 0.1, unless there are valid_paths
+    valid_paths: Paths | None = None
+
+    @model_validator(mode="after")
+    def _one_way_to_split(self) -> _PathData:
+        if self.valid_paths is not None and self.valid_fraction is not None:
+            raise ValueError(
+                f"got both valid_fraction ({self.valid_fraction:g}) and valid_paths; expected one of them: "
+                "valid_paths says which text is valid, valid_fraction has it taken from paths"
+            )
+        return self
+
+    @property
+    def share(self) -> float:
+        """The fraction of `paths` that is valid: 0 when there are `valid_paths`."""
+        if self.valid_paths is not None:
+            return 0.0
+        return DEFAULT_SHARE if self.valid_fraction is None else self.valid_fraction
+
+
+class TextData(_PathData):
+    """Text files, folders (everything in them) and globs; each file is a document.
+
+    `split: file` sends whole files to one side, `split: tail` keeps back the last part of every file. Left
+    out, it is `file` where that comes within a factor of two of `valid_fraction` in bytes (many files) and
+    `tail` otherwise (few).
+    """
+
+    source: Literal["text"] = "text"
+    split: Literal["file", "tail"] | None = None
+
+    @model_validator(mode="after")
+    def _split_means_something(self) -> TextData:
+        if self.valid_paths is not None and self.split is not None:
+            raise ValueError(
+                f"got both split ({self.split}) and valid_paths; valid_paths is the split: leave out split"
+            )
+        return self
+
+
+class JsonlData(_PathData):
+    """JSON lines, a document per line in `field`: `{"text": ...}`. Equal texts land on the same side."""
+
+    source: Literal["jsonl"] = "jsonl"
+    field: Annotated[str, Field(min_length=1)] = "text"
+
+
+class TaskData(Strict):
+    """Examples generated for one task, `length` bytes each, `tokens` bytes of them to train on."""
+
+    source: Literal["tasks"] = "tasks"
+    task: Literal["associative-recall"]
+    length: PositiveInt = 256
+    num_pairs: PositiveInt = 16
+    tokens: PositiveInt = 4_000_000
+    valid_fraction: Share = DEFAULT_SHARE  # so many more, on top of `tokens`
+    seed: Count = 0
+
+
+DataSpec = Annotated[PythonStdlibData | TextData | JsonlData | TaskData, Field(discriminator="source")]

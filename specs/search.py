@@ -1,0 +1,335 @@
+"""What an architecture search is: variables, how they set fields of a base model, what is wanted, and what is allowed.
+
+    variables:    window: {choice: [16, 32]}            what the sampler chooses
+    set:          blocks.S.attention.window: window     field of the base model (or `train.` + field) <- expression
+    objectives:   minimize loss@4096                    loss in nats per byte at that length, measured after training
+    constraints:  parameters <= 1.2e6                   known before training, so breaking one costs nothing
+
+A string under `set` is an expression over the variables and the pattern letters of the base model
+(miniwin/specs/expressions.py); text is quoted twice, `"'rope'"`. Anything else is a literal.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import re
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from pydantic import Discriminator, Field, JsonValue, Tag, field_validator, model_validator
+
+from miniwin.specs.base import Count, Fraction, PositiveInt, Real, Strict, UserError
+from miniwin.specs.expressions import FUNCTION_NAMES, Expression
+
+# What can be known of an architecture, and whether it depends on a length (`name@length`).
+COSTS: dict[str, bool] = {  # from the spec alone
+    "parameters": False,
+    "num_layers": False,
+    "cache_bytes": True,
+    "forward_flops": True,
+    "training_flops": True,
+}
+MEASURES: dict[str, bool] = {  # from the trained model
+    "loss": True,
+    "bits_per_byte": True,
+    "recall": True,
+    "decode_tokens_per_second": False,
+}
+_HIGHER_IS_BETTER = {"recall", "decode_tokens_per_second"}
+_LOWER_IS_BETTER = {"loss", "bits_per_byte"}
+
+_Whole = int  # the fields of a variable are named as in YAML, after these types
+_Real = Real
+
+
+class IntVariable(Strict):
+    """A whole number from `int[0]` to `int[1]`, both included."""
+
+    int: Annotated[list[_Whole], Field(min_length=2, max_length=2)]
+    step: PositiveInt = 1
+    log: bool = False
+
+    @model_validator(mode="after")
+    def _ordered(self) -> IntVariable:
+        low, high = self.int
+        if low > high:
+            raise ValueError(f"the range [{low}, {high}] is empty: write the smaller number first")
+        if self.log and (low < 1 or self.step != 1):
+            raise ValueError(
+                f"log: true needs a lowest value of at least 1 and no step; got [{low}, {high}], step {self.step}"
+            )
+        return self
+
+
+class FloatVariable(Strict):
+    """A real number from `float[0]` to `float[1]`, both included."""
+
+    float: Annotated[list[_Real], Field(min_length=2, max_length=2)]
+    step: Annotated[_Real, Field(gt=0)] | None = None
+    log: bool = False
+
+    @model_validator(mode="after")
+    def _ordered(self) -> FloatVariable:
+        low, high = self.float
+        if low > high:
+            raise ValueError(f"the range [{low:g}, {high:g}] is empty: write the smaller number first")
+        if self.log and (low <= 0 or self.step is not None):
+            raise ValueError(f"log: true needs a lowest value above 0 and no step; got [{low:g}, {high:g}]")
+        return self
+
+
+class ChoiceVariable(Strict):
+    """One of a list: numbers, text, true, false, null, or whole fields such as `{type: rope}`. Their order means
+    nothing."""
+
+    choice: Annotated[list[JsonValue], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _distinct(self) -> ChoiceVariable:
+        for index, value in enumerate(self.choice):
+            for other in self.choice[:index]:
+                if value == other:  # also 1 and true, which a sampler could not tell apart
+                    raise ValueError(f"the choice {value!r} is there twice")
+        return self
+
+
+def _variable_kind(value: Any) -> str | None:
+    for kind in ("int", "float", "choice"):
+        if (isinstance(value, dict) and kind in value) or type(value).__name__ == f"{kind.title()}Variable":
+            return kind
+    return None
+
+
+Variable = Annotated[
+    Annotated[IntVariable, Tag("int")]
+    | Annotated[FloatVariable, Tag("float")]
+    | Annotated[ChoiceVariable, Tag("choice")],
+    Discriminator(
+        _variable_kind,
+        custom_error_type="variable_kind",
+        custom_error_message="expected {int: [low, high]}, {float: [low, high]} or {choice: [...]}",
+    ),
+]
+
+
+class Budget(Strict):
+    """How much is trained. `trials` counts all trained trials of the study, whether finished or pruned; ones that break
+    a constraint or repeat an architecture do not count. It may grow later; nothing else of a study may change."""
+
+    trials: PositiveInt
+    tokens_per_trial: Annotated[Count, Field(ge=1)] | None = None  # null: `tokens` of the train spec
+
+
+class TPESampler(Strict):
+    """Tree-structured Parzen estimator (Bergstra et al., 2011), multivariate; the first `startup` trials are random."""
+
+    type: Literal["tpe"] = "tpe"
+    startup: Count = 10
+
+
+class RandomSampler(Strict):
+    """Every trial is drawn at random."""
+
+    type: Literal["random"] = "random"
+
+
+class MedianPruner(Strict):
+    """Stop a trial whose best value so far is worse than the median of the finished trials at the same rung, once
+    `startup` of them have finished."""
+
+    type: Literal["median"] = "median"
+    startup: Count = 5
+
+
+class AshaPruner(Strict):
+    """Asynchronous successive halving (arXiv:1810.05934): at each rung only the best 1/`reduction` go on."""
+
+    type: Literal["asha"] = "asha"
+    reduction: Annotated[int, Field(ge=2)] = 2
+
+
+SamplerSpec = Annotated[TPESampler | RandomSampler, Field(discriminator="type")]
+PrunerSpec = Annotated[MedianPruner | AshaPruner, Field(discriminator="type")]
+
+
+@dataclass(frozen=True)
+class Objective:
+    """`minimize loss@4096`: a direction, and what is measured or computed at which length."""
+
+    direction: Literal["minimize", "maximize"]
+    metric: str
+    length: int | None
+
+    @property
+    def name(self) -> str:
+        """The key of its value in trial records: `loss@4096`."""
+        return self.metric if self.length is None else f"{self.metric}@{self.length}"
+
+    @property
+    def measured(self) -> bool:
+        """Whether a model has to be trained to know it."""
+        return self.metric in MEASURES
+
+    @classmethod
+    def parse(cls, text: str) -> Objective:
+        words = text.split()
+        if len(words) != 2 or words[0] not in ("minimize", "maximize"):
+            raise UserError(
+                f"objective {text!r} cannot be read; expected 'minimize' or 'maximize' and a metric, "
+                "such as 'minimize loss@4096'"
+            )
+        name, at, length = words[1].partition("@")
+        known = {**MEASURES, **COSTS}
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {near[0]!r}? " if near else ""
+            raise UserError(
+                f"objective {text!r}: unknown metric {name!r}; {hint}there are: "
+                + ", ".join(metric + ("@N" if long else "") for metric, long in known.items())
+            )
+        if known[name] and not re.fullmatch(r"[1-9][0-9_]{0,14}", length):
+            raise UserError(f"objective {text!r}: {name} is known at a length; expected {name}@N, such as {name}@4096")
+        if at and not known[name]:
+            raise UserError(f"objective {text!r}: {name} does not depend on a length; write {words[0]} {name}")
+        if name in (_LOWER_IS_BETTER if words[0] == "maximize" else _HIGHER_IS_BETTER):
+            better, other = ("lower", "minimize") if words[0] == "maximize" else ("higher", "maximize")
+            raise UserError(f"objective {text!r}: {name} is better when {better}; write {other} {words[1]}")
+        return cls(words[0], name, int(length) if known[name] else None)  # type: ignore[arg-type]
+
+
+class SearchSpec(Strict):
+    """One architecture search. Paths are relative to the YAML file; a shipped spec may be named by its stem."""
+
+    kind: Literal["search"] = "search"
+    format: Literal[1] = 1
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=80)]
+    base: str  # the model spec that every trial starts from
+    train: str  # the train spec that every trial and the baseline are trained with
+    baseline: str | None = None  # a model spec that is trained with the same budget, to compare with
+    variables: Annotated[dict[str, Variable], Field(min_length=1)]
+    set: Annotated[dict[str, JsonValue], Field(min_length=1)]
+    objectives: Annotated[list[str], Field(min_length=1, max_length=4)]
+    constraints: list[str] = []
+    budget: Budget
+    sampler: SamplerSpec = TPESampler()
+    pruner: PrunerSpec | None = None
+    rungs: list[Fraction] = [
+        0.25,
+        0.5,
+    ]  # where a trial is judged, as fractions of its tokens; only with a pruner
+    report_lengths: list[PositiveInt] | None = None  # null: 1, 2, 4, 8 and 16 times the training length
+    eval_tokens: Annotated[Count, Field(ge=1)] = 65536  # measured at each length when a trial ends
+    rung_eval_tokens: Annotated[Count, Field(ge=1)] = 16384  # measured at a rung
+    seed: Count = 0  # of the sampler and of the evaluation; a model's seed is the train spec's
+    workers: PositiveInt = 2
+
+    @field_validator("variables")
+    @classmethod
+    def _names(cls, variables: dict[str, Any]) -> dict[str, Any]:
+        for name in variables:
+            if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", name):
+                raise ValueError(
+                    f"variable {name!r} is not a name: expected letters, digits and _, starting with a letter"
+                )
+            if name in COSTS or name in MEASURES or name in FUNCTION_NAMES:
+                raise ValueError(f"variable {name!r} has the name of a metric or function: call it something else")
+            if name in (
+                "and",
+                "or",
+                "not",
+                "if",
+                "else",
+                "True",
+                "False",
+                "None",
+                "in",
+                "is",
+                "for",
+                "lambda",
+            ):
+                raise ValueError(f"variable {name!r} is a word of the expression language: call it something else")
+        return variables
+
+    @field_validator("set")
+    @classmethod
+    def _readable(cls, value: dict[str, Any]) -> dict[str, Any]:
+        for path, text in value.items():
+            if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z0-9_]+)*", path):
+                raise ValueError(
+                    f"{path!r} is not a path into a spec; expected names joined by dots, such as "
+                    "blocks.S.attention.window"
+                )
+            if isinstance(text, str):
+                Expression(text)
+        return value
+
+    @field_validator("objectives")
+    @classmethod
+    def _objectives(cls, value: list[str]) -> list[str]:
+        parsed = [Objective.parse(text) for text in value]
+        for index, objective in enumerate(parsed):
+            if objective.name in (other.name for other in parsed[:index]):
+                raise ValueError(f"the objective {objective.name} is there twice")
+        return value
+
+    @field_validator("constraints")
+    @classmethod
+    def _constraints(cls, value: list[str]) -> list[str]:
+        for text in value:
+            expression = Expression(text)
+            measured = [name for name in expression.names if name.partition("@")[0] in MEASURES]
+            if measured:
+                raise ValueError(
+                    f"constraint {text!r}: {measured[0]} is known only after training; make it an objective"
+                )
+            if not expression.is_test():
+                raise ValueError(
+                    f"constraint {text!r} is not a comparison; expected something like 'parameters <= 1.2e6'"
+                )
+        return value
+
+    @field_validator("rungs")
+    @classmethod
+    def _rungs(cls, value: list[float]) -> list[float]:
+        if any(not 0 < rung < 1 for rung in value) or sorted(set(value)) != value:
+            raise ValueError(
+                f"rungs are increasing fractions of the budget between 0 and 1, such as [0.25, 0.5]; got {value}"
+            )
+        return value
+
+    @model_validator(mode="after")
+    def _pruning(self) -> SearchSpec:
+        if self.pruner is not None:
+            if len(self.objectives) > 1:
+                raise ValueError(
+                    "several objectives cannot be pruned, since no single value says which trial is behind: "
+                    "leave one objective or set pruner: null"
+                )
+            if not self.parsed_objectives[0].measured:
+                raise ValueError(
+                    f"a pruner needs an objective that training changes; {self.objectives[0]!r} is known "
+                    "from the spec: set pruner: null"
+                )
+            if not self.rungs:
+                raise ValueError("a pruner needs rungs at which to judge; expected something like rungs: [0.25, 0.5]")
+        return self
+
+    @property
+    def parsed_objectives(self) -> tuple[Objective, ...]:
+        return tuple(Objective.parse(text) for text in self.objectives)
+
+    @property
+    def space_size(self) -> float:
+        """How many assignments there are; infinite where a variable is real without a step."""
+        sizes: list[float] = []
+        for variable in self.variables.values():
+            if isinstance(variable, IntVariable):
+                sizes.append((variable.int[1] - variable.int[0]) // variable.step + 1)
+            elif isinstance(variable, ChoiceVariable):
+                sizes.append(len(variable.choice))
+            elif variable.step is None:
+                sizes.append(1 if variable.float[0] == variable.float[1] else math.inf)
+            else:
+                sizes.append(math.floor((variable.float[1] - variable.float[0]) / variable.step + 1e-9) + 1)
+        return math.prod(sizes)

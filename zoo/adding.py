@@ -1,0 +1,255 @@
+"""Adding an entry: from the folder of a finished training run, or from another entry with a new card.
+
+What the run recorded while it trained becomes the provenance as it stands; the caller may add to it (study,
+trial), never change it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file, save_file
+
+import miniwin
+from miniwin.provenance import code_version
+from miniwin.runs import RUN, read_run
+from miniwin.specs import ModelSpec, dump_yaml, load_model_spec
+from miniwin.tokenizer import load_tokenizer
+from miniwin.zoo.card import write_card
+from miniwin.zoo.check import check
+from miniwin.zoo.entry import (
+    CARD,
+    HASHED_FILES,
+    MANIFEST,
+    METRICS,
+    MODEL,
+    PROVENANCE,
+    REFERENCE,
+    TOKENIZER,
+    WEIGHTS,
+    Entry,
+    FileRecord,
+    Manifest,
+    open_entry,
+    write_manifest,
+)
+from miniwin.zoo.errors import ZooError
+from miniwin.zoo.files import sha256_file, to_json, write_text
+from miniwin.zoo.reference import open_model, write_reference
+from miniwin.zoo.store import Store, stores
+from miniwin.zoo.verification import weight_problems
+from miniwin.zoo.version import Bump, Version, check_name
+
+LICENCE = "apache-2.0"
+_OWN_KEYS = ("schema", "run", "entry")  # of provenance.json: ours to write, not the caller's
+
+
+@dataclass(frozen=True)
+class _Source:
+    folder: Path
+    spec: ModelSpec
+    provenance: dict[str, Any]
+    metrics: dict[str, Any] | None
+
+
+def add(
+    source: str | Path,
+    *,
+    name: str,
+    version: str | None = None,
+    metrics: Mapping[str, Any] | None = None,
+    provenance: Mapping[str, Any] | None = None,
+    description: str = "",
+    licence: str = LICENCE,
+    zoo: Path | str | None = None,
+    allow_incomplete: bool = False,
+) -> Entry:
+    """Write `source` (a run folder, or an entry's folder) into the zoo as `name@version`; returns the entry.
+
+    version: 1.0.0 by default, or the next one: major when the architecture or the tokenizer differ from the
+    newest version, minor when only the weights do, patch when only the card does. metrics:
+    `Metrics.to_dict()`. provenance: keys such as `study` and `trial`, added to what the run recorded.
+    allow_incomplete: also take a run that did not complete. zoo: the folder to write to, `user_zoo()` by
+    default.
+
+    Raises:
+        ZooError: the version exists, the run is not complete, the weights hold NaN or do not fit the spec,
+        ...
+    """
+    known, wanted = _destination(name, version, zoo)
+    try:
+        read = _read_source(Path(source), allow_incomplete)
+        with known[0].staging() as staged:
+            return _write(staged, read, known, name, wanted, metrics, provenance or {}, description, licence)
+    except OSError as error:
+        raise ZooError(f"{name} was not added: {error}") from error
+
+
+def check_addable(
+    source: str | Path,
+    *,
+    name: str,
+    version: str | None = None,
+    zoo: Path | str | None = None,
+    allow_incomplete: bool = False,
+) -> None:
+    """Raise what `add` would, as far as it can be known beforehand: worth it before a long evaluation."""
+    _destination(name, version, zoo)
+    read = _read_source(Path(source), allow_incomplete)
+    _check_weights(read.folder / WEIGHTS, read.spec)
+
+
+def _destination(name: str, version: str | None, zoo: Path | str | None) -> tuple[list[Store], Version | None]:
+    """The zoos that may know the name, the one to write to first, and the version that was asked for."""
+    check_name(name)
+    known = stores(zoo)
+    wanted = None if version is None else Version.parse(version)
+    if wanted is not None:
+        for store in known:
+            store.refuse_existing(name, wanted)
+    return known, wanted
+
+
+def _write(
+    staged: Path,
+    source: _Source,
+    known: list[Store],
+    name: str,
+    wanted: Version | None,
+    metrics: Mapping[str, Any] | None,
+    extra: Mapping[str, Any],
+    description: str,
+    licence: str,
+) -> Entry:
+    measured = dict(metrics) if metrics is not None else source.metrics or {}
+    whole = _merge(source.provenance, extra)
+    metrics_text, provenance_text = to_json(measured, "metrics"), to_json(whole, "provenance")
+    # JSON makes text of integer keys; the card is written from what a reader of the files will see.
+    measured, whole = json.loads(metrics_text), json.loads(provenance_text)
+
+    write_text(staged / MODEL, dump_yaml(source.spec))
+    write_text(staged / METRICS, metrics_text)
+    write_text(staged / PROVENANCE, provenance_text)
+    _copy_weights(source.folder / WEIGHTS, staged / WEIGHTS, source.spec)
+    shutil.copyfile(source.folder / TOKENIZER, staged / TOKENIZER)
+    write_reference(staged / REFERENCE, open_model(staged))
+
+    with known[0].lock(name):  # from here on nobody else decides about a version of this name
+        version = wanted or _next_version(known, name, staged, source.spec)
+        for store in known:
+            store.refuse_existing(name, version)
+        card = write_card(
+            name=name,
+            version=str(version),
+            description=description,
+            licence=licence,
+            spec=source.spec,
+            metrics=measured,
+            provenance=whole,
+        )
+        write_text(staged / CARD, card)
+        manifest = Manifest(
+            schema_number=1,
+            name=name,
+            version=str(version),
+            description=description,
+            licence=licence,
+            requires_miniwin=f">={_release(miniwin.__version__)}",
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+            spec_hash=source.spec.hash,
+            layout=source.spec.layout,
+            parameters=source.spec.parameters(),
+            files={
+                n: FileRecord(size=(staged / n).stat().st_size, sha256=sha256_file(staged / n)) for n in HASHED_FILES
+            },
+        )
+        write_text(staged / MANIFEST, write_manifest(manifest))
+        return known[0].commit(staged, name, version)
+
+
+def _read_source(folder: Path, allow_incomplete: bool) -> _Source:
+    if (folder / MANIFEST).is_file():
+        entry = check(open_entry(folder, "folder"))
+        return _Source(folder, entry.spec, entry.provenance, entry.metrics)
+    run = read_run(folder)
+    status = run.get("status")
+    if status != "complete" and not allow_incomplete:
+        reason = f" ({run['reason']})" if run.get("reason") else ""
+        raise ZooError(
+            f"{folder}: the run is {status}{reason}, not complete; run the same training command again to "
+            "finish it, or pass allow_incomplete (--allow-incomplete) to add it as it is"
+        )
+    for file in (MODEL, TOKENIZER, WEIGHTS):
+        if not (folder / file).is_file():
+            raise ZooError(f"{folder}: has no {file}, which an entry needs; training writes it when it ends")
+    lacking = [key for key in ("seed", "data", "train", "code", "machine") if run.get(key) is None]
+    if lacking:
+        raise ZooError(f"{folder / RUN}: says nothing of {', '.join(lacking)}; a zoo entry must say where it came from")
+    spec = load_model_spec(folder / MODEL)
+    if run.get("spec_hash") not in (None, spec.hash):
+        raise ZooError(
+            f"{folder / MODEL}: describes architecture {spec.hash[:12]}..., but the run trained "
+            f"{run['spec_hash'][:12]}...; put back the file that the run wrote"
+        )
+    # The tracking address is left out: it may hold a password, and means nothing elsewhere.
+    recorded = {key: value for key, value in run.items() if key != "tracking"}
+    return _Source(folder, spec, {"schema": 1, "run": recorded}, None)
+
+
+def _merge(recorded: dict[str, Any], extra: Mapping[str, Any]) -> dict[str, Any]:
+    """What the run recorded and what the caller adds, where the two do not contradict each other."""
+    before = {**(recorded.get("run") or {}), **recorded}
+    for key, value in extra.items():
+        if key in _OWN_KEYS:
+            raise ZooError(f"provenance: the key {key!r} is written from the run folder and cannot be given")
+        if key in before and before[key] != value:
+            raise ZooError(f"provenance: {key} is {value!r}, but {before[key]!r} was recorded")
+    return {**recorded, **extra, "entry": {"code_version": code_version()}}
+
+
+def _copy_weights(source: Path, target: Path, spec: ModelSpec) -> None:
+    """Written anew, not copied: equal weights then give an equal file, whatever the source's header held."""
+    _check_weights(source, spec)
+    save_file(load_file(source), target, metadata={"format": "pt"})
+
+
+def _check_weights(path: Path, spec: ModelSpec) -> None:
+    problems = weight_problems(path, spec)
+    if problems:
+        more = f" (and {len(problems) - 3} more problems)" if len(problems) > 3 else ""
+        raise ZooError(f"{path.parent}: {'; '.join(map(str, problems[:3]))}{more}; these weights cannot be added")
+
+
+def _next_version(known: list[Store], name: str, staged: Path, spec: ModelSpec) -> Version:
+    latest = max(
+        (entry for store in known if (entry := store.latest(name))),
+        key=lambda entry: entry.parsed_version,
+        default=None,
+    )
+    if latest is None:
+        return Version(1, 0, 0)
+    manifest = latest.require_manifest()
+    part: Bump = "patch"
+    if manifest.spec_hash != spec.hash or _tokenizer(latest.folder) != _tokenizer(staged):
+        part = "major"
+    elif manifest.files[WEIGHTS].sha256 != sha256_file(staged / WEIGHTS):
+        part = "minor"
+    return latest.parsed_version.bump(part)
+
+
+def _tokenizer(folder: Path) -> str:
+    return load_tokenizer(folder / TOKENIZER).identity
+
+
+def _release(version: str) -> str:
+    """`0.1.0` of `0.1.0.dev3+g1a2b3c`."""
+    match = re.match(r"[0-9]+(\.[0-9]+){0,2}", version)
+    assert match is not None, version
+    return match.group()

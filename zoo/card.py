@@ -1,0 +1,161 @@
+"""The model card: README.md with YAML front matter and a `model-index`, as the Hugging Face Hub reads them.
+
+Every number on it comes from metrics.json, provenance.json or the spec; what was not measured is left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import yaml
+
+from miniwin.specs import ModelSpec
+from miniwin.zoo.entry import MODEL
+from miniwin.zoo.lengths import by_length, format_bytes, training_length
+
+CACHE_LENGTHS = (4096, 131072, 1048576)
+
+
+def write_card(
+    *,
+    name: str,
+    version: str,
+    description: str,
+    licence: str,
+    spec: ModelSpec,
+    metrics: dict[str, Any],
+    provenance: dict[str, Any],
+) -> str:
+    front = _front_matter(name, licence, metrics, provenance)
+    parts = [
+        f"---\n{yaml.safe_dump(front, sort_keys=False, allow_unicode=True)}---",
+        f"# {name} {version}",
+        description or f"A MiniWin language model with layout `{spec.layout}`.",
+        _usage(f"{name}@{version}"),
+        "## Architecture",
+        _architecture(spec),
+        "## Results",
+        _results(metrics, training_length(provenance)),
+        "## Provenance",
+        _provenance(provenance),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _front_matter(name: str, licence: str, metrics: dict[str, Any], provenance: dict[str, Any]) -> dict[str, Any]:
+    front: dict[str, Any] = {
+        "license": licence,
+        "library_name": "miniwin",
+        "pipeline_tag": "text-generation",
+        "tags": ["miniwin", "long-context", "sliding-window-attention"],
+    }
+    results = [
+        {"type": kind, "name": f"{title} at {length} tokens", "value": value, "args": {"length": length}}
+        for kind, title in (("bits_per_byte", "Bits per byte"), ("recall", "Associative recall accuracy"))
+        for length, value in by_length(metrics, kind).items()
+    ]
+    if results:
+        source = str((metrics.get("data") or {}).get("source") or _source(provenance))
+        front["model-index"] = [
+            {
+                "name": name,
+                "results": [
+                    {
+                        "task": {"type": "text-generation", "name": "Text generation"},
+                        "dataset": {"type": source, "name": source},
+                        "metrics": results,
+                    }
+                ],
+            }
+        ]
+    return front
+
+
+def _usage(ref: str) -> str:
+    return (
+        f'```python\nimport miniwin\n\nmodel = miniwin.load("{ref}")\n'
+        f'print(model.generate("def main(", max_new_tokens=64))\n```\n\n'
+        f'```\nminiwin generate {ref} --prompt "def main("\n```'
+    )
+
+
+def _architecture(spec: ModelSpec) -> str:
+    rows = [
+        ("Parameters", f"{spec.parameters():,}"),
+        ("Layout", f"`{spec.layout}`"),
+        ("Hidden size", f"{spec.hidden_size:,}"),
+        ("Vocabulary", f"{spec.vocab_size:,}"),
+        ("Architecture hash", f"`{spec.hash[:16]}`"),
+    ]
+    rows += [(f"Cache at {n:,} tokens (float32)", format_bytes(spec.cache_bytes(n))) for n in CACHE_LENGTHS]
+    return _table(("", ""), rows) + f"\n\nThe whole spec is in `{MODEL}`."
+
+
+def _results(metrics: dict[str, Any], trained_at: int | None) -> str:
+    parts = []
+    bits, recall, cache = (by_length(metrics, key) for key in ("bits_per_byte", "recall", "cache_bytes"))
+    lengths = sorted({*bits, *recall})
+    if lengths:
+        rows = []
+        for n in lengths:
+            times = f" ({n / trained_at:g}x)" if trained_at else ""
+            rows.append(
+                (
+                    f"{n:,}{times}",
+                    f"{bits[n]:.4f}" if n in bits else "",
+                    f"{recall[n]:.1%}" if n in recall else "",
+                    format_bytes(cache[n]) if n in cache else "",
+                )
+            )
+        parts.append(_table(("Length", "Bits per byte", "Recall", "Cache"), rows))
+    buckets = metrics.get("by_position") or {}
+    if buckets:
+        spans = [(str(span), f"{value:.4f}") for span, value in buckets.items() if value is not None]
+        parts.append("By position in the text:\n\n" + _table(("Positions", "Bits per byte"), spans))
+    speeds = [
+        f"{title} {metrics[key]:,.0f} tokens/s"
+        for key, title in (("prefill_tokens_per_second", "prefill"), ("decode_tokens_per_second", "decode"))
+        if metrics.get(key)
+    ]
+    if speeds:
+        parts.append(f"Speed where it was measured: {', '.join(speeds)}.")
+    return "\n\n".join(parts) or "Not measured."
+
+
+def _provenance(provenance: dict[str, Any]) -> str:
+    run = provenance.get("run") or {}
+    data = run.get("data") or {}
+    machine = run.get("machine") or {}
+    values = [
+        ("Study", provenance.get("study")),
+        ("Trial", provenance.get("trial")),
+        ("Data", _source(provenance)),
+        ("Data fingerprint", f"`{data['fingerprint']}`" if data.get("fingerprint") else None),
+        ("Seed", run.get("seed")),
+        ("Tokens trained on", f"{run['tokens']:,}" if run.get("tokens") else None),
+        ("Training length", training_length(provenance)),
+        ("Seconds of training", f"{run['seconds']:,.0f}" if run.get("seconds") else None),
+        ("Trained", run.get("started")),
+        ("Code version", run.get("code")),
+        (
+            "Machine",
+            ", ".join(f"{key} {value}" for key, value in machine.items() if value is not None) or None,
+        ),
+    ]
+    rows = [(title, str(value)) for title, value in values if value is not None]
+    return _table(("", ""), rows) + "\n\nEverything known is in `provenance.json`."
+
+
+def _source(provenance: dict[str, Any]) -> str:
+    data = (provenance.get("run") or {}).get("data") or {}
+    return str(data.get("source") or "unknown")
+
+
+def _table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
+    lines = [header, tuple("---" for _ in header), *rows]
+    return "\n".join(f"| {' | '.join(map(_cell, line))} |" for line in lines)
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")

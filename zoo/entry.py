@@ -1,0 +1,192 @@
+"""What an entry is: a folder of eight files, described and hashed by the eighth, `entry.json`.
+
+    README.md               the card, with YAML front matter as the Hugging Face Hub reads it
+    model.yaml              the model spec
+    tokenizer.json          the tokenizer
+    model.safetensors       the weights
+    metrics.json            what was measured
+    provenance.json         where it came from: study, trial, data fingerprint, seed, code version, machine
+    reference.safetensors   input_ids, positions and logits: what this model must answer anywhere
+    entry.json              schema number, name, version, size and sha256 of every other file
+
+`entry.json` carries a digest over its own content, so that no file of an entry can change unnoticed. The
+digest is the identity of the entry: `name@1.0.0` plus the digest, wherever the copy came from.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import ConfigDict, Field, ValidationError
+
+from miniwin.specs import ModelSpec, Strict, load_model_spec
+from miniwin.zoo.errors import ZooError
+from miniwin.zoo.files import read_json, sha256_json, to_json
+from miniwin.zoo.version import NAME_PATTERN, VERSION_PATTERN, Version
+
+CARD = "README.md"
+MODEL = "model.yaml"
+TOKENIZER = "tokenizer.json"
+WEIGHTS = "model.safetensors"
+METRICS = "metrics.json"
+PROVENANCE = "provenance.json"
+REFERENCE = "reference.safetensors"
+MANIFEST = "entry.json"
+
+# The allow-list. No archives, no pickles, no code: an entry is made of these files and of nothing else.
+HASHED_FILES = (CARD, MODEL, TOKENIZER, WEIGHTS, METRICS, PROVENANCE, REFERENCE)
+ENTRY_FILES = (*HASHED_FILES, MANIFEST)
+
+Name = Annotated[str, Field(pattern=rf"^{NAME_PATTERN}$")]
+VersionText = Annotated[str, Field(pattern=rf"^{VERSION_PATTERN}$")]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Requirement = Annotated[str, Field(pattern=r"^>=[0-9]+(\.[0-9]+){0,2}$")]
+Size = Annotated[int, Field(ge=0)]
+Status = Literal["active", "deprecated", "yanked", "broken"]
+
+
+class Record(Strict):
+    """Base of what the zoo reads from JSON. `schema` becomes `schema_number`, as pydantic owns it."""
+
+    model_config = ConfigDict(populate_by_name=True)
+
+
+class FileRecord(Record):
+    size: Size
+    sha256: Sha256
+
+
+class Manifest(Record):
+    """The content of entry.json."""
+
+    schema_number: Literal[1] = Field(alias="schema")
+    name: Name
+    version: VersionText
+    description: str
+    licence: str
+    requires_miniwin: Requirement
+    created: str
+    spec_hash: Sha256
+    layout: str
+    parameters: Size
+    files: dict[str, FileRecord]
+
+    @property
+    def digest(self) -> str:
+        return sha256_json(self.model_dump(mode="json", by_alias=True))
+
+
+def explain(error: ValidationError) -> str:
+    """pydantic's findings in one line."""
+    return "; ".join(f"{'.'.join(map(str, item['loc'])) or 'file'}: {item['msg']}" for item in error.errors())
+
+
+def write_manifest(manifest: Manifest) -> str:
+    """The text of entry.json: the manifest and its digest."""
+    return to_json({**manifest.model_dump(mode="json", by_alias=True), "digest": manifest.digest}, MANIFEST)
+
+
+def read_manifest(folder: Path) -> Manifest:
+    path = folder / MANIFEST
+    if not path.is_file():
+        raise ZooError(f"{path}: the file is missing, so this folder is not a zoo entry")
+    data = read_json(path)
+    if not isinstance(data, dict):
+        raise ZooError(f"{path}: expected a JSON object, got {type(data).__name__}")
+    check_schema(data, path)
+    digest = data.pop("digest", None)
+    try:
+        manifest = Manifest.model_validate_json(json.dumps(data))
+    except ValidationError as error:
+        raise ZooError(f"{path}: {explain(error)}") from None
+    if digest != manifest.digest:
+        raise ZooError(f"{path}: the content does not match its own digest: the file was changed after it was written")
+    if set(manifest.files) != set(HASHED_FILES):
+        wrong = sorted(set(manifest.files) ^ set(HASHED_FILES))
+        raise ZooError(
+            f"{path}: lists the wrong files ({', '.join(wrong)}); an entry is made of {', '.join(ENTRY_FILES)}"
+        )
+    return manifest
+
+
+def check_schema(data: dict[str, Any], where: object) -> None:
+    """A newer file must say so before pydantic complains about fields this version has never heard of."""
+    schema = data.get("schema")
+    if isinstance(schema, int) and schema > 1:
+        raise ZooError(f"{where}: schema {schema} is newer than this miniwin reads (1); upgrade miniwin")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One version in one zoo. `manifest` is None, and `reason` says why, when entry.json cannot be read."""
+
+    name: str
+    version: str
+    folder: Path
+    source: str  # "built-in" or "user": which zoo holds it
+    manifest: Manifest | None = None
+    status: Status = "active"
+    reason: str | None = None
+
+    @property
+    def ref(self) -> str:
+        return f"{self.name}@{self.version}"
+
+    @property
+    def parsed_version(self) -> Version:
+        return Version.parse(self.version)
+
+    @property
+    def digest(self) -> str:
+        return self.require_manifest().digest
+
+    @property
+    def size(self) -> int:
+        """Bytes of all files together."""
+        return sum(path.stat().st_size for path in self.folder.iterdir() if path.is_file())
+
+    @property
+    def spec(self) -> ModelSpec:
+        return load_model_spec(self.folder / MODEL)
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        return _object(self.folder / METRICS)
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        return _object(self.folder / PROVENANCE)
+
+    @property
+    def card(self) -> str:
+        return (self.folder / CARD).read_text(encoding="utf-8")
+
+    def require_manifest(self) -> Manifest:
+        if self.manifest is None:
+            raise ZooError(f"{self.ref} is broken: {self.reason}")
+        return self.manifest
+
+
+def open_entry(folder: Path, source: str, name: str | None = None, version: str | None = None) -> Entry:
+    """The entry in `folder`. Name and version: what its path in a zoo says, if it lies in one."""
+    try:
+        manifest = read_manifest(folder)
+    except ZooError as error:
+        if name is None or version is None:
+            raise
+        return Entry(name, version, folder, source, None, "broken", str(error))
+    if name is not None and (manifest.name, manifest.version) != (name, version):
+        found = f"{manifest.name}@{manifest.version}"
+        reason = f"{folder / MANIFEST}: says {found}, but lies where {name}@{version} should"
+        return Entry(name, str(version), folder, source, None, "broken", reason)
+    return Entry(manifest.name, manifest.version, folder, source, manifest)
+
+
+def _object(path: Path) -> dict[str, Any]:
+    data = read_json(path)
+    if not isinstance(data, dict):
+        raise ZooError(f"{path}: expected a JSON object, got {type(data).__name__}")
+    return data

@@ -1,0 +1,62 @@
+"""Small file operations the zoo needs: hashing, durable writing, JSON that never holds NaN."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from miniwin.zoo.errors import ZooError
+
+CHUNK = 1 << 20
+
+
+def sha256_file(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def sha256_json(value: Any) -> str:
+    """The hash of a value written as JSON in one canonical way (sorted keys, no spaces)."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def fsync_path(path: Path) -> None:
+    """Flush a file, or a folder's list of names, to the disk."""
+    if path.is_dir() and os.name == "nt":
+        return  # Windows cannot open a folder for this
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write and flush, with '\\n' everywhere: the hash of a file must not depend on the machine."""
+    with path.open("w", encoding="utf-8", newline="\n") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def to_json(value: Any, what: str) -> str:
+    try:
+        return json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    except ValueError as error:
+        raise ZooError(f"{what}: holds NaN or infinity, which JSON and the card cannot show") from error
+    except TypeError as error:
+        raise ZooError(f"{what}: {error}") from error
+
+
+def read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ZooError(f"{path}: cannot be read as JSON: {error}") from error

@@ -1,0 +1,174 @@
+"""An index: one JSON file that says which entries a zoo offers, with size, hash and sources of every file.
+
+    {"schema": 1, "releases": [
+      {"name": ..., "version": ..., "digest": ..., "status": "active", "reason": null, "licence": ...,
+       "requires_miniwin": ">=0.1.0", "description": ..., "layout": ..., "parameters": ..., "files": [
+         {"path": "model.yaml", "size": ..., "sha256": ..., "sources": ["miniwin-1m/1.0.0/model.yaml"]}]}]}
+
+`write_index` makes one for a zoo folder; served by any web server, that folder is then a zoo others pull
+from. The hash is the identity of a file, so sources and mirrors need no trust; the index itself does.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from functools import lru_cache
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationError, model_validator
+
+from miniwin.zoo.entry import (
+    ENTRY_FILES,
+    MANIFEST,
+    Entry,
+    Name,
+    Record,
+    Requirement,
+    Sha256,
+    Size,
+    VersionText,
+    check_schema,
+    explain,
+)
+from miniwin.zoo.errors import ZooError
+from miniwin.zoo.files import sha256_file, to_json, write_text
+from miniwin.zoo.store import Store, built_in_zoo
+from miniwin.zoo.version import Version
+
+INDEX = "index.json"
+ReleaseStatus = Literal["active", "deprecated", "yanked"]
+
+
+class IndexFile(Record):
+    path: Literal[ENTRY_FILES]  # type: ignore[valid-type]  # the allow-list: nothing else can be written
+    size: Size
+    sha256: Sha256
+    sources: Annotated[tuple[str, ...], Field(strict=False, min_length=1)]
+
+
+class Release(Record):
+    name: Name
+    version: VersionText
+    digest: Sha256
+    status: ReleaseStatus = "active"
+    reason: str | None = None
+    licence: str
+    requires_miniwin: Requirement
+    description: str = ""
+    layout: str
+    parameters: Size
+    files: Annotated[tuple[IndexFile, ...], Field(strict=False)]
+
+    @property
+    def ref(self) -> str:
+        return f"{self.name}@{self.version}"
+
+    @property
+    def parsed_version(self) -> Version:
+        return Version.parse(self.version)
+
+    @property
+    def size(self) -> int:
+        return sum(file.size for file in self.files)
+
+    @model_validator(mode="after")
+    def _whole(self) -> Release:
+        paths = sorted(file.path for file in self.files)
+        if paths != sorted(ENTRY_FILES):
+            raise ValueError(f"{self.ref} must list each of {', '.join(ENTRY_FILES)} once, got {', '.join(paths)}")
+        if self.status != "active" and not self.reason:
+            raise ValueError(f"{self.ref} is {self.status} without a reason")
+        return self
+
+
+class Index(Record):
+    schema_number: Literal[1] = Field(alias="schema")
+    releases: Annotated[tuple[Release, ...], Field(strict=False)]
+
+    @model_validator(mode="after")
+    def _no_duplicates(self) -> Index:
+        for ref, times in Counter(release.ref for release in self.releases).items():
+            if times > 1:
+                raise ValueError(f"{ref} is listed {times} times")
+        return self
+
+
+def parse_index(text: str | bytes, where: str) -> Index:
+    try:
+        data: Any = json.loads(text)
+    except ValueError as error:
+        raise ZooError(f"{where}: is not JSON: {error}") from None
+    if not isinstance(data, dict) or "schema" not in data:
+        raise ZooError(f"{where}: is not a zoo index (a JSON object with a schema number and releases)")
+    check_schema(data, where)
+    try:
+        return Index.model_validate_json(json.dumps(data))
+    except ValidationError as error:
+        raise ZooError(f"{where}: {explain(error)}") from None
+
+
+def index_path(root: Path) -> Path:
+    """Where a zoo's own index is. The package's lies beside `entries/`, which holds entries only."""
+    return (root.parent if root.resolve() == built_in_zoo() else root) / INDEX
+
+
+def local_index(root: Path) -> Index | None:
+    """The zoo's own index, when it has one."""
+    path = index_path(root)
+    try:
+        stamp = path.stat()
+    except OSError:
+        return None
+    return _read(path, stamp.st_mtime_ns, stamp.st_size)
+
+
+def local_statuses(root: Path) -> dict[str, tuple[ReleaseStatus, str | None]]:
+    index = local_index(root)
+    return {} if index is None else {release.ref: (release.status, release.reason) for release in index.releases}
+
+
+def write_index(zoo: Path | str) -> Path:
+    """Write the index of a zoo folder, `<zoo>/index.json`; what it says of status and reason is kept."""
+    root = Path(zoo).expanduser()
+    path = index_path(root)
+    prefix = "" if path.parent == root else f"package:{root.name}/"
+    before = local_statuses(root)
+    releases = [
+        _release(entry, prefix, *before.get(entry.ref, ("active", None))) for entry in Store(root, "user").entries()
+    ]
+    if not releases:
+        raise ZooError(f"{root}: holds no entries (folders <name>/<version>/), so there is nothing to index")
+    index = Index(schema_number=1, releases=tuple(releases))
+    temporary = path.with_name(f".{INDEX}.part")
+    write_text(temporary, to_json(index.model_dump(mode="json", by_alias=True), INDEX))
+    return temporary.replace(path)
+
+
+@lru_cache(maxsize=8)
+def _read(path: Path, mtime_ns: int, size: int) -> Index:
+    return parse_index(path.read_bytes(), str(path))
+
+
+def _release(entry: Entry, prefix: str, status: ReleaseStatus, reason: str | None) -> Release:
+    manifest = entry.require_manifest()
+    own = entry.folder / MANIFEST
+    records = {name: (record.size, record.sha256) for name, record in manifest.files.items()}
+    records[MANIFEST] = (own.stat().st_size, sha256_file(own))
+    return Release(
+        name=entry.name,
+        version=entry.version,
+        digest=manifest.digest,
+        status=status,
+        reason=reason,
+        licence=manifest.licence,
+        requires_miniwin=manifest.requires_miniwin,
+        description=manifest.description,
+        layout=manifest.layout,
+        parameters=manifest.parameters,
+        files=tuple(
+            IndexFile(path=name, size=size, sha256=sha256, sources=(f"{prefix}{entry.name}/{entry.version}/{name}",))
+            for name, (size, sha256) in records.items()
+        ),
+    )

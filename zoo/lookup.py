@@ -1,0 +1,96 @@
+"""From a reference to an entry on this disk.
+
+The user's zoo is looked at first, then the entries of the package, and, for a reference that neither knows,
+the index (`$MINIWIN_ZOO_INDEX`), from which the entry is pulled into the user's zoo. A zoo's own
+`index.json` may mark versions as deprecated or yanked: aliases pass over yanked versions, and naming one
+gives a warning.
+"""
+
+from __future__ import annotations
+
+import difflib
+import logging
+import warnings
+from dataclasses import replace
+from pathlib import Path
+
+from miniwin.zoo.check import check
+from miniwin.zoo.entry import Entry
+from miniwin.zoo.errors import ZooError
+from miniwin.zoo.index import local_statuses
+from miniwin.zoo.pull import asked, choose, indexes, install, offers
+from miniwin.zoo.store import Store, stores
+from miniwin.zoo.version import Ref, parse_ref
+
+log = logging.getLogger("miniwin.zoo")
+
+
+def list_entries(zoo: Path | str | None = None) -> list[Entry]:
+    """Every entry of the user's zoo and of the package, or of `zoo` alone; also the broken ones."""
+    entries = [entry for store in stores(zoo) for entry in _entries(store)]
+    return sorted(entries, key=lambda entry: (entry.name, entry.parsed_version, entry.source))
+
+
+def find(ref: str, zoo: Path | str | None = None) -> Entry:
+    """The entry on this disk that `ref` stands for, its files not checked."""
+    parsed = parse_ref(ref)
+    entry = _find_local(parsed, zoo)
+    if entry is None:
+        raise ZooError(_unknown(parsed, zoo))
+    return entry
+
+
+def resolve(ref: str, zoo: Path | str | None = None) -> Entry:
+    """The entry that `ref` stands for, its files checked; pulled first when only an index knows it."""
+    parsed = parse_ref(ref)
+    entry = _find_local(parsed, zoo)
+    if entry is None:
+        offer = choose(parsed, offers())
+        if offer is None:
+            raise ZooError(_unknown(parsed, zoo) + (f"; {asked()}" if indexes() else ""))
+        entry = install(offer, zoo=zoo)
+    if entry.status == "yanked":
+        warnings.warn(f"{entry.ref} was yanked: {entry.reason}; miniwin zoo list shows the others", stacklevel=2)
+    elif entry.status == "deprecated":
+        warnings.warn(f"{entry.ref} is deprecated: {entry.reason}", stacklevel=2)
+    log.info("%s is %s (%s, %s)", ref, entry.ref, entry.source, entry.folder)
+    return check(entry)
+
+
+def _find_local(ref: Ref, zoo: Path | str | None) -> Entry | None:
+    found = [entry for store in stores(zoo) for entry in _entries(store, ref.name) if ref.matches(entry.parsed_version)]
+    usable = [entry for entry in found if ref.exact or entry.status != "yanked"]
+    if found and not usable:
+        raise ZooError(
+            f"every version of {ref} was yanked ({found[-1].ref}: {found[-1].reason}); "
+            f"name one exactly to use it all the same, for example {found[-1].ref}"
+        )
+    # max keeps the first of equals: the user's zoo comes before the package
+    return max(usable, key=lambda entry: entry.parsed_version, default=None)
+
+
+def _entries(store: Store, name: str | None = None) -> list[Entry]:
+    statuses = local_statuses(store.root)
+    entries = []
+    for known in [name] if name is not None else store.names():
+        for version in store.versions(known):
+            entry = store.entry(known, version)
+            status, reason = statuses.get(entry.ref, ("active", None))
+            if entry.status == "active" and status != "active":
+                entry = replace(entry, status=status, reason=reason)
+            entries.append(entry)
+    return entries
+
+
+def _unknown(ref: Ref, zoo: Path | str | None) -> str:
+    known = list_entries(zoo)
+    versions = [entry.version for entry in known if entry.name == ref.name]
+    where = ", ".join(str(store.root) for store in stores(zoo))
+    if versions:
+        wanted = ".".join(map(str, ref.prefix))
+        return f"{ref.name} has no version {wanted}; it has {', '.join(versions)} (in {where})"
+    names = sorted({entry.name for entry in known})
+    near = difflib.get_close_matches(ref.name, names, n=1)
+    hint = f"; did you mean {near[0]}?" if near else ""
+    listed = f"it has {', '.join(names)}" if names else "it is empty"
+    return f"the zoo has no entry {ref.name!r}{hint} ({listed}; looked in {where})"

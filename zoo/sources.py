@@ -1,0 +1,101 @@
+"""Where the bytes of an entry may come from, written as one string.
+
+    miniwin-1m/1.0.0/model.yaml                    relative to the index
+    https://example.org/zoo/model.yaml             (http only to this machine itself)
+    file:///data/zoo/model.yaml                    only in an index that is a local file
+    package:entries/miniwin-1m/1.0.0/model.yaml    inside the installed miniwin.zoo
+    hf:org/repo@<40-hex commit>/model.yaml         a file of a Hugging Face repository at one commit
+
+A location is a `Path` on this machine or a URL. Nothing relative may climb out of where it starts.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path, PurePosixPath
+from urllib.parse import quote, unquote, urlsplit
+
+from miniwin.zoo.errors import ZooError
+
+Location = Path | str
+
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")  # two letters or more: C: is a Windows drive
+_HUB = re.compile(r"([\w.-]+/[\w.-]+)@([0-9a-f]{40})/(.+)", re.ASCII)
+_LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+def is_url(text: str) -> bool:
+    return _SCHEME.match(text) is not None
+
+
+def check_url(url: str) -> str:
+    """https anywhere; http only to this machine."""
+    parts = urlsplit(url)
+    if parts.scheme == "https" and parts.hostname:
+        return url
+    if parts.scheme == "http" and parts.hostname in _LOOPBACK:
+        return url
+    if parts.scheme == "http":
+        raise ZooError(f"{url}: http is not safe against changes on the way; use https")
+    raise ZooError(f"{url}: scheme {parts.scheme!r} is not one the zoo reads; use https:// or file://")
+
+
+def index_location(text: str) -> Location:
+    """$MINIWIN_ZOO_INDEX or $MINIWIN_ZOO_MIRROR: a path, file:// or a URL."""
+    if text.startswith("file:"):
+        return _file_url(text)
+    return check_url(text) if is_url(text) else Path(text).expanduser()
+
+
+def source_location(source: str, index: Location) -> Location:
+    """Where `source`, named by the index at `index`, is."""
+    kind, _, rest = source.partition(":")
+    if kind == "package":
+        from miniwin.zoo.store import built_in_zoo
+
+        return built_in_zoo().parent / _inside(rest, source)
+    if kind == "hf":
+        return _hub_url(rest, source)
+    if kind == "file":
+        if not isinstance(index, Path):
+            raise ZooError(f"source {source!r}: an index from the network may not name files of this machine")
+        return _file_url(source)
+    if is_url(source):
+        return check_url(source)
+    return beside(index, source)
+
+
+def beside(index: Location, relative: str) -> Location:
+    """`relative` to the folder that the index lies in."""
+    path = _inside(relative, relative)
+    if isinstance(index, Path):
+        return index.parent / path
+    return index.rsplit("/", 1)[0] + "/" + quote(str(path))
+
+
+def below(root: Location, relative: str) -> Location:
+    """`relative` to a folder or base URL."""
+    path = _inside(relative, relative)
+    return root / path if isinstance(root, Path) else f"{root.rstrip('/')}/{quote(str(path))}"
+
+
+def _inside(text: str, source: str) -> PurePosixPath:
+    path = PurePosixPath(text)
+    if not text or path.is_absolute() or ".." in path.parts or "\\" in text or ":" in text or "%" in text:
+        raise ZooError(f"source {source!r}: must be a plain relative path that stays inside its folder")
+    return path
+
+
+def _hub_url(rest: str, source: str) -> str:
+    match = _HUB.fullmatch(rest)
+    if match is None:
+        raise ZooError(f"source {source!r}: expected hf:organisation/repository@<40-hex commit>/path")
+    repository, commit, path = match.groups()
+    return f"https://huggingface.co/{repository}/resolve/{commit}/{quote(str(_inside(path, source)))}"
+
+
+def _file_url(url: str) -> Path:
+    parts = urlsplit(url)
+    if parts.scheme != "file" or parts.netloc not in ("", "localhost") or not parts.path:
+        raise ZooError(f"{url}: expected file:///absolute/path")
+    return Path(unquote(parts.path))

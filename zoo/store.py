@@ -1,0 +1,167 @@
+"""Zoos on disk: `<root>/<name>/<version>/`, written atomically and never changed afterwards.
+
+An entry is staged in `<root>/.staging/`, flushed, and renamed to its place in one step, under a lock per
+name. A killed process therefore leaves no entry or a whole one; what it staged is removed by the next
+writer, who knows that the owner is dead because the operating system has released its lock.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import platformdirs
+from filelock import FileLock, Timeout
+
+from miniwin.zoo.entry import ENTRY_FILES, Entry, open_entry
+from miniwin.zoo.errors import ZooError
+from miniwin.zoo.files import fsync_path
+from miniwin.zoo.version import Version, check_name, is_name
+
+STAGING = ".staging"
+LOCKS = ".locks"
+
+
+def built_in_zoo() -> Path:
+    """The entries that ship in the package."""
+    return Path(__file__).resolve().parent / "entries"
+
+
+def user_zoo() -> Path:
+    """Where the user's entries are written: $MINIWIN_ZOO, or the platform's folder for application data."""
+    chosen = os.environ.get("MINIWIN_ZOO")
+    return Path(chosen).expanduser() if chosen else Path(platformdirs.user_data_dir("miniwin")) / "zoo"
+
+
+def cache_folder() -> Path:
+    """Downloads in progress and verification stamps: everything here can be deleted at any time."""
+    chosen = os.environ.get("MINIWIN_CACHE")
+    return Path(chosen).expanduser() if chosen else Path(platformdirs.user_cache_dir("miniwin"))
+
+
+class Store:
+    """One zoo folder. Reading never writes, so a read-only zoo (the package's) works."""
+
+    def __init__(self, root: Path, source: str) -> None:
+        self.root = root
+        self.source = source
+
+    def names(self) -> list[str]:
+        return sorted(name for name in _listdir(self.root) if is_name(name) and (self.root / name).is_dir())
+
+    def versions(self, name: str) -> list[Version]:
+        found = []
+        for text in _listdir(self.root / name):
+            with suppress(ZooError):
+                version = Version.parse(text)
+                if self.folder(name, version).is_dir():
+                    found.append(version)
+        return sorted(found)
+
+    def folder(self, name: str, version: Version) -> Path:
+        return self.root / name / str(version)
+
+    def entry(self, name: str, version: Version) -> Entry:
+        return open_entry(self.folder(name, version), self.source, name, str(version))
+
+    def entries(self) -> list[Entry]:
+        return [self.entry(name, version) for name in self.names() for version in self.versions(name)]
+
+    def latest(self, name: str) -> Entry | None:
+        versions = self.versions(name)
+        return self.entry(name, versions[-1]) if versions else None
+
+    @contextmanager
+    def lock(self, name: str, purpose: str = "write") -> Iterator[None]:
+        """Held while a version of `name` is decided and put in place (or, with another purpose, pulled)."""
+        with FileLock(_folder(self.root / LOCKS) / f"{check_name(name)}.{purpose}.lock"):
+            yield
+
+    @contextmanager
+    def staging(self) -> Iterator[Path]:
+        """An empty folder on the zoo's file system, removed at the end unless it was committed."""
+        base = _folder(self.root / STAGING)
+        folder = base / uuid.uuid4().hex
+        lock = FileLock(base / f"{folder.name}.lock")
+        with FileLock(_folder(self.root / LOCKS) / ".staging.lock"):  # no cleaning between our lock and our folder
+            self._remove_abandoned(base)
+            lock.acquire()
+            folder.mkdir()
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+            lock.release()
+            _unlink(base / f"{folder.name}.lock")
+
+    def commit(self, staged: Path, name: str, version: Version) -> Entry:
+        """Put a finished folder in its place, never over another. The caller holds `lock(name)`."""
+        target = self.folder(name, version)
+        self.refuse_existing(name, version)
+        names = {path.name for path in staged.iterdir()}
+        assert names == set(ENTRY_FILES), f"staged {sorted(names)}"
+        for path in staged.iterdir():
+            path.chmod(0o444)  # immutable: a slip of an editor should fail
+            fsync_path(path)
+        fsync_path(staged)
+        _folder(target.parent)
+        os.rename(staged, target)
+        fsync_path(target.parent)
+        fsync_path(self.root)
+        return self.entry(name, version)
+
+    def refuse_existing(self, name: str, version: Version) -> None:
+        target = self.folder(name, version)
+        if target.exists():
+            newest = self.versions(name)[-1] if self.versions(name) else version
+            raise ZooError(
+                f"{name}@{version} exists already in {target}, and a version never changes once written; "
+                f"leave the version out to get the next one, or choose one above {newest}"
+            )
+
+    def _remove_abandoned(self, base: Path) -> None:
+        for lock_path in base.glob("*.lock"):
+            lock = FileLock(lock_path, timeout=0)
+            try:
+                with lock:
+                    shutil.rmtree(lock_path.with_suffix(""), ignore_errors=True)
+                    _unlink(lock_path)
+            except Timeout:
+                continue  # its owner lives
+        for folder in base.iterdir():
+            if folder.is_dir() and not folder.with_name(f"{folder.name}.lock").exists():
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def stores(zoo: Path | str | None = None) -> list[Store]:
+    """The zoos to look in, first match first: the one given, or the user's and then the package's."""
+    if zoo is not None:
+        root = Path(zoo).expanduser()
+        return [Store(root, "built-in" if root.resolve() == built_in_zoo() else "user")]
+    return [Store(user_zoo(), "user"), Store(built_in_zoo(), "built-in")]
+
+
+def _listdir(folder: Path) -> list[str]:
+    try:
+        return os.listdir(folder)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def _folder(path: Path) -> Path:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ZooError(
+            f"the zoo cannot write to {path}: {error.strerror}; set MINIWIN_ZOO to a folder that you may write to"
+        ) from error
+    return path
+
+
+def _unlink(path: Path) -> None:
+    with suppress(OSError):
+        path.unlink()

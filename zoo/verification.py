@@ -1,0 +1,101 @@
+"""Is an entry what it says it is? Hashes, spec, weights, and the logits recomputed on this machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from miniwin.specs import ModelSpec, UserError, load_model_spec
+from miniwin.zoo.check import Problem, file_problems
+from miniwin.zoo.entry import MANIFEST, MODEL, REFERENCE, TOKENIZER, WEIGHTS, Entry, Manifest, open_entry
+from miniwin.zoo.lookup import find
+from miniwin.zoo.reference import TOLERANCE, open_model, reference_error
+
+
+def verify(entry: Entry | str | Path, *, logits: bool = True) -> list[Problem]:
+    """Everything that is wrong with an entry (an `Entry`, a reference, or a folder); nothing wrong: [].
+
+    `logits=False` leaves out running the model, the slow part.
+    """
+    entry = _locate(entry)
+    if entry.manifest is None:
+        return [Problem(MANIFEST, str(entry.reason))]
+    # Read again: the manifest in hand may be older than the file.
+    now = open_entry(entry.folder, entry.source, entry.name, entry.version)
+    if now.manifest is None:
+        return [Problem(MANIFEST, str(now.reason))]
+    problems = file_problems(entry.folder, now.manifest)
+    if any(problem.file in (MODEL, WEIGHTS, TOKENIZER) for problem in problems):
+        return problems  # the rest would only repeat that these files are wrong
+    problems += _content_problems(entry.folder, now.manifest)
+    if logits and not problems:
+        problems += _logit_problems(entry.folder)
+    return problems
+
+
+def weight_problems(path: Path, spec: ModelSpec) -> list[Problem]:
+    """Unreadable weights, tensors that the architecture does not have or lacks, wrong shapes, NaN."""
+    try:
+        found = load_file(path)
+    except (SafetensorError, OSError) as error:
+        return [Problem(path.name, f"is not a safetensors file: {error}")]
+    with torch.device("meta"):
+        expected = spec.build().state_dict()
+    problems = [Problem(path.name, f"tensor {name} is missing") for name in sorted(set(expected) - set(found))]
+    problems += [
+        Problem(path.name, f"tensor {name} is not part of the architecture")
+        for name in sorted(set(found) - set(expected))
+    ]
+    for name in sorted(set(found) & set(expected)):
+        if found[name].shape != expected[name].shape:
+            shapes = f"{list(found[name].shape)}, the architecture has {list(expected[name].shape)}"
+            problems.append(Problem(path.name, f"tensor {name} has shape {shapes}"))
+        elif not torch.isfinite(found[name]).all():
+            problems.append(Problem(path.name, f"tensor {name} holds NaN or infinity"))
+    return problems
+
+
+def _content_problems(folder: Path, manifest: Manifest) -> list[Problem]:
+    try:
+        spec = load_model_spec(folder / MODEL)
+    except UserError as error:
+        return [Problem(MODEL, str(error))]
+    problems = []
+    if spec.hash != manifest.spec_hash:
+        problems.append(
+            Problem(
+                MODEL,
+                f"describes architecture {spec.hash[:12]}..., entry.json says {manifest.spec_hash[:12]}...",
+            )
+        )
+    if spec.parameters() != manifest.parameters:
+        problems.append(Problem(MODEL, f"has {spec.parameters()} parameters, entry.json says {manifest.parameters}"))
+    if spec.layout != manifest.layout:
+        problems.append(Problem(MODEL, f"has layout {spec.layout}, entry.json says {manifest.layout}"))
+    return problems + weight_problems(folder / WEIGHTS, spec)
+
+
+def _logit_problems(folder: Path) -> list[Problem]:
+    try:
+        error = reference_error(folder / REFERENCE, open_model(folder))
+    except UserError as problem:
+        return [Problem(REFERENCE, str(problem))]
+    if error <= TOLERANCE:  # False for NaN too
+        return []
+    return [
+        Problem(
+            REFERENCE,
+            f"this machine computes logits that differ by {error:.2g}, more than {TOLERANCE:g} is too much",
+        )
+    ]
+
+
+def _locate(entry: Entry | str | Path) -> Entry:
+    if isinstance(entry, Entry):
+        return entry
+    if isinstance(entry, Path):
+        return open_entry(entry, "folder")
+    return find(entry)

@@ -19,12 +19,12 @@ from torch import Tensor
 from miniwin.sampling import Sampling, sample
 from miniwin.specs import UserError
 from miniwin.stop_filter import StopFilter
+from miniwin.streaming import chunk_for
 from miniwin.tokenizer import StreamDecoder
 
 if TYPE_CHECKING:
     from miniwin.language_model import LanguageModel
 
-PREFILL_CHUNK = 1024  # prompt tokens per forward pass: bounds the memory a long prompt takes
 CONTEXT = 16  # prompt ids the decoder of the new text sees first: some tokenizers write a start differently
 
 
@@ -105,7 +105,7 @@ def generate(
         started = time.perf_counter()
         cache = model.new_cache(1)
         tokens = torch.tensor([prompt_ids], dtype=torch.int64, device=model.device)  # (1, N)
-        for chunk in tokens.split(PREFILL_CHUNK, dim=1):
+        for chunk in tokens.split(chunk_for(len(prompt_ids)), dim=1):
             logits = model(chunk, cache=cache, logits_to_keep=1)  # (1, 1, V)
         prefilled = time.perf_counter()
         while True:

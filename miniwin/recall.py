@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from miniwin.streaming import CHUNK, Advance, Task, evaluating, rows_at_once
+from miniwin.streaming import Advance, Task, chunk_for, evaluating, rows_at_once
 
 if TYPE_CHECKING:
     from miniwin.language_model import LanguageModel
@@ -38,7 +38,7 @@ def recall_at(
     from miniwin.data.tasks import associative_recall
 
     count = max(FEWEST, min(MOST, TOKENS // length)) if sequences is None else sequences
-    chunk = CHUNK if chunk is None else chunk
+    chunk = chunk_for(length) if chunk is None else chunk
     ids, positions, answers = associative_recall(
         length, num_pairs=num_pairs, seed=seed, batch=count, tokenizer=model.tokenizer
     )

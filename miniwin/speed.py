@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from miniwin.streaming import CHUNK, Task, evaluating
+from miniwin.streaming import Task, chunk_for, evaluating
 
 if TYPE_CHECKING:
     from miniwin.language_model import LanguageModel
@@ -32,7 +32,7 @@ def measure_speed(
     *,
     decode_tokens: int = 32,
     repeats: int = 3,
-    chunk: int = CHUNK,
+    chunk: int | None = None,
     task: Task | None = None,
 ) -> Speed:
     """Speed with a prompt of `length` tokens. What the tokens are does not matter, so they are counted up."""
@@ -43,7 +43,7 @@ def measure_speed(
         for _ in range(repeats + 1):
             cache = model.new_cache(1)
             started = _now(model.device)
-            for part in ids[:, :length].split(chunk, dim=1):
+            for part in ids[:, :length].split(chunk or chunk_for(length), dim=1):
                 model(part, cache=cache, logits_to_keep=1)
             read = _now(model.device)
             for at in range(length, length + decode_tokens):

@@ -33,7 +33,9 @@ if TYPE_CHECKING:
     from miniwin.data import Corpus
     from miniwin.language_model import LanguageModel
 
-CHUNK = 1024  # tokens of each window in one forward pass
+WHOLE = 4096  # up to this length one pass takes all: a causal pass from the start needs no mask
+MASK = 2**24  # queries times keys in one pass beyond that: an attention backend may write out that mask
+CHUNKS = (16, 1024)  # fewest and most tokens in one pass then
 FORWARD_TOKENS = 8192  # tokens in one forward pass, all windows together
 FORWARD_LOGITS = 2**26  # logits in one forward pass: 256 MiB of float32
 CACHE_BYTES = 2**29  # caches of the windows that are streamed at once
@@ -56,10 +58,19 @@ def evaluating(model: nn.Module) -> Iterator[None]:
         model.train(was_training)
 
 
-def sequence_loss(model: LanguageModel, ids: Tensor, chunk: int = CHUNK, advance: Advance | None = None) -> Tensor:
+def chunk_for(length: int) -> int:
+    """Tokens to feed in one pass on the way to a context of `length`."""
+    fewest, most = CHUNKS
+    return length if length <= WHOLE else max(fewest, min(most, MASK // length))
+
+
+def sequence_loss(
+    model: LanguageModel, ids: Tensor, chunk: int | None = None, advance: Advance | None = None
+) -> Tensor:
     """Nats of each predicted token: ids (B, N + 1) -> (B, N) float32 on the CPU."""
     inputs, targets = ids[:, :-1].to(model.device), ids[:, 1:].to(model.device)  # (B, N)
     rows, length = inputs.shape
+    chunk = chunk_for(length) if chunk is None else chunk
     nats = torch.empty(rows, length)
     cache = model.new_cache(rows) if length > chunk else None
     for start in range(0, length, chunk):
@@ -115,7 +126,8 @@ def position_losses(
     """Losses by position for the first `tokens` predicted tokens of `valid`, in windows of `length`."""
     if model.tokenizer is None:
         raise UserError(f"{model.ref} has no tokenizer, so its loss per byte is not defined")
-    length, chunk = min(length, tokens), CHUNK if chunk is None else chunk
+    length = min(length, tokens)
+    chunk = chunk_for(length) if chunk is None else chunk
     if chunk < 1:
         raise UserError(f"chunk: expected at least 1 token, got {chunk}")
     nats, sizes = np.zeros(length), np.zeros(length)

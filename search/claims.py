@@ -75,6 +75,9 @@ def take_work(study: Study, worker: str) -> Claim | NoClaim:
                 return NoClaim(over=not busy, reason=reason)
             if claim := _take(study, trial, trials, worker):
                 return claim
+            study.lease_path(trial.number).unlink(
+                missing_ok=True
+            )  # of a worker that died at its end
 
 
 def finish(study: Study, claim: Claim) -> None:
@@ -87,12 +90,17 @@ def finish(study: Study, claim: Claim) -> None:
 
 
 def retry_failed(study: Study) -> int:
-    """Queue the failed trials once more (the user has mended what made them fail); how many there were."""
+    """Queue what failed once more, trials and the baseline: the user has mended what made them fail. How many there were."""
     with study.lock:
+        baseline = Outcome.read(study.folder / BASELINE)
+        again = baseline is not None and baseline.state == "failed"
+        if baseline is not None and again:
+            baseline.state, baseline.deaths = "running", 0
+            baseline.write(study.folder / BASELINE)
         waiting = _failed(study.optuna.get_trials(deepcopy=False))
         for trial in waiting:
             study.optuna.enqueue_trial(trial.params, user_attrs={"retry_of": trial.number})
-        return len(waiting)
+        return len(waiting) + again
 
 
 def is_trained(trial: FrozenTrial) -> bool:
@@ -110,11 +118,15 @@ def is_free(trial: FrozenTrial) -> bool:
 
 def _take_baseline(study: Study, worker: str) -> Claim | None:
     assert study.baseline is not None
-    outcome = study.read_baseline()
-    if outcome.over or live_lease(study.lease_path(None)) is not None:
+    folder = study.folder / BASELINE
+    before = Outcome.read(folder)
+    if live_lease(study.lease_path(None)) is not None:
+        return None
+    if before is not None and before.over:
+        study.lease_path(None).unlink(missing_ok=True)
         return None
     candidate = Candidate(study.baseline, study.space.train)
-    return _hold(study, None, Assignment({}, candidate), candidate, study.folder / BASELINE, outcome, worker, None)
+    return _hold(study, None, Assignment({}, candidate), candidate, folder, before, worker, None)
 
 
 def _orphan(study: Study, running: Sequence[FrozenTrial]) -> Trial | None:
@@ -188,7 +200,8 @@ def _take(study: Study, trial: Trial, trials: Sequence[FrozenTrial], worker: str
     """The lease of a trial; or None, once the trial has been told that it needs no training."""
     assignment = study.space.assign(study.space.suggest(trial))
     for text, violation in assignment.constraints.items():
-        trial.set_constraint(text, violation)
+        if text not in trial.constraints:  # as of a trial that is taken over
+            trial.set_constraint(text, violation)
     candidate = assignment.candidate
     if candidate is None:
         _tell(study, trial, "infeasible", assignment.reason)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from miniwin.search.candidate import Candidate
-from miniwin.search.measure import eval_tokens, report_lengths
+from miniwin.search.measure import best_device, eval_tokens, report_lengths
 from miniwin.search.records import StudyData, TrialRecord, collect
 from miniwin.search.study import Study, find_study
 from miniwin.specs import TrainSpec, UserError, load_train_spec, resolve_spec_path
@@ -55,7 +55,7 @@ def promote(
     if spec != chosen.train:
         run = _train_afresh(opened, chosen, spec, base, tracking, progress)
     check_addable(run, name=name, version=version, zoo=zoo)  # before the time for the evaluation is spent
-    model = load(run)
+    model = load(run, device=best_device())
     assert model.tokenizer is not None
     corpus = prepare(spec.data, model.tokenizer, base)
     at = sorted(set(lengths)) if lengths else report_lengths(opened.spec, spec)

@@ -92,7 +92,7 @@ class StudyData:
     @property
     def finished(self) -> bool:
         """Whether the budget is spent, or the space exhausted, and the baseline, if there is one, is trained."""
-        over = self.baseline is None or self.baseline.state in (*TRAINED, "failed")
+        over = self.baseline is None or self.baseline.trained
         if any(trial.state == "running" for trial in self.trials):
             return False
         spent = len(self.trained) >= self.spec.budget.trials

@@ -98,7 +98,8 @@ def _beyond(study: StudyData, best: TrialRecord) -> str:
     shape = ", ".join(
         [best.layout, *(f"{word} {of(best)}" for word, of in (("window", windows), ("period", periods)) if of(best))]
     )
-    won = f"Trial {best.number} ({shape}) won."
+    so_far = f"leads so far, after {len(study.trained)} of {plural(study.spec.budget.trials, 'trial')}"
+    won = f"Trial {best.number} ({shape}) {'won' if study.finished else so_far}."
     comparable = _finite(best.losses)
     if baseline is not None and (both := comparable & _finite(baseline.losses)):
         comparable = both
@@ -128,7 +129,7 @@ def _header(study: StudyData) -> str:
     goals = " and ".join(study.spec.objectives)
     limits = f", with {' and '.join(study.spec.constraints)}" if study.spec.constraints else ""
     return (
-        f'<header><p class="kind">MiniWin search report</p><h1>{study.name}</h1>'
+        f'<header><p class="kind">MiniWin search report</p><h1>{escape(study.name)}</h1>'
         f'<p class="soft">Asked to {escape(goals + limits)}.</p></header>'
     )
 

@@ -145,6 +145,8 @@ class _Crew:
         # A checkout that is not installed is importable for us only because of where we were started.
         root = str(Path(sys.modules["miniwin"].__path__[0]).parent)
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH", "")]))
+        if (gpu := _gpu(number)) is not None:
+            environment["CUDA_VISIBLE_DEVICES"] = gpu
         command = [sys.executable, "-m", "miniwin.search.worker", str(self.study.folder.resolve())]
         command += ["--worker-id", str(number), "--threads", str(threads), "--parent", str(os.getpid())]
         with open(self._log(number), "ab") as log:
@@ -220,6 +222,16 @@ def _cores() -> int:
     available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     asked = os.environ.get("OMP_NUM_THREADS", "")
     return min(available, int(asked)) if asked.isdigit() and int(asked) > 0 else available
+
+
+def _gpu(number: int) -> str | None:
+    """The GPU of worker `number` where there are several: they take turns. None leaves the choice to PyTorch."""
+    import torch
+
+    count = torch.cuda.device_count()
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    names = visible.split(",") if visible else [str(index) for index in range(count)]
+    return names[number % count].strip() if count > 1 else None
 
 
 def _tail(path: Path, size: int = 8192) -> str:

@@ -174,10 +174,10 @@ class Space:
             )
 
 
-def find_spec(ref: str, folder: Path) -> Path:
+def find_spec(ref: str, folder: Path, kind: str) -> Path:
     """A spec that a search names: relative to the search's own folder, or one that ships with MiniWin."""
     near = folder / ref
-    return near if near.is_file() else Path(resolve_spec_path(ref))
+    return near if near.is_file() else resolve_spec_path(ref, kind)
 
 
 def check_search(search: SearchSpec | str | Path, base_folder: str | Path | None = None) -> str:
@@ -192,11 +192,11 @@ def check_search(search: SearchSpec | str | Path, base_folder: str | Path | None
     folder = Path(base_folder or ".")
     space = Space(
         search,
-        load_model_spec(find_spec(search.base, folder)),
-        load_train_spec(find_spec(search.train, folder)),
+        load_model_spec(find_spec(search.base, folder, "model")),
+        load_train_spec(find_spec(search.train, folder, "train")),
     )
     if search.baseline is not None:
-        load_model_spec(find_spec(search.baseline, folder))
+        load_model_spec(find_spec(search.baseline, folder, "model"))
     return check_space(space)
 
 

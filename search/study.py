@@ -124,9 +124,11 @@ class Study:
                 f"{self.folder} holds a study of another search ({'; '.join(found[:5])}"
                 f"{'; ...' if len(found) > 5 else ''}): only budget.trials may grow; choose another --out or name"
             )
-        if now != before or parts.train_base != old.train_base:
+        # The study's own copy of a train spec is not where its relative paths start from.
+        moved = parts.train_base not in (old.train_base, self.folder.resolve())
+        if now != before or moved:
             parts.write(self.folder)
-            self.about["train_base"] = str(parts.train_base)
+            self.about["train_base"] = str(parts.train_base if moved else old.train_base)
             write_json(self.folder / "study.json", self.about)
             self.spec = load_search_spec(self.folder / "search.yaml")
 
@@ -172,8 +174,12 @@ class Study:
 
     def read_baseline(self) -> Outcome:
         assert self.baseline is not None
-        candidate = Candidate(self.baseline, self.space.train)
-        return Outcome.read(self.folder / BASELINE) or Outcome.begin(None, Assignment({}, candidate), candidate)
+        outcome = Outcome.read(self.folder / BASELINE)
+        if outcome is None:
+            candidate = Candidate(self.baseline, self.space.train)
+            outcome = Outcome.begin(None, Assignment({}, candidate), candidate)
+            outcome.attempts = 0
+        return outcome
 
 
 @dataclass(frozen=True)
@@ -188,12 +194,12 @@ class _Parts:
 
     @classmethod
     def load(cls, spec: SearchSpec, folder: Path) -> _Parts:
-        train = find_spec(spec.train, folder)
+        train = find_spec(spec.train, folder, "train")
         return cls(
             spec,
-            load_model_spec(find_spec(spec.base, folder)),
+            load_model_spec(find_spec(spec.base, folder, "model")),
             load_train_spec(train),
-            None if spec.baseline is None else load_model_spec(find_spec(spec.baseline, folder)),
+            None if spec.baseline is None else load_model_spec(find_spec(spec.baseline, folder, "model")),
             train.resolve().parent,
         )
 

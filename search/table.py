@@ -199,6 +199,8 @@ def summary(data: StudyData) -> list[str]:
         lines.append(f"      {shortened(data.best.layout)}, {variables}")
     if data.baseline is not None and data.baseline.losses:
         lines.append(f"base: {_result(data.baseline)}")
+    elif data.baseline is not None and data.baseline.reason:
+        lines.append(f"base: {data.baseline.state}, {data.baseline.reason}")
     return lines
 
 

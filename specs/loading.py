@@ -17,7 +17,7 @@ from miniwin.specs.model import ModelSpec
 from miniwin.specs.problems import MISSING, Problem, explain, said
 from miniwin.specs.schema import models_at
 from miniwin.specs.yaml_text import Document, Loc
-from miniwin.specs.yaml_words import plain, shown
+from miniwin.specs.yaml_words import is_number_too_large, plain, shown
 
 SHIPPED = Path(__file__).parent
 KINDS = {"model": "models", "train": "train", "search": "searches"}
@@ -123,7 +123,8 @@ def _float(dumper: yaml.SafeDumper, value: float) -> yaml.Node:
 def _text(dumper: yaml.SafeDumper, value: str) -> yaml.Node:
     # PyYAML quotes what YAML 1.1 takes for something else; 1e5 and 08 are numbers in 1.2 only. What stands on a line of
     # its own and is not printable goes into double quotes, with escapes, or a line break in it would not come back.
-    style = "'" if not isinstance(plain(value), str) else None if value.isprintable() else '"'
+    number = not isinstance(plain(value), str) or is_number_too_large(value)
+    style = "'" if number else None if value.isprintable() else '"'
     return dumper.represent_scalar(_STR, value, style=style)
 
 
@@ -171,7 +172,7 @@ def _stated_kind(data: dict[str, Any], document: Document, kind: str | None) -> 
     stated = data.get("kind")
     place = document.place(("kind",))
     if not isinstance(stated, str) or stated not in KINDS:
-        near = get_close_matches(str(stated), KINDS, n=1)
+        near = get_close_matches(stated, KINDS, n=1) if isinstance(stated, str) else []
         hint = f"did you mean '{near[0]}'?" if near else f"expected one of {', '.join(KINDS)}"
         got = f"got {shown(stated)}" if "kind" in data else MISSING
         raise UserError(f"{place}: kind: {got}; {hint}")

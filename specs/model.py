@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from functools import cached_property
 from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import Field, PydanticUserError, StringConstraints, model_validator
+from pydantic import Field, StringConstraints, model_validator
 from pydantic_core import PydanticCustomError
 
 from miniwin.blocks.decoder import Decoder
@@ -18,7 +17,7 @@ from miniwin.blocks.layer import LayerSpec
 from miniwin.blocks.positions.base import located
 from miniwin.blocks.registry import NORMS
 from miniwin.blocks.rmsnorm import RMSNormSpec
-from miniwin.specs.base import PositiveInt, Strict
+from miniwin.specs.base import PositiveInt, Strict, UserError
 
 NAME = r"^[a-z0-9][a-z0-9._-]*$"
 Name = Annotated[str, StringConstraints(pattern=NAME, max_length=100)]
@@ -150,7 +149,7 @@ class ModelSpec(Strict):
     def cache_bytes(self, length: int, dtype: str = "float32") -> int:
         """Bytes of keys and values held for one sequence of `length` tokens."""
         if dtype not in BYTES:
-            raise PydanticUserError(f"unknown dtype '{dtype}': expected one of {', '.join(BYTES)}", code=None)
+            raise UserError(f"dtype: got {dtype!r}; expected one of {', '.join(BYTES)}")
         numbers = sum(self._attention(layer).cache_size(self.hidden_size, length) for layer in self.layer_specs)
         return int(numbers * BYTES[dtype])
 
@@ -158,6 +157,3 @@ class ModelSpec(Strict):
     def _attention(layer: LayerSpec) -> Any:
         return layer.attention
 
-
-def valid_name(text: str) -> bool:
-    return re.match(NAME, text) is not None

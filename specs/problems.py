@@ -119,10 +119,8 @@ def _problems(detail: Any, data: Any, model: type[BaseModel]) -> list[Problem]:
     if kind == "located":
         return [Problem(_deeper(loc, tuple(at.split(".")), data), text) for at, text in _located(context)]
     if loc[-1:] == ("[key]",):
-        path = _resolved(loc[:-1], data)
-        return [
-            Problem(path, f"the name {shown(path[-1] if path else None)}: {_expected(kind, context, detail)}", True)
-        ]
+        path = _deeper(loc[:-2], loc[-2:-1], data)
+        return [Problem(path, f"got the name {shown(path[-1])}; {_expected(kind, context, detail)}", True)]
     if kind == "missing":
         return [Problem(_resolved(loc[:-1], data) + loc[-1:], MISSING)]
     path = _resolved(loc, data)

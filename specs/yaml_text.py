@@ -17,16 +17,15 @@ from typing import Any
 import yaml
 
 from miniwin.specs.base import UserError
+from miniwin.specs.yaml_file import Mark, mark_of, read_text
 from miniwin.specs.yaml_words import LARGEST, is_number_too_large, plain, shown
 
-MOST_BYTES = 256_000
 MOST_VALUES = 50_000
 MOST_SHOWN = 20  # errors of one file
 DEEPEST = 100  # levels, with aliases written out: everything below recurses
 
 Key = str | int
 Loc = tuple[Key, ...]
-Mark = tuple[int, int]  # line and column, from 1
 
 _STANDARD = "tag:yaml.org,2002:"
 _IMPLICIT = "!implicit"  # a scalar without a tag of its own
@@ -75,40 +74,24 @@ class Document:
     @classmethod
     def read(cls, path: Path) -> Document:
         """Raises UserError on a file that is missing, a folder, too large, not UTF-8, or not YAML."""
-        try:
-            if path.is_dir():
-                raise UserError(f"{path}: this is a folder; expected a YAML file, such as {path / 'model.yaml'}")
-            if not path.exists():
-                raise UserError(f"{path}: there is no such file{_near_file(path)}")
-            if not path.is_file():
-                raise UserError(f"{path}: this is not a regular file; expected a YAML file")
-            size = path.stat().st_size
-            if size > MOST_BYTES:
-                raise UserError(
-                    f"{path}:1:1: got {size} bytes; a spec has at most {MOST_BYTES}. Is this the right file?"
-                )
-            raw = path.read_bytes()
-        except OSError as error:
-            raise UserError(f"{path}: cannot be read: {error.strerror}") from None
-        try:
-            return cls(raw.decode("utf-8-sig"), str(path))
-        except UnicodeDecodeError as error:
-            line, column = _mark(raw[: error.start].decode("utf-8", "replace"), None)
-            wide = raw.startswith((b"\xff\xfe", b"\xfe\xff"))
-            hint = "the file is UTF-16; save it as UTF-8" if wide else "save the file as UTF-8, if it is text at all"
-            raise UserError(f"{path}:{line}:{column}: byte {raw[error.start]:#04x} is not UTF-8 text; {hint}") from None
+        return cls(read_text(path), str(path))
 
     def mark(self, path: Loc, key: bool = False) -> Mark:
-        """Line and column of the value at a path into the data, or of its key; of the deepest part there is of it."""
-        node, key_node = self._root, None
+        """Line and column of the value at a path into the data, or of its key; of the deepest part there is of it.
+
+        A block that begins below its key, and a value that is not there at all, are pointed at by the key.
+        """
+        key_node, node = None, self._root
         for part in path:
             step = self._child(node, part)
             if step is None:
-                key_node = None
+                key = False
                 break
             key_node, node = step
-        found = key_node if key and key_node is not None else node
-        return (1, 1) if found is None else _start(found)
+        if node is None or key_node is None:
+            return (1, 1) if node is None else _start(node)
+        at_key, at_value = _start(key_node), _start(node)
+        return at_key if key or at_value[0] > at_key[0] or _is_empty(node) else at_value
 
     def place(self, path: Loc, key: bool = False) -> str:
         """`file:line:column` of the value at a path into the data, or of its key."""
@@ -144,7 +127,7 @@ class Document:
         strange = _UNPRINTABLE.search(text)
         if strange is not None:
             raise self._refuse(
-                _mark(text, strange.start()),
+                mark_of(text, strange.start()),
                 f"not valid YAML: the control character U+{ord(strange.group()):04X}; is this a text file?",
             )
         try:
@@ -214,7 +197,7 @@ class Document:
             if _is_merge(key_node):
                 if merged is not None:
                     self._problem(key_node, "'<<' is given twice in the same mapping; write <<: [*one, *other]")
-                merged = self._merge(value_node)
+                merged = self._merge(key_node if _is_empty(value_node) else value_node)
                 continue
             key = self._scalar(key_node) if isinstance(key_node, yaml.ScalarNode) else None
             value = self._construct(value_node)
@@ -290,11 +273,6 @@ def _start(of: yaml.Node | yaml.Event) -> Mark:
     return mark.line + 1, mark.column + 1
 
 
-def _mark(text: str, index: int | None) -> Mark:
-    before = text[:index]
-    return before.count("\n") + 1, len(before) - before.rfind("\n")
-
-
 def _complaint(error: yaml.MarkedYAMLError, text: str) -> str:
     """The parser's own words, with what it was reading when it gave up, and the usual cause where there is one."""
     problem, context = str(error.problem or error.context), error.context
@@ -314,14 +292,6 @@ def _complaint(error: yaml.MarkedYAMLError, text: str) -> str:
     return f"{problem}; is its indentation right?" if "expected key" in problem else problem
 
 
-def _near_file(path: Path) -> str:
-    if not path.parent.is_dir():
-        return f": {path.parent} is no folder" if path.parent != Path() else ""
-    others = [other.name for other in path.parent.iterdir() if other.suffix in (".yaml", ".yml")]
-    near = get_close_matches(path.name, others, n=1, cutoff=0.8)
-    return f"; did you mean '{path.parent / near[0]}'?" if near else ""
-
-
 def _tag(node: yaml.Node) -> str:
     return str(node.tag).replace(_STANDARD, "!!")
 
@@ -333,6 +303,10 @@ def _is_merge(node: yaml.Node) -> bool:
 def _is_plain(node: yaml.ScalarNode) -> bool:
     """Unquoted. libyaml gives '' for the style, the Python parser None."""
     return not node.style
+
+
+def _is_empty(node: yaml.Node) -> bool:
+    return isinstance(node, yaml.ScalarNode) and not node.value and _is_plain(node)
 
 
 def _children(node: yaml.Node) -> Iterator[yaml.Node]:

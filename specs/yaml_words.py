@@ -8,6 +8,7 @@ import re
 from typing import Any
 
 LARGEST = 2**63 - 1  # of whole numbers
+_MOST_DIGITS = 400  # enough for every float, few enough for int()
 
 _INT = re.compile(r"[-+]?[0-9]+\Z")
 _OTHER_INT = re.compile(r"0o[0-7]+\Z|0x[0-9a-fA-F]+\Z")
@@ -25,13 +26,15 @@ _WORDS: dict[str, Any] = {
 def is_number_too_large(text: str) -> bool:
     """Whether a word is a whole number beyond what tensors count with (and Python reads only so many digits)."""
     whole = _INT.match(text) or _OTHER_INT.match(text)
-    return whole is not None and (len(text) > 100 or abs(plain(text)) > LARGEST)
+    return whole is not None and (len(text) > _MOST_DIGITS or abs(plain(text)) > LARGEST)
 
 
 def plain(text: str) -> Any:
     """The value of an unquoted word by the YAML 1.2 core schema."""
     if text in _WORDS:
         return _WORDS[text]
+    if len(text) > _MOST_DIGITS:
+        return text
     if _INT.match(text):
         return int(text)
     if _OTHER_INT.match(text):

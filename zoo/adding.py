@@ -205,7 +205,8 @@ def _read_source(folder: Path, allow_incomplete: bool) -> _Source:
 
 def _merge(recorded: dict[str, Any], extra: Mapping[str, Any]) -> dict[str, Any]:
     """What the run recorded and what the caller adds, where the two do not contradict each other."""
-    before = {**(recorded.get("run") or {}), **recorded}
+    run = recorded.get("run") or {}
+    before = {"data_fingerprint": (run.get("data") or {}).get("fingerprint"), **run, **recorded}
     for key, value in extra.items():
         if key in _OWN_KEYS:
             raise ZooError(f"provenance: the key {key!r} is written from the run folder and cannot be given")

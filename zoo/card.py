@@ -130,6 +130,8 @@ def _provenance(provenance: dict[str, Any]) -> str:
     values = [
         ("Study", provenance.get("study")),
         ("Trial", provenance.get("trial")),
+        ("Found with", _pairs(provenance.get("params"), "{key} = {value}")),
+        ("Trials of the study", _pairs(provenance.get("trials"), "{value} {key}")),
         ("Data", _source(provenance)),
         ("Data fingerprint", f"`{data['fingerprint']}`" if data.get("fingerprint") else None),
         ("Seed", run.get("seed")),
@@ -145,6 +147,13 @@ def _provenance(provenance: dict[str, Any]) -> str:
     ]
     rows = [(title, str(value)) for title, value in values if value is not None]
     return _table(("", ""), rows) + "\n\nEverything known is in `provenance.json`."
+
+
+def _pairs(values: Any, form: str) -> str | None:
+    """`period = 64, window = 32` of a dictionary; None of anything else."""
+    if not isinstance(values, dict):
+        return None
+    return ", ".join(form.format(key=key, value=value) for key, value in values.items() if value is not None) or None
 
 
 def _source(provenance: dict[str, Any]) -> str:

@@ -18,7 +18,7 @@ from miniwin.zoo.check import check
 from miniwin.zoo.entry import Entry
 from miniwin.zoo.errors import ZooError
 from miniwin.zoo.index import local_statuses
-from miniwin.zoo.pull import asked, choose, indexes, install, offers
+from miniwin.zoo.pull import Offer, asked, choose, indexes, install, offers
 from miniwin.zoo.store import Store, stores
 from miniwin.zoo.version import Ref, parse_ref
 
@@ -45,10 +45,7 @@ def resolve(ref: str, zoo: Path | str | None = None) -> Entry:
     parsed = parse_ref(ref)
     entry = _find_local(parsed, zoo)
     if entry is None:
-        offer = choose(parsed, offers())
-        if offer is None:
-            raise ZooError(_unknown(parsed, zoo) + (f"; {asked()}" if indexes() else ""))
-        entry = install(offer, zoo=zoo)
+        entry = install(_offered(parsed, zoo), zoo=zoo)
     if entry.status == "yanked":
         warnings.warn(f"{entry.ref} was yanked: {entry.reason}; miniwin zoo list shows the others", stacklevel=2)
     elif entry.status == "deprecated":
@@ -67,6 +64,17 @@ def _find_local(ref: Ref, zoo: Path | str | None) -> Entry | None:
         )
     # max keeps the first of equals: the user's zoo comes before the package
     return max(usable, key=lambda entry: entry.parsed_version, default=None)
+
+
+def _offered(ref: Ref, zoo: Path | str | None) -> Offer:
+    """What an index offers for a reference that is not on this disk."""
+    try:
+        offer = choose(ref, offers())
+    except ZooError as error:
+        raise ZooError(f"{_unknown(ref, zoo)}; {error}") from error
+    if offer is None:
+        raise ZooError(_unknown(ref, zoo) + (f"; {asked()}" if indexes() else ""))
+    return offer
 
 
 def _entries(store: Store, name: str | None = None) -> list[Entry]:

@@ -8,9 +8,10 @@ mask (T, P + T) shared by all tiles does the work. Three parts make up a row:
     body   whole tiles, as above
     tail   fewer than T queries that are left over: one dense masked call
 
-Grouped-query heads are the kernel's. Padding is cut off before, so that it costs nothing. The backward calls the flash
-backward on the same parts and folds the overlapping key and value gradients back; bfloat16 is upcast there, since
-torch's bfloat16 CPU backward is slower than float32.
+Grouped-query heads are the kernel's. A batch of several rows is one call too where tiles overlap little, at the price
+of a copy of the keys; otherwise rows take turns, as they do when they are padded (padding is cut off before, so that it
+costs nothing). The backward calls the flash backward on the same parts and folds the overlapping key and value
+gradients back; bfloat16 is upcast there, since torch's bfloat16 CPU backward is slower than float32.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ def run(call: AttentionCall) -> Tensor:
 
 @dataclass(frozen=True)
 class _Part:
-    """Queries first .. first + tiles * length of one row, against keys from `key` on: `span` of them per tile."""
+    """Queries first .. first + tiles * length of each row, against keys from `key` on: `span` of them per tile."""
 
     first: int
     length: int
@@ -57,41 +58,38 @@ class _Part:
     key: int
     span: int
 
-    def queries(self, row: Tensor) -> Tensor:
-        """row (N, H, D) -> (tiles, H, length, D), a view."""
-        return row[self.first : self.first + self.tiles * self.length].unflatten(0, (self.tiles, -1)).transpose(1, 2)
+    def queries(self, rows: Tensor) -> Tensor:
+        """rows (B, N, H, D) -> (B, tiles, length, H, D), a view."""
+        return rows[:, self.first : self.first + self.tiles * self.length].unflatten(1, (self.tiles, self.length))
 
-    def keys(self, row: Tensor) -> Tensor:
-        """row (M, Hkv, D) -> (tiles, Hkv, span, D), a view in which neighbouring tiles overlap."""
-        step, head, channel = row.stride()
-        size = (self.tiles, row.shape[1], self.span, row.shape[2])
-        return row.as_strided(
-            size, (self.length * step, head, step, channel), row.storage_offset() + self.key * step
-        )
+    def keys(self, rows: Tensor) -> Tensor:
+        """rows (B, M, Hkv, D) -> (B, tiles, span, Hkv, D), a view in which neighbouring tiles overlap."""
+        batch, step, head, channel = rows.stride()
+        size = (rows.shape[0], self.tiles, self.span, *rows.shape[2:])
+        stride = (batch, self.length * step, step, head, channel)
+        return rows.as_strided(size, stride, rows.storage_offset() + self.key * step)
 
-    def fold(self, grad: Tensor, row: Tensor) -> None:
-        """Add the tiles' key gradients (tiles, Hkv, span, D) into row (M, Hkv, D), overlaps summed."""
-        grad = grad.transpose(1, 2)  # (tiles, span, Hkv, D)
+    def fold(self, grad: Tensor, rows: Tensor) -> None:
+        """Add the tiles' key gradients (B, tiles, span, Hkv, D) into rows (B, M, Hkv, D), overlaps summed."""
+        if self.tiles == 1:
+            rows[:, self.key : self.key + self.span] += grad[:, 0]
+            return
         for piece in range(0, self.span, self.length):
-            width = min(self.length, self.span - piece)
             begin = self.key + piece
-            if width == self.length:
-                target = row[begin : begin + self.tiles * width].unflatten(0, (self.tiles, width))
-                target += grad[:, piece : piece + width]
-            else:  # a dense part, whose span need not be a multiple of its length
-                row[begin : begin + width] += grad[0, piece : piece + width]
+            target = rows[:, begin : begin + self.tiles * self.length].unflatten(1, (self.tiles, self.length))
+            target += grad[:, :, piece : piece + self.length]
 
     def mask(self, offset: int, window: int, bias: ScoreBias | None, dtype: torch.dtype) -> Tensor:
-        """(1, 1 or H, length, span): the same for every tile."""
+        """(1, 1 or H, length, span): the same for every tile. A bias stays float32: bfloat16 would round it."""
         distance = distances(self.length, self.span, offset + self.first - self.key, torch.device("cpu"))
         mask = additive_mask(distance, window, bias).unsqueeze(0)
         return mask if bias is not None else mask.to(dtype)
 
 
 def _parts(n: int, m: int, window: int) -> list[_Part]:
-    """Cut a row of n queries and m keys into head, body and tail."""
+    """Cut rows of n queries and m keys into head, body and tail."""
     offset = m - n
-    tile = 32 if window <= 128 else 64
+    tile = _tile(window)
     before = -(-(window - 1) // tile) * tile
     first = min(n, -(-max(before - offset, 0) // tile) * tile)
     tiles = (n - first) // tile
@@ -108,12 +106,29 @@ def _parts(n: int, m: int, window: int) -> list[_Part]:
     return parts
 
 
-def _rows(q: Tensor, k: Tensor, pad: list[int] | None) -> Iterator[tuple[int, slice, slice]]:
-    """Each batch row, with its real queries and keys."""
+def _tile(window: int) -> int:
+    return 32 if window <= 128 else 64
+
+
+def _rows(q: Tensor, k: Tensor, window: int, pad: list[int] | None) -> Iterator[tuple[slice, slice, slice]]:
+    """Which batch rows go together, and their real queries and keys."""
     offset = k.shape[1] - q.shape[1]
+    if pad is None and window <= 3 * _tile(window):  # a tile's keys are then at most four times its own
+        yield slice(None), slice(None), slice(None)
+        return
     for b in range(q.shape[0]):
         skip = 0 if pad is None else pad[b]
-        yield b, slice(max(skip - offset, 0), None), slice(skip, None)
+        yield slice(b, b + 1), slice(max(skip - offset, 0), None), slice(skip, None)
+
+
+def _heads_first(tiles: Tensor) -> Tensor:
+    """(B, tiles, length, H, D) -> (B * tiles, H, length, D), as the kernel takes it."""
+    return tiles.flatten(0, 1).transpose(1, 2)
+
+
+def _tokens_first(heads: Tensor, like: Tensor) -> Tensor:
+    """The way back: (B * tiles, H, length, D) -> (B, tiles, length, H, D)."""
+    return heads.transpose(1, 2).unflatten(0, like.shape[:2])
 
 
 class _Banded(torch.autograd.Function):
@@ -131,47 +146,52 @@ class _Banded(torch.autograd.Function):
         out = torch.zeros_like(q) if pad is not None else torch.empty_like(q)
         sums: list[Tensor] = []
         masks: dict[tuple[_Part, int], Tensor] = {}
-        for b, queries, keys in _rows(q, k, pad):
-            q_row, k_row, v_row, o_row = q[b, queries], k[b, keys], v[b, keys], out[b, queries]
-            offset = len(k_row) - len(q_row)
-            for part in _parts(len(q_row), len(k_row), window):
+        for rows, queries, keys in _rows(q, k, window, pad):
+            q_rows, k_rows, v_rows, o_rows = q[rows, queries], k[rows, keys], v[rows, keys], out[rows, queries]
+            offset = k_rows.shape[1] - q_rows.shape[1]
+            for part in _parts(q_rows.shape[1], k_rows.shape[1], window):
                 if (part, offset) not in masks:
                     masks[part, offset] = part.mask(offset, window, bias, q.dtype)
-                mask = masks[part, offset]
+                target = part.queries(o_rows)
                 o, log_sum = _flash(
-                    part.queries(q_row), part.keys(k_row), part.keys(v_row), attn_mask=mask, scale=scale
+                    _heads_first(part.queries(q_rows)),
+                    _heads_first(part.keys(k_rows)),
+                    _heads_first(part.keys(v_rows)),
+                    attn_mask=masks[part, offset],
+                    scale=scale,
                 )
-                part.queries(o_row).copy_(o)
+                target.copy_(_tokens_first(o, target))
                 sums.append(log_sum)
         ctx.save_for_backward(q, k, v, out, *sums)
-        ctx.settings = (scale, window, bias, pad, masks)
+        ctx.settings = (scale, window, pad, masks)
         return out
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         q, k, v, out, *sums = ctx.saved_tensors
-        scale, window, _, pad, masks = ctx.settings
+        scale, window, pad, masks = ctx.settings
         grad, dtype = grads[0].float(), q.dtype
         q, k, v, out = q.float(), k.float(), v.float(), out.float()
         grad_q, grad_k, grad_v = torch.zeros_like(q), torch.zeros_like(k), torch.zeros_like(v)
         log_sums = iter(sums)
-        for b, queries, keys in _rows(q, k, pad):
-            q_row, k_row, v_row = q[b, queries], k[b, keys], v[b, keys]
-            offset = len(k_row) - len(q_row)
-            for part in _parts(len(q_row), len(k_row), window):
+        for rows, queries, keys in _rows(q, k, window, pad):
+            q_rows, k_rows, v_rows = q[rows, queries], k[rows, keys], v[rows, keys]
+            offset = k_rows.shape[1] - q_rows.shape[1]
+            for part in _parts(q_rows.shape[1], k_rows.shape[1], window):
+                own, seen = part.queries(q_rows), part.keys(k_rows)
                 dq, dk, dv = _flash_backward(
-                    part.queries(grad[b, queries]),
-                    part.queries(q_row),
-                    part.keys(k_row),
-                    part.keys(v_row),
-                    part.queries(out[b, queries]),
+                    _heads_first(part.queries(grad[rows, queries])),
+                    _heads_first(own),
+                    _heads_first(seen),
+                    _heads_first(part.keys(v_rows)),
+                    _heads_first(part.queries(out[rows, queries])),
                     next(log_sums),
                     0.0,
                     False,
                     attn_mask=masks[part, offset].float(),
                     scale=scale,
                 )
-                part.queries(grad_q[b, queries]).copy_(dq)
-                part.fold(dk, grad_k[b, keys])
-                part.fold(dv, grad_v[b, keys])
+                part.queries(grad_q[rows, queries]).copy_(_tokens_first(dq, own))
+                part.fold(_tokens_first(dk, seen), grad_k[rows, keys])
+                part.fold(_tokens_first(dv, seen), grad_v[rows, keys])
         return grad_q.to(dtype), grad_k.to(dtype), grad_v.to(dtype), None, None, None, None

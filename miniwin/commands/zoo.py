@@ -12,9 +12,7 @@ if TYPE_CHECKING:
 
     from miniwin.zoo import Entry
 
-app = typer.Typer(
-    help="Versioned, hashed models: list, show, verify, add, pull, index.", no_args_is_help=True
-)
+app = typer.Typer(help="Versioned, hashed models: list, show, verify, add, pull, index.", no_args_is_help=True)
 
 
 @app.command("list")
@@ -36,9 +34,7 @@ def list_command(
         typer.echo(json.dumps(rows, indent=2))
         return
     if not rows:
-        typer.echo(
-            f"The zoo {user_zoo()} is empty. Add a finished run: miniwin zoo add RUN_FOLDER --name NAME"
-        )
+        typer.echo(f"The zoo {user_zoo()} is empty. Add a finished run: miniwin zoo add RUN_FOLDER --name NAME")
         return
     _print(_table(rows))
     for row in rows:
@@ -109,20 +105,14 @@ def add(
     ],
     name: Annotated[str, typer.Option(help="Lower-case letters, digits and '-'.")],
     version: Annotated[str | None, typer.Option(help="MAJOR.MINOR.PATCH. Default: the next one.")] = None,
-    evaluate: Annotated[
-        bool, typer.Option(help="Measure bits per byte, recall and speed for the card.")
-    ] = True,
-    metrics: Annotated[
-        Path | None, typer.Option(help="Take the measurements from this JSON file instead.")
-    ] = None,
+    evaluate: Annotated[bool, typer.Option(help="Measure bits per byte, recall and speed for the card.")] = True,
+    metrics: Annotated[Path | None, typer.Option(help="Take the measurements from this JSON file instead.")] = None,
     description: Annotated[str, typer.Option(help="The first paragraph of the card.")] = "",
     licence: Annotated[
         str, typer.Option(help="SPDX name of the licence of the weights, in lower case.")
     ] = "apache-2.0",
     zoo: Annotated[Path | None, typer.Option(help="The zoo to write to. Default: yours.")] = None,
-    allow_incomplete: Annotated[
-        bool, typer.Option("--allow-incomplete", help="Add a run that was cut short.")
-    ] = False,
+    allow_incomplete: Annotated[bool, typer.Option("--allow-incomplete", help="Add a run that was cut short.")] = False,
 ) -> None:
     """Write a run into the zoo as name@version, immutable from then on."""
     from miniwin.zoo import add as run

@@ -1,0 +1,51 @@
+"""The text of a YAML file, and what can be wrong with the file before any YAML is read."""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from pathlib import Path
+
+from miniwin.specs.base import UserError
+
+MOST_BYTES = 256_000
+
+Mark = tuple[int, int]  # line and column, from 1
+
+
+def read_text(path: Path) -> str:
+    """Raises UserError on a file that is missing, a folder, too large, not readable, or not UTF-8."""
+    try:
+        if path.is_dir():
+            raise UserError(f"{path}: this is a folder; expected a YAML file, such as {path / 'model.yaml'}")
+        if not path.exists():
+            raise UserError(f"{path}: there is no such file{_near_file(path)}")
+        if not path.is_file():
+            raise UserError(f"{path}: this is not a regular file; expected a YAML file")
+        size = path.stat().st_size
+        if size > MOST_BYTES:
+            raise UserError(f"{path}:1:1: got {size} bytes; a spec has at most {MOST_BYTES}. Is this the right file?")
+        raw = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from None
+    try:
+        return raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        text = error.object  # without the byte order mark, unlike raw
+        line, column = mark_of(text[: error.start].decode("utf-8", "replace"), None)
+        wide = raw.startswith((b"\xff\xfe", b"\xfe\xff"))
+        hint = "the file is UTF-16; save it as UTF-8" if wide else "save the file as UTF-8, if it is text at all"
+        raise UserError(f"{path}:{line}:{column}: byte {text[error.start]:#04x} is not UTF-8 text; {hint}") from None
+
+
+def mark_of(text: str, index: int | None) -> Mark:
+    """Line and column of the character at index; of the end of the text for None."""
+    before = text[:index]
+    return before.count("\n") + 1, len(before) - before.rfind("\n")
+
+
+def _near_file(path: Path) -> str:
+    if not path.parent.is_dir():
+        return f": {path.parent} is no folder" if path.parent != Path() else ""
+    others = [other.name for other in path.parent.iterdir() if other.suffix in (".yaml", ".yml")]
+    near = get_close_matches(path.name, others, n=1, cutoff=0.8)
+    return f"; did you mean '{path.parent / near[0]}'?" if near else ""

@@ -39,7 +39,7 @@ def promote(
     study folder, where the same call goes on with it; without them the trial's own weights are taken. lengths: where
     to evaluate.
     """
-    from miniwin.zoo.add import check_addable
+    from miniwin.zoo.adding import check_addable
 
     from miniwin.data import prepare
     from miniwin.evaluation import evaluate

@@ -30,15 +30,25 @@ def json_schema(kind: str) -> dict[str, Any]:
     return {"$schema": DRAFT, **schema, "title": f"MiniWin {kind} spec"}
 
 
-def _draft_07(value: Any) -> Any:
+# pydantic leaves a bound as it is where a validator comes before it.
+_BOUNDS = {"ge": "minimum", "gt": "exclusiveMinimum", "le": "maximum", "lt": "exclusiveMaximum"}
+_NAMES = ("$defs", "properties", "patternProperties")  # what these hold are names, not keywords
+_VALUES = ("default", "const", "enum", "required")
+
+
+def _draft_07(schema: Any) -> Any:
     """`$defs` is of draft 2019: in draft-07 it is `definitions`, and what stands beside a `$ref` is ignored."""
-    if isinstance(value, list):
-        return [_draft_07(item) for item in value]
-    if not isinstance(value, dict):
-        return value
-    made = {("definitions" if key == "$defs" else key): _draft_07(item) for key, item in value.items()}
-    made.pop("discriminator", None)  # OpenAPI's, not JSON Schema's
-    if isinstance(made.get("$ref"), str):
+    if isinstance(schema, list):
+        return [_draft_07(item) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    made: dict[str, Any] = {}
+    for key, value in schema.items():
+        if key in _NAMES:
+            made["definitions" if key == "$defs" else key] = {name: _draft_07(inner) for name, inner in value.items()}
+        elif key != "discriminator":  # that is OpenAPI's
+            made[_BOUNDS.get(key, key)] = value if key in _VALUES else _draft_07(value)
+    if "$ref" in made:
         ref = {"$ref": made.pop("$ref").replace("#/$defs/", "#/definitions/")}
         return {"allOf": [ref], **made} if made else ref
     return made

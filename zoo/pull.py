@@ -218,7 +218,7 @@ def _copy(source: Path, file: IndexFile, target: Path) -> None:
 def _download(url: str, file: IndexFile, blob: Path, on_bytes: Callable[[int], None]) -> None:
     import pooch
 
-    logging.getLogger("pooch").setLevel(logging.WARNING)  # it announces every file on stderr
+    pooch.get_logger().setLevel(logging.WARNING)  # it announces every file on stderr
     part = blob.with_name(f"{blob.name}.part")
     downloader = ResumingDownloader(part, size=file.size, sha256=file.sha256, on_bytes=on_bytes)
     pooch.retrieve(url, known_hash=f"sha256:{file.sha256}", fname=blob.name, path=blob.parent, downloader=downloader)

@@ -8,10 +8,10 @@ QK-norm acts before the rotation, as in Qwen3 and MiniMind. Shapes: B batch, N t
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import model_validator
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from miniwin.blocks.attention_ops import AttentionCall, attend
@@ -93,7 +93,7 @@ class AttentionSpec(Strict):
     type: Literal["softmax"] = "softmax"
     num_heads: PositiveInt
     num_kv_heads: PositiveInt | None = None
-    head_dim: PositiveInt | None = None
+    head_dim: Annotated[PositiveInt, Field(le=65_536)] | None = None
     window: PositiveInt | None = None
     position: POSITIONS.field()  # type: ignore[valid-type]
     qk_norm: NORMS.field() | None = None  # type: ignore[valid-type]

@@ -2,8 +2,8 @@
 
     append(k, v) -> keys and values in order of time, whose last N are the ones just given
 
-Keys are stored as they are scored (already rotated), so nothing is ever rotated again. Nothing flows back through a
-cache: what it stores is detached.
+Keys are stored as they are scored (already rotated), so nothing is ever rotated again. What a cache stores is detached:
+gradients reach the tokens of a call, never those of an earlier one.
 """
 
 from __future__ import annotations
@@ -25,6 +25,10 @@ class LayerCache(ABC):
     @abstractmethod
     def append(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """Add k, v (B, N, Hkv, D); give back what the N new queries may need, (B, M, Hkv, D), M >= N."""
+
+    def reset(self) -> None:
+        """Forget every token; the storage stays."""
+        self.length = 0
 
     @property
     @abstractmethod
@@ -59,7 +63,7 @@ class RingCache(LayerCache):
         return min(self.length, self.window)
 
     def append(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        k, v = k.detach().to(self.keys.dtype), v.detach().to(self.keys.dtype)
+        k, v = k.to(self.keys.dtype), v.to(self.keys.dtype)
         n, w = k.shape[1], self.window
         # The earliest new query sees W - 1 keys before itself: those come out before they are overwritten.
         before = min(self.length, w - 1)
@@ -68,8 +72,8 @@ class RingCache(LayerCache):
         values = torch.cat((self.values.index_select(1, slots), v), dim=1)
         kept = min(n, w)
         slots = torch.arange(self.length + n - kept, self.length + n, device=k.device) % w
-        self.keys.index_copy_(1, slots, k[:, n - kept :])
-        self.values.index_copy_(1, slots, v[:, n - kept :])
+        self.keys.index_copy_(1, slots, k[:, n - kept :].detach())
+        self.values.index_copy_(1, slots, v[:, n - kept :].detach())
         self.length += n
         return keys, values
 
@@ -95,7 +99,10 @@ class GrowingCache(LayerCache):
             self._grow(max(end, self.keys.shape[1] * 3 // 2, self.SMALLEST))
         self.keys[:, self.length : end] = k.detach()
         self.values[:, self.length : end] = v.detach()
-        self.length = end
+        before, self.length = self.length, end
+        if torch.is_grad_enabled() and (k.requires_grad or v.requires_grad):
+            keys, values = self.keys[:, :before], self.values[:, :before]
+            return torch.cat((keys, k.to(keys.dtype)), dim=1), torch.cat((values, v.to(values.dtype)), dim=1)
         return self.keys[:, :end], self.values[:, :end]
 
     def _grow(self, capacity: int) -> None:
@@ -125,6 +132,12 @@ class Cache:
     def nbytes(self) -> int:
         """Bytes of all entries held."""
         return sum(layer.nbytes for layer in self.layers)
+
+    def reset(self) -> None:
+        """Forget every token, to begin another context in the same storage."""
+        for layer in self.layers:
+            layer.reset()
+        self.length, self.pad = 0, None
 
     def clone(self) -> Cache:
         """An independent copy: continue one context in two ways."""

@@ -23,7 +23,9 @@ class Decoder(nn.Module):
         self, vocab_size: int, hidden_size: int, layers: Sequence[Layer], norm: nn.Module, tie_word_embeddings: bool
     ) -> None:
         super().__init__()
-        self.embed_tokens = nn.Embedding(vocab_size, hidden_size)
+        # Given its weight, the module does not draw one: that would cost seconds of imports on the meta device.
+        weight = torch.empty(vocab_size, hidden_size)
+        self.embed_tokens = nn.Embedding(vocab_size, hidden_size, _weight=weight)
         self.layers = nn.ModuleList(layers)
         self.norm = norm
         self.lm_head = None if tie_word_embeddings else nn.Linear(hidden_size, vocab_size, bias=False)
@@ -42,20 +44,24 @@ class Decoder(nn.Module):
         """input_ids (B, N) -> logits (B, N, vocab_size) float32.
 
         cache: continues the context it holds, and is advanced. attention_mask (B, N): 1 for tokens and 0 for padding,
-        which may only stand on the left, and only in the first call on a cache. logits_to_keep: only the last so many
-        positions' logits; 0 is all.
+        which may only stand to the left of a row's tokens; a long padded batch may come in chunks. logits_to_keep: only
+        the last so many positions' logits; 0 is all.
 
         Raises:
-            UserError: ids of a wrong shape or type, padding elsewhere than on the left, or another batch size than
-                the cache's.
+            UserError: ids of a wrong shape, type or value, padding elsewhere than on the left, another batch size than
+                the cache's, or a cache that a failed call left halfway.
         """
+        if logits_to_keep < 0:
+            raise UserError(f"logits_to_keep: got {logits_to_keep}; expected 0 (all) or how many of the last to keep")
         h = self.hidden(input_ids, cache, attention_mask)
         h = h if logits_to_keep == 0 else h[:, -logits_to_keep:]
         return self.logits(h)
 
     def hidden(self, input_ids: Tensor, cache: Cache | None = None, attention_mask: Tensor | None = None) -> Tensor:
         """input_ids (B, N) -> final hidden states (B, N, hidden_size), normed: what the head reads."""
-        pad, before = _padding(input_ids, cache, attention_mask)
+        _check(input_ids, self.vocab_size, cache)
+        pad = _padding(input_ids, cache, attention_mask)
+        before = 0 if cache is None else cache.length
         positions = torch.arange(before, before + input_ids.shape[1], device=input_ids.device).unsqueeze(0)
         if pad is not None:
             positions = (positions - pad.unsqueeze(1)).clamp(min=0)  # (B, N)
@@ -82,32 +88,55 @@ class Decoder(nn.Module):
         return Cache(layers)
 
 
-def _padding(input_ids: Tensor, cache: Cache | None, attention_mask: Tensor | None) -> tuple[Tensor | None, int]:
-    """Check a call's tokens against its cache and mask; give each row's padding (B,) or None, and the tokens before."""
-    if input_ids.dim() != 2 or input_ids.shape[1] == 0 or input_ids.is_floating_point():
+def _check(input_ids: Tensor, vocab_size: int, cache: Cache | None) -> None:
+    """Refuse ids that are not ids, and a cache that is not for them."""
+    whole = input_ids.dtype in (torch.int64, torch.int32, torch.int16, torch.uint8)
+    if input_ids.dim() != 2 or input_ids.shape[1] == 0 or not whole:
         raise UserError(
             f"input_ids: got shape {tuple(input_ids.shape)} of {input_ids.dtype}; expected integers of shape "
             "(batch, tokens) with at least one token. A single sequence is ids[None]."
         )
-    before, pad = (0, None) if cache is None else (cache.length, cache.pad)
-    if cache is not None and cache.batch_size != len(input_ids):
+    if input_ids.device.type == "cpu":  # elsewhere looking at them would wait for the device
+        low, high = int(input_ids.min()), int(input_ids.max())
+        if low < 0 or high >= vocab_size:
+            got = low if low < 0 else high
+            raise UserError(
+                f"input_ids: got the id {got}; the model's vocab_size is {vocab_size}. Is the tokenizer its own?"
+            )
+    if cache is None:
+        return
+    if cache.batch_size != len(input_ids):
         raise UserError(
             f"input_ids: got a batch of {len(input_ids)}; the cache holds {cache.batch_size} rows. "
             "Make one with model.new_cache(batch_size)."
         )
+    if any(layer.length != cache.length for layer in cache.layers):
+        raise UserError("the cache was left halfway by a call that failed; make a new one, or reset() it")
+
+
+def _padding(input_ids: Tensor, cache: Cache | None, attention_mask: Tensor | None) -> Tensor | None:
+    """Each row's padding (B,), this call's included; None where there is none."""
+    before, pad = (0, None) if cache is None else (cache.length, cache.pad)
     if attention_mask is None:
-        return pad, before
+        return pad
     if attention_mask.shape != input_ids.shape:
         raise UserError(
             f"attention_mask: got shape {tuple(attention_mask.shape)}; expected that of input_ids, "
             f"{tuple(input_ids.shape)}. On a warm cache it is for the new tokens only."
         )
     mask = attention_mask.to(torch.int64)
-    if not bool(((mask[:, 1:] >= mask[:, :-1]).all()) & (mask[:, -1] == 1).all()):
-        raise UserError("attention_mask: padding (0) may only stand to the left of a row's tokens (1); pad on the left.")
     padded = (mask == 0).sum(dim=1)
     if not bool(padded.any()):
-        return pad, before
-    if before:
-        raise UserError("attention_mask: padding is for the first call on a cache; this one already holds tokens.")
-    return padded, before
+        return pad
+    earlier = torch.zeros_like(padded) if pad is None else pad
+    if bool(((padded > 0) & (earlier != before)).any()):
+        raise UserError(
+            "attention_mask: a row that already holds tokens gets padding (0); pad only before the first token."
+        )
+    if bool((mask[:, 1:] < mask[:, :-1]).any()):
+        raise UserError(
+            "attention_mask: padding (0) may only stand to the left of a row's tokens (1); pad on the left."
+        )
+    if cache is None and not bool(mask[:, -1].all()):
+        raise UserError("attention_mask: a row is nothing but padding (0); every row needs a token (1).")
+    return earlier + padded

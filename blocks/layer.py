@@ -47,7 +47,9 @@ class LayerSpec(Strict):
 
     def build(self, hidden_size: int) -> Layer:
         attention, mlp, norm = self._parts
-        return Layer(norm.build(hidden_size), attention.build(hidden_size), norm.build(hidden_size), mlp.build(hidden_size))
+        return Layer(
+            norm.build(hidden_size), attention.build(hidden_size), norm.build(hidden_size), mlp.build(hidden_size)
+        )
 
     def canonical(self, hidden_size: int) -> dict[str, Any]:
         attention, mlp, norm = self._parts

@@ -12,12 +12,13 @@ from typing import Annotated
 
 import typer
 
-from miniwin.commands import demo, evaluate, generate, search, specs, train, zoo
+from miniwin.commands import demo, evaluate, generate, search, specs, torch_free, train, zoo
 
 app = typer.Typer(
     name="miniwin",
     help="Find and share long-context language-model architectures: describe in YAML, search, share through a zoo.",
     no_args_is_help=True,
+    rich_markup_mode=None,  # plain help: rich would double the time that --help takes
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -52,6 +53,8 @@ def _options(
 
 def main() -> None:
     """The console script."""
+    if sys.argv[1:2] and sys.argv[1] in torch_free.COMMANDS:
+        torch_free.install()
     try:
         app()
     except KeyboardInterrupt:

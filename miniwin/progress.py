@@ -34,9 +34,7 @@ def rate(tokens_per_second: float) -> str:
 class TrainProgress:
     """Shows steps of a run. With `enabled=False` it shows nothing and costs nothing."""
 
-    def __init__(
-        self, name: str, steps: int, tokens_per_step: int, done: int = 0, enabled: bool = True
-    ) -> None:
+    def __init__(self, name: str, steps: int, tokens_per_step: int, done: int = 0, enabled: bool = True) -> None:
         self.name, self.steps, self.tokens_per_step = name, steps, tokens_per_step
         self._enabled = enabled
         self._last = time.monotonic()

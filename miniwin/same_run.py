@@ -34,9 +34,7 @@ def only_one(folder: Path) -> Iterator[None]:
         # When a process is killed, those that read data for it hold the lock for a few seconds more.
         lock.acquire(timeout=LOCK_SECONDS)
     except Timeout:
-        raise UserError(
-            f"another process is training in {folder}: wait for it, or choose another --out"
-        ) from None
+        raise UserError(f"another process is training in {folder}: wait for it, or choose another --out") from None
     try:
         yield
     finally:

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from miniwin.language_model import LanguageModel
 
 WHOLE = 4096  # up to this length one pass takes all: a causal pass from the start needs no mask
-MASK = 2**24  # queries times keys in one pass beyond that: an attention backend may write out that mask
+MASK = 2**26  # queries times keys in one pass beyond that: an attention backend may write out that mask
 CHUNKS = (16, 1024)  # fewest and most tokens in one pass then
 FORWARD_TOKENS = 8192  # tokens in one forward pass, all windows together
 FORWARD_LOGITS = 2**26  # logits in one forward pass: 256 MiB of float32

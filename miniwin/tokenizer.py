@@ -81,16 +81,12 @@ def load_tokenizer(ref: str | Path, base: Path | None = None) -> Tokenizer:
             "Hugging Face tokenizer.json, or a folder that holds one"
         ) from None
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(
-            f"tokenizer: cannot read {path}: {error}; expected a Hugging Face tokenizer.json"
-        ) from None
+        raise UserError(f"tokenizer: cannot read {path}: {error}; expected a Hugging Face tokenizer.json") from None
     try:
         data = json.loads(text)
     except json.JSONDecodeError as error:
         where = f"{path}:{error.lineno}:{error.colno}"
-        raise UserError(
-            f"tokenizer: {where}: not JSON ({error.msg}); expected a Hugging Face tokenizer.json"
-        ) from None
+        raise UserError(f"tokenizer: {where}: not JSON ({error.msg}); expected a Hugging Face tokenizer.json") from None
     if isinstance(data, dict) and data.get("type") == "byte":
         return ByteTokenizer()
     return HFTokenizer(text, where=str(path))
@@ -156,9 +152,7 @@ class HFTokenizer:
         self._text = text
         self._vocab: dict[str, int] = self._inner.get_vocab(with_added_tokens=True)
         if not self._vocab:
-            raise UserError(
-                f"tokenizer: {where}: the vocabulary is empty; train the tokenizer before using it"
-            )
+            raise UserError(f"tokenizer: {where}: the vocabulary is empty; train the tokenizer before using it")
         self._byte_level = '"ByteLevel"' in json.dumps(
             [plain.get(k) for k in ("normalizer", "pre_tokenizer", "decoder")]
         )
@@ -213,14 +207,10 @@ class HFTokenizer:
                 piece = str(added[number]["content"]).encode("utf-8", "replace")
             elif self._byte_level and all(letter in alphabet for letter in token):
                 piece = bytes(alphabet[letter] for letter in token)
-            elif (
-                len(token) == 6 and token.startswith("<0x") and token.endswith(">")
-            ):  # byte fallback of SentencePiece
+            elif len(token) == 6 and token.startswith("<0x") and token.endswith(">"):  # byte fallback of SentencePiece
                 piece = b"?"
             elif glue:
-                piece = (token.removeprefix(glue) if token.startswith(glue) else f" {token}").encode(
-                    "utf-8", "replace"
-                )
+                piece = (token.removeprefix(glue) if token.startswith(glue) else f" {token}").encode("utf-8", "replace")
             else:
                 word = token.removesuffix(ending) + " " if ending and token.endswith(ending) else token
                 piece = word.replace("\u2581", " ").encode("utf-8", "replace")  # U+2581 marks a space
@@ -244,9 +234,7 @@ class StreamDecoder:
         self._tokenizer = tokenizer
         self._utf8 = codecs.getincrementaldecoder("utf-8")("replace")
         self._ids: list[int] = []
-        self._read = (
-            0  # ids before this are out already, and only context: words are written differently at a start
-        )
+        self._read = 0  # ids before this are out already, and only context: words are written differently at a start
 
     def push(self, token: int) -> str:
         """The text that is certain now that this id is known."""
@@ -295,6 +283,4 @@ def _byte_level_alphabet() -> dict[str, int]:
     """GPT-2's spelling of bytes: printable ones stand for themselves, others are U+0100 and on, in order."""
     printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
     others = [byte for byte in range(256) if byte not in printable]
-    return {chr(byte): byte for byte in printable} | {
-        chr(256 + place): byte for place, byte in enumerate(others)
-    }
+    return {chr(byte): byte for byte in printable} | {chr(256 + place): byte for place, byte in enumerate(others)}

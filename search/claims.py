@@ -75,9 +75,7 @@ def take_work(study: Study, worker: str) -> Claim | NoClaim:
                 return NoClaim(over=not busy, reason=reason)
             if claim := _take(study, trial, trials, worker):
                 return claim
-            study.lease_path(trial.number).unlink(
-                missing_ok=True
-            )  # of a worker that died at its end
+            study.lease_path(trial.number).unlink(missing_ok=True)  # of a worker that died at its end
 
 
 def finish(study: Study, claim: Claim) -> None:
@@ -90,7 +88,7 @@ def finish(study: Study, claim: Claim) -> None:
 
 
 def retry_failed(study: Study) -> int:
-    """Queue what failed once more, trials and the baseline: the user has mended what made them fail. How many there were."""
+    """Queue what failed once more, trials and baseline: the user may have mended it. Returns how many there were."""
     with study.lock:
         baseline = Outcome.read(study.folder / BASELINE)
         again = baseline is not None and baseline.state == "failed"

@@ -39,12 +39,11 @@ def promote(
     study folder, where the same call goes on with it; without them the trial's own weights are taken. lengths: where
     to evaluate.
     """
-    from miniwin.zoo.adding import check_addable
-
     from miniwin.data import prepare
     from miniwin.evaluation import evaluate
     from miniwin.loading import load
     from miniwin.zoo import add
+    from miniwin.zoo.adding import check_addable
 
     opened = Study(find_study(study))
     data = collect(opened)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Sequence
 from difflib import get_close_matches
@@ -112,8 +111,6 @@ class _Dumper(yaml.SafeDumper):
 
 
 def _float(dumper: yaml.SafeDumper, value: float) -> yaml.Node:
-    if not math.isfinite(value):
-        return dumper.represent_scalar(_FLOAT, ".nan" if math.isnan(value) else ".inf" if value > 0 else "-.inf")
     text = repr(value)
     if "e" in text and "." not in text:
         text = text.replace("e", ".0e")  # 1e-06 is text to a reader of YAML 1.1

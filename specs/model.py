@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from functools import cached_property
 from typing import Annotated, Any, Literal
 
 import torch
@@ -14,7 +13,7 @@ from pydantic_core import PydanticCustomError
 from miniwin.blocks.decoder import Decoder
 from miniwin.blocks.init import InitSpec
 from miniwin.blocks.layer import LayerSpec
-from miniwin.blocks.positions.base import located
+from miniwin.blocks.positions.base import located_all
 from miniwin.blocks.registry import NORMS
 from miniwin.blocks.rmsnorm import RMSNormSpec
 from miniwin.specs.base import PositiveInt, Strict, UserError
@@ -38,7 +37,7 @@ class ModelSpec(Strict):
     name: Name
     vocab_size: PositiveInt
     hidden_size: PositiveInt
-    num_layers: PositiveInt
+    num_layers: Annotated[PositiveInt, Field(le=10_000)]
     pattern: str
     last: Letter | None = None
     blocks: dict[Letter, LayerSpec]
@@ -48,42 +47,41 @@ class ModelSpec(Strict):
 
     @model_validator(mode="after")
     def _fits(self) -> ModelSpec:
-        self._check_pattern()
+        problems = self._pattern_problems() + self._block_problems()
+        if problems:
+            raise located_all(problems)
+        return self
+
+    def _block_problems(self) -> list[tuple[str, str]]:
+        problems = []
         for letter, layer in self.blocks.items():
             try:
                 layer.resolve(self.hidden_size)
             except PydanticCustomError as error:
-                at = (error.context or {}).get("at", "")
-                raise located(f"blocks.{letter}.attention.{at}", str(error)) from None
-        return self
+                problems.append((f"blocks.{letter}.attention.{(error.context or {})['at']}", str(error)))
+        return problems
 
-    def _check_pattern(self) -> None:
+    def _pattern_problems(self) -> list[tuple[str, str]]:
+        known = f"(blocks: {', '.join(sorted(self.blocks)) or 'none'})"
         if not self.pattern:
-            raise located("pattern", "it is empty; expected letters of blocks, such as SSSG")
-        for letter in self.pattern:
-            if letter not in self.blocks:
-                known = ", ".join(sorted(self.blocks)) or "none"
-                raise located("pattern", f"got '{self.pattern}'; no block is called '{letter}' (blocks: {known})")
+            return [("pattern", "it is empty; expected letters of blocks, such as SSSG")]
+        unknown = [letter for letter in self.pattern if letter not in self.blocks]
+        if unknown:
+            return [("pattern", f"got '{self.pattern}'; no block is called '{unknown[0]}' {known}")]
         if self.last is not None and self.last not in self.blocks:
-            raise located("last", f"got '{self.last}'; no block is called so (blocks: {', '.join(sorted(self.blocks))})")
+            return [("last", f"got '{self.last}'; no block is called so {known}")]
         size = len(self.pattern)
         if size > self.num_layers:
-            raise located(
-                "pattern",
-                f"got '{self.pattern}', {size} letters for num_layers {self.num_layers}; shorten it or add layers",
-            )
+            message = f"got '{self.pattern}', {size} letters for num_layers {self.num_layers}; shorten it or add layers"
+            return [("pattern", message)]
         if self.num_layers % size and self.last is None:
-            raise located(
-                "pattern",
+            message = (
                 f"got '{self.pattern}', {size} letters, which do not tile num_layers {self.num_layers}; set `last` to "
-                "say what the final layer is, write the pattern out, or change num_layers",
+                "say what the final layer is, write the pattern out, or change num_layers"
             )
-        unused = sorted(set(self.blocks) - set(self.layout))
-        if unused:
-            raise located(
-                f"blocks.{unused[0]}",
-                f"no layer uses this block: the layers are {self.layout}; remove it, or name it in pattern or last",
-            )
+            return [("pattern", message)]
+        unused = f"no layer uses this block: the layers are {self.layout}; remove it, or name it in pattern or last"
+        return [(f"blocks.{letter}", unused) for letter in sorted(set(self.blocks) - set(self.layout))]
 
     @property
     def layout(self) -> str:
@@ -91,13 +89,13 @@ class ModelSpec(Strict):
         tiled = (self.pattern * (self.num_layers // len(self.pattern) + 1))[: self.num_layers]
         return tiled if self.last is None else tiled[:-1] + self.last
 
-    @cached_property
+    @property
     def layer_specs(self) -> tuple[LayerSpec, ...]:
         """Each layer's block with its defaults filled in (head_dim, num_kv_heads)."""
         resolved = {letter: block.resolve(self.hidden_size) for letter, block in self.blocks.items()}
         return tuple(resolved[letter] for letter in self.layout)
 
-    @cached_property
+    @property
     def hash(self) -> str:
         """sha256 of what decides the architecture: equal however it was written or named."""
         layers = {letter: block.canonical(self.hidden_size) for letter, block in self.blocks.items()}
@@ -139,6 +137,7 @@ class ModelSpec(Strict):
 
         Matrix products and attention scores; norms, softmax, rotations and the embedding look-up are not counted.
         """
+        _check_length(length)
         layers = sum(layer.flops(self.hidden_size, length) for layer in self.layer_specs)
         return layers + 2.0 * self.vocab_size * self.hidden_size
 
@@ -148,6 +147,7 @@ class ModelSpec(Strict):
 
     def cache_bytes(self, length: int, dtype: str = "float32") -> int:
         """Bytes of keys and values held for one sequence of `length` tokens."""
+        _check_length(length)
         if dtype not in BYTES:
             raise UserError(f"dtype: got {dtype!r}; expected one of {', '.join(BYTES)}")
         numbers = sum(self._attention(layer).cache_size(self.hidden_size, length) for layer in self.layer_specs)
@@ -157,3 +157,7 @@ class ModelSpec(Strict):
     def _attention(layer: LayerSpec) -> Any:
         return layer.attention
 
+
+def _check_length(length: int) -> None:
+    if length < 1:
+        raise UserError(f"length: got {length}; expected at least 1 token")

@@ -47,7 +47,9 @@ def _draft_07(schema: Any) -> Any:
         if key in _NAMES:
             made["definitions" if key == "$defs" else key] = {name: _draft_07(inner) for name, inner in value.items()}
         elif key != "discriminator":  # that is OpenAPI's
-            made[_BOUNDS.get(key, key)] = value if key in _VALUES else _draft_07(value)
+            made[_BOUNDS.get(str(key), str(key))] = value if key in _VALUES else _draft_07(value)
+    if "patternProperties" in made:
+        made.setdefault("additionalProperties", False)
     if "$ref" in made:
         ref = {"$ref": made.pop("$ref").replace("#/$defs/", "#/definitions/")}
         return {"allOf": [ref], **made} if made else ref

@@ -14,12 +14,12 @@ from types import ModuleType
 
 from torch import Tensor
 
-from miniwin.blocks.attention_ops import cpu_banded, reference, sdpa, xformers
+from miniwin.blocks.attention_ops import cpu_banded, cpu_chunked, reference, sdpa, xformers
 from miniwin.blocks.attention_ops.call import AttentionCall
 from miniwin.blocks.registry import near
 from miniwin.blocks.spec import UserError
 
-BACKENDS: tuple[ModuleType, ...] = (xformers, cpu_banded, sdpa, reference)
+BACKENDS: tuple[ModuleType, ...] = (xformers, cpu_banded, cpu_chunked, sdpa, reference)
 
 _forced: ContextVar[str | None] = ContextVar("attention_backend", default=None)
 

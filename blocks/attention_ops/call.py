@@ -14,6 +14,11 @@ from torch import Tensor
 from miniwin.blocks.positions.base import ScoreBias
 
 
+def dense(t: Tensor) -> Tensor:
+    """The same tensor, its last dimension contiguous, as the CPU kernels need it."""
+    return t if t.stride(-1) == 1 else t.contiguous()
+
+
 @dataclass(frozen=True)
 class AttentionCall:
     """q, k, v as above.

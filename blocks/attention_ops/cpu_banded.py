@@ -23,7 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from miniwin.blocks.attention_ops.call import AttentionCall, additive_mask, distances
+from miniwin.blocks.attention_ops.call import AttentionCall, additive_mask, dense, distances
 from miniwin.blocks.positions.base import ScoreBias
 
 NAME = "cpu_banded"
@@ -45,7 +45,8 @@ def declines(call: AttentionCall) -> str | None:
 def run(call: AttentionCall) -> Tensor:
     pad = None if call.pad is None else call.pad.tolist()
     assert call.window is not None
-    return _Banded.apply(call.q, call.k, call.v, call.scale, call.window, call.bias, pad)  # type: ignore[no-any-return]
+    q, k, v = dense(call.q), dense(call.k), dense(call.v)
+    return _Banded.apply(q, k, v, call.scale, call.window, call.bias, pad)  # type: ignore[no-any-return]
 
 
 @dataclass(frozen=True)
@@ -118,6 +119,8 @@ def _rows(q: Tensor, k: Tensor, window: int, pad: list[int] | None) -> Iterator[
         return
     for b in range(q.shape[0]):
         skip = 0 if pad is None else pad[b]
+        if skip == k.shape[1]:
+            continue  # so far this row is nothing but padding
         yield slice(b, b + 1), slice(max(skip - offset, 0), None), slice(skip, None)
 
 
@@ -143,7 +146,7 @@ class _Banded(torch.autograd.Function):
         bias: ScoreBias | None,
         pad: list[int] | None,
     ) -> Tensor:
-        out = torch.zeros_like(q) if pad is not None else torch.empty_like(q)
+        out = torch.zeros(q.shape, dtype=q.dtype) if pad is not None else torch.empty(q.shape, dtype=q.dtype)
         sums: list[Tensor] = []
         masks: dict[tuple[_Part, int], Tensor] = {}
         for rows, queries, keys in _rows(q, k, window, pad):
@@ -170,9 +173,9 @@ class _Banded(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         q, k, v, out, *sums = ctx.saved_tensors
         scale, window, pad, masks = ctx.settings
-        grad, dtype = grads[0].float(), q.dtype
+        grad, dtype = dense(grads[0].float()), q.dtype
         q, k, v, out = q.float(), k.float(), v.float(), out.float()
-        grad_q, grad_k, grad_v = torch.zeros_like(q), torch.zeros_like(k), torch.zeros_like(v)
+        grad_q, grad_k, grad_v = (torch.zeros(t.shape) for t in (q, k, v))
         log_sums = iter(sums)
         for rows, queries, keys in _rows(q, k, window, pad):
             q_rows, k_rows, v_rows = q[rows, queries], k[rows, keys], v[rows, keys]

@@ -2,8 +2,9 @@
 
 Which bias says what we mean (checked by materialising, in the tests): `LowerTriangularMask` for a causal prefill,
 `LowerTriangularFromBottomRightMask` for queries fewer than keys, and
-`LowerTriangularFromBottomRightLocalAttentionMask(W)` for a window of W keys with self. Grouped-query heads use the
-five-dimensional layout (B, N, Hkv, H/Hkv, D), keys and values expanded without a copy.
+`LowerTriangularFromBottomRightLocalAttentionMask(W)` for a window of W keys with self. In inference grouped-query heads
+use the five-dimensional layout (B, N, Hkv, H/Hkv, D), keys and values expanded without a copy; in training they are
+repeated, since no backward takes the expanded ones.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import importlib.util
 from functools import cache
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from miniwin.blocks.attention_ops.call import AttentionCall
@@ -33,15 +35,11 @@ def declines(call: AttentionCall) -> str | None:
         return "a score bias would be materialised"
     if call.pad is not None:
         return "left padding has no bias class"
-    if call.q.dtype not in _half_types() and call.q.requires_grad:
+    if call.q.shape[-1] % 8:
+        return f"its kernels take head dims that are a multiple of 8, not {call.q.shape[-1]}"
+    if call.q.dtype not in (torch.float16, torch.bfloat16) and call.q.requires_grad:
         return f"its fast kernels take float16 or bfloat16, not {call.q.dtype}"
     return None
-
-
-def _half_types() -> tuple[Any, ...]:
-    import torch
-
-    return (torch.float16, torch.bfloat16)
 
 
 def bias_class(num_queries: int, num_keys: int, window: int | None) -> Any:
@@ -63,7 +61,10 @@ def run(call: AttentionCall) -> Tensor:
     n, m = call.q.shape[1], call.k.shape[1]
     heads, kv_heads = call.q.shape[2], call.k.shape[2]
     q, k, v = call.q, call.k, call.v
-    if heads != kv_heads:
+    training = torch.is_grad_enabled() and any(t.requires_grad for t in (q, k, v))
+    if heads != kv_heads and training:  # no operator has a backward for expanded keys
+        k, v = (t.repeat_interleave(heads // kv_heads, dim=2) for t in (k, v))
+    elif heads != kv_heads:
         group = heads // kv_heads
         q = q.unflatten(2, (kv_heads, group))  # (B, N, Hkv, H/Hkv, D)
         k = k.unsqueeze(3).expand(-1, -1, -1, group, -1)

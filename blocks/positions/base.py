@@ -46,6 +46,12 @@ def located(path: str, message: str) -> PydanticCustomError:
     return PydanticCustomError("located", "{message}", {"message": message, "at": path})
 
 
+def located_all(problems: list[tuple[str, str]]) -> PydanticCustomError:
+    """Several of them at once, each a path and a message."""
+    path, message = problems[0]
+    return PydanticCustomError("located", "{message}", {"message": message, "at": path, "all": problems})
+
+
 def angles(positions: Tensor, frequencies: Tensor) -> Tensor:
     """positions (...,) times frequencies (K,) in float64 -> (..., K): float32 would lose 1e-2 rad at 1e5 tokens."""
     return positions.to(torch.float64).unsqueeze(-1) * frequencies.to(positions.device)

@@ -1,6 +1,6 @@
 """P-RoPE: rotary positions taken modulo a period p, in two forms.
 
-Published (the MiniWin article; `harmonic: false`): token t is rotated by (t mod p) * theta_k with the frequencies of
+Published (Huo, arXiv 2605.27980; `harmonic: false`): token t is rotated by (t mod p) * theta_k with the frequencies of
 RoPE. It is not a function of distance: a pair that straddles a period boundary is turned by d - p instead of d.
 
 Harmonic (ours; the default): theta_k = 2*pi*n_k / p with integers n_k, so that taking t modulo p changes nothing. The
@@ -15,9 +15,10 @@ and exact at any length of context.
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from miniwin.blocks.positions.base import angles, located
@@ -32,13 +33,15 @@ def snapped_harmonics(count: int, period: int) -> list[int]:
     More pairs than integers (small periods): every integer once, then again from the top.
     """
     top = max(period // 2, 1)
+    if count == 1:
+        return [1]
     if count >= top:
         return [top - i % top for i in range(count)]
     # Walk down the series; where rounding meets an integer already taken, take the next one below, yet leave one
     # integer for each pair still to come.
     chosen: list[int] = []
     for k in range(count):
-        ideal = round(top ** (1 - k / max(count - 1, 1)))
+        ideal = round(top ** (1 - k / (count - 1)))
         highest = chosen[-1] - 1 if chosen else top
         chosen.append(max(min(ideal, highest), count - k))
     return chosen
@@ -66,7 +69,7 @@ class PeriodicRopeSpec(Strict):
     """`position: {type: p-rope, period: 128}`; `harmonic: false` is the published form, with its `rope_theta`."""
 
     type: Literal["p-rope"] = "p-rope"
-    period: PositiveInt
+    period: Annotated[PositiveInt, Field(le=2**24)]  # the length of a table
     harmonic: bool = True
     harmonics: Literal["geometric", "all"] | list[PositiveInt] | None = None
     rope_theta: PositiveReal | None = None
@@ -75,7 +78,9 @@ class PeriodicRopeSpec(Strict):
         check_even(head_dim)
         if not self.harmonic:
             if self.harmonics is not None:
-                raise located("position.harmonics", "only a harmonic p-rope has harmonics; remove it, or harmonic: false")
+                raise located(
+                    "position.harmonics", "only a harmonic p-rope has harmonics; remove it, or harmonic: false"
+                )
             return
         if self.rope_theta is not None:
             raise located("position.rope_theta", "a harmonic p-rope takes its frequencies from the period; remove it")
@@ -100,6 +105,13 @@ class PeriodicRopeSpec(Strict):
             if max(self.harmonics) >= self.period:
                 raise located(
                     "position.harmonics", f"got {max(self.harmonics)}; harmonics lie between 1 and period - 1"
+                )
+            repeats = self.period // math.gcd(self.period, *self.harmonics)
+            if repeats < window:
+                raise located(
+                    "position.harmonics",
+                    f"got {self.harmonics}; with them the encoding repeats every {repeats} tokens, and the window is "
+                    f"{window}: include 1, or integers without a common factor",
                 )
         if self.harmonics == "all" and count > self.period // 2:
             raise located(

@@ -82,7 +82,9 @@ def _verdict(data: StudyData) -> str:
     lines = [f"bits per byte on held-out code, trained at {trained} tokens:"]
     for length in sorted(set(best.losses) & set(baseline.losses)):
         mine, theirs = best.bits_per_byte[length], baseline.bits_per_byte[length]
-        lines.append(f"  at {length:>6} ({length // trained:>2}x)   winner {best.layout} {mine:.3f}   baseline {theirs:.3f}")
+        lines.append(
+            f"  at {length:>6} ({length // trained:>2}x)   winner {best.layout} {mine:.3f}   baseline {theirs:.3f}"
+        )
     return "\n".join(lines)
 
 

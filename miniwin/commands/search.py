@@ -7,7 +7,9 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer(no_args_is_help=True, help="Search for architectures: run, status, report, promote.")
+app = typer.Typer(
+    rich_markup_mode=None, no_args_is_help=True, help="Search for architectures: run, status, report, promote."
+)
 
 Ref = Annotated[str, typer.Argument(help="Name or folder of a study.", metavar="STUDY")]
 

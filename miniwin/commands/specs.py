@@ -22,17 +22,19 @@ def check(
 
     wrong = 0
     for file in files:
+        about = ""
         try:
             spec = load_spec(file, overrides=overrides or ())
             if isinstance(spec, SearchSpec):
                 from miniwin.search.space import check_search
 
-                check_search(spec, resolve_spec_path(file).resolve().parent)
+                about = f", {check_search(spec, resolve_spec_path(file).resolve().parent)}"
         except UserError as error:
             wrong += 1
             typer.echo(f"error: {error}", err=True)
             continue
-        about = f", {spec.layout}, {spec.parameters():,} parameters" if isinstance(spec, ModelSpec) else ""
+        if isinstance(spec, ModelSpec):
+            about = f", {spec.layout}, {spec.parameters():,} parameters"
         typer.echo(f"ok: {resolve_spec_path(file)}: {spec.kind} {spec.name}{about}")
     if wrong:
         raise typer.Exit(2)

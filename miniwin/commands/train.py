@@ -31,9 +31,7 @@ def train_command(
         typer.Option(help='MLflow tracking URI, or "off". Default: SQLite in $MINIWIN_HOME, or in ./runs.'),
     ] = None,
     workers: Annotated[int, typer.Option(min=0, help="Processes that read data ahead.")] = 0,
-    device: Annotated[
-        str | None, typer.Option(help="cpu, cuda, cuda:1. Default: CUDA where there is one.")
-    ] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1. Default: CUDA where there is one.")] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.")] = False,
 ) -> None:
     """Train a model. The same command continues a run that was stopped."""
@@ -53,7 +51,7 @@ def train_command(
         progress=not quiet,
         tracking=tracking,
         workers=workers,
-        base=resolve_spec_path(train).resolve().parent,
+        base=resolve_spec_path(train, "train").resolve().parent,
         device=device,
     )
     typer.echo(f"{result.status}: {folder}")

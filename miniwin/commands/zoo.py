@@ -12,7 +12,9 @@ if TYPE_CHECKING:
 
     from miniwin.zoo import Entry
 
-app = typer.Typer(help="Versioned, hashed models: list, show, verify, add, pull, index.", no_args_is_help=True)
+app = typer.Typer(
+    rich_markup_mode=None, help="Versioned, hashed models: list, show, verify, add, pull, index.", no_args_is_help=True
+)
 
 
 @app.command("list")
@@ -106,6 +108,10 @@ def add(
     name: Annotated[str, typer.Option(help="Lower-case letters, digits and '-'.")],
     version: Annotated[str | None, typer.Option(help="MAJOR.MINOR.PATCH. Default: the next one.")] = None,
     evaluate: Annotated[bool, typer.Option(help="Measure bits per byte, recall and speed for the card.")] = True,
+    lengths: Annotated[
+        str | None,
+        typer.Option(help="Lengths to measure at, with commas. Default: 1, 4, 16 and 32 times the training length."),
+    ] = None,
     metrics: Annotated[Path | None, typer.Option(help="Take the measurements from this JSON file instead.")] = None,
     description: Annotated[str, typer.Option(help="The first paragraph of the card.")] = "",
     licence: Annotated[
@@ -115,17 +121,19 @@ def add(
     allow_incomplete: Annotated[bool, typer.Option("--allow-incomplete", help="Add a run that was cut short.")] = False,
 ) -> None:
     """Write a run into the zoo as name@version, immutable from then on."""
+    from miniwin.zoo import ZooError, check_addable
     from miniwin.zoo import add as run
-    from miniwin.zoo import check_addable
     from miniwin.zoo.files import read_json
 
     measured: dict[str, Any] | None = None
+    if lengths is not None and (metrics is not None or not evaluate or (source / "entry.json").is_file()):
+        raise ZooError("zoo add: --lengths says where to measure, but nothing is measured here; leave it out")
     if metrics is not None:
         measured = read_json(metrics)
     elif evaluate and not (source / "entry.json").is_file():  # an entry brings its measurements along
         # What would be refused afterwards is refused before minutes of measuring.
         check_addable(source, name=name, version=version, zoo=zoo, allow_incomplete=allow_incomplete)
-        measured = _evaluate(source)
+        measured = _evaluate(source, lengths)
     entry = run(
         source,
         name=name,
@@ -165,12 +173,24 @@ def _say_what(ref: str, entry: Entry) -> None:
         typer.echo(f"{ref} is {entry.ref} ({entry.source})", err=True)
 
 
-def _evaluate(source: Path) -> dict[str, Any]:
+def _evaluate(source: Path, lengths: str | None) -> dict[str, Any]:
     import sys
 
     from miniwin.evaluation import evaluate
+    from miniwin.runs import read_run
+    from miniwin.zoo import ZooError
 
-    return evaluate(source, None, progress=sys.stderr.isatty()).to_dict()
+    if lengths is None:
+        trained = int(read_run(source)["train"]["seq_len"])
+        wanted = [trained * factor for factor in (1, 4, 16, 32)]
+    else:
+        try:
+            wanted = [int(part) for part in lengths.split(",")]
+        except ValueError:
+            raise ZooError(
+                f"--lengths: expected whole numbers with commas, such as 512,2048, got {lengths!r}"
+            ) from None
+    return evaluate(source, None, lengths=wanted, progress=sys.stderr.isatty()).to_dict()
 
 
 def _row(entry: Entry) -> dict[str, Any]:

@@ -125,9 +125,7 @@ def _list_stdlib(spec: PythonStdlibData) -> Source:
                 relative = path.relative_to(root).as_posix()
                 files.append(_file(path, relative, side_of(relative, spec.valid_fraction)))
     if not files:
-        raise UserError(
-            f"data: source python-stdlib: no .py files in {root}; use source: text with files of your own"
-        )
+        raise UserError(f"data: source python-stdlib: no .py files in {root}; use source: text with files of your own")
     files.sort(key=lambda file: file.name)
     return Source(spec, tuple(files), {"python": ".".join(map(str, sys.version_info[:3])), "split": "file"})
 
@@ -183,9 +181,7 @@ def _find(
             kept.append(_file(path, name, side))
         if not kept:
             what = f"files that end in {suffix}" if suffix and root.is_dir() else "text files"
-            raise UserError(
-                f"{where}: {given!r} names no {what} (looked in {root.absolute()}); expected at least one"
-            )
+            raise UserError(f"{where}: {given!r} names no {what} (looked in {root.absolute()}); expected at least one")
         for file in kept:
             found.setdefault(str(file.path.resolve()), file)
     return list(found.values()), left_out
@@ -254,9 +250,7 @@ def _json_lines(file: SourceFile, spec: JsonlData) -> Iterator[Document]:
                 if not isinstance(record, dict):
                     raise UserError(f"{where}: got {_kind(record)}; {expected}")
                 if spec.field not in record:
-                    raise UserError(
-                        f"{where}: got the fields {', '.join(map(repr, record)) or 'none'}; {expected}"
-                    )
+                    raise UserError(f"{where}: got the fields {', '.join(map(repr, record)) or 'none'}; {expected}")
                 if not isinstance(record[spec.field], str):
                     raise UserError(f"{where}: got {_kind(record[spec.field])} in {spec.field!r}; {expected}")
                 text = _clean(record[spec.field])

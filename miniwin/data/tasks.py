@@ -48,14 +48,10 @@ def associative_recall(
     """
     queries = num_pairs if num_queries is None else num_queries
     check_recall(length, num_pairs, queries)
-    text = np.stack(
-        [_example(_rng(seed, row, "evaluation"), length, num_pairs, queries) for row in range(batch)]
-    )
+    text = np.stack([_example(_rng(seed, row, "evaluation"), length, num_pairs, queries) for row in range(batch)])
     table = character_ids(tokenizer)
     ids = torch.from_numpy(table[text])
-    positions = (
-        (length - RECORD * queries + 3 + RECORD * torch.arange(queries)).expand(batch, queries).contiguous()
-    )
+    positions = (length - RECORD * queries + 3 + RECORD * torch.arange(queries)).expand(batch, queries).contiguous()
     return ids, positions, ids.gather(1, positions + 1)
 
 
@@ -66,9 +62,7 @@ def check_recall(length: int, num_pairs: int, num_queries: int) -> None:
             f"associative recall: got num_pairs {num_pairs}; expected 1 to {len(LETTERS) ** 2}, one key each"
         )
     if not 1 <= num_queries <= num_pairs:
-        raise UserError(
-            f"associative recall: got num_queries {num_queries}; expected 1 to num_pairs ({num_pairs})"
-        )
+        raise UserError(f"associative recall: got num_queries {num_queries}; expected 1 to num_pairs ({num_pairs})")
     need = RECORD * (num_pairs + num_queries)
     if length < need:
         raise UserError(

@@ -1,0 +1,65 @@
+"""Specs without torch: `miniwin check` and `miniwin schema` only describe, and importing torch takes seconds.
+
+A block's spec and its module share a file, so that a block is one file; reading the spec then imports torch for the
+module's sake. In a process that will never build a module, `install` puts stand-ins in torch's place: the modules'
+classes come into being, empty, and whatever would compute with them fails. Only the console script does this, for
+commands after which the process ends; nothing else may.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+from typing import Any
+
+COMMANDS = ("check", "schema")
+
+
+def install() -> None:
+    """From here on `import torch` gives stand-ins, unless torch is already there."""
+    if "torch" not in sys.modules:
+        sys.meta_path.insert(0, _Finder())
+
+
+class _StandIn:
+    """Whatever torch offers when a file is imported: a base class, a decorator, a type, a constant."""
+
+    def __getattr__(self, name: str) -> _StandIn:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return self
+
+    def __call__(self, *arguments: Any, **options: Any) -> Any:
+        if len(arguments) == 1 and callable(arguments[0]) and not options:
+            return arguments[0]  # as a decorator
+        return self
+
+    def __mro_entries__(self, bases: tuple[Any, ...]) -> tuple[type, ...]:
+        return ()
+
+    def __or__(self, other: Any) -> _StandIn:
+        return self
+
+    __ror__ = __or__
+
+
+class _Module(ModuleType):
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return _StandIn()
+
+
+class _Finder:
+    def find_spec(self, name: str, path: Sequence[str] | None = None, target: Any = None) -> ModuleSpec | None:
+        if name.partition(".")[0] != "torch":
+            return None
+        return ModuleSpec(name, self, is_package=True)  # type: ignore[arg-type]
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType:
+        return _Module(spec.name)
+
+    def exec_module(self, module: ModuleType) -> None:
+        pass

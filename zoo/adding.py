@@ -128,8 +128,8 @@ def _write(
     description: str,
     licence: str,
 ) -> Entry:
-    measured = dict(metrics) if metrics is not None else source.metrics or {}
-    whole = _merge(source.provenance, extra)
+    measured = _without_folders(dict(metrics) if metrics is not None else source.metrics or {})
+    whole = _without_folders(_merge(source.provenance, extra))
     metrics_text, provenance_text = to_json(measured, "metrics"), to_json(whole, "provenance")
     # JSON makes text of integer keys; the card is written from what a reader of the files will see.
     measured, whole = json.loads(metrics_text), json.loads(provenance_text)
@@ -213,6 +213,17 @@ def _merge(recorded: dict[str, Any], extra: Mapping[str, Any]) -> dict[str, Any]
         if key in before and before[key] != value:
             raise ZooError(f"provenance: {key} is {value!r}, but {before[key]!r} was recorded")
     return {**recorded, **extra, "entry": {"code_version": code_version()}}
+
+
+def _without_folders(value: Any) -> Any:
+    """Absolute paths cut to their last part: an entry is published, and the rest names a person or a machine."""
+    if isinstance(value, Mapping):
+        return {key: _without_folders(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_folders(item) for item in value]
+    if isinstance(value, Path) or (isinstance(value, str) and "\n" not in value and Path(value).is_absolute()):
+        return Path(value).name
+    return value
 
 
 def _copy_weights(source: Path, target: Path, spec: ModelSpec) -> None:

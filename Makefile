@@ -8,7 +8,7 @@ STAMP := $(VENV)/.installed
 
 help:
 	@echo "make demo    search, promote, generate: the whole line on this machine, about 5 minutes on 2 cores"
-	@echo "make test    lint, types and the whole test suite"
+	@echo "make test    lint, types and the whole test suite, about 5 minutes on 2 cores"
 	@echo "make lint    ruff and mypy only"
 	@echo "make bench   the quick benchmark"
 	@echo "make clean   remove .venv, caches and what the demo made"
@@ -29,11 +29,12 @@ demo: $(STAMP)
 
 test: lint
 	@echo "== tests"
-	@$(BIN)/python -m pytest
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: $(STAMP)
 	@echo "== ruff and mypy"
 	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check --quiet .
 	@$(BIN)/mypy
 
 bench: $(STAMP)

@@ -1,0 +1,62 @@
+"""Small builders that several test files share."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from miniwin.blocks import Decoder
+from miniwin.specs import ModelSpec, parse_spec
+
+LOCAL: dict[str, Any] = {"type": "p-rope", "period": 14}
+GLOBAL: dict[str, Any] = {"type": "nope"}
+
+
+def attention(window: int | None, position: dict[str, Any], **fields: Any) -> dict[str, Any]:
+    return {"num_heads": 4, "num_kv_heads": 2, "window": window, "position": position, **fields}
+
+
+def tiny_spec(blocks: dict[str, dict[str, Any]] | None = None, **fields: Any) -> ModelSpec:
+    """A model spec of a few thousand weights; blocks: letter -> its attention (or its whole layer)."""
+    blocks = blocks or {"S": attention(7, LOCAL), "G": attention(None, GLOBAL)}
+    layers = {
+        letter: block if "attention" in block else {"attention": block, "mlp": {"intermediate_size": 24}}
+        for letter, block in blocks.items()
+    }
+    pattern = "".join(layers)
+    plain = {"name": "tiny", "vocab_size": 61, "hidden_size": 32, "num_layers": 2 * len(pattern), "pattern": pattern}
+    return parse_spec({"kind": "model", "format": 1, **plain, "blocks": layers, **fields}, "model")
+
+
+@torch.no_grad()
+def enliven(decoder: Decoder, seed: int = 0) -> Decoder:
+    """Draw weights large enough that logits are of order one and every mechanism shows in them, as after training.
+
+    With the small weights of a fresh model, attention is nearly uniform and a comparison of logits proves nothing.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    matrices = {id(m.weight): m.weight.shape[1] for m in decoder.modules() if isinstance(m, nn.Linear)}
+    for name, parameter in decoder.named_parameters():
+        noise = torch.randn(parameter.shape, generator=generator)
+        if id(parameter) in matrices:
+            gain = 1.5 if "q_proj" in name or "k_proj" in name else 1.0
+            if "o_proj" in name or "down_proj" in name:  # else deep models amplify rounding itself beyond 1e-4
+                gain = (2 * len(decoder.layers)) ** -0.5
+            parameter.copy_(noise * gain * matrices[id(parameter)] ** -0.5)
+        elif parameter.dim() == 2:
+            parameter.copy_(noise * 3 * parameter.shape[1] ** -0.5)
+        else:  # norm gains, logit scales: around what they are
+            parameter.mul_(1 + 0.2 * noise)
+    return decoder
+
+
+def random_ids(spec: ModelSpec, batch: int, length: int, seed: int = 1) -> Tensor:
+    return torch.randint(spec.vocab_size, (batch, length), generator=torch.Generator().manual_seed(seed))
+
+
+def largest(a: Tensor, b: Tensor) -> float:
+    """The largest absolute difference; NaN where either holds one."""
+    assert a.shape == b.shape, f"{tuple(a.shape)} against {tuple(b.shape)}"
+    return float((a.detach().double() - b.detach().double()).abs().max()) if a.numel() else 0.0

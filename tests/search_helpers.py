@@ -1,0 +1,99 @@
+"""A search so small that a trial takes a fraction of a second: shared by the tests of searches."""
+
+from __future__ import annotations
+
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ROOT = Path(__file__).resolve().parent.parent
+
+ATTENTION = {"num_heads": 2, "num_kv_heads": 1}
+MLP = {"type": "swiglu", "intermediate_size": 16}
+MODEL: dict[str, Any] = {
+    "kind": "model",
+    "format": 1,
+    "name": "speck",
+    "vocab_size": 256,
+    "hidden_size": 16,
+    "num_layers": 4,
+    "pattern": "SG",
+    "last": "G",
+    "blocks": {
+        "S": {
+            "attention": {**ATTENTION, "window": 8, "position": {"type": "p-rope", "period": 16, "harmonic": True}},
+            "mlp": MLP,
+        },
+        "G": {"attention": {**ATTENTION, "window": None, "position": {"type": "nope"}}, "mlp": MLP},
+    },
+}
+TRAIN: dict[str, Any] = {
+    "kind": "train",
+    "format": 1,
+    "name": "moment",
+    "data": {"source": "text", "paths": ["text.txt"]},
+    "seq_len": 32,
+    "batch_size": 4,
+    "tokens": 1536,
+    "log_every": 1,
+}
+SEARCH: dict[str, Any] = {
+    "kind": "search",
+    "format": 1,
+    "name": "small",
+    "base": "model.yaml",
+    "train": "train.yaml",
+    "baseline": "base.yaml",
+    "variables": {
+        "ratio": {"int": [1, 3]},
+        "window": {"choice": [4, 8, 16]},
+        "factor": {"choice": [1, 2]},
+    },
+    "set": {
+        "pattern": "S * ratio + G",
+        "blocks.S.attention.window": "window",
+        "blocks.S.attention.position.period": "factor * window",
+    },
+    "objectives": ["minimize loss@64"],
+    "constraints": ["window * factor <= 16"],
+    "budget": {"trials": 6},
+    "sampler": {"type": "tpe", "startup": 4},
+    "rungs": [0.25, 0.5],
+    "report_lengths": [32, 64],
+    "eval_tokens": 256,
+    "rung_eval_tokens": 128,
+}
+
+
+def write_search(folder: Path, train: dict[str, Any] | None = None, **changes: Any) -> Path:
+    """The YAML files of the small search, with changes; the path of search.yaml."""
+    draw = random.Random(0)
+    words = ["def", "return", "if", "else", "for", "while", "class", "import", "self", "none", "true", "print", "value"]
+    lines = (" ".join(draw.choice(words) for _ in range(10)) for _ in range(400))
+    (folder / "text.txt").write_text("\n".join(lines))
+    baseline = {**MODEL, "name": "plain", "pattern": "G", "blocks": {"G": MODEL["blocks"]["G"]}}
+    for name, data in {"model": MODEL, "base": baseline, "train": {**TRAIN, **(train or {})}}.items():
+        (folder / f"{name}.yaml").write_text(yaml.safe_dump(data))
+    path = folder / "search.yaml"
+    path.write_text(yaml.safe_dump({**SEARCH, **changes}))
+    return path
+
+
+def start_search(spec: Path, out: Path, workers: int = 1) -> subprocess.Popen[bytes]:
+    """A search as a person would start it: a process of its own."""
+    code = (
+        "import signal, sys\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # which a background job would not have
+        "from miniwin.search import run_search\n"
+        "try:\n"
+        f"    run_search({str(spec)!r}, out={str(out)!r}, workers={workers}, tracking='off')\n"
+        "except KeyboardInterrupt:\n"
+        "    sys.exit(130)\n"
+    )
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    return subprocess.Popen([sys.executable, "-c", code], env=environment, stderr=subprocess.PIPE)

@@ -1,0 +1,544 @@
+"""Attention backends: each against the naive reference, outputs and gradients; and the dispatch between them.
+
+Uninitialised memory is filled with NaN throughout, so that a result that nobody wrote shows.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+import sys
+import warnings
+from collections.abc import Iterator
+from dataclasses import replace
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from miniwin.blocks.attention_ops import BACKENDS, AttentionCall, attend, choose, cpu_banded, sdpa, use_backend
+from miniwin.blocks.attention_ops import xformers as xformers_backend
+from miniwin.blocks.attention_ops.call import full_mask
+from miniwin.blocks.positions import Alibi
+from miniwin.specs import UserError
+
+TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 1e-2}  # of the largest element
+
+
+@pytest.fixture(autouse=True)
+def poisoned_memory() -> Iterator[None]:
+    filled = torch.utils.deterministic.fill_uninitialized_memory
+    torch.set_deterministic_debug_mode("warn")
+    torch.utils.deterministic.fill_uninitialized_memory = True
+    assert torch.empty(3).isnan().all()
+    yield
+    torch.set_deterministic_debug_mode("default")
+    torch.utils.deterministic.fill_uninitialized_memory = filled
+
+
+def make_call(
+    n: int,
+    window: int | None = None,
+    *,
+    m: int | None = None,
+    heads: tuple[int, int] = (4, 2),
+    dim: int = 16,
+    batch: int = 1,
+    alibi: bool = False,
+    pad: tuple[int, ...] | None = None,
+    dtype: torch.dtype = torch.float32,
+    device: str = "cpu",
+    seed: int = 0,
+) -> AttentionCall:
+    """A random call, whose q, k, v ask for gradients."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def draw(tokens: int, count: int) -> Tensor:
+        values = torch.randn(batch, tokens, count, dim, generator=generator)
+        return values.to(device=device, dtype=dtype).requires_grad_()
+
+    m = n if m is None else m
+    return AttentionCall(
+        draw(n, heads[0]),
+        draw(m, heads[1]),
+        draw(m, heads[1]),
+        scale=1.5 * dim**-0.5,
+        window=window,
+        bias=Alibi(heads[0]).score_bias() if alibi else None,
+        pad=None if pad is None else torch.tensor(pad, device=device),
+    )
+
+
+def real_rows(call: AttentionCall) -> Tensor:
+    """(B, N, 1, 1) one where a query is a token, zero where it is padding."""
+    n, offset = call.q.shape[1], call.offset
+    pad = torch.zeros(len(call.q), dtype=torch.int64) if call.pad is None else call.pad.cpu()
+    return (torch.arange(n) + offset >= pad.unsqueeze(1)).float()[..., None, None].to(call.q.device)
+
+
+def answer(call: AttentionCall, backend: str | None) -> list[Tensor]:
+    """Output (padding rows zeroed), and the gradients of q, k and v for a random loss over the real rows."""
+    leaves = [t.detach().clone().requires_grad_() for t in (call.q, call.k, call.v)]
+    with use_backend(backend):
+        out = attend(replace(call, q=leaves[0], k=leaves[1], v=leaves[2]))
+    assert out.dtype == call.q.dtype and out.shape == call.q.shape
+    weight = torch.randn(out.shape, generator=torch.Generator().manual_seed(9)).to(out) * real_rows(call)
+    grads = torch.autograd.grad(out, leaves, weight.to(out.dtype))
+    return [t.float() for t in (torch.where(real_rows(call) > 0, out.detach(), 0), *grads)]
+
+
+def in_float32(call: AttentionCall) -> AttentionCall:
+    """The same numbers in float32: what the reference is given, so that rounding is the backend's alone."""
+    return replace(call, **{name: getattr(call, name).detach().float() for name in ("q", "k", "v")})
+
+
+def agree(call: AttentionCall, backend: str | None) -> None:
+    tolerance = TOLERANCE[call.q.dtype]
+    for name, got, want in zip(
+        ("out", "dq", "dk", "dv"), answer(call, backend), answer(in_float32(call), "reference"), strict=True
+    ):
+        assert not got.isnan().any(), f"{name} holds NaN"
+        error = float((got - want).abs().max())
+        # A gradient that is exactly zero (a single visible key) is so up to the rounding of inputs of order one.
+        assert error <= tolerance * (float(want.abs().max()) or 1.0), f"{name}: {error:.1e}"
+
+
+# (n, window, more): odd lengths, windows of one, beyond a tile (32), beyond two, beyond the sequence; warm caches.
+SHAPES: list[tuple[int, int | None, dict[str, Any]]] = [
+    (1, None, {}),
+    (1, 1, {}),
+    (1, 7, {}),
+    (1, 7, {"m": 7}),
+    (1, 7, {"m": 40}),
+    (1, None, {"m": 40}),
+    (2, 1, {}),
+    (37, None, {}),
+    (37, 1, {}),
+    (37, 7, {}),
+    (37, 37, {}),
+    (37, 64, {}),
+    (64, 33, {}),
+    (129, 7, {}),
+    (131, 32, {}),
+    (131, 33, {}),
+    (133, 130, {}),
+    (161, 129, {}),
+    (5, None, {"m": 30}),
+    (5, 7, {"m": 11}),
+    (5, 7, {"m": 90}),
+    (70, 7, {"m": 76}),
+    (70, 33, {"m": 102}),
+    (97, 9, {"m": 131}),
+    (131, 17, {"heads": (4, 4)}),
+    (131, 17, {"heads": (8, 1), "dim": 8}),
+    (99, 17, {"heads": (6, 2), "dim": 24}),
+    (99, 17, {"heads": (5, 1), "dim": 32}),
+    (99, 17, {"heads": (3, 3), "dim": 128}),
+    (99, None, {"heads": (8, 2), "dim": 64}),
+    (99, 17, {"alibi": True}),
+    (99, None, {"alibi": True, "heads": (6, 3)}),
+    (40, 17, {"alibi": True, "m": 56}),
+    (99, 17, {"batch": 3}),
+    (99, 17, {"batch": 4, "pad": (0, 3, 50, 98)}),
+    (99, None, {"batch": 4, "pad": (0, 3, 50, 98)}),
+    (20, 17, {"batch": 3, "m": 36, "pad": (0, 10, 36 - 5)}),
+    (1, 17, {"batch": 3, "m": 17, "pad": (0, 10, 16)}),
+    (20, None, {"batch": 3, "m": 50, "pad": (0, 29, 40)}),
+    (2, None, {"m": 3}),
+    (64, None, {"m": 97, "heads": (6, 2)}),
+    (33, None, {"m": 100, "heads": (8, 1), "dim": 64, "batch": 2}),
+    (70, 9, {"batch": 2, "pad": (1, 40), "alibi": True, "heads": (4, 1)}),
+]
+IDS = [f"n{n}-w{w}" + "".join(f"-{k}{v}".replace(" ", "") for k, v in more.items()) for n, w, more in SHAPES]
+
+
+BY_NAME = {str(backend.NAME): backend for backend in BACKENDS}
+ON_CPU = [name for name in BY_NAME if name not in ("xformers", "reference")]
+
+
+def accepted(name: str) -> list[Any]:
+    """The shapes that a backend answers at all, in training or in inference."""
+    found = []
+    for label, (n, window, more) in zip(IDS, SHAPES, strict=True):
+        with torch.no_grad():
+            if BY_NAME[name].declines(make_call(n, window, **more)) is None:
+                found.append(pytest.param(name, n, window, more, id=f"{name}-{label}"))
+    return found
+
+
+CASES = [pytest.param(None, *shape, id=f"dispatch-{label}") for label, shape in zip(IDS, SHAPES, strict=True)]
+CASES += [param for name in ON_CPU for param in accepted(name)]
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE, ids=["float32", "bfloat16"])
+@pytest.mark.parametrize(("backend", "n", "window", "more"), CASES)
+def test_backends_equal_the_reference(
+    backend: str | None, n: int, window: int | None, more: dict[str, Any], dtype: torch.dtype
+) -> None:
+    call = make_call(n, window, dtype=dtype, **more)
+    if backend is None or BY_NAME[backend].declines(call) is None:
+        agree(call, backend)
+    with torch.no_grad():  # what runs may be another backend, or the same on another path
+        with use_backend(backend):
+            got = torch.where(real_rows(call) > 0, attend(call).float(), 0)
+        with use_backend("reference"):
+            want = torch.where(real_rows(call) > 0, attend(in_float32(call)), 0)
+        assert float((got - want).abs().max()) <= TOLERANCE[dtype] * float(want.abs().max())
+
+
+def test_every_backend_for_this_machine_has_cases() -> None:
+    assert all(len(accepted(name)) >= 4 for name in ON_CPU), {name: len(accepted(name)) for name in ON_CPU}
+
+
+@pytest.mark.parametrize("seed", range(25))
+def test_random_shapes_equal_the_reference(seed: int) -> None:
+    """Lengths, windows and padding drawn at random, so that no boundary is left to the cases above."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def pick(low: int, high: int) -> int:
+        return int(torch.randint(low, high + 1, (), generator=generator))
+
+    n, past, window, batch = pick(1, 140), pick(0, 70), pick(1, 150), pick(1, 3)
+    kv_heads, dim = pick(1, 3), 8 * pick(1, 4)
+    call = make_call(
+        n,
+        window,
+        m=n + past,
+        heads=(kv_heads * pick(1, 4), kv_heads),
+        dim=dim,
+        batch=batch,
+        alibi=pick(0, 1) == 1,
+        pad=tuple(pick(0, n + past - 1) for _ in range(batch)) if pick(0, 1) else None,
+        seed=seed,
+    )
+    agree(call, "cpu_banded")
+    agree(call, "sdpa")
+
+
+def naive(call: AttentionCall) -> Tensor:
+    """One score at a time, in float64: a second opinion, for the reference itself."""
+    q, k, v = (t.detach().double() for t in (call.q, call.k, call.v))
+    batch, n, heads, dim = q.shape
+    out = torch.zeros(batch, n, heads, v.shape[-1], dtype=torch.float64)
+    slopes = [-float(call.bias(torch.ones(1, 1, dtype=torch.int64))[h]) if call.bias else 0.0 for h in range(heads)]
+    for b in range(batch):
+        pad = 0 if call.pad is None else int(call.pad[b])
+        for i in range(n):
+            at = k.shape[1] - n + i
+            first = 0 if call.window is None else max(0, at - call.window + 1)
+            seen = [j for j in range(first, at + 1) if j >= pad or j == at]
+            for h in range(heads):
+                group = h // (heads // k.shape[2])
+                scores = [
+                    sum(float(q[b, i, h, c] * k[b, j, group, c]) for c in range(dim)) * call.scale
+                    - slopes[h] * (at - j)
+                    for j in seen
+                ]
+                weights = [math.exp(s - max(scores)) for s in scores]
+                for j, weight in zip(seen, weights, strict=True):
+                    out[b, i, h] += weight / sum(weights) * v[b, j, group]
+    return out
+
+
+@pytest.mark.parametrize(
+    ("n", "window", "more"),
+    [
+        (9, None, {}),
+        (9, 3, {"heads": (3, 1)}),
+        (4, 3, {"m": 8, "heads": (4, 2)}),
+        (6, None, {"m": 8, "alibi": True, "heads": (2, 2)}),
+        (6, 4, {"batch": 2, "pad": (0, 4), "heads": (2, 1)}),
+    ],
+)
+def test_the_reference_equals_a_loop_over_scores(n: int, window: int | None, more: dict[str, Any]) -> None:
+    call = make_call(n, window, dim=4, **more)
+    with use_backend("reference"), torch.no_grad():
+        assert float((attend(call).double() - naive(call)).abs().max()) < 1e-6
+
+
+@pytest.mark.parametrize("backend", ["cpu_banded", "sdpa", "reference"])
+def test_gradients_of_padding_are_finite_and_reach_no_token(backend: str) -> None:
+    """Whatever flows into the outputs of padding rows, nothing is NaN, and tokens' gradients stay as they are."""
+    call = make_call(70, 9, batch=2, pad=(0, 33))
+    kept: list[list[Tensor]] = []
+    for noise in (0.0, 5.0):
+        leaves = [t.detach().clone().requires_grad_() for t in (call.q, call.k, call.v)]
+        with use_backend(backend):
+            out = attend(replace(call, q=leaves[0], k=leaves[1], v=leaves[2]))
+        assert out.isfinite().all()
+        real = real_rows(call)
+        weight = torch.randn(out.shape, generator=torch.Generator().manual_seed(9)) * torch.where(real > 0, 1.0, noise)
+        grads = torch.autograd.grad(out, leaves, weight)
+        assert all(g.isfinite().all() for g in grads)
+        kept.append([g * real for g in grads])
+    for first, second in zip(*kept, strict=True):
+        assert torch.equal(first, second)
+
+
+@pytest.mark.parametrize("backend", ON_CPU)
+@pytest.mark.parametrize("which", ["q", "k", "v", "all", "keys expanded", "grad"])
+def test_memory_layout_does_not_matter(backend: str, which: str) -> None:
+    """Views of any stride: transposed storage, a broadcast, gradients that arrive transposed or as one number."""
+    options: list[tuple[int | None, int]] = [(9, 75), (None, 75), (None, 90)]
+    with torch.no_grad():
+        calls = [make_call(75, window, m=m, heads=(4, 4)) for window, m in options]
+        call = next(call for call in calls if BY_NAME[backend].declines(call) is None)
+
+    def turned(t: Tensor) -> Tensor:
+        return t.transpose(-1, -2).contiguous().transpose(-1, -2)
+
+    if which == "keys expanded":
+        k, v = (t[:, :, :1].expand(-1, -1, 4, -1) for t in (call.k, call.v))
+        view, plain = replace(call, k=k, v=v), replace(call, k=k.contiguous(), v=v.contiguous())
+    else:
+        names = {"all": ("q", "k", "v"), "grad": ()}.get(which, (which,))
+        view, plain = replace(call, **{name: turned(getattr(call, name)) for name in names}), call
+    trains = BY_NAME[backend].declines(view) is None
+    with torch.set_grad_enabled(trains):
+        with use_backend(backend):
+            got = attend(view)
+        with use_backend("reference"):
+            want = attend(plain)
+    assert float((got - want).detach().abs().max()) < 1e-5
+    if not trains:
+        return
+    weight = torch.randn(call.q.shape, generator=torch.Generator().manual_seed(9))
+    for g in (turned(weight), torch.ones(()).expand_as(weight)) if which == "grad" else (weight,):
+        pairs = [torch.autograd.grad(out, (call.q, call.k, call.v), g, retain_graph=True) for out in (got, want)]
+        for a, b in zip(*pairs, strict=True):
+            assert float((a - b).abs().max()) < 2e-5
+
+
+class Sizes(TorchDispatchMode):
+    """Records every tensor that an operation gives back: the most elements in one, and the bytes of all storages."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.largest = 0
+        self.storages: dict[int, Tensor] = {}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        for t in tree_leaves(out):
+            if isinstance(t, Tensor) and t.numel():
+                self.largest = max(self.largest, t.untyped_storage().nbytes() // t.element_size())
+                self.storages[t.untyped_storage().data_ptr()] = t  # keeps it alive: nothing is counted twice
+        return out
+
+    @property
+    def bytes(self) -> int:
+        return sum(t.untyped_storage().nbytes() for t in self.storages.values())
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("window", [24, 130])
+def test_local_attention_is_linear_in_length(window: int, batch: int) -> None:
+    """Forward and backward of 1024, 2048 and 4096 tokens: memory grows by equal steps, and nothing is N by N."""
+    totals = {}
+    for n in (1024, 2048, 4096):
+        call = make_call(n, window, heads=(2, 1), batch=batch)
+        with Sizes() as sizes:
+            attend(call).sum().backward()
+        assert sizes.largest <= 4 * call.q.numel(), f"{sizes.largest} elements in one tensor"
+        assert sizes.largest < n * n // 4
+        totals[n] = sizes.bytes
+    assert totals[4096] - totals[2048] == pytest.approx(2 * (totals[2048] - totals[1024]), rel=0.01)
+    with use_backend("sdpa"), Sizes() as sizes:  # the counter does see a mask where there is one
+        attend(make_call(1024, window, heads=(2, 1)))
+    assert sizes.largest >= 1024 * 1024
+
+
+@pytest.mark.parametrize(("n", "m"), [(512, 512), (64, 4096), (1, 4096)])
+def test_global_inference_makes_no_mask(n: int, m: int) -> None:
+    """A prefill, a chunk on a warm cache, and a token: nothing of N by M."""
+    call = make_call(n, None, m=m, heads=(2, 1))
+    with torch.no_grad(), Sizes() as sizes:
+        attend(call)
+    assert sizes.largest <= max(call.q.numel(), call.k.numel())
+
+
+def chosen(call: AttentionCall) -> str:
+    return str(choose(call).NAME)
+
+
+def test_dispatch_on_a_cpu() -> None:
+    assert chosen(make_call(9, 4)) == "cpu_banded"
+    assert chosen(make_call(9, 4, alibi=True, pad=(3,))) == "cpu_banded"
+    assert chosen(make_call(9, 4, m=20)) == "cpu_banded"
+    assert chosen(make_call(9, None)) == "sdpa"
+    assert chosen(make_call(1, 4, m=4)) == "sdpa"
+    assert chosen(make_call(9, None, m=20)) == "sdpa"  # it is asked for gradients
+    with torch.no_grad():
+        assert chosen(make_call(9, None, m=20)) == "cpu_chunked"
+        assert chosen(make_call(9, None, m=20, alibi=True)) == chosen(make_call(9, None, m=20, pad=(2,))) == "sdpa"
+        assert chosen(make_call(1, None, m=20)) == "sdpa"
+    assert list(BY_NAME)[-1] == "reference"
+    with use_backend("reference"):
+        assert chosen(make_call(9, 4)) == "reference"
+        with use_backend(None):
+            assert chosen(make_call(9, 4)) == "cpu_banded"
+        assert chosen(make_call(9, 4)) == "reference"
+    assert chosen(make_call(9, 4)) == "cpu_banded"
+
+
+def test_a_learned_bias_is_not_given_to_a_backend_without_its_gradient() -> None:
+    slope = torch.ones(4, 1, 1, requires_grad=True)
+    call = replace(make_call(40, 7), bias=lambda distance: -slope * distance)
+    assert chosen(call) == "sdpa"
+    attend(call).sum().backward()
+    assert slope.grad is not None and slope.grad.abs().max() > 0
+    with use_backend("cpu_banded"), pytest.raises(UserError) as error:
+        attend(call)
+    assert str(error.value) == (
+        "attention backend 'cpu_banded' cannot answer this call: its backward gives no gradient to a learned score bias"
+    )
+
+
+def test_refusals_name_the_reason() -> None:
+    with use_backend("cpu_banded"), pytest.raises(UserError) as error:
+        attend(make_call(9, None))
+    assert str(error.value) == (
+        "attention backend 'cpu_banded' cannot answer this call: it is for a window; a global layer sees every key"
+    )
+    with use_backend("xformers"), pytest.raises(UserError) as error:
+        attend(make_call(9, 4))
+    assert str(error.value) == ("attention backend 'xformers' cannot answer this call: its kernels need CUDA, not cpu")
+    with pytest.raises(UserError) as error, use_backend("flsh"):
+        pass
+    assert str(error.value).startswith("unknown attention backend 'flsh': ")
+    with (
+        pytest.raises(UserError, match=r"unknown attention backend 'cpu-banded': did you mean 'cpu_banded'\?"),
+        use_backend("cpu-banded"),
+    ):
+        pass
+    assert chosen(make_call(9, 4)) == "cpu_banded"  # a refusal leaves nothing forced
+
+
+def test_cpu_banded_declines_other_devices() -> None:
+    call = make_call(9, 4)
+    meta = replace(call, q=call.q.to("meta"), k=call.k.to("meta"), v=call.v.to("meta"))
+    assert cpu_banded.declines(meta) == "it runs on a CPU, not on meta"
+    assert sdpa.declines(meta) is None
+    assert attend(meta).shape == call.q.shape
+
+
+# ---- xformers: its kernels need CUDA; what we ask of them does not.
+
+
+@pytest.fixture
+def fmha() -> ModuleType:
+    if importlib.util.find_spec("xformers") is None:
+        pytest.skip("xformers is not installed")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return pytest.importorskip("xformers.ops.fmha", reason="xformers cannot be imported here", exc_type=ImportError)
+
+
+@pytest.mark.parametrize(
+    ("n", "m", "window"),
+    [
+        (9, 9, None),
+        (4, 9, None),
+        (1, 9, None),
+        (9, 9, 1),
+        (9, 9, 4),
+        (9, 9, 9),
+        (9, 9, 20),
+        (4, 9, 3),
+        (4, 9, 9),
+        (4, 9, 20),
+        (1, 9, 3),
+        (1, 9, 9),
+    ],
+)
+def test_xformers_bias_is_our_mask(fmha: ModuleType, n: int, m: int, window: int | None) -> None:
+    bias = xformers_backend.bias_class(n, m, window)
+    theirs = torch.zeros(n, m) if bias is None else bias.materialize((n, m))
+    assert torch.equal(theirs, full_mask(make_call(n, window, m=m))[0, 0])
+
+
+def as_xformers(q: Tensor, k: Tensor, v: Tensor, attn_bias: Any = None, p: float = 0.0, scale: Any = None) -> Tensor:
+    """What the documentation of memory_efficient_attention says it computes, for (B, M, H, K) and (B, M, G, H, K)."""
+    bias = 0.0 if attn_bias is None else attn_bias.materialize((q.shape[1], k.shape[1]))
+    assert k.shape[2:] == q.shape[2:] and v.shape[2:] == q.shape[2:] and p == 0.0
+    scores = torch.einsum("bn...d,bm...d->b...nm", q, k) * scale + bias
+    return torch.einsum("b...nm,bm...d->bn...d", scores.softmax(-1), v)
+
+
+@pytest.mark.parametrize("heads", [(4, 4), (4, 2), (4, 1)])
+@pytest.mark.parametrize(("n", "m", "window"), [(19, 19, None), (19, 19, 5), (6, 19, None), (6, 19, 5), (1, 19, 5)])
+def test_what_xformers_is_asked_is_the_reference(
+    fmha: ModuleType, monkeypatch: pytest.MonkeyPatch, n: int, m: int, window: int | None, heads: tuple[int, int]
+) -> None:
+    """Layout, bias and scale handed to xformers mean our attention, gradients too; and its operators take them."""
+    asked: list[Any] = []
+
+    def record(q: Tensor, k: Tensor, v: Tensor, attn_bias: Any = None, p: float = 0.0, scale: Any = None) -> Tensor:
+        half = [t.detach().to(torch.bfloat16) for t in (q, k, v)]
+        asked.append(fmha.Inputs(*half, attn_bias=attn_bias, p=p, scale=scale))
+        return as_xformers(q, k, v, attn_bias, p, scale)
+
+    call = make_call(n, window, m=m, heads=heads)
+    monkeypatch.setattr(sys.modules["xformers.ops"], "memory_efficient_attention", record)
+    out = xformers_backend.run(call)
+    with use_backend("reference"):
+        want = attend(call)
+    assert float((out - want).detach().abs().max()) < 1e-5
+    weight = torch.randn(out.shape, generator=torch.Generator().manual_seed(9))
+    leaves = (call.q, call.k, call.v)
+    pairs = zip(torch.autograd.grad(out, leaves, weight), torch.autograd.grad(want, leaves, weight), strict=True)
+    assert max(float((a - b).abs().max()) for a, b in pairs) < 1e-5
+
+    def takers(operators: list[Any]) -> list[str]:
+        """Operators whose only complaints are about this machine."""
+        here = ("device=cpu", "device type", "operator wasn't built", "bf16 is only supported", "deterministic")
+        return [
+            op.NAME
+            for op in operators
+            if all(any(word in reason for word in here) for reason in op.not_supported_reasons(asked[0]))
+        ]
+
+    assert takers([fmha.flash.FwOp, fmha.cutlass.FwOp]), "no forward operator takes this call"
+    assert takers([fmha.flash.BwOp, fmha.cutlass.BwOp]), "no backward operator takes this call: training would fail"
+
+
+def test_xformers_declines_what_it_would_get_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On CUDA: a score bias, left padding, and training in float32."""
+
+    class Cuda:
+        """Stands for a CUDA tensor: what `declines` looks at, and no more."""
+
+        def __init__(self, t: Tensor) -> None:
+            self.shape, self.dtype, self.requires_grad = t.shape, t.dtype, t.requires_grad
+            self.device = torch.device("cuda")
+
+    def on_cuda(call: AttentionCall) -> Any:
+        return replace(call, **{name: Cuda(getattr(call, name)) for name in ("q", "k", "v")})
+
+    monkeypatch.setattr(xformers_backend, "_installed", lambda: True)
+    half = {"dtype": torch.bfloat16}
+    assert xformers_backend.declines(on_cuda(make_call(9, 4, **half))) is None
+    assert xformers_backend.declines(on_cuda(make_call(9, None, **half))) is None
+    assert "bias" in str(xformers_backend.declines(on_cuda(make_call(9, 4, alibi=True, **half))))
+    assert "padding" in str(xformers_backend.declines(on_cuda(make_call(9, 4, pad=(2,), **half))))
+    assert "float32" in str(xformers_backend.declines(on_cuda(make_call(9, 4))))
+    assert "head" in str(xformers_backend.declines(on_cuda(make_call(9, 4, dim=12, **half))))  # a multiple of 8
+    monkeypatch.setattr(xformers_backend, "_installed", lambda: False)
+    assert xformers_backend.declines(on_cuda(make_call(9, 4, **half))) == "xformers is not installed"
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("backend", [None, "xformers", "sdpa"])
+def test_backends_equal_the_reference_on_cuda(backend: str | None) -> None:
+    answered = 0
+    for n, window, more in SHAPES:
+        call = make_call(n, window, dtype=torch.bfloat16, device="cuda", **more)
+        if backend is None or BY_NAME[backend].declines(call) is None:
+            agree(call, backend)
+            answered += 1
+    assert answered >= 20

@@ -1,0 +1,110 @@
+"""Costs computed from a spec, against counts: FLOPs of the operations that run, and keys seen one by one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from helpers import GLOBAL, LOCAL, attention, random_ids, tiny_spec
+from torch.utils.flop_counter import FlopCounterMode
+
+from miniwin.blocks import AttentionSpec, use_backend
+from miniwin.specs import ModelSpec, UserError, load_model_spec, shipped_specs
+
+SPECS = {
+    "mixed": lambda: tiny_spec(pattern="SSG", num_layers=7, last="G"),
+    "untied": lambda: tiny_spec(tie_word_embeddings=False),
+    "wide-heads": lambda: tiny_spec({"X": attention(5, LOCAL, num_heads=6, num_kv_heads=3, head_dim=10)}),
+    "qk-norm": lambda: tiny_spec({"X": attention(None, GLOBAL, qk_norm={"type": "rmsnorm"})}),
+    **{name: (lambda n=name: load_model_spec(n)) for name in shipped_specs("model")},
+}
+
+
+def counted(spec: ModelSpec, length: int) -> tuple[float, float]:
+    """FLOPs per token of a prefill through the reference backend: of everything, and of attention's products."""
+    decoder = spec.build()
+    with torch.no_grad(), use_backend("reference"), FlopCounterMode(display=False) as counter:
+        decoder(random_ids(spec, 1, length))
+    by_operation: dict[Any, int] = counter.get_flop_counts()["Global"]
+    products = sum(count for operation, count in by_operation.items() if "bmm" in str(operation))
+    return counter.get_total_flops() / length, products / length
+
+
+@pytest.mark.parametrize("name", SPECS)
+@pytest.mark.parametrize("length", [1, 6, 37])
+def test_forward_flops_are_those_that_run(name: str, length: int) -> None:
+    """The reference computes all N keys for each query where we count the visible ones: that part is set against its
+    own formula, and the rest must be equal to the last operation.
+    """
+    spec = SPECS[name]()
+    total, products = counted(spec, length)
+    attentions: list[Any] = [layer.attention for layer in spec.layer_specs]
+    assert products == sum(4 * length * a.num_heads * a.head_dim for a in attentions)
+    seen = sum(4 * visible_mean(a.window, length) * a.num_heads * a.head_dim for a in attentions)
+    assert spec.forward_flops(length) - seen == pytest.approx(total - products, rel=1e-12)
+    assert spec.training_flops(length) == 3 * spec.forward_flops(length)
+
+
+def test_a_backward_pass_costs_twice_a_forward_pass() -> None:
+    """What `training_flops` assumes, counted; the embedding's gradient needs no product."""
+    spec = tiny_spec(tie_word_embeddings=False)
+    decoder = spec.build()
+    with use_backend("reference"), FlopCounterMode(display=False) as forward:
+        logits = decoder(random_ids(spec, 1, 16))
+    with FlopCounterMode(display=False) as backward:
+        logits.sum().backward()
+    assert backward.get_total_flops() == 2 * forward.get_total_flops()
+
+
+def visible_mean(window: int | None, length: int) -> float:
+    keys = [sum(i >= j and (window is None or i - j < window) for j in range(length)) for i in range(length)]
+    return sum(keys) / length
+
+
+@pytest.mark.parametrize("window", [None, 1, 2, 7, 30])
+@pytest.mark.parametrize("length", [1, 2, 6, 7, 8, 29, 30, 31, 50])
+def test_the_mean_number_of_visible_keys_is_exact(window: int | None, length: int) -> None:
+    """Two heads of dimension five, hidden size three: what depends on length is 4 * 2 * 5 for each key."""
+    spec = AttentionSpec(num_heads=2, head_dim=5, window=window, position={"type": "nope"})
+    linear = 2 * (3 * 10 * 4)  # four projections
+    assert (spec.flops(3, length) - linear) / 40 == pytest.approx(visible_mean(window, length), rel=1e-12)
+
+
+def test_local_flops_level_off_and_global_ones_do_not() -> None:
+    local, all_keys = tiny_spec({"X": attention(7, LOCAL)}), tiny_spec({"X": attention(None, GLOBAL)})
+    assert local.forward_flops(1_000_000) == pytest.approx(local.forward_flops(100_000), rel=1e-3)
+    assert all_keys.forward_flops(1_000_000) > 9 * all_keys.forward_flops(100_000)
+    assert local.forward_flops(5) == pytest.approx(all_keys.forward_flops(5))
+
+
+def test_cache_bytes_by_hand() -> None:
+    """One local and one global layer, two KV heads of dimension eight: keys and values, four bytes each."""
+    spec = tiny_spec(num_layers=2)
+    per_token = 2 * 2 * 8 * 4
+    for length in (1, 6, 7, 8, 1000):
+        assert spec.cache_bytes(length) == per_token * (min(length, 7) + length)
+    assert spec.cache_bytes(1000, "bfloat16") * 2 == spec.cache_bytes(1000)
+    with pytest.raises(UserError, match="dtype: got 'int3'; expected one of float32, bfloat16, float16"):
+        spec.cache_bytes(1000, "int3")
+
+
+def test_costs_need_no_model() -> None:
+    """A spec of 10^12 weights answers at once: nothing is built."""
+    spec = tiny_spec({"X": attention(64, LOCAL | {"period": 128})}, hidden_size=1 << 17, num_layers=60, pattern="X")
+    assert spec.parameters() > 10**12
+    assert spec.cache_bytes(10**9) == spec.cache_bytes(64)
+    assert spec.forward_flops(10**9) > 10**12
+
+
+def test_a_changed_copy_has_its_own_costs_and_hash() -> None:
+    """Computed values are remembered: a copy with another field must not inherit them."""
+    spec = tiny_spec()
+    before = (spec.hash, spec.parameters(), len(spec.layer_specs))
+    copy = spec.model_copy(update={"num_layers": 8})
+    assert (copy.hash, copy.parameters(), len(copy.layer_specs)) == (
+        tiny_spec(num_layers=8).hash,
+        tiny_spec(num_layers=8).parameters(),
+        8,
+    )
+    assert (spec.hash, spec.parameters(), len(spec.layer_specs)) == before

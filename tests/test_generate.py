@@ -1,0 +1,322 @@
+"""Sampling against naive distributions; generation: greedy, seeds, stop strings, streaming, wrong settings."""
+
+from __future__ import annotations
+
+import math
+from itertools import product
+
+import pytest
+import torch
+from tiny import run_cli, spec
+
+import miniwin
+from miniwin.generation import generate
+from miniwin.language_model import LanguageModel
+from miniwin.sampling import Sampling, probabilities, sample
+from miniwin.specs import UserError
+from miniwin.stop_filter import StopFilter
+
+
+@pytest.fixture(scope="module")
+def model() -> LanguageModel:
+    """Random weights, large enough that the next token depends on the context."""
+    model = miniwin.build(spec(), seed=1).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.dim() == 2:
+                parameter.mul_(8)
+    return model
+
+
+class Script(torch.nn.Module):
+    """Stands in for a decoder: draws the ids of a script, whatever it is given."""
+
+    def __init__(self, ids: list[int], start: int) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(1))
+        self.ids, self.start = ids, start
+
+    def new_cache(self, batch_size: int) -> dict[str, int]:
+        return {"length": 0}
+
+    def forward(self, input_ids, cache, attention_mask, logits_to_keep):  # type: ignore[no-untyped-def]
+        cache["length"] += input_ids.shape[1]
+        at = cache["length"] - self.start
+        logits = torch.full((1, 1, 256), -50.0)
+        logits[..., self.ids[at] if at < len(self.ids) else 0] = 50.0
+        return logits
+
+
+def scripted(text: str | bytes, prompt: str = "p") -> LanguageModel:
+    from miniwin.tokenizer import load_tokenizer
+
+    ids = list(text.encode() if isinstance(text, str) else text)
+    return LanguageModel(Script(ids, len(prompt.encode())), spec(), load_tokenizer("byte"), "scripted")  # type: ignore[arg-type]
+
+
+# --- sampling -------------------------------------------------------------------------------------
+
+
+def naive(logits: list[float], temperature: float, top_k: int, top_p: float, min_p: float) -> list[float]:
+    """One token at a time, in Python floats."""
+    top = max(logits)
+    weights = {i: math.exp((value - top) / temperature) for i, value in enumerate(logits)}
+    ranked = sorted(weights, key=lambda i: (-logits[i], i))
+    if top_k:
+        ranked = ranked[:top_k]
+    total = sum(weights[i] for i in ranked)
+    kept, mass = [], 0.0
+    for i in ranked:
+        if top_p < 1 and mass >= top_p:
+            break
+        kept.append(i)
+        mass += weights[i] / total
+    kept = [i for i in kept if weights[i] >= min_p * weights[kept[0]]]
+    total = sum(weights[i] for i in kept)
+    return [weights[i] / total if i in kept else 0.0 for i in range(len(logits))]
+
+
+@pytest.mark.parametrize("temperature", [0.1, 0.8, 1.0, 3.0])
+def test_probabilities_equal_the_naive_reference(temperature: float) -> None:
+    generator = torch.Generator().manual_seed(0)
+    for top_k, top_p, min_p in product((0, 1, 5, 40, 1000), (1e-9, 0.3, 0.9, 1.0), (0.0, 0.05, 1.0)):
+        logits = torch.randn(50, generator=generator) * 3
+        found = probabilities(logits, Sampling(temperature, top_k, top_p, min_p))
+        expected = torch.tensor(naive(logits.tolist(), temperature, top_k, top_p, min_p), dtype=torch.float64)
+        torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-12, msg=f"{top_k=} {top_p=} {min_p=}")
+
+
+def test_ties_keep_exactly_k_the_lower_ids_first() -> None:
+    found = probabilities(torch.tensor([1.0, 2.0, 2.0, 2.0]), Sampling(1.0, top_k=2))
+    assert found.tolist() == [0.0, 0.5, 0.5, 0.0]
+
+
+def test_temperature_0_is_greedy_and_the_smallest_temperature_is_finite() -> None:
+    logits = torch.tensor([0.0, 100.0, 99.0])
+    assert probabilities(logits, Sampling(0.0)).tolist() == [0.0, 1.0, 0.0]
+    assert probabilities(logits, Sampling(5e-324)).tolist() == [0.0, 1.0, 0.0]
+
+
+def test_samples_follow_the_distribution() -> None:
+    logits = torch.tensor([0.0, 1.0, 2.0, -1.0])
+    sampling = Sampling(1.0, top_k=3)
+    generator = torch.Generator().manual_seed(0)
+    draws = torch.tensor([sample(logits, sampling, generator) for _ in range(4000)])
+    frequencies = torch.bincount(draws, minlength=4) / 4000
+    torch.testing.assert_close(frequencies.double(), probabilities(logits, sampling), rtol=0, atol=0.03)
+    assert frequencies[3] == 0
+
+
+def test_a_diverged_model_is_an_error_not_a_token() -> None:
+    with pytest.raises(UserError, match="logits are not finite: its weights have diverged"):
+        sample(torch.tensor([0.0, float("nan")]), Sampling(), torch.Generator())
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"temperature": -0.1}, r"temperature: expected 0 \(greedy\) or more, got -0.1"),
+        ({"temperature": float("nan")}, "temperature: expected a finite number, got nan"),
+        ({"temperature": "hot"}, "temperature: expected a finite number, got 'hot'"),
+        ({"top_k": -1}, r"top_k: expected a whole number, 0 \(off\) or more, got -1"),
+        ({"top_k": 2.5}, r"top_k: expected a whole number, 0 \(off\) or more, got 2.5"),
+        ({"top_p": 0.0}, r"top_p: expected more than 0 and at most 1 \(off\), got 0.0"),
+        ({"top_p": 1.5}, r"top_p: expected more than 0 and at most 1 \(off\), got 1.5"),
+        ({"min_p": -0.5}, r"min_p: expected 0 \(off\) to 1, got -0.5"),
+        ({"max_new_tokens": 0}, "max_new_tokens: expected a whole number of at least 1, got 0"),
+        ({"stop": ""}, "stop: expected strings of at least one character, got ''"),
+        ({"stop": ["a", ""]}, "stop: expected strings of at least one character, got ''"),
+    ],
+)
+def test_bad_settings_are_refused(model: LanguageModel, settings: dict[str, object], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        model.generate("x", **settings)  # type: ignore[call-overload]
+
+
+# --- generation -----------------------------------------------------------------------------------
+
+
+def greedy_without_cache(model: LanguageModel, ids: list[int], count: int) -> list[int]:
+    ids = list(ids)
+    start = len(ids)
+    for _ in range(count):
+        with torch.no_grad():
+            ids.append(int(model(torch.tensor([ids]))[0, -1].argmax()))
+    return ids[start:]
+
+
+@pytest.mark.parametrize("prompt_length", [1, 7, 40])
+def test_greedy_equals_argmax_of_full_forward_passes(model: LanguageModel, prompt_length: int) -> None:
+    prompt = torch.randint(1, 256, (prompt_length,), generator=torch.Generator().manual_seed(3)).tolist()
+    expected = greedy_without_cache(model, prompt, 30)
+    assert len(set(expected)) > 3, "the model repeats itself: it could not tell a broken cache"
+    if 0 in expected:
+        expected = expected[: expected.index(0)]
+    assert model.generate(prompt, max_new_tokens=30, temperature=0) == expected
+
+
+def test_a_prompt_longer_than_a_prefill_chunk(model: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    prompt = torch.randint(1, 256, (61,), generator=torch.Generator().manual_seed(4)).tolist()
+    whole = generate(model, prompt, max_new_tokens=10, temperature=0)
+    monkeypatch.setattr("miniwin.generation.chunk_for", lambda length: 9)
+    assert generate(model, prompt, max_new_tokens=10, temperature=0).ids == whole.ids
+    assert whole.prompt_tokens == 61
+
+
+def test_text_list_and_tensor_prompts_agree(model: LanguageModel) -> None:
+    ids = list(b"def main(")
+    from_ids = model.generate(ids, seed=5, max_new_tokens=20)
+    assert model.generate(torch.tensor(ids), seed=5, max_new_tokens=20) == from_ids
+    assert model.generate(torch.tensor([ids]), seed=5, max_new_tokens=20) == from_ids
+    result = generate(model, "def main(", seed=5, max_new_tokens=20)
+    assert result.ids == from_ids
+    assert isinstance(model.generate("def main(", seed=5, max_new_tokens=20), str)
+
+
+def test_a_seed_decides_the_text_and_the_global_generator_is_left_alone(model: LanguageModel) -> None:
+    torch.manual_seed(123)
+    before = torch.get_rng_state()
+    first = model.generate("x", seed=7, temperature=1.5, max_new_tokens=40)
+    torch.manual_seed(99)
+    torch.rand(5)
+    assert model.generate("x", seed=7, temperature=1.5, max_new_tokens=40) == first
+    assert model.generate("x", seed=8, temperature=1.5, max_new_tokens=40) != first
+    torch.manual_seed(123)
+    model.generate("x", max_new_tokens=3)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_without_a_seed_texts_differ(model: LanguageModel) -> None:
+    texts = {tuple(model.generate([5], temperature=3.0, max_new_tokens=30)) for _ in range(4)}
+    assert len(texts) > 1
+
+
+def test_training_mode_is_given_back(model: LanguageModel) -> None:
+    model.train()
+    try:
+        model.generate("x", max_new_tokens=1, seed=0)
+        assert model.training
+    finally:
+        model.eval()
+
+
+def test_an_empty_prompt_starts_a_document(model: LanguageModel) -> None:
+    assert (
+        generate(model, "", temperature=0, max_new_tokens=8).ids
+        == generate(model, [0], temperature=0, max_new_tokens=8).ids
+    )
+
+
+def test_the_separator_ends_the_text() -> None:
+    result = generate(scripted(b"abc\0def"), "p", temperature=0)
+    assert (result.text, result.ids, result.ended) == ("abc", list(b"abc"), "separator")
+
+
+def test_wrong_prompts(model: LanguageModel) -> None:
+    with pytest.raises(UserError, match="prompt: expected token ids from 0 to 255, got 256"):
+        model.generate([1, 256])
+    with pytest.raises(UserError, match="prompt: expected token ids from 0 to 255, got -1"):
+        model.generate([1, -1])
+    with pytest.raises(UserError, match=r"expected one sequence of integer ids.*shape \(2, 3\)"):
+        model.generate(torch.zeros(2, 3, dtype=torch.int64))
+    with pytest.raises(UserError, match=r"expected one sequence of integer ids.*float32"):
+        model.generate(torch.zeros(3))
+    with pytest.raises(UserError, match="expected text or a list of integer ids, got 'a' in the list"):
+        model.generate(["a"])  # type: ignore[list-item]
+
+
+def test_a_model_without_a_tokenizer_takes_ids_only() -> None:
+    small = spec().model_copy(update={"vocab_size": 64})
+    model = miniwin.build(small).eval()
+    assert model.tokenizer is None
+    assert len(model.generate([1, 2], max_new_tokens=5, seed=0)) == 5
+    with pytest.raises(UserError, match="tiny has no tokenizer: give the prompt as token ids"):
+        model.generate("x")
+    with pytest.raises(UserError, match="no tokenizer, so it has no text to stream or stop at"):
+        model.generate([1], stop="x")
+    with pytest.raises(UserError, match="the prompt is empty, and this model has no document separator"):
+        model.generate([])
+
+
+def test_ids_beyond_the_tokenizer_are_never_drawn() -> None:
+    wide = miniwin.build(spec().model_copy(update={"vocab_size": 300}), seed=0).eval()
+    with torch.no_grad():
+        wide.decoder.embed_tokens.weight[256:] *= 100
+    result = generate(wide, "x", temperature=5.0, max_new_tokens=50, seed=0)
+    assert result.ids and max(result.ids) < 256
+
+
+# --- stop strings and streaming -------------------------------------------------------------------
+
+
+def test_a_stop_string_across_tokens_is_cut_off() -> None:
+    streamed: list[str] = []
+    result = generate(scripted("one\n\ndef two"), "p", temperature=0, stop=["\n\ndef"], stream=streamed.append)
+    assert result.text == "one" and "".join(streamed) == "one"
+    assert result.ended == "stop" and result.ids == list(b"one") and result.new_tokens == len("one\n\ndef")
+
+
+def test_what_only_looked_like_a_stop_string_is_let_out() -> None:
+    streamed: list[str] = []
+    text = "a\n\nde\n\n"
+    result = generate(
+        scripted(text), "p", temperature=0, stop="\n\ndef", stream=streamed.append, max_new_tokens=len(text)
+    )
+    assert result.text == text == "".join(streamed)
+    assert result.ended == "length"
+
+
+def test_several_stop_strings_the_first_complete_one_counts() -> None:
+    assert generate(scripted("xxabcyy"), "p", temperature=0, stop=["yy", "bc", "abcy"]).text == "xxa"
+
+
+def test_a_stop_string_of_wide_characters() -> None:
+    result = generate(scripted("é中文!"), "p", temperature=0, stop="文")
+    assert result.text == "é中" and bytes(result.ids).decode() == "é中"
+
+
+def test_the_streaming_never_splits_a_character_nor_waits_for_the_next() -> None:
+    text = "aé中😀b"
+    streamed: list[str] = []
+    result = generate(scripted(text), "p", temperature=0, stream=streamed.append)
+    assert streamed == list(text) and result.text == text
+
+
+def test_a_text_that_ends_inside_a_character_leaves_the_half_out() -> None:
+    streamed: list[str] = []
+    result = generate(scripted("a😀"), "p", temperature=0, max_new_tokens=3, stream=streamed.append)
+    assert result.text == "a" == "".join(streamed)
+
+
+def test_bytes_that_are_no_character_are_replaced() -> None:
+    result = generate(scripted(b"a\xffb\xe4c"), "p", temperature=0)
+    assert result.text == "a\ufffdb\ufffdc"
+
+
+def test_the_stop_filter_does_not_depend_on_how_the_text_was_cut() -> None:
+    text, stops = "the cat sat on the mat", ["at on", "mat", "cat sat o"]
+    expected = "the "
+    for size in range(1, len(text) + 1):
+        pieces = [text[i : i + size] for i in range(0, len(text), size)]
+        stop_filter, out = StopFilter(stops), ""
+        for piece in pieces:
+            out += stop_filter.push(piece)
+            assert expected.startswith(out)
+        assert out + stop_filter.flush() == expected and stop_filter.stopped
+
+
+# --- command line ---------------------------------------------------------------------------------
+
+
+def test_the_command_prints_prompt_and_text_to_stdout_and_speed_to_stderr() -> None:
+    settings = ["generate", "miniwin-tiny", "-p", "def main(", "--max-new-tokens", "12", "--seed", "0"]
+    code, out, err = run_cli(*settings)
+    assert code == 0 and out.startswith("def main(") and out.endswith("\n")
+    assert "tokens/s" in err and "after a prompt of 9" in err
+    assert run_cli(*settings, "--no-stream")[1] == out
+
+
+def test_the_command_refuses_with_one_line() -> None:
+    code, out, err = run_cli("generate", "miniwin-tiny", "-p", "x", "--top-p", "0")
+    assert code == 2 and out == ""
+    assert err == "error: top_p: expected more than 0 and at most 1 (off), got 0.0\n"

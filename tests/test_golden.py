@@ -1,0 +1,310 @@
+"""Golden cases: our models against independent implementations, with their weights and within each case's tolerance.
+
+A spec is made from the fields of `case.yaml`, as data: nothing here knows one case from another, except that the
+scaling by total length (a defect of one source, see its conventions) has tests of its own.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from helpers import largest
+from safetensors.torch import load_file
+from torch import Tensor
+
+from miniwin.blocks import Decoder
+from miniwin.specs import ModelSpec, parse_spec
+
+FOLDERS = sorted(path.parent for path in (Path(__file__).parent / "golden").glob("*/case.yaml"))
+ROLES = {
+    "q": "attention.q_proj.weight",
+    "k": "attention.k_proj.weight",
+    "v": "attention.v_proj.weight",
+    "o": "attention.o_proj.weight",
+    "q_norm": "attention.q_norm.weight",
+    "k_norm": "attention.k_norm.weight",
+    "attn_norm": "attention_norm.weight",
+    "mlp_norm": "mlp_norm.weight",
+    "gate": "mlp.gate_proj.weight",
+    "up": "mlp.up_proj.weight",
+    "down": "mlp.down_proj.weight",
+}
+
+
+class Case:
+    """One folder. Fields of `changes` replace those of case.yaml of the same name (`position_schemes`, ...)."""
+
+    def __init__(self, folder: Path) -> None:
+        self.name = folder.name
+        self.fields: dict[str, Any] = yaml.safe_load((folder / "case.yaml").read_text())
+        self.io = load_file(folder / "io.safetensors")
+        self.weights = load_file(folder / "weights.safetensors")
+        self.ids = self.io["input_ids"]
+        self.tolerance: float = self.fields["tolerance"]["suggested_atol_float32_logits"]
+
+    def spec(self, **changes: Any) -> ModelSpec:
+        fields = {"position_schemes": {}, "query_scales": {}, **self.fields, **changes}
+        return to_spec(fields["model"], fields["position_schemes"], fields["query_scales"])
+
+    def decoder(self, **changes: Any) -> Decoder:
+        """The spec, built, with the case's weights under our names. Every weight is used, and every one of ours set."""
+        decoder = self.spec(**changes).build().eval()
+        names = self.fields["weights"]
+        ours = {"embed_tokens.weight": names["embed"], "norm.weight": names["final_norm"]}
+        if names["lm_head"] != names["embed"]:
+            ours["lm_head.weight"] = names["lm_head"]
+        for i, roles in enumerate(names["layers"]):
+            ours |= {f"layers.{i}.{ROLES[role]}": name for role, name in roles.items()}
+        assert set(ours.values()) == set(self.weights)
+        decoder.load_state_dict({name: self.weights[theirs] for name, theirs in ours.items()}, strict=True)
+        return decoder
+
+
+def expect(fields: dict[str, Any], **values: Any) -> None:
+    """Refuse a case that asks for something our blocks do not do, rather than ignore it."""
+    for name, value in values.items():
+        assert fields[name] == value, f"{name}: {fields[name]}"
+
+
+def to_spec(model: dict[str, Any], schemes: dict[str, Any], scales: dict[str, Any]) -> ModelSpec:
+    shared, mlp = model["attention"], model["mlp"]
+    head_dim = shared["head_dim"]
+    expect(model, embedding={"scale": 1.0}, block_layout="pre")
+    expect(model["lm_head"], bias=False, logit_multiplier=1.0, logit_softcap=None)
+    expect(shared, score_softcap=None, qkv_bias=False, out_bias=False, sinks=False, score_scale=head_dim**-0.5)
+    expect(mlp, type="gated", act="silu", bias=False)
+    qk_norm = shared["qk_norm"]
+    if qk_norm is not None:
+        expect(qk_norm, scope="per_head", order="before_rope", layers="all")
+    norm = to_norm(model["norm"])
+    layers = [
+        {
+            "attention": {
+                "num_heads": shared["num_heads"],
+                "num_kv_heads": shared["num_kv_heads"],
+                "head_dim": head_dim,
+                "window": layer["window"] if layer["attention"] == "sliding" else None,
+                "position": to_position(layer, schemes, scales, head_dim),
+                "qk_norm": None if qk_norm is None else to_norm(qk_norm),
+            },
+            "mlp": {"type": "swiglu", "intermediate_size": mlp["intermediate_size"]},
+            "norm": norm,
+        }
+        for layer in model["layers"]
+    ]
+    kinds = [layer for i, layer in enumerate(layers) if layer not in layers[:i]]
+    letters = "ABCDEFGH"[: len(kinds)]
+    data = {
+        "kind": "model",
+        "format": 1,
+        "name": "golden",
+        "vocab_size": model["vocab_size"],
+        "hidden_size": model["hidden_size"],
+        "num_layers": model["num_layers"],
+        "pattern": "".join(letters[kinds.index(layer)] for layer in layers),
+        "blocks": dict(zip(letters, kinds, strict=True)),
+        "norm": norm,
+        "tie_word_embeddings": model["lm_head"]["tied"],
+    }
+    return parse_spec(data, "model")
+
+
+def to_norm(fields: dict[str, Any]) -> dict[str, Any]:
+    expect(fields, type="rmsnorm", gain="weight")
+    return {"type": "rmsnorm", "eps": fields["eps"]}
+
+
+def to_position(
+    layer: dict[str, Any], schemes: dict[str, Any], scales: dict[str, Any], head_dim: int
+) -> dict[str, Any]:
+    assert layer["attention"] in ("full", "sliding")
+    if layer["position"] == "none":
+        if layer["query_scale"] == "none":
+            return {"type": "nope", "logit_scale": None}
+        scale = scales[layer["query_scale"]]
+        total = {"log_total_len": True, "log_causal_len": False}[scale["type"]]
+        return {"type": "nope", "logit_scale": {"type": "log-ratio", "base": scale["base"], "total_length": total}}
+    assert layer["query_scale"] == "none"
+    scheme = schemes[layer["position"]]
+    if scheme["type"] == "alibi":
+        return {"type": "alibi"}
+    expect(scheme, type="rope", rotary_dim=head_dim, freq_dim=head_dim, pairing="half", scaling=None)
+    if scheme["period"] is None:
+        return {"type": "rope", "rope_theta": scheme["theta"]}
+    if "explicit_inv_freq" not in scheme:
+        return {"type": "p-rope", "period": scheme["period"], "harmonic": False, "rope_theta": scheme["theta"]}
+    turns = [f * scheme["period"] / (2 * math.pi) for f in scheme["explicit_inv_freq"]]
+    harmonics: Any = [round(turn) for turn in turns]
+    assert max(abs(a - b) for a, b in zip(turns, harmonics, strict=True)) < 1e-9
+    in_order = harmonics == list(range(1, len(harmonics) + 1))
+    return {"type": "p-rope", "period": scheme["period"], "harmonics": "all" if in_order else harmonics}
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with torch.no_grad():
+        yield
+    torch.set_num_threads(before)
+
+
+@cache
+def golden(name: str) -> Case:
+    return Case(next(folder for folder in FOLDERS if folder.name.startswith(name)))
+
+
+def one_by_one(decoder: Decoder, ids: Tensor, prefill: int = 1) -> Tensor:
+    """Logits of a prefill of some tokens, the rest decoded one at a time through our cache."""
+    cache = decoder.new_cache(len(ids))
+    parts = [decoder(ids[:, :prefill], cache=cache)]
+    parts += [decoder(ids[:, t : t + 1], cache=cache) for t in range(prefill, ids.shape[1])]
+    return torch.cat(parts, dim=1)
+
+
+def scales_by_total(case: Case) -> bool:
+    return any(scale["type"] == "log_total_len" for scale in case.fields.get("query_scales", {}).values())
+
+
+every_case = pytest.mark.parametrize("name", [folder.name for folder in FOLDERS])
+variants = [(f.name, v) for f in FOLDERS for v in yaml.safe_load((f / "case.yaml").read_text()).get("variants", {})]
+
+
+@every_case
+def test_prefill_and_decode(name: str) -> None:
+    case = golden(name)
+    decoder = case.decoder()
+    assert largest(decoder(case.ids), case.io["logits.prefill"]) < case.tolerance
+    assert largest(one_by_one(decoder, case.ids), case.io["logits.decode"]) < case.tolerance
+
+
+@every_case
+def test_hidden_states_of_every_layer(name: str) -> None:
+    case = golden(name)
+    decoder = case.decoder()
+    seen: dict[str, Tensor] = {}
+
+    def keep(key: str) -> Any:
+        return lambda module, args, out: seen.__setitem__(key, out)
+
+    decoder.embed_tokens.register_forward_hook(keep("hidden.embed"))
+    for i, layer in enumerate(decoder.layers):
+        layer.register_forward_hook(keep(f"hidden.layer{i}"))
+        layer.attention.register_forward_hook(keep(f"attn_out.layer{i}"))
+    seen["hidden.final_norm"] = decoder.hidden(case.ids)
+    assert set(seen) == {key for key in case.io if key.startswith(("hidden.", "attn_out."))}
+    for key, value in seen.items():
+        assert largest(value, case.io[key]) < case.tolerance, key
+
+
+@pytest.mark.parametrize(("name", "variant"), variants)
+def test_variants(name: str, variant: str) -> None:
+    case = golden(name)
+    fields = case.fields["variants"][variant]
+    changes = {key: fields[key] for key in ("position_schemes", "query_scales", "model") if key in fields}
+    ids = case.io[fields["ids"]][:, : fields.get("truncate_ids_to")]
+    decoder, expected = case.decoder(**changes), case.io[fields["logits"]]
+    assert largest(decoder(ids), expected) < case.tolerance
+    if not scales_by_total(case) or "query_scales" in changes:
+        assert largest(one_by_one(decoder, ids), expected) < case.tolerance
+
+
+def test_all_five_cases_are_here() -> None:
+    assert [folder.name[:3] for folder in FOLDERS] == ["A01", "A03", "A04", "A05", "A07"]
+    assert variants == [(golden("A01").name, "harmonic"), *((golden("A04").name, v) for v in ("causal", "prefill_T37"))]
+
+
+def test_harmonics_listed_or_named_are_the_same() -> None:
+    case = golden("A01")
+    schemes = case.fields["variants"]["harmonic"]["position_schemes"]
+    backwards = {"periodic": {**schemes["periodic"], "explicit_inv_freq": []}}
+    backwards["periodic"]["explicit_inv_freq"] = schemes["periodic"]["explicit_inv_freq"][::-1]
+    assert '"all"' in case.spec(position_schemes=schemes).model_dump_json()
+    moved = case.decoder(position_schemes=backwards)(case.ids)  # the order of frequencies matters to the weights
+    assert largest(moved, case.io["logits.harmonic"]) > 1
+
+
+@pytest.mark.parametrize("name", ["A01", "A04", "A05"])
+def test_rotary_tables(name: str) -> None:
+    """Rotating a one by each position gives that channel's cosine and sine in the source's tables."""
+    case = golden(name)
+    layer = case.decoder().layers[0].attention
+    cos, sin = case.io["rope.cos_table"], case.io["rope.sin_table"]
+    half = layer.head_dim // 2
+    ones = torch.zeros(1, len(cos), 1, layer.head_dim)
+    ones[..., :half] = 1.0
+    turned = layer.position.rotate(ones, torch.arange(len(cos)).unsqueeze(0))[0, :, 0]
+    rounding = len(cos) * 2.0**-23  # the source rounds its angles to float32
+    assert largest(turned[:, :half], cos[:, :half]) < rounding
+    assert largest(turned[:, half:], sin[:, half:]) < rounding
+
+
+def test_total_length_scaling_matches_only_behind_its_setting() -> None:
+    """Three definitions in one source: only `total_length: true` gives its prefill, and only the causal default its
+    decoding for any split into calls. What the source computes for a prefill of 40 and then decoding we give as well.
+    """
+    case = golden("A04")
+    causal = {"query_scales": case.fields["variants"]["causal"]["query_scales"]}
+    right, defect = case.decoder(**causal), case.decoder()
+    assert largest(right(case.ids), case.io["logits.prefill"]) > 0.5
+    for prefill in (1, 40, 95):
+        assert largest(one_by_one(right, case.ids, prefill), case.io["logits.decode"]) < case.tolerance
+    split = one_by_one(defect, case.ids, prefill=40)
+    assert largest(split, case.io["logits.prefill40_then_decode"]) < case.tolerance
+    assert largest(split, case.io["logits.decode"]) > 0.1
+    default = case.spec(**causal).layer_specs[3].attention.position.logit_scale
+    assert default == type(default)(base=8.0), "off unless asked for"
+
+
+def change(case: Case, mutation: str) -> dict[str, Any] | None:
+    """What case.yaml's `mutation_max_abs_logit_change` changed, as fields; None where our specs cannot say it."""
+    model = yaml.safe_load(yaml.safe_dump(case.fields["model"]))
+    schemes = yaml.safe_load(yaml.safe_dump(case.fields["position_schemes"]))
+    layers, (scheme,) = model["layers"], schemes.values()
+    if mutation in ("window-1", "window+1"):
+        for layer in layers:
+            if "window" in layer:
+                layer["window"] += int(mutation[-2:])
+    elif mutation == "first local layer made full":
+        layers[0] = {**layers[0], "attention": "full"}
+    elif mutation.endswith(": period removed"):
+        scheme["period"] = None
+    elif mutation.endswith(": period+1"):
+        scheme["period"] += 1
+    elif mutation.endswith(": theta x1.1"):
+        scheme["theta"] *= 1.1
+    elif mutation == "layer 0 position removed":
+        layers[0] |= {"position": "none"}
+    elif mutation == "query scale off":
+        for layer in layers:
+            layer["query_scale"] = "none"
+    elif mutation == "qk_norm off":
+        model["attention"]["qk_norm"] = None
+    else:
+        return None
+    return {"model": model, "position_schemes": schemes}
+
+
+@every_case
+def test_a_changed_convention_moves_the_logits_as_the_case_says(name: str) -> None:
+    """Not only equal where it should be: each setting, changed, does to the logits what it does in the source."""
+    case = golden(name)
+    stated = case.fields["verification"]["mutation_max_abs_logit_change"]
+    known = {mutation: change(case, mutation) for mutation in stated}
+    assert sum(changes is not None for changes in known.values()) >= 2
+    for mutation, changes in known.items():
+        if changes is None:
+            continue
+        decoder = case.decoder() if mutation == "qk_norm off" else case.decoder(**changes)
+        if mutation == "qk_norm off":  # the same weights, less the two norms
+            for layer in decoder.layers:
+                layer.attention.q_norm = layer.attention.k_norm = None
+        moved = largest(decoder(case.ids), case.io["logits.prefill"])
+        assert moved == pytest.approx(stated[mutation], rel=0.01), mutation

@@ -1,0 +1,318 @@
+"""The house: packages and folders, links, who may import whom, what `miniwin --help` loads, what git holds."""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+ROOMS = ("blocks", "search", "specs", "zoo")  # top-level folders that are packages of miniwin
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+SETUPTOOLS = PROJECT["tool"]["setuptools"]
+LONGEST = 500  # lines of any file
+LONG = 350  # lines of all but a few
+
+
+def sources(folder: str) -> list[Path]:
+    """Python files below a folder, without those that a link leads to."""
+    found = []
+    for here, folders, files in os.walk(ROOT / folder):
+        folders[:] = sorted(name for name in folders if name != "__pycache__" and not (Path(here) / name).is_symlink())
+        found += [Path(here) / name for name in sorted(files) if name.endswith(".py")]
+    return found
+
+
+def name_of(path: Path) -> str:
+    """miniwin.specs.loading for specs/loading.py."""
+    parts = list(path.relative_to(ROOT).with_suffix("").parts)
+    parts = parts if parts[0] == "miniwin" else ["miniwin", *parts]
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+FILES = [path for folder in ("miniwin", *ROOMS) for path in sources(folder)]
+
+
+# -- packages
+
+
+def test_the_packages_of_the_wheel_are_the_folders() -> None:
+    """A folder that is missing from the list works with `pip install -e`, and is missing from the wheel."""
+    folders = {name_of(path) if path.name == "__init__.py" else name_of(path).rpartition(".")[0] for path in FILES}
+    assert sorted(SETUPTOOLS["packages"]) == sorted(folders)
+    assert len(SETUPTOOLS["packages"]) == len(set(SETUPTOOLS["packages"]))
+
+
+def test_every_package_has_an_init() -> None:
+    for path in FILES:
+        assert (path.parent / "__init__.py").is_file(), f"{path.parent} is no package"
+
+
+def test_every_room_is_mapped() -> None:
+    assert SETUPTOOLS["package-dir"] == {"miniwin": "miniwin", **{f"miniwin.{room}": room for room in ROOMS}}
+
+
+def test_the_version_is_said_once() -> None:
+    import miniwin
+
+    assert PROJECT["project"].get("version", miniwin.__version__) == miniwin.__version__
+
+
+def test_what_the_wheel_takes_besides_python_is_there() -> None:
+    for package, patterns in SETUPTOOLS["package-data"].items():
+        if package == "miniwin.zoo":  # entries, and their index, come with releases: tests/test_wheel.py
+            continue
+        folder = ROOT / (SETUPTOOLS["package-dir"].get(package) or package.replace(".", "/"))
+        for pattern in patterns:
+            assert list(folder.glob(pattern)), f"{package}: nothing is called {pattern}"
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_rooms_are_linked_for_editors_and_mypy(room: str) -> None:
+    link = ROOT / "miniwin" / room
+    if not link.is_symlink():
+        pytest.skip("this clone has no links (core.symlinks is false)")
+    assert os.readlink(link) == f"../{room}"
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_a_room_cannot_be_imported_under_its_bare_name(room: str) -> None:
+    """Without PyTorch being imported first: the refusal is the first thing that happens."""
+    code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); import {room}"
+    done = subprocess.run([sys.executable, "-S", "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=60)
+    assert done.returncode != 0
+    message = done.stderr.strip().split("\n")[-1]
+    assert message.startswith("ImportError: ") and f"miniwin.{room} import " in message, done.stderr
+
+
+# -- layers
+
+CORE = {"torch", "numpy", "pydantic", "pydantic_core"}
+SPECS = CORE | {"yaml"}
+ENGINE = SPECS | {"mlflow", "tokenizers", "safetensors", "rich", "platformdirs", "filelock"}
+ZOO = ENGINE | {"pooch"}
+SEARCH = ZOO | {"optuna"}
+
+# layer -> the libraries it may import, and the layers of miniwin
+ALLOWED: dict[str, tuple[set[str], set[str]]] = {
+    "blocks": (CORE | {"xformers"}, {"blocks"}),
+    "specs": (SPECS, {"blocks", "specs"}),
+    "engine": (ENGINE, {"blocks", "specs", "engine"}),
+    "zoo": (ZOO, {"blocks", "specs", "engine", "zoo"}),
+    "search": (SEARCH, {"blocks", "specs", "engine", "zoo", "search"}),
+    "commands": (SEARCH | {"typer"}, {"blocks", "specs", "engine", "zoo", "search", "commands"}),
+}
+# Only inside functions: `miniwin.load("name")` asks the zoo, which stands above the engine.
+LAZILY = {"miniwin.loading": {"zoo"}}
+# What an optional dependency is, and may therefore only be imported where it is used.
+ALWAYS_LAZY = {"mlflow", "xformers"}
+
+
+def layer_of(module: str) -> str:
+    part = [*module.split("."), ""][1]
+    if part in ROOMS:
+        return part
+    return "commands" if part in ("cli", "commands", "__main__") else "engine"
+
+
+def imports(path: Path) -> Iterator[tuple[str, bool, int]]:
+    """Each module that a file imports, whether inside a function, and the line. Not what only type checkers see."""
+    tree = ast.parse(path.read_text())
+    pending: list[tuple[ast.AST, bool]] = [(tree, False)]
+    while pending:
+        node, inside = pending.pop()
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, inside, node.lineno) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}:{node.lineno}: relative import; write the whole name"
+            assert node.module is not None
+            if node.module == "miniwin":  # from miniwin import loading
+                yield from ((f"miniwin.{alias.name}", inside, node.lineno) for alias in node.names)
+            else:
+                yield node.module, inside, node.lineno
+        elif isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            pending += [(child, inside) for child in node.orelse]
+            continue
+        within = inside or isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda))
+        pending += [(child, within) for child in ast.iter_child_nodes(node)]
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_layers(path: Path) -> None:
+    module = name_of(path)
+    layer = layer_of(module)
+    libraries, layers = ALLOWED[layer]
+    for imported, inside, line in imports(path):
+        top = imported.split(".")[0]
+        where = f"{path.relative_to(ROOT)}:{line}: {layer} imports {imported}"
+        if top == "miniwin":
+            other = layer_of(imported)
+            assert other in layers or (inside and other in LAZILY.get(module, ())), where
+        elif top not in sys.stdlib_module_names:
+            assert top in libraries, where
+            assert inside or top not in ALWAYS_LAZY, f"{where} at the top; it may not be installed"
+        if layer == "commands" and not inside:
+            mine = top == "miniwin" and layer_of(imported) == "commands"
+            assert mine or top == "typer" or top in sys.stdlib_module_names, f"{where} at the top; the help would wait"
+
+
+def test_layers_are_tested_on_something() -> None:
+    """The walk above finds imports inside functions, and passes over what only type checkers see."""
+    source = """
+import a
+def f():
+    import b
+if TYPE_CHECKING:
+    import c
+else:
+    import d
+try:
+    import e
+except X: pass
+"""
+    path = ROOT / "blocks" / "registry.py"
+    assert any(name == "pydantic" and not inside for name, inside, _ in imports(path))
+    probe = type("Probe", (), {"read_text": lambda self: source})()
+    assert sorted((name, inside) for name, inside, _ in imports(probe)) == [  # type: ignore[arg-type]
+        ("a", False),
+        ("b", True),
+        ("d", False),
+        ("e", False),
+    ]
+
+
+def test_every_library_is_a_declared_dependency() -> None:
+    named = PROJECT["project"]["dependencies"] + [
+        item for extra in PROJECT["project"]["optional-dependencies"].values() for item in extra
+    ]
+    declared = {re.split(r"[^A-Za-z0-9_-]", item)[0].lower().replace("-", "_") for item in named}
+    distribution = {"yaml": "pyyaml", "pydantic_core": "pydantic"}
+    for path in FILES:
+        for imported, _, line in imports(path):
+            top = imported.split(".")[0]
+            if top != "miniwin" and top not in sys.stdlib_module_names:
+                assert distribution.get(top, top) in declared, f"{path.relative_to(ROOT)}:{line}: {top} is not declared"
+
+
+def test_no_module_has_the_name_of_a_public_function() -> None:
+    """`miniwin.train` is a function: a module of that name would take its place once it is imported."""
+    import miniwin
+
+    modules = {path.stem for path in (ROOT / "miniwin").glob("*.py")} | {
+        path.name for path in (ROOT / "miniwin").iterdir() if path.is_dir()
+    }
+    assert not modules & set(miniwin.__all__)
+
+
+HEAVY = ("torch", "numpy", "mlflow", "optuna", "pydantic", "yaml", "safetensors", "tokenizers", "xformers", "pooch")
+
+
+@pytest.mark.parametrize("code", ["import miniwin.cli", "import miniwin; dir(miniwin)", "import miniwin.search"])
+def test_importing_is_light(code: str) -> None:
+    """`miniwin --help` answers at once because none of these is loaded for it."""
+    probe = f"{code}\nimport sys\nprint([name for name in {HEAVY!r} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, cwd=ROOT, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("arguments", [["check", "miniwin-tiny"], ["schema", "model"]])
+def test_commands_that_only_describe_do_not_load_torch(arguments: list[str]) -> None:
+    """A mistake in a file is answered in less time than torch takes to import."""
+    probe = f"""
+import sys
+sys.argv = ["miniwin", *{arguments!r}]
+from miniwin.cli import main
+try:
+    main()
+except SystemExit as end:
+    assert not end.code, end.code
+print([name for name in ("torch", "mlflow", "optuna") if getattr(sys.modules.get(name), "__file__", None)])
+"""
+    done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, cwd=ROOT, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_the_help_names_every_command() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "miniwin", "--help"], capture_output=True, text=True, cwd=ROOT, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    for command in ("check", "explain", "schema", "train", "eval", "search", "zoo", "generate"):
+        assert re.search(rf"\b{command}\b", done.stdout), command
+
+
+# -- files
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_files_say_what_they_are_and_are_short(path: Path) -> None:
+    text = path.read_text()
+    assert ast.get_docstring(ast.parse(text)), "a file begins with what it is"
+    assert text.count("\n") <= LONGEST, "one idea per file: split it"
+
+
+def test_most_files_are_shorter_still() -> None:
+    long = [str(path.relative_to(ROOT)) for path in FILES if path.read_text().count("\n") > LONG]
+    assert len(long) <= len(FILES) // 20, long
+
+
+def tracked() -> list[Path]:
+    """What is in the repository, or would be: git knows, and a copy without git has nothing else."""
+    if not (ROOT / ".git").exists():
+        return [path for path in ROOT.rglob("*") if path.is_file() and ".venv" not in path.parts]
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        timeout=60,
+    )
+    if listed.returncode != 0:  # no git, or a repository of somebody else's
+        pytest.skip(listed.stderr.decode())
+    names = [os.fsdecode(name) for name in listed.stdout.split(b"\0") if name]
+    return [path for path in map(ROOT.joinpath, names) if path.is_file() and not path.is_symlink()]
+
+
+# Written apart, so that this file does not match itself.
+MACHINE = re.compile(
+    rb"(?<![\w.])/(?:work|root|tmp" + rb"/w)/|/(?:home|User" + rb"s)/(?!somebody)[a-z]\w*/|[A-Z]:\\\\User" + rb"s"
+)
+
+
+def test_no_path_of_anybodys_machine_is_in_the_repository() -> None:
+    found = [
+        f"{path.relative_to(ROOT)}: {match.group().decode()}"
+        for path in tracked()
+        for match in MACHINE.finditer(path.read_bytes())
+        if path.suffix not in (".safetensors", ".npz", ".npy", ".bin")
+    ]
+    assert not found
+
+
+def test_the_search_for_paths_finds_some() -> None:
+    for text in (
+        b"/ro" + b"ot/x",
+        b"see /wo" + b"rk/main",
+        b"/ho" + b"me/jo/x",
+        b"/Us" + b"ers/jo/x",
+        b"/tm" + b"p/w/v",
+    ):
+        assert MACHINE.search(text)
+    for text in (b"the framework/x", b"https://example.org/root/", b"/tmp/x", b"~/x"):
+        assert not MACHINE.search(text)
+
+
+def test_nothing_large_or_made_is_in_the_repository() -> None:
+    for path in tracked():
+        assert path.suffix not in (".pyc", ".pt", ".ckpt", ".db", ".part"), path
+        assert path.stat().st_size < 25_000_000, path
+    weights = sum(path.stat().st_size for path in (ROOT / "zoo").rglob("*.safetensors"))
+    assert weights < 20_000_000, "weights of the shipped entries together"

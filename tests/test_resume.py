@@ -1,0 +1,300 @@
+"""Stopping and continuing: a run that was cut into pieces is, bit for bit, the run that was not."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tiny_runs import tiny_model, tiny_train, train_in_process
+from tiny_runs import write_text as write_corpus
+
+from miniwin.checkpoint import load_checkpoint, save_checkpoint
+from miniwin.language_model import LanguageModel
+from miniwin.runs import RunResult, keep_metrics, read_metrics, read_result, read_run, replacing, write_text
+from miniwin.specs import TrainSpec, UserError, dump_yaml
+from miniwin.trainer import train
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(autouse=True)
+def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MINIWIN_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))  # for the processes: the tests also run uninstalled
+    monkeypatch.chdir(tmp_path)
+    write_corpus(tmp_path)
+
+
+def go(out: str, spec: TrainSpec, **options: Any) -> RunResult:
+    return train(tiny_model(), spec, out=out, progress=False, tracking="off", device="cpu", **options)
+
+
+def timeless(folder: str) -> list[dict[str, Any]]:
+    """The metrics without the one that depends on the clock."""
+    return [{**line, "tokens_per_second": None} for line in read_metrics(folder)]
+
+
+def assert_equal(one: Any, other: Any, path: str = "") -> None:
+    """Bit for bit, through dictionaries, lists and tensors."""
+    if isinstance(one, torch.Tensor):
+        assert torch.equal(one, other), path
+    elif isinstance(one, dict):
+        assert one.keys() == other.keys(), path
+        for key in one:
+            assert_equal(one[key], other[key], f"{path}.{key}")
+    elif isinstance(one, list):
+        assert len(one) == len(other), path
+        for place, (a, b) in enumerate(zip(one, other, strict=True)):
+            assert_equal(a, b, f"{path}[{place}]")
+    else:
+        assert one == other, path
+
+
+def assert_same_run(one: str, other: str) -> None:
+    clock = {"seconds": None, "step_seconds": None}
+    assert_equal(
+        {**load_checkpoint(Path(one) / "checkpoint.pt"), **clock},
+        {**load_checkpoint(Path(other) / "checkpoint.pt"), **clock},
+    )
+    assert (Path(one) / "model.safetensors").read_bytes() == (Path(other) / "model.safetensors").read_bytes()
+    assert timeless(one) == timeless(other)
+    assert read_result(one).final_loss == read_result(other).final_loss
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "wsd"])
+def test_pieces_equal_the_whole(schedule: str) -> None:
+    spec = tiny_train(gradient_accumulation=2, batch_size=2, log_every=4, schedule={"type": schedule})
+    whole = go("whole", spec)
+    assert whole.steps == 30
+    for tokens in (1, 700, 1500, 1501, 3700):
+        piece = go("pieces", spec, stop_after_tokens=tokens, workers=tokens % 2)
+        done = -(-tokens // 128) * 128
+        assert (piece.status, piece.reason) == ("interrupted", f"stopped after {done} tokens, as asked")
+    assert go("pieces", spec).status == "complete"
+    assert_same_run("whole", "pieces")
+
+
+def test_rungs_that_are_passed_are_not_asked_again() -> None:
+    asked: list[int] = []
+
+    def on_eval(rung: int, model: LanguageModel) -> None:
+        asked.append(rung)
+
+    options: dict[str, Any] = {"on_eval": on_eval, "eval_at": [1000, 2000, 3000]}
+    go("run", tiny_train(), stop_after_tokens=2100, **options)
+    assert asked == [1000, 2000]
+    go("run", tiny_train(), **options)
+    assert asked == [1000, 2000, 3000]
+
+
+def test_a_checkpoint_follows_each_rung() -> None:
+    """What is lost when the process dies after a rung is less than what comes after the rung."""
+
+    def on_eval(rung: int, model: LanguageModel) -> None:
+        if rung == 2000:
+            raise SystemError("as good as dead")
+
+    options: dict[str, Any] = {"on_eval": on_eval, "eval_at": [1000, 2000]}
+    with pytest.raises(SystemError):
+        go("run", tiny_train(), **options)
+    state = load_checkpoint(Path("run/checkpoint.pt"))
+    assert (state["step"], state["passed"]) == (8, [1000])
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_finishes_the_step_and_writes_a_checkpoint(number: signal.Signals) -> None:
+    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    options: dict[str, Any] = {"on_eval": lambda rung, model: signal.raise_signal(number), "eval_at": [1000]}
+    result = go("run", tiny_train(), **options)
+    assert (result.status, result.reason) == ("interrupted", f"{number.name} after step 8 of 30")
+    assert load_checkpoint(Path("run/checkpoint.pt"))["step"] == 8
+    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
+    assert go("run", tiny_train(), **options).status == "complete"
+    go("whole", tiny_train(), on_eval=lambda rung, model: None, eval_at=[1000])
+    assert_same_run("whole", "run")
+
+
+def test_a_second_ctrl_c_does_not_wait() -> None:
+    def on_eval(rung: int, model: LanguageModel) -> None:
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        go("run", tiny_train(), on_eval=on_eval, eval_at=[1000])
+    assert read_run("run")["status"] == "interrupted"
+    assert go("run", tiny_train()).status == "complete"
+
+
+# As processes
+
+
+def start(out: str, spec: TrainSpec) -> BaseProcess:
+    """Train in a process of its own. All are forked from a server that has imported everything."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["torch._dynamo", "miniwin.trainer"])  # an optimizer imports the former
+    arguments = (str(Path.cwd()), out, dump_yaml(spec), torch.get_num_threads())
+    process = context.Process(target=train_in_process, args=arguments)
+    process.start()
+    return process
+
+
+def wait_for_step(alive: Callable[[], bool], folder: str, step: int) -> None:
+    """Until the run has logged this step, or its process has ended."""
+    while alive():
+        lines = read_metrics(folder)
+        if lines and lines[-1]["step"] >= step:
+            return
+        time.sleep(0.002)
+
+
+def kill(process: BaseProcess) -> None:
+    process.kill()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL, "it ended before it was killed: give it more to do"
+
+
+def test_kill_9_at_random_moments() -> None:
+    """Each time, every file under its own name is whole; in the end, it is the run that nobody killed."""
+    spec = tiny_train(checkpoint_seconds=0, tokens=100 * 128)
+    go("whole", spec)
+    rng = random.Random(0)
+    done = 0
+    for _ in range(10):
+        process = start("killed", spec)
+        # A few steps further each time, and then anywhere in a step or in the writing of its checkpoint.
+        wait_for_step(process.is_alive, "killed", done + rng.randint(3, 6))
+        time.sleep(rng.uniform(0, 0.03))
+        kill(process)
+        lines = read_metrics("killed")
+        assert read_run("killed")["status"] == "running"
+        assert load_checkpoint(Path("killed/checkpoint.pt"))["step"] <= lines[-1]["step"]
+        assert [line["step"] for line in lines] == list(range(1, len(lines) + 1))
+        done = len(lines)
+    assert go("killed", spec).status == "complete"
+    assert_same_run("whole", "killed")
+    assert not list(Path("killed").glob(".*.tmp"))
+
+
+def test_kill_9_before_the_first_checkpoint() -> None:
+    spec = tiny_train(tokens=100 * 128)
+    process = start("killed", spec)
+    wait_for_step(process.is_alive, "killed", 3)
+    kill(process)
+    assert not Path("killed/checkpoint.pt").exists()
+    go("killed", spec)
+    go("whole", spec)
+    assert_same_run("whole", "killed")
+
+
+def test_the_command_line_says_what_continues_a_run() -> None:
+    Path("model.yaml").write_text(dump_yaml(tiny_model()))
+    Path("train.yaml").write_text(dump_yaml(tiny_train(tokens=5000 * 128)))
+    line = "train model.yaml --train train.yaml --set-train seed=7 --out run --tracking off --device cpu --quiet"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "miniwin.cli", *line.split()],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    wait_for_step(lambda: process.poll() is None, "run", 3)
+    process.terminate()
+    out, err = process.communicate()
+    assert process.returncode == 130, err
+    assert "interrupted: run" in out and "SIGTERM after step" in out
+    assert "the same command continues it" in out
+    result = read_result("run")
+    assert result.status == "interrupted" and result.seed == 7
+    assert load_checkpoint(Path("run/checkpoint.pt"))["step"] == result.steps
+
+
+# Files
+
+
+def test_a_torn_last_line_and_lines_past_the_checkpoint_are_cut() -> None:
+    go("whole", tiny_train())
+    go("run", tiny_train(), stop_after_tokens=10 * 128)
+    metrics = Path("run/metrics.jsonl")
+    ahead = {**read_metrics("run")[-1], "step": 11}
+    metrics.write_text(metrics.read_text() + json.dumps(ahead) + "\n" + '{"step": 12, "lo')
+    assert [line["step"] for line in read_metrics("run")][-2:] == [10, 11], "a torn line is not read"
+    assert [line["step"] for line in keep_metrics(Path("run"), 10)] == list(range(1, 11))
+    metrics.write_text(metrics.read_text() + json.dumps(ahead) + "\n" + '{"step": 12, "lo')
+    go("run", tiny_train())
+    assert_same_run("whole", "run")
+
+
+def test_leftovers_of_a_killed_process_are_removed() -> None:
+    go("run", tiny_train(), stop_after_tokens=1000)
+    for name in (".checkpoint.pt.123.tmp", ".run.json.7.tmp"):
+        Path("run", name).write_bytes(b"half")
+    Path("run/.mine.tmp").write_text("keep")
+    go("run", tiny_train())
+    assert [path.name for path in Path("run").glob(".*.tmp")] == [".mine.tmp"]
+
+
+def test_a_file_is_replaced_as_a_whole_or_not_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    write_text(path, "old")
+    with pytest.raises(OSError, match="disk is full"), replacing(path) as temporary:
+        temporary.write_text("ne")
+        raise OSError("disk is full")
+    assert path.read_text() == "old" and [p.name for p in tmp_path.iterdir() if "file" in p.name] == ["file"]
+
+
+class Trap:
+    """Unpickled, it would touch a file."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (os.system, ("touch sprung",))
+
+
+def test_a_checkpoint_is_never_code() -> None:
+    torch.save({"format": 1, "trap": Trap()}, "trap.pt")
+    with pytest.raises(UserError, match=r"trap\.pt cannot be read as a checkpoint"):
+        load_checkpoint(Path("trap.pt"))
+    assert not Path("sprung").exists()
+
+
+@pytest.mark.parametrize("damage", [b"", b"not a checkpoint"])
+def test_a_damaged_checkpoint_is_named(damage: bytes) -> None:
+    go("run", tiny_train(), stop_after_tokens=1000)
+    Path("run/checkpoint.pt").write_bytes(damage)
+    with pytest.raises(UserError, match=r"run/checkpoint\.pt cannot be read as a checkpoint .* with --fresh"):
+        go("run", tiny_train())
+    assert go("run", tiny_train(), resume=False).status == "complete"
+
+
+def test_a_checkpoint_of_another_format_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as later:
+        later.setattr("miniwin.checkpoint.FORMAT", 2)
+        save_checkpoint(Path("newer.pt"), {})
+    with pytest.raises(UserError, match=r"newer\.pt is a checkpoint of format 2; this miniwin reads format 1"):
+        load_checkpoint(Path("newer.pt"))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, r"nothing is not a run folder: it has no run\.json; expected a folder that `miniwin train` made"),
+        ("{", r"nothing/run\.json is not JSON"),
+        ('{"format": 2}', r"nothing/run\.json has format 2; this version of miniwin reads format 1"),
+    ],
+)
+def test_a_folder_that_is_no_run(content: str | None, message: str) -> None:
+    if content is not None:
+        Path("nothing").mkdir()
+        Path("nothing/run.json").write_text(content)
+    with pytest.raises(UserError, match=message):
+        read_run("nothing")

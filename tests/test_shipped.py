@@ -1,0 +1,126 @@
+"""The gallery: every YAML file in the package loads, builds, and costs what its spec says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from miniwin.specs import (
+    ModelSpec,
+    SearchSpec,
+    TrainSpec,
+    dump_yaml,
+    load_model_spec,
+    load_search_spec,
+    load_spec,
+    load_train_spec,
+    resolve_spec_path,
+    shipped_specs,
+)
+
+SPECS = Path(resolve_spec_path("miniwin-tiny", "model")).resolve().parent.parent
+FILES = sorted(path for path in SPECS.rglob("*") if path.suffix in (".yaml", ".yml"))
+MODELS, TRAINS, SEARCHES = (sorted(shipped_specs(kind).values()) for kind in ("model", "train", "search"))
+
+
+def short(path: Path) -> str:
+    return f"{path.parent.name}/{path.stem}"
+
+
+def test_every_file_is_shipped_under_its_kind() -> None:
+    """A file in another folder, or with another ending, would be neither found by name nor be in the wheel."""
+    assert sorted(path.resolve() for path in FILES) == sorted(path.resolve() for path in MODELS + TRAINS + SEARCHES)
+    assert MODELS and TRAINS and SEARCHES
+
+
+@pytest.mark.parametrize("path", FILES, ids=short)
+def test_every_file_loads_and_has_the_name_of_the_file(path: Path) -> None:
+    kinds = {"models": ModelSpec, "train": TrainSpec, "searches": SearchSpec}
+    spec = load_spec(path)
+    assert type(spec) is kinds[path.parent.name]
+    assert spec.name == path.stem
+
+
+@pytest.mark.parametrize("path", FILES, ids=short)
+def test_every_file_says_what_it_is_for(path: Path) -> None:
+    assert path.read_text().startswith("# ")
+
+
+@pytest.mark.parametrize("path", FILES, ids=short)
+def test_every_file_comes_back_from_canonical_yaml(path: Path, tmp_path: Path) -> None:
+    (tmp_path / "again.yaml").write_text(dump_yaml(load_spec(path)))
+    assert load_spec(tmp_path / "again.yaml") == load_spec(path)
+
+
+@pytest.mark.parametrize("path", MODELS, ids=short)
+def test_models_build_on_the_meta_device_with_the_parameters_of_the_spec(path: Path) -> None:
+    spec = load_model_spec(path)
+    with torch.device("meta"):
+        decoder = spec.build()
+    tensors = {id(tensor): tensor for tensor in decoder.parameters()}
+    assert all(tensor.is_meta for tensor in tensors.values())
+    assert sum(tensor.numel() for tensor in tensors.values()) == spec.parameters()
+    assert decoder(torch.zeros(1, 3, dtype=torch.int64, device="meta")).shape == (1, 3, spec.vocab_size)
+
+
+@pytest.mark.parametrize("path", MODELS, ids=short)
+def test_models_cost_what_the_spec_says(path: Path) -> None:
+    """Bytes of the built model's own cache, and FLOPs per token counted from its weights and its scores."""
+    spec = load_model_spec(path)
+    torch.manual_seed(0)
+    decoder = spec.build()
+    length = 150
+    cache = decoder.new_cache()
+    with torch.no_grad():
+        decoder(torch.randint(spec.vocab_size, (1, length)), cache=cache)
+    assert cache.nbytes == spec.cache_bytes(length)
+    weights = sum(module.weight.numel() for module in decoder.modules() if isinstance(module, nn.Linear))
+    weights += spec.vocab_size * spec.hidden_size if spec.tie_word_embeddings else 0
+    scores = 0.0
+    for layer in spec.layer_specs:
+        attention = layer.attention
+        seen = [min(i + 1, attention.window or length) for i in range(length)]
+        scores += 4 * attention.num_heads * attention.head_dim * sum(seen) / length
+    assert spec.forward_flops(length) == pytest.approx(2 * weights + scores)
+    assert spec.training_flops(length) == 3 * spec.forward_flops(length)
+
+
+def test_models_are_different_architectures() -> None:
+    hashes = [load_model_spec(path).hash for path in MODELS]
+    assert len(set(hashes)) == len(hashes)
+
+
+@pytest.mark.parametrize("size", ["tiny", "1m"])
+def test_baselines_are_of_the_same_size(size: str) -> None:
+    ours, baseline = load_model_spec(f"miniwin-{size}"), load_model_spec(f"minimind-{size}")
+    assert baseline.parameters() == pytest.approx(ours.parameters(), rel=0.01)
+    assert {layer.attention.window for layer in baseline.layer_specs} == {None}
+    assert {layer.attention.position.type for layer in baseline.layer_specs} == {"rope"}
+    assert ours.cache_bytes(131072) < baseline.cache_bytes(131072)
+
+
+@pytest.mark.parametrize("path", TRAINS, ids=short)
+def test_trains_need_nothing_that_a_machine_may_lack(path: Path) -> None:
+    spec = load_train_spec(path)
+    assert spec.data.source in ("python-stdlib", "tasks") and spec.tokenizer == "byte"
+    assert spec.steps >= 10
+
+
+@pytest.mark.parametrize("path", SEARCHES, ids=short)
+def test_searches_name_specs_that_are_there(path: Path) -> None:
+    spec = load_search_spec(path)
+    assert isinstance(load_model_spec(path.parent / spec.base), ModelSpec)
+    assert isinstance(load_train_spec(path.parent / spec.train), TrainSpec)
+    if spec.baseline is not None:
+        baseline, base = load_model_spec(path.parent / spec.baseline), load_model_spec(path.parent / spec.base)
+        assert baseline.hash != base.hash and baseline.vocab_size == base.vocab_size
+
+
+@pytest.mark.parametrize("path", SEARCHES, ids=short)
+def test_searches_pass_the_check_of_the_command_line(path: Path) -> None:
+    from miniwin.search.space import check_search
+
+    check_search(load_search_spec(path), path.parent)

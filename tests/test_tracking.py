@@ -1,0 +1,207 @@
+"""MLflow as a view of runs: what it holds, and that nothing it does can fail a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tiny_runs import tiny_model, tiny_train, write_text
+
+from miniwin import tracking
+from miniwin.runs import RunResult, read_metrics, read_run
+from miniwin.tracking import Tracker, tracking_uri
+from miniwin.trainer import train
+
+try:
+    import mlflow
+except ImportError:
+    mlflow = None
+needs_mlflow = pytest.mark.skipif(mlflow is None, reason="MLflow is not installed: pip install 'miniwin[mlflow]'")
+
+
+@pytest.fixture(autouse=True)
+def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MINIWIN_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("MINIWIN_HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.chdir(tmp_path)
+    write_text(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def database(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A database that has its tables: making them takes seconds."""
+    uri = f"sqlite:///{tmp_path_factory.mktemp('tracking') / 'mlflow.db'}"
+    Tracker.open(uri).close()
+    return uri
+
+
+def go(out: str, uri: str | None, **options: Any) -> RunResult:
+    spec = tiny_train(log_every=5, tokens=20 * 128)
+    return train(tiny_model(), spec, out=out, progress=False, tracking=uri, device="cpu", **options)
+
+
+def points(uri: str, run_id: str | None, metric: str) -> list[tuple[int, float]]:
+    history = mlflow.MlflowClient(tracking_uri=uri).get_metric_history(run_id, metric)
+    return sorted((point.step, point.value) for point in history)
+
+
+def logged(folder: str, metric: str) -> list[tuple[int, float]]:
+    return [(line["step"], line[metric]) for line in read_metrics(folder)]
+
+
+class Broken:
+    """A client whose server went away."""
+
+    def __init__(self, real: Any = None) -> None:
+        self.calls = 0
+
+    def __getattr__(self, name: str) -> Any:
+        def fail(*args: Any, **kwargs: Any) -> None:
+            self.calls += 1
+            raise ConnectionError("the server is away\nwith a second line")
+
+        return fail
+
+
+@needs_mlflow
+def test_the_database_holds_what_the_run_folder_holds(database: str) -> None:
+    result = go("run", database, experiment="a-study", run_name="the-run", parent_run="f" * 32)
+    client = mlflow.MlflowClient(tracking_uri=database)
+    run = client.get_run(result.tracking_run)
+    assert run.info.status == "FINISHED" and run.info.run_name == "the-run"
+    assert client.get_experiment(run.info.experiment_id).name == "a-study"
+    assert run.data.tags["status"] == "complete" and run.data.tags["mlflow.parentRunId"] == "f" * 32
+    assert run.data.tags["spec_hash"] == tiny_model().hash
+    assert run.data.params["train.optimizer.lr"] == "0.01" and run.data.params["layout"] == "SG"
+    for metric in ("loss", "smoothed_loss", "lr", "grad_norm", "tokens", "tokens_per_second"):
+        assert points(database, result.tracking_run, metric) == logged("run", metric)
+    assert read_run("run")["tracking"] == {"uri": database, "run_id": result.tracking_run}
+
+
+@needs_mlflow
+def test_a_continued_run_is_one_run_without_duplicates(database: str) -> None:
+    ids = {go("run", database, stop_after_tokens=tokens).tracking_run for tokens in (800, 1500)}
+    assert mlflow.MlflowClient(tracking_uri=database).get_run(*ids).info.status == "KILLED"
+    result = go("run", database)
+    assert {result.tracking_run} == ids
+    assert points(database, result.tracking_run, "loss") == logged("run", "loss")
+    run = mlflow.MlflowClient(tracking_uri=database).get_run(result.tracking_run)
+    assert (run.info.status, run.data.tags["status"], run.data.tags["reason"]) == ("FINISHED", "complete", "")
+
+
+@needs_mlflow
+@pytest.mark.parametrize("sent", [5, 15])
+def test_after_a_kill_the_database_catches_up(database: str, sent: int) -> None:
+    """The process died with lines unsent (5), or sent past its last checkpoint (15), which is at step 10."""
+    result = go("run", "off", stop_after_tokens=10 * 128)
+    whole = go("whole", "off")
+    tracker = Tracker.open(database)
+    tracker.catch_up(line for line in read_metrics("whole") if line["step"] <= sent)
+    tracker.close()
+    record = Path("run/run.json")
+    record.write_text(record.read_text().replace('"run_id": null', f'"run_id": "{tracker.run_id}"'))
+    assert go("run", database).tracking_run == tracker.run_id != result.tracking_run
+    assert points(database, tracker.run_id, "loss") == logged("run", "loss")
+    assert logged("run", "loss") == logged("whole", "loss") and whole.steps == 20
+
+
+@needs_mlflow
+def test_the_default_is_a_database_in_the_home(tmp_path: Path, database: str) -> None:
+    home = tmp_path / "home"
+    assert tracking_uri() == f"sqlite:///{home / 'mlflow.db'}"
+    home.mkdir()
+    (home / "mlflow.db").write_bytes(Path(database.removeprefix("sqlite:///")).read_bytes())
+    result = go("run", None)
+    assert points(f"sqlite:///{home / 'mlflow.db'}", result.tracking_run, "loss") == logged("run", "loss")
+    assert {path.name for path in tmp_path.iterdir()} == {"cache", "home", "run", "text.txt"}, "no litter here"
+
+
+def test_the_environment_names_another_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://example.org")
+    assert tracking_uri() == "http://example.org"
+    assert tracking_uri("off") == "off", "the argument comes first"
+
+
+def test_off_is_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    def never(uri: str) -> None:
+        raise AssertionError("a tracker was opened")
+
+    monkeypatch.setattr(tracking, "_client", never)
+    result = go("run", "off")
+    assert (result.status, result.tracking_run) == ("complete", None)
+    assert not Path("home").exists()
+
+
+@needs_mlflow
+def test_a_tracker_that_cannot_open_does_not_fail_the_run(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("a-file").write_text("")
+    result = go("run", f"sqlite:///{Path('a-file').resolve()}/mlflow.db")
+    assert (result.status, result.tracking_run) == ("complete", None)
+    warnings = capsys.readouterr().err.splitlines()
+    assert len(warnings) == 1 and "stopped, the run goes on: " in warnings[0]
+
+
+@needs_mlflow
+def test_a_server_that_goes_away_is_reported_once(
+    database: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    broken = Broken()
+
+    def lose_it(rung: int, model: object) -> None:
+        opened[0]._client = broken
+
+    opened: list[Tracker] = []
+    real = Tracker.open
+    monkeypatch.setattr(Tracker, "open", lambda *args, **named: opened.append(real(*args, **named)) or opened[0])
+    monkeypatch.setattr(tracking, "FLUSH_SECONDS", 0.0)
+    result = go("run", database, on_eval=lose_it, eval_at=[1000])
+    assert result.status == "complete" and broken.calls == 1
+    expected = f"tracking to {database} stopped, the run goes on: the server is away\n"
+    assert capsys.readouterr().err == expected
+
+
+def test_a_broken_tracker_gives_the_same_weights(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(tracking, "_client", Broken)
+    monkeypatch.setattr(tracking, "_have_mlflow", lambda asked_for: True)
+    go("tracked", "http://example.invalid")
+    assert capsys.readouterr().err.count("the run goes on") == 1
+    go("plain", "off")
+    weights = [Path(folder, "model.safetensors").read_bytes() for folder in ("tracked", "plain")]
+    assert weights[0] == weights[1]
+
+
+def test_without_mlflow_only_a_wish_is_answered(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert go("default", None).status == "complete"
+    assert capsys.readouterr().err == ""
+    assert go("asked", "http://example.org").status == "complete"
+    assert capsys.readouterr().err == (
+        "tracking to http://example.org needs MLflow, going on without: pip install 'miniwin[mlflow]'\n"
+    )
+
+
+@needs_mlflow
+def test_many_points_travel_in_batches(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    tracker = Tracker.open(database)
+    sizes: list[int] = []
+    real = tracker._client.log_batch
+
+    def count(run_id: str, metrics: Any = (), **named: Any) -> None:
+        sizes.append(len(metrics))
+        real(run_id, metrics=metrics, **named)
+
+    monkeypatch.setattr(tracker._client, "log_batch", count)
+    for step in range(1100):
+        tracker.log_metrics({"loss": float(step), "text": "no number", "nan": float("nan")}, step)
+    tracker.set_status("diverged", "loss nan")
+    tracker.close()
+    assert sizes == [1000, 100]
+    run = mlflow.MlflowClient(tracking_uri=database).get_run(tracker.run_id)
+    assert run.info.status == "FAILED" and run.data.tags["reason"] == "loss nan"
+    assert set(run.data.metrics) == {"loss"} and len(points(database, tracker.run_id, "loss")) == 1100

@@ -1,0 +1,439 @@
+"""Training: the golden loss curve, what a run folder holds, rungs, divergence, and what is refused."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from filelock import FileLock
+from safetensors.torch import load_file
+from tiny_runs import tiny_model, tiny_train, write_text
+from typer.testing import CliRunner
+
+import miniwin
+from miniwin import progress, runs, same_run
+from miniwin.checkpoint import load_checkpoint
+from miniwin.cli import app
+from miniwin.language_model import LanguageModel
+from miniwin.loss_watch import LossWatch
+from miniwin.optimizer import split_parameters
+from miniwin.runs import RunResult, read_metrics, read_run
+from miniwin.specs import ModelSpec, TrainSpec, UserError, dump_yaml, load_train_spec
+from miniwin.specs.train import StopSpec
+from miniwin.trainer import train
+
+# Loss by step of tiny_model() and tiny_train() on write_text(): a refactor must not move them.
+GOLDEN = {1: 5.52453, 2: 5.2347, 10: 2.87368, 20: 2.72769, 30: 2.7364}
+
+Run = Callable[..., RunResult]
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Trains the tiny run in `tmp_path / out`, with changes to the train spec."""
+    monkeypatch.setenv("MINIWIN_CACHE", str(tmp_path / "cache"))
+    write_text(tmp_path)
+
+    def go(
+        out: str = "run", model: ModelSpec | None = None, options: dict[str, Any] | None = None, **changes: Any
+    ) -> RunResult:
+        spec = tiny_train(**changes)
+        settings = {"base": tmp_path, "progress": False, "tracking": "off", "device": "cpu", **(options or {})}
+        return train(model or tiny_model(), spec, out=tmp_path / out, **settings)
+
+    return go
+
+
+def losses(result: RunResult) -> list[float]:
+    return [line["loss"] for line in read_metrics(result.folder)]
+
+
+def weights(result: RunResult) -> dict[str, torch.Tensor]:
+    return load_file(result.folder / "model.safetensors")
+
+
+def same(one: RunResult, other: RunResult) -> bool:
+    a, b = weights(one), weights(other)
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+# The loss
+
+
+def test_golden_loss_curve(run: Run) -> None:
+    got = losses(run())
+    assert {step: got[step - 1] for step in GOLDEN} == pytest.approx(GOLDEN, abs=5e-4)
+
+
+def test_the_loss_falls_from_chance_to_below_the_frequencies_of_letters(run: Run, tmp_path: Path) -> None:
+    got = losses(run(tokens=100 * 4 * 32))
+    text = (tmp_path / "text.txt").read_text()
+    shares = [text.count(letter) / len(text) for letter in set(text)]
+    unigrams = -sum(share * math.log(share) for share in shares)
+    assert got[0] == pytest.approx(math.log(256), abs=0.1)
+    assert sum(got[-10:]) / 10 < unigrams - 0.2
+
+
+def test_accumulation_equals_one_big_batch(run: Run) -> None:
+    big = run("big", batch_size=4)
+    for parts in (2, 4):
+        small = run(f"small-{parts}", batch_size=4 // parts, gradient_accumulation=parts)
+        assert small.tokens == big.tokens
+        assert losses(small) == pytest.approx(losses(big), rel=2e-4)
+        assert [line["tokens"] for line in read_metrics(small.folder)] == [
+            line["tokens"] for line in read_metrics(big.folder)
+        ]
+
+
+def test_workers_change_nothing(run: Run) -> None:
+    alone = run("alone", tokens=10 * 4 * 32)
+    helped = run("helped", tokens=10 * 4 * 32, options={"workers": 2})
+    assert losses(alone) == losses(helped)
+    assert same(alone, helped)
+
+
+def test_the_seed_decides(run: Run) -> None:
+    first, again, other = run("first"), run("again"), run("other", seed=1)
+    assert same(first, again)
+    assert losses(first)[0] != losses(other)[0] and not same(first, other)
+
+
+def test_the_callers_random_numbers_are_left_alone(run: Run) -> None:
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    one = run("one")
+    assert torch.equal(torch.rand(3), expected)
+    assert same(one, run("two")), "and the caller's state does not reach the run"
+
+
+def test_bfloat16_trains_and_is_not_float32(run: Run) -> None:
+    exact, rough = losses(run("exact")), losses(run("rough", dtype="bfloat16"))
+    assert rough != exact
+    assert rough == pytest.approx(exact, abs=0.1)
+    stored = load_file(run("rough", dtype="bfloat16").folder / "model.safetensors")
+    assert {tensor.dtype for tensor in stored.values()} == {torch.float32}
+
+
+def test_clipping_bounds_the_step_and_null_turns_it_off(run: Run) -> None:
+    norms = [line["grad_norm"] for line in read_metrics(run().folder)]
+    assert max(norms) > 0.05, "the norm before clipping is what is logged"
+    clipped, free = run("clipped", clip_grad_norm=0.05), run("free", clip_grad_norm=None)
+    assert losses(clipped)[0] == losses(free)[0] and losses(clipped)[1:] != losses(free)[1:]
+
+
+def test_weight_decay_reaches_matrices_only() -> None:
+    for tied in (True, False):
+        decoder = tiny_model(tie_word_embeddings=tied).build()
+        decayed, plain = split_parameters(decoder)
+        names = {id(parameter): name for name, parameter in decoder.named_parameters()}
+        assert len(decayed) + len(plain) == len(names)
+        assert all(parameter.ndim >= 2 for parameter in decayed)
+        assert [names[id(p)] for p in plain if p.ndim >= 2] == ["embed_tokens.weight"]
+        assert ("lm_head.weight" in {names[id(p)] for p in decayed}) is not tied
+
+
+# The folder
+
+
+def test_a_run_folder_says_everything(run: Run, tmp_path: Path) -> None:
+    result = run(name="my-budget")
+    assert sorted(path.name for path in result.folder.iterdir()) == sorted([*runs.FILES, runs.LOCK])
+    record = read_run(result.folder)
+    assert record["status"] == result.status == "complete" and record["reason"] is None
+    assert record["tokens"] == result.tokens == 30 * 4 * 32 and record["steps"] == result.steps == 30
+    assert record["spec_hash"] == result.spec_hash == tiny_model().hash
+    assert record["parameters"] == result.parameters == tiny_model().parameters()
+    assert record["data"]["fingerprint"] == result.data_fingerprint and record["data"]["source"] == "text"
+    assert record["code"].startswith(miniwin.__version__) and record["machine"]["torch"] == torch.__version__
+    assert record["seed"] == 0 and result.seconds > 0 and result.tokens_per_second > 0
+    lines = read_metrics(result.folder)
+    assert [line["step"] for line in lines] == list(range(1, 31))
+    assert set(lines[0]) == {
+        "step", "tokens", "loss", "smoothed_loss", "lr", "grad_norm", "tokens_per_second"
+    }  # fmt: skip
+    assert result.final_loss == lines[-1]["smoothed_loss"]
+    spec = load_train_spec(result.folder / "train.yaml")
+    assert isinstance(spec, TrainSpec)
+    assert spec.name == "my-budget" and spec.data.paths == (str(tmp_path / "text.txt"),)  # type: ignore[union-attr]
+    checkpoint = load_checkpoint(result.folder / "checkpoint.pt")
+    stored = weights(result)
+    assert all(torch.equal(checkpoint["model"][name], stored[name]) for name in stored)
+
+
+def test_a_run_folder_loads_as_a_model(run: Run) -> None:
+    seen: list[torch.Tensor] = []
+    ids = torch.arange(20)[None]
+
+    def keep(rung: int, model: LanguageModel) -> None:
+        seen.append(model(ids))
+
+    result = run(options={"on_eval": keep, "eval_at": [30 * 4 * 32]})
+    torch.testing.assert_close(miniwin.load(str(result.folder))(ids), seen[0])
+
+
+def test_log_every_keeps_the_first_and_the_last_step(run: Run) -> None:
+    result = run(log_every=8)
+    assert [line["step"] for line in read_metrics(result.folder)] == [1, 8, 16, 24, 30]
+
+
+def test_specs_are_read_from_files_and_paths_are_relative_to_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MINIWIN_CACHE", str(tmp_path / "cache"))
+    folder = tmp_path / "specs"
+    folder.mkdir()
+    write_text(folder)
+    (folder / "m.yaml").write_text(dump_yaml(tiny_model()))
+    (folder / "t.yaml").write_text(dump_yaml(tiny_train(tokens=256)))
+    monkeypatch.chdir(tmp_path)
+    result = miniwin.train("specs/m.yaml", "specs/t.yaml", out="out", progress=False, tracking="off")
+    assert (result.status, result.tokens, result.folder) == ("complete", 256, Path("out"))
+
+
+def test_a_complete_run_is_returned_as_it_is(run: Run) -> None:
+    first = run()
+    before = {path.name: path.stat().st_mtime_ns for path in first.folder.iterdir()}
+    again = run(name="renamed", checkpoint_seconds=9)  # neither changes the result
+    assert again == first
+    assert {path.name: path.stat().st_mtime_ns for path in first.folder.iterdir()} == before
+
+
+def test_fresh_starts_over(run: Run) -> None:
+    first = run()
+    (first.folder / "notes.txt").write_text("mine")
+    second = run(seed=3, options={"resume": False})
+    assert second.seed == 3 and not math.isclose(second.final_loss, first.final_loss)
+    assert [line["step"] for line in read_metrics(second.folder)] == list(range(1, 31))
+    assert (first.folder / "notes.txt").read_text() == "mine"
+
+
+# Rungs
+
+
+def test_rungs_are_asked_once_each_in_eval_mode(run: Run) -> None:
+    asked: list[tuple[int, bool, bool]] = []
+
+    def on_eval(rung: int, model: LanguageModel) -> None:
+        asked.append((rung, model.training, torch.is_grad_enabled()))
+        torch.rand(7)  # an evaluation may draw
+
+    result = run("asked", options={"on_eval": on_eval, "eval_at": [3000, 130, 1000, 3000]})
+    assert asked == [(130, False, False), (1000, False, False), (3000, False, False)]
+    assert same(result, run("plain")), "evaluations do not change the training"
+
+
+def test_a_pruned_run_stays_pruned_until_it_is_trained_on(run: Run) -> None:
+    asked: list[int] = []
+
+    def on_eval(rung: int, model: LanguageModel) -> bool:
+        asked.append(rung)
+        return rung < 2000
+
+    options = {"on_eval": on_eval, "eval_at": [1000, 2000, 3000]}
+    pruned = run(options=options)
+    assert pruned.status == "pruned" and pruned.reason == "given up after 2048 tokens, as on_eval said"
+    assert asked == [1000, 2000] and not (pruned.folder / "model.safetensors").exists()
+    assert run(options=options) == pruned and asked == [1000, 2000]
+    assert same(run(), run("plain")), "without anyone to ask, it is trained to its end"
+
+
+def test_an_error_in_an_evaluation_is_recorded_and_the_run_continues(run: Run, tmp_path: Path) -> None:
+    calls = []
+
+    def on_eval(rung: int, model: LanguageModel) -> None:
+        calls.append(rung)
+        if len(calls) == 1:
+            raise ZeroDivisionError("of the evaluation")
+
+    options = {"on_eval": on_eval, "eval_at": [1000]}
+    with pytest.raises(ZeroDivisionError):
+        run(options=options)
+    record = read_run(tmp_path / "run")
+    assert (record["status"], record["reason"]) == ("failed", "ZeroDivisionError: of the evaluation")
+    assert run(options=options).status == "complete" and calls == [1000, 1000]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"eval_at": [100]}, r"eval_at is \[100\], but there is no on_eval to call: give both or neither"),
+        (
+            {"eval_at": [100, 10**6], "on_eval": print},
+            r"eval_at is \[100, 1000000\]; expected numbers of tokens from 1 to 3840, the run's budget",
+        ),
+        ({"device": "gpu"}, "unknown device 'gpu'; expected cpu, cuda, or cuda:1 and so on"),
+    ],
+)
+def test_options_that_make_no_sense(run: Run, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        run(options=options)
+
+
+# Divergence
+
+
+def test_a_loss_that_is_not_a_number_ends_the_run(run: Run) -> None:
+    result = run(optimizer={"lr": 1e38}, clip_grad_norm=None)
+    assert result.status == "diverged"
+    assert result.reason is not None
+    assert "loss nan" in result.reason and "the median before was 5." in result.reason
+    assert "try a lower optimizer.lr, a longer schedule.warmup or a smaller clip_grad_norm" in result.reason
+    step = result.steps + 1
+    assert result.reason.startswith(f"step {step}: ")
+    last = read_metrics(result.folder)[-1]
+    assert last["step"] == step and last["loss"] is None, "JSON has no NaN"
+    assert not (result.folder / "model.safetensors").exists()
+    assert run(optimizer={"lr": 1e38}, clip_grad_norm=None) == result, "the same specs diverge the same way"
+
+
+def test_a_loss_that_stays_high_ends_the_run(run: Run) -> None:
+    stop = {"loss_spike": 2.0, "patience": 3}
+    result = run(optimizer={"lr": 3.0}, schedule={"type": "cosine", "warmup": 0.3}, stop=stop)
+    assert result.status == "diverged"
+    assert result.reason is not None
+    assert ", 3 steps in a row more than 2 nats too high, the median before was " in result.reason
+
+
+def test_loss_watch_counts_only_steps_in_a_row_and_remembers_before() -> None:
+    watch = LossWatch(StopSpec(loss_spike=1.0, patience=3))
+    for step, loss in enumerate([2.0] * 10 + [4.0, 4.0, 2.0, 4.0, 4.0], 1):
+        assert watch.see(step, loss, 1.0) is None
+    reason = watch.see(16, 4.5, 1.0)
+    assert reason is not None
+    assert reason.startswith(
+        "step 16: loss 4.500, 3 steps in a row more than 1 nats too high, the median before was 2.000;"
+    )
+
+
+def test_loss_watch_can_be_told_to_bear_spikes_but_not_nan() -> None:
+    watch = LossWatch(StopSpec(loss_spike=None))
+    assert all(watch.see(step, 10.0**step, 1.0) is None for step in range(1, 9))
+    assert (watch.see(9, 1.0, math.inf) or "").startswith("step 9: loss 1 with a gradient norm of inf")
+
+
+def test_smoothed_loss_has_no_bias_at_the_start() -> None:
+    watch = LossWatch(StopSpec())
+    assert math.isnan(watch.smoothed)
+    watch.see(1, 5.0, 1.0)
+    assert watch.smoothed == pytest.approx(5.0)
+    watch.see(2, 3.0, 1.0)
+    assert watch.smoothed == pytest.approx((0.95 * 5 + 3) / 1.95)
+
+
+# What is refused
+
+
+def test_a_tokenizer_larger_than_the_vocabulary(run: Run) -> None:
+    with pytest.raises(UserError, match=r"'byte' has 256 tokens, .* vocab_size of 100; expected at least as many"):
+        run(model=tiny_model(vocab_size=100))
+
+
+def test_other_settings_in_the_same_folder(run: Run) -> None:
+    folder = run().folder
+    message = r"other settings \(train\.optimizer\.lr: 0\.01 there, 0\.02 now; train\.seed: 0 there, 4 now\)"
+    with pytest.raises(UserError, match=message):
+        run(optimizer={"lr": 2e-2}, seed=4)
+    assert read_run(folder)["status"] == "complete"
+
+
+def test_another_architecture_in_the_same_folder(run: Run) -> None:
+    run()
+    with pytest.raises(UserError, match=r"another architecture \('tiny-test'.*start over with --fresh"):
+        run(model=tiny_model(pattern="GS"))
+
+
+def test_other_data_in_the_same_folder(run: Run, tmp_path: Path) -> None:
+    run(options={"stop_after_tokens": 500})
+    write_text(tmp_path, seed=1)
+    with pytest.raises(UserError, match=r"a run on other data \(its fingerprint was .* put the data back"):
+        run()
+
+
+def test_the_same_data_elsewhere_is_the_same_run(run: Run, tmp_path: Path) -> None:
+    run(options={"stop_after_tokens": 500})
+    (tmp_path / "text.txt").rename(tmp_path / "moved.txt")
+    assert run(data={"source": "text", "paths": ["moved.txt"]}).status == "complete"
+
+
+def test_a_folder_that_is_no_run_folder_is_not_written_over(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/model.yaml").write_text("precious")
+    for resume in (True, False):
+        with pytest.raises(UserError, match=r"has a model\.yaml but no run\.json: it is not a run folder"):
+            run("mine", options={"resume": resume})
+    assert (tmp_path / "mine/model.yaml").read_text() == "precious"
+    with pytest.raises(UserError, match="is a file; expected a folder for the run"):
+        run("text.txt")
+
+
+def test_two_processes_do_not_train_in_one_folder(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(same_run, "LOCK_SECONDS", 0.05)
+    (tmp_path / "run").mkdir()
+    with FileLock(tmp_path / "run" / runs.LOCK), pytest.raises(UserError, match="another process is training in"):
+        run()
+    assert run().status == "complete"
+
+
+def test_a_mistake_leaves_no_folder_behind(run: Run, tmp_path: Path) -> None:
+    with pytest.raises(UserError):
+        run(data={"source": "text", "paths": ["nowhere.txt"]})
+    assert not (tmp_path / "run").exists()
+
+
+# What the person sees
+
+
+def test_plain_progress_lines(run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(progress, "PLAIN_SECONDS", 0.0)
+    run(options={"progress": True})
+    lines = capsys.readouterr().err.splitlines()
+    assert len([line for line in lines if line.startswith("run: step ")]) == 30
+    assert "run: step 30/30  loss " in lines[-1] and "tokens/s  0s left" in lines[-1]
+
+
+def test_a_bar_on_a_terminal(run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    run(options={"progress": True})
+    shown = capsys.readouterr()
+    assert "30/30" in shown.err and "loss" in shown.err and "tokens/s" in shown.err and "left" in shown.err
+    assert shown.out == ""
+
+
+def test_quiet_is_quiet(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    run()
+    shown = capsys.readouterr()
+    assert (shown.out, shown.err) == ("", "")
+
+
+def test_durations_and_rates() -> None:
+    assert [progress.duration(seconds) for seconds in (0.2, 59.4, 185, 7620)] == ["0s", "59s", "3m05s", "2h07m"]
+    assert [progress.rate(speed) for speed in (830.4, 12345)] == ["830 tokens/s", "12.3k tokens/s"]
+
+
+# The command
+
+
+def test_the_command_trains_and_says_what_is_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MINIWIN_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("MINIWIN_HOME", "home")
+    monkeypatch.chdir(tmp_path)
+    write_text(tmp_path)
+    Path("m.yaml").write_text(dump_yaml(tiny_model()))
+    Path("t.yaml").write_text(dump_yaml(tiny_train()))
+    line = ["train", "m.yaml", "--train", "t.yaml", "--set", "name=mine", "--set-train", "tokens=256"]
+    line += ["--tracking", "off", "--device", "cpu", "--quiet"]
+    done = CliRunner().invoke(app, line)
+    assert done.exit_code == 0, done.output
+    folder = Path("home/mine-tiny-test")
+    assert read_run(folder)["tokens"] == 256
+    assert done.stdout.startswith(f"complete: {folder}\n  256 tokens in ")
+    assert f'next: miniwin generate {folder} --prompt "..."' in done.stdout
+
+    diverged = CliRunner().invoke(app, [*line, "--fresh", "--set-train", "optimizer.lr=1e38"])
+    assert diverged.exit_code == 1
+    assert diverged.stdout.startswith(f"diverged: {folder}\n  step ")

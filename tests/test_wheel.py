@@ -1,0 +1,169 @@
+"""The wheel: what is in it, and that it works installed in an empty environment, away from the repository.
+
+Built from a copy of the sources, with and without links (a clone with core.symlinks=false has text files instead).
+The environment sees this one's libraries, through a .pth file, but nothing of the repository.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import site
+import subprocess
+import sys
+import sysconfig
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+ROOMS = ("blocks", "search", "specs", "zoo")
+SOURCES = ("miniwin", *ROOMS, "pyproject.toml", "README.md", "LICENSE")
+
+
+def run(command: list[str | Path], cwd: Path, **env: str) -> str:
+    """stdout of a command that sees no other Python path than its own."""
+    clean = {key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "MINIWIN", "PIP_"))}
+    done = subprocess.run(
+        list(map(str, command)), cwd=cwd, env={**clean, **env}, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+def copy(to: Path) -> Path:
+    to.mkdir()
+    for name in SOURCES:
+        if (ROOT / name).is_dir():
+            made = shutil.ignore_patterns("__pycache__", "*.pyc")
+            shutil.copytree(ROOT / name, to / name, symlinks=True, ignore=made)
+        else:
+            shutil.copy(ROOT / name, to / name)
+    return to
+
+
+def built(source: Path) -> Path:
+    """The wheel, as pip builds it: setuptools' own entry point, without the network."""
+    code = "from setuptools import build_meta; print(build_meta.build_wheel('dist'))"
+    return source / "dist" / run([sys.executable, "-c", code], source).strip().split("\n")[-1]
+
+
+def contents(wheel: Path) -> dict[str, bytes]:
+    with zipfile.ZipFile(wheel) as archive:
+        return {name: archive.read(name) for name in archive.namelist() if not name.endswith("/RECORD")}
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return built(copy(tmp_path_factory.mktemp("wheel") / "source"))
+
+
+@pytest.fixture(scope="module")
+def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of an environment's programs."""
+    home = tmp_path_factory.mktemp("installed")
+    run([sys.executable, "-m", "venv", "--without-pip", home / "venv"], home)
+    programs = home / "venv" / ("Scripts" if os.name == "nt" else "bin")
+    libraries = run([programs / "python", "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"], home).strip()
+    # A folder named in a .pth file is searched, but .pth files in it are not read: an editable install stays unseen.
+    ours = dict.fromkeys([sysconfig.get_path("purelib"), sysconfig.get_path("platlib"), *site.getsitepackages()])
+    (Path(libraries) / "libraries_of_the_tests.pth").write_text("\n".join(ours) + "\n")
+    pip = [sys.executable, "-m", "pip", "--python", programs / "python", "--disable-pip-version-check"]
+    run([*pip, "install", "--no-deps", "--no-index", "--no-compile", "--force-reinstall", wheel], home)
+    return programs
+
+
+def test_every_module_is_in_the_wheel(wheel: Path) -> None:
+    expected = set()
+    for room in ("miniwin", *ROOMS):
+        for path in (ROOT / room).rglob("*.py"):
+            inside = path.relative_to(ROOT).parts
+            if not any((ROOT / Path(*inside[:depth])).is_symlink() for depth in range(1, len(inside))):
+                expected.add("/".join(inside if inside[0] == "miniwin" else ("miniwin", *inside)))
+    assert {name for name in contents(wheel) if name.endswith(".py")} == expected
+
+
+def test_every_spec_and_zoo_entry_is_in_the_wheel(wheel: Path) -> None:
+    found = contents(wheel)
+    shipped = [path for path in (ROOT / "specs").rglob("*") if path.suffix in (".yaml", ".yml")]
+    shipped += [path for path in (ROOT / "zoo" / "entries").rglob("*") if path.is_file()]
+    shipped += [path for path in [ROOT / "zoo" / "index.json"] if path.is_file()]
+    assert len(shipped) >= 6
+    for path in shipped:
+        name = f"miniwin/{path.relative_to(ROOT).as_posix()}"
+        assert name in found, f"{name} is not in the wheel: see [tool.setuptools.package-data]"
+        assert found[name] == path.read_bytes()
+    assert "miniwin/py.typed" in found
+
+
+def test_nothing_else_is_in_the_wheel(wheel: Path) -> None:
+    tops = {name.split("/")[0] for name in contents(wheel)}
+    version = PROJECT["project"]["version"]
+    assert tops == {"miniwin", f"miniwin-{version}.dist-info"}
+    assert not [name for name in contents(wheel) if "__pycache__" in name or "/test" in name]
+    assert any(name.endswith("/licenses/LICENSE") for name in contents(wheel))
+    assert b"miniwin = miniwin.cli:main" in contents(wheel)[f"miniwin-{version}.dist-info/entry_points.txt"]
+    assert zipfile.ZipFile(wheel).testzip() is None and wheel.name.endswith("-py3-none-any.whl")
+
+
+def test_a_clone_without_links_builds_the_same_wheel(wheel: Path, tmp_path: Path) -> None:
+    source = copy(tmp_path / "source")
+    for room in ROOMS:
+        link = source / "miniwin" / room
+        link.unlink()
+        link.write_text(f"../{room}")  # what git writes where it may not make links
+    assert contents(built(source)) == contents(wheel)
+
+
+def test_the_command_works_outside_the_repository(installed: Path, tmp_path: Path) -> None:
+    said = run([installed / "miniwin", "--help"], tmp_path)
+    for command in ("check", "explain", "train", "eval", "search", "zoo", "generate"):
+        assert command in said
+    assert run([installed / "miniwin", "--version"], tmp_path).strip() == f"miniwin {PROJECT['project']['version']}"
+
+
+USE = """
+import sys
+import miniwin
+home = {home!r}
+assert miniwin.__file__.startswith(home), miniwin.__file__
+model = miniwin.load("miniwin-tiny")
+import torch
+ids = torch.arange(1, 12).view(1, 11)
+logits = model(ids)
+assert logits.shape == (1, 11, 256) and bool(torch.isfinite(logits).all())
+cache = model.new_cache()
+parts = torch.cat([model(ids[:, :5], cache=cache), model(ids[:, 5:], cache=cache)], dim=1)
+assert torch.allclose(parts, logits, atol=1e-4)
+text = model.generate("def main(", max_new_tokens=5, seed=0)
+assert isinstance(text, str), text
+from miniwin.specs import load_search_spec, shipped_specs
+for path in shipped_specs().values():
+    assert str(path).startswith(home), path
+spec = load_search_spec("period-window-ratio")
+from miniwin.zoo import list_entries
+entries = [entry.ref for entry in list_entries()]
+assert len(entries) == {entries}, entries
+for ref in entries:
+    assert miniwin.load(ref)(ids).shape[:2] == (1, 11)
+outside = [module.__file__ for name, module in list(sys.modules.items())
+           if name.split(".")[0] == "miniwin" and not (module.__file__ or home).startswith(home)]
+assert not outside, outside
+print("works")
+"""
+
+
+def test_a_model_loads_and_generates_outside_the_repository(installed: Path, tmp_path: Path) -> None:
+    entries = len(list((ROOT / "zoo" / "entries").glob("*/*/")))
+    code = USE.format(home=str(installed.parent), entries=entries)
+    env = {"MINIWIN_ZOO": str(tmp_path / "zoo"), "MINIWIN_CACHE": str(tmp_path / "cache"), "MINIWIN_OFFLINE": "1"}
+    assert run([installed / "python", "-c", code], tmp_path, **env).strip().endswith("works")
+
+
+def test_the_zoo_is_listed_outside_the_repository(installed: Path, tmp_path: Path) -> None:
+    said = run([installed / "miniwin", "zoo", "list"], tmp_path, MINIWIN_ZOO=str(tmp_path / "zoo"), MINIWIN_OFFLINE="1")
+    for entry in (ROOT / "zoo" / "entries").glob("*/*/"):
+        assert entry.parent.name in said

@@ -1,0 +1,635 @@
+"""Pulling from a zoo that a web server on this machine serves: resumed, checked, refused."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+from zoo_processes import kill, start, wait_for
+from zoo_processes import pull as pull_there
+from zoo_runs import METRICS, make_run
+
+import miniwin
+from miniwin.commands.zoo import app
+from miniwin.zoo import ZooError, add, list_entries, resolve, transport, user_zoo, verify, write_index
+from miniwin.zoo.entry import ENTRY_FILES
+from miniwin.zoo.files import sha256_file
+from miniwin.zoo.pull import offers, pull
+from miniwin.zoo.sources import source_location
+from miniwin.zoo.store import cache_folder
+
+WEIGHTS = "model.safetensors"
+
+
+class Server:
+    """Serves a folder on 127.0.0.1. `faults` maps a file's name to what goes wrong with it, and `asked` records all."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.faults: dict[str, Any] = {}
+        self.asked: list[tuple[str, str | None]] = []  # (file name, Range header)
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                outer.answer(self)
+
+            def log_message(self, *arguments: Any) -> None:
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self._server.server_port}"
+        threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+    def ranges(self, name: str) -> list[str | None]:
+        return [asked for file, asked in self.asked if file == name]
+
+    def answer(self, handler: BaseHTTPRequestHandler) -> None:
+        path = self.folder / handler.path.lstrip("/")
+        wanted = handler.headers.get("Range")
+        self.asked.append((path.name, wanted))
+        fault = self.faults.get(path.name)
+        if callable(fault):
+            fault = fault(len(self.ranges(path.name)))  # by the number of the request, from 1
+        if isinstance(fault, int):
+            handler.send_error(fault)
+            return
+        if isinstance(fault, str) and fault.startswith("to "):
+            handler.send_response(302)
+            handler.send_header("Location", fault[3:])
+            handler.end_headers()
+            return
+        if not path.is_file():
+            handler.send_error(404)
+            return
+        content = path.read_bytes()
+        if fault == "longer":
+            content += b"more"
+        start, end = 0, len(content)
+        if wanted is not None and fault != "no ranges":
+            start = int(wanted.removeprefix("bytes=").removesuffix("-"))
+            if fault == "wrong range":
+                start -= 1
+            if start >= end:
+                handler.send_error(416)
+                return
+            handler.send_response(206)
+            total = end + 1 if fault == "wrong total" else end
+            handler.send_header("Content-Range", f"bytes {start}-{end - 1}/{total}")
+        else:
+            handler.send_response(200)
+        if fault != "longer":
+            handler.send_header("Content-Length", str(end - start))
+        handler.end_headers()
+        if isinstance(fault, tuple):  # ("cut", n): the connection breaks after n bytes of this answer
+            end = min(end, start + fault[1])
+        handler.wfile.write(content[start:end])
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A zoo with tiny@1.0.0 and tiny@1.1.0, and its index."""
+    folder = tmp_path_factory.mktemp("published")
+    for seed in (0, 1):
+        add(make_run(folder / f"run{seed}", seed=seed), name="tiny", metrics=METRICS, zoo=folder / "zoo")
+    write_index(folder / "zoo")
+    return folder / "zoo"
+
+
+@pytest.fixture
+def server(published: Path, tmp_path: Path) -> Iterator[Server]:
+    shutil.copytree(published, tmp_path / "served")
+    for path in (tmp_path / "served").rglob("*"):
+        if path.is_file():
+            path.chmod(0o644)
+    server = Server(tmp_path / "served")
+    yield server
+    server.close()
+
+
+@pytest.fixture(autouse=True)
+def environment(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MINIWIN_ZOO", str(tmp_path / "zoo"))
+    monkeypatch.setenv("MINIWIN_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("MINIWIN_ZOO_INDEX", f"{server.url}/index.json")
+    for name in ("MINIWIN_ZOO_MIRROR", "MINIWIN_OFFLINE", "http_proxy", "HTTP_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(transport, "PAUSE", 0.0)
+
+
+def change_index(server: Server, change: Any) -> None:
+    path = server.folder / "index.json"
+    data = json.loads(path.read_text(encoding="utf-8"))
+    change(data)
+    path.write_text(json.dumps(data), encoding="utf-8")
+
+
+def release(data: dict[str, Any], version: str = "1.1.0") -> dict[str, Any]:
+    return next(release for release in data["releases"] if release["version"] == version)
+
+
+def file_of(data: dict[str, Any], name: str, version: str = "1.1.0") -> dict[str, Any]:
+    return next(file for file in release(data, version)["files"] if file["path"] == name)
+
+
+def nothing_was_written() -> bool:
+    left = [path for path in user_zoo().rglob("*") if path.is_file() and path.suffix != ".lock"]
+    return left == [] and not [entry for entry in list_entries() if entry.source == "user"]
+
+
+def parts() -> list[Path]:
+    return list(cache_folder().rglob("*.part"))
+
+
+# ------------------------------------------------------------------------------------------------- all is well
+
+
+def test_resolve_pulls_what_is_not_here(server: Server, published: Path, capfd: Any) -> None:
+    entry = resolve("tiny")
+    assert (entry.ref, entry.source, entry.folder) == ("tiny@1.1.0", "user", user_zoo() / "tiny" / "1.1.0")
+    assert verify(entry) == []
+    for name in ENTRY_FILES:
+        assert (entry.folder / name).read_bytes() == (published / "tiny" / "1.1.0" / name).read_bytes()
+    assert sorted(file for file, _ in server.asked) == sorted([*ENTRY_FILES, "index.json"])
+    assert list((user_zoo() / ".staging").iterdir()) == []
+    blobs = [path for path in (cache_folder() / "blobs").rglob("*") if path.is_file() and path.suffix != ".lock"]
+    assert blobs == []  # the entry holds the bytes now
+    assert capfd.readouterr() == ("", "")  # a bar on a terminal, nothing elsewhere
+
+
+def test_what_is_here_is_not_asked_for(server: Server) -> None:
+    resolve("tiny@1.0.0")
+    server.asked.clear()
+    assert resolve("tiny").version == "1.0.0"  # an alias means what is here, until something newer is pulled
+    assert miniwin.load("tiny@1").ref == "tiny@1.0.0"
+    assert server.asked == []
+    assert pull("tiny").version == "1.1.0"
+    assert resolve("tiny").version == "1.1.0"
+
+
+def test_load_pulls(server: Server) -> None:
+    assert miniwin.load("tiny@1.0").ref == "tiny@1.0.0"
+
+
+def test_pulling_twice_changes_nothing(server: Server) -> None:
+    first = pull("tiny")
+    written = {path.name: path.stat().st_mtime_ns for path in first.folder.iterdir()}
+    server.asked.clear()
+    assert pull("tiny@1.1.0") == first
+    assert [file for file, _ in server.asked] == ["index.json"]
+    assert {path.name: path.stat().st_mtime_ns for path in first.folder.iterdir()} == written
+
+
+def test_an_index_may_be_a_file_and_name_sources_of_every_kind(
+    published: Path, tmp_path: Path, monkeypatch: Any
+) -> None:
+    index = json.loads((published / "index.json").read_text(encoding="utf-8"))
+    folder = tmp_path / "elsewhere"
+    folder.mkdir()
+    for file in release(index)["files"]:
+        source = published / file["sources"][0]
+        file["sources"] = [source.as_uri()]
+        if file["path"] == "README.md":
+            shutil.copy(source, folder / "card.md")
+            file["sources"] = ["missing.md", "card.md"]
+    (folder / "my-index.json").write_text(json.dumps(index), encoding="utf-8")
+    for location in (str(folder / "my-index.json"), (folder / "my-index.json").as_uri()):
+        monkeypatch.setenv("MINIWIN_ZOO_INDEX", location)
+        monkeypatch.setenv("MINIWIN_ZOO", str(tmp_path / f"zoo{len(location)}"))
+        monkeypatch.setenv("MINIWIN_OFFLINE", "1")  # no network is needed
+        assert verify(resolve("tiny"), logits=False) == []
+
+
+def test_the_mirror_is_asked_first_and_trusted_with_nothing(server: Server, tmp_path: Path, monkeypatch: Any) -> None:
+    mirror = tmp_path / "mirror"
+    shutil.copytree(server.folder / "tiny", mirror / "tiny")
+    (mirror / "tiny" / "1.1.0" / "README.md").write_text("# Another card\n", encoding="utf-8")
+    monkeypatch.setenv("MINIWIN_ZOO_MIRROR", str(mirror))
+    entry = pull("tiny")
+    assert sorted(file for file, _ in server.asked) == ["README.md", "index.json"]  # what the mirror has wrong
+    assert verify(entry, logits=False) == []
+
+    other = Server(mirror)
+    try:
+        monkeypatch.setenv("MINIWIN_ZOO_MIRROR", f"{other.url}/")
+        server.asked.clear()
+        pull("tiny@1.0.0")
+        assert [file for file, _ in server.asked] == ["index.json"]
+        assert sorted(file for file, _ in other.asked) == sorted(ENTRY_FILES)
+    finally:
+        other.close()
+
+
+def test_the_package_may_have_an_index_of_its_own(published: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    """`package:` sources, and `write_index` of the package's zoo."""
+    package = tmp_path / "package" / "entries"
+    shutil.copytree(published, package)
+    (package / "index.json").unlink()
+    for module in ("index", "pull", "store"):
+        monkeypatch.setattr(f"miniwin.zoo.{module}.built_in_zoo", lambda: package)
+    assert write_index(package) == package.parent / "index.json"
+    monkeypatch.delenv("MINIWIN_ZOO_INDEX")
+    assert {offer.release.ref for offer in offers()} == {"tiny@1.0.0", "tiny@1.1.0"}
+    assert source_location("package:entries/tiny/1.0.0/model.yaml", "https://example.org/index.json") == (
+        package / "tiny" / "1.0.0" / "model.yaml"
+    )
+    shutil.move(package / "tiny" / "1.1.0", tmp_path / "gone")
+    with pytest.raises(ZooError, match=r"tiny@1\.1\.0 was not pulled, .* is not to be had"):
+        resolve("tiny@1.1")
+    assert resolve("tiny@1.0").source == "built-in"
+
+
+# ------------------------------------------------------------------------------------- interrupted and resumed
+
+
+def test_a_connection_that_breaks_is_continued(server: Server) -> None:
+    server.faults[WEIGHTS] = lambda request: ("cut", 10_000)  # every answer stops after 10,000 bytes
+    assert verify(pull("tiny"), logits=False) == []
+    size = (server.folder / "tiny" / "1.1.0" / WEIGHTS).stat().st_size
+    starts = [None, *(f"bytes={start}-" for start in range(10_000, size, 10_000))]
+    assert server.ranges(WEIGHTS) == starts
+
+
+def test_a_download_that_failed_is_continued_by_the_next_command(server: Server) -> None:
+    server.faults[WEIGHTS] = lambda request: ("cut", 10_000) if request == 1 else ("cut", 0)
+    with pytest.raises(ZooError, match=r"10000 of \d+ bytes arrived, .* run the same command again to continue"):
+        pull("tiny")
+    assert nothing_was_written()
+    assert [part.stat().st_size for part in parts()] == [10_000]
+    server.faults.clear()
+    server.asked.clear()
+    assert verify(pull("tiny"), logits=False) == []
+    assert server.ranges(WEIGHTS) == ["bytes=10000-"]
+    assert parts() == []
+
+
+def test_kill_9_in_a_download_loses_nothing(server: Server, tmp_path: Path) -> None:
+    there, go_on = tmp_path / "there", threading.Event()
+
+    def stand_still(request: int) -> Any:
+        if request == 1:
+            return ("cut", 10_000)
+        there.touch()
+        go_on.wait(30)
+        return 500
+
+    server.faults[WEIGHTS] = stand_still
+    process = start(pull_there, "tiny")
+    wait_for(there, process)
+    kill(process)
+    go_on.set()
+    assert not [entry for entry in list_entries() if entry.source == "user"]
+    server.faults.clear()
+    server.asked.clear()
+    assert verify(resolve("tiny"), logits=False) == []
+    assert server.ranges(WEIGHTS) == ["bytes=10000-"]
+    assert list((user_zoo() / ".staging").iterdir()) == []
+
+
+def begin(server: Server, content: bytes) -> Path:
+    """A `.part` of the weights of tiny@1.1.0 with this content."""
+    sha256 = sha256_file(server.folder / "tiny" / "1.1.0" / WEIGHTS)
+    part = cache_folder() / "blobs" / sha256[:2] / f"{sha256}.part"
+    part.parent.mkdir(parents=True)
+    part.write_bytes(content)
+    return part
+
+
+def test_a_server_without_ranges_sends_everything_again(server: Server) -> None:
+    begin(server, (server.folder / "tiny" / "1.1.0" / WEIGHTS).read_bytes()[:5000])
+    server.faults[WEIGHTS] = "no ranges"
+    assert verify(pull("tiny"), logits=False) == []
+    assert server.ranges(WEIGHTS) == ["bytes=5000-"]
+
+
+@pytest.mark.parametrize("fault", ["wrong range", "wrong total"])
+def test_an_answer_that_starts_elsewhere_is_not_appended(server: Server, fault: str) -> None:
+    begin(server, (server.folder / "tiny" / "1.1.0" / WEIGHTS).read_bytes()[:5000])
+    server.faults[WEIGHTS] = fault
+    assert verify(pull("tiny"), logits=False) == []
+    assert server.ranges(WEIGHTS) == ["bytes=5000-", None]
+
+
+def test_a_wrong_beginning_is_fetched_again(server: Server) -> None:
+    size = (server.folder / "tiny" / "1.1.0" / WEIGHTS).stat().st_size
+    begin(server, b"?" * 5000)
+    assert verify(pull("tiny"), logits=False) == []
+    assert server.ranges(WEIGHTS) == ["bytes=5000-", None]
+    shutil.rmtree(user_zoo())
+    shutil.rmtree(cache_folder())
+    server.asked.clear()
+    begin(server, b"?" * (size + 1))  # longer than the file: of no use
+    assert verify(pull("tiny"), logits=False) == []
+    assert server.ranges(WEIGHTS) == [None]
+
+
+def test_a_server_in_trouble_is_tried_again(server: Server) -> None:
+    server.faults[WEIGHTS] = lambda request: 503 if request < 3 else None
+    assert verify(pull("tiny"), logits=False) == []
+    assert len(server.ranges(WEIGHTS)) == 3
+
+
+def test_processes_that_pull_the_same_wait_for_each_other(server: Server) -> None:
+    processes = [start(pull_there, "tiny") for _ in range(2)]
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0, 0]
+    assert len(server.ranges(WEIGHTS)) == 1 and verify("tiny", logits=False) == []
+
+
+# ----------------------------------------------------------------------------------------------------- refused
+
+
+def test_a_wrong_hash_is_refused(server: Server) -> None:
+    path = server.folder / "tiny" / "1.1.0" / WEIGHTS
+    content = bytearray(path.read_bytes())
+    expected = hashlib.sha256(content).hexdigest()
+    content[-1] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ZooError) as caught:
+        resolve("tiny")
+    assert f"has sha256 {hashlib.sha256(content).hexdigest()}, expected {expected}" in str(caught.value)
+    assert "tiny@1.1.0 was not pulled, model.safetensors is not to be had" in str(caught.value)
+    assert nothing_was_written() and parts() == []
+
+
+def test_a_file_of_another_size_is_refused(server: Server) -> None:
+    (server.folder / "tiny" / "1.1.0" / "README.md").write_text("longer than it was " * 500, encoding="utf-8")
+    with pytest.raises(ZooError, match=r"README\.md: is 9500 bytes long, expected \d+"):
+        pull("tiny")
+    assert nothing_was_written()
+
+
+def test_no_more_than_the_expected_size_is_written(server: Server) -> None:
+    server.faults[WEIGHTS] = "longer"  # without Content-Length: found out only while it comes
+    with pytest.raises(ZooError, match=r"sends more than the expected \d+ bytes; it was thrown away"):
+        pull("tiny")
+    assert nothing_was_written() and parts() == []
+
+
+def test_a_missing_file_says_which(server: Server) -> None:
+    (server.folder / "tiny" / "1.1.0" / "provenance.json").unlink()
+    with pytest.raises(
+        ZooError, match=r"provenance\.json is not to be had: http.*provenance\.json: the server answered 404"
+    ):
+        pull("tiny")
+    assert nothing_was_written()
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        ("ftp://example.org/x", "ftp://example.org/x: scheme 'ftp' is not one the zoo reads"),
+        ("file:///etc/passwd", "Redirection to url 'file:///etc/passwd' is not allowed"),
+        ("http://example.org/x", "http://example.org/x: http is not safe against changes on the way"),
+    ],
+)
+def test_a_redirect_to_something_unsafe_is_refused(server: Server, target: str, message: str) -> None:
+    server.faults[WEIGHTS] = f"to {target}"
+    with pytest.raises(ZooError) as caught:
+        pull("tiny")
+    assert message in str(caught.value) and nothing_was_written()
+
+
+def test_a_redirect_is_followed(server: Server) -> None:
+    shutil.copy(server.folder / "tiny" / "1.1.0" / WEIGHTS, server.folder / "moved")
+    server.faults[WEIGHTS] = f"to {server.url}/moved"
+    assert verify(pull("tiny"), logits=False) == []
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("path", "../../../evil.yaml", "path: Input should be 'README.md', 'model.yaml'"),
+        ("path", "/etc/passwd", "path: Input should be 'README.md', 'model.yaml'"),
+        ("path", "weights.pt", "path: Input should be 'README.md', 'model.yaml'"),
+        ("path", "model.yaml\n", "path: Input should be"),
+        ("sha256", "../" * 21 + "x", "sha256: String should match pattern"),
+        ("size", -1, "size: Input should be greater than or equal to 0"),
+        ("sources", [], "sources: Tuple should have at least 1 item"),
+    ],
+)
+def test_a_bad_file_in_the_index_is_refused(server: Server, key: str, value: Any, message: str) -> None:
+    change_index(server, lambda data: file_of(data, "model.yaml").update({key: value}))
+    with pytest.raises(ZooError) as caught:
+        resolve("tiny")
+    assert f"{server.url}/index.json: releases" in str(caught.value) and message in str(caught.value)
+    assert nothing_was_written()
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("name", "../tiny", "name: String should match pattern"),
+        ("name", "tiny/..", "name: String should match pattern"),
+        ("version", "1.0.0/../../x", "version: String should match pattern"),
+        ("version", "1.0.0", "tiny@1.0.0 is listed 2 times"),
+        ("status", "yanked", "tiny@1.1.0 is yanked without a reason"),
+        ("colour", "red", "colour: Extra inputs are not permitted"),
+    ],
+)
+def test_a_bad_release_in_the_index_is_refused(server: Server, key: str, value: str, message: str) -> None:
+    change_index(server, lambda data: release(data).update({key: value}))
+    with pytest.raises(ZooError) as caught:
+        resolve("tiny")
+    assert message in str(caught.value)
+    assert nothing_was_written()
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("../../../etc/passwd", "must be a plain relative path that stays inside its folder"),
+        ("/etc/passwd", "must be a plain relative path"),
+        ("a/%2e%2e/b", "must be a plain relative path"),
+        ("package:../../secrets", "must be a plain relative path"),
+        ("file:///etc/passwd", "an index from the network may not name files of this machine"),
+        ("http://example.org/model.yaml", "http is not safe against changes on the way; use https"),
+        ("ftp://example.org/model.yaml", "scheme 'ftp' is not one the zoo reads"),
+        ("hf:org/repo@main/model.yaml", "expected hf:organisation/repository@<40-hex commit>/path"),
+    ],
+)
+def test_a_bad_source_is_refused(server: Server, source: str, message: str) -> None:
+    change_index(server, lambda data: file_of(data, "model.yaml").update(sources=[source]))
+    with pytest.raises(ZooError) as caught:
+        resolve("tiny")
+    assert message in str(caught.value) and "model.yaml is not to be had" in str(caught.value)
+    assert nothing_was_written()
+
+
+def test_where_sources_lead() -> None:
+    index = "https://example.org/zoo/index.json"
+    commit = "0123456789abcdef" * 2 + "01234567"
+    assert source_location("tiny/1.0.0/README.md", index) == "https://example.org/zoo/tiny/1.0.0/README.md"
+    assert source_location("https://elsewhere.org/x", index) == "https://elsewhere.org/x"
+    assert source_location(f"hf:org/re.po@{commit}/a/b.yaml", index) == (
+        f"https://huggingface.co/org/re.po/resolve/{commit}/a/b.yaml"
+    )
+    assert source_location("tiny/x", Path("/data/index.json")) == Path("/data/tiny/x")
+    assert source_location("file:///a%20b/x", Path("/data/index.json")) == Path("/a b/x")
+
+
+def test_an_index_that_disagrees_with_the_entry_is_refused(server: Server) -> None:
+    change_index(server, lambda data: release(data).update(digest="0" * 64))
+    with pytest.raises(
+        ZooError, match=r"tiny@1\.1\.0 is listed with digest 000000000000\.\.\., its entry\.json is tiny@1\.1\.0"
+    ):
+        pull("tiny")
+    assert nothing_was_written()
+
+
+def test_another_entry_of_the_same_name_is_not_replaced(server: Server, tmp_path: Path) -> None:
+    mine = add(make_run(tmp_path / "mine", seed=5), name="tiny", version="1.1.0")
+    with pytest.raises(
+        ZooError, match=r"tiny@1\.1\.0 in .* is not what http.* calls tiny@1\.1\.0 .*rename one of the two"
+    ):
+        pull("tiny")
+    assert verify(mine, logits=False) == []
+
+
+def test_a_newer_miniwin_is_asked_for(server: Server) -> None:
+    change_index(server, lambda data: release(data).update(requires_miniwin=">=99.1"))
+    with pytest.raises(ZooError, match=r"tiny@1\.1\.0 needs miniwin >=99\.1, this is .*; upgrade miniwin"):
+        pull("tiny")
+    change_index(server, lambda data: data.update(schema=2))
+    with pytest.raises(
+        ZooError, match=r"index\.json: schema 2 is newer than this miniwin reads \(1\); upgrade miniwin"
+    ):
+        pull("tiny")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("<html>", "index.json: is not JSON"),
+        ("[]", "index.json: is not a zoo index"),
+        ('{"schema": 1}', "index.json: releases: Field required"),
+        ('{"schema": "1", "releases": []}', "index.json: schema: Input should be 1"),
+    ],
+)
+def test_something_that_is_not_an_index_is_refused(server: Server, content: str, message: str) -> None:
+    (server.folder / "index.json").write_text(content, encoding="utf-8")
+    with pytest.raises(ZooError) as caught:
+        resolve("tiny")
+    assert message in str(caught.value)
+
+
+def test_an_index_that_is_not_there(server: Server, tmp_path: Path, monkeypatch: Any) -> None:
+    server.faults["index.json"] = 404
+    with pytest.raises(ZooError, match=r"index\.json: the server answered 404"):
+        resolve("tiny")
+    monkeypatch.setattr("miniwin.zoo.pull.MAX_INDEX_BYTES", 100)
+    server.faults.clear()
+    with pytest.raises(ZooError, match=r"index\.json: is larger than 100 bytes"):
+        resolve("tiny")
+    monkeypatch.setenv("MINIWIN_ZOO_INDEX", str(tmp_path / "none.json"))
+    with pytest.raises(ZooError, match=r"the zoo index .*none\.json cannot be read: No such file"):
+        resolve("tiny")
+    monkeypatch.setenv("MINIWIN_ZOO_INDEX", "http://example.org/index.json")
+    with pytest.raises(ZooError, match="http is not safe"):
+        resolve("tiny")
+    server.close()
+    monkeypatch.setenv("MINIWIN_ZOO_INDEX", f"{server.url}/index.json")
+    with pytest.raises(ZooError, match=r"index\.json: could not be fetched: .*refused"):
+        resolve("tiny")
+
+
+def test_offline_nothing_is_asked(server: Server, monkeypatch: Any) -> None:
+    monkeypatch.setenv("MINIWIN_OFFLINE", "1")
+    with pytest.raises(ZooError, match=r"the zoo has no entry 'tiny'.*was not asked, as MINIWIN_OFFLINE is set"):
+        resolve("tiny")
+    with pytest.raises(ZooError, match=r"tiny@latest cannot be pulled: .*was not asked, as MINIWIN_OFFLINE is set"):
+        pull("tiny")
+    monkeypatch.setenv("MINIWIN_ZOO_INDEX", str(server.folder / "index.json"))
+    change_index(server, lambda data: file_of(data, WEIGHTS).update(sources=[f"{server.url}/tiny/1.1.0/{WEIGHTS}"]))
+    with pytest.raises(ZooError, match="not fetched, because MINIWIN_OFFLINE is set; unset it to use the network"):
+        pull("tiny")
+    assert server.asked == []
+    monkeypatch.setenv("MINIWIN_OFFLINE", "0")
+    assert pull("tiny").version == "1.1.0"
+
+
+def test_an_unknown_name_or_version(server: Server, monkeypatch: Any) -> None:
+    with pytest.raises(ZooError, match=r"the zoo has no entry 'other' .*index\.json has no such entry"):
+        resolve("other")
+    with pytest.raises(ZooError, match=r"tiny@3 cannot be pulled: .* what is offered: tiny 1\.0\.0, 1\.1\.0"):
+        pull("tiny@3")
+    monkeypatch.delenv("MINIWIN_ZOO_INDEX")
+    monkeypatch.setattr("miniwin.zoo.pull.indexes", lambda: [])
+    with pytest.raises(ZooError, match=r"cannot be pulled: there is no index to ask \(MINIWIN_ZOO_INDEX is not set\)"):
+        pull("tiny")
+
+
+# ---------------------------------------------------------------------------------------- deprecated and yanked
+
+
+def mark(server: Server, version: str, status: str) -> None:
+    change_index(server, lambda data: release(data, version).update(status=status, reason="wrong tokenizer"))
+
+
+def test_a_yanked_release_is_passed_over_unless_named(server: Server) -> None:
+    mark(server, "1.1.0", "yanked")
+    assert resolve("tiny").version == "1.0.0"
+    with pytest.warns(UserWarning, match=r"tiny@1\.1\.0 was yanked: wrong tokenizer"):
+        assert resolve("tiny@1.1.0").version == "1.1.0"
+    mark(server, "1.0.0", "yanked")
+    with pytest.raises(ZooError, match=r"every version of tiny@latest was yanked \(tiny@1\.\d\.0: wrong tokenizer\)"):
+        pull("tiny")
+
+
+def test_a_deprecated_release_warns(server: Server) -> None:
+    mark(server, "1.1.0", "deprecated")
+    with pytest.warns(UserWarning, match=r"tiny@1\.1\.0 is deprecated: wrong tokenizer"):
+        resolve("tiny")
+
+
+def test_a_zoo_may_yank_its_own(server: Server, monkeypatch: Any) -> None:
+    """The index in a zoo's own folder holds the status of its entries, and survives being written again."""
+    mark(server, "1.1.0", "yanked")
+    write_index(server.folder)
+    monkeypatch.delenv("MINIWIN_ZOO_INDEX")
+    monkeypatch.setenv("MINIWIN_ZOO", str(server.folder))
+    statuses = {entry.ref: (entry.status, entry.reason) for entry in list_entries() if entry.name == "tiny"}
+    assert statuses == {"tiny@1.0.0": ("active", None), "tiny@1.1.0": ("yanked", "wrong tokenizer")}
+    assert resolve("tiny").version == "1.0.0"
+    with pytest.warns(UserWarning, match="was yanked"):
+        resolve("tiny@1.1.0")
+    with pytest.raises(
+        ZooError, match=r"every version of tiny@1\.1 was yanked .*name one exactly to use it all the same"
+    ):
+        resolve("tiny@1.1")
+
+
+# -------------------------------------------------------------------------------------------- the command line
+
+
+def test_the_commands(server: Server, published: Path) -> None:
+    runner = CliRunner()
+    lines = runner.invoke(app, ["list", "--remote"]).stdout.splitlines()
+    assert [line.split()[0] for line in lines if "not pulled" in line] == ["tiny@1.0.0", "tiny@1.1.0"]
+    result = runner.invoke(app, ["pull", "tiny@1"])
+    assert result.exit_code == 0, result.exception
+    assert result.stdout == f"tiny@1.1.0: {user_zoo() / 'tiny' / '1.1.0'}\n"
+    assert "tiny@1 is tiny@1.1.0 (user)" in result.stderr
+    lines = runner.invoke(app, ["list", "--remote"]).stdout.splitlines()
+    assert [line.split()[0] for line in lines if "not pulled" in line] == ["tiny@1.0.0"]
+
+    result = runner.invoke(app, ["index", str(user_zoo())])
+    assert result.stdout == f"wrote {user_zoo() / 'index.json'}\n"
+    data = json.loads((user_zoo() / "index.json").read_text(encoding="utf-8"))
+    there = json.loads((published / "index.json").read_text(encoding="utf-8"))
+    assert release(data) == release(there)
+    error = runner.invoke(app, ["index", str(user_zoo() / "tiny")]).exception
+    assert isinstance(error, ZooError) and "holds no entries" in str(error)

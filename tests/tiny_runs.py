@@ -1,0 +1,68 @@
+"""A model, a text and a train spec so small that a whole training run takes a second. Used by the training tests."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Any
+
+from miniwin.specs import ModelSpec, TrainSpec, parse_spec
+
+
+def tiny_model(**changes: Any) -> ModelSpec:
+    """Two layers, one local and one global, about 12 thousand parameters."""
+    shared = {"num_heads": 2, "num_kv_heads": 1}
+    mlp = {"type": "swiglu", "intermediate_size": 32}
+    local = {**shared, "window": 8, "position": {"type": "p-rope", "period": 16, "harmonic": True}}
+    globally = {**shared, "window": None, "position": {"type": "nope"}}
+    spec = {
+        "kind": "model",
+        "format": 1,
+        "name": "tiny-test",
+        "vocab_size": 256,
+        "hidden_size": 32,
+        "num_layers": 2,
+        "pattern": "SG",
+        "blocks": {"S": {"attention": local, "mlp": mlp}, "G": {"attention": globally, "mlp": mlp}},
+    }
+    return parse_spec({**spec, **changes}, "model")
+
+
+def tiny_train(**changes: Any) -> TrainSpec:
+    """30 steps of 4 sequences of 32 tokens from `text.txt`, with a line of metrics for each."""
+    spec = {
+        "kind": "train",
+        "format": 1,
+        "name": "tiny-test",
+        "data": {"source": "text", "paths": ["text.txt"]},
+        "seq_len": 32,
+        "batch_size": 4,
+        "tokens": 30 * 4 * 32,
+        "optimizer": {"lr": 1e-2},
+        "log_every": 1,
+    }
+    return parse_spec({**spec, **changes}, "train")
+
+
+def write_text(folder: Path, seed: int = 0) -> Path:
+    """About 20 kB of sentences from a small vocabulary: enough structure for the loss to fall."""
+    rng = random.Random(seed)
+    words = ["the", "window", "sees", "no", "more", "than", "its", "period", "and", "every", "token", "waits"]
+    path = folder / "text.txt"
+    path.write_text("".join(rng.choice(words) + rng.choice([" ", " ", " ", ".\n"]) for _ in range(4000)))
+    return path
+
+
+def train_in_process(folder: str, out: str, spec: str, threads: int) -> None:
+    """What a process of its own does in the tests of killing: train the tiny model in `folder / out`."""
+    import os
+
+    import torch
+
+    from miniwin.trainer import train
+
+    os.chdir(folder)
+    os.environ["MINIWIN_CACHE"] = str(Path("cache").resolve())
+    torch.set_num_threads(threads)
+    Path("spec.yaml").write_text(spec)
+    train(tiny_model(), "spec.yaml", out=out, progress=False, tracking="off", device="cpu")

@@ -90,8 +90,7 @@ class Decoder(nn.Module):
 
 def _check(input_ids: Tensor, vocab_size: int, cache: Cache | None) -> None:
     """Refuse ids that are not ids, and a cache that is not for them."""
-    whole = input_ids.dtype in (torch.int64, torch.int32, torch.int16, torch.uint8)
-    if input_ids.dim() != 2 or input_ids.shape[1] == 0 or not whole:
+    if input_ids.dim() != 2 or 0 in input_ids.shape or input_ids.dtype not in (torch.int64, torch.int32):
         raise UserError(
             f"input_ids: got shape {tuple(input_ids.shape)} of {input_ids.dtype}; expected integers of shape "
             "(batch, tokens) with at least one token. A single sequence is ids[None]."

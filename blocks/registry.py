@@ -32,10 +32,16 @@ class Registry:
         self.kind = kind
         self.default = default
         self._classes: dict[str, type[Strict]] = {}
+        self.closed = False  # once a spec field has been made of it
 
     def register(self, cls: type[S]) -> type[S]:
         """Class decorator. The name is the default of the class's `type` field."""
         name: str = cls.model_fields["type"].default
+        if self.closed:
+            raise ValueError(
+                f"{self.kind} '{name}' is registered too late: the specs' fields already list what there is. "
+                "Import its module before miniwin.specs"
+            )
         if name in self._classes:
             raise ValueError(f"{self.kind} '{name}' is registered twice: {self._classes[name]} and {cls}")
         self._classes[name] = cls
@@ -69,6 +75,7 @@ class _Union:
         self.registry = registry
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
+        self.registry.closed = True
         choices = {name: handler.generate_schema(self.registry[name]) for name in self.registry.names()}
         discriminator: Callable[[Any], str | None] = self.registry.tag
         return core_schema.tagged_union_schema(choices, discriminator)

@@ -1,6 +1,8 @@
 """RMSNorm: root mean square layer normalisation (Zhang and Sennrich, arXiv 1910.07467, eq. 4).
 
-y = x / sqrt(mean(x^2) + eps) * gain,    computed in float32
+    y = x / sqrt(mean(x^2) + eps) * gain
+
+The mean is over the channels; computed in float32 whatever the dtype of x.
 """
 
 from __future__ import annotations

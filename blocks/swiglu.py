@@ -1,6 +1,8 @@
 """SwiGLU: gated MLP (Shazeer, arXiv 2002.05202, eq. 6).
 
-y = W_down( silu(W_gate x) * (W_up x) )
+    y = W_down( silu(W_gate x) * (W_up x) )
+
+Three matrices, no biases; gate and up widen to intermediate_size, down comes back.
 """
 
 from __future__ import annotations

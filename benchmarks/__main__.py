@@ -57,7 +57,7 @@ def _markdown(rows: list[dict[str, object]]) -> str:
 
 
 def _hardware() -> str:
-    name = re.sub(r"[^a-z0-9]+", "-", (platform.processor() or platform.machine()).lower()).strip("-")
+    name = re.sub(r"[^a-z0-9]+", "-", str(machine().get("cpu") or platform.machine()).lower()).strip("-")
     return f"{name}-{torch.get_num_threads()}threads"
 
 

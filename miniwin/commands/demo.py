@@ -79,7 +79,7 @@ def _verdict(data: StudyData) -> str:
     best, baseline = data.best, data.baseline
     assert best is not None and baseline is not None and best.train is not None
     trained = best.train.seq_len
-    lines = [f"bits per byte on held-out code, trained at {trained} tokens:"]
+    lines = [f"bits per byte on the validation text that the winner was chosen on, trained at {trained} tokens:"]
     for length in sorted(set(best.losses) & set(baseline.losses)):
         mine, theirs = best.bits_per_byte[length], baseline.bits_per_byte[length]
         lines.append(

@@ -6,38 +6,72 @@ A new block is one new file and one registration; its module is imported here.
 if __name__ == "blocks":
     raise ImportError("this folder is the package miniwin.blocks: write 'from miniwin.blocks import Attention'")
 
-from miniwin.blocks.attention import Attention, AttentionSpec
+from miniwin.blocks.attention import Attention
 from miniwin.blocks.attention_ops import AttentionCall, attend, use_backend
+from miniwin.blocks.attention_spec import AttentionSpec
 from miniwin.blocks.cache import Cache, LayerCache
+from miniwin.blocks.clamped_swiglu import ClampedSwiGLU, ClampedSwiGLUSpec
 from miniwin.blocks.decoder import Decoder
+from miniwin.blocks.geglu import GeGLU, GeGLUSpec
+from miniwin.blocks.gelu import GELU, GELUSpec
 from miniwin.blocks.init import InitSpec
-from miniwin.blocks.layer import Layer, LayerSpec
-from miniwin.blocks.positions import PositionEncoding
-from miniwin.blocks.registry import ATTENTIONS, LOGIT_SCALES, MLPS, NORMS, POSITIONS, Registry
+from miniwin.blocks.layer import Layer, LayerSpec, ParallelLayer
+from miniwin.blocks.layernorm import LayerNorm, LayerNormSpec
+from miniwin.blocks.mlp import DenseSpec, MLPSpec
+from miniwin.blocks.moe import MixtureOfExperts, MixtureOfExpertsSpec
+from miniwin.blocks.plugins import load_plugin
+from miniwin.blocks.positions.base import Heads, PositionEncoding, Positions, PositionSpec
+from miniwin.blocks.registry import ATTENTIONS, LOGIT_SCALES, MLPS, NORMS, POSITIONS, ROUTERS, SCALINGS, Registry
+from miniwin.blocks.relu2 import SquaredReLU, SquaredReLUSpec
 from miniwin.blocks.rmsnorm import RMSNorm, RMSNormSpec
+from miniwin.blocks.routers import Router, RouterSpec, Routes
 from miniwin.blocks.swiglu import SwiGLU, SwiGLUSpec
 
 __all__ = [
     "ATTENTIONS",
-    "LOGIT_SCALES",
-    "MLPS",
-    "NORMS",
-    "POSITIONS",
     "Attention",
     "AttentionCall",
     "AttentionSpec",
     "Cache",
+    "ClampedSwiGLU",
+    "ClampedSwiGLUSpec",
     "Decoder",
+    "DenseSpec",
+    "GELU",
+    "GELUSpec",
+    "GeGLU",
+    "GeGLUSpec",
+    "Heads",
     "InitSpec",
+    "LOGIT_SCALES",
     "Layer",
     "LayerCache",
+    "LayerNorm",
+    "LayerNormSpec",
     "LayerSpec",
+    "MLPSpec",
+    "MixtureOfExperts",
+    "MixtureOfExpertsSpec",
+    "MLPS",
+    "NORMS",
+    "POSITIONS",
+    "ParallelLayer",
     "PositionEncoding",
+    "PositionSpec",
+    "Positions",
     "RMSNorm",
     "RMSNormSpec",
+    "ROUTERS",
     "Registry",
+    "Router",
+    "RouterSpec",
+    "Routes",
+    "SCALINGS",
+    "SquaredReLU",
+    "SquaredReLUSpec",
     "SwiGLU",
     "SwiGLUSpec",
     "attend",
+    "load_plugin",
     "use_backend",
 ]

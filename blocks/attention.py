@@ -1,29 +1,43 @@
-"""Softmax attention, local or global: grouped-query (Ainslie et al., arXiv 2305.13245), optionally with a sliding
-window (Longformer, arXiv 2004.05150; Mistral, arXiv 2310.06825) and per-head QK-norm (Henry et al., arXiv 2010.04245).
+"""Attention, local or global: grouped-query (Ainslie et al., arXiv 2305.13245), with a sliding window (Longformer,
+arXiv 2004.05150; Mistral, arXiv 2310.06825) or chunks, and what models add to it. For a query i and a key j in sight:
 
-    score_ij = <q_i, k_j> / sqrt(D) + bias(i - j);   key j is visible to query i iff 0 <= i - j < W
+    score_ij = cap * tanh(<norm(q_i), norm(k_j)> * scale / cap) + bias(i - j)
+    weight_ij = exp(score_ij) / (exp(sink) + sum_j exp(score_ij))
 
-QK-norm acts before the rotation, as in Qwen3 and MiniMind. Shapes: B batch, N tokens, H heads, D head_dim.
+norm: QK-norm (Henry et al., arXiv 2010.04245), per head or over the whole projection, before or after the rotation.
+cap: soft-capping (Gemma 2, arXiv 2408.00118). sink: a learned logit per head that draws weight away (gpt-oss,
+arXiv 2508.10925). Each is absent unless asked for; the position encoding has its own hooks.
+Shapes: B batch, N tokens, M keys, H heads, Hkv key/value heads, D head_dim.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from dataclasses import dataclass
 
 import torch
-from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from miniwin.blocks.attention_ops import AttentionCall, attend
-from miniwin.blocks.cache import GrowingCache, LayerCache, RingCache
-from miniwin.blocks.positions import PositionEncoding, located
-from miniwin.blocks.registry import ATTENTIONS, POSITIONS
-from miniwin.blocks.rmsnorm import NORMS
-from miniwin.blocks.spec import PositiveInt, Strict
+from miniwin.blocks.attention_ops.call import Kept
+from miniwin.blocks.cache import LayerCache
+from miniwin.blocks.positions.base import PositionEncoding, Positions
+from miniwin.blocks.sight import Sight
+
+
+@dataclass(frozen=True)
+class QKNorm:
+    """q, k: the norms, on (..., head_dim), or (..., heads * head_dim) when whole. after: the rotation, not before."""
+
+    q: nn.Module
+    k: nn.Module
+    whole: bool = False
+    after: bool = False
 
 
 class Attention(nn.Module):
-    """(B, N, hidden_size) -> (B, N, hidden_size). window None is global; q_norm and k_norm act on (..., head_dim)."""
+    """(B, N, hidden_size) -> (B, N, hidden_size)."""
+
+    residual_writer = "o_proj"
 
     def __init__(
         self,
@@ -32,146 +46,114 @@ class Attention(nn.Module):
         num_kv_heads: int,
         head_dim: int,
         position: PositionEncoding,
-        window: int | None = None,
-        q_norm: nn.Module | None = None,
-        k_norm: nn.Module | None = None,
+        sight: Sight,
+        qk_norm: QKNorm | None = None,
+        qkv_bias: bool = False,
+        o_bias: bool = False,
+        score_scale: float | None = None,
+        softcap: float | None = None,
+        sinks: bool = False,
     ) -> None:
         super().__init__()
         self.num_heads, self.num_kv_heads, self.head_dim = num_heads, num_kv_heads, head_dim
-        self.window = window
-        self.q_proj = nn.Linear(hidden_size, num_heads * head_dim, bias=False)
-        self.k_proj = nn.Linear(hidden_size, num_kv_heads * head_dim, bias=False)
-        self.v_proj = nn.Linear(hidden_size, num_kv_heads * head_dim, bias=False)
-        self.o_proj = nn.Linear(num_heads * head_dim, hidden_size, bias=False)
+        self.sight = sight
+        self.score_scale = head_dim**-0.5 if score_scale is None else score_scale
+        self.softcap = softcap
+        self.q_proj = nn.Linear(hidden_size, num_heads * head_dim, bias=qkv_bias)
+        self.k_proj = nn.Linear(hidden_size, num_kv_heads * head_dim, bias=qkv_bias)
+        self.v_proj = nn.Linear(hidden_size, num_kv_heads * head_dim, bias=qkv_bias)
+        self.o_proj = nn.Linear(num_heads * head_dim, hidden_size, bias=o_bias)
         self.position = position
-        self.q_norm, self.k_norm = q_norm, k_norm
+        self.q_norm = None if qk_norm is None else qk_norm.q
+        self.k_norm = None if qk_norm is None else qk_norm.k
+        self.norms_whole = qk_norm is not None and qk_norm.whole
+        self.norms_after = qk_norm is not None and qk_norm.after
+        self.sinks = nn.Parameter(torch.zeros(num_heads)) if sinks else None
+        by_distance = position.score_bias() is not None or position.score() is not None
+        if sight.keep_first and (by_distance or position.weighting != "softmax"):
+            raise ValueError(f"keep_first: {type(position).__name__} scores by distance; its spec must say by_distance")
 
     def forward(
-        self, x: Tensor, positions: Tensor, cache: LayerCache | None = None, pad: Tensor | None = None
+        self, x: Tensor, positions: Positions, cache: LayerCache | None = None, pad: Tensor | None = None
     ) -> Tensor:
-        """positions (1 or B, N): of each token in its row, 0 at the first real one. pad (B,): leading padding."""
-        q = self.q_proj(x).unflatten(-1, (self.num_heads, self.head_dim))  # (B, N, H, D)
-        k = self.k_proj(x).unflatten(-1, (self.num_kv_heads, self.head_dim))  # (B, N, Hkv, D)
-        v = self.v_proj(x).unflatten(-1, (self.num_kv_heads, self.head_dim))
-        if self.q_norm is not None and self.k_norm is not None:
-            q, k = self.q_norm(q), self.k_norm(k)
-        q, k = self.position.rotate(q, positions), self.position.rotate(k, positions)
+        """pad (B,): each row's leading padding, so far and in this call."""
+        q, k, v = self._projected(x, positions)
+        gates = self.position.log_gates(x)  # (B, N, H)
+        entry: tuple[Tensor, ...] = (k, v) if gates is None else (k, v, gates)
 
         before = 0 if cache is None else cache.length
+        kept = self._kept(positions.index, pad, before, cache, *entry) if self.sight.keep_first else None
         if cache is not None:
-            k, v = cache.append(k, v)
-        dropped = before + x.shape[1] - k.shape[1]  # keys that a ring has already let go
-        visible = positions + 1 if self.window is None else (positions + 1).clamp(max=self.window)
-        scale = self.position.query_scale(visible, before + x.shape[1])
+            entry = cache.append(*entry)
+        dropped = before + x.shape[1] - entry[0].shape[1]  # keys that a ring has already let go
+        scale = self.position.query_scale(self.sight.visible(positions.index), before + x.shape[1])
         if scale is not None:
             q = (q * scale).to(q.dtype)
         call = AttentionCall(
             q,
-            k.to(q.dtype),
-            v.to(q.dtype),
-            scale=self.head_dim**-0.5,
-            window=self.window,
+            entry[0].to(q.dtype),
+            entry[1].to(q.dtype),
+            scale=self.score_scale,
+            window=self.sight.window,
             bias=self.position.score_bias(),
             pad=None if pad is None else (pad - dropped).clamp(min=0),
+            chunk=self.sight.chunk,
+            start=self._start(dropped, pad, x.device),
+            kept=kept,
+            sinks=self.sinks,
+            softcap=self.softcap,
+            log_gates=None if gates is None else entry[2],
+            score=self.position.score(),
+            weighting=self.position.weighting,
         )
         out: Tensor = self.o_proj(attend(call).flatten(-2))  # (B, N, H * D) -> (B, N, hidden_size)
         return out
 
+    def _projected(self, x: Tensor, positions: Positions) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries (B, N, H, Dk), keys (B, N, Hkv, Dk) and values (B, N, Hkv, D), ready to be scored and stored."""
+        q = self.q_proj(x).unflatten(-1, (self.num_heads, self.head_dim))
+        k = self.k_proj(x).unflatten(-1, (self.num_kv_heads, self.head_dim))
+        v = self.v_proj(x).unflatten(-1, (self.num_kv_heads, self.head_dim))
+        if not self.norms_after:
+            q, k = self._normed(self.q_norm, q), self._normed(self.k_norm, k)
+        q, k = self.position.encode(q, k, positions)
+        if self.norms_after:
+            q, k = self._normed(self.q_norm, q), self._normed(self.k_norm, k)
+        return q, k, v
+
+    def _normed(self, norm: nn.Module | None, x: Tensor) -> Tensor:
+        if norm is None:
+            return x
+        out: Tensor = norm(x.flatten(-2)).unflatten(-1, x.shape[-2:]) if self.norms_whole else norm(x)
+        return out
+
+    def _start(self, dropped: int, pad: Tensor | None, device: torch.device) -> Tensor | None:
+        """The position in its row of the first key of a call: where chunks begin depends on it."""
+        if self.sight.chunk is None:
+            return None
+        start = torch.tensor([dropped], device=device)
+        return start if pad is None else start - pad
+
+    def _kept(
+        self, index: Tensor, pad: Tensor | None, before: int, cache: LayerCache | None, *entry: Tensor
+    ) -> Kept | None:
+        """The row's first tokens, for those queries whose windows have left them behind."""
+        assert self.sight.window is not None
+        first = cache.first if cache is not None else self.sight.first_tokens([t[:, :0] for t in entry])
+        assert first is not None
+        k, v = first.append(index, pad, before, *entry)
+        gone = index.unsqueeze(-1) - torch.arange(self.sight.keep_first, device=index.device)
+        q_dtype = entry[0].dtype
+        return Kept(k.to(q_dtype), v.to(q_dtype), gone >= self.sight.window)  # seen: (1 or B, N, S)
+
     def new_cache(self, batch_size: int, dtype: torch.dtype, device: torch.device) -> LayerCache:
-        empty = torch.zeros(batch_size, 0, self.num_kv_heads, self.head_dim, dtype=dtype, device=device)
-        return GrowingCache(empty) if self.window is None else RingCache(self.window, empty)
-
-
-@ATTENTIONS.register
-class AttentionSpec(Strict):
-    """`attention: {num_heads: 4, num_kv_heads: 2, window: 64, position: {...}}`
-
-    num_kv_heads: default num_heads. head_dim: default hidden_size / num_heads. window: keys a query sees, itself
-    included; null is global. qk_norm: a norm on each head's queries and keys, null for none.
-    """
-
-    type: Literal["softmax"] = "softmax"
-    num_heads: PositiveInt
-    num_kv_heads: PositiveInt | None = None
-    head_dim: Annotated[PositiveInt, Field(le=65_536)] | None = None
-    window: PositiveInt | None = None
-    position: POSITIONS.field()  # type: ignore[valid-type]
-    qk_norm: NORMS.field() | None = None  # type: ignore[valid-type]
-
-    @model_validator(mode="after")
-    def _fits(self) -> AttentionSpec:
-        if self.num_heads % self.kv_heads:
-            raise located(
-                "num_kv_heads", f"got {self.kv_heads}; it must divide num_heads {self.num_heads}, which share them"
-            )
-        if self.head_dim is not None:
-            self._position.check(self.head_dim, self.window)
-        return self
-
-    @property
-    def kv_heads(self) -> int:
-        return self.num_heads if self.num_kv_heads is None else self.num_kv_heads
-
-    @property
-    def _position(self) -> Any:
-        return self.position
-
-    def resolve(self, hidden_size: int) -> AttentionSpec:
-        """The same with every default that depends on hidden_size filled in. Raises on what does not fit."""
-        if self.head_dim is None and hidden_size % self.num_heads:
-            raise located(
-                "num_heads",
-                f"got {self.num_heads}; it must divide hidden_size {hidden_size}, or give head_dim explicitly",
-            )
-        head_dim = self.head_dim or hidden_size // self.num_heads
-        self._position.check(head_dim, self.window)
-        return self.model_copy(update={"head_dim": head_dim, "num_kv_heads": self.kv_heads})
-
-    def build(self, hidden_size: int) -> Attention:
-        head_dim = self._dim(hidden_size)
-        norm: Any = self.qk_norm
-        return Attention(
-            hidden_size,
-            self.num_heads,
-            self.kv_heads,
-            head_dim,
-            self._position.build(head_dim, self.num_heads, self.window),
-            self.window,
-            None if norm is None else norm.build(head_dim),
-            None if norm is None else norm.build(head_dim),
-        )
-
-    def canonical(self, hidden_size: int) -> dict[str, Any]:
-        """What decides the function computed, however it was written."""
-        data = self.resolve(hidden_size).model_dump(mode="json")
-        if hasattr(self.position, "canonical"):
-            data["position"] = self._position.canonical(self._dim(hidden_size))
-        return data
-
-    def _dim(self, hidden_size: int) -> int:
-        return self.head_dim or hidden_size // self.num_heads
-
-    def _projections(self, hidden_size: int) -> int:
-        return 2 * hidden_size * self._dim(hidden_size) * (self.num_heads + self.kv_heads)
-
-    def parameters(self, hidden_size: int) -> int:
-        norm: Any = self.qk_norm
-        norms = 0 if norm is None else 2 * norm.parameters(self._dim(hidden_size))
-        return self._projections(hidden_size) + norms + int(self._position.parameters(self.num_heads))
-
-    def flops(self, hidden_size: int, length: int) -> float:
-        """Forward floating-point operations per token, mean over a prefill of `length`.
-
-        Two for each weight, and 4 D H for each visible key (scores and weighted values); softmax is not counted.
-        """
-        w = length if self.window is None else min(self.window, length)
-        seen = (w * (w + 1) / 2 + (length - w) * w) / length  # keys seen by the mean query
-        return 2.0 * self._projections(hidden_size) + 4.0 * self._dim(hidden_size) * self.num_heads * seen
-
-    def cache_entries(self, length: int) -> int:
-        """Tokens held after `length` tokens."""
-        return length if self.window is None else min(self.window, length)
-
-    def cache_size(self, hidden_size: int, length: int) -> int:
-        """Numbers held for one sequence after `length` tokens: keys and values."""
-        return 2 * self.cache_entries(length) * self.kv_heads * self._dim(hidden_size)
+        # What a token leaves behind is read off one: an encoding may widen keys, or add gates.
+        weight = self.q_proj.weight
+        x = weight.new_zeros(batch_size, 1, weight.shape[1])
+        with torch.no_grad():
+            _, k, v = self._projected(x, Positions(torch.zeros(1, 1, dtype=torch.int64, device=weight.device)))
+            gates = self.position.log_gates(x)
+        empty = [torch.zeros_like(t[:, :0], dtype=dtype, device=device) for t in (k, v)]
+        if gates is not None:  # summed over many tokens: rounded to bfloat16 they would drift
+            empty.append(torch.zeros_like(gates[:, :0], dtype=torch.promote_types(dtype, torch.float32), device=device))
+        return self.sight.new_cache(empty)

@@ -1,34 +1,41 @@
-"""Key/value caches: a ring of W entries for a local layer, growing preallocated storage for a global one.
+"""Caches of what a layer keeps for each token: its key, its value, and whatever else its attention asks for.
 
-    append(k, v) -> keys and values in order of time, whose last N are the ones just given
+    append(k, v, ...) -> the same in order of time, earlier tokens first, whose last N are the ones just given
 
-Keys are stored as they are scored (already rotated), so nothing is ever rotated again. What a cache stores is detached:
-gradients reach the tokens of a call, never those of an earlier one.
+A ring of W entries for a local layer, growing preallocated storage for a global one. Keys are stored as they are scored
+(already rotated), so nothing is ever rotated again. What a cache stores is detached: gradients reach the tokens of a
+call, never those of an earlier one.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from math import prod
 from typing import Self
 
 import torch
 from torch import Tensor
 
+from miniwin.blocks.first_tokens import FirstTokens
+
 
 class LayerCache(ABC):
-    """Storage of one layer. keys, values: (B, capacity, Hkv, D)."""
+    """Storage of one layer. stored: one tensor (B, capacity, ...) for each thing kept of a token, keys first."""
 
-    keys: Tensor
-    values: Tensor
+    stored: list[Tensor]
     length: int  # tokens seen so far
+    first: FirstTokens | None = None  # a layer's first tokens, where it keeps them in sight
 
     @abstractmethod
-    def append(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Add k, v (B, N, Hkv, D); give back what the N new queries may need, (B, M, Hkv, D), M >= N."""
+    def append(self, *new: Tensor) -> tuple[Tensor, ...]:
+        """Add (B, N, ...) of each thing; give back what the N new queries may need, (B, M, ...), M >= N."""
 
     def reset(self) -> None:
         """Forget every token; the storage stays."""
         self.length = 0
+        if self.first is not None:
+            self.first.reset()
 
     @property
     @abstractmethod
@@ -37,45 +44,45 @@ class LayerCache(ABC):
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the entries held, keys and values."""
-        batch, _, heads, dim = self.keys.shape
-        return 2 * batch * self.entries * heads * dim * self.keys.element_size()
+        """Bytes of the entries held."""
+        held = sum(t.shape[0] * self.entries * prod(t.shape[2:]) * t.element_size() for t in self.stored)
+        return held + (0 if self.first is None else self.first.nbytes)
 
     def clone(self) -> Self:
         other = object.__new__(type(self))
         other.__dict__.update(self.__dict__)
-        other.keys, other.values = self.keys.clone(), self.values.clone()
+        other.stored = [t.clone() for t in self.stored]
+        other.first = None if self.first is None else self.first.clone()
         return other
 
 
 class RingCache(LayerCache):
     """The last W tokens, whatever the context: token t lies in slot t mod W, written in place."""
 
-    def __init__(self, window: int, empty: Tensor) -> None:
-        """empty: (B, 0, Hkv, D), for its batch size, heads, dtype and device."""
+    def __init__(self, window: int, empty: Sequence[Tensor], first: FirstTokens | None = None) -> None:
+        """empty: a tensor (B, 0, ...) for each thing kept, for its batch size, shape, dtype and device."""
         self.window = window
-        self.keys = empty.new_zeros(empty.shape[0], window, *empty.shape[2:])
-        self.values = torch.zeros_like(self.keys)
+        self.stored = [t.new_zeros(t.shape[0], window, *t.shape[2:]) for t in empty]
         self.length = 0
+        self.first = first
 
     @property
     def entries(self) -> int:
         return min(self.length, self.window)
 
-    def append(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        k, v = k.to(self.keys.dtype), v.to(self.keys.dtype)
-        n, w = k.shape[1], self.window
+    def append(self, *new: Tensor) -> tuple[Tensor, ...]:
+        n, w, device = new[0].shape[1], self.window, new[0].device
         # The earliest new query sees W - 1 keys before itself: those come out before they are overwritten.
-        before = min(self.length, w - 1)
-        slots = torch.arange(self.length - before, self.length, device=k.device) % w
-        keys = torch.cat((self.keys.index_select(1, slots), k), dim=1)
-        values = torch.cat((self.values.index_select(1, slots), v), dim=1)
+        before = torch.arange(self.length - min(self.length, w - 1), self.length, device=device) % w
         kept = min(n, w)
-        slots = torch.arange(self.length + n - kept, self.length + n, device=k.device) % w
-        self.keys.index_copy_(1, slots, k[:, n - kept :].detach())
-        self.values.index_copy_(1, slots, v[:, n - kept :].detach())
+        slots = torch.arange(self.length + n - kept, self.length + n, device=device) % w
+        out = []
+        for held, tensor in zip(self.stored, new, strict=True):
+            tensor = tensor.to(held.dtype)
+            out.append(torch.cat((held.index_select(1, before), tensor), dim=1))
+            held.index_copy_(1, slots, tensor[:, n - kept :].detach())
         self.length += n
-        return keys, values
+        return tuple(out)
 
 
 class GrowingCache(LayerCache):
@@ -83,34 +90,35 @@ class GrowingCache(LayerCache):
 
     SMALLEST = 256
 
-    def __init__(self, empty: Tensor) -> None:
-        """empty: (B, 0, Hkv, D), for its batch size, heads, dtype and device."""
-        self.keys = empty
-        self.values = empty.clone()
+    def __init__(self, empty: Sequence[Tensor]) -> None:
+        """empty: a tensor (B, 0, ...) for each thing kept, for its batch size, shape, dtype and device."""
+        self.stored = list(empty)
         self.length = 0
 
     @property
     def entries(self) -> int:
         return self.length
 
-    def append(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        end = self.length + k.shape[1]
-        if end > self.keys.shape[1]:
-            self._grow(max(end, self.keys.shape[1] * 3 // 2, self.SMALLEST))
-        self.keys[:, self.length : end] = k.detach()
-        self.values[:, self.length : end] = v.detach()
-        before, self.length = self.length, end
-        if torch.is_grad_enabled() and (k.requires_grad or v.requires_grad):
-            keys, values = self.keys[:, :before], self.values[:, :before]
-            return torch.cat((keys, k.to(keys.dtype)), dim=1), torch.cat((values, v.to(values.dtype)), dim=1)
-        return self.keys[:, :end], self.values[:, :end]
+    def append(self, *new: Tensor) -> tuple[Tensor, ...]:
+        before, end = self.length, self.length + new[0].shape[1]
+        capacity = self.stored[0].shape[1]
+        if end > capacity:
+            self._grow(max(end, capacity * 3 // 2, self.SMALLEST))
+        self.length = end
+        training = torch.is_grad_enabled() and any(t.requires_grad for t in new)
+        out = []
+        for held, tensor in zip(self.stored, new, strict=True):
+            held[:, before:end] = tensor.detach()
+            if training:
+                out.append(torch.cat((held[:, :before], tensor.to(held.dtype)), dim=1))
+            else:
+                out.append(held[:, :end])
+        return tuple(out)
 
     def _grow(self, capacity: int) -> None:
-        for name in ("keys", "values"):
-            old: Tensor = getattr(self, name)
-            new = old.new_zeros(old.shape[0], capacity, *old.shape[2:])
-            new[:, : self.length] = old[:, : self.length]
-            setattr(self, name, new)
+        for i, old in enumerate(self.stored):
+            self.stored[i] = old.new_zeros(old.shape[0], capacity, *old.shape[2:])
+            self.stored[i][:, : self.length] = old[:, : self.length]
 
 
 class Cache:
@@ -123,10 +131,11 @@ class Cache:
         self.layers = layers
         self.length = 0  # tokens seen so far, padding included
         self.pad: Tensor | None = None  # (B,) leading padding of each row
+        self.given = False  # whether the caller gave the positions of the tokens so far
 
     @property
     def batch_size(self) -> int:
-        return self.layers[0].keys.shape[0]
+        return self.layers[0].stored[0].shape[0]
 
     @property
     def nbytes(self) -> int:
@@ -137,10 +146,10 @@ class Cache:
         """Forget every token, to begin another context in the same storage."""
         for layer in self.layers:
             layer.reset()
-        self.length, self.pad = 0, None
+        self.length, self.pad, self.given = 0, None, False
 
     def clone(self) -> Cache:
         """An independent copy: continue one context in two ways."""
         other = Cache([layer.clone() for layer in self.layers])
-        other.length, other.pad = self.length, self.pad
+        other.length, other.pad, other.given = self.length, self.pad, self.given
         return other

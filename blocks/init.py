@@ -1,7 +1,8 @@
 """Initialisation: every matrix N(0, std), and the projections that write into the residual stream divided by
 sqrt(2 * num_layers) so that its variance does not grow with depth (GPT-2, Radford et al. 2019, section 2.3).
 
-Norm gains and logit scales keep the values that their modules set.
+A module says which of its projections writes into the stream: its class attribute `residual_writer` names the child.
+Biases of projections start at zero; norm gains, logit scales and the like keep the values that their modules set.
 """
 
 from __future__ import annotations
@@ -14,8 +15,6 @@ from torch import nn
 from miniwin.blocks.decoder import Decoder
 from miniwin.blocks.spec import PositiveReal, Strict
 
-RESIDUAL_WRITERS = ("o_proj", "down_proj")
-
 
 class InitSpec(Strict):
     """`init: {type: normal, std: 0.02}`"""
@@ -27,7 +26,10 @@ class InitSpec(Strict):
     @torch.no_grad()
     def apply(self, decoder: Decoder) -> None:
         shrink = (2 * len(decoder.layers)) ** -0.5 if self.depth_scaled else 1.0
-        for name, module in decoder.named_modules():
+        named = [(module, getattr(module, "residual_writer", None)) for module in decoder.modules()]
+        writers = {getattr(module, name) for module, name in named if name is not None}
+        for module in decoder.modules():
             if isinstance(module, (nn.Linear, nn.Embedding)):
-                writes = name.rpartition(".")[2] in RESIDUAL_WRITERS
-                nn.init.normal_(module.weight, std=self.std * (shrink if writes else 1.0))
+                nn.init.normal_(module.weight, std=self.std * (shrink if module in writers else 1.0))
+            if isinstance(module, nn.Linear) and module.bias is not None:
+                nn.init.zeros_(module.bias)

@@ -1,42 +1,97 @@
-"""One pre-norm transformer layer: h <- h + attention(norm(h));  h <- h + mlp(norm(h))."""
+"""A transformer layer: attention and MLP, and how they write into the residual stream h.
+
+pre       h <- h + A(norm(h));           h <- h + M(norm(h))                 GPT-2, Llama
+post      h <- h + norm(A(h));           h <- h + norm(M(h))                 OLMo 2 (arXiv 2501.00656, section 3.2)
+sandwich  h <- h + norm(A(norm(h)));     h <- h + norm(M(norm(h)))           Gemma 2 (arXiv 2408.00118)
+parallel  n = norm(h);  h <- h + A(n) + M(n)                                 GPT-J, Command R
+parallel-two-norms      h <- h + A(norm(h)) + M(norm'(h))                    GPT-NeoX (arXiv 2204.06745, section 2.1)
+"""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 from torch import Tensor, nn
 
 from miniwin.blocks.attention import Attention
 from miniwin.blocks.cache import LayerCache
+from miniwin.blocks.positions.base import Positions
 from miniwin.blocks.registry import ATTENTIONS
 from miniwin.blocks.rmsnorm import NORMS, RMSNormSpec
-from miniwin.blocks.spec import Strict
+from miniwin.blocks.spec import Strict, facts
 from miniwin.blocks.swiglu import MLPS
 
 
 class Layer(nn.Module):
-    """(B, N, hidden_size) -> (B, N, hidden_size)."""
+    """Attention, then MLP: (B, N, hidden_size) -> the same. Norms before, after, or both; None is no norm."""
 
-    def __init__(self, attention_norm: nn.Module, attention: Attention, mlp_norm: nn.Module, mlp: nn.Module) -> None:
+    def __init__(
+        self,
+        attention: Attention,
+        mlp: nn.Module,
+        attention_norm: nn.Module | None = None,
+        mlp_norm: nn.Module | None = None,
+        attention_post_norm: nn.Module | None = None,
+        mlp_post_norm: nn.Module | None = None,
+    ) -> None:
+        super().__init__()
+        self.attention_norm = attention_norm
+        self.attention = attention
+        self.mlp_norm = mlp_norm
+        self.mlp = mlp
+        self.attention_post_norm = attention_post_norm
+        self.mlp_post_norm = mlp_post_norm
+
+    def forward(self, h: Tensor, positions: Positions, cache: LayerCache | None, pad: Tensor | None) -> Tensor:
+        x = self.attention(_normed(self.attention_norm, h), positions, cache, pad)
+        h = h + _normed(self.attention_post_norm, x)
+        x = self.mlp(_normed(self.mlp_norm, h))
+        return h + _normed(self.mlp_post_norm, x)
+
+
+class ParallelLayer(nn.Module):
+    """Attention and MLP side by side: (B, N, hidden_size) -> the same. mlp_norm None: one norm for both."""
+
+    def __init__(
+        self, attention: Attention, mlp: nn.Module, attention_norm: nn.Module, mlp_norm: nn.Module | None = None
+    ) -> None:
         super().__init__()
         self.attention_norm = attention_norm
         self.attention = attention
         self.mlp_norm = mlp_norm
         self.mlp = mlp
 
-    def forward(self, h: Tensor, positions: Tensor, cache: LayerCache | None, pad: Tensor | None) -> Tensor:
-        h = h + self.attention(self.attention_norm(h), positions, cache, pad)
-        out: Tensor = h + self.mlp(self.mlp_norm(h))
+    def forward(self, h: Tensor, positions: Positions, cache: LayerCache | None, pad: Tensor | None) -> Tensor:
+        x = self.attention_norm(h)
+        y = x if self.mlp_norm is None else self.mlp_norm(h)
+        out: Tensor = h + self.attention(x, positions, cache, pad) + self.mlp(y)
         return out
 
 
+def _normed(norm: nn.Module | None, x: Tensor) -> Tensor:
+    return x if norm is None else norm(x)
+
+
+# Which norms an arrangement has.
+NORM_NAMES = {
+    "pre": ("attention_norm", "mlp_norm"),
+    "post": ("attention_post_norm", "mlp_post_norm"),
+    "sandwich": ("attention_norm", "mlp_norm", "attention_post_norm", "mlp_post_norm"),
+    "parallel": ("attention_norm",),
+    "parallel-two-norms": ("attention_norm", "mlp_norm"),
+}
+
+
 class LayerSpec(Strict):
-    """A block of the pattern: `S: {attention: ..., mlp: ..., norm: ...}`."""
+    """A block of the pattern: `S: {attention: ..., mlp: ..., norm: ..., residual: pre}`."""
+
+    LATER: ClassVar[frozenset[str]] = frozenset({"residual"})
 
     attention: ATTENTIONS.field()  # type: ignore[valid-type]
     mlp: MLPS.field()  # type: ignore[valid-type]
     norm: NORMS.field() = Field(default_factory=RMSNormSpec)  # type: ignore[valid-type]
+    residual: Literal["pre", "post", "sandwich", "parallel", "parallel-two-norms"] = "pre"
 
     def resolve(self, hidden_size: int) -> LayerSpec:
         return self.model_copy(update={"attention": self._parts[0].resolve(hidden_size)})
@@ -45,23 +100,24 @@ class LayerSpec(Strict):
     def _parts(self) -> tuple[Any, Any, Any]:
         return self.attention, self.mlp, self.norm
 
-    def build(self, hidden_size: int) -> Layer:
+    def build(self, hidden_size: int) -> nn.Module:
         attention, mlp, norm = self._parts
-        return Layer(
-            norm.build(hidden_size), attention.build(hidden_size), norm.build(hidden_size), mlp.build(hidden_size)
-        )
+        kind = ParallelLayer if self.residual.startswith("parallel") else Layer
+        norms = {name: norm.build(hidden_size) for name in NORM_NAMES[self.residual]}
+        return kind(attention.build(hidden_size), mlp.build(hidden_size), **norms)
 
     def canonical(self, hidden_size: int) -> dict[str, Any]:
-        attention, mlp, norm = self._parts
-        return {
-            "attention": attention.canonical(hidden_size),
-            "mlp": mlp.model_dump(mode="json"),
-            "norm": norm.model_dump(mode="json"),
-        }
+        return {**facts(self), "attention": self._parts[0].canonical(hidden_size)}
 
     def parameters(self, hidden_size: int) -> int:
         attention, mlp, norm = self._parts
-        return int(attention.parameters(hidden_size) + mlp.parameters(hidden_size) + 2 * norm.parameters(hidden_size))
+        norms = len(NORM_NAMES[self.residual]) * norm.parameters(hidden_size)
+        return int(attention.parameters(hidden_size) + mlp.parameters(hidden_size) + norms)
+
+    def active_parameters(self, hidden_size: int) -> int:
+        """Those that one token uses: of a mixture of experts, the chosen ones."""
+        mlp = self._parts[1]
+        return int(self.parameters(hidden_size) - mlp.parameters(hidden_size) + mlp.active_parameters(hidden_size))
 
     def flops(self, hidden_size: int, length: int) -> float:
         attention, mlp, _ = self._parts

@@ -32,19 +32,16 @@ class Registry:
         self.kind = kind
         self.default = default
         self._classes: dict[str, type[Strict]] = {}
-        self.closed = False  # once a spec field has been made of it
+        self._read = False  # once a spec field has been made of it
 
     def register(self, cls: type[S]) -> type[S]:
         """Class decorator. The name is the default of the class's `type` field."""
         name: str = cls.model_fields["type"].default
-        if self.closed:
-            raise ValueError(
-                f"{self.kind} '{name}' is registered too late: the specs' fields already list what there is. "
-                "Import its module before miniwin.specs"
-            )
         if name in self._classes:
             raise ValueError(f"{self.kind} '{name}' is registered twice: {self._classes[name]} and {cls}")
         self._classes[name] = cls
+        if self._read:
+            _remake()
         return cls
 
     def __getitem__(self, name: str) -> type[Strict]:
@@ -75,10 +72,21 @@ class _Union:
         self.registry = registry
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
-        self.registry.closed = True
+        self.registry._read = True
         choices = {name: handler.generate_schema(self.registry[name]) for name in self.registry.names()}
         discriminator: Callable[[Any], str | None] = self.registry.tag
         return core_schema.tagged_union_schema(choices, discriminator)
+
+
+def _remake() -> None:
+    """A block came after spec classes were made of its registry (a plugin): make them anew, inner ones first."""
+
+    def below(cls: type[Strict]) -> list[type[Strict]]:
+        return [inner for sub in cls.__subclasses__() for inner in (sub, *below(sub))]
+
+    # Classes are made after those they hold, and `__subclasses__` keeps the order in which they were made.
+    for cls in sorted(below(Strict), key=lambda c: c.made):
+        cls.model_rebuild(force=True, raise_errors=False)
 
 
 POSITIONS = Registry("position")
@@ -86,3 +94,5 @@ LOGIT_SCALES = Registry("logit_scale")
 ATTENTIONS = Registry("attention", default="softmax")
 MLPS = Registry("mlp", default="swiglu")
 NORMS = Registry("norm", default="rmsnorm")
+SCALINGS = Registry("scaling")
+ROUTERS = Registry("router")

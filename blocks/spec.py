@@ -6,7 +6,8 @@ numbers and modules and knows nothing of YAML.
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from itertools import count
+from typing import Annotated, Any, ClassVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
@@ -16,9 +17,40 @@ class UserError(ValueError):
 
 
 class Strict(BaseModel):
-    """Base of every spec: unknown fields and wrong types are errors, and an instance never changes."""
+    """Base of every spec: unknown fields and wrong types are errors, and an instance never changes.
 
-    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False, hide_input_in_errors=True)
+    LATER: fields added after the format was first released. They count in `facts` only where they differ from their
+    default, so that what an older file says keeps its hash.
+    """
+
+    # defer_build: a field that may hold any registered block is put together when it is used, all blocks being known.
+    model_config = ConfigDict(
+        frozen=True, strict=True, extra="forbid", allow_inf_nan=False, hide_input_in_errors=True, defer_build=True
+    )
+
+    LATER: ClassVar[frozenset[str]] = frozenset()
+    made: ClassVar[int] = 0  # classes are numbered in the order they are made
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        cls.made = next(_numbers)
+
+
+_numbers = count(1)
+
+
+def facts(spec: Strict) -> dict[str, Any]:
+    """What a spec says, as JSON data for a hash."""
+    data = spec.model_dump(mode="json")
+    for name in type(spec).model_fields:
+        value = getattr(spec, name)
+        if name in spec.LATER and value == type(spec).model_fields[name].get_default(call_default_factory=True):
+            del data[name]
+        elif isinstance(value, Strict):
+            data[name] = facts(value)
+        elif isinstance(value, (list, tuple)):
+            data[name] = [facts(v) if isinstance(v, Strict) else d for v, d in zip(value, data[name], strict=True)]
+    return data
 
 
 def _whole(value: Any) -> Any:

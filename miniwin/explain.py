@@ -28,16 +28,16 @@ def explanation(spec: ModelSpec, lengths: Sequence[int], dtype: str = "float32")
     rows = []
     for i, (letter, layer) in enumerate(zip(spec.layout, spec.layer_specs, strict=True)):
         attention: Any = layer.attention
-        cache = {n: attention.cache_size(spec.hidden_size, n) * BYTES[dtype] for n in lengths}
+        cache = {n: attention.cache_bytes(spec.hidden_size, n, BYTES[dtype]) for n in lengths}
         rows.append(
             {
                 "layer": i,
                 "block": letter,
-                "sees": "all" if attention.window is None else f"{attention.window} keys",
+                "sees": sees(attention),
                 "window": attention.window,
                 "heads": f"{attention.num_heads}/{attention.kv_heads} x {attention.head_dim}",
-                "encoding": encoding(attention.position),
-                "period": getattr(attention.position, "period", None),
+                "encoding": ", ".join(attention.position.words()),
+                "period": period(attention.position),
                 "parameters": layer.parameters(spec.hidden_size),
                 "cache_bytes": cache,
             }
@@ -49,6 +49,7 @@ def explanation(spec: ModelSpec, lengths: Sequence[int], dtype: str = "float32")
         "hidden_size": spec.hidden_size,
         "vocab_size": spec.vocab_size,
         "parameters": spec.parameters(),
+        "active_parameters": spec.active_parameters(),
         "embedding_parameters": spec.vocab_size * spec.hidden_size * (1 if spec.tie_word_embeddings else 2),
         "built_parameters": built,
         "forward_flops_per_token": {n: spec.forward_flops(n) for n in lengths},
@@ -59,16 +60,19 @@ def explanation(spec: ModelSpec, lengths: Sequence[int], dtype: str = "float32")
     }
 
 
-def encoding(position: Any) -> str:
-    """A position encoding in a few words."""
-    words = [position.type]
-    if position.type == "p-rope":
-        words.append("harmonic" if position.harmonic else f"published, theta {position.theta:g}")
-    if position.type == "rope":
-        words.append(f"theta {position.rope_theta:g}")
-    if getattr(position, "logit_scale", None) is not None:
-        words.append(f"{position.logit_scale.type} scale")
-    return ", ".join(words)
+def sees(attention: Any) -> str:
+    """Which keys a layer's queries see, in a few words."""
+    if attention.chunk is not None:
+        return f"chunks of {attention.chunk}"
+    if attention.window is None:
+        return "all"
+    return f"{attention.window} keys" + (f" + first {attention.keep_first}" if attention.keep_first else "")
+
+
+def period(position: Any) -> int | None:
+    """Of a position encoding, or of the one that follows its learned vectors."""
+    found: int | None = getattr(getattr(position, "then", None) or position, "period", None)
+    return found
 
 
 def binary(count: int) -> str:

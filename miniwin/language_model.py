@@ -41,13 +41,14 @@ class LanguageModel(nn.Module):
 
     def forward(
         self,
-        input_ids: Tensor,  # (B, N) int64
+        input_ids: Tensor | None = None,  # (B, N) int64
         cache: Cache | None = None,
         attention_mask: Tensor | None = None,  # (B, N) 0/1, left padding only
         logits_to_keep: int = 0,  # the last k positions only; 0: all
+        **placed: Tensor,  # inputs_embeds, positions, position_variance: see Decoder.forward
     ) -> Tensor:  # (B, N or k, V) float32
         logits: Tensor = self.decoder(
-            input_ids, cache=cache, attention_mask=attention_mask, logits_to_keep=logits_to_keep
+            input_ids, cache=cache, attention_mask=attention_mask, logits_to_keep=logits_to_keep, **placed
         )
         return logits
 

@@ -3,6 +3,9 @@
     loss = mean over tokens of -log p(next token)          in nats per token, computed in float32
     step = forward and backward over `gradient_accumulation` batches, clip, AdamW
 
+What a model adds to the loss (load balance of a mixture of experts) is part of what a step goes down; it is reported
+as `auxiliary_loss`, by itself, and no evaluation or reported loss contains it.
+
 The order of the data and the learning rate are functions of the step, and the checkpoint holds the rest: a
 run that was killed and continued, on the same CPU with the same number of threads, gives the same weights bit
 for bit.
@@ -176,7 +179,7 @@ class Session:
         """One optimizer step; or, where the run has to end, no step, and the reason."""
         spec, began = self.spec, time.monotonic()
         rate = learning_rate(spec.schedule, self.step, spec.steps, spec.optimizer.lr)
-        loss, norm = self._gradients()
+        loss, norm, auxiliary = self._gradients()
         diverged = self.watch.see(self.step + 1, loss, norm)
         if diverged is None:
             for group in self.optimizer.param_groups:
@@ -195,28 +198,38 @@ class Session:
                 "grad_norm": norm,
                 "tokens_per_second": round(self._speed_since(self.logged), 1),
             }
+            if auxiliary is not None:
+                line["auxiliary_loss"] = auxiliary
             self.logged = (self.step, self.step_seconds)
             self.metrics.write(json.dumps(runs.finite(line)) + "\n")
             self.metrics.flush()
             self.tracker.catch_up([line])
         return diverged
 
-    def _gradients(self) -> tuple[float, float]:
-        """The loss of a step and the norm of its gradient; the gradient is left in place, clipped."""
+    def _gradients(self) -> tuple[float, float, float | None]:
+        """The loss of a step, the norm of its gradient, and what the model adds to the loss; None: nothing.
+
+        The gradient is that of their sum. It is left in place, clipped.
+        """
         passes = self.spec.gradient_accumulation
         self.optimizer.zero_grad(set_to_none=True)
-        total = torch.zeros((), device=self.device)
+        total, added = torch.zeros((), device=self.device), torch.zeros((), device=self.device)
+        auxiliary: Tensor | None = None
         for _ in range(passes):
             inputs, targets = next(self.batches)  # (B, N), (B, N)
             inputs, targets = inputs.to(self.device), targets.to(self.device)
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.spec.dtype == "bfloat16"):
                 logits = self.model.decoder(inputs)  # (B, N, V)
             loss = F.cross_entropy(logits.float().flatten(0, 1), targets.flatten()) / passes
-            loss.backward()
             total += loss.detach()
+            auxiliary = self.model.decoder.auxiliary_loss()
+            if auxiliary is not None:
+                loss = loss + auxiliary / passes
+                added += auxiliary.detach() / passes
+            loss.backward()
         limit = self.spec.clip_grad_norm
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, float("inf") if limit is None else limit)
-        return float(total), float(norm)
+        return float(total), float(norm), None if auxiliary is None else float(added)
 
     def _loader(self, workers: int) -> Batches:
         """The batches of what is left of the run. A step takes `gradient_accumulation` of them."""

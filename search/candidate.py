@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from miniwin.specs import ModelSpec, TrainSpec, UserError
-from miniwin.specs.search import COSTS
+from miniwin.specs.search import COSTS, SOUNDNESS
 
 # Fields of a train spec that change nothing about the model that it trains.
 _NEUTRAL = ("name", "kind", "format", "log_every", "checkpoint_seconds")
@@ -38,6 +38,10 @@ def cost(name: str, model: ModelSpec) -> float:
     if metric == "num_layers":
         return model.num_layers
     number = int(length)
+    if metric in SOUNDNESS:
+        from miniwin.soundness import worst  # needs torch, which describing a search otherwise does without
+
+        return worst(model, metric, number)
     if metric == "cache_bytes":
         return model.cache_bytes(number)
     return model.forward_flops(number) if metric == "forward_flops" else model.training_flops(number)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from miniwin.search.svg import Axis
-from miniwin.specs.search import Objective
+from miniwin.specs.search import SOUNDNESS, Objective
 
 LN2 = math.log(2)
 
@@ -94,6 +94,9 @@ def measure(objective: Objective) -> Measure:
     if objective.metric in ("forward_flops", "training_flops"):
         which = objective.metric.removesuffix("_flops")
         return Measure(f"{which} FLOPs per token{at}", count_text, 1.0, lower)
+    if objective.metric in SOUNDNESS:
+        which = objective.metric.removeprefix("rope_").replace("_", " ")
+        return Measure(f"RoPE {which}{at} (1 is the bound)", "{:.3g}".format, 1.0, lower)
     return Measure(objective.name.replace("_", " "), count_text, 1.0, lower)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from miniwin.blocks.plugins import load_plugins
 from miniwin.specs.base import UserError
 from miniwin.specs.model import ModelSpec
 from miniwin.specs.problems import MISSING, Problem, explain, said
@@ -24,6 +25,8 @@ FORMATS = {"model": 1, "train": 1, "search": 1}
 
 
 def spec_class(kind: str) -> type[BaseModel]:
+    """The class of a kind of spec, plugins' blocks included."""
+    load_plugins()
     if kind == "model":
         return ModelSpec
     if kind == "train":

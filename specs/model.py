@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from pydantic import Field, StringConstraints, model_validator
 from pydantic_core import PydanticCustomError
 
-from miniwin.blocks.decoder import Decoder
+from miniwin.blocks.decoder import Decoder, Ends
 from miniwin.blocks.init import InitSpec
 from miniwin.blocks.layer import LayerSpec
 from miniwin.blocks.positions.base import located_all
 from miniwin.blocks.registry import NORMS
 from miniwin.blocks.rmsnorm import RMSNormSpec
-from miniwin.specs.base import PositiveInt, Strict, UserError
+from miniwin.blocks.spec import facts
+from miniwin.specs.base import PositiveInt, PositiveReal, Strict, UserError
 
 NAME = r"^[a-z0-9][a-z0-9._-]*$"
 Name = Annotated[str, StringConstraints(pattern=NAME, max_length=100)]
@@ -29,8 +30,11 @@ class ModelSpec(Strict):
     """An architecture. Letters name blocks; `pattern` lays them out over the depth.
 
     pattern: tiled over num_layers. last: a letter that replaces the last layer's. blocks: what each letter means.
-    norm: the final norm. tie_word_embeddings: the head is the embedding matrix.
+    norm: the final norm. tie_word_embeddings: the head is the embedding matrix. embed_scale, logit_scale: multiply
+    embeddings and logits. embed_norm: a norm of the embeddings. logit_softcap: bound of the logits. Null is none.
     """
+
+    LATER: ClassVar[frozenset[str]] = frozenset({"embed_scale", "embed_norm", "logit_scale", "logit_softcap"})
 
     kind: Literal["model"] = "model"
     format: Literal[1] = 1
@@ -44,6 +48,10 @@ class ModelSpec(Strict):
     norm: NORMS.field() = Field(default_factory=RMSNormSpec)  # type: ignore[valid-type]
     tie_word_embeddings: bool = True
     init: InitSpec = Field(default_factory=InitSpec)
+    embed_scale: PositiveReal | None = None
+    embed_norm: NORMS.field() | None = None  # type: ignore[valid-type]
+    logit_scale: PositiveReal | None = None
+    logit_softcap: PositiveReal | None = None
 
     @model_validator(mode="after")
     def _fits(self) -> ModelSpec:
@@ -95,31 +103,35 @@ class ModelSpec(Strict):
         resolved = {letter: block.resolve(self.hidden_size) for letter, block in self.blocks.items()}
         return tuple(resolved[letter] for letter in self.layout)
 
+    def canonical(self) -> dict[str, Any]:
+        """What decides the architecture, layer by layer: equal however it was written or named."""
+        layers = {letter: block.canonical(self.hidden_size) for letter, block in self.blocks.items()}
+        data = facts(self)
+        for name in ("kind", "name", "num_layers", "pattern", "last", "blocks"):  # said by the layers
+            del data[name]
+        return {**data, "layers": [layers[letter] for letter in self.layout]}
+
     @property
     def hash(self) -> str:
-        """sha256 of what decides the architecture: equal however it was written or named."""
-        layers = {letter: block.canonical(self.hidden_size) for letter, block in self.blocks.items()}
-        norm: Any = self.norm
-        facts = {
-            "format": self.format,
-            "vocab_size": self.vocab_size,
-            "hidden_size": self.hidden_size,
-            "layers": [layers[letter] for letter in self.layout],
-            "norm": norm.model_dump(mode="json"),
-            "tie_word_embeddings": self.tie_word_embeddings,
-            "init": self.init.model_dump(mode="json"),
-        }
-        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+        """sha256 of `canonical`."""
+        return hashlib.sha256(json.dumps(self.canonical(), sort_keys=True).encode()).hexdigest()
 
     def build(self) -> Decoder:
         """The decoder with fresh weights, on torch's default device (`with torch.device("meta")` allocates nothing)."""
         norm: Any = self.norm
+        embed_norm: Any = self.embed_norm
         decoder = Decoder(
             self.vocab_size,
             self.hidden_size,
             [layer.build(self.hidden_size) for layer in self.layer_specs],
             norm.build(self.hidden_size),
             self.tie_word_embeddings,
+            Ends(
+                self.embed_scale,
+                None if embed_norm is None else embed_norm.build(self.hidden_size),
+                self.logit_scale,
+                self.logit_softcap,
+            ),
         )
         if decoder.embed_tokens.weight.device != torch.device("meta"):
             self.init.apply(decoder)
@@ -127,10 +139,17 @@ class ModelSpec(Strict):
 
     def parameters(self) -> int:
         """Weights, counted once where they are tied."""
-        norm: Any = self.norm
+        return self._outside_layers + sum(layer.parameters(self.hidden_size) for layer in self.layer_specs)
+
+    def active_parameters(self) -> int:
+        """Those that one token uses: of a mixture of experts, the chosen ones. The whole embedding is counted."""
+        return self._outside_layers + sum(layer.active_parameters(self.hidden_size) for layer in self.layer_specs)
+
+    @property
+    def _outside_layers(self) -> int:
+        norms: list[Any] = [self.norm, self.embed_norm]
         embeddings = self.vocab_size * self.hidden_size * (1 if self.tie_word_embeddings else 2)
-        layers = sum(layer.parameters(self.hidden_size) for layer in self.layer_specs)
-        return int(embeddings + layers + norm.parameters(self.hidden_size))
+        return embeddings + sum(norm.parameters(self.hidden_size) for norm in norms if norm is not None)
 
     def forward_flops(self, length: int) -> float:
         """Floating-point operations per token of a forward pass, mean over a prefill of `length` tokens.
@@ -150,8 +169,8 @@ class ModelSpec(Strict):
         _check_length(length)
         if dtype not in BYTES:
             raise UserError(f"dtype: got {dtype!r}; expected one of {', '.join(BYTES)}")
-        numbers = sum(self._attention(layer).cache_size(self.hidden_size, length) for layer in self.layer_specs)
-        return int(numbers * BYTES[dtype])
+        attentions = [self._attention(layer) for layer in self.layer_specs]
+        return sum(attention.cache_bytes(self.hidden_size, length, BYTES[dtype]) for attention in attentions)
 
     @staticmethod
     def _attention(layer: LayerSpec) -> Any:

@@ -4,6 +4,7 @@
     set:          blocks.S.attention.window: window     field of the base model (or `train.` + field) <- expression
     objectives:   minimize loss@4096                    loss in nats per byte at that length, measured after training
     constraints:  parameters <= 1.2e6                   known before training, so breaking one costs nothing
+                  rope_stability@131072 <= 1            (of rotary encodings: rope_aliasing, _cosine_bound, _precision)
 
 A string under `set` is an expression over the variables and the pattern letters of the base model
 (miniwin/specs/expressions.py); text is quoted twice, `"'rope'"`. Anything else is a literal.
@@ -22,6 +23,8 @@ from pydantic import Discriminator, Field, JsonValue, Tag, field_validator, mode
 from miniwin.specs.base import Count, Fraction, PositiveInt, Real, Strict, UserError
 from miniwin.specs.expressions import FUNCTION_NAMES, Expression
 
+# Of rotary encodings: at most 1 where the worst layer is sound, 0 where no layer is rotary (miniwin/soundness.py).
+SOUNDNESS = ("rope_aliasing", "rope_stability", "rope_cosine_bound", "rope_precision")
 # What can be known of an architecture, and whether it depends on a length (`name@length`).
 COSTS: dict[str, bool] = {  # from the spec alone
     "parameters": False,
@@ -29,6 +32,7 @@ COSTS: dict[str, bool] = {  # from the spec alone
     "cache_bytes": True,
     "forward_flops": True,
     "training_flops": True,
+    **dict.fromkeys(SOUNDNESS, True),
 }
 MEASURES: dict[str, bool] = {  # from the trained model
     "loss": True,
@@ -318,6 +322,12 @@ class SearchSpec(Strict):
     @property
     def parsed_objectives(self) -> tuple[Objective, ...]:
         return tuple(Objective.parse(text) for text in self.objectives)
+
+    @property
+    def needs_torch(self) -> bool:
+        """Whether a constraint asks for the frequencies of a rotary encoding."""
+        names = [name for text in self.constraints for name in Expression(text).names]
+        return any(name.partition("@")[0] in SOUNDNESS for name in names)
 
     @property
     def space_size(self) -> float:

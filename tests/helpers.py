@@ -45,10 +45,12 @@ def enliven(decoder: Decoder, seed: int = 0) -> Decoder:
             if "o_proj" in name or "down_proj" in name:  # else deep models amplify rounding itself beyond 1e-4
                 gain = (2 * len(decoder.layers)) ** -0.5
             parameter.copy_(noise * gain * matrices[id(parameter)] ** -0.5)
-        elif parameter.dim() == 2:
-            parameter.copy_(noise * 3 * parameter.shape[1] ** -0.5)
-        else:  # norm gains, logit scales: around what they are
+        elif parameter.dim() >= 2:
+            parameter.copy_(noise * 3 * parameter.shape[-1] ** -0.5)
+        elif parameter.any():  # norm gains, logit scales: around what they are
             parameter.mul_(1 + 0.2 * noise)
+        else:  # biases, gains that are one more than they say, sinks
+            parameter.add_(0.3 * noise)
     return decoder
 
 

@@ -17,7 +17,13 @@ SPECS = {
     "untied": lambda: tiny_spec(tie_word_embeddings=False),
     "wide-heads": lambda: tiny_spec({"X": attention(5, LOCAL, num_heads=6, num_kv_heads=3, head_dim=10)}),
     "qk-norm": lambda: tiny_spec({"X": attention(None, GLOBAL, qk_norm={"type": "rmsnorm"})}),
-    **{name: (lambda n=name: load_model_spec(n)) for name in shipped_specs("model")},
+    "chunked": lambda: tiny_spec({"X": attention(None, LOCAL, chunk=7)}),
+    "forgetting": lambda: tiny_spec({"X": attention(9, {"type": "forgetting"})}),
+    **{
+        name: (lambda n=name: load_model_spec(n))
+        for name in shipped_specs("model")
+        if load_model_spec(name).parameters() < 3_000_000
+    },
 }
 
 
@@ -40,8 +46,9 @@ def test_forward_flops_are_those_that_run(name: str, length: int) -> None:
     spec = SPECS[name]()
     total, products = counted(spec, length)
     attentions: list[Any] = [layer.attention for layer in spec.layer_specs]
-    assert products == sum(4 * length * a.num_heads * a.head_dim for a in attentions)
-    seen = sum(4 * visible_mean(a.window, length) * a.num_heads * a.head_dim for a in attentions)
+    # A sink is one more key of value zero.
+    assert products == sum((4 * length + 2 * a.sinks) * a.num_heads * a.head_dim for a in attentions)
+    seen = sum(4 * visible_mean(a.window, length, a.chunk) * a.num_heads * a.head_dim for a in attentions)
     assert spec.forward_flops(length) - seen == pytest.approx(total - products, rel=1e-12)
     assert spec.training_flops(length) == 3 * spec.forward_flops(length)
 
@@ -57,9 +64,12 @@ def test_a_backward_pass_costs_twice_a_forward_pass() -> None:
     assert backward.get_total_flops() == 2 * forward.get_total_flops()
 
 
-def visible_mean(window: int | None, length: int) -> float:
-    keys = [sum(i >= j and (window is None or i - j < window) for j in range(length)) for i in range(length)]
-    return sum(keys) / length
+def visible_mean(window: int | None, length: int, chunk: int | None = None, first: int = 0) -> float:
+    def seen(i: int, j: int) -> bool:
+        near = window is None or i - j < window or j < first
+        return i >= j and near and (chunk is None or i // chunk == j // chunk)
+
+    return sum(seen(i, j) for i in range(length) for j in range(length)) / length
 
 
 @pytest.mark.parametrize("window", [None, 1, 2, 7, 30])
@@ -69,6 +79,18 @@ def test_the_mean_number_of_visible_keys_is_exact(window: int | None, length: in
     spec = AttentionSpec(num_heads=2, head_dim=5, window=window, position={"type": "nope"})
     linear = 2 * (3 * 10 * 4)  # four projections
     assert (spec.flops(3, length) - linear) / 40 == pytest.approx(visible_mean(window, length), rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    "fields", [{"chunk": 1}, {"chunk": 7}, {"window": 5, "keep_first": 3}, {"window": 2, "keep_first": 9}]
+)
+@pytest.mark.parametrize("length", [1, 2, 6, 7, 8, 29, 50])
+def test_the_mean_is_exact_for_chunks_and_kept_tokens_too(fields: dict[str, int], length: int) -> None:
+    spec = AttentionSpec(num_heads=2, head_dim=5, position={"type": "nope"}, **fields)
+    expected = visible_mean(fields.get("window"), length, fields.get("chunk"), fields.get("keep_first", 0))
+    assert (spec.flops(3, length) - 2 * (3 * 10 * 4)) / 40 == pytest.approx(expected, rel=1e-12)
+    index = torch.arange(length)
+    assert float(spec.sight.visible(index).double().mean()) == pytest.approx(expected, rel=1e-12)
 
 
 def test_local_flops_level_off_and_global_ones_do_not() -> None:

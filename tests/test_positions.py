@@ -16,7 +16,9 @@ from miniwin.blocks import POSITIONS, Attention, PositionEncoding
 from miniwin.blocks.logit_scale import LogRatioScaleSpec, LogScaleSpec
 from miniwin.blocks.positions import Alibi
 from miniwin.blocks.positions.alibi import slopes
+from miniwin.blocks.positions.base import Heads, Positions
 from miniwin.blocks.positions.p_rope import snapped_harmonics
+from miniwin.blocks.sight import Sight
 from miniwin.specs import UserError
 
 DIM = 16
@@ -25,8 +27,15 @@ FAR = (0, 1, 63, 64, 65, 1000, 65_535, 65_536, 131_073, 1_000_000, 9_999_999, 10
 
 def encoding(window: int | None = 32, dim: int = DIM, **fields: Any) -> PositionEncoding:
     spec: Any = POSITIONS[fields["type"]](**fields)
-    spec.check(dim, window)
-    return spec.build(dim, 2, window)
+    heads = Heads(hidden_size=2 * dim, num_heads=2, num_kv_heads=1, head_dim=dim, window=window)
+    spec.check(heads)
+    made: PositionEncoding = spec.build(heads)
+    return made
+
+
+def turn(position: PositionEncoding, x: Tensor, at: Tensor) -> Tensor:
+    """x (B, N, H, D) encoded at whole positions (1 or B, N)."""
+    return position.encode(x, x, Positions(at))[0]
 
 
 def rope(**fields: Any) -> PositionEncoding:
@@ -48,7 +57,7 @@ def draw(*shape: int, seed: int = 0) -> Tensor:
 def rotated(position: PositionEncoding, x: Tensor, at: list[int] | range) -> Tensor:
     """x (D,) rotated to each of the positions: (len(at), D)."""
     row = x.expand(1, len(at), 1, -1)
-    return position.rotate(row, torch.tensor(list(at)).unsqueeze(0))[0, :, 0]
+    return turn(position, row, torch.tensor(list(at)).unsqueeze(0))[0, :, 0]
 
 
 def naive_rotation(x: Tensor, turns: list[float], t: int) -> Tensor:
@@ -149,16 +158,16 @@ def test_published_p_rope_is_not_relative() -> None:
 def test_rotations_keep_norms_and_dtype(position: PositionEncoding) -> None:
     x = draw(2, 9, 3, DIM)
     positions = torch.randint(0, 10_000_000, (2, 9), generator=torch.Generator().manual_seed(3))
-    turned = position.rotate(x, positions)
+    turned = turn(position, x, positions)
     assert turned.shape == x.shape
     assert largest(turned.norm(dim=-1), x.norm(dim=-1)) < 2e-6
     assert largest(turned, x) > 1
-    halved = position.rotate(x.bfloat16(), positions)
+    halved = turn(position, x.bfloat16(), positions)
     assert halved.dtype == torch.bfloat16
     # Rotated in float32 and rounded once: a rotation in bfloat16 would be off by several times as much.
-    assert largest(halved, position.rotate(x.bfloat16().float(), positions).bfloat16()) == 0
+    assert largest(halved, turn(position, x.bfloat16().float(), positions).bfloat16()) == 0
     # One row of positions serves every row of the batch.
-    assert torch.equal(position.rotate(x, positions[:1])[1], position.rotate(x[1:], positions[:1])[0])
+    assert torch.equal(turn(position, x, positions[:1])[1], turn(position, x[1:], positions[:1])[0])
 
 
 def test_gradients_pass_through_a_rotation() -> None:
@@ -166,20 +175,20 @@ def test_gradients_pass_through_a_rotation() -> None:
     weight = draw(1, 5, 2, DIM, seed=4)
     positions = torch.tensor([[0, 3, 70, 128, 1_000_000]])
     for position in (rope(), harmonic(), published()):
-        (grad,) = torch.autograd.grad(position.rotate(x, positions), x, weight)
+        (grad,) = torch.autograd.grad(turn(position, x, positions), x, weight)
         # The transpose of a rotation is its inverse: rotating the gradient again gives the weight back.
-        assert largest(position.rotate(grad, positions), weight) < 2e-6
+        assert largest(turn(position, grad, positions), weight) < 2e-6
 
 
 @pytest.mark.parametrize("make", [rope, harmonic], ids=["rope", "harmonic"])
 def test_tables_made_without_gradients_serve_training_afterwards(make: Any) -> None:
     position = make()
     with torch.inference_mode():
-        position.rotate(draw(1, 9, 1, DIM), torch.arange(9)[None])
+        turn(position, draw(1, 9, 1, DIM), torch.arange(9)[None])
     x = draw(1, 9, 1, DIM).requires_grad_()
-    position.rotate(x, torch.arange(9)[None]).sum().backward()
+    turn(position, x, torch.arange(9)[None]).sum().backward()
     assert x.grad is not None and x.grad.abs().max() > 0
-    position.rotate(x, torch.arange(300, 309)[None]).sum().backward()  # and the table grows
+    turn(position, x, torch.arange(300, 309)[None]).sum().backward()  # and the table grows
 
 
 # ---- the integers of harmonic p-rope
@@ -288,7 +297,7 @@ def test_alibi_bias_falls_with_distance() -> None:
 def test_nope_without_scaling_does_nothing() -> None:
     position = encoding(type="nope", logit_scale=None)
     x = draw(1, 5, 2, DIM)
-    assert position.rotate(x, torch.arange(5)[None]) is x
+    assert turn(position, x, torch.arange(5)[None]) is x
     assert position.score_bias() is None
     assert position.query_scale(torch.arange(1, 6)[None], 5) is None
 
@@ -334,13 +343,13 @@ def test_logit_scale_counts_the_keys_each_query_sees(window: int | None, warm: i
         def query_scale(self, visible: Tensor, total: int) -> None:
             asked.append(visible.tolist())
 
-    layer = Attention(8, 2, 1, 4, Recorder(), window)
+    layer = Attention(8, 2, 1, 4, Recorder(), Sight(window))
     cache = layer.new_cache(2, torch.float32, torch.device("cpu"))
     pad = torch.tensor([0, 2])
     positions = (torch.arange(warm + 6) - pad.unsqueeze(1)).clamp(min=0)
     for part in (slice(0, warm), slice(warm, None)):
         if positions[:, part].shape[1]:
-            layer(draw(2, positions[:, part].shape[1], 8), positions[:, part], cache, pad)
+            layer(draw(2, positions[:, part].shape[1], 8), Positions(positions[:, part]), cache, pad)
     most = window or 1000
     for row, skip in enumerate(pad.tolist()):
         got = [n for call in asked for n in call[row]]

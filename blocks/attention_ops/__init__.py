@@ -2,7 +2,8 @@
 
 The order below is the preference; the first backend that does not decline runs. A backend forced by name that cannot
 honour the call is refused with its reason, never used anyway, and never quietly replaced. A new backend is one module
-with `NAME`, `declines(call) -> reason | None` and `run(call)`, and one entry in `BACKENDS`.
+with `NAME`, `declines(call) -> reason | None` and `run(call)`, and one entry in `BACKENDS`. It names the features that
+it honours and declines the rest (`call.beyond`), those too that are added to AttentionCall later.
 """
 
 from __future__ import annotations
@@ -14,12 +15,14 @@ from types import ModuleType
 
 from torch import Tensor
 
-from miniwin.blocks.attention_ops import cpu_banded, cpu_chunked, reference, sdpa, xformers
-from miniwin.blocks.attention_ops.call import AttentionCall
+from miniwin.blocks.attention_ops import block_local, cpu_banded, cpu_chunked, reference, sdpa, tiled, xformers
+from miniwin.blocks.attention_ops.call import AttentionCall, Kept
 from miniwin.blocks.registry import near
 from miniwin.blocks.spec import UserError
 
-BACKENDS: tuple[ModuleType, ...] = (xformers, cpu_banded, cpu_chunked, sdpa, reference)
+BACKENDS: tuple[ModuleType, ...] = (xformers, cpu_banded, cpu_chunked, block_local, sdpa, tiled, reference)
+
+LARGE_MASK = 1 << 26  # numbers: 256 MiB in float32
 
 _forced: ContextVar[str | None] = ContextVar("attention_backend", default=None)
 
@@ -28,10 +31,10 @@ def choose(call: AttentionCall) -> ModuleType:
     """The backend that answers this call."""
     forced = _forced.get()
     if forced is None:
-        # One query needs no tiles: the window is already cut out of the keys.
-        if call.q.shape[1] == 1 and call.q.device.type == "cpu":
-            return sdpa
-        return next(b for b in BACKENDS if b.declines(call) is None)
+        for backend in BACKENDS:
+            if backend.declines(call) is None and not _ill_suited(backend, call):
+                return backend
+        raise UserError(f"no attention backend can answer this call: {reference.declines(call)}")
     backend = _by_name(forced)
     reason = backend.declines(call)
     if reason is not None:
@@ -39,8 +42,15 @@ def choose(call: AttentionCall) -> ModuleType:
     return backend
 
 
+def _ill_suited(backend: ModuleType, call: AttentionCall) -> bool:
+    """Whether a later backend will do better; `tiled` is able wherever any is."""
+    if call.q.shape[1] == 1:  # one query needs no cutting up: its window is already cut out of the keys
+        return backend in (cpu_banded, cpu_chunked, block_local)
+    return backend is sdpa and sdpa.mask_size(call) > LARGE_MASK
+
+
 def attend(call: AttentionCall) -> Tensor:
-    """Attention of q (B, N, H, D) over k, v (B, M, Hkv, D) -> (B, N, H, D)."""
+    """Attention of q (B, N, H, Dk) over k (B, M, Hkv, Dk) and v (B, M, Hkv, Dv) -> (B, N, H, Dv)."""
     return choose(call).run(call)  # type: ignore[no-any-return]
 
 
@@ -67,4 +77,4 @@ def _by_name(name: str) -> ModuleType:
     return known[name]
 
 
-__all__ = ["BACKENDS", "AttentionCall", "attend", "choose", "use_backend"]
+__all__ = ["BACKENDS", "AttentionCall", "Kept", "attend", "choose", "use_backend"]

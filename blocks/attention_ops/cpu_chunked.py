@@ -26,10 +26,9 @@ def declines(call: AttentionCall) -> str | None:
         return "it is for a global layer"
     if call.offset == 0:
         return "it is for a warm cache; here the queries have all the keys' tokens"
-    if call.bias is not None:
-        return "it takes no score bias"
-    if call.pad is not None:
-        return "it takes no padding"
+    reason = call.beyond(())
+    if reason is not None:
+        return reason
     if torch.is_grad_enabled() and any(t.requires_grad for t in (call.q, call.k, call.v)):
         return "it has no backward"
     return None

@@ -6,29 +6,40 @@ every key.
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
 from miniwin.blocks.attention_ops.call import AttentionCall, full_mask
 
 NAME = "sdpa"
+HONOURS = frozenset({"window", "bias", "pad", "chunk", "value_dim"})
 
 
 def declines(call: AttentionCall) -> str | None:
-    return None
+    if call.bias is not None and call.q.dtype in (torch.float16, torch.bfloat16):
+        return f"it would round the score bias to {call.q.dtype}"
+    return call.beyond(HONOURS)
+
+
+def mask_size(call: AttentionCall) -> int:
+    """Numbers in the mask that this call needs; 0 where torch infers it."""
+    n, m = call.q.shape[1], call.k.shape[1]
+    free = call.bias is None and call.pad is None and call.chunk is None and (call.window is None or call.window >= m)
+    if free and (n == m or n == 1):
+        return 0
+    rows = 1 if call.pad is None and call.start is None else call.q.shape[0]
+    return rows * (1 if call.bias is None else call.q.shape[2]) * n * m
 
 
 def run(call: AttentionCall) -> Tensor:
-    n, m = call.q.shape[1], call.k.shape[1]
-    free = call.bias is None and call.pad is None and (call.window is None or call.window >= m)
-    causal = free and n == m and n > 1
-    mask = None if causal or (free and n == 1) else full_mask(call).to(call.q.dtype)
+    mask = full_mask(call).to(call.q.dtype) if mask_size(call) else None
     out = scaled_dot_product_attention(
         call.q.transpose(1, 2),  # (B, H, N, D)
         call.k.transpose(1, 2),
         call.v.transpose(1, 2),
         attn_mask=mask,
-        is_causal=causal,
+        is_causal=mask is None and call.q.shape[1] > 1,
         scale=call.scale,
         enable_gqa=call.q.shape[2] != call.k.shape[2],
     )

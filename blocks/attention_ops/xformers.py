@@ -31,12 +31,13 @@ def declines(call: AttentionCall) -> str | None:
         return f"its kernels need CUDA, not {call.q.device.type}"
     if not _installed():
         return "xformers is not installed"
-    if call.bias is not None:
-        return "a score bias would be materialised"
-    if call.pad is not None:
-        return "left padding has no bias class"
-    if call.q.shape[-1] % 8:
-        return f"its kernels take head dims that are a multiple of 8, not {call.q.shape[-1]}"
+    reason = call.beyond({"window"})
+    if reason is not None:
+        return reason
+    if call.q.shape[-1] % 8 or call.q.shape[-1] > 256:
+        return f"its kernels take head dims that are a multiple of 8 and at most 256, not {call.q.shape[-1]}"
+    if call.q.dtype == torch.float64:
+        return "its kernels do not take float64"
     if call.q.dtype not in (torch.float16, torch.bfloat16) and call.q.requires_grad:
         return f"its fast kernels take float16 or bfloat16, not {call.q.dtype}"
     return None

@@ -4,6 +4,9 @@
 
 Slopes m_h = 2^(-8h/H) for h = 1 .. H when H is a power of two; otherwise those of the largest power of two below H,
 followed by every second slope of the list for twice that number (the authors' rule).
+
+Distances are whole numbers and slopes float32, whatever the model computes in: a bias rounded to bfloat16 would give
+the keys at distances 256 and 257 the same penalty. Nothing is learned and nothing cached: 0 parameters, 0 gates.
 """
 
 from __future__ import annotations
@@ -13,9 +16,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from miniwin.blocks.positions.base import PositionEncoding, ScoreBias
+from miniwin.blocks.positions.base import Heads, PositionEncoding, PositionSpec, ScoreBias
 from miniwin.blocks.registry import POSITIONS
-from miniwin.blocks.spec import Strict
 
 
 def slopes(num_heads: int) -> Tensor:
@@ -27,6 +29,8 @@ def slopes(num_heads: int) -> Tensor:
 
 
 class Alibi(PositionEncoding):
+    counts_tokens = "alibi's penalty grows with the number of tokens between query and key"
+
     def __init__(self, num_heads: int) -> None:
         super().__init__()
         self._slopes = slopes(num_heads)
@@ -39,16 +43,14 @@ class Alibi(PositionEncoding):
 
 
 @POSITIONS.register
-class AlibiSpec(Strict):
+class AlibiSpec(PositionSpec):
     """`position: {type: alibi}`"""
 
     type: Literal["alibi"] = "alibi"
 
-    def check(self, head_dim: int, window: int | None) -> None:
-        """Any head_dim and any window will do."""
+    @property
+    def by_distance(self) -> bool:
+        return True
 
-    def build(self, head_dim: int, num_heads: int, window: int | None) -> Alibi:
-        return Alibi(num_heads)
-
-    def parameters(self, num_heads: int) -> int:
-        return 0
+    def build(self, heads: Heads) -> Alibi:
+        return Alibi(heads.num_heads)

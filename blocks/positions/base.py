@@ -1,33 +1,70 @@
-"""The contract of a position encoding.
+"""The contract of a position encoding: its spec, its module, and where tokens stand.
 
-An encoding may act in three places, and a subclass overrides only those it uses:
+An encoding may act in five places, and a subclass overrides only those it uses:
 
-    rotate      queries and keys, before the scores           (rotary encodings)
-    score_bias  added to the scaled scores, by distance        (ALiBi)
+    encode      queries and keys, before the scores            (rotary encodings, learned vectors)
+    score_bias  added to the scaled scores, by distance        (ALiBi, T5)
     query_scale multiplies each query by a function of how many keys it can see (logit scaling)
+    log_gates   a gate per token and head, by which older keys fade (forgetting attention)
+    score       replaces the dot product of query and key      (token-aware phase)
 
-Shapes: B batch, N tokens, H heads, D head_dim.
+Shapes: B batch, N tokens, H heads, Hkv key/value heads, D head_dim.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
-import torch
 from pydantic_core import PydanticCustomError
 from torch import Tensor, nn
 
+from miniwin.blocks.spec import Strict, facts
+
 # Distances i - j, (n, m) int64 -> bias (H, n, m) float32, added to the scaled scores.
 ScoreBias = Callable[[Tensor], Tensor]
+# q (B, n, H, Dk), k (B, m, Hkv, Dk), distances (n, m) int64 -> scores (B, H, n, m) float32, not yet scaled.
+ScoreFunction = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Heads:
+    """What a position encoding is built for. window: keys a query sees at most; None is all before it."""
+
+    hidden_size: int
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
+    window: int | None
+
+
+@dataclass(frozen=True)
+class Positions:
+    """Where the tokens of one call stand.
+
+    index (1 or B, N) int64: how many tokens of its row came before each; 0 at the first real one.
+    mean (1 or B, N) float64: positions given by the caller instead, real-valued: the centre of a span, say.
+    variance (1 or B, N) float64: of a given position that is a distribution; None is exact.
+    """
+
+    index: Tensor
+    mean: Tensor | None = None
+    variance: Tensor | None = None
 
 
 class PositionEncoding(nn.Module):
     """No encoding at all: every hook does nothing."""
 
-    def rotate(self, x: Tensor, positions: Tensor) -> Tensor:
-        """Rotate queries or keys x (B, N, H, D) by their positions (1 or B, N); same shape and dtype."""
-        return x
+    # Why positions given by the caller cannot be honoured, where they cannot.
+    counts_tokens: str | None = None
+    # Why their variance cannot be honoured, where it cannot.
+    needs_exact: str | None = None
+    weighting: Literal["softmax", "stick-breaking"] = "softmax"
+
+    def encode(self, q: Tensor, k: Tensor, positions: Positions) -> tuple[Tensor, Tensor]:
+        """Queries (B, N, H, D) and keys (B, N, Hkv, D) with their positions in them; the last dimension may widen."""
+        return q, k
 
     def score_bias(self) -> ScoreBias | None:
         """The bias that this encoding adds to scores, or None."""
@@ -40,6 +77,63 @@ class PositionEncoding(nn.Module):
         """
         return None
 
+    def log_gates(self, x: Tensor) -> Tensor | None:
+        """Logarithms of forget gates (B, N, H), at most 0, of the layer's input x (B, N, hidden_size); or None."""
+        return None
+
+    def score(self) -> ScoreFunction | None:
+        """What stands in place of the dot product of query and key, or None."""
+        return None
+
+
+class PositionSpec(Strict):
+    """Base of every position encoding's spec."""
+
+    type: str
+
+    def check(self, heads: Heads) -> None:
+        """Raise `located` for what does not fit."""
+
+    def build(self, heads: Heads) -> PositionEncoding:
+        raise NotImplementedError
+
+    def parameters(self, heads: Heads) -> int:
+        return 0
+
+    @property
+    def by_distance(self) -> bool:
+        """Whether scores depend on how many tokens lie between, by a bias, gates or a score function."""
+        return False
+
+    @property
+    def weighting(self) -> str:
+        """How scores become weights: softmax, or stick-breaking."""
+        return "softmax"
+
+    def key_dim(self, heads: Heads) -> int:
+        """The last dimension of queries and keys after `encode`."""
+        return heads.head_dim
+
+    def gates(self, heads: Heads) -> int:
+        """Numbers that a token's cache entry holds besides key and value, in float32."""
+        return 0
+
+    def flops(self, heads: Heads) -> float:
+        """Forward floating-point operations per token of its own matrix products."""
+        return 0.0
+
+    def canonical(self, heads: Heads) -> dict[str, Any]:
+        """What decides the function computed, however it was written."""
+        return facts(self)
+
+    def frequencies(self, heads: Heads) -> Tensor | None:
+        """(K,) float64: radians per token of each rotated pair of channels, scaling included; None if none rotates."""
+        return None
+
+    def words(self) -> list[str]:
+        """The encoding in a few words, for people."""
+        return [self.type]
+
 
 def located(path: str, message: str) -> PydanticCustomError:
     """A validation error of a field deeper than the model that noticed it: `path` is relative to that model."""
@@ -50,42 +144,3 @@ def located_all(problems: list[tuple[str, str]]) -> PydanticCustomError:
     """Several of them at once, each a path and a message."""
     path, message = problems[0]
     return PydanticCustomError("located", "{message}", {"message": message, "at": path, "all": problems})
-
-
-def angles(positions: Tensor, frequencies: Tensor) -> Tensor:
-    """positions (...,) times frequencies (K,) in float64 -> (..., K): float32 would lose 1e-2 rad at 1e5 tokens."""
-    return positions.to(torch.float64).unsqueeze(-1) * frequencies.to(positions.device)
-
-
-def rotate_half(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotate channel pairs (c, c + D/2) of x (B, N, H, D) by cos, sin (1 or B, N, D/2), in float32.
-
-    (a, b) -> (a cos - b sin, b cos + a sin).
-    """
-    return _Rotate.apply(x, cos.unsqueeze(-2), sin.unsqueeze(-2))  # type: ignore[no-any-return]
-
-
-class _Rotate(torch.autograd.Function):
-    """Written out, since autograd would keep four products and run three times the passes over memory.
-
-    A rotation's backward is the rotation the other way round, so nothing of x is kept.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-        ctx.save_for_backward(cos, sin)
-        return _turn(x, cos, sin, 1.0)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        cos, sin = ctx.saved_tensors
-        return _turn(grads[0], cos, sin, -1.0), None, None
-
-
-def _turn(x: Tensor, cos: Tensor, sin: Tensor, sense: float) -> Tensor:
-    a, b = x.float().chunk(2, dim=-1)  # (B, N, H, D/2) each
-    out = torch.empty(x.shape, dtype=torch.float32, device=x.device)
-    first, second = out.chunk(2, dim=-1)
-    torch.mul(a, cos, out=first).addcmul_(b, sin, value=-sense)
-    torch.mul(b, cos, out=second).addcmul_(a, sin, value=sense)
-    return out.to(x.dtype)

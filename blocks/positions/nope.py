@@ -4,6 +4,8 @@ Without position a query's attention spreads thinner the more keys it sees. Logi
 function of the number n of keys *that query* sees (its position + 1 in a global layer, at most the window in a local
 one), never of the total length: a prefill would stop being causal, and decoding would disagree with it. On by default:
 without it recall through NoPE layers collapses beyond the trained length.
+
+Cost: the parameters of the scale (one per head for a learned one).
 """
 
 from __future__ import annotations
@@ -14,9 +16,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from miniwin.blocks.logit_scale import LogScaleSpec
-from miniwin.blocks.positions.base import PositionEncoding
+from miniwin.blocks.positions.base import Heads, PositionEncoding, PositionSpec
 from miniwin.blocks.registry import LOGIT_SCALES, POSITIONS
-from miniwin.blocks.spec import Strict
 
 
 class Nope(PositionEncoding):
@@ -29,19 +30,20 @@ class Nope(PositionEncoding):
 
 
 @POSITIONS.register
-class NopeSpec(Strict):
+class NopeSpec(PositionSpec):
     """`position: {type: nope}`, scaled as `logit_scale: {type: log}`; `logit_scale: null` turns scaling off."""
 
     type: Literal["nope"] = "nope"
     logit_scale: LOGIT_SCALES.field() | None = Field(default_factory=LogScaleSpec)  # type: ignore[valid-type]
 
-    def check(self, head_dim: int, window: int | None) -> None:
-        """Any head_dim and any window will do."""
-
-    def build(self, head_dim: int, num_heads: int, window: int | None) -> Nope:
+    def build(self, heads: Heads) -> Nope:
         scale: Any = self.logit_scale
-        return Nope(None if scale is None else scale.build(num_heads))
+        return Nope(None if scale is None else scale.build(heads.num_heads))
 
-    def parameters(self, num_heads: int) -> int:
+    def parameters(self, heads: Heads) -> int:
         scale: Any = self.logit_scale
-        return 0 if scale is None else int(scale.parameters(num_heads))
+        return 0 if scale is None else int(scale.parameters(heads.num_heads))
+
+    def words(self) -> list[str]:
+        scale: Any = self.logit_scale
+        return [self.type, "unscaled" if scale is None else f"{scale.type} scale"]

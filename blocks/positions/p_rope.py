@@ -10,21 +10,33 @@ cyclic (distance p - 1 looks like -1), hence W <= p is required and p >= 2W is b
 Which integers: `geometric` (default) snaps a geometric series from p/2 (alternate tokens differ most) down to 1 to
 distinct integers, `all` takes 1, 2, 3, ..., a list takes what it says. Positions stay below p: the table is finite
 and exact at any length of context.
+
+partial_rotary_factor and pairing are those of RoPE, for both forms; positions given by the caller are real numbers
+modulo p. `pairing: half-mismatched` is the published code's partial rotary (see half_mismatched.py).
 """
 
 from __future__ import annotations
 
 import math
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
-from miniwin.blocks.positions.base import angles, located
-from miniwin.blocks.positions.rope import Rope, check_even, geometric
+from miniwin.blocks.positions.base import Heads, PositionSpec, located
+from miniwin.blocks.positions.half_mismatched import first_of_the_whole_head, turn_mismatched
+from miniwin.blocks.positions.rope import Rope
+from miniwin.blocks.positions.rotation import (
+    PartialFactor,
+    check_rotated,
+    geometric,
+    partial_facts,
+    partial_words,
+    rotated_channels,
+)
 from miniwin.blocks.registry import POSITIONS
-from miniwin.blocks.spec import PositiveInt, PositiveReal, Strict
+from miniwin.blocks.spec import PositiveInt, PositiveReal
 
 
 def snapped_harmonics(count: int, period: int) -> list[int]:
@@ -48,34 +60,47 @@ def snapped_harmonics(count: int, period: int) -> list[int]:
 
 
 class PeriodicRope(Rope):
-    """Rotates by the position modulo the period."""
+    """Rotates by the position modulo the period. harmonic: every frequency is a multiple of 2*pi / period."""
 
-    def __init__(self, frequencies: Tensor, period: int) -> None:
-        super().__init__(frequencies)
+    def __init__(self, frequencies: Tensor, period: int, pairing: str = "half", harmonic: bool = True) -> None:
+        super().__init__(frequencies, pairing)
         self.period = period
+        if not harmonic:
+            self.needs_exact = (
+                "the angle of a published p-rope jumps where a period ends, so that a spread position has no "
+                "attenuated angle; use harmonic: true, or leave the variance out"
+            )
 
-    def _cos_sin(self, positions: Tensor) -> tuple[Tensor, Tensor]:
-        if positions.is_meta:
-            return super()._cos_sin(positions)
-        if self._table is None or self._table[0].device != positions.device:
-            turn = angles(torch.arange(self.period, device=positions.device), self._frequencies)
-            self._table = (turn.cos().float(), turn.sin().float())
-        index = positions % self.period
-        return self._table[0][index], self._table[1][index]
+
+class MismatchedRope(PeriodicRope):
+    """The published defect: frequencies (d,), one for each channel in place of one for each pair."""
+
+    def turn(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        return turn_mismatched(x, cos, sin)
 
 
 @POSITIONS.register
-class PeriodicRopeSpec(Strict):
+class PeriodicRopeSpec(PositionSpec):
     """`position: {type: p-rope, period: 128}`; `harmonic: false` is the published form, with its `rope_theta`."""
+
+    LATER = frozenset({"partial_rotary_factor", "pairing"})
 
     type: Literal["p-rope"] = "p-rope"
     period: Annotated[PositiveInt, Field(le=2**24)]  # the length of a table
     harmonic: bool = True
     harmonics: Literal["geometric", "all"] | list[PositiveInt] | None = None
     rope_theta: PositiveReal | None = None
+    partial_rotary_factor: PartialFactor = 1.0
+    pairing: Literal["half", "interleaved", "half-mismatched"] = "half"
 
-    def check(self, head_dim: int, window: int | None) -> None:
-        check_even(head_dim)
+    def check(self, heads: Heads) -> None:
+        check_rotated(heads.head_dim, self.partial_rotary_factor)
+        if self.pairing == "half-mismatched" and (self.harmonic or self.partial_rotary_factor == 1):
+            raise located(
+                "position.pairing",
+                "half-mismatched is how the published MiniWin turns a part of each head; it needs harmonic: false and "
+                "partial_rotary_factor below 1: use half",
+            )
         if not self.harmonic:
             if self.harmonics is not None:
                 raise located(
@@ -84,6 +109,10 @@ class PeriodicRopeSpec(Strict):
             return
         if self.rope_theta is not None:
             raise located("position.rope_theta", "a harmonic p-rope takes its frequencies from the period; remove it")
+        self._check_harmonic(heads)
+
+    def _check_harmonic(self, heads: Heads) -> None:
+        window, count = heads.window, self._rotary_dim(heads) // 2
         if window is None:
             raise located(
                 "position.period",
@@ -96,11 +125,12 @@ class PeriodicRopeSpec(Strict):
                 f"got period {self.period} with window {window}; a harmonic p-rope needs period >= window, and "
                 f"period >= {2 * window} (twice the window) is better",
             )
-        count = head_dim // 2
         if isinstance(self.harmonics, list):
             if len(self.harmonics) != count:
+                part = "" if self.partial_rotary_factor == 1 else f", {2 * count} channels of which turn,"
                 raise located(
-                    "position.harmonics", f"got {len(self.harmonics)} harmonics; head_dim {head_dim} needs {count}"
+                    "position.harmonics",
+                    f"got {len(self.harmonics)} harmonics; head_dim {heads.head_dim}{part} needs {count}",
                 )
             if max(self.harmonics) >= self.period:
                 raise located(
@@ -120,29 +150,42 @@ class PeriodicRopeSpec(Strict):
                 "period or a smaller head_dim",
             )
 
-    def canonical(self, head_dim: int) -> dict[str, object]:
+    def canonical(self, heads: Heads) -> dict[str, Any]:
         """What the encoding is, however it was written: the frequencies decide."""
-        if self.harmonic:
-            return {"type": self.type, "period": self.period, "harmonics": self.integers(head_dim)}
-        return {"type": self.type, "period": self.period, "rope_theta": self.theta}
+        data: dict[str, Any] = {"type": self.type, "period": self.period}
+        data |= {"harmonics": self.integers(heads)} if self.harmonic else {"rope_theta": self.theta}
+        data |= {} if self.pairing == "half" else {"pairing": self.pairing}
+        return data | partial_facts(heads.head_dim, self.partial_rotary_factor)
 
     @property
     def theta(self) -> float:
         return 10000.0 if self.rope_theta is None else self.rope_theta
 
-    def integers(self, head_dim: int) -> list[int]:
-        """The harmonics n_k of the D/2 channel pairs."""
+    def integers(self, heads: Heads) -> list[int]:
+        """The harmonics n_k of the channel pairs."""
+        count = self._rotary_dim(heads) // 2
         if isinstance(self.harmonics, list):
             return list(self.harmonics)
         if self.harmonics == "all":
-            return list(range(1, head_dim // 2 + 1))
-        return snapped_harmonics(head_dim // 2, self.period)
+            return list(range(1, count + 1))
+        return snapped_harmonics(count, self.period)
 
-    def build(self, head_dim: int, num_heads: int, window: int | None) -> PeriodicRope:
-        if not self.harmonic:
-            return PeriodicRope(geometric(self.theta, head_dim), self.period)
-        numbers = torch.tensor(self.integers(head_dim), dtype=torch.float64, device="cpu")
-        return PeriodicRope(numbers * (2 * math.pi / self.period), self.period)
+    def frequencies(self, heads: Heads) -> Tensor:
+        """Of a half-mismatched one, which has no pairs, those of its channels."""
+        if self.harmonic:
+            numbers = torch.tensor(self.integers(heads), dtype=torch.float64, device="cpu")
+            return numbers * (2 * math.pi / self.period)
+        if self.pairing == "half-mismatched":
+            return first_of_the_whole_head(self.theta, heads.head_dim, self._rotary_dim(heads))
+        return geometric(self.theta, self._rotary_dim(heads))
 
-    def parameters(self, num_heads: int) -> int:
-        return 0
+    def build(self, heads: Heads) -> PeriodicRope:
+        made = MismatchedRope if self.pairing == "half-mismatched" else PeriodicRope
+        return made(self.frequencies(heads), self.period, self.pairing, self.harmonic)
+
+    def words(self) -> list[str]:
+        form = ["harmonic"] if self.harmonic else ["published", f"theta {self.theta:g}"]
+        return [self.type, *form, *partial_words(self.partial_rotary_factor, self.pairing)]
+
+    def _rotary_dim(self, heads: Heads) -> int:
+        return rotated_channels(heads.head_dim, self.partial_rotary_factor)

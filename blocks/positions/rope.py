@@ -1,76 +1,159 @@
 """RoPE: rotary position embedding (Su et al., arXiv 2104.09864, eq. 34).
 
-    theta_k = rope_theta^(-2k/D),  k = 0 .. D/2-1;   token t rotates channel pair k by t * theta_k
+    theta_k = rope_theta^(-2k/d),  k = 0 .. d/2-1;   token t rotates channel pair k by t * theta_k
 
-The score of a query at i and a key at j depends on i - j alone. Channels c and c + D/2 make a pair (the "half" layout
-of Llama and its kin). Angles are computed in float64 and rounded once, so that position 1e7 is still exact to float32.
+The score of a query at i and a key at j depends on i - j alone. Only the first d = partial_rotary_factor * head_dim
+channels turn, with the frequencies of d (GPT-NeoX, arXiv 2204.06745). `scaling` changes the frequencies for contexts
+beyond the trained one and may multiply cos and sin by a factor. Angles are computed in float64 and rounded once, so
+that position 1e7 is still exact to float32.
+
+Positions may be given: real-valued (the centre of a span), or Gaussian with mean m and variance v. Then
+
+    E[cos(theta t)] = exp(-theta^2 v / 2) cos(theta m),   E[sin(theta t)] = exp(-theta^2 v / 2) sin(theta m)
+
+(the characteristic function of a normal variable), and turning query and key by these expectations makes each score
+the expected one over independent positions. A token against itself is treated as independent too.
+
+Cost: no parameters; two passes over queries and keys.
 """
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from miniwin.blocks.positions.base import PositionEncoding, angles, located, rotate_half
-from miniwin.blocks.registry import POSITIONS
-from miniwin.blocks.spec import PositiveReal, Strict
+from miniwin.blocks.positions.base import Heads, PositionEncoding, Positions, PositionSpec
+from miniwin.blocks.positions.rotation import (
+    Pairing,
+    PartialFactor,
+    angles,
+    check_rotated,
+    geometric,
+    partial_facts,
+    partial_words,
+    rotate,
+    rotated_channels,
+)
+from miniwin.blocks.positions.scaling import ScalingSpec
+from miniwin.blocks.registry import POSITIONS, SCALINGS
+from miniwin.blocks.spec import PositiveReal, facts
 
 TABLE_LIMIT = 1 << 16  # positions kept as a table; beyond it angles are computed for the tokens at hand
 
 
-def geometric(rope_theta: float, head_dim: int) -> Tensor:
-    """The usual frequencies rope_theta^(-2k/D), (D/2,) float64, radians per token."""
-    return rope_theta ** (-torch.arange(0, head_dim, 2, dtype=torch.float64, device="cpu") / head_dim)
-
-
-def check_even(head_dim: int) -> None:
-    if head_dim % 2:
-        raise located("head_dim", f"got {head_dim}; a rotary encoding turns channels in pairs, so it must be even")
-
-
 class Rope(PositionEncoding):
-    """Rotates by the absolute position. frequencies (D/2,) float64."""
+    """Rotates by the position. frequencies (K,) float64; cos and sin are multiplied by attention_factor."""
 
-    def __init__(self, frequencies: Tensor) -> None:
+    period: int | None = None  # positions are taken modulo this, where a subclass has one
+
+    def __init__(self, frequencies: Tensor, pairing: str = "half", attention_factor: float = 1.0) -> None:
         super().__init__()
         # Not a buffer: nothing here is state, and the table grows with the longest context seen.
         self._frequencies = frequencies
         self._table: tuple[Tensor, Tensor] | None = None
+        self.interleaved = pairing == "interleaved"
+        self.attention_factor = attention_factor
 
-    def rotate(self, x: Tensor, positions: Tensor) -> Tensor:
-        return rotate_half(x, *self._cos_sin(positions))
+    def encode(self, q: Tensor, k: Tensor, positions: Positions) -> tuple[Tensor, Tensor]:
+        cos, sin = self.cos_sin(positions, torch.float64 if q.dtype == torch.float64 else torch.float32)
+        return self.turn(q, cos, sin), self.turn(k, cos, sin)
 
-    def _cos_sin(self, positions: Tensor) -> tuple[Tensor, Tensor]:
-        """cos and sin, each (..., D/2) float32, at integer positions (...,)."""
-        if positions.is_meta:
-            empty = positions.new_empty((*positions.shape, len(self._frequencies)), dtype=torch.float32)
-            return empty, empty
-        top = int(positions.max()) + 1
+    def turn(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        return rotate(x, cos, sin, self.interleaved)
+
+    def angles(self, positions: Tensor) -> Tensor:
+        """(..., K) float64 at positions (...,) whole or real, already reduced modulo the period."""
+        return angles(positions, self._frequencies)
+
+    def cos_sin(self, positions: Positions, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """cos and sin, each (1 or B, N, K), of where the tokens stand."""
+        if positions.mean is None:
+            cos, sin = self._gathered(self._reduced(positions.index), dtype)
+        else:
+            cos, sin = self._computed(self._reduced(positions.mean), dtype)
+        if positions.variance is not None:
+            squared = (self._frequencies**2).to(positions.variance.device)
+            fade = torch.exp(positions.variance.double().unsqueeze(-1) * squared * -0.5)
+            cos, sin = (cos * fade).to(dtype), (sin * fade).to(dtype)
+        return cos, sin
+
+    def _reduced(self, positions: Tensor) -> Tensor:
+        return positions if self.period is None else positions % self.period
+
+    def _computed(self, positions: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        turn = self.angles(positions)
+        cos, sin = turn.cos(), turn.sin()
+        if self.attention_factor != 1:
+            cos, sin = cos * self.attention_factor, sin * self.attention_factor
+        return cos.to(dtype), sin.to(dtype)
+
+    def _gathered(self, index: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """The same for whole numbers, from a table."""
+        if index.is_meta or index.numel() == 0:
+            return self._computed(index, dtype)
+        # A short period bounds the table by itself, and needs no look at the positions (a wait, on a GPU).
+        bounded = self.period is not None and self.period <= TABLE_LIMIT
+        top = self.period if self.period is not None and bounded else int(index.max()) + 1
         if top > TABLE_LIMIT:
-            turn = angles(positions, self._frequencies)
-            return turn.cos().float(), turn.sin().float()
-        if self._table is None or len(self._table[0]) < top or self._table[0].device != positions.device:
-            size = min(TABLE_LIMIT, 1 << max(8, (top - 1).bit_length()))
-            turn = angles(torch.arange(size, device=positions.device), self._frequencies)
-            self._table = (turn.cos().float(), turn.sin().float())
-        cos, sin = self._table
-        return cos[positions], sin[positions]
+            return self._computed(index, dtype)
+        table = self._table
+        if table is None or len(table[0]) < top or table[0].device != index.device or table[0].dtype != dtype:
+            size = top if bounded else min(TABLE_LIMIT, 1 << max(8, (top - 1).bit_length()))
+            table = self._table = self._computed(torch.arange(size, device=index.device), dtype)
+        return table[0][index], table[1][index]
 
 
 @POSITIONS.register
-class RopeSpec(Strict):
-    """`position: {type: rope, rope_theta: 10000}`"""
+class RopeSpec(PositionSpec):
+    """`position: {type: rope, rope_theta: 10000, scaling: {type: linear, factor: 8}}`"""
+
+    LATER = frozenset({"partial_rotary_factor", "pairing", "scaling"})
 
     type: Literal["rope"] = "rope"
     rope_theta: PositiveReal = 10000.0
+    partial_rotary_factor: PartialFactor = 1.0
+    pairing: Pairing = "half"
+    scaling: SCALINGS.field() | None = None  # type: ignore[valid-type]
 
-    def check(self, head_dim: int, window: int | None) -> None:
-        check_even(head_dim)
+    def check(self, heads: Heads) -> None:
+        check_rotated(heads.head_dim, self.partial_rotary_factor)
+        if self._scaling is not None:
+            self._scaling.check(self.rope_theta, self._rotary_dim(heads))
 
-    def build(self, head_dim: int, num_heads: int, window: int | None) -> Rope:
-        return Rope(geometric(self.rope_theta, head_dim))
+    def build(self, heads: Heads) -> Rope:
+        frequencies, factor = self.scaled(heads)
+        return Rope(frequencies, self.pairing, factor)
 
-    def parameters(self, num_heads: int) -> int:
-        return 0
+    def scaled(self, heads: Heads) -> tuple[Tensor, float]:
+        """The frequencies of the pairs, and what cos and sin are multiplied by."""
+        return scaled_frequencies(self.rope_theta, self._rotary_dim(heads), self._scaling)
+
+    def frequencies(self, heads: Heads) -> Tensor:
+        return self.scaled(heads)[0]
+
+    def canonical(self, heads: Heads) -> dict[str, Any]:
+        data = facts(self) | partial_facts(heads.head_dim, self.partial_rotary_factor)
+        return data if self._scaling is None else data | {"scaling": self._scaling.canonical()}
+
+    def words(self) -> list[str]:
+        scaling = [] if self._scaling is None else self._scaling.words()
+        return [
+            self.type,
+            f"theta {self.rope_theta:g}",
+            *scaling,
+            *partial_words(self.partial_rotary_factor, self.pairing),
+        ]
+
+    def _rotary_dim(self, heads: Heads) -> int:
+        return rotated_channels(heads.head_dim, self.partial_rotary_factor)
+
+    @property
+    def _scaling(self) -> ScalingSpec | None:
+        return self.scaling
+
+
+def scaled_frequencies(rope_theta: float, rotary_dim: int, scaling: ScalingSpec | None) -> tuple[Tensor, float]:
+    frequencies = geometric(rope_theta, rotary_dim)
+    return (frequencies, 1.0) if scaling is None else scaling.apply(frequencies, rope_theta, rotary_dim)

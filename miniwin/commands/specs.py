@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -21,10 +22,19 @@ def check(
     from miniwin.specs import ModelSpec, SearchSpec, UserError, load_spec, resolve_spec_path
 
     wrong = 0
+    specs: list[Any] = []
     for file in files:
+        try:
+            specs.append(load_spec(file, overrides=overrides or ()))
+        except UserError as error:
+            specs.append(error)
+    if any(isinstance(spec, SearchSpec) and spec.needs_torch for spec in specs):
+        with_torch()
+    for file, spec in zip(files, specs, strict=True):
         about = ""
         try:
-            spec = load_spec(file, overrides=overrides or ())
+            if isinstance(spec, UserError):
+                raise spec
             if isinstance(spec, SearchSpec):
                 from miniwin.search.space import check_search
 
@@ -40,27 +50,76 @@ def check(
         raise typer.Exit(2)
 
 
+def with_torch() -> None:
+    """Where this process has stand-ins for torch: let another one, with torch itself, run the same command instead."""
+    import subprocess
+    import sys
+
+    from miniwin.commands import torch_free
+
+    if type(sys.modules.get("torch")).__module__ == torch_free.__name__:
+        code = "import torch; from miniwin.cli import main; main()"  # torch is there already: no stand-ins
+        raise typer.Exit(subprocess.run([sys.executable, "-c", code, *sys.argv[1:]]).returncode)
+
+
 def explain(
     ref: Annotated[str, typer.Argument(help="A model spec: YAML file, shipped name, run folder or zoo entry.")],
     overrides: Overrides = None,
     length: Annotated[
-        list[int] | None, typer.Option("--length", help="Contexts to give cache bytes at; may be repeated.")
+        list[int] | None,
+        typer.Option(
+            "--length", help="Contexts to give cache bytes at, and whether rotary layers are sound; may be repeated."
+        ),
+    ] = None,
+    trained_length: Annotated[
+        int | None, typer.Option(help="Longest context in training; by default that of --length, so nothing is new.")
     ] = None,
     dtype: Annotated[str, typer.Option(help="Of the cache: float32, bfloat16 or float16.")] = "float32",
+    angle_dtype: Annotated[
+        str, typer.Option(help="Whose precision rotary angles are held against (MiniWin computes them in float64).")
+    ] = "float32",
+    shift: Annotated[
+        bool, typer.Option("--shift", help="Measure how far outputs change when the same content stands later.")
+    ] = False,
+    html: Annotated[Path | None, typer.Option(help="Write all of it, with a plot, as one self-contained page.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
 ) -> None:
     """Explain a model spec layer by layer, without allocating its weights."""
     import json
 
     from miniwin.explain import explanation
+    from miniwin.explain_page import page_file, write_page
     from miniwin.loading import model_spec
+    from miniwin.runs import finite
+    from miniwin.specs import UserError
 
+    if html is not None:
+        page_file(html)
+    if trained_length is not None and not (length or html):
+        raise UserError("--trained-length: got it without --length; say at which context to judge, or leave it out")
     spec = model_spec(ref, overrides or ())
-    facts = explanation(spec, lengths=length or LENGTHS, dtype=dtype)
+    lengths = length or LENGTHS
+    facts = explanation(spec, lengths=lengths, dtype=dtype)
+    if length or html:
+        from miniwin.soundness import soundness
+
+        facts["soundness"] = {n: soundness(spec, n, trained_length, angle_dtype) for n in lengths}
+    if shift:
+        from miniwin.shift import shift_changes
+
+        facts["shift"] = shift_changes(spec)
+    if html is not None:
+        write_page(html, spec, facts)
     if as_json:
-        typer.echo(json.dumps(facts, indent=2))
-    else:
-        print_explanation(facts)
+        typer.echo(json.dumps(finite(facts), indent=2))
+        return
+    print_explanation(facts)
+    if length:
+        print_soundness(facts, trained_length)
+    if shift:
+        print_shift(facts)
+    if html is not None:
+        typer.echo(f"page         {html}")
 
 
 def schema(
@@ -108,7 +167,55 @@ def print_explanation(facts: dict[str, Any]) -> None:
         f"parameters   {facts['parameters']:,} ({facts['embedding_parameters']:,} of them embeddings and head), "
         f"{built} the built model's {facts['built_parameters']:,}"
     )
+    if facts["active_parameters"] != facts["parameters"]:
+        console.print(f"active       {facts['active_parameters']:,} parameters for one token")
     flops = ", ".join(f"{value:.3g} at {short(n)}" for n, value in facts["forward_flops_per_token"].items())
     console.print(f"forward      {flops} FLOPs per token (training: three times that)")
     console.print(f"cache        {facts['cache_dtype']}, one sequence, keys and values")
     console.print(f"hash         {facts['hash']}")
+
+
+def print_soundness(facts: dict[str, Any], trained_length: int | None) -> None:
+    """Whether each rotary encoding is sound at each length."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from miniwin.explain_page import figures, layer_numbers
+
+    console = Console(width=None if Console().is_terminal else 160, highlight=False)
+    for n, rows in facts["soundness"].items():
+        trained = f"{n:,}, as nothing else was said" if trained_length is None else f"{trained_length:,}"
+        console.print(f"\n[bold]is it sound at {n:,} tokens?[/bold]  (trained at {trained})")
+        table = Table(box=None, header_style="bold", pad_edge=False)
+        for name in ("block", "criterion"):
+            table.add_column(name, no_wrap=True)
+        for name in ("value", "bound"):
+            table.add_column(name, justify="right", no_wrap=True)
+        for name in ("verdict", "what it says"):
+            table.add_column(name)
+        for row in rows:
+            about = f"{row['encoding']} (layers {layer_numbers(row['layers'])}): {row['says']}"
+            verdict = "-" if not row["rotary"] else "ok" if row["says"] == "sound" else "outside"
+            table.add_row(row["block"], "all", "", "", verdict, about, style="bold" if row["rotary"] else "")
+            for criterion in row["criteria"]:
+                table.add_row("", criterion["name"], *figures(criterion), criterion["verdict"], criterion["says"])
+        console.print(table)
+
+
+def print_shift(facts: dict[str, Any]) -> None:
+    """How far outputs change when the same content stands later."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(width=None if Console().is_terminal else 120, highlight=False)
+    console.print("\n[bold]the same content, some tokens later[/bold]  (change of attention's outputs, rms)")
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for name in ("block", "encoding"):
+        table.add_column(name)
+    for name in ("content", "shifts", "mean change", "largest"):
+        table.add_column(name, justify="right")
+    for row in facts["shift"]:
+        first, last = row["shifts"]
+        changes = (f"{row[key]:.1%}" if row[key] > 1e-6 else f"{row[key]:.0g}" for key in ("mean", "max"))
+        table.add_row(row["block"], row["encoding"], f"{row['tokens']} tokens", f"{first} to {last}", *changes)
+    console.print(table)

@@ -8,13 +8,22 @@ commands after which the process ends; nothing else may.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from importlib.machinery import ModuleSpec
+from importlib.metadata import entry_points
 from types import ModuleType
 from typing import Any
 
 COMMANDS = ("check", "schema")
+
+
+def wanted(arguments: list[str]) -> bool:
+    """Whether this command line can do without torch. Plugins may use it while they are imported."""
+    if not arguments or arguments[0] not in COMMANDS or os.environ.get("MINIWIN_PLUGINS"):
+        return False
+    return not entry_points(group="miniwin.plugins")
 
 
 def install() -> None:

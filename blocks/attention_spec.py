@@ -1,0 +1,179 @@
+"""The spec of attention: what YAML says of it, what fits, and what it costs."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field, model_validator
+
+from miniwin.blocks.attention import Attention, QKNorm
+from miniwin.blocks.positions.base import Heads, located
+from miniwin.blocks.registry import ATTENTIONS, POSITIONS
+from miniwin.blocks.rmsnorm import NORMS
+from miniwin.blocks.sight import Sight
+from miniwin.blocks.spec import Count, PositiveInt, PositiveReal, Strict, facts
+
+
+@ATTENTIONS.register
+class AttentionSpec(Strict):
+    """`attention: {num_heads: 4, num_kv_heads: 2, window: 64, position: {...}}`
+
+    num_kv_heads: default num_heads. head_dim: default hidden_size / num_heads. window: keys a query sees, itself
+    included; null is global, unless `chunk` cuts the sequence into blocks that do not see each other. keep_first: first
+    tokens that a window never loses. qk_norm: a norm of queries and keys, null for none; of each head or, with
+    `qk_norm_scope: all`, of the whole projection; before or after the rotation (`qk_norm_order`). score_scale: default
+    head_dim^-0.5. softcap: bound of the scores, null for none. sinks: a learned logit per head in each softmax.
+    """
+
+    LATER: ClassVar[frozenset[str]] = frozenset(
+        (
+            "chunk",
+            "keep_first",
+            "qk_norm_scope",
+            "qk_norm_order",
+            "qkv_bias",
+            "o_bias",
+            "score_scale",
+            "softcap",
+            "sinks",
+        )
+    )
+
+    type: Literal["softmax"] = "softmax"
+    num_heads: PositiveInt
+    num_kv_heads: PositiveInt | None = None
+    head_dim: Annotated[PositiveInt, Field(le=65_536)] | None = None
+    window: PositiveInt | None = None
+    chunk: PositiveInt | None = None
+    keep_first: Annotated[Count, Field(le=65_536)] = 0
+    position: POSITIONS.field()  # type: ignore[valid-type]
+    qk_norm: NORMS.field() | None = None  # type: ignore[valid-type]
+    qk_norm_scope: Literal["head", "all"] = "head"
+    qk_norm_order: Literal["before", "after"] = "before"
+    qkv_bias: bool = False
+    o_bias: bool = False
+    score_scale: PositiveReal | None = None
+    softcap: PositiveReal | None = None
+    sinks: bool = False
+
+    @model_validator(mode="after")
+    def _fits(self) -> AttentionSpec:
+        if self.num_heads % self.kv_heads:
+            raise located(
+                "num_kv_heads", f"got {self.kv_heads}; it must divide num_heads {self.num_heads}, which share them"
+            )
+        if self.window is not None and self.chunk is not None:
+            raise located("chunk", f"got {self.chunk} beside window {self.window}; a layer has one of them: remove one")
+        if self.keep_first and self.window is None:
+            raise located("keep_first", f"got {self.keep_first} without a window; only a window loses its first tokens")
+        if self.qk_norm is None:
+            for field in ("qk_norm_scope", "qk_norm_order"):
+                if getattr(self, field) != type(self).model_fields[field].default:
+                    raise located(field, f"got '{getattr(self, field)}' without a qk_norm; set one, or remove this")
+        return self
+
+    @property
+    def kv_heads(self) -> int:
+        return self.num_heads if self.num_kv_heads is None else self.num_kv_heads
+
+    @property
+    def sight(self) -> Sight:
+        return Sight(self.window, self.chunk, self.keep_first)
+
+    @property
+    def _position(self) -> Any:
+        return self.position
+
+    def heads(self, hidden_size: int) -> Heads:
+        """What the position encoding is built for."""
+        head_dim = self.head_dim or hidden_size // self.num_heads
+        return Heads(hidden_size, self.num_heads, self.kv_heads, head_dim, self.sight.reach)
+
+    def resolve(self, hidden_size: int) -> AttentionSpec:
+        """The same with every default that depends on hidden_size filled in. Raises on what does not fit."""
+        if self.head_dim is None and hidden_size % self.num_heads:
+            raise located(
+                "num_heads",
+                f"got {self.num_heads}; it must divide hidden_size {hidden_size}, or give head_dim explicitly",
+            )
+        heads = self.heads(hidden_size)
+        self._position.check(heads)
+        if self.qk_norm_order == "after" and self._position.key_dim(heads) != heads.head_dim:
+            raise located("qk_norm_order", f"got 'after', and {self._position.type} widens the keys; use 'before'")
+        if self._position.weighting != "softmax" and self.sinks:
+            raise located("sinks", f"{self._position.type} attention has no softmax for a sink to draw on; remove it")
+        if self.keep_first and self._position.by_distance:
+            raise located(
+                "keep_first",
+                f"got {self.keep_first} with {self._position.type}, whose scores go by the tokens between; a first "
+                "token that the window left behind has no such distance: remove it, or use a rotary encoding or nope",
+            )
+        return self.model_copy(update={"head_dim": heads.head_dim, "num_kv_heads": self.kv_heads})
+
+    def build(self, hidden_size: int) -> Attention:
+        heads = self.heads(hidden_size)
+        return Attention(
+            hidden_size,
+            self.num_heads,
+            self.kv_heads,
+            heads.head_dim,
+            self._position.build(heads),
+            self.sight,
+            self._build_qk_norm(heads),
+            self.qkv_bias,
+            self.o_bias,
+            self.score_scale,
+            self.softcap,
+            self.sinks,
+        )
+
+    def _build_qk_norm(self, heads: Heads) -> QKNorm | None:
+        norm: Any = self.qk_norm
+        if norm is None:
+            return None
+        q, k = (norm.build(size) for size in self._norm_sizes(heads))
+        return QKNorm(q, k, self.qk_norm_scope == "all", self.qk_norm_order == "after")
+
+    def _norm_sizes(self, heads: Heads) -> tuple[int, int]:
+        if self.qk_norm_scope == "head":
+            return heads.head_dim, heads.head_dim
+        return self.num_heads * heads.head_dim, self.kv_heads * heads.head_dim
+
+    def canonical(self, hidden_size: int) -> dict[str, Any]:
+        """What decides the function computed, however it was written."""
+        resolved = self.resolve(hidden_size)
+        heads = self.heads(hidden_size)
+        data = {**facts(resolved), "position": self._position.canonical(heads)}
+        if self.score_scale == heads.head_dim**-0.5:
+            del data["score_scale"]
+        return data
+
+    def parameters(self, hidden_size: int) -> int:
+        heads = self.heads(hidden_size)
+        norm: Any = self.qk_norm
+        norms = 0 if norm is None else sum(norm.parameters(size) for size in self._norm_sizes(heads))
+        biases = (self.num_heads + 2 * self.kv_heads) * heads.head_dim if self.qkv_bias else 0
+        biases += hidden_size if self.o_bias else 0
+        sinks = self.num_heads if self.sinks else 0
+        return self._projections(heads) + biases + norms + sinks + int(self._position.parameters(heads))
+
+    def _projections(self, heads: Heads) -> int:
+        return 2 * heads.hidden_size * heads.head_dim * (self.num_heads + self.kv_heads)
+
+    def flops(self, hidden_size: int, length: int) -> float:
+        """Forward floating-point operations per token, mean over a prefill of `length`.
+
+        Two for each weight of a projection, and for each visible key two for each channel of the score and of the
+        weighted value; softmax, norms and rotations are not counted.
+        """
+        heads = self.heads(hidden_size)
+        per_key = 2.0 * self.num_heads * (self._position.key_dim(heads) + heads.head_dim)
+        own = 2.0 * self._projections(heads) + float(self._position.flops(heads))
+        return own + per_key * self.sight.mean_visible(length)
+
+    def cache_bytes(self, hidden_size: int, length: int, itemsize: int) -> int:
+        """Bytes held for one sequence after `length` tokens: keys and values, `itemsize` bytes a number, and gates."""
+        heads = self.heads(hidden_size)
+        entry = self.kv_heads * (self._position.key_dim(heads) + heads.head_dim) * itemsize
+        entry += self._position.gates(heads) * max(itemsize, 4)
+        return int(self.sight.entries(length) * entry)

@@ -1,0 +1,96 @@
+"""Blocks from outside the package: a file or module that registers them when it is imported.
+
+Three ways in, all of which end in the decorator `@POSITIONS.register` (or another registry's):
+
+    entry point   a package installed beside miniwin names a module in the group `miniwin.plugins`
+    --plugin P    a module's name, or the path of a .py file, on the command line
+    load_plugin   the same from Python
+
+What `--plugin` names is put into the environment variable MINIWIN_PLUGINS, so that worker processes load it too.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+import sys
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from types import ModuleType
+
+from miniwin.blocks.spec import UserError
+
+GROUP = "miniwin.plugins"
+VARIABLE = "MINIWIN_PLUGINS"
+
+_loaded: dict[str, ModuleType] = {}
+_searched = False
+
+
+def load_plugin(name: str) -> ModuleType:
+    """Import a plugin once: a module's dotted name, or the path of a .py file.
+
+    Raises:
+        UserError: there is no such module or file, or importing it fails.
+    """
+    is_file = name.endswith(".py") or os.sep in name
+    key = str(Path(name).expanduser().resolve()) if is_file else name
+    if key not in _loaded:
+        try:
+            _loaded[key] = _import_file(Path(key)) if is_file else importlib.import_module(name)
+        except UserError:
+            raise
+        except Exception as error:
+            raise UserError(
+                f"plugin {name}: importing it failed with {type(error).__name__}: {error}; "
+                "expected a module or .py file that registers blocks, such as one with @POSITIONS.register"
+            ) from error
+    return _loaded[key]
+
+
+def load_plugins() -> None:
+    """Load what the environment and the installed packages name, once in a process."""
+    global _searched
+    if _searched:
+        return
+    _searched = True
+    for name in filter(None, os.environ.get(VARIABLE, "").split(os.pathsep)):
+        load_plugin(name)
+    for point in sorted(entry_points(group=GROUP), key=lambda p: p.name):
+        _load_entry_point(point)
+
+
+def use_plugins(names: list[str]) -> None:
+    """Load these now, and in every process started from this one."""
+    for name in names:
+        load_plugin(name)
+        whole = str(Path(name).expanduser().resolve()) if name.endswith(".py") else name
+        before = [n for n in os.environ.get(VARIABLE, "").split(os.pathsep) if n and n != whole]
+        os.environ[VARIABLE] = os.pathsep.join([*before, whole])
+
+
+def _load_entry_point(point: EntryPoint) -> None:
+    try:
+        _loaded[point.value] = point.load()
+    except Exception as error:
+        raise UserError(
+            f"plugin {point.name} of the package {point.dist.name if point.dist else '?'}: loading {point.value} failed"
+            f" with {type(error).__name__}: {error}; mend or uninstall the package"
+        ) from error
+
+
+def _import_file(path: Path) -> ModuleType:
+    if not path.is_file():
+        raise UserError(f"plugin {path}: there is no such file; expected the path of a .py file, or a module's name")
+    name = f"miniwin_plugin_{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # pydantic looks a class's module up while it makes the class
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module

@@ -1,0 +1,98 @@
+"""Resonance RoPE: wavelengths rounded to whole tokens (Wang et al., arXiv 2403.00071).
+
+    lambda_k = round(2 pi / theta_k);   token t rotates channel pair k by 2 pi (t mod lambda_k) / lambda_k
+
+A pair whose wavelength fits into the trained context then meets no angle later that it has not met in training: what is
+left to extrapolate is the slow pairs alone. Still exactly relative, with the same cost as RoPE. A `scaling` acts on the
+frequencies before they are rounded, as the paper does with YaRN.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from miniwin.blocks.positions.base import Heads, PositionSpec, located
+from miniwin.blocks.positions.rope import Rope, scaled_frequencies
+from miniwin.blocks.positions.rotation import (
+    Pairing,
+    PartialFactor,
+    check_rotated,
+    partial_facts,
+    partial_words,
+    rotated_channels,
+)
+from miniwin.blocks.positions.scaling import ScalingSpec
+from miniwin.blocks.registry import POSITIONS, SCALINGS
+from miniwin.blocks.spec import PositiveReal, facts
+
+
+class Resonance(Rope):
+    """wavelengths (K,) float64, whole numbers of tokens."""
+
+    def __init__(self, wavelengths: Tensor, pairing: str = "half", attention_factor: float = 1.0) -> None:
+        super().__init__(2 * math.pi / wavelengths, pairing, attention_factor)
+        self._wavelengths = wavelengths
+
+    def angles(self, positions: Tensor) -> Tensor:
+        # Reduced before it is multiplied: exact at any position, where a product would round.
+        wavelengths = self._wavelengths.to(positions.device)
+        return positions.to(torch.float64).unsqueeze(-1).remainder(wavelengths) * (2 * math.pi / wavelengths)
+
+
+@POSITIONS.register
+class ResonanceSpec(PositionSpec):
+    """`position: {type: resonance, rope_theta: 10000}`"""
+
+    type: Literal["resonance"] = "resonance"
+    rope_theta: PositiveReal = 10000.0
+    partial_rotary_factor: PartialFactor = 1.0
+    pairing: Pairing = "half"
+    scaling: SCALINGS.field() | None = None  # type: ignore[valid-type]
+
+    def check(self, heads: Heads) -> None:
+        check_rotated(heads.head_dim, self.partial_rotary_factor)
+        if self._scaling is not None:
+            self._scaling.check(self.rope_theta, rotated_channels(heads.head_dim, self.partial_rotary_factor))
+        shortest = float(self._rounded(heads)[0].min())
+        if shortest < 2:
+            raise located(
+                "position.rope_theta",
+                f"got {self.rope_theta:g}, with which a wavelength rounds to {shortest:g} tokens; a pair needs at "
+                "least 2 to turn at all: without scaling, a rope_theta of 1 or more will do",
+            )
+
+    def build(self, heads: Heads) -> Resonance:
+        wavelengths, factor = self._rounded(heads)
+        return Resonance(wavelengths, self.pairing, factor)
+
+    def frequencies(self, heads: Heads) -> Tensor:
+        return 2 * math.pi / self._rounded(heads)[0]
+
+    def canonical(self, heads: Heads) -> dict[str, Any]:
+        data = facts(self)
+        del data["partial_rotary_factor"]
+        data |= partial_facts(heads.head_dim, self.partial_rotary_factor)
+        return data if self._scaling is None else data | {"scaling": self._scaling.canonical()}
+
+    def words(self) -> list[str]:
+        scaling = [] if self._scaling is None else self._scaling.words()
+        return [
+            self.type,
+            f"theta {self.rope_theta:g}",
+            *scaling,
+            *partial_words(self.partial_rotary_factor, self.pairing),
+        ]
+
+    def _rounded(self, heads: Heads) -> tuple[Tensor, float]:
+        """The wavelengths of the pairs (K,) float64, and what cos and sin are multiplied by."""
+        rotary_dim = rotated_channels(heads.head_dim, self.partial_rotary_factor)
+        frequencies, factor = scaled_frequencies(self.rope_theta, rotary_dim, self._scaling)
+        return (2 * math.pi / frequencies).round(), factor
+
+    @property
+    def _scaling(self) -> ScalingSpec | None:
+        return self.scaling

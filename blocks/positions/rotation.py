@@ -1,0 +1,102 @@
+"""What every rotary encoding is made of: frequencies, angles, and the turning of channel pairs.
+
+    (a, b) -> (a cos - b sin, b cos + a sin)
+
+`half` pairs channel c with c + d/2 (Llama and its kin), `interleaved` pairs 2c with 2c + 1 (the original RoFormer,
+Cohere, Llama 4's weights), d being the number of rotated channels: the first d of each head. The rest pass unchanged.
+
+Shapes: B batch, N tokens, H heads, D head_dim, K = d/2 pairs.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from miniwin.blocks.positions.base import located
+from miniwin.blocks.spec import Fraction
+
+Pairing = Literal["half", "interleaved"]
+PartialFactor = Annotated[Fraction, Field(gt=0)]
+
+
+def geometric(rope_theta: float, rotary_dim: int) -> Tensor:
+    """The usual frequencies rope_theta^(-2k/d), (d/2,) float64, radians per token."""
+    return rope_theta ** (-torch.arange(0, rotary_dim, 2, dtype=torch.float64, device="cpu") / rotary_dim)
+
+
+def angles(positions: Tensor, frequencies: Tensor) -> Tensor:
+    """positions (...,) times frequencies (K,) in float64 -> (..., K): float32 would lose 1e-2 rad at 1e5 tokens."""
+    return positions.to(torch.float64).unsqueeze(-1) * frequencies.to(positions.device)
+
+
+def rotated_channels(head_dim: int, factor: float) -> int:
+    """How many channels of a head turn: `partial_rotary_factor` of them, rounded down as everyone does."""
+    return int(head_dim * factor)
+
+
+def check_rotated(head_dim: int, factor: float) -> None:
+    if head_dim % 2:
+        raise located("head_dim", f"got {head_dim}; a rotary encoding turns channels in pairs, so it must be even")
+    count = rotated_channels(head_dim, factor)
+    if count % 2 or count < 2:
+        near = max(2, count - count % 2) / head_dim
+        raise located(
+            "position.partial_rotary_factor",
+            f"got {factor:g}, which is {count} of {head_dim} channels; a rotary encoding turns channels in pairs, so "
+            f"factor * head_dim must be an even number of at least 2: {near:g} would do",
+        )
+
+
+def partial_facts(head_dim: int, factor: float) -> dict[str, Any]:
+    """The part of the head that turns, for a spec's `canonical`; nothing where all of it does."""
+    count = rotated_channels(head_dim, factor)
+    return {} if count == head_dim else {"partial_rotary_factor": count / head_dim}
+
+
+def partial_words(factor: float, pairing: str) -> list[str]:
+    return ([] if factor == 1 else [f"{100 * factor:g}% of channels"]) + ([] if pairing == "half" else [pairing])
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor, interleaved: bool = False) -> Tensor:
+    """Turn the first 2K channels of x (B, N, H, D) by cos, sin (1 or B, N, K), in the dtype of cos; dtype of x back."""
+    return _Rotate.apply(x, cos.unsqueeze(-2), sin.unsqueeze(-2), interleaved)  # type: ignore[no-any-return]
+
+
+class _Rotate(torch.autograd.Function):
+    """Written out, since autograd would keep four products and run three times the passes over memory.
+
+    The transpose of a rotation is the rotation the other way round, so nothing of x is kept.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, cos: Tensor, sin: Tensor, interleaved: bool) -> Tensor:
+        ctx.save_for_backward(cos, sin)
+        ctx.interleaved = interleaved
+        return _turn(x, cos, sin, interleaved, 1.0)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        cos, sin = ctx.saved_tensors
+        return _turn(grads[0], cos, sin, ctx.interleaved, -1.0), None, None, None
+
+
+def pairs(x: Tensor, count: int, interleaved: bool) -> tuple[Tensor, Tensor]:
+    """Views of both halves of the first `count` pairs of channels: (..., D) -> twice (..., count)."""
+    if interleaved:
+        return x[..., 0 : 2 * count : 2], x[..., 1 : 2 * count : 2]
+    return x[..., :count], x[..., count : 2 * count]
+
+
+def _turn(x: Tensor, cos: Tensor, sin: Tensor, interleaved: bool, sense: float) -> Tensor:
+    count = cos.shape[-1]
+    a, b = pairs(x[..., : 2 * count].to(cos.dtype), count, interleaved)  # (B, N, H, K) each
+    out = torch.empty(x.shape, dtype=cos.dtype, device=x.device)
+    first, second = pairs(out, count, interleaved)
+    torch.mul(a, cos, out=first).addcmul_(b, sin, value=-sense)
+    torch.mul(b, cos, out=second).addcmul_(a, sin, value=sense)
+    out[..., 2 * count :] = x[..., 2 * count :]
+    return out.to(x.dtype)

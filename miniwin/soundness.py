@@ -1,0 +1,285 @@
+"""Where each rotary layer of a model stands in its feasible range at a context of N tokens, from the spec alone.
+
+The bounds are those of miniwin/blocks/positions/soundness.py. What they are applied to:
+
+- distances, not positions: a windowed (or chunked) layer never compares tokens further apart than its window, so that
+  its N is min(N, W). First tokens that a window keeps (`keep_first`) are seen from anywhere, so there N stays N.
+- a published P-RoPE turns a pair that straddles a period boundary by d - p, so that its N is min(N, p) once N > p.
+- a harmonic P-RoPE repeats by design: its window is held against the distances it tells apart. Stability, which asks
+  for a pair that hardly turns, and the cosine bound, where the sum over a whole period is zero, do not apply. Positions
+  stay below one period, however long the context.
+- layers multiply in the stability bound: those with a rotary encoding are counted.
+- precision is about absolute angles, so there N is N. MiniWin computes angles in float64 whatever the dtype; the
+  figures say what computing them in `dtype` would do, as many implementations do in float32.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from miniwin.blocks.positions.soundness import (
+    EPSILON,
+    aliasing_base,
+    angle_error,
+    distinct_phases,
+    effective_base,
+    least_cosine_sum,
+    precision_base,
+    stability_base,
+    straddling_share,
+    turning,
+    unfinished,
+)
+from miniwin.explain import period
+from miniwin.specs import ModelSpec, UserError
+
+DTYPES = {"float64": torch.float64, "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+@dataclass(frozen=True)
+class Criterion:
+    """One bound: what was found, what it is held against, and the verdict. ratio: at most 1 where it is sound."""
+
+    name: str
+    value: float
+    bound: float
+    ratio: float
+    sound: bool
+    says: str
+
+    def as_facts(self) -> dict[str, Any]:
+        return {**asdict(self), "verdict": "ok" if self.sound else "outside"}
+
+
+@dataclass(frozen=True)
+class Rotary:
+    """A rotary layer, in the numbers that matter. layers: rotary layers of the model. seen: None is everything."""
+
+    frequencies: Tensor
+    layers: int
+    seen: int | None
+    period: int | None = None
+    harmonic: bool = False
+
+    @property
+    def base(self) -> float:
+        return effective_base(self.frequencies)
+
+    def visible(self, length: int) -> int:
+        """Distances 0 .. this - 1 occur between a query and a key that it sees."""
+        return length if self.seen is None else min(self.seen, length)
+
+    def reach(self, length: int) -> int:
+        """Distances 0 .. this - 1 occur between the angles that they are turned by."""
+        folded = self.period is not None and not self.harmonic and length > self.period and self.visible(length) > 1
+        return self.period if folded and self.period is not None else self.visible(length)
+
+    def positions(self, length: int) -> int:
+        """Positions 0 .. this - 1 are turned by."""
+        return length if self.period is None else min(length, self.period)
+
+    # -- the bounds
+
+    def aliasing(self, length: int) -> Criterion:
+        reach, bound = self.reach(length), 2 * math.pi * self.base
+        return Criterion(
+            "aliasing",
+            reach,
+            bound,
+            aliasing_base(reach) / self.base,
+            reach < bound,
+            f"distances against 2 pi base; the slowest pair turns once in {self.slowest_wavelength:,.0f} tokens",
+        )
+
+    def stability(self, length: int) -> Criterion:
+        reach = self.reach(length)
+        bound = stability_base(reach, self.layers)
+        return Criterion(
+            "stability",
+            self.base,
+            bound,
+            bound / self.base,
+            self.base >= bound,
+            f"base against N / arccos({EPSILON:g}^(1/L)), N {reach:,}, L {self.layers}; "
+            f"a single layer needs {stability_base(reach):,.0f}",
+        )
+
+    def cosine_sum(self, length: int) -> Criterion:
+        reach = self.reach(length)
+        least, first = least_cosine_sum(self.frequencies, reach)
+        where = f"negative first at distance {first:,}" if first is not None else f"not negative below {reach:,}"
+        return Criterion(
+            "cosine sum", least, 0.0, 1 - least, first is None, f"least sum of cos(m theta), of its value at 0; {where}"
+        )
+
+    def precision(self, dtype: str) -> Criterion:
+        bound = precision_base(DTYPES[dtype])
+        return Criterion(
+            "precision", self.base, bound, self.base / bound, self.base < bound, f"base against 1 / epsilon of {dtype}"
+        )
+
+    def angle_error(self, length: int, dtype: str) -> Criterion:
+        top = self.positions(length)
+        error = angle_error(self.frequencies, top, DTYPES[dtype])
+        bound = float(turning(self.frequencies).max()) / 2
+        return Criterion(
+            "angle error",
+            error,
+            bound,
+            error / bound,
+            error < bound,
+            f"radians at position {top - 1:,} if computed in {dtype}, against half the fastest pair's step",
+        )
+
+    def training(self, length: int, trained: int) -> Criterion:
+        count, known, pairs = unfinished(self.frequencies, self.reach(trained)), self.reach(trained), self.frequencies
+        new = self.reach(length) > known and count > 0
+        which = f"{count} of {len(turning(pairs))} pairs complete no turn within the trained {known:,}"
+        return Criterion(
+            "trained turns",
+            count,
+            0.0 if self.reach(length) > known else len(turning(pairs)),
+            2.0 if new else 1.0,
+            not new,
+            f"{which}; {'their angles beyond it are new' if new else 'no distance here is longer'}",
+        )
+
+    # -- of a periodic encoding
+
+    def window_in_period(self, length: int) -> Criterion:
+        assert self.period is not None
+        seen = self.visible(length)
+        apart = distinct_phases(self.frequencies, self.period) if self.harmonic else self.period
+        close = self.harmonic and apart < 2 * seen
+        says = "window against the distances it tells apart"
+        says += f"; from {2 * seen:,} on, far would not look like near" if close else ""
+        return Criterion("window in period", seen, apart, seen / apart, seen <= apart, says)
+
+    def straddling(self, length: int) -> Criterion:
+        assert self.period is not None
+        share = straddling_share(self.seen, self.period, length)
+        seen = self.visible(length)
+        rule = f"(W - 1) / 2p = {(seen - 1) / 2 / self.period:.3f}" if seen <= self.period else "W > p"
+        effect = "harmless: turned as any other" if self.harmonic else "turned by d - p, not d"
+        sound = self.harmonic or share == 0
+        return Criterion(
+            "straddling", share, 0.0, 1.0 if sound else 1 + share, sound, f"share of visible pairs, {rule}; {effect}"
+        )
+
+    def phases(self, length: int) -> Criterion:
+        assert self.period is not None
+        count = distinct_phases(self.frequencies, self.period) if self.harmonic else self.period
+        reach = self.visible(length)
+        return Criterion("phases", count, reach, reach / count, count >= reach, "distinct phases against the window")
+
+    @property
+    def slowest_wavelength(self) -> float:
+        return 2 * math.pi / float(turning(self.frequencies).min())
+
+    def criteria(self, length: int, trained: int, dtype: str) -> list[Criterion]:
+        if self.harmonic:
+            own = [self.window_in_period(length), self.phases(length), self.straddling(length)]
+            return [*own, self.angle_error(length, dtype)]
+        rope = [self.aliasing(length), self.stability(length), self.cosine_sum(length), self.precision(dtype)]
+        rope += [self.angle_error(length, dtype), self.training(length, trained)]
+        if self.period is None:
+            return rope
+        return [self.window_in_period(length), self.phases(length), self.straddling(length), *rope]
+
+
+def rotary_blocks(spec: ModelSpec) -> dict[str, Rotary | None]:
+    """Of each block, in the order of the layers; None where nothing turns."""
+    found: dict[str, tuple[Any, Any, Tensor | None]] = {}
+    for letter, layer in zip(spec.layout, spec.layer_specs, strict=True):
+        attention: Any = layer.attention
+        if letter not in found:
+            theta = attention.position.frequencies(attention.heads(spec.hidden_size))
+            found[letter] = (attention, attention.position, None if theta is None or not (theta != 0).any() else theta)
+    layers = sum(found[letter][2] is not None for letter in spec.layout)
+    blocks: dict[str, Rotary | None] = {}
+    for letter, (attention, position, theta) in found.items():
+        periodic = getattr(position, "then", None) or position  # learned vectors first, then another encoding
+        seen = None if attention.keep_first else attention.heads(spec.hidden_size).window
+        harmonic = getattr(periodic, "harmonic", False)
+        blocks[letter] = theta if theta is None else Rotary(theta, layers, seen, period(position), harmonic)
+    return blocks
+
+
+def soundness(
+    spec: ModelSpec, length: int, trained_length: int | None = None, dtype: str = "float32"
+) -> list[dict[str, Any]]:
+    """For each block of the model: its layers, whether it is rotary, and every criterion with value, bound and verdict.
+
+    trained_length: the longest context in training; by default `length`, so that nothing is new to the model.
+
+    Raises:
+        UserError: an unknown dtype, or a length below 1.
+    """
+    if dtype not in DTYPES:
+        raise UserError(f"--angle-dtype: got '{dtype}'; expected one of {', '.join(DTYPES)}")
+    trained = length if trained_length is None else trained_length
+    for option, number in (("--length", length), ("--trained-length", trained)):
+        if number < 1:
+            raise UserError(f"{option}: got {number}; expected at least 1")
+    rows = []
+    for letter, rotary in rotary_blocks(spec).items():
+        attention: Any = spec.layer_specs[spec.layout.index(letter)].attention
+        row: dict[str, Any] = {
+            "block": letter,
+            "layers": [i for i, other in enumerate(spec.layout) if other == letter],
+            "encoding": ", ".join(attention.position.words()),
+            "rotary": rotary is not None,
+        }
+        if rotary is None:
+            row |= {"criteria": [], "says": _unturned(attention.position.type)}
+        else:
+            criteria = [criterion.as_facts() for criterion in rotary.criteria(length, trained, dtype)]
+            outside = [c["name"] for c in criteria if not c["sound"]]
+            row |= {
+                "distances": rotary.reach(length),
+                "pairs": len(turning(rotary.frequencies)),
+                "base": None if rotary.harmonic else rotary.base,
+                "criteria": criteria,
+                "says": f"outside: {', '.join(outside)}" if outside else "sound",
+            }
+        rows.append(row)
+    return rows
+
+
+def _unturned(kind: str) -> str:
+    if kind == "nope":
+        return "no positions at all: no angle to lose, at any length; order comes from the causal mask"
+    if kind == "alibi":
+        return "a bias that grows with distance: no angle to lose, at any length"
+    return "nothing turns, so none of these bounds applies"
+
+
+# What a search may constrain: the worst layer's ratio, at most 1 where all are sound; 0 where no layer is rotary.
+Metric = Callable[[Rotary, int], float]
+METRICS: dict[str, Metric] = {
+    "rope_aliasing": lambda r, n: max(
+        0.0 if r.harmonic else r.aliasing(n).ratio, r.window_in_period(n).ratio if r.period is not None else 0.0
+    ),
+    "rope_stability": lambda r, n: 0.0 if r.harmonic else r.stability(n).ratio,
+    "rope_cosine_bound": lambda r, n: 0.0 if r.harmonic else r.cosine_sum(n).ratio,
+    "rope_precision": lambda r, n: max(
+        0.0 if r.harmonic else r.precision("float32").ratio, r.angle_error(n, "float32").ratio
+    ),
+}
+
+
+def worst(spec: ModelSpec, metric: str, length: int) -> float:
+    """A search's `rope_aliasing@N` and its kin.
+
+    rope_aliasing      distances / (2 pi base); of a periodic encoding also distances / distances told apart
+    rope_stability     (N / arccos(0.95^(1/L))) / base; a harmonic P-RoPE counts as 0
+    rope_cosine_bound  1 - min B(m) / B(0): above 1 where the sum of cosines is negative somewhere; harmonic: 0
+    rope_precision     in float32: base * epsilon, or angle error / half the fastest step, whichever is larger
+    """
+    return max((METRICS[metric](r, length) for r in rotary_blocks(spec).values() if r is not None), default=0.0)

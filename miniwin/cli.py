@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from miniwin.commands import demo, evaluate, generate, search, specs, torch_free, train, zoo
+from miniwin.commands import demo, evaluate, exporting, generate, importing, search, specs, torch_free, train, zoo
 
 app = typer.Typer(
     name="miniwin",
@@ -29,6 +29,8 @@ app.command("schema")(specs.schema)
 app.command("train")(train.train_command)
 app.command("eval")(evaluate.eval_command)
 app.command("generate")(generate.generate_command)
+app.command("import")(importing.import_command)
+app.command("export")(exporting.export_command)
 app.command("demo")(demo.demo)
 app.add_typer(search.app, name="search")
 app.add_typer(zoo.app, name="zoo")
@@ -47,13 +49,20 @@ def _options(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and stop.")
     ] = False,
+    plugins: Annotated[
+        list[str] | None,
+        typer.Option("--plugin", help="A module or .py file that registers blocks; may be repeated."),
+    ] = None,
 ) -> None:
-    pass
+    if plugins:
+        from miniwin.blocks.plugins import use_plugins
+
+        use_plugins(plugins)
 
 
 def main() -> None:
     """The console script."""
-    if sys.argv[1:2] and sys.argv[1] in torch_free.COMMANDS:
+    if torch_free.wanted(sys.argv[1:]):
         torch_free.install()
     try:
         app()

@@ -2,8 +2,8 @@
 
 A reference is tried in this order:
 
-1. the path of a run folder, a zoo entry's folder, or a model spec (`.yaml`; random weights, drawn from
-`seed`); 2. a zoo name: `name`, `name@1`, `name@1.2.3`, `name@latest`; 3. the stem of a model spec that ships
+1. the path of a run folder, an imported folder, a zoo entry's folder, or a model spec (`.yaml`; random weights,
+drawn from `seed`); 2. a zoo name: `name`, `name@1`, `name@1.2.3`, `name@latest`; 3. the stem of a model spec that ships
 with MiniWin (random weights).
 
 The model is built on the meta device, where parameters take no memory, and then takes over the tensors that
@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from miniwin.language_model import LanguageModel
-from miniwin.runs import CHECKPOINT, MODEL, RUN, TOKENIZER, WEIGHTS
+from miniwin.runs import CHECKPOINT, IMPORT, MODEL, RUN, TOKENIZER, WEIGHTS
 from miniwin.specs import ModelSpec, UserError, load_model_spec, shipped_specs
 from miniwin.tokenizer import Tokenizer, load_tokenizer
 
@@ -164,7 +164,7 @@ def _resolve(ref: str) -> tuple[Path | None, Path | None, str]:
     path = Path(ref).expanduser()
     named = os.sep not in ref and "/" not in ref and path.suffix not in (".yaml", ".yml")  # could be a name
     if path.is_dir():
-        if (path / RUN).is_file():
+        if (path / RUN).is_file() or (path / IMPORT).is_file():
             return path, None, ref
         if (path / ENTRY).is_file():
             entry, name = _entry_folder(path)
@@ -221,7 +221,10 @@ def _not_a_model(path: Path) -> str:
     if (path / STUDY).is_file():
         trial = path / "trials" / "0" / "run"
         return f"{path} is a search, not a model: load one of its trials, such as {trial}"
-    return f"{path} is neither a run folder ({RUN}) nor a zoo entry ({ENTRY}): there is no model in it"
+    return (
+        f"{path} is neither a run folder ({RUN}) nor a zoo entry ({ENTRY}) nor an imported model ({IMPORT}): there is "
+        "no model in it"
+    )
 
 
 def _device(device: str | torch.device) -> torch.device:

@@ -27,6 +27,7 @@ from miniwin.specs.base import UserError
 
 FORMAT = 1
 RUN, MODEL, TRAIN, TOKENIZER = "run.json", "model.yaml", "train.yaml", "tokenizer.json"
+IMPORT = "import.json"  # in place of run.json: the weights were not trained here, but imported
 METRICS, CHECKPOINT, WEIGHTS, LOCK = "metrics.jsonl", "checkpoint.pt", "model.safetensors", ".lock"
 FILES = (WEIGHTS, CHECKPOINT, METRICS, TOKENIZER, TRAIN, MODEL, RUN)  # in the order in which a run is cleared
 

@@ -1,0 +1,40 @@
+"""`miniwin export`: a model as a folder for another library."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+
+def export_command(
+    ref: Annotated[str, typer.Argument(help="Zoo name, run folder, imported folder or model spec.")],
+    to: Annotated[str, typer.Option("--to", help="The folder to make.")],
+    form: Annotated[str, typer.Option("--format", help="hf: a folder that transformers loads.")] = "hf",
+    kind: Annotated[
+        str, typer.Option("--as", help="stock: only a stock architecture; custom: our modelling file; auto: either.")
+    ] = "auto",
+    architecture: Annotated[
+        str | None, typer.Option("--architecture", help="The stock architecture to use, such as llama.")
+    ] = None,
+) -> None:
+    """Export a model for transformers: as a stock architecture where one can say it, with code of ours otherwise."""
+    from miniwin.specs import UserError
+
+    if form != "hf":
+        raise UserError(f"--format: got '{form}'; expected hf")
+    if kind not in ("auto", "stock", "custom"):
+        raise UserError(f"--as: got '{kind}'; expected auto, stock or custom")
+    from miniwin.zoo.exporting import export_model
+
+    made = export_model(ref, to, kind, architecture)  # type: ignore[arg-type]
+    if made.architecture != "custom":
+        typer.echo(f"wrote {made.folder}: a stock {made.architecture} model")
+        typer.echo(f'AutoModelForCausalLM.from_pretrained("{made.folder}")')
+        return
+    typer.echo(f"wrote {made.folder}: a model with code of its own, modeling_miniwin.py, that needs miniwin installed")
+    typer.echo(f'AutoModelForCausalLM.from_pretrained("{made.folder}", trust_remote_code=True)')
+    if made.refusals:
+        typer.echo("no stock architecture can say it; the first field in the way of each:")
+        for refusal in made.refusals:
+            typer.echo(f"  {refusal}")

@@ -1,0 +1,114 @@
+"""`miniwin import`: a model from elsewhere becomes a folder that `miniwin.load` opens."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+PLAIN_SECONDS = 10.0  # between two lines of progress where there is no terminal
+
+
+def import_command(
+    src: Annotated[
+        Path, typer.Argument(metavar="SRC", help="A Hugging Face folder (config.json, safetensors), or a .pth file.")
+    ],
+    to: Annotated[Path, typer.Option("--to", metavar="DIR", help="The folder to make.")],
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="What the source does not say, such as num_attention_heads=8; may be repeated."),
+    ] = None,
+    family: Annotated[
+        str | None, typer.Option("--as", help="The family of a source that does not say it: miniwin or minimind.")
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="The model's name. Default: the source's.")] = None,
+    dtype: Annotated[
+        str, typer.Option(help="Of the weights: keep (as most of them are), float32, bfloat16 or float16.")
+    ] = "keep",
+    tokenizer: Annotated[
+        str | None, typer.Option(help="A tokenizer.json to carry over instead of the source's; or none.")
+    ] = None,
+) -> None:
+    """Import a model: spec, weights and tokenizer into one folder, with a record of where they came from."""
+    from miniwin.zoo.importing import import_model
+
+    with _Shown() as shown:
+        made = import_model(
+            src,
+            to,
+            name=name,
+            settings=_settings(settings or []),
+            family=family,
+            dtype=dtype,
+            tokenizer=tokenizer,
+            progress=shown.update,
+        )
+    for note in made.notes:
+        typer.echo(f"note: {note}", err=True)
+    spec, record = made.spec, made.record
+    said = ", ".join(f"{key} {value}" for key, value in record["said"].items())
+    inferred = ", ".join(f"{key} {one['value']}" for key, one in record["inferred"].items())
+    converted = "".join(f", {count} tensors from {kind}" for kind, count in record["converted"].items())
+    rows = [
+        ("imported", f"{record['source']} ({record['model_type']}) to {made.folder}"),
+        ("spec", f"{spec.name}, layers {spec.layout}, hash {spec.hash[:12]}"),
+        ("parameters", f"{spec.parameters():,}, {record['dtype']}{converted}"),
+        ("tokenizer", record["tokenizer"] or "none: it takes token ids only"),
+        ("said", said),
+        ("inferred", inferred),
+        ("left out", ", ".join(record["ignored"])),
+    ]
+    for title, text in rows:
+        if text:
+            typer.echo(f"{title:<12} {text}")
+
+
+def _settings(texts: list[str]) -> dict[str, Any]:
+    """`key=value`, the value as YAML reads it."""
+    from miniwin.specs import UserError
+    from miniwin.specs.yaml_text import Document
+
+    settings: dict[str, Any] = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        key = key.strip()
+        if not equals or not key or not value.strip():
+            raise UserError(f"--set {text}: expected key=value, such as num_attention_heads=8")
+        if key in settings:
+            raise UserError(f"--set {text}: {key} is given twice")
+        settings[key] = Document(value, f"--set {text}", marked=False).data
+    return settings
+
+
+class _Shown:
+    """A bar on a terminal, a line every ten seconds elsewhere; on stderr. Nothing for what takes no time."""
+
+    def __init__(self) -> None:
+        self._bar: Any = None
+        self._tasks: dict[str, Any] = {}
+        self._last = time.monotonic()
+
+    def __enter__(self) -> _Shown:
+        if sys.stderr.isatty():
+            from rich.console import Console
+            from rich.progress import Progress
+
+            self._bar = Progress(console=Console(stderr=True), transient=True)
+            self._bar.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def update(self, what: str, done: int, whole: int) -> None:
+        if self._bar is not None:
+            if what not in self._tasks:
+                self._tasks[what] = self._bar.add_task(what, total=whole)
+            self._bar.update(self._tasks[what], completed=done)
+        elif time.monotonic() - self._last >= PLAIN_SECONDS:
+            self._last = time.monotonic()
+            print(f"import: {what} {done / max(whole, 1):.0%}", file=sys.stderr, flush=True)

@@ -1,0 +1,201 @@
+"""Tiny models of transformers with random weights, to import and to compare with.
+
+model = hf_model("llama", seed=3, num_hidden_layers=2, ...)     # every weight clearly random, logits of order 1
+decoder = imported(model, tmp_path)                             # through files: save_pretrained, read, our rules
+compare(model, decoder, ids)                                    # prefill and decode, theirs and ours
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from helpers import largest
+from safetensors import safe_open
+from torch import Tensor
+
+from miniwin.blocks import Decoder
+from miniwin.specs import ModelSpec, parse_spec
+from miniwin.zoo.importing.asked import Asked
+from miniwin.zoo.importing.families import FAMILIES
+from miniwin.zoo.importing.family import DERIVED, Family, Rule, fitting
+
+TINY: dict[str, Any] = {
+    "vocab_size": 61,
+    "hidden_size": 32,
+    "intermediate_size": 40,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 512,
+    "pad_token_id": None,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
+
+
+def hf_model(model_type: str, seed: int = 0, **fields: Any) -> Any:
+    """A causal language model of transformers, tiny unless `fields` says otherwise, with every weight drawn."""
+    import transformers
+
+    config = transformers.AutoConfig.for_model(model_type, **{**TINY, **fields})
+    model = transformers.AutoModelForCausalLM.from_config(config, attn_implementation="eager").eval().float()
+    draw_weights(model, seed)
+    return model
+
+
+@torch.no_grad()
+def draw_weights(model: Any, seed: int) -> None:
+    """Matrices so that activations stay of order 1; gains, biases and all else clearly not what they start at."""
+    generator = torch.Generator().manual_seed(seed)
+    for name, weight in model.named_parameters():
+        noise = torch.randn(weight.shape, generator=generator)
+        if "embed" in name and weight.dim() == 2:
+            weight.copy_(noise * 2 * weight.shape[1] ** -0.5)
+        elif weight.dim() >= 2:
+            gain = 1.5 if any(part in name for part in ("q_proj", "k_proj", "qkv", "query_key")) else 1.0
+            weight.copy_(noise * gain * weight.shape[-1] ** -0.5)
+        elif bool((weight == 1).all()):
+            weight.copy_(1 + 0.2 * noise)
+        else:  # biases, gains that count from zero, sinks
+            weight.copy_(0.3 * noise)
+
+
+def saved(model: Any, folder: Path) -> Path:
+    model.save_pretrained(folder)
+    return folder
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    return dict(json.loads((folder / "config.json").read_text()))
+
+
+def read_tensors(folder: Path) -> dict[str, Tensor]:
+    tensors = {}
+    for path in sorted(folder.glob("*.safetensors")):
+        with safe_open(path, "pt") as file:
+            tensors |= {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    return tensors
+
+
+def by_rules(rules: list[Rule], tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Our state of their tensors; every one of theirs is used."""
+    state: dict[str, Tensor] = {}
+    used: set[str] = set()
+    for rule in rules:
+        used |= {*rule.theirs, *rule.copies}
+        state |= zip(rule.ours, rule.read([tensors[name] for name in rule.theirs]), strict=True)
+        for copy in rule.copies:
+            assert copy not in tensors or torch.equal(tensors[copy], tensors[rule.theirs[0]])
+    left = [name for name in tensors if name not in used and not DERIVED.search(name)]
+    assert not left, f"no rule reads {left}"
+    return state
+
+
+def back_by_rules(rules: list[Rule], state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Their tensors of our state: the inverse of `by_rules`."""
+    tensors: dict[str, Tensor] = {}
+    for rule in rules:
+        tensors |= zip(rule.theirs, rule.write([state[name] for name in rule.ours]), strict=True)
+    return tensors
+
+
+def family_of(config: Mapping[str, Any]) -> Family:
+    return FAMILIES[config["model_type"]]
+
+
+def spec_of(config: dict[str, Any], **asked: Any) -> ModelSpec:
+    """The model spec of a config.json."""
+    spec: ModelSpec = parse_spec(family_of(config).spec(config, "imported", Asked(asked, config)), "model")
+    return spec
+
+
+def imported(model: Any, folder: Path, **asked: Any) -> tuple[ModelSpec, Decoder]:
+    """What we make of a saved model: its spec, and the decoder with its weights."""
+    saved(model, folder)
+    config = read_config(folder)
+    spec = spec_of(config, **asked)
+    decoder = spec.build().eval()
+    tensors = read_tensors(folder)
+    decoder.load_state_dict(by_rules(fitting(family_of(config).rules(spec), tensors), tensors), strict=True)
+    return spec, decoder
+
+
+def exported(family: Family, spec: ModelSpec, decoder: Decoder) -> Any:
+    """The model of transformers that our spec and weights become through `Family.config` and `Rule.write`.
+
+    The config holds plain JSON, and every weight of the model is set.
+    """
+    import transformers
+
+    config = json.loads(json.dumps(family.config(spec)))
+    model = transformers.AutoModelForCausalLM.from_config(
+        transformers.AutoConfig.for_model(**config), attn_implementation="eager"
+    )
+    # In memory some families have other names than on disk.
+    tensors = back_by_rules(fitting(family.rules(spec), model.state_dict()), decoder.state_dict())
+    missing, unexpected = model.load_state_dict(tensors, strict=False)
+    tied = {"lm_head.weight"} if spec.tie_word_embeddings else set()
+    assert not unexpected and set(missing) <= tied, (missing, unexpected)
+    model.tie_weights()
+    return model.eval().float()
+
+
+def meaning(spec: ModelSpec) -> dict[str, Any]:
+    """Everything of a spec that decides the function, however it is written; how weights start does not."""
+    return {name: value for name, value in spec.canonical().items() if name != "init"}
+
+
+@torch.no_grad()
+def hf_logits(model: Any, ids: Tensor, prefill: int | None = None) -> Tensor:
+    """Logits of one call, or of a prefill and then token by token through its own cache."""
+    if prefill is None:
+        return model(ids, use_cache=False).logits
+    out = model(ids[:, :prefill], use_cache=True)
+    parts, cache = [out.logits], out.past_key_values
+    for t in range(prefill, ids.shape[1]):
+        out = model(ids[:, t : t + 1], past_key_values=cache, use_cache=True)
+        parts.append(out.logits)
+        cache = out.past_key_values
+    return torch.cat(parts, dim=1)
+
+
+@torch.no_grad()
+def our_logits(decoder: Decoder, ids: Tensor, prefill: int) -> Tensor:
+    """Logits of a prefill and then token by token through our cache."""
+    cache = decoder.new_cache(len(ids))
+    parts = [decoder(ids[:, :prefill], cache=cache)]
+    parts += [decoder(ids[:, t : t + 1], cache=cache) for t in range(prefill, ids.shape[1])]
+    return torch.cat(parts, dim=1)
+
+
+@torch.no_grad()
+def compare(
+    model: Any, decoder: Decoder, ids: Tensor, tolerance: float = 1e-4, hf_prefill: int | None = 1, our_prefill: int = 1
+) -> None:
+    """Our prefill and our decode against their prefill, and their decode against our prefill.
+
+    hf_prefill: tokens of their first call before they decode one by one; None where their decoding does not follow
+    their prefill (rotations that change with the length at hand).
+    """
+    theirs = hf_logits(model, ids)
+    ours = decoder(ids)
+    assert 0.3 < float(theirs.std()) < 30, "logits of order 1, or the comparison says little"
+    assert largest(ours, theirs) < tolerance
+    assert largest(our_logits(decoder, ids, our_prefill), theirs) < tolerance
+    if hf_prefill is not None:
+        assert largest(ours, hf_logits(model, ids, hf_prefill)) < tolerance
+
+
+def random_ids(length: int, seed: int = 0, batch: int = 1, vocab_size: int = 61) -> Tensor:
+    return torch.randint(vocab_size, (batch, length), generator=torch.Generator().manual_seed(seed))
+
+
+def config_of(family: str, **fields: Any) -> dict[str, Any]:
+    """A config.json in the form of transformers 5, which a field of `fields` changes."""
+    head = {"head_dim": 8} if family == "qwen3" else {}
+    rope = {"rope_type": "default", "rope_theta": 1e4}
+    return {"model_type": family, **TINY, **head, "rope_parameters": rope} | fields

@@ -1,0 +1,137 @@
+"""Export: folders that transformers loads, as stock architectures and with code, with equal logits."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from helpers import GLOBAL, LOCAL, attention, enliven, largest, random_ids, tiny_spec
+
+import miniwin
+from miniwin.language_model import LanguageModel
+from miniwin.specs import ModelSpec, UserError
+from miniwin.tokenizer import ByteTokenizer
+from miniwin.zoo.exporting import export_model, find_stock
+from miniwin.zoo.importing.converting import import_model
+
+ROPE = {"type": "rope", "rope_theta": 5e4}
+PLAIN = {"X": attention(None, ROPE)}
+
+
+def model_of(spec: ModelSpec) -> LanguageModel:
+    torch.manual_seed(0)
+    decoder = enliven(spec.build()).eval()
+    return LanguageModel(decoder, spec, ByteTokenizer() if spec.vocab_size >= 256 else None)
+
+
+def auto(folder: Path, **options: Any) -> Any:
+    from transformers import AutoModelForCausalLM
+
+    return AutoModelForCausalLM.from_pretrained(folder, **options).eval()
+
+
+@torch.no_grad()
+def logits_agree(model: LanguageModel, theirs: Any) -> float:
+    ids = random_ids(model.spec, 2, 90)
+    out = theirs(ids)
+    return largest(getattr(out, "logits", out), model(ids))
+
+
+@pytest.mark.parametrize(
+    ("blocks", "fields", "architecture"),
+    [
+        (PLAIN, {}, "llama"),
+        (PLAIN, {"tie_word_embeddings": False}, "llama"),
+        ({"X": attention(7, ROPE)}, {}, "mistral"),
+        ({"X": attention(None, ROPE), "N": attention(None, {"type": "nope", "logit_scale": None})}, {}, "smollm3"),
+        ({"X": attention(None, ROPE, qk_norm={"type": "rmsnorm"})}, {}, "qwen3"),
+    ],
+)
+def test_a_stock_architecture_where_one_says_it(
+    tmp_path: Path, blocks: dict[str, Any], fields: dict[str, Any], architecture: str
+) -> None:
+    model = model_of(tiny_spec(blocks, **fields))
+    made = export_model(model, tmp_path / "out", "stock")
+    assert made.architecture == architecture
+    theirs = auto(tmp_path / "out")
+    assert theirs.config.model_type == architecture
+    assert logits_agree(model, theirs) < 1e-4
+    back = import_model(tmp_path / "out", tmp_path / "back")
+    assert back.spec.canonical()["layers"] == model.spec.canonical()["layers"]
+    assert logits_agree(model, miniwin.load(str(tmp_path / "back"))) < 1e-6
+
+
+@pytest.mark.parametrize(
+    ("blocks", "fields", "named"),
+    [
+        ({"S": attention(7, LOCAL), "G": attention(None, GLOBAL)}, {}, "attention.position"),
+        (PLAIN, {"embed_scale": 2.0, "logit_softcap": 5.0, "logit_scale": 3.0}, "embed_scale"),
+        ({"X": attention(None, {"type": "forgetting"})}, {}, "attention.position"),
+    ],
+)
+def test_code_where_none_does_and_why(
+    tmp_path: Path, blocks: dict[str, Any], fields: dict[str, Any], named: str
+) -> None:
+    model = model_of(tiny_spec(blocks, vocab_size=256, **fields))
+    with pytest.raises(UserError, match="no stock architecture can say this model") as error:
+        export_model(model, tmp_path / "out", "stock")
+    assert named in str(error.value) and not (tmp_path / "out").exists()
+    made = export_model(model, tmp_path / "out")
+    assert made.architecture == "custom" and any(named in refusal.field for refusal in made.refusals)
+    theirs = auto(tmp_path / "out", trust_remote_code=True)
+    assert logits_agree(model, theirs) < 1e-6
+    # Its own cache, and a batch padded on the left, through transformers' generate.
+    ids = random_ids(model.spec, 1, 20)
+    own = model.generate(ids[0].tolist(), max_new_tokens=12, temperature=0.0)
+    batch = torch.cat((torch.zeros(1, 5, dtype=torch.int64), ids), dim=1).repeat(2, 1)
+    mask = (torch.arange(25) >= 5).long().repeat(2, 1)
+    new = theirs.generate(
+        batch, attention_mask=mask, max_new_tokens=12, do_sample=False, eos_token_id=None, pad_token_id=0
+    )
+    for row in new[:, 25:]:
+        assert row[: len(own)].tolist() == own
+
+
+def test_the_byte_tokenizer_travels(tmp_path: Path) -> None:
+    from transformers import AutoTokenizer
+
+    model = model_of(tiny_spec(PLAIN, vocab_size=256))
+    export_model(model, tmp_path / "out")
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "out")
+    for text in ("def main():\n\treturn 'é漢🙂' # ~ \x7f", "  two  spaces", ""):
+        ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+        assert ids == list(text.encode())
+        assert tokenizer.decode(ids) == text
+    assert tokenizer.eos_token_id == 0
+
+
+def test_what_cannot_be_done_is_one_message_and_nothing_written(tmp_path: Path) -> None:
+    model = model_of(tiny_spec(PLAIN))
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "precious").write_text("x")
+    with pytest.raises(UserError, match="exists already"):
+        export_model(model, tmp_path / "full")
+    with pytest.raises(UserError, match="there is no such architecture"):
+        export_model(model, tmp_path / "out", model_type="lama")
+    with pytest.raises(UserError, match="no stock architecture can say this model:\n  olmo3: residual: got pre"):
+        export_model(model, tmp_path / "out", model_type="olmo3")
+    with pytest.raises(UserError, match="give one of them"):
+        export_model(model, tmp_path / "out", "custom", "llama")
+    assert [p.name for p in tmp_path.iterdir()] == ["full"]
+
+
+def test_a_config_is_proved_by_reading_it_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A family that overlooks a field does not get away with it."""
+    from miniwin.zoo.importing.families import FAMILIES
+
+    spec = tiny_spec(PLAIN)
+    stock, _ = find_stock(spec, "llama")
+    assert stock is not None
+    wrong = json.loads(json.dumps(stock.config))
+    wrong["rms_norm_eps"] = 1e-3
+    monkeypatch.setattr(FAMILIES["llama"], "config", lambda spec: wrong)
+    nothing, refusals = find_stock(spec, "llama")
+    assert nothing is None and "eps" in refusals[0].field and "0.001" in refusals[0].why

@@ -1,0 +1,131 @@
+"""Writing a model as a folder for transformers.
+
+    stock   config.json, model.safetensors: a stock architecture, where one says the spec exactly
+    custom  the same with modeling_miniwin.py beside it, which the Hub's convention for custom code loads
+
+Both with the tokenizer, and a README.md that says how to load it. The folder appears when it is whole.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import miniwin
+from miniwin.language_model import LanguageModel
+from miniwin.specs import ModelSpec, UserError, dump_yaml
+from miniwin.zoo.exporting.stock import Refusal, Stock, find_stock
+from miniwin.zoo.exporting.tokenizing import write_tokenizer
+from miniwin.zoo.importing.writing import appearing, refuse_existing
+
+Kind = Literal["auto", "stock", "custom"]
+CODE = "modeling_miniwin"
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What an export made. architecture: the model_type of a stock one, or "custom"; refusals: why not the others."""
+
+    folder: Path
+    architecture: str
+    refusals: list[Refusal]
+
+
+def export_model(
+    ref: str | LanguageModel, to: str | Path, kind: Kind = "auto", model_type: str | None = None
+) -> Exported:
+    """Write the model `ref` names as a folder that transformers loads, with equal logits.
+
+    kind: `stock` takes nothing but a stock architecture, `custom` nothing but our code, `auto` the first if it can.
+    model_type: the stock architecture to take, such as llama.
+
+    Raises:
+        UserError: `to` exists, there is no such model, or no stock architecture says it where one was asked for.
+    """
+    folder = Path(to)
+    refuse_existing(folder)
+    if kind == "custom" and model_type is not None:
+        raise UserError(f"--architecture {model_type}: got it beside --as custom; give one of them")
+    model = ref if isinstance(ref, LanguageModel) else miniwin.load(ref)
+    stock, refusals = (None, []) if kind == "custom" else find_stock(model.spec, model_type)
+    if stock is None and (kind == "stock" or model_type is not None):
+        if not refusals:
+            raise UserError(f"--architecture {model_type}: there is no such architecture to export to")
+        raise UserError("no stock architecture can say this model:\n" + "\n".join(f"  {one}" for one in refusals))
+    with appearing(folder) as part:
+        if stock is None:
+            _write_custom(model, part)
+        else:
+            _write_stock(model, stock, part)
+        if model.tokenizer is not None:
+            write_tokenizer(model.tokenizer, part)
+        (part / "README.md").write_text(_card(model.spec, stock), encoding="utf-8")
+        (part / "model.yaml").write_text(dump_yaml(model.spec), encoding="utf-8")
+    return Exported(folder, "custom" if stock is None else stock.model_type, refusals)
+
+
+def _write_stock(model: LanguageModel, stock: Stock, folder: Path) -> None:
+    ours = model.decoder.state_dict()
+    theirs: dict[str, Any] = {}
+    for rule in stock.family.rules(model.spec):
+        theirs |= dict(zip(rule.theirs, rule.write([ours[name] for name in rule.ours]), strict=True))
+    _save(theirs, folder)
+    _write_config({**stock.config, **_about(model)}, folder)
+
+
+def _write_custom(model: LanguageModel, folder: Path) -> None:
+    _save({f"decoder.{name}": tensor for name, tensor in model.decoder.state_dict().items()}, folder)
+    config = {
+        "model_type": "miniwin-spec",
+        "architectures": ["MiniWinForCausalLM"],
+        "auto_map": {"AutoConfig": f"{CODE}.MiniWinConfig", "AutoModelForCausalLM": f"{CODE}.MiniWinForCausalLM"},
+        "spec": model.spec.model_dump(mode="json"),
+    }
+    _write_config({**config, **_about(model)}, folder)
+    code = Path(__file__).with_name(f"{CODE}.txt").read_text(encoding="utf-8")
+    (folder / f"{CODE}.py").write_text(code, encoding="utf-8")
+
+
+def _about(model: LanguageModel) -> dict[str, Any]:
+    separator = None if model.tokenizer is None else model.tokenizer.separator
+    ids = dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id"), separator)
+    return {"dtype": str(model.dtype).removeprefix("torch."), **ids}
+
+
+def _save(tensors: dict[str, Any], folder: Path) -> None:
+    from safetensors.torch import save_file
+
+    plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    save_file(plain, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def _write_config(config: dict[str, Any], folder: Path) -> None:
+    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+
+
+def _card(spec: ModelSpec, stock: Stock | None) -> str:
+    code = "" if stock is not None else ", trust_remote_code=True"
+    needs = (
+        f"It is a stock `{stock.model_type}` model."
+        if stock is not None
+        else "It needs the package miniwin, which builds the architecture that `model.yaml` describes."
+    )
+    return f"""---
+library_name: transformers
+pipeline_tag: text-generation
+tags: [miniwin]
+---
+
+# {spec.name}
+
+Exported by MiniWin {miniwin.__version__}. {needs}
+
+```python
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+model = AutoModelForCausalLM.from_pretrained("this folder"{code})
+tokenizer = AutoTokenizer.from_pretrained("this folder")
+```
+"""

@@ -1,0 +1,84 @@
+"""Which stock architecture of transformers, if any, computes exactly what a spec says.
+
+Every family that can be imported is asked for the config that says the spec; what it answers is read back as an import
+would read it. Only if that gives the same architecture is it the answer: a field that a config has no word for, and
+that a family overlooked, shows as a difference here and not in somebody's logits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from miniwin.specs import ModelSpec, UserError, parse_spec
+from miniwin.zoo.importing.asked import Asked
+from miniwin.zoo.importing.converting import FROM_SETTINGS
+from miniwin.zoo.importing.families import FAMILIES
+from miniwin.zoo.importing.family import CannotSay, Family
+
+# What a config need not say: how weights begin, and what training adds to the loss.
+TRAINING = ("init", "balance_loss")
+
+
+@dataclass(frozen=True)
+class Stock:
+    """A family, its model_type, and the config.json that says the spec."""
+
+    family: Family
+    model_type: str
+    config: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Why a family cannot say a spec: the first field in its way."""
+
+    model_type: str
+    field: str
+    why: str
+
+    def __str__(self) -> str:
+        return f"{self.model_type}: {self.field}: {self.why}"
+
+
+def find_stock(spec: ModelSpec, only: str | None = None) -> tuple[Stock | None, list[Refusal]]:
+    """The first family that says the spec, and the refusals of those before it. only: ask just this model_type."""
+    refusals: list[Refusal] = []
+    for model_type, family in FAMILIES.items():
+        if model_type in FROM_SETTINGS or (only is not None and model_type != only):
+            continue
+        try:
+            config = family.config(spec)
+            if config["model_type"] != model_type:
+                continue  # one family of several model_types answers once
+            prove(spec, family, config)
+        except CannotSay as error:
+            refusals.append(Refusal(model_type, error.field, error.why))
+            continue
+        return Stock(family, model_type, config), refusals
+    return None, refusals
+
+
+def prove(spec: ModelSpec, family: Family, config: dict[str, Any]) -> None:
+    """Read the config back. Raises CannotSay naming the first field that does not come back as it was."""
+    try:
+        data = family.spec(config, spec.name, Asked({}))
+        back: ModelSpec = parse_spec(data, "model")
+    except UserError as error:
+        raise CannotSay("config", f"the config that says most of it cannot be read back: {error}") from None
+    for path, ours, theirs in differences(spec.canonical(), back.canonical()):
+        raise CannotSay(path, f"got {ours}; the nearest config means {theirs}")
+
+
+def differences(ours: Any, theirs: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Where two canonical specs differ: path, ours, theirs."""
+    if isinstance(ours, dict) and isinstance(theirs, dict):
+        for name in [*ours, *(name for name in theirs if name not in ours)]:
+            if name not in TRAINING:
+                yield from differences(ours.get(name), theirs.get(name), f"{path}.{name}" if path else name)
+    elif isinstance(ours, list) and isinstance(theirs, list) and len(ours) == len(theirs):
+        for i, (a, b) in enumerate(zip(ours, theirs, strict=True)):
+            yield from differences(a, b, f"{path}[{i}]")
+    elif ours != theirs:
+        yield path, ours, theirs

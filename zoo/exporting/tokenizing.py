@@ -1,0 +1,35 @@
+"""A tokenizer as transformers reads it: tokenizer.json of the tokenizers library, and tokenizer_config.json."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from miniwin.tokenizer import ByteTokenizer, Tokenizer
+
+
+def byte_alphabet() -> list[str]:
+    """The character that stands for each byte in a byte-level vocabulary (GPT-2): itself where it is printable Latin-1,
+    otherwise the next free one from U+0100 on."""
+    printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
+    hidden = iter(range(0x100, 0x200))
+    return [chr(byte if byte in printable else next(hidden)) for byte in range(256)]
+
+
+def write_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
+    from tokenizers import Tokenizer as Fast
+    from tokenizers import decoders, models, pre_tokenizers
+
+    if isinstance(tokenizer, ByteTokenizer):
+        vocabulary = {character: byte for byte, character in enumerate(byte_alphabet())}
+        fast = Fast(models.BPE(vocab=vocabulary, merges=[]))
+        fast.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+        fast.decoder = decoders.ByteLevel()
+        fast.save(str(folder / "tokenizer.json"))
+    else:
+        tokenizer.save(folder)
+        fast = Fast.from_file(str(folder / "tokenizer.json"))
+    settings = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
+    if tokenizer.separator is not None:
+        settings["eos_token"] = fast.id_to_token(tokenizer.separator)
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")

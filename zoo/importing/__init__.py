@@ -1,0 +1,15 @@
+"""Bring models in: Hugging Face folders, and the MiniWin authors' and MiniMind's checkpoints.
+
+source, hf_folder, pth   reading what may come from anywhere, without running any of it
+asked                    what the source does not say: given by the user, or inferred from shapes
+family, families/        how each family's config and names are said in ours
+converting, writing      the whole way, and the folder at its end
+"""
+
+from __future__ import annotations
+
+from miniwin.zoo.importing.asked import Asked
+from miniwin.zoo.importing.converting import Imported, import_model
+from miniwin.zoo.importing.source import Source, open_source
+
+__all__ = ["Asked", "Imported", "Source", "import_model", "open_source"]

@@ -1,0 +1,325 @@
+"""The whole way of an import: open, find the family, make the spec, check every tensor, write a folder.
+
+    source -> config, shapes, tensors
+    family.spec(config) -> model spec; family.rules(spec) -> which tensors of theirs make which of ours
+    DIR: model.yaml, model.safetensors, tokenizer.json (if the source has one), import.json
+
+Names and shapes are compared before the first tensor is read: what a tensor of theirs must look like follows from ours
+by the rule's own inverse. Then tensors are read, checked for NaN, converted and written one rule at a time, so that the
+memory holds one group of tensors and never the model. DIR appears when all is well, and not at all otherwise.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import miniwin
+from miniwin.provenance import code_version
+from miniwin.runs import IMPORT, MODEL, TOKENIZER, WEIGHTS
+from miniwin.specs import ModelSpec, UserError, dump_yaml, parse_spec
+from miniwin.specs.model import NAME
+from miniwin.specs.yaml_words import shown
+from miniwin.tokenizer import Tokenizer, load_tokenizer
+from miniwin.zoo.files import sha256_file, to_json, write_text
+from miniwin.zoo.importing.asked import Asked
+from miniwin.zoo.importing.family import DERIVED, Family, Rule, fitting
+from miniwin.zoo.importing.source import Source, open_source, short, size, some
+from miniwin.zoo.importing.writing import TensorFile, appearing, refuse_existing
+
+FORMAT = 1
+KEEP, NO_TOKENIZER = "keep", "none"
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+# Checkpoint files say nothing of themselves; these families can be built from settings and shapes.
+FROM_SETTINGS = ("miniwin", "minimind")
+# What is being done, how much of it is done, and how much there is.
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Imported:
+    """What an import made. `record` is import.json; `notes` are for the person who asked for it."""
+
+    folder: Path
+    spec: ModelSpec
+    tokenizer: Tokenizer | None
+    record: dict[str, Any]
+    notes: list[str]
+
+
+def families() -> Mapping[str, Family]:
+    """The families that can be imported, by model_type."""
+    from miniwin.zoo.importing.families import FAMILIES
+
+    return FAMILIES
+
+
+def import_model(
+    src: str | Path,
+    to: str | Path,
+    *,
+    name: str | None = None,
+    settings: Mapping[str, Any] | None = None,
+    family: str | None = None,
+    dtype: str = KEEP,
+    tokenizer: str | Path | None = None,
+    progress: Progress | None = None,
+) -> Imported:
+    """Import the model at `src` into the new folder `to`.
+
+    name: of the spec; by default the source's. settings: fields that the source does not say. family: the model_type of
+    a source that does not say it. dtype: of the weights written; `keep` is the type that most of them have. tokenizer:
+    a tokenizer.json to take instead of the source's, or "none".
+
+    Raises:
+        UserError: something about the source, the settings or the destination is not as it must be. Nothing is written.
+    """
+    to = Path(to).expanduser()
+    refuse_existing(to)
+    if dtype not in (KEEP, *DTYPES):
+        raise UserError(f"--dtype: got {dtype!r}; expected {KEEP} or one of {', '.join(DTYPES)}")
+    source = open_source(src)
+    model_type = _model_type(source, family)
+    asked = Asked(settings, source.config, source.shapes)
+    known = families()[model_type]
+    spec = _spec(known, source, asked, _name(name, source), settings or {})
+    plan = _Plan(known, spec, source)
+    carried = _tokenizer(source, tokenizer, spec)
+    target = plan.common_dtype() if dtype == KEEP else DTYPES[dtype]
+    tell = progress or (lambda what, done, whole: None)
+    with appearing(to) as part:
+        plan.write(part / WEIGHTS, target, tell)
+        write_text(part / MODEL, dump_yaml(spec))
+        if carried is not None:
+            (part / TOKENIZER).write_bytes(carried[0].read_bytes())
+        record = {
+            "format": FORMAT,
+            "source": source.path.absolute().name,  # its name only: the rest of the path names a machine
+            "kind": source.kind,
+            "model_type": model_type,
+            "files": _hashes(source, carried[0] if carried else None, tell),
+            "said": dict(settings or {}),
+            "inferred": asked.inferred,
+            "notes": source.notes,
+            "ignored": plan.ignored,
+            "dtype": short(target),
+            "converted": plan.converted(target),
+            "spec_hash": spec.hash,
+            "parameters": spec.parameters(),
+            "tokenizer": carried[1].name if carried else None,
+            "miniwin": miniwin.__version__,
+            "code": code_version(),
+            "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
+        write_text(part / IMPORT, to_json(record, IMPORT))
+    return Imported(to, spec, carried[1] if carried else None, record, source.notes)
+
+
+def _model_type(source: Source, family: str | None) -> str:
+    """Which family: what the config says, or else the user."""
+    said = source.config.get("model_type")
+    if said is not None and family is not None and said != family:
+        raise UserError(f"--as {family}: {source.path / 'config.json'} says model_type {shown(said)}; leave --as out")
+    if source.kind == "pth":
+        choice = " or ".join(f"--as {one}" for one in FROM_SETTINGS)
+        if family is None:
+            looks = " (its names look like miniwin's)" if any(".shared_attn." in name for name in source.shapes) else ""
+            raise UserError(f"{source.path}: a checkpoint file does not say what it is{looks}; say it: {choice}")
+        if family not in FROM_SETTINGS:
+            raise UserError(f"--as {family}: only {' and '.join(FROM_SETTINGS)} can be read from a file; give {choice}")
+    found = said if said is not None else family
+    if not isinstance(found, str) or found not in families():
+        what = "no model_type" if found is None else f"model_type {shown(found)}"
+        raise UserError(
+            f"{source.path}: {what}, which is none that can be imported; those are {', '.join(sorted(families()))}"
+        )
+    return found
+
+
+def _name(name: str | None, source: Source) -> str:
+    if name is not None:
+        if not re.match(NAME, name) or len(name) > 100:
+            raise UserError(f"--name: got {shown(name)}; expected lower-case letters, digits, '.', '-' and '_'")
+        return name
+    path = source.path.absolute()
+    stem = path.name if source.kind == "hf" else path.stem
+    return re.sub(r"[^a-z0-9._]+", "-", stem.lower()).strip("-._")[:100] or "imported"
+
+
+def _spec(family: Family, source: Source, asked: Asked, name: str, settings: Mapping[str, Any]) -> ModelSpec:
+    where = source.path / "config.json" if source.kind == "hf" else source.path
+    config = source.config if source.kind == "hf" else dict(settings)
+    _check_depth(config, source, where)
+    try:
+        data = family.spec(config, name, asked)
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from None
+    except (LookupError, TypeError, AttributeError, ValueError, ArithmeticError) as error:
+        # A config may hold anything; whatever a family stumbles over is a field that is missing or of another kind.
+        raise UserError(
+            f"{where}: not a config that this family can have: a field is missing or of another kind "
+            f"({type(error).__name__}: {error})"
+        ) from error
+    asked.refuse_unused()
+    try:
+        spec = parse_spec(data, "model")
+    except UserError as error:
+        raise UserError(f"{where}: describes a model that cannot be built: {error}") from None
+    assert isinstance(spec, ModelSpec)
+    # Building even an empty model takes time for each module: not for a config that cannot be of these weights.
+    if spec.parameters() > 4 * source.elements + 100_000:
+        raise UserError(
+            f"{where}: describes {spec.parameters():,} parameters; the weights hold {source.elements:,} numbers. They "
+            "do not belong together"
+        )
+    return spec
+
+
+def _check_depth(config: Mapping[str, Any], source: Source, where: Path) -> None:
+    """A family lists the layers one by one: not those of a config that says a billion. Each has a tensor at least."""
+    nested = config.get("text_config")
+    for fields in (config, nested if isinstance(nested, dict) else {}):
+        layers = fields.get("num_hidden_layers")
+        if isinstance(layers, int | float) and layers > len(source.shapes):
+            raise UserError(
+                f"{where}: num_hidden_layers: got {shown(layers)}; the weights have {len(source.shapes)} tensors, "
+                "which cannot be so many layers"
+            )
+
+
+class _Plan:
+    """Which tensors are read for which of ours: complete, and with shapes that fit, before anything is read."""
+
+    def __init__(self, family: Family, spec: ModelSpec, source: Source) -> None:
+        with torch.device("meta"):
+            self._ours: dict[str, Tensor] = spec.build().state_dict()
+        self._source = source
+        self._rules = fitting(family.rules(spec), source.shapes)
+        named = [name for rule in self._rules for name in rule.ours]
+        assert sorted(named) == sorted(self._ours), set(named) ^ set(self._ours)
+        used = [name for rule in self._rules for name in rule.theirs]
+        assert len(used) == len(set(used)), [name for name, count in Counter(used).items() if count > 1]
+        self._used = used
+        copies = {name for rule in self._rules for name in rule.copies}
+        others = [name for name in source.shapes if name.startswith(getattr(family, "other_parts", ()))]
+        if others:
+            parts = f"{len(others)} tensors of parts other than the language model"
+            source.notes.append(f"{parts} are left out: {some(others)}")
+        left = {*copies, *others}
+        self.ignored = [name for name in source.shapes if name not in used and (name in left or self._derived(name))]
+        self._complete()
+        for rule in self._rules:
+            self._fits(rule)
+
+    def common_dtype(self) -> torch.dtype:
+        """The type of most of the numbers."""
+        counts: Counter[torch.dtype] = Counter()
+        for name in self._used:
+            counts[self._source.dtypes[name]] += size(self._source.shapes[name])
+        dtype = counts.most_common(1)[0][0]
+        return dtype if dtype.is_floating_point and dtype.itemsize > 1 else torch.float32  # refused when it is read
+
+    def converted(self, dtype: torch.dtype) -> dict[str, int]:
+        """How many tensors of which other types become `dtype`."""
+        return dict(Counter(short(d) for d in (self._source.dtypes[name] for name in self._used) if d != dtype))
+
+    def write(self, path: Path, dtype: torch.dtype, tell: Progress) -> None:
+        whole, done = sum(size(self._source.shapes[name]) for name in self._used), 0
+        layout = [(name, tuple(self._ours[name].shape)) for rule in self._rules for name in rule.ours]
+        with TensorFile(path, layout, dtype) as file:
+            for rule in self._rules:
+                theirs = [self._source.tensor(name) for name in rule.theirs]
+                self._check_copies(rule, theirs)
+                for name, tensor in zip(rule.ours, rule.read(theirs), strict=True):
+                    file.write(name, self._converted(name, tensor, dtype))
+                done += sum(tensor.numel() for tensor in theirs)
+                tell("weights", done, whole)
+
+    def _converted(self, name: str, tensor: Tensor, dtype: torch.dtype) -> Tensor:
+        new = tensor.to(dtype)
+        if new.dtype != tensor.dtype and not bool(torch.isfinite(new).all()):
+            raise UserError(f"--dtype {short(dtype)}: {name} holds values that are too large for it; use float32")
+        return new
+
+    def _check_copies(self, rule: Rule, theirs: list[Tensor]) -> None:
+        for name in rule.copies:
+            if name in self._source.shapes and not torch.equal(self._source.tensor(name), theirs[0]):
+                raise UserError(
+                    f"{self._source.where(name)}: {name} differs from {rule.theirs[0]}, and the model is said to have "
+                    "them tied; set tie_word_embeddings to false if it has not"
+                )
+
+    def _derived(self, name: str) -> bool:
+        """Buffers that hold no weights: tables of the rotation, and GPT-NeoX's causal mask (1, 1, n, n)."""
+        if DERIVED.search(name) or name.endswith("attention.masked_bias"):
+            return True
+        shape = self._source.shapes[name]
+        return name.endswith("attention.bias") and len(shape) == 4 and shape[:2] == (1, 1) and shape[2] == shape[3]
+
+    def _complete(self) -> None:
+        missing = [name for name in self._used if name not in self._source.shapes]
+        expected = {*self._used, *self.ignored}
+        surplus = [name for name in self._source.shapes if name not in expected]
+        problems = [
+            f"{some(missing)} missing" if missing else "",
+            f"{some(surplus)} not of the model that {self._description} describes" if surplus else "",
+        ]
+        if missing or surplus:
+            raise UserError(f"{self._source.path}: {'; '.join(filter(None, problems))}")
+
+    def _fits(self, rule: Rule) -> None:
+        """The shapes of theirs against those that ours come from, by the rule's inverse."""
+        expected = rule.write([self._ours[name] for name in rule.ours])
+        for name, tensor in zip(rule.theirs, expected, strict=True):
+            got = self._source.shapes[name]
+            if got != tuple(tensor.shape):
+                raise UserError(
+                    f"{self._source.where(name)}: {name} has shape {got}; expected {tuple(tensor.shape)} of the model "
+                    f"that {self._description} describes"
+                )
+
+    @property
+    def _description(self) -> str:
+        return "config.json" if self._source.kind == "hf" else "the settings"
+
+
+def _tokenizer(source: Source, chosen: str | Path | None, spec: ModelSpec) -> tuple[Path, Tokenizer] | None:
+    """The tokenizer to carry over, read once to see that it can be, and that the model has its ids."""
+    if chosen == NO_TOKENIZER:
+        return None
+    path = source.tokenizer if chosen is None else Path(chosen).expanduser()
+    if path is None:
+        return None
+    path = path / TOKENIZER if path.is_dir() else path
+    without = f"give --tokenizer {NO_TOKENIZER} to import without it"
+    try:
+        tokenizer = load_tokenizer(path)
+    except RecursionError:
+        raise UserError(f"{path}: nested too deeply; {without}") from None
+    except UserError as error:
+        raise UserError(f"{error}; {without}") from None
+    if tokenizer.vocab_size > spec.vocab_size:
+        raise UserError(
+            f"{path}: the tokenizer has {tokenizer.vocab_size} ids and the model only {spec.vocab_size}: they do not "
+            f"belong together, or it names ids that the model never learned; {without}"
+        )
+    return path, tokenizer
+
+
+def _hashes(source: Source, tokenizer: Path | None, tell: Progress) -> dict[str, str]:
+    files = dict(source.files) | ({tokenizer.name: tokenizer} if tokenizer is not None else {})
+    whole, done = sum(path.stat().st_size for path in files.values()), 0
+    found = {}
+    for name, path in files.items():
+        found[name] = sha256_file(path)
+        done += path.stat().st_size
+        tell("hashes", done, whole)
+    return found

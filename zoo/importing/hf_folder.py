@@ -1,0 +1,242 @@
+"""A Hugging Face folder: config.json, weights in safetensors (one file, or shards and their index), tokenizer.json.
+
+The folder may come from anywhere. No file outside it is opened, whatever an index or a link says (the Hub's own cache,
+where the files of a snapshot are links to blobs beside it, is the one exception); JSON is read up to a size and depth;
+the safetensors library checks headers: size, types, and offsets that neither overlap nor leave the file. A file without
+those is not read: `pytorch_model.bin` is a pickle.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from miniwin.specs.base import UserError
+from miniwin.specs.yaml_words import shown
+from miniwin.zoo.importing.source import Source, some
+
+CONFIG = "config.json"
+INDEX = "model.safetensors.index.json"
+WEIGHTS = ("model.safetensors", "weights.safetensors")
+TOKENIZER = "tokenizer.json"
+LARGEST_CONFIG = 8 << 20  # bytes; published ones have a few thousand
+LARGEST_INDEX = 64 << 20
+LARGEST_TOKENIZER = 256 << 20
+DEEPEST = 64
+
+# As the headers of safetensors files write them. A type that is not here is named, and refused, when a tensor is read.
+DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E5M2": torch.float8_e5m2,
+}
+
+
+class HFFolder(Source):
+    kind = "hf"
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self._homes: dict[str, Any] = {}  # tensor -> the open file that holds it
+        self._names: dict[str, str] = {}  # tensor -> that file's name
+        config = self._inside(CONFIG)
+        if config is None:
+            raise UserError(f"{path}: there is no {CONFIG} in it, so it is not a Hugging Face folder")
+        self.config = read_object(config, LARGEST_CONFIG)
+        self.files[CONFIG] = config
+        index = self._inside(INDEX)
+        if index is not None:
+            self._open_shards(index)
+        else:
+            self._open(self._single_file())
+        if not self.shapes:
+            raise UserError(f"{path}: there is not one tensor in {some(sorted(set(self.files) - {CONFIG}))}")
+        self.tokenizer = self._inside(TOKENIZER)
+        if self.tokenizer is not None:
+            if self.tokenizer.stat().st_size > LARGEST_TOKENIZER:
+                raise UserError(f"{self.tokenizer}: larger than {LARGEST_TOKENIZER >> 20} MiB; expected a tokenizer")
+        elif self._inside("tokenizer.model") is not None:
+            self.notes.append("tokenizer.model is not read; save the tokenizer as tokenizer.json to carry it over")
+
+    def where(self, name: str) -> str:
+        return self._names.get(name, self.path.name)
+
+    def _read(self, name: str) -> Tensor:
+        try:
+            tensor: Tensor = self._homes[name].get_tensor(name)
+        except SafetensorError as error:
+            raise UserError(f"{self.where(name)}: {name} cannot be read ({error}); fetch the file again") from None
+        return tensor
+
+    def _single_file(self) -> str:
+        found = sorted(path.name for path in self.path.glob("*.safetensors"))
+        for name in WEIGHTS:
+            if name in found:
+                return name
+        if len(found) == 1:
+            return found[0]
+        if found:
+            shards = [name for name in found if "-of-" in name]
+            if shards:
+                raise UserError(
+                    f"{self.path}: holds shards ({some(shards)}) without {INDEX}, which names them; fetch it too"
+                )
+            raise UserError(
+                f"{self.path}: holds {some(found)}, and it is not clear which are the weights; call them {WEIGHTS[0]}"
+            )
+        if list(self.path.glob("*.bin")) or list(self.path.glob("*.pth")):
+            raise UserError(
+                f"{self.path}: holds its weights as a pickle only (pytorch_model.bin), and nothing is unpickled here; "
+                "save it as safetensors (transformers: AutoModelForCausalLM.from_pretrained(SRC).save_pretrained(NEW)) "
+                "and import that folder"
+            )
+        if list(self.path.glob("*.gguf")):
+            raise UserError(f"{self.path}: gguf is not supported; import the Hugging Face folder that it was made from")
+        raise UserError(f"{self.path}: there are no weights in it; expected {WEIGHTS[0]}, or shards and {INDEX}")
+
+    def _open_shards(self, index: Path) -> None:
+        """Open every shard that the index names. Index and headers must say the same, tensor by tensor."""
+        self.files[INDEX] = index
+        weight_map = read_object(index, LARGEST_INDEX).get("weight_map")
+        if not isinstance(weight_map, dict) or not weight_map:
+            raise UserError(f"{index}: weight_map: got {shown(weight_map)}; expected tensor names and their files")
+        for tensor, shard in weight_map.items():
+            if not isinstance(shard, str) or not is_plain_name(shard):
+                raise UserError(
+                    f"{index}: weight_map: {shown(tensor)} is said to be in {shown(shard)}; expected the name of a "
+                    ".safetensors file in the same folder, nothing else"
+                )
+        shards = sorted(set(weight_map.values()))
+        stray = sorted({p.name for p in self.path.glob("model*.safetensors")} - set(shards))
+        if stray:
+            raise UserError(
+                f"{self.path}: {some(stray)} is beside {INDEX}, which does not name it: remove it, or fetch the index "
+                "that belongs to it"
+            )
+        for shard in shards:
+            for tensor in self._open(shard):
+                said = weight_map.get(tensor)
+                if said is None:
+                    raise UserError(
+                        f"{self.path / shard}: holds {tensor}, which {INDEX} does not name; fetch both again"
+                    )
+                if said != shard:
+                    raise UserError(
+                        f"{self.path / shard}: holds {tensor}, which {INDEX} says is in {said}: a tensor may be in one "
+                        "shard only; fetch the shards again"
+                    )
+        lacking = [tensor for tensor in weight_map if tensor not in self.shapes]
+        if lacking:
+            raise UserError(
+                f"{self.path / weight_map[lacking[0]]}: does not hold {some(lacking)}, which {INDEX} says is there; "
+                "fetch the shards again"
+            )
+
+    def _open(self, name: str) -> list[str]:
+        """Open one safetensors file; the names of its tensors."""
+        path = self._inside(name)
+        if path is None:
+            raise UserError(f"{self.path / name}: the file is missing; {INDEX} names it. Fetch it, and import again")
+        self.files[name] = path
+        try:
+            opened: Any = safe_open(path, framework="pt", device="cpu")
+            names = list(opened.keys())
+            for tensor in names:
+                part = opened.get_slice(tensor)
+                self.shapes[tensor] = tuple(part.get_shape())
+                # A type of which nothing is known (4-bit floats, say) counts as bytes: not floating-point, so refused.
+                self.dtypes[tensor] = DTYPES.get(part.get_dtype(), torch.uint8)
+                self._homes[tensor], self._names[tensor] = opened, name
+        except (SafetensorError, OSError, ValueError, OverflowError) as error:
+            raise UserError(
+                f"{self.path / name}: cannot be read as safetensors ({error}); the file is damaged or cut short: fetch "
+                "it again"
+            ) from None
+        return names
+
+    def _inside(self, name: str) -> Path | None:
+        """The file of this name in the folder, None if there is none. A link that leads elsewhere is refused."""
+        path = self.path / name
+        if not path.is_symlink() and not path.exists():
+            return None
+        real, folder = path.resolve(), self.path.resolve()
+        allowed = [folder]
+        if folder.parent.name == "snapshots":  # the Hub's cache: snapshots/<commit>/<file> -> ../../blobs/<hash>
+            allowed.append(folder.parent.parent / "blobs")
+        if not any(real.is_relative_to(root) for root in allowed):
+            raise UserError(f"{path}: a link that leads out of the folder; put the file itself there")
+        if not real.is_file():
+            raise UserError(f"{path}: not a regular file; put the file itself there")
+        return path
+
+
+def is_plain_name(name: str) -> bool:
+    """Whether an index may call a shard so: a file of its own folder on every system, and nothing else."""
+    return (
+        name.endswith(".safetensors")
+        and not name.startswith(".")
+        and PurePosixPath(name).name == name
+        and not set('\\/:\0\n\r<>|"?*') & set(name)
+        and len(name) <= 200
+    )
+
+
+def read_object(path: Path, largest: int) -> dict[str, Any]:
+    """A JSON object from a file of at most `largest` bytes, with no key given twice."""
+    expected = "expected what transformers writes, a JSON object"
+    try:
+        with path.open("rb") as file:
+            raw = file.read(largest + 1)
+        if len(raw) > largest:
+            raise UserError(f"{path}: larger than {largest >> 20} MiB; {expected}")
+        data = json.loads(raw.decode("utf-8"), object_pairs_hook=lambda pairs: _once(path, pairs))
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from None
+    except RecursionError:
+        raise UserError(f"{path}: nested too deeply; {expected}") from None
+    except UserError:
+        raise
+    except ValueError as error:  # not UTF-8, not JSON, or a number of thousands of digits
+        raise UserError(f"{path}: not JSON ({error}); {expected}") from None
+    if not isinstance(data, dict):
+        raise UserError(f"{path}: got {shown(data)}; {expected}")
+    if _depth(data) > DEEPEST:
+        raise UserError(f"{path}: nested too deeply; {expected}")
+    return data
+
+
+def _once(path: Path, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    data = dict(pairs)
+    if len(data) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise UserError(f"{path}: {shown(twice)} is given twice; which one is meant cannot be known")
+    return data
+
+
+def _depth(data: Any) -> int:
+    """Levels of nesting, counted without recursion, up to one more than are allowed."""
+    level, depth = [data], 0
+    while level and depth <= DEEPEST:
+        depth += 1
+        level = [
+            child
+            for item in level
+            for child in (item.values() if isinstance(item, dict) else item)
+            if isinstance(child, dict | list)
+        ]
+    return depth

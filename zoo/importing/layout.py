@@ -1,0 +1,36 @@
+"""Layers one by one, and a pattern of letters: what configs list, and what a model spec tiles."""
+
+from __future__ import annotations
+
+from typing import Any
+
+LOCAL, GLOBAL = "STUVWXYZ", "GHIJKLMNOPQR"
+
+
+def lay_out(layers: list[dict[str, Any]]) -> dict[str, Any]:
+    """num_layers, pattern, last and blocks of these layers. Equal layers get one letter: S, T, .. where they have a
+    window or a chunk, G, H, .. where they see everything."""
+    kinds: dict[str, dict[str, Any]] = {}
+    names = {True: iter(LOCAL), False: iter(GLOBAL)}
+    layout = ""
+    for layer in layers:
+        letter = next((letter for letter, kind in kinds.items() if kind == layer), None)
+        if letter is None:
+            attention = layer["attention"]
+            letter = next(names[attention.get("window") is not None or attention.get("chunk") is not None])
+            kinds[letter] = layer
+        layout += letter
+    return {"num_layers": len(layers), **pattern_of(layout), "blocks": kinds}
+
+
+def pattern_of(layout: str) -> dict[str, str]:
+    """The shortest pattern that tiles the layout, or all of it but its last layer, which `last` then says; the layout
+    itself where nothing repeats."""
+    n = len(layout)
+    for size in range(1, n + 1):
+        tiled = (layout[:size] * (n // size + 1))[:n]
+        if n % size == 0 and tiled == layout:
+            return {"pattern": layout[:size]}
+        if size < n - 1 and tiled[:-1] == layout[:-1]:
+            return {"pattern": layout[:size], "last": layout[-1]}
+    raise AssertionError("a layout tiles itself")

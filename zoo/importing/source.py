@@ -1,0 +1,119 @@
+"""A foreign model, opened for reading: its config, the names, shapes and types of its tensors, and its tokenizer.
+
+Everything about the file is checked before any tensor is read, and nothing in it is ever executed. Tensors are read one
+at a time from a memory-mapped file, so that a model is never in memory as a whole.
+"""
+
+from __future__ import annotations
+
+import os
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from miniwin.specs.base import UserError
+
+CHECKPOINTS = (".pth", ".pt", ".bin")
+
+
+class Source(ABC):
+    """What an importer reads from.
+
+    config: of a Hugging Face folder, config.json; {} for a checkpoint file. shapes, dtypes: of every tensor, in the
+    order of the file. files: all that decides about the model, by the name shown to people, for their hashes. notes:
+    what was done to read it that a person should know.
+    """
+
+    kind: Literal["hf", "pth"]
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.config: dict[str, Any] = {}
+        self.shapes: dict[str, tuple[int, ...]] = {}
+        self.dtypes: dict[str, torch.dtype] = {}
+        self.tokenizer: Path | None = None
+        self.files: dict[str, Path] = {}
+        self.notes: list[str] = []
+
+    @abstractmethod
+    def _read(self, name: str) -> Tensor:
+        """The tensor, on the CPU; memory-mapped where that is possible."""
+
+    def where(self, name: str) -> str:
+        """The file that holds a tensor, for messages."""
+        return self.path.name
+
+    def tensor(self, name: str, finite: bool = True) -> Tensor:
+        """One tensor. `finite`: refuse NaN and infinity in it.
+
+        Raises:
+            UserError: there is no such tensor, it does not hold floating-point numbers, or one of them is not finite.
+        """
+        if name not in self.shapes:
+            raise UserError(f"{self.where(name)}: there is no tensor {name}")
+        if not self.dtypes[name].is_floating_point or self.dtypes[name].itemsize < 2:
+            raise UserError(
+                f"{self.where(name)}: {name} has type {short(self.dtypes[name])}; expected float32, bfloat16, float16 "
+                "or float64. Quantised weights cannot be imported: convert them to one of these first"
+            )
+        tensor = self._read(name)
+        if finite and not bool(torch.isfinite(tensor).all()):
+            wrong = int((~torch.isfinite(tensor)).sum())
+            raise UserError(
+                f"{self.where(name)}: {name} holds {wrong} NaN or infinite "
+                f"value{'s' if wrong > 1 else ''} of {tensor.numel()}; the weights are damaged, or training diverged"
+            )
+        return tensor
+
+    @property
+    def elements(self) -> int:
+        """Numbers in all tensors together."""
+        return sum(size(shape) for shape in self.shapes.values())
+
+
+def open_source(path: str | os.PathLike[str]) -> Source:
+    """Open a Hugging Face folder (config.json and safetensors), or a checkpoint file (.pth, .pt, .bin).
+
+    Raises:
+        UserError: there is no such model, or something about it is not as it must be.
+    """
+    from miniwin.zoo.importing.hf_folder import HFFolder
+    from miniwin.zoo.importing.pth import PthFile
+
+    path = Path(path).expanduser()
+    if path.is_dir():
+        return HFFolder(path)
+    if not path.exists():
+        raise UserError(f"{path}: there is no such file or folder; expected a Hugging Face folder or a .pth file")
+    if path.suffix == ".gguf":
+        raise UserError(f"{path}: gguf is not supported; import the Hugging Face folder that it was made from")
+    if path.suffix == ".safetensors" or path.name == "config.json":
+        raise UserError(f"{path}: give the folder that holds config.json and the weights, not one file of it")
+    if path.suffix not in CHECKPOINTS or not path.is_file():
+        raise UserError(
+            f"{path}: not a model that can be imported; expected a Hugging Face folder (config.json and safetensors) "
+            f"or a checkpoint file ({', '.join(CHECKPOINTS)})"
+        )
+    return PthFile(path)
+
+
+def size(shape: tuple[int, ...]) -> int:
+    """How many numbers a tensor of this shape holds."""
+    count = 1
+    for dimension in shape:
+        count *= dimension
+    return count
+
+
+def short(dtype: torch.dtype) -> str:
+    """`bfloat16` of torch.bfloat16."""
+    return str(dtype).removeprefix("torch.")
+
+
+def some(names: list[str], shown: int = 4) -> str:
+    """The first few of many names."""
+    more = len(names) - shown
+    return ", ".join(names[:shown]) + (f" and {more} more" if more > 0 else "")

@@ -1,0 +1,108 @@
+"""Writing what was imported: safetensors tensor by tensor, in a folder that appears whole or not at all.
+
+The safetensors library writes a dictionary of all tensors at once. A model that is converted need never be in memory:
+names, types and shapes are known before the first tensor is read, and with them the whole header, so each tensor is
+written as it comes. The format: 8 bytes, the header's length, little-endian; the header, JSON of type, shape and
+offsets of every tensor, padded with spaces to a multiple of 8; the tensors.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import TracebackType
+
+import torch
+from torch import Tensor
+
+from miniwin.specs.base import UserError
+from miniwin.zoo.files import fsync_path
+from miniwin.zoo.importing.source import size
+
+NAMES = {torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
+
+
+class TensorFile:
+    """A safetensors file in the making. `layout`: name and shape of every tensor, in the order they will come."""
+
+    def __init__(self, path: Path, layout: Sequence[tuple[str, tuple[int, ...]]], dtype: torch.dtype) -> None:
+        self._waiting = list(reversed(layout))
+        self._dtype = dtype
+        header: dict[str, object] = {"__metadata__": {"format": "pt"}}
+        at = 0
+        for name, shape in layout:
+            end = at + size(shape) * dtype.itemsize
+            header[name] = {"dtype": NAMES[dtype], "shape": list(shape), "data_offsets": [at, end]}
+            at = end
+        text = json.dumps(header, separators=(",", ":")).encode()
+        text += b" " * (-len(text) % 8)
+        self._file = path.open("wb")
+        self._file.write(len(text).to_bytes(8, "little") + text)
+
+    def __enter__(self) -> TensorFile:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._file.close()
+        assert kind is not None or not self._waiting, self._waiting
+
+    def write(self, name: str, tensor: Tensor) -> None:
+        """The next tensor, in the file's type."""
+        expected, shape = self._waiting.pop()
+        assert name == expected and tuple(tensor.shape) == shape, (name, tuple(tensor.shape), expected, shape)
+        plain = tensor.to(self._dtype).contiguous().reshape(-1).view(torch.uint8)
+        self._file.write(plain.numpy().data)
+
+
+def refuse_existing(folder: Path) -> None:
+    """UserError unless this is a name for a new folder, or an empty one."""
+    if folder.is_dir() and not any(folder.iterdir()):
+        return
+    if folder.is_symlink() or folder.exists():
+        raise UserError(f"{folder}: exists already; give --to the name of a new folder, or remove this one")
+
+
+@contextmanager
+def appearing(folder: Path) -> Iterator[Path]:
+    """A folder to write in: when the block ends well it is called `folder`; otherwise nothing is left of it."""
+    folder = folder.absolute()
+    made = _make_parents(folder.parent)
+    part = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.part")
+    try:
+        part.mkdir()
+        yield part
+        for path in part.iterdir():
+            fsync_path(path)
+        fsync_path(part)
+        refuse_existing(folder)
+        with suppress(FileNotFoundError):
+            folder.rmdir()  # an empty one, which not every system would replace
+        os.rename(part, folder)
+        made = []
+        fsync_path(folder.parent)
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be written: {error.strerror or error}") from None
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+        for parent in made:
+            with suppress(OSError):
+                parent.rmdir()
+
+
+def _make_parents(folder: Path) -> list[Path]:
+    """Make the folder; what did not exist before, innermost first."""
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be made: {error.strerror or error}") from None
+    return made

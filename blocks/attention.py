@@ -22,6 +22,7 @@ from miniwin.blocks.attention_ops.call import Kept
 from miniwin.blocks.cache import LayerCache
 from miniwin.blocks.positions.base import PositionEncoding, Positions
 from miniwin.blocks.sight import Sight
+from miniwin.blocks.spec import UserError
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ class Attention(nn.Module):
         self.sinks = nn.Parameter(torch.zeros(num_heads)) if sinks else None
         by_distance = position.score_bias() is not None or position.score() is not None
         if sight.keep_first and (by_distance or position.weighting != "softmax"):
-            raise ValueError(f"keep_first: {type(position).__name__} scores by distance; its spec must say by_distance")
+            raise UserError(f"keep_first: {type(position).__name__} scores by distance; its spec must say by_distance")
 
     def forward(
         self, x: Tensor, positions: Positions, cache: LayerCache | None = None, pad: Tensor | None = None

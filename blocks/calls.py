@@ -102,8 +102,13 @@ def placed(
             raise UserError("position_variance: got one without positions; give the positions it belongs to")
         return Positions(index)
     for encoding in encodings:
-        if encoding.counts_tokens is not None:
-            raise UserError(f"positions: a layer of this model cannot take them: {encoding.counts_tokens}")
+        reason = encoding.counts_tokens
+        if reason is None and (encoding.score_bias() is not None or encoding.score() is not None):
+            reason = f"{type(encoding).__name__} scores by how many tokens lie between query and key"
+        if reason is not None:
+            raise UserError(f"positions: a layer of this model cannot take them: {reason}")
+    if all(type(encoding).encode is PositionEncoding.encode for encoding in encodings):
+        raise UserError("positions: no layer of this model reads them: none of its encodings places queries and keys")
     mean = _like(x, positions, "positions")
     if variance is None:
         return Positions(index, mean)

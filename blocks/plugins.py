@@ -15,6 +15,7 @@ import importlib
 import importlib.util
 import os
 import sys
+from hashlib import sha256
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
@@ -54,11 +55,11 @@ def load_plugins() -> None:
     global _searched
     if _searched:
         return
-    _searched = True
     for name in filter(None, os.environ.get(VARIABLE, "").split(os.pathsep)):
         load_plugin(name)
     for point in sorted(entry_points(group=GROUP), key=lambda p: p.name):
         _load_entry_point(point)
+    _searched = True  # not before: what a plugin that failed would have registered is missing from every spec
 
 
 def use_plugins(names: list[str]) -> None:
@@ -81,9 +82,9 @@ def _load_entry_point(point: EntryPoint) -> None:
 
 
 def _import_file(path: Path) -> ModuleType:
-    if not path.is_file():
-        raise UserError(f"plugin {path}: there is no such file; expected the path of a .py file, or a module's name")
-    name = f"miniwin_plugin_{path.stem}"
+    if path.suffix != ".py" or not path.is_file():
+        raise UserError(f"plugin {path}: there is no such .py file; expected one, or a module's name")
+    name = f"miniwin_plugin_{path.stem}_{sha256(str(path).encode()).hexdigest()[:8]}"
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)

@@ -79,13 +79,17 @@ class _Union:
 
 
 def _remake() -> None:
-    """A block came after spec classes were made of its registry (a plugin): make them anew, inner ones first."""
+    """A block came after spec classes were made of its registry (a plugin): make them all anew."""
 
     def below(cls: type[Strict]) -> list[type[Strict]]:
         return [inner for sub in cls.__subclasses__() for inner in (sub, *below(sub))]
 
-    # Classes are made after those they hold, and `__subclasses__` keeps the order in which they were made.
-    for cls in sorted(below(Strict), key=lambda c: c.made):
+    classes = below(Strict)
+    # First all are forgotten: a class made anew takes in what it finds of the others, and some hold each other.
+    for cls in classes:
+        if "__pydantic_core_schema__" in vars(cls):
+            del cls.__pydantic_core_schema__
+    for cls in classes:
         cls.model_rebuild(force=True, raise_errors=False)
 
 

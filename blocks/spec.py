@@ -6,7 +6,6 @@ numbers and modules and knows nothing of YAML.
 
 from __future__ import annotations
 
-from itertools import count
 from typing import Annotated, Any, ClassVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
@@ -29,14 +28,6 @@ class Strict(BaseModel):
     )
 
     LATER: ClassVar[frozenset[str]] = frozenset()
-    made: ClassVar[int] = 0  # classes are numbered in the order they are made
-
-    def __init_subclass__(cls, **options: Any) -> None:
-        super().__init_subclass__(**options)
-        cls.made = next(_numbers)
-
-
-_numbers = count(1)
 
 
 def facts(spec: Strict) -> dict[str, Any]:

@@ -4,7 +4,8 @@
 
 One attention layer for each block, cut down to four heads, with weights drawn so that scores are of order one (normal,
 standard deviation hidden_size^-0.5) over random content, in float64. Nothing precedes the content, so that every query
-sees the same keys at either place; a logit scale, which counts the keys that a query sees, is left out for that reason.
+sees the same keys at either place; a logit scale, which counts the keys that a query sees, and first tokens kept in
+sight (`keep_first`) are left out for that reason.
 Usual settings: W = p and W tokens of content, where published P-RoPE (arXiv 2605.27980) changes by 20 to 31 % rms, mean
 over s, for W from 16 to 64; harmonic P-RoPE and plain RoPE change by rounding.
 """
@@ -65,6 +66,7 @@ def _small(attention: Any) -> Any:
     shared = 1 if heads % 2 else 2
     return attention.model_copy(
         update={
+            "keep_first": 0,  # moved content is no longer the row's first
             "num_heads": heads,
             "num_kv_heads": heads if attention.num_kv_heads == attention.num_heads else heads // shared,
         }

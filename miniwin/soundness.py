@@ -42,6 +42,9 @@ from miniwin.specs import ModelSpec, UserError
 DTYPES = {"float64": torch.float64, "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
+LONGEST = 1 << 24  # tokens; every distance is looked at, and at this many that takes tens of seconds a block
+
+
 @dataclass(frozen=True)
 class Criterion:
     """One bound: what was found, what it is held against, and the verdict. ratio: at most 1 where it is sound."""
@@ -219,14 +222,14 @@ def soundness(
     trained_length: the longest context in training; by default `length`, so that nothing is new to the model.
 
     Raises:
-        UserError: an unknown dtype, or a length below 1.
+        UserError: an unknown dtype, or a length below 1 or above 16,777,216.
     """
     if dtype not in DTYPES:
         raise UserError(f"--angle-dtype: got '{dtype}'; expected one of {', '.join(DTYPES)}")
     trained = length if trained_length is None else trained_length
     for option, number in (("--length", length), ("--trained-length", trained)):
-        if number < 1:
-            raise UserError(f"{option}: got {number}; expected at least 1")
+        if not 1 <= number <= LONGEST:
+            raise UserError(f"{option}: got {number}; expected 1 to {LONGEST:,}")
     rows = []
     for letter, rotary in rotary_blocks(spec).items():
         attention: Any = spec.layer_specs[spec.layout.index(letter)].attention
@@ -282,4 +285,6 @@ def worst(spec: ModelSpec, metric: str, length: int) -> float:
     rope_cosine_bound  1 - min B(m) / B(0): above 1 where the sum of cosines is negative somewhere; harmonic: 0
     rope_precision     in float32: base * epsilon, or angle error / half the fastest step, whichever is larger
     """
+    if length > LONGEST:
+        raise UserError(f"{metric}@{length}: got a length of {length:,}; expected at most {LONGEST:,}")
     return max((METRICS[metric](r, length) for r in rotary_blocks(spec).values() if r is not None), default=0.0)

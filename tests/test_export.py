@@ -12,7 +12,7 @@ from helpers import GLOBAL, LOCAL, attention, enliven, largest, random_ids, tiny
 
 import miniwin
 from miniwin.language_model import LanguageModel
-from miniwin.specs import ModelSpec, UserError
+from miniwin.specs import ModelSpec, UserError, parse_spec
 from miniwin.tokenizer import ByteTokenizer
 from miniwin.zoo.exporting import export_model, find_stock
 from miniwin.zoo.importing.converting import import_model
@@ -95,6 +95,67 @@ def test_code_where_none_does_and_why(
         assert row[: len(own)].tolist() == own
 
 
+@pytest.fixture(scope="module")
+def with_code(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A model with experts, in transformers by our code."""
+    expert = {"type": "swiglu", "intermediate_size": 8}
+    mixture: dict[str, Any] = {
+        "type": "moe",
+        "num_experts": 3,
+        "experts_per_token": 1,
+        "expert": expert,
+        "shared": None,
+    }
+    mixture["router"] = {"type": "softmax-topk", "normalise": True}
+    plain = tiny_spec({"S": attention(7, LOCAL)}).model_dump(mode="json")
+    plain["blocks"]["S"]["mlp"] = mixture
+    folder = tmp_path_factory.mktemp("code") / "out"
+    assert export_model(model_of(parse_spec(plain, "model")), folder).architecture == "custom"
+    return auto(folder, trust_remote_code=True)
+
+
+def test_the_loss_is_the_trainers(with_code: Any) -> None:
+    """-100 is not counted; the sum over a batch in parts is divided by all its tokens; experts add their own."""
+    ids = torch.arange(40).reshape(2, 20) % 11
+    labels = ids.masked_fill(torch.arange(20) < 5, -100)
+    out = with_code(ids, labels=labels, logits_to_keep=3)
+    own = torch.nn.functional.cross_entropy(with_code(ids).logits[:, 4:-1].flatten(0, 1), ids[:, 5:].flatten())
+    assert out.logits.shape[1] == 3 and (out.loss - own).item() == pytest.approx(0, abs=1e-6)
+    assert with_code.accepts_loss_kwargs
+    rows = zip(ids[:, None], labels[:, None], strict=True)
+    parts = [with_code(row, labels=wanted, num_items_in_batch=30).loss for row, wanted in rows]
+    assert (sum(parts) - own).item() == pytest.approx(0, abs=1e-6)
+    with_code.train()
+    trained = with_code(ids, labels=labels).loss
+    trained.backward()
+    with_code.eval()
+    assert trained.item() > own.item() + 1e-3  # the balance loss
+    assert all(layer.mlp.router.weight.grad is not None for layer in with_code.decoder.layers)
+
+
+def test_what_the_code_cannot_honour_is_refused(with_code: Any) -> None:
+    from transformers import DynamicCache
+
+    ids = torch.arange(12).reshape(2, 6)
+    mask = torch.tensor([[0, 0, 1, 1, 1, 1], [1, 1, 1, 1, 1, 1]])
+    counted = (mask.cumsum(-1) - 1).masked_fill(mask == 0, 1)
+    plain = with_code(ids, attention_mask=mask).logits
+    assert torch.equal(with_code(ids, attention_mask=mask, position_ids=counted).logits, plain)
+    assert isinstance(with_code(ids, return_dict=False), tuple)
+    for message, options in {
+        "position_ids: a MiniWin model counts": {"position_ids": torch.tensor([[0, 1, 2, 0, 1, 2]])},
+        "past_key_values: got DynamicCache": {"past_key_values": DynamicCache()},
+        "gives logits only": {"output_hidden_states": True},
+        "logits_to_keep: got a tensor": {"logits_to_keep": torch.tensor([1])},
+        "may only stand to the left": {"attention_mask": mask.flip(1)},
+        "unexpected keyword": {"token_type_ids": ids},
+    }.items():
+        with pytest.raises((ValueError, TypeError), match=message):
+            with_code(ids, **options)
+    with pytest.raises(ValueError, match="past_key_values: got DynamicCache"):
+        with_code.generate(ids, past_key_values=DynamicCache(), max_new_tokens=2, pad_token_id=0)
+
+
 def test_the_byte_tokenizer_travels(tmp_path: Path) -> None:
     from transformers import AutoTokenizer
 
@@ -105,7 +166,9 @@ def test_the_byte_tokenizer_travels(tmp_path: Path) -> None:
         ids = tokenizer(text, add_special_tokens=False)["input_ids"]
         assert ids == list(text.encode())
         assert tokenizer.decode(ids) == text
-    assert tokenizer.eos_token_id == 0
+    assert tokenizer.eos_token_id == tokenizer.pad_token_id == 0
+    batch = tokenizer(["longer", "x"], padding=True)
+    assert batch["input_ids"][1] == [0] * 5 + [ord("x")]  # padded on the left, as our models take it
 
 
 def test_what_cannot_be_done_is_one_message_and_nothing_written(tmp_path: Path) -> None:

@@ -176,6 +176,13 @@ def test_the_published_form_refuses_a_variance() -> None:
     decoder(ids, cache, positions=numbers)  # nothing was left halfway
 
 
+@pytest.mark.parametrize("position", ["nope", "forgetting", "stick-breaking"])
+def test_positions_that_nobody_reads_are_refused(position: str) -> None:
+    decoder = tiny_spec({"X": attention(None, {"type": position})}).build()
+    with pytest.raises(UserError, match="positions: no layer of this model reads them"):
+        decoder(torch.zeros(1, 3, dtype=torch.int64), positions=torch.arange(3.0).unsqueeze(0))
+
+
 # ---- in a model
 
 

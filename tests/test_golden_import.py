@@ -140,3 +140,26 @@ def test_wrong_hyperparameters_are_refused(changes: dict[str, Any], message: str
         from_checkpoint(tmp_path, "A01", "miniwin", **settings)
     assert message in str(error.value)
     assert not (tmp_path / "ours").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "tensor", "message"),
+    [
+        ("self_attn.q_norm.weight", torch.ones(2, 16), "num_attention_heads"),
+        ("mlp.experts.0.w1.weight", torch.ones(2), "num_experts_per_tok"),
+    ],
+)
+def test_shapes_that_nothing_can_be_inferred_from(name: str, tensor: Tensor, message: str, tmp_path: Path) -> None:
+    """One message about the model, none about this program."""
+    tensors = load_file(FOLDERS["A05"] / "weights.safetensors") | {f"model.layers.0.{name}": tensor}
+    torch.save(tensors, tmp_path / "pretrain.pth")
+    with pytest.raises(UserError) as error:
+        import_model(tmp_path / "pretrain.pth", tmp_path / "ours", family="minimind")
+    assert message in str(error.value) and "Error:" not in str(error.value)
+    assert not (tmp_path / "ours").exists()
+
+
+def test_a_setting_of_another_kind(tmp_path: Path) -> None:
+    said = {name: value for name, value in PTH["A01"][1].items() if name != "num_attention_heads"}
+    with pytest.raises(UserError, match=r"head_dim: got \[16\]; expected a positive whole number"):
+        from_checkpoint(tmp_path, "A01", "miniwin", **said, head_dim=[16])

@@ -4,6 +4,7 @@ family has no words for on the way back.
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -22,6 +23,10 @@ REFUSED = [
     ("llama", {"hidden_size": None}, "hidden_size: got null; expected a positive whole number"),
     ("llama", {"num_key_value_heads": 3}, "num_key_value_heads: got 3; it must divide num_attention_heads 4"),
     ("llama", {"attention_bias": "yes"}, "attention_bias: got 'yes'; expected true or false"),
+    ("llama", {"is_causal": False}, "is_causal: got false; every token would see those after it; only causal"),
+    ("gpt_neox", {"is_causal": False, "num_key_value_heads": 4}, "is_causal: got false; every token would see those"),
+    ("llama", {"num_hidden_layers": 0}, "num_hidden_layers: got 0; expected a positive whole number"),
+    ("llama", {"rope_thta": 5e5}, "remove it if it does not, or did you mean rope_theta?"),
     ("llama", {"quantization_config": {"bits": 4}}, "quantised weights cannot be imported; save the model unquantised"),
     ("llama", {"sliding_window": 64}, "sliding_window: got 64; llama models have no such field"),
     ("llama", {"embedding_multiplier": 12.0}, "embedding_multiplier: got 12.0; llama models have no such field"),
@@ -116,7 +121,13 @@ def test_configs_as_published(family: str) -> None:
 def test_fields_that_change_nothing_are_let_through() -> None:
     plain = spec_of(config_of("llama"))
     extra = {"attention_dropout": 0.1, "pretraining_tp": 2, "use_cache": False, "dtype": "bfloat16", "some_note": "x"}
-    off = {"quantization_config": None, "sliding_window": None, "attn_logit_softcapping": None, "mlp_bias": False}
+    off = {
+        "is_causal": True,
+        "quantization_config": None,
+        "sliding_window": None,
+        "attn_logit_softcapping": None,
+        "mlp_bias": False,
+    }
     assert meaning(spec_of(config_of("llama", **extra, **off))) == meaning(plain)
 
 
@@ -204,3 +215,27 @@ def test_a_family_says_what_stands_in_its_way(source: str, target: str, message:
     with pytest.raises(CannotSay) as error:
         FAMILIES[target].config(spec_of(config))
     assert message in str(error.value)
+
+
+LONGROPE = {"rope_type": "longrope", "short_factor": [1.0] * 4, "long_factor": [2.0] * 4}
+
+
+@pytest.mark.parametrize(
+    ("family", "said"),
+    [
+        ("smollm3", {"use_sliding_window": True, "sliding_window": 5}),
+        ("smollm3", {"use_sliding_window": True, "sliding_window": 5, "no_rope_layer_interval": 2}),
+        ("olmo3", {"sliding_window": 5, "rope_parameters": None}),
+        ("exaone4", {"sliding_window": 5, "sliding_window_pattern": 3}),
+        ("qwen3", {"use_sliding_window": True, "sliding_window": 5, "max_window_layers": 2}),
+        ("phi3", {"rope_parameters": LONGROPE, "original_max_position_embeddings": 24}),
+        ("phi3", {"rope_parameters": {**LONGROPE, "original_max_position_embeddings": 99}}),
+    ],
+)
+def test_what_a_config_leaves_out_is_what_transformers_fills_in(family: str, said: dict[str, Any]) -> None:
+    """Saved by transformers, a config has every layer's type written out; here it is left to the default."""
+    from transformers import AutoConfig
+
+    config = config_of(family, num_hidden_layers=5, **said)
+    theirs = AutoConfig.for_model(**json.loads(json.dumps(config)))
+    assert meaning(spec_of(config)) == meaning(spec_of(json.loads(theirs.to_json_string())))

@@ -75,7 +75,9 @@ def scaling(rng: random.Random, theta: float) -> dict[str, Any]:
     if kind == "yarn":
         said["original_max_position_embeddings"] = ORIGINAL
         ratio = {"mscale": 1.0, "mscale_all_dim": 0.7}
-        said |= rng.choice([{}, {"truncate": False}, {"attention_factor": 0.8}, ratio, {"beta_fast": 8}])
+        # Bounds that lie inside: with a context of 24 the default ones are clamped to the first pair.
+        bounds = {"beta_fast": 0.5, "beta_slow": 0.02, "truncate": False}
+        said |= rng.choice([{}, {"truncate": False}, {"attention_factor": 0.8}, ratio, bounds])
     if kind == "llama3":
         said |= {"low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": ORIGINAL}
     return said

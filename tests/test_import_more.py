@@ -97,7 +97,9 @@ def scaling(rng: random.Random, theta: float, nested: bool = False) -> dict[str,
         said["factor"] = rng.choice([1.5, 4.0, 8.0])
     if kind == "yarn":
         said["original_max_position_embeddings"] = ORIGINAL
-        extra = [{}, {"attention_factor": 0.8}, {"mscale": 1.0, "mscale_all_dim": 0.7}, {"beta_fast": 8}]
+        # Bounds that lie inside: with a context of 24 the default ones are clamped to the first pair.
+        bounds = {"beta_fast": 0.5, "beta_slow": 0.02} | ({} if nested else {"truncate": False})
+        extra = [{}, {"attention_factor": 0.8}, {"mscale": 1.0, "mscale_all_dim": 0.7}, bounds]
         # With beta_slow 0.1 the bounds lie where rounding them, or not, moves a pair.
         said |= rng.choice(extra if nested else [*extra, *[{"truncate": False, "beta_slow": 0.1}] * 2])
     if kind == "llama3":
@@ -479,6 +481,16 @@ def test_the_balance_loss_is_counted_our_way() -> None:
             "gpt_neox",
             {"hidden_act": "quick_gelu", "num_key_value_heads": 4},
             "hidden_act: got 'quick_gelu'; expected",
+        ),
+        (
+            "gpt_neox",
+            {"num_key_value_heads": 4, "rope_theta": 777},
+            "rope_theta: got 777; transformers looks at rotary",
+        ),
+        (
+            "gpt_neox",
+            {"num_key_value_heads": 4, "rotary_pct": 0.5, "partial_rotary_factor": 0.25},
+            "partial_rotary_factor: got 0.25; transformers looks at rotary_emb_base and rotary_pct here, and takes 0.5",
         ),
         ("gpt_neox", {"num_key_value_heads": 2}, "num_key_value_heads: got 2; a gpt_neox model has as many"),
         ("gpt_neox", {"head_dim": 4, "num_key_value_heads": 4}, "num_attention_heads: got 4; hidden_size must be"),

@@ -61,6 +61,98 @@ print("kept", spec.layer_specs[0].attention.position)
 """
 
 
+# Blocks of other kinds, and blocks that hold blocks: known to specs that were read before, wherever they may stand.
+KINDS = """
+from typing import Literal
+from torch import nn
+from miniwin.blocks import LOGIT_SCALES, MLPS, NORMS, POSITIONS, ROUTERS, SCALINGS, DenseSpec, PositionEncoding
+from miniwin.blocks import PositionSpec, RouterSpec, SquaredReLU
+from miniwin.blocks.logit_scale import LogRatioScale
+from miniwin.blocks.positions.scaling import ScalingSpec
+from miniwin.blocks.routers import TopKSoftmax
+from miniwin.blocks.spec import Strict
+
+@SCALINGS.register
+class HalfSpec(ScalingSpec):
+    type: Literal["half-speed"] = "half-speed"
+    def apply(self, frequencies, rope_theta, rotary_dim):
+        return frequencies / 2, 1.0
+
+@LOGIT_SCALES.register
+class SlowSpec(Strict):
+    type: Literal["slow"] = "slow"
+    def build(self, num_heads):
+        return LogRatioScale(100.0, False)
+    def parameters(self, num_heads):
+        return 0
+
+@NORMS.register
+class IdentitySpec(Strict):
+    type: Literal["identity"] = "identity"
+    def build(self, size):
+        return nn.Identity()
+    def parameters(self, size):
+        return 0
+
+@MLPS.register
+class SquareSpec(DenseSpec):
+    type: Literal["square"] = "square"
+    matrices = 2
+    def build(self, hidden_size):
+        return SquaredReLU(hidden_size, self.intermediate_size, self.bias)
+
+@ROUTERS.register
+class OwnSpec(RouterSpec):
+    type: Literal["own"] = "own"
+    def build(self, hidden_size, num_experts, experts_per_token, bias):
+        return TopKSoftmax(hidden_size, num_experts, experts_per_token, bias)
+
+class Tilted(PositionEncoding):
+    def score_bias(self):
+        return lambda distance: -0.1 * distance.expand(4, -1, -1)
+
+@POSITIONS.register
+class TiltedSpec(PositionSpec):
+    type: Literal["tilted"] = "tilted"
+    before: POSITIONS.field() | None = None
+    def build(self, heads):
+        return Tilted()
+"""
+LATE = """
+import sys, torch
+from miniwin.blocks import load_plugin
+from miniwin.specs import UserError, json_schema, load_model_spec
+before = load_model_spec("plain.yaml")
+json_schema("model")
+for name in sys.argv[1:]:
+    load_plugin(name)
+assert load_model_spec("plain.yaml") == before and load_model_spec("plain.yaml").hash == before.hash
+square = "{type: square, intermediate_size: 8}"
+for change in (
+    "blocks.G.attention.position={type: rope, scaling: {type: half-speed}}",
+    "blocks.G.attention.position={type: resonance, scaling: {type: half-speed}}",
+    "blocks.G.attention.position={type: nope, logit_scale: {type: slow}}",
+    "blocks.G.attention.position={type: learned, num_positions: 3, then: {type: tilted}}",
+    "blocks.G.attention.position={type: learned, num_positions: 3, then: {type: rope, scaling: {type: half-speed}}}",
+    "blocks.G.attention.position={type: learned, num_positions: 3, then: {type: kerple}}",
+    "blocks.G.attention.position={type: tilted, before: {type: learned, num_positions: 3, then: {type: kerple}}}",
+    "blocks.G.attention.qk_norm={type: identity}",
+    "embed_norm={type: identity}",
+    f"blocks.G.mlp={{type: moe, num_experts: 3, experts_per_token: 2, expert: {square}, router: {{type: own}}}}",
+):
+    spec = load_model_spec("plain.yaml", [change])
+    assert spec.hash != before.hash
+    spec.build()(torch.zeros(1, 3, dtype=torch.int64))
+for kind in ("half-speed", "slow", "identity", "square", "own", "tilted", "kerple"):
+    assert f"'const': '{kind}'" in str(json_schema("model")), kind
+tilted = load_model_spec("plain.yaml", ["blocks.G.attention.position={type: tilted}"]).build()
+try:
+    tilted(torch.zeros(1, 3, dtype=torch.int64), positions=torch.rand(1, 3))
+except UserError as error:
+    print(error)
+"""
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     assert len(EXAMPLE) == 1
@@ -113,10 +205,30 @@ def test_on_the_command_line_and_in_processes_that_it_starts(folder: Path) -> No
     assert done.returncode == 2 and "'kerple'" in done.stderr and "Traceback" not in done.stderr
 
 
+def test_blocks_of_every_kind_that_come_late_are_known_wherever_they_may_stand(folder: Path) -> None:
+    (folder / "kinds.py").write_text(KINDS, encoding="utf-8")
+    (folder / "plain.yaml").write_text(MODEL.replace("kerple", "nope"), encoding="utf-8")
+    done = run(folder, "-c", LATE, "kinds.py", "kerple.py")
+    assert done.returncode == 0, done.stderr
+    assert "cannot take them: Tilted scores by how many tokens lie between query and key" in done.stdout
+
+
+def test_a_plugin_that_fails_is_missed_by_every_spec(folder: Path) -> None:
+    """Not by the first alone: the others might mean something else without it."""
+    done = run(folder, "-m", "miniwin", "check", "miniwin-tiny", "miniwin-1m", MINIWIN_PLUGINS="no_such_module")
+    assert done.returncode == 2 and not done.stdout
+    assert done.stderr.count("plugin no_such_module: importing it failed") == 2
+
+
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("absent.py", None, "absent.py: there is no such file; expected the path of a .py file, or a module's name"),
+        (
+            "absent.py",
+            None,
+            "absent.py: there is no such .py file; expected one, or a module's name",
+        ),
+        ("./folder/kerple", EXAMPLE[0], "kerple: there is no such .py file; expected one"),
         ("no_such_module", None, "plugin no_such_module: importing it failed with ModuleNotFoundError"),
         ("broken.py", "def f(:", "importing it failed with SyntaxError"),
         ("twice.py", EXAMPLE[0].replace('"kerple"', '"rope"'), "position 'rope' is registered twice"),
@@ -126,6 +238,7 @@ def test_a_plugin_that_cannot_be_loaded_is_one_message(
     tmp_path: Path, name: str, text: str | None, message: str
 ) -> None:
     if text is not None:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(text, encoding="utf-8")
     with pytest.raises(UserError, match=re.escape(message)):
-        load_plugin(str(tmp_path / name) if name.endswith(".py") else name)
+        load_plugin(name if name == "no_such_module" else str(tmp_path / name))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import random
+import re
 from typing import Any
 
 import pytest
@@ -398,6 +399,10 @@ def test_impossible_scalings_are_refused_with_the_field_and_the_way_out() -> Non
 def test_impossible_rotations_are_refused_with_the_field_and_the_way_out() -> None:
     odd = refusal(type="rope", partial_rotary_factor=0.2)
     assert "position.partial_rotary_factor: got 0.2, which is 3 of 16 channels" in odd and "0.125 would do" in odd
+    for head_dim, factor in ((96, 0.35), (100, 0.59), (44, 0.71), (22, 0.5)):  # what it says would do, does
+        said = refusal(head_dim, type="rope", partial_rotary_factor=factor)
+        offered = float(re.findall(r"at least 2: ([0-9.]+) would do", said)[0])
+        tiny_spec({"X": attention(None, {"type": "rope", "partial_rotary_factor": offered}, head_dim=head_dim)})
     none = refusal(type="resonance", partial_rotary_factor=0.01)
     assert "which is 0 of 16 channels" in none and "0.125 would do" in none
     assert "head_dim: got 15; a rotary encoding turns channels in pairs" in refusal(15, type="resonance")

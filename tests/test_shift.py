@@ -17,6 +17,11 @@ def change(window: int | None, position: dict[str, Any], tokens: int | None = No
     return shift_changes(tiny_spec({"S": block}), tokens=tokens)[0]
 
 
+def test_kept_first_tokens_are_left_out() -> None:
+    """Moved content is not the row's first any more: with them plain RoPE would seem to change by 29 %."""
+    assert change(16, {"type": "rope"}, keep_first=4)["max"] < 1e-12
+
+
 @pytest.mark.parametrize("window", [16, 32, 64])
 def test_published_p_rope_changes_by_a_quarter(window: int) -> None:
     """W = p, scores of order one, W tokens of content: 20 to 31 % rms."""

@@ -253,12 +253,13 @@ def test_a_context_past_exact_angles() -> None:
     "options, message",
     [
         ({"dtype": "float8"}, "--angle-dtype: got 'float8'; expected one of float64, float32"),
-        ({"trained_length": 0}, "--trained-length: got 0; expected at least 1"),
+        ({"trained_length": 0}, "--trained-length: got 0; expected 1 to 16,777,216"),
+        ({"length": 10**9}, "--length: got 1000000000; expected 1 to 16,777,216"),
     ],
 )
 def test_mistakes(options: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError) as caught:
-        soundness(model(ROPE, 1), 64, **options)
+        soundness(model(ROPE, 1), **{"length": 64, **options})
     assert message in str(caught.value)
 
 

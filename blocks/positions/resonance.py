@@ -55,13 +55,16 @@ class ResonanceSpec(PositionSpec):
 
     def check(self, heads: Heads) -> None:
         check_rotated(heads.head_dim, self.partial_rotary_factor)
+        rotary_dim = rotated_channels(heads.head_dim, self.partial_rotary_factor)
+        wavelengths = [2 * math.pi * self.rope_theta ** (k / rotary_dim) for k in range(0, rotary_dim, 2)]
         if self._scaling is not None:
-            self._scaling.check(self.rope_theta, rotated_channels(heads.head_dim, self.partial_rotary_factor))
-        shortest = float(self._rounded(heads)[0].min())
-        if shortest < 2:
+            self._scaling.check(self.rope_theta, rotary_dim)
+            wavelengths = self._scaling.wavelengths(wavelengths)
+        shortest = min(wavelengths)
+        if shortest < 1.5:
             raise located(
                 "position.rope_theta",
-                f"got {self.rope_theta:g}, with which a wavelength rounds to {shortest:g} tokens; a pair needs at "
+                f"got {self.rope_theta:g}, with which a wavelength rounds to {round(shortest)} tokens; a pair needs at "
                 "least 2 to turn at all: without scaling, a rope_theta of 1 or more will do",
             )
 

@@ -10,6 +10,7 @@ Shapes: B batch, N tokens, H heads, D head_dim, K = d/2 pairs.
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Any, Literal
 
 import torch
@@ -43,12 +44,19 @@ def check_rotated(head_dim: int, factor: float) -> None:
         raise located("head_dim", f"got {head_dim}; a rotary encoding turns channels in pairs, so it must be even")
     count = rotated_channels(head_dim, factor)
     if count % 2 or count < 2:
-        near = max(2, count - count % 2) / head_dim
+        near = _factor(head_dim, max(2, count - count % 2))
         raise located(
             "position.partial_rotary_factor",
             f"got {factor:g}, which is {count} of {head_dim} channels; a rotary encoding turns channels in pairs, so "
-            f"factor * head_dim must be an even number of at least 2: {near:g} would do",
+            f"factor * head_dim must be an even number of at least 2: {near!r} would do",
         )
+
+
+def _factor(head_dim: int, count: int) -> float:
+    """A short number that makes `count` channels turn. It may not be the quotient: int(100 * 0.58) is 57."""
+    quotient = count / head_dim
+    tried = [round(quotient, 4), *((math.floor(quotient * 10**digits) + 1) / 10**digits for digits in range(1, 10))]
+    return next(factor for factor in tried if rotated_channels(head_dim, factor) == count)
 
 
 def partial_facts(head_dim: int, factor: float) -> dict[str, Any]:

@@ -34,6 +34,7 @@ def generate_command(
     from miniwin.generation import generate as run
     from miniwin.loading import load
     from miniwin.progress import rate
+    from miniwin.specs import UserError
 
     if prompt == "-":
         prompt = sys.stdin.read()
@@ -47,6 +48,11 @@ def generate_command(
         sys.stdout.flush()
 
     model = load(ref, device=device)
+    if model.tokenizer is None:
+        raise UserError(
+            f"{model.ref} has no tokenizer, so it cannot read a prompt; import it again with --tokenizer FILE, or give "
+            "token ids to generate() in Python"
+        )
     shown = False
 
     def stream(text: str) -> None:

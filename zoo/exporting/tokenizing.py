@@ -30,6 +30,7 @@ def write_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
         tokenizer.save(folder)
         fast = Fast.from_file(str(folder / "tokenizer.json"))
     settings = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
+    settings["padding_side"] = "left"  # the only one that all our models take
     if tokenizer.separator is not None:
-        settings["eos_token"] = fast.id_to_token(tokenizer.separator)
+        settings["eos_token"] = settings["pad_token"] = fast.id_to_token(tokenizer.separator)
     (folder / "tokenizer_config.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")

@@ -14,6 +14,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Any, Protocol
 
 import torch
@@ -166,15 +167,15 @@ class Fields:
         return UserError(f"{name}: {got}; {why}")
 
     def count(self, name: str) -> int:
-        value = self.maybe_count(name)
+        value = self.maybe_count(name, "")
         if value is None:
             raise self.refuse(name, "expected a positive whole number")
         return value
 
-    def maybe_count(self, name: str) -> int | None:
+    def maybe_count(self, name: str, otherwise: str = ", or null") -> int | None:
         value = self.raw(name)
         if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
-            raise self.refuse(name, "expected a positive whole number, or null")
+            raise self.refuse(name, f"expected a positive whole number{otherwise}")
         if value is not None and value > (most := MOST.get(name, 2**40)):
             raise self.refuse(name, f"expected at most {most}")
         return value
@@ -231,14 +232,17 @@ class Fields:
         """Refuse the fields that nobody read, unless they are off, or known or likely not to matter."""
         if self.config.get("quantization_config"):
             raise self.refuse("quantization_config", "quantised weights cannot be imported; save the model unquantised")
+        # Off is what the other fields may be without being read; this one, which transformers reads of any config, not.
+        self.only("is_causal", True, why="every token would see those after it; only causal models can be imported")
         for name in self.config:
             if name in self._read or name in HARMLESS or not STRUCTURAL.search(name):
                 continue
             if self.config[name] not in (None, False, 0, "", {}, []):
+                near = get_close_matches(name, self._read, n=1, cutoff=0.8)
                 raise self.refuse(
                     name,
                     f"{self.family} models have no such field, and it sounds as if it changed what the model computes; "
-                    "remove it if it does not",
+                    "remove it if it does not" + (f", or did you mean {near[0]}?" if near else ""),
                 )
 
 

@@ -31,6 +31,10 @@ class ScalingSpec(Strict):
         """RoPE's frequencies (K,) float64 -> those used instead, and the factor on cos and sin."""
         raise NotImplementedError
 
+    def wavelengths(self, wavelengths: list[float]) -> list[float]:
+        """Bounds from below of what becomes of these wavelengths, in plain numbers: `check` does without torch."""
+        return wavelengths
+
     def canonical(self) -> dict[str, Any]:
         """What decides the function computed, however it was written."""
         return facts(self)

@@ -68,6 +68,9 @@ class LongRopeSpec(ScalingSpec):
     def apply(self, frequencies: Tensor, rope_theta: float, rotary_dim: int) -> tuple[Tensor, float]:
         return frequencies / torch.tensor(self.factors, dtype=torch.float64, device="cpu"), self.magnitude()
 
+    def wavelengths(self, wavelengths: list[float]) -> list[float]:
+        return [w * f for w, f in zip(wavelengths, self.factors, strict=True)]
+
     def canonical(self) -> dict[str, Any]:
         return {"type": self.type, "factors": list(self.factors), "attention_factor": self.magnitude()}
 

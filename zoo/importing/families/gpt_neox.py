@@ -76,6 +76,12 @@ class GPTNeoX(DenseFamily):
             parameters["rope_theta"] = theta
         if parameters.get("partial_rotary_factor") is None:
             parameters["partial_rotary_factor"] = share
+        for field, default in (("rope_theta", 10_000), ("partial_rotary_factor", None)):
+            counts = parameters.get(field, default)
+            if fields.raw(field) not in (None, counts):
+                raise fields.refuse(
+                    field, f"transformers looks at rotary_emb_base and rotary_pct here, and takes {counts}; remove it"
+                )
         return rope_position(fields, asked, parameters, partial=True)
 
     def rules(self, spec: ModelSpec) -> list[Rule]:

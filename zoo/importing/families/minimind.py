@@ -91,7 +91,7 @@ class MiniMind:
     @staticmethod
     def _inferred(asked: Asked) -> dict[str, Any]:
         values = inferred_sizes(asked)
-        if Q_NORM in asked.shapes:
+        if len(asked.shapes.get(Q_NORM, ())) == 1:
             (size,) = asked.shapes[Q_NORM]
             values["head_dim"] = asked.infer("head_dim", size, f"{Q_NORM} has shape {asked.shapes[Q_NORM]}")
             inferred_heads(asked, "model.layers.0.self_attn", size, values)
@@ -106,8 +106,9 @@ class MiniMind:
             values["use_moe"] = asked.infer("use_moe", True, evidence)
             values["num_experts"] = asked.infer("num_experts", len(experts), evidence)
             first = "model.layers.0.mlp.experts.0.gate_proj.weight"
-            size = asked.shapes[first][0]
-            values["moe_intermediate_size"] = asked.infer("moe_intermediate_size", size, f"{first} has {size} rows")
+            if len(asked.shapes.get(first, ())) == 2:
+                size = asked.shapes[first][0]
+                values["moe_intermediate_size"] = asked.infer("moe_intermediate_size", size, f"{first} has {size} rows")
             if not asked.config:
                 asked.require(num_experts_per_tok="how many experts a token goes through, such as 1")
         return values

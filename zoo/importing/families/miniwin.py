@@ -102,10 +102,10 @@ class MiniWin:
     def _inferred(self, asked: Asked) -> dict[str, Any]:
         values = inferred_sizes(asked)
         kind = "shared_attn" if any(".0.shared_attn." in name for name in asked.shapes) else "self_attn"
-        heads = asked.get("num_attention_heads")
+        heads, head_dim = asked.get("num_attention_heads"), asked.get("head_dim")
         hidden = values.get("hidden_size")
-        if hidden is not None and heads is None:
-            heads = asked.get("head_dim") and hidden // asked.get("head_dim")
+        if hidden is not None and heads is None and isinstance(head_dim, int) and head_dim > 0:
+            heads = hidden // head_dim
         if hidden is not None and isinstance(heads, int) and heads > 0:
             inferred_heads(asked, f"model.layers.0.{kind}", hidden // heads, values)
         if any(".mlp.experts." in name for name in asked.shapes):

@@ -19,7 +19,8 @@ from torch import Tensor, nn
 
 from miniwin.blocks.attention_ops import AttentionCall, attend
 from miniwin.blocks.attention_ops.call import Kept
-from miniwin.blocks.cache import LayerCache
+from miniwin.blocks.cache import Int8Cache, LayerCache, storage_dtype
+from miniwin.blocks.decoding import attend_cached
 from miniwin.blocks.positions.base import PositionEncoding, Positions
 from miniwin.blocks.sight import Sight
 from miniwin.blocks.spec import UserError
@@ -73,6 +74,8 @@ class Attention(nn.Module):
         by_distance = position.score_bias() is not None or position.score() is not None
         if sight.keep_first and (by_distance or position.weighting != "softmax"):
             raise UserError(f"keep_first: {type(position).__name__} scores by distance; its spec must say by_distance")
+        self.by_order = sight.chunk is not None or by_distance or position.weighting != "softmax"
+        self.scales_queries = type(position).query_scale is not PositionEncoding.query_scale
 
     def forward(
         self, x: Tensor, positions: Positions, cache: LayerCache | None = None, pad: Tensor | None = None
@@ -85,19 +88,19 @@ class Attention(nn.Module):
         before = 0 if cache is None else cache.length
         kept = self._kept(positions.index, pad, before, cache, *entry) if self.sight.keep_first else None
         if cache is not None:
-            entry = cache.append(*entry)
+            entry = cache.append(*entry, in_order=self.by_order or pad is not None or gates is not None)
         dropped = before + x.shape[1] - entry[0].shape[1]  # keys that a ring has already let go
-        scale = self.position.query_scale(self.sight.visible(positions.index), before + x.shape[1])
-        if scale is not None:
-            q = (q * scale).to(q.dtype)
+        if self.scales_queries:
+            scale = self.position.query_scale(self.sight.visible(positions.index), before + x.shape[1])
+            q = q if scale is None else (q * scale).to(q.dtype)
         call = AttentionCall(
             q,
-            entry[0].to(q.dtype),
-            entry[1].to(q.dtype),
+            entry[0],
+            entry[1],
             scale=self.score_scale,
             window=self.sight.window,
             bias=self.position.score_bias(),
-            pad=None if pad is None else (pad - dropped).clamp(min=0),
+            pad=_left(pad, dropped),
             chunk=self.sight.chunk,
             start=self._start(dropped, pad, x.device),
             kept=kept,
@@ -106,8 +109,11 @@ class Attention(nn.Module):
             log_gates=None if gates is None else entry[2],
             score=self.position.score(),
             weighting=self.position.weighting,
+            documents=positions.documents,
         )
-        out: Tensor = self.o_proj(attend(call).flatten(-2))  # (B, N, H * D) -> (B, N, hidden_size)
+        scales = entry[-2:] if isinstance(cache, Int8Cache) else None
+        attended = attend(call) if cache is None else attend_cached(call, scales)
+        out: Tensor = self.o_proj(attended.flatten(-2))  # (B, N, H * D) -> (B, N, hidden_size)
         return out
 
     def _projected(self, x: Tensor, positions: Positions) -> tuple[Tensor, Tensor, Tensor]:
@@ -148,6 +154,11 @@ class Attention(nn.Module):
         return Kept(k.to(q_dtype), v.to(q_dtype), gone >= self.sight.window)  # seen: (1 or B, N, S)
 
     def new_cache(self, batch_size: int, dtype: torch.dtype, device: torch.device) -> LayerCache:
+        """int8 is for layers that keep everything; a ring, which is small, then keeps bfloat16."""
+        storage_dtype(dtype)
+        whole = dtype == torch.int8 and self.sight.reach is None
+        if dtype == torch.int8:
+            dtype = torch.float32 if whole else torch.bfloat16
         # What a token leaves behind is read off one: an encoding may widen keys, or add gates.
         weight = self.q_proj.weight
         x = weight.new_zeros(batch_size, 1, weight.shape[1])
@@ -157,4 +168,11 @@ class Attention(nn.Module):
         empty = [torch.zeros_like(t[:, :0], dtype=dtype, device=device) for t in (k, v)]
         if gates is not None:  # summed over many tokens: rounded to bfloat16 they would drift
             empty.append(torch.zeros_like(gates[:, :0], dtype=torch.promote_types(dtype, torch.float32), device=device))
-        return self.sight.new_cache(empty)
+        return Int8Cache(empty) if whole else self.sight.new_cache(empty)
+
+
+def _left(pad: Tensor | None, dropped: int) -> Tensor | None:
+    """Leading padding (B,) among the keys that are left after the first `dropped`; None where all of it is gone."""
+    if pad is None or (dropped and pad.device.type == "cpu" and int(pad.max()) <= dropped):
+        return None  # elsewhere than on a CPU looking would wait for the device
+    return (pad - dropped).clamp(min=0)

@@ -172,8 +172,13 @@ class AttentionSpec(Strict):
         return own + per_key * self.sight.mean_visible(length)
 
     def cache_bytes(self, hidden_size: int, length: int, itemsize: int) -> int:
-        """Bytes held for one sequence after `length` tokens: keys and values, `itemsize` bytes a number, and gates."""
+        """Bytes held for one sequence after `length` tokens: keys and values, `itemsize` bytes a number, and gates.
+
+        One byte is int8: two float32 scales go with each head, and what sees a part of the past keeps bfloat16.
+        """
         heads = self.heads(hidden_size)
-        entry = self.kv_heads * (self._position.key_dim(heads) + heads.head_dim) * itemsize
+        int8 = itemsize == 1 and self.sight.reach is None
+        size = 2 if itemsize == 1 and not int8 else itemsize
+        entry = self.kv_heads * ((self._position.key_dim(heads) + heads.head_dim) * size + (8 if int8 else 0))
         entry += self._position.gates(heads) * max(itemsize, 4)
         return int(self.sight.entries(length) * entry)

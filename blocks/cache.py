@@ -3,8 +3,9 @@
     append(k, v, ...) -> the same in order of time, earlier tokens first, whose last N are the ones just given
 
 A ring of W entries for a local layer, growing preallocated storage for a global one. Keys are stored as they are scored
-(already rotated), so nothing is ever rotated again. What a cache stores is detached: gradients reach the tokens of a
-call, never those of an earlier one.
+(already rotated), so nothing is ever rotated again; and softmax attention over a set of keys is the same in any order,
+so one new token may be given the ring as it lies. The rows of a head lie side by side, as a decoding step reads them.
+What a cache stores is detached: gradients reach the tokens of a call, never those of an earlier one.
 """
 
 from __future__ import annotations
@@ -18,6 +19,10 @@ import torch
 from torch import Tensor
 
 from miniwin.blocks.first_tokens import FirstTokens
+from miniwin.blocks.int8 import quantised
+from miniwin.blocks.spec import UserError
+
+DTYPES = {name: getattr(torch, name) for name in ("float32", "bfloat16", "float16", "int8")}
 
 
 class LayerCache(ABC):
@@ -28,8 +33,12 @@ class LayerCache(ABC):
     first: FirstTokens | None = None  # a layer's first tokens, where it keeps them in sight
 
     @abstractmethod
-    def append(self, *new: Tensor) -> tuple[Tensor, ...]:
-        """Add (B, N, ...) of each thing; give back what the N new queries may need, (B, M, ...), M >= N."""
+    def append(self, *new: Tensor, in_order: bool = True) -> tuple[Tensor, ...]:
+        """Add (B, N, ...) of each thing; give back what the N new queries may need, (B, M, ...), M >= N.
+
+        in_order False: one new token that sees all it is given may get it in any order. What comes back may be a view
+        of the storage, good until the next call.
+        """
 
     def reset(self) -> None:
         """Forget every token; the storage stays."""
@@ -48,6 +57,14 @@ class LayerCache(ABC):
         held = sum(t.shape[0] * self.entries * prod(t.shape[2:]) * t.element_size() for t in self.stored)
         return held + (0 if self.first is None else self.first.nbytes)
 
+    def select(self, rows: Tensor) -> None:
+        """Keep only these rows of the batch, in this order."""
+        for i, held in enumerate(self.stored):
+            self.stored[i] = storage(held[rows, :0], held.shape[1])
+            self.stored[i][:, : self.entries] = held[rows, : self.entries]
+        if self.first is not None:
+            self.first.stored = [t[rows] for t in self.first.stored]
+
     def clone(self) -> Self:
         other = object.__new__(type(self))
         other.__dict__.update(self.__dict__)
@@ -56,13 +73,21 @@ class LayerCache(ABC):
         return other
 
 
+def storage(empty: Tensor, capacity: int) -> Tensor:
+    """Room for so many entries of (B, 0, ...), as (B, capacity, ...). Of keys and values each head's lie together."""
+    if empty.dim() != 4:
+        return empty.new_empty(empty.shape[0], capacity, *empty.shape[2:])
+    batch, _, heads, width = empty.shape
+    return empty.new_empty(batch, heads, capacity, width).transpose(1, 2)
+
+
 class RingCache(LayerCache):
     """The last W tokens, whatever the context: token t lies in slot t mod W, written in place."""
 
     def __init__(self, window: int, empty: Sequence[Tensor], first: FirstTokens | None = None) -> None:
         """empty: a tensor (B, 0, ...) for each thing kept, for its batch size, shape, dtype and device."""
         self.window = window
-        self.stored = [t.new_zeros(t.shape[0], window, *t.shape[2:]) for t in empty]
+        self.stored = [storage(t, window) for t in empty]
         self.length = 0
         self.first = first
 
@@ -70,19 +95,34 @@ class RingCache(LayerCache):
     def entries(self) -> int:
         return min(self.length, self.window)
 
-    def append(self, *new: Tensor) -> tuple[Tensor, ...]:
-        n, w, device = new[0].shape[1], self.window, new[0].device
+    def append(self, *new: Tensor, in_order: bool = True) -> tuple[Tensor, ...]:
+        n, w = new[0].shape[1], self.window
+        new = tuple(tensor.to(held.dtype) for held, tensor in zip(self.stored, new, strict=True))
+        if n == 1 and not in_order and not _training(new):
+            self._write(new)
+            return tuple(held[:, : self.entries] for held in self.stored)
         # The earliest new query sees W - 1 keys before itself: those come out before they are overwritten.
-        before = torch.arange(self.length - min(self.length, w - 1), self.length, device=device) % w
-        kept = min(n, w)
-        slots = torch.arange(self.length + n - kept, self.length + n, device=device) % w
-        out = []
-        for held, tensor in zip(self.stored, new, strict=True):
-            tensor = tensor.to(held.dtype)
-            out.append(torch.cat((held.index_select(1, before), tensor), dim=1))
-            held.index_copy_(1, slots, tensor[:, n - kept :].detach())
+        before = self._slots(min(self.length, w - 1), self.length)
+        pieces = zip(self.stored, new, strict=True)
+        out = tuple(torch.cat((*(held[:, slots] for slots in before), tensor), dim=1) for held, tensor in pieces)
+        self._write(new)
+        return out
+
+    def _write(self, new: Sequence[Tensor]) -> None:
+        n = new[0].shape[1]
         self.length += n
-        return tuple(out)
+        done = n - min(n, self.window)
+        for slots in self._slots(n - done, self.length):
+            end = done + slots.stop - slots.start
+            for held, tensor in zip(self.stored, new, strict=True):
+                held[:, slots] = tensor[:, done:end].detach()
+            done = end
+
+    def _slots(self, count: int, end: int) -> list[slice]:
+        """Where the `count` tokens before the token `end` lie, in order of time: at most two stretches."""
+        start = (end - count) % self.window
+        stop = min(start + count, self.window)
+        return [s for s in (slice(start, stop), slice(0, start + count - stop)) if s.stop > s.start]
 
 
 class GrowingCache(LayerCache):
@@ -99,13 +139,16 @@ class GrowingCache(LayerCache):
     def entries(self) -> int:
         return self.length
 
-    def append(self, *new: Tensor) -> tuple[Tensor, ...]:
+    @property
+    def capacity(self) -> int:
+        return self.stored[0].shape[1]
+
+    def append(self, *new: Tensor, in_order: bool = True) -> tuple[Tensor, ...]:
         before, end = self.length, self.length + new[0].shape[1]
-        capacity = self.stored[0].shape[1]
-        if end > capacity:
-            self._grow(max(end, capacity * 3 // 2, self.SMALLEST))
+        if end > self.capacity:
+            self.reserve(max(end, self.capacity * 3 // 2, self.SMALLEST))
         self.length = end
-        training = torch.is_grad_enabled() and any(t.requires_grad for t in new)
+        training = _training(new)
         out = []
         for held, tensor in zip(self.stored, new, strict=True):
             held[:, before:end] = tensor.detach()
@@ -115,10 +158,46 @@ class GrowingCache(LayerCache):
                 out.append(held[:, :end])
         return tuple(out)
 
-    def _grow(self, capacity: int) -> None:
+    def reserve(self, tokens: int) -> None:
+        """Make room for so many tokens in all: memory that is not written to yet costs nothing."""
         for i, old in enumerate(self.stored):
-            self.stored[i] = old.new_zeros(old.shape[0], capacity, *old.shape[2:])
-            self.stored[i][:, : self.length] = old[:, : self.length]
+            if tokens > old.shape[1]:
+                self.stored[i] = storage(old[:, :0], tokens)
+                self.stored[i][:, : self.length] = old[:, : self.length]
+
+
+class Int8Cache(GrowingCache):
+    """Every token, its key and value in int8 with a scale for each head: scales are further things kept, the last two.
+
+    What comes back of keys and values is int8, followed by the rest and the scales (B, M, Hkv).
+    """
+
+    def __init__(self, empty: Sequence[Tensor]) -> None:
+        k, v, *rest = empty
+        scales = [t.new_empty(t.shape[:3], dtype=torch.float32) for t in (k, v)]
+        super().__init__([k.to(torch.int8), v.to(torch.int8), *rest, *scales])
+
+    def append(self, *new: Tensor, in_order: bool = True) -> tuple[Tensor, ...]:
+        if _training(new):
+            raise UserError("dtype: got an int8 cache in training; gradients do not pass it: use torch.no_grad()")
+        (k, k_scale), (v, v_scale) = (quantised(t) for t in new[:2])
+        return super().append(k, v, *new[2:], k_scale, v_scale, in_order=in_order)
+
+
+def storage_dtype(dtype: str | torch.dtype | None) -> torch.dtype | None:
+    """A dtype that a cache can be asked to store, by its name or as it is; None stays None.
+
+    Raises:
+        UserError: it is another one.
+    """
+    found = DTYPES.get(dtype) if isinstance(dtype, str) else dtype
+    if dtype is not None and found not in (*DTYPES.values(), torch.float64):
+        raise UserError(f"dtype: got {dtype!r} for a cache; expected one of {', '.join(DTYPES)}")
+    return found
+
+
+def _training(new: Sequence[Tensor]) -> bool:
+    return torch.is_grad_enabled() and any(t.requires_grad for t in new)
 
 
 class Cache:
@@ -147,6 +226,18 @@ class Cache:
         for layer in self.layers:
             layer.reset()
         self.length, self.pad, self.given = 0, None, False
+
+    def reserve(self, tokens: int) -> None:
+        """Make room for so many tokens in all, so that no layer has to grow on the way."""
+        for layer in self.layers:
+            if isinstance(layer, GrowingCache):
+                layer.reserve(tokens)
+
+    def select(self, rows: Tensor) -> None:
+        """Keep only these rows of the batch, in this order: the others have ended."""
+        for layer in self.layers:
+            layer.select(rows)
+        self.pad = None if self.pad is None else self.pad[rows]
 
     def clone(self) -> Cache:
         """An independent copy: continue one context in two ways."""

@@ -18,6 +18,8 @@ from torch import Tensor, nn
 from miniwin.blocks.attention import Attention
 from miniwin.blocks.cache import Cache
 from miniwin.blocks.calls import check_cache, check_input, padding, placed
+from miniwin.blocks.documents import check_documents
+from miniwin.blocks.positions.base import Positions
 from miniwin.blocks.spec import UserError
 
 
@@ -107,12 +109,19 @@ class Decoder(nn.Module):
         inputs_embeds: Tensor | None = None,
         positions: Tensor | None = None,
         position_variance: Tensor | None = None,
+        documents: Tensor | None = None,
     ) -> Tensor:
-        """input_ids (B, N) -> final hidden states (B, N, hidden_size), normed: what the head reads."""
+        """input_ids (B, N) -> final hidden states (B, N, hidden_size), normed: what the head reads.
+
+        documents (B, N): numbers of the documents that share a row; each is then computed as if it stood alone.
+        """
         x = check_input(input_ids, inputs_embeds, self.vocab_size, self.embed_tokens.embedding_dim)
         check_cache(x, cache)
         pad = padding(x, cache, attention_mask)
+        apart = check_documents(documents, x, cache, attention_mask, positions, position_variance)
         where = placed(x, cache, pad, positions, position_variance, [a.position for a in self.attentions])
+        if apart is not None:
+            where = Positions(apart.index, documents=apart)
         h = self.embed(x) if inputs_embeds is None else x
         for i, layer in enumerate(self.layers):
             h = layer(h, where, None if cache is None else cache.layers[i], pad)

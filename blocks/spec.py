@@ -36,7 +36,7 @@ def facts(spec: Strict) -> dict[str, Any]:
     for name in type(spec).model_fields:
         value = getattr(spec, name)
         if name in spec.LATER and value == type(spec).model_fields[name].get_default(call_default_factory=True):
-            del data[name]
+            data.pop(name, None)
         elif isinstance(value, Strict):
             data[name] = facts(value)
         elif isinstance(value, (list, tuple)):

@@ -3,12 +3,15 @@
 What comes back is the new text only, without the prompt. Generation ends after `max_new_tokens`, at a stop
 string (cut off), or when the model draws the document separator (not part of the text): a document that is
 over has no next token. An empty prompt starts where documents start in training: after a separator.
+
+Several prompts are generated together, padded on the left; each draws from a generator of its own and leaves the
+batch when it ends, so that it gets the text that it would get alone. One prompt may continue a session, and leaves
+it where the next one can go on.
 """
 
 from __future__ import annotations
 
 import time
-from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -16,16 +19,17 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from miniwin.blocks import Cache
+from miniwin.continuation import Continuation
 from miniwin.sampling import Sampling, sample
 from miniwin.specs import UserError
-from miniwin.stop_filter import StopFilter
-from miniwin.streaming import chunk_for
-from miniwin.tokenizer import StreamDecoder
+from miniwin.streaming import FORWARD_TOKENS, chunk_for
 
 if TYPE_CHECKING:
     from miniwin.language_model import LanguageModel
+    from miniwin.sessions import Session
 
-CONTEXT = 16  # prompt ids the decoder of the new text sees first: some tokenizers write a start differently
+RESERVED = 4096  # new tokens at most that room is made for at once
 
 
 @dataclass(frozen=True)
@@ -38,7 +42,7 @@ class Generation:
     new_tokens: int  # drawn, including those that a stop string cut off again
     ended: str  # "length", "stop" or "separator"
     prefill_seconds: float
-    decode_seconds: float
+    decode_seconds: float  # of several prompts together: until this one ended
 
     @property
     def tokens_per_second(self) -> float:
@@ -46,7 +50,16 @@ class Generation:
         return self.new_tokens / self.decode_seconds if self.decode_seconds > 0 else 0.0
 
 
-@torch.no_grad()
+@dataclass(frozen=True)
+class Wishes:
+    """Checked settings of one generation."""
+
+    sampling: Sampling
+    max_new_tokens: int
+    stops: tuple[str, ...]
+    seed: int | None
+
+
 def generate(
     model: LanguageModel,
     prompt: str | Sequence[int] | Tensor,
@@ -59,85 +72,136 @@ def generate(
     stop: str | Sequence[str] = (),
     seed: int | None = None,
     stream: Callable[[str], None] | None = None,
+    cache_dtype: str | torch.dtype | None = None,
+    session: Session | None = None,
 ) -> Generation:
     """Continue `prompt`. The same seed gives the same text; PyTorch's own random state is left alone.
 
     `stream` is called with each piece of new text as soon as it is certain: never half a character, never the
-    beginning of a stop string. The pieces joined are the returned text.
+    beginning of a stop string. The pieces joined are the returned text. `cache_dtype`: what the cache stores.
+    `session`: what was said before; it goes on with the prompt and the new text (a stop string that was drawn
+    included), and an empty prompt continues it as it is.
     """
-    sampling = Sampling(temperature, top_k, top_p, min_p)
-    if isinstance(max_new_tokens, bool) or not isinstance(max_new_tokens, int) or max_new_tokens < 1:
-        raise UserError(f"max_new_tokens: expected a whole number of at least 1, got {max_new_tokens!r}")
-    stops = _stops(stop)
-    tokenizer = model.tokenizer
-    if tokenizer is None and (stops or stream):
-        raise UserError(
-            f"{model.ref} has no tokenizer, so it has no text to stream or stop at: leave out stream and stop"
-        )
-    prompt_ids = _prompt_ids(model, prompt)
-    separator = None if tokenizer is None else tokenizer.separator
-    drawable = model.spec.vocab_size if tokenizer is None else tokenizer.vocab_size
-    generator = torch.Generator()
-    if seed is None:
-        generator.seed()
-    else:
-        generator.manual_seed(seed)
+    wishes = _wishes(model, max_new_tokens, temperature, top_k, top_p, min_p, stop, seed, stream)
+    if session is not None and cache_dtype is not None:
+        raise UserError(f"cache_dtype: got {cache_dtype!r} with a session, whose cache has its dtype: leave it out")
+    ids = _prompt_ids(model, prompt, may_be_empty=session is not None and bool(session.pending))
+    before = ids if session is None else session.tail + ids
+    row = Continuation(model.tokenizer, before, max_new_tokens, wishes.stops, seed, stream)
+    return _run(model, [ids], [row], wishes, cache_dtype, session)[0]
 
-    pieces: list[str] = []
-    decoder = None if tokenizer is None else StreamDecoder(tokenizer)
-    if decoder is not None:
-        for token in prompt_ids[-CONTEXT:]:
-            decoder.push(token)
-    stop_filter = StopFilter(stops)
 
-    def let_out(text: str) -> None:
-        if text:
-            pieces.append(text)
-            if stream is not None:
-                stream(text)
+def generate_batch(
+    model: LanguageModel,
+    prompts: Sequence[str | Sequence[int] | Tensor],
+    *,
+    max_new_tokens: int = 128,
+    temperature: float = 0.8,
+    top_k: int = 0,
+    top_p: float = 1.0,
+    min_p: float = 0.0,
+    stop: str | Sequence[str] = (),
+    seed: int | None = None,
+    cache_dtype: str | torch.dtype | None = None,
+) -> list[Generation]:
+    """Continue each of several prompts, as `generate` would with the same seed, all at once."""
+    wishes = _wishes(model, max_new_tokens, temperature, top_k, top_p, min_p, stop, seed, None)
+    ids = [_prompt_ids(model, prompt) for prompt in prompts]
+    rows = [Continuation(model.tokenizer, one, max_new_tokens, wishes.stops, seed, None) for one in ids]
+    return _run(model, ids, rows, wishes, cache_dtype, None) if ids else []
 
-    ids: list[int] = []
-    certain = [0]  # certain[i]: characters of text that the first i ids stand for
-    ended = "length"
+
+@torch.no_grad()
+def _run(
+    model: LanguageModel,
+    prompts: list[list[int]],
+    rows: list[Continuation],
+    wishes: Wishes,
+    cache_dtype: str | torch.dtype | None,
+    session: Session | None,
+) -> list[Generation]:
+    drawable = model.spec.vocab_size if model.tokenizer is None else model.tokenizer.vocab_size
     was_training = model.training
     model.eval()
     try:
         started = time.perf_counter()
-        cache = model.new_cache(1)
-        tokens = torch.tensor([prompt_ids], dtype=torch.int64, device=model.device)  # (1, N)
-        for chunk in tokens.split(chunk_for(len(prompt_ids)), dim=1):
-            logits = model(chunk, cache=cache, logits_to_keep=1)  # (1, 1, V)
+        if session is None:
+            options = {} if cache_dtype is None else {"dtype": cache_dtype}
+            cache = model.new_cache(len(rows), **options)
+            waiting = prompts
+        else:
+            cache = session.cache
+            session.say(prompts[0])
+            waiting = [session.pending]
+        if isinstance(cache, Cache):
+            longest = max(len(ids) for ids in waiting)
+            cache.reserve(cache.length + longest + min(wishes.max_new_tokens, RESERVED))
+        logits = _prefill(model, waiting, cache, session)  # (B, 1, V)
         prefilled = time.perf_counter()
+        seconds = [0.0] * len(rows)
+        alive = list(range(len(rows)))  # which row each row of the cache is
         while True:
-            token = sample(logits[0, -1, :drawable], sampling, generator)
-            if token == separator:
-                ended = "separator"
+            drawn: list[int] = []
+            for place, i in enumerate(alive):
+                token = sample(logits[place, -1, :drawable], wishes.sampling, rows[i].generator)
+                if session is not None:
+                    session.say([token])
+                rows[i].push(token)
+                drawn.append(token)
+                if rows[i].ended:
+                    seconds[i] = time.perf_counter() - prefilled
+            places = [place for place, i in enumerate(alive) if not rows[i].ended]
+            if not places:
                 break
-            ids.append(token)
-            if decoder is not None:
-                new = decoder.push(token)
-                certain.append(certain[-1] + len(new))
-                let_out(stop_filter.push(new))
-                if stop_filter.stopped:
-                    break
-            if len(ids) == max_new_tokens:
-                break
-            logits = model(torch.tensor([[token]], device=model.device), cache=cache, logits_to_keep=1)
-        if decoder is not None:
-            # What an end in the middle of a character leaves is not text.
-            let_out(stop_filter.push(decoder.flush().rstrip("\ufffd")))
-        let_out(stop_filter.flush())
-        if stop_filter.stopped:
-            ended = "stop"
-        decoded = time.perf_counter()
+            if len(places) < len(alive):
+                cache.select(torch.tensor(places, device=model.device))
+                alive, drawn = [alive[p] for p in places], [drawn[p] for p in places]
+            logits = model(torch.tensor(drawn, device=model.device).unsqueeze(1), cache=cache, logits_to_keep=1)
+            if session is not None:
+                session.heard(1)
     finally:
         model.train(was_training)
-    drawn = len(ids)
-    text = "".join(pieces)
-    if ended == "stop":
-        # Whole characters only: the first bytes of the stop string's first character stand for no text yet.
-        ids = ids[: certain.index(certain[bisect_right(certain, len(text)) - 1])]
-    return Generation(text, ids, len(prompt_ids), drawn, ended, prefilled - started, decoded - prefilled)
+    return [
+        Generation(row.text, row.shown_ids(), len(ids), len(row.ids), str(row.ended), prefilled - started, took)
+        for ids, row, took in zip(prompts, rows, seconds, strict=True)
+    ]
+
+
+def _prefill(model: LanguageModel, prompts: list[list[int]], cache: Cache, session: Session | None) -> Tensor:
+    """The logits after each prompt (B, 1, V), all of them in the cache, memory bounded by a chunk."""
+    longest = max(len(ids) for ids in prompts)
+    tokens = torch.tensor([[0] * (longest - len(ids)) + ids for ids in prompts], device=model.device)  # (B, N)
+    padding = torch.tensor([longest - len(ids) for ids in prompts], device=model.device)
+    mask = (torch.arange(longest, device=model.device) >= padding.unsqueeze(1)).long()
+    padded = any(len(ids) < longest for ids in prompts)
+    size = max(1, min(chunk_for(longest), FORWARD_TOKENS // len(prompts)))
+    for chunk, seen in zip(tokens.split(size, dim=1), mask.split(size, dim=1), strict=True):
+        logits = model(chunk, cache=cache, attention_mask=seen if padded else None, logits_to_keep=1)
+        if session is not None:
+            session.heard(chunk.shape[1])
+    return logits
+
+
+def _wishes(
+    model: LanguageModel,
+    max_new_tokens: int,
+    temperature: float,
+    top_k: int,
+    top_p: float,
+    min_p: float,
+    stop: str | Sequence[str],
+    seed: int | None,
+    stream: Callable[[str], None] | None,
+) -> Wishes:
+    sampling = Sampling(temperature, top_k, top_p, min_p)
+    if isinstance(max_new_tokens, bool) or not isinstance(max_new_tokens, int) or max_new_tokens < 1:
+        raise UserError(f"max_new_tokens: expected a whole number of at least 1, got {max_new_tokens!r}")
+    stops = _stops(stop)
+    if model.tokenizer is None and (stops or stream):
+        raise UserError(
+            f"{model.ref} has no tokenizer, so it has no text to stream or stop at: leave out stream and stop"
+        )
+    return Wishes(sampling, max_new_tokens, stops, seed)
 
 
 def _stops(stop: str | Sequence[str]) -> tuple[str, ...]:
@@ -148,8 +212,8 @@ def _stops(stop: str | Sequence[str]) -> tuple[str, ...]:
     return stops
 
 
-def _prompt_ids(model: LanguageModel, prompt: str | Sequence[int] | Tensor) -> list[int]:
-    """The prompt as a list of ids the model knows, at least one."""
+def _prompt_ids(model: LanguageModel, prompt: str | Sequence[int] | Tensor, may_be_empty: bool = False) -> list[int]:
+    """The prompt as a list of ids the model knows, at least one unless it may be empty."""
     tokenizer = model.tokenizer
     if isinstance(prompt, str):
         if tokenizer is None:
@@ -158,6 +222,8 @@ def _prompt_ids(model: LanguageModel, prompt: str | Sequence[int] | Tensor) -> l
     else:
         ids = _ids(prompt)
     if not ids:
+        if may_be_empty:
+            return []
         if tokenizer is None or tokenizer.separator is None:
             raise UserError(
                 "the prompt is empty, and this model has no document separator to start from: give a prompt"

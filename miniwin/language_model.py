@@ -15,8 +15,11 @@ from typing import TYPE_CHECKING, Any, overload
 import torch
 from torch import Tensor, nn
 
+from miniwin.specs import UserError
+
 if TYPE_CHECKING:
     from miniwin.blocks import Cache, Decoder
+    from miniwin.sessions import Session
     from miniwin.specs import ModelSpec
     from miniwin.tokenizer import Tokenizer
 
@@ -52,8 +55,15 @@ class LanguageModel(nn.Module):
         )
         return logits
 
-    def new_cache(self, batch_size: int = 1, **options: Any) -> Cache:
-        """An empty cache for `batch_size` sequences, in the weights' dtype and on their device."""
+    def new_cache(self, batch_size: int = 1, *, dtype: str | torch.dtype | None = None, **options: Any) -> Cache:
+        """An empty cache for `batch_size` sequences, on the weights' device and in their dtype, or in `dtype`.
+
+        float32, bfloat16, float16 or int8: keys and values of global layers, each head of a token with its scale.
+        """
+        from miniwin.blocks.cache import storage_dtype
+
+        if dtype is not None:
+            options["dtype"] = storage_dtype(dtype)
         return self.decoder.new_cache(batch_size, **options)
 
     @overload
@@ -69,6 +79,8 @@ class LanguageModel(nn.Module):
         stop: str | Sequence[str] = ...,
         seed: int | None = ...,
         stream: Callable[[str], None] | None = ...,
+        cache_dtype: str | torch.dtype | None = ...,
+        session: Session | None = ...,
     ) -> str: ...
 
     @overload
@@ -84,11 +96,43 @@ class LanguageModel(nn.Module):
         stop: str | Sequence[str] = ...,
         seed: int | None = ...,
         stream: Callable[[str], None] | None = ...,
+        cache_dtype: str | torch.dtype | None = ...,
+        session: Session | None = ...,
     ) -> list[int]: ...
+
+    @overload
+    def generate(
+        self,
+        prompt: list[str] | tuple[str, ...],
+        *,
+        max_new_tokens: int = ...,
+        temperature: float = ...,
+        top_k: int = ...,
+        top_p: float = ...,
+        min_p: float = ...,
+        stop: str | Sequence[str] = ...,
+        seed: int | None = ...,
+        cache_dtype: str | torch.dtype | None = ...,
+    ) -> list[str]: ...
+
+    @overload
+    def generate(
+        self,
+        prompt: Sequence[list[int]],
+        *,
+        max_new_tokens: int = ...,
+        temperature: float = ...,
+        top_k: int = ...,
+        top_p: float = ...,
+        min_p: float = ...,
+        stop: str | Sequence[str] = ...,
+        seed: int | None = ...,
+        cache_dtype: str | torch.dtype | None = ...,
+    ) -> list[list[int]]: ...
 
     def generate(
         self,
-        prompt: str | Sequence[int] | Tensor,
+        prompt: str | Sequence[int] | Tensor | list[str] | tuple[str, ...] | Sequence[list[int]],
         *,
         max_new_tokens: int = 128,
         temperature: float = 0.8,
@@ -98,28 +142,36 @@ class LanguageModel(nn.Module):
         stop: str | Sequence[str] = (),
         seed: int | None = None,
         stream: Callable[[str], None] | None = None,
-    ) -> str | list[int]:
+        cache_dtype: str | torch.dtype | None = None,
+        session: Session | None = None,
+    ) -> str | list[int] | list[str] | list[list[int]]:
         """Continue `prompt`: new text for text, new ids for ids (a list, or a tensor (N,) or (1, N)).
 
-        temperature 0 is greedy; top_k 0, top_p 1 and min_p 0 are off. `stop`: a string or several; the text
-        ends before the first of them, and where the model ends the document. An empty prompt starts a new
-        document. The same `seed` gives the same text; without one, every call differs. `stream` is called
-        with each piece of new text.
+        A list of prompts gives a list, each of them continued as it would be alone. temperature 0 is greedy; top_k 0,
+        top_p 1 and min_p 0 are off. `stop`: a string or several; the text ends before the first of them, and where the
+        model ends the document. An empty prompt starts a new document. The same `seed` gives the same text; without
+        one, every call differs. `stream` is called with each piece of new text. `cache_dtype`: see new_cache.
+        `session`: continues what was said in it (miniwin.sessions).
         """
-        from miniwin.generation import generate
+        from miniwin.generation import generate, generate_batch
 
-        result = generate(
-            self,
-            prompt,
-            max_new_tokens=max_new_tokens,
-            temperature=temperature,
-            top_k=top_k,
-            top_p=top_p,
-            min_p=min_p,
-            stop=stop,
-            seed=seed,
-            stream=stream,
-        )
+        settings: dict[str, Any] = {
+            "max_new_tokens": max_new_tokens,
+            "temperature": temperature,
+            "top_k": top_k,
+            "top_p": top_p,
+            "min_p": min_p,
+            "stop": stop,
+            "seed": seed,
+            "cache_dtype": cache_dtype,
+        }
+        if isinstance(prompt, list | tuple) and prompt and isinstance(prompt[0], str | list | tuple | Tensor):
+            if stream is not None or session is not None:
+                raise UserError("stream, session: got one with several prompts; they are for a single prompt")
+            results = generate_batch(self, prompt, **settings)
+            pairs = zip(prompt, results, strict=True)
+            return [r.text if isinstance(p, str) else r.ids for p, r in pairs]  # type: ignore[return-value]
+        result = generate(self, prompt, stream=stream, session=session, **settings)  # type: ignore[arg-type]
         return result.text if isinstance(prompt, str) else result.ids
 
     def extra_repr(self) -> str:

@@ -1,8 +1,8 @@
-"""AdamW (arXiv:1711.05101) with weight decay on matrices only.
+"""The optimizer of a run: AdamW (arXiv:1711.05101), or Muon for the matrices of the layers and AdamW for the rest.
 
-Decay pulls weights towards zero. That makes sense for the matrices of linear maps; the gains of norms, scales
-per head and other vectors would lose their meaning, and the rows of an embedding are decayed whether or not
-their token occurs.
+AdamW's weight decay is for matrices only. Decay pulls weights towards zero. That makes sense for the matrices of linear
+maps; the gains of norms, scales per head and other vectors would lose their meaning, and the rows of an embedding are
+decayed whether or not their token occurs.
 """
 
 from __future__ import annotations
@@ -10,14 +10,24 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from miniwin.muon import Muon, Together
 from miniwin.specs.train import OptimizerSpec
 
+FUSED = ("cpu", "cuda", "mps", "xpu")  # devices on which torch has AdamW as one pass over all parameters
 
-def make_optimizer(model: nn.Module, spec: OptimizerSpec) -> torch.optim.AdamW:
+
+def make_optimizer(model: nn.Module, spec: OptimizerSpec) -> torch.optim.Optimizer | Together:
     """The learning rate is a placeholder: the schedule sets it at every step."""
-    decayed, plain = split_parameters(model)
+    matrices = layer_matrices(model) if spec.type == "muon" else []
+    taken = {id(parameter) for parameter in matrices}
+    decayed, plain = ([p for p in part if id(p) not in taken] for part in split_parameters(model))
     groups = [{"params": decayed, "weight_decay": spec.weight_decay}, {"params": plain, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=spec.lr, betas=(spec.beta1, spec.beta2), eps=spec.eps, fused=True)
+    fused = all(p.device.type in FUSED for p in model.parameters())
+    adamw = torch.optim.AdamW(groups, lr=spec.lr, betas=(spec.beta1, spec.beta2), eps=spec.eps, fused=fused)
+    if spec.type == "adamw":
+        return adamw
+    muon = Muon(matrices, lr=spec.lr, momentum=spec.muon_momentum, weight_decay=spec.weight_decay)
+    return Together(muon=muon, adamw=adamw)
 
 
 def split_parameters(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
@@ -35,3 +45,10 @@ def split_parameters(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Para
             matrix = parameter.ndim >= 2 and id(parameter) not in embeddings
             (decayed if matrix else plain).append(parameter)
     return decayed, plain
+
+
+def layer_matrices(model: nn.Module) -> list[nn.Parameter]:
+    """Trainable weights of the linear maps inside the layers: not of the head, nor tables of positions."""
+    layers = model.get_submodule("layers")
+    linear = [module for module in layers.modules() if isinstance(module, nn.Linear)]
+    return [p for module in linear for p in module.parameters(recurse=False) if p.ndim == 2 and p.requires_grad]

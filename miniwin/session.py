@@ -10,7 +10,7 @@ The order of the data and the learning rate are functions of the step, and the c
 run that was killed and continued, on the same CPU with the same number of threads, gives the same weights bit
 for bit.
 
-Shapes: B batch size, N sequence length, V vocabulary.
+Shapes: B batch size, N sequence length, C hidden_size.
 """
 
 from __future__ import annotations
@@ -24,14 +24,16 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import torch
-import torch.nn.functional as F
 from safetensors.torch import save
 from torch import Tensor
 
 from miniwin import runs
 from miniwin.checkpoint import load_checkpoint, restore_rng, rng_state, save_checkpoint
-from miniwin.data import Corpus, loader
+from miniwin.compiled import compile_layers
+from miniwin.data import Corpus, document_numbers, loader
+from miniwin.distributed import Group
 from miniwin.language_model import LanguageModel
+from miniwin.loss import next_token_loss
 from miniwin.loss_watch import LossWatch
 from miniwin.optimizer import make_optimizer
 from miniwin.progress import TrainProgress
@@ -64,7 +66,9 @@ class Session:
         tracker: Tracker,
         device: torch.device,
         before: dict[str, Any] | None,
+        group: Group = Group(),
     ) -> None:
+        self.group = group
         self.folder, self.spec, self.corpus, self.tracker, self.device = folder, spec, corpus, tracker, device
         self.step = 0  # optimizer steps done
         self.passed: list[int] = []  # rungs evaluated
@@ -77,8 +81,11 @@ class Session:
         self.model = LanguageModel(decoder, model_spec, tokenizer, str(folder))
         self.parameters = [parameter for parameter in decoder.parameters() if parameter.requires_grad]
         self.optimizer = make_optimizer(decoder, spec.optimizer)
+        if spec.compile:
+            compile_layers(decoder, device)
         if before is not None and (folder / runs.CHECKPOINT).exists():
             self._restore(load_checkpoint(folder / runs.CHECKPOINT, device))
+        group.equalise(decoder)
         self.logged = self.first = (self.step, self.step_seconds)
         self.began = time.monotonic()
 
@@ -161,10 +168,11 @@ class Session:
                 self._save()
                 self._save_weights()
                 return "complete", None
-            if stop.received is not None:
-                self.bar.note(f"{stop.received}: writing a checkpoint")
+            received = self.group.first_said(stop.received)
+            if received is not None:
+                self.bar.note(f"{received}: writing a checkpoint")
                 self._save()
-                return "interrupted", f"{stop.received} after step {self.step} of {steps}"
+                return "interrupted", f"{received} after step {self.step} of {steps}"
             if stop_after_tokens is not None and self.tokens >= stop_after_tokens:
                 self._save()
                 return "interrupted", f"stopped after {self.tokens} tokens, as asked"
@@ -217,19 +225,28 @@ class Session:
         auxiliary: Tensor | None = None
         for _ in range(passes):
             inputs, targets = next(self.batches)  # (B, N), (B, N)
-            inputs, targets = inputs.to(self.device), targets.to(self.device)
+            inputs, targets = (self.group.rows(ids).to(self.device) for ids in (inputs, targets))
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.spec.dtype == "bfloat16"):
-                logits = self.model.decoder(inputs)  # (B, N, V)
-            loss = F.cross_entropy(logits.float().flatten(0, 1), targets.flatten()) / passes
+                hidden = self.model.decoder.hidden(inputs, documents=self._documents(inputs))  # (B, N, C)
+                loss = next_token_loss(self.model.decoder, hidden, targets) / passes
             total += loss.detach()
             auxiliary = self.model.decoder.auxiliary_loss()
             if auxiliary is not None:
                 loss = loss + auxiliary / passes
                 added += auxiliary.detach() / passes
             loss.backward()
+        self.group.average_gradients(self.parameters)
+        total, added = self.group.mean(total), self.group.mean(added)
         limit = self.spec.clip_grad_norm
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, float("inf") if limit is None else limit)
         return float(total), float(norm), None if auxiliary is None else float(added)
+
+    def _documents(self, inputs: Tensor) -> Tensor | None:
+        """Which document each token (B, N) belongs to, where they are kept apart."""
+        if self.spec.packing == "stream":
+            return None
+        assert self.model.tokenizer is not None and self.model.tokenizer.separator is not None
+        return document_numbers(inputs, self.model.tokenizer.separator)
 
     def _loader(self, workers: int) -> Batches:
         """The batches of what is left of the run. A step takes `gradient_accumulation` of them."""
@@ -252,10 +269,10 @@ class Session:
             random = rng_state(self.device)  # whatever the evaluation draws, the training does not notice
             self.model.eval()
             with torch.no_grad():
-                answer = on_eval(rung, self.model)
+                answer = on_eval(rung, self.model) if self.group.leads else None
             self.model.train()
             restore_rng(random, self.device)
-            go_on = answer is None or bool(answer)
+            go_on = self.group.share(answer is None or bool(answer))
             if go_on:  # else a crash before the end is written down has to ask again
                 self.passed.append(rung)
             self._save()
@@ -265,6 +282,8 @@ class Session:
 
     def _save(self) -> None:
         """Checkpoint. The metrics reach the disk first: they may be ahead of it, never behind."""
+        if not self.group.leads:
+            return
         self.metrics.flush()
         os.fsync(self.metrics.fileno())
         save_checkpoint(

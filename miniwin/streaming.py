@@ -27,6 +27,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from miniwin.blocks import Cache
 from miniwin.specs import UserError
 
 if TYPE_CHECKING:
@@ -34,8 +35,7 @@ if TYPE_CHECKING:
     from miniwin.language_model import LanguageModel
 
 WHOLE = 4096  # up to this length one pass takes all: a causal pass from the start needs no mask
-MASK = 2**26  # queries times keys in one pass beyond that: an attention backend may write out that mask
-CHUNKS = (16, 1024)  # fewest and most tokens in one pass then
+CHUNK = 1024  # tokens in one pass beyond that; no attention backend writes out a mask of them against all keys
 FORWARD_TOKENS = 8192  # tokens in one forward pass, all windows together
 FORWARD_LOGITS = 2**26  # logits in one forward pass: 256 MiB of float32
 CACHE_BYTES = 2**29  # caches of the windows that are streamed at once
@@ -60,8 +60,7 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 def chunk_for(length: int) -> int:
     """Tokens to feed in one pass on the way to a context of `length`."""
-    fewest, most = CHUNKS
-    return length if length <= WHOLE else max(fewest, min(most, MASK // length))
+    return length if length <= WHOLE else CHUNK
 
 
 def sequence_loss(
@@ -73,6 +72,8 @@ def sequence_loss(
     chunk = chunk_for(length) if chunk is None else chunk
     nats = torch.empty(rows, length)
     cache = model.new_cache(rows) if length > chunk else None
+    if isinstance(cache, Cache):
+        cache.reserve(length)  # growing would hold a cache and its copy at once
     for start in range(0, length, chunk):
         part = slice(start, start + chunk)
         logits = model(inputs[:, part], cache=cache)  # (B, C, V)

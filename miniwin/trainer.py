@@ -5,19 +5,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 
 from miniwin import runs
 from miniwin.data import prepare
+from miniwin.distributed import Group, join
 from miniwin.runs import RunResult
 from miniwin.same_run import only_one, recorded
 from miniwin.session import OnEval, Session
 from miniwin.specs import ModelSpec, TrainSpec, UserError, load_model_spec, load_train_spec, resolve_spec_path
 from miniwin.tokenizer import load_tokenizer
-from miniwin.tracking import Tracker
+from miniwin.tracking import OFF, Tracker
 
 
 def train(
@@ -51,6 +56,7 @@ def train(
     stop_after_tokens: ends this session early, as "interrupted"; the schedule stays that of the whole budget.
     workers: processes that read data ahead. They do not change what is trained.
     device: default CUDA where there is one, else the CPU.
+    Under torchrun the processes share each batch, and the first one keeps the run folder.
     tracking, experiment, run_name, parent_run: MLflow's URI ("off": none), experiment, run and parent run.
     """
     if not isinstance(train, TrainSpec):
@@ -61,7 +67,6 @@ def train(
     spec = train.resolved(Path(base or ".").resolve())
     model_spec = model if isinstance(model, ModelSpec) else load_model_spec(model)
     folder = Path(out)
-    where = _device(device)
     rungs = _rungs(eval_at, on_eval, spec)
     tokenizer = load_tokenizer(spec.tokenizer)
     if tokenizer.vocab_size > model_spec.vocab_size:
@@ -70,24 +75,47 @@ def train(
             f"'{model_spec.name}' has a vocab_size of {model_spec.vocab_size}; expected at least as many: "
             f"set the model's vocab_size to {tokenizer.vocab_size}, or take a smaller tokenizer"
         )
-    corpus = prepare(spec.data, tokenizer, progress=progress)
-    with only_one(folder), torch.random.fork_rng([where] if where.type == "cuda" else []):
-        if not resume:
-            runs.clear_run(folder)
-        runs.remove_leftovers(folder)
-        before = recorded(folder, model_spec, spec, corpus.fingerprint)
-        if before is not None and _over(folder, before["status"], asks=on_eval is not None):
+    asked = None if device is None else _device(device)
+    group = join(asked)
+    group.check(spec.batch_size)
+    corpus = prepare(spec.data, tokenizer, progress=progress and group.leads)  # no folder yet
+    with _place(folder, group) as place:
+        where = group.device if group.size > 1 else asked or _device(None)
+        before = None
+        if group.leads:
+            if not resume:
+                runs.clear_run(folder)
+            runs.remove_leftovers(folder)
+            before = recorded(folder, model_spec, spec, corpus.fingerprint)
+        before = group.share(before)
+        over = before is not None and _over(folder, before["status"], asks=on_eval is not None)
+        if group.share(over):
             return runs.read_result(folder)
+        if not group.leads and before is not None and (folder / runs.CHECKPOINT).exists():
+            shutil.copy(folder / runs.CHECKPOINT, place)
         tracker = Tracker.open(
-            tracking,
+            tracking if group.leads else OFF,
             experiment=experiment,
             run_name=run_name or folder.resolve().name,
             parent_run=parent_run,
             resume=before["tracking"]["run_id"] if before else None,
             tags={"spec_hash": model_spec.hash, "data": corpus.fingerprint},
         )
-        session = Session(folder, model_spec, spec, corpus, tokenizer, tracker, where, before)
-        return session.run(on_eval, rungs, stop_after_tokens, workers, progress)
+        with torch.random.fork_rng([where] if where.type == "cuda" else []):
+            session = Session(place, model_spec, spec, corpus, tokenizer, tracker, where, before, group)
+            result = session.run(on_eval, rungs, stop_after_tokens, workers, progress and group.leads)
+        return replace(result, folder=folder)
+
+
+@contextmanager
+def _place(folder: Path, group: Group) -> Iterator[Path]:
+    """Where this process writes: the run folder, which nobody else may use meanwhile, or one that is forgotten."""
+    if group.leads:
+        with only_one(folder):
+            yield folder
+    else:
+        with TemporaryDirectory() as temporary:
+            yield Path(temporary)
 
 
 def _over(folder: Path, status: str, asks: bool) -> bool:

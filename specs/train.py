@@ -1,5 +1,8 @@
 """What a training run is: data, budget in tokens, optimizer, schedule, precision, and when to give up.
 
+Fields that older files do not have (`LATER`) are written only where they differ from their default: an older run, or a
+search's trial, is then still the same one, hash and all.
+
 The budget is counted in tokens, not in steps or epochs, so that runs with different batch sizes stay
 comparable. Every fraction of the schedule is a fraction of all optimizer steps.
 """
@@ -7,23 +10,56 @@ comparable. Every fraction of the schedule is a fraction of all optimizer steps.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from miniwin.specs.base import Count, Fraction, PositiveInt, PositiveReal, Real, Strict
 from miniwin.specs.data import DataSpec
 from miniwin.specs.model import Name
 
 
-class OptimizerSpec(Strict):
-    """AdamW (arXiv:1711.05101). Weight decay reaches matrices only: not embeddings, gains or scales."""
+class _Grown(Strict):
+    """A spec whose later fields are not written while they are at their default."""
 
+    @model_serializer(mode="wrap")
+    def _as_older_files(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        data: dict[str, Any] = write(self)
+        fields = type(self).model_fields
+        return {name: value for name, value in data.items() if not self._unsaid(name, fields[name].default)}
+
+    def _unsaid(self, name: str, default: Any) -> bool:
+        return name in self.LATER and getattr(self, name) == default
+
+
+class OptimizerSpec(_Grown):
+    """AdamW (arXiv:1711.05101). Weight decay reaches matrices only: not embeddings, gains or scales.
+
+    `type: muon`: Muon for the matrices of the layers, with the same lr and weight decay, and AdamW for the rest.
+    """
+
+    LATER: ClassVar[frozenset[str]] = frozenset({"type", "momentum"})
+
+    type: Literal["adamw", "muon"] = "adamw"
     lr: PositiveReal = 3e-3
     beta1: Annotated[Real, Field(ge=0, lt=1)] = 0.9
     beta2: Annotated[Real, Field(ge=0, lt=1)] = 0.95
     eps: PositiveReal = 1e-8
     weight_decay: Annotated[Real, Field(ge=0)] = 0.1
+    momentum: Annotated[Real, Field(ge=0, lt=1)] | None = None  # of Muon; null is 0.95
+
+    @property
+    def muon_momentum(self) -> float:
+        return 0.95 if self.momentum is None else self.momentum
+
+    @model_validator(mode="after")
+    def _momentum_is_used(self) -> OptimizerSpec:
+        if self.momentum is not None and self.type != "muon":
+            raise ValueError(
+                f"got momentum ({self.momentum:g}) with type: {self.type}; expected it with type: muon only: AdamW's "
+                "is beta1"
+            )
+        return self
 
 
 class CosineSchedule(Strict):
@@ -63,8 +99,10 @@ class StopSpec(Strict):
     patience: PositiveInt = 50
 
 
-class TrainSpec(Strict):
+class TrainSpec(_Grown):
     """One training run, without the model."""
+
+    LATER: ClassVar[frozenset[str]] = frozenset({"compile", "packing"})
 
     kind: Literal["train"] = "train"
     format: Literal[1] = 1
@@ -72,6 +110,8 @@ class TrainSpec(Strict):
     data: DataSpec
     tokenizer: str = "byte"  # or the path of a Hugging Face tokenizer.json, relative to the YAML file
     seq_len: PositiveInt = 512
+    # stream: a row is a stretch of text, whatever it holds; documents: nothing is seen across their ends
+    packing: Literal["stream", "documents"] = "stream"
     batch_size: PositiveInt = 8  # sequences in one forward and backward pass
     gradient_accumulation: PositiveInt = 1  # passes in one optimizer step
     tokens: PositiveInt
@@ -79,6 +119,7 @@ class TrainSpec(Strict):
     schedule: ScheduleSpec = CosineSchedule()
     clip_grad_norm: PositiveReal | None = 1.0
     dtype: Literal["float32", "bfloat16"] = "float32"  # bfloat16: autocast; weights stay float32
+    compile: bool = False  # torch.compile the layers: costs seconds at the start, so not for short runs
     seed: Count = 0
     log_every: PositiveInt = 10  # optimizer steps between lines of metrics.jsonl
     checkpoint_seconds: Annotated[Real, Field(ge=0)] = 60.0  # 0: after every step

@@ -5,13 +5,9 @@ Uninitialised memory is filled with NaN throughout, so that a result that nobody
 
 from __future__ import annotations
 
-import importlib.util
 import math
-import sys
-import warnings
 from collections.abc import Iterator
 from dataclasses import replace
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -22,8 +18,6 @@ from torch.utils._pytree import tree_leaves
 
 from miniwin.blocks import attention_ops
 from miniwin.blocks.attention_ops import BACKENDS, AttentionCall, attend, choose, cpu_banded, sdpa, use_backend
-from miniwin.blocks.attention_ops import xformers as xformers_backend
-from miniwin.blocks.attention_ops.call import full_mask
 from miniwin.blocks.positions import Alibi
 from miniwin.specs import UserError
 
@@ -190,7 +184,8 @@ IDS = [f"n{n}-w{w}" + "".join(f"-{k}{v}".replace(" ", "") for k, v in more.items
 
 
 BY_NAME = {str(backend.NAME): backend for backend in BACKENDS}
-ON_CPU = [name for name in BY_NAME if name not in ("xformers", "reference")]
+ELSEWHERE = ("xformers", "flex", "by_document", "reference")  # tested elsewhere, or the yardstick itself
+ON_CPU = [name for name in BY_NAME if name not in ELSEWHERE]
 FOR_CHUNKS = ("block_local",)  # has its cases in test_attention_ops_features.py
 
 
@@ -407,6 +402,7 @@ class Sizes(TorchDispatchMode):
 def test_local_attention_is_linear_in_length(window: int, batch: int) -> None:
     """Forward and backward of 1024, 2048 and 4096 tokens: memory grows by equal steps, and nothing is N by N."""
     totals = {}
+    attend(make_call(1024, window, heads=(2, 1), batch=batch)).sum().backward()  # masks are made once and kept
     for n in (1024, 2048, 4096):
         call = make_call(n, window, heads=(2, 1), batch=batch)
         with Sizes() as sizes:
@@ -427,6 +423,43 @@ def test_global_inference_makes_no_mask(n: int, m: int) -> None:
     with torch.no_grad(), Sizes() as sizes:
         attend(call)
     assert sizes.largest <= max(call.q.numel(), call.k.numel())
+
+
+@pytest.mark.parametrize("more", [{}, {"pad": (0, 70)}, {"alibi": True}])
+def test_long_rows_are_cut_into_several_calls(more: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Parts of two or three tiles, so that heads, bodies of several parts and tails all meet in a short row."""
+    monkeypatch.setattr(cpu_banded, "HEAD", 32)
+    for most, window in ((2, 40), (3, 97), (3, 130)):
+        monkeypatch.setattr(cpu_banded, "NUMBERS", most * 64 * 4 * 16)
+        agree(make_call(451, window, batch=2, **more), "cpu_banded")
+        agree(make_call(300, window, m=371, batch=2, **more), "cpu_banded")
+
+
+def test_masks_are_made_once() -> None:
+    """The same call again builds no mask; another window, type or bias has its own."""
+    call = make_call(300, 33)
+
+    def built(call: AttentionCall) -> int:
+        with torch.no_grad(), Calls() as calls:
+            attend(call)
+        return calls.names.count("aten.masked_fill.Scalar")
+
+    built(call)
+    assert built(call) == 0
+    assert built(replace(call, window=35)) > 0
+    assert built(make_call(300, 33, alibi=True)) > 0
+
+
+class Calls(TorchDispatchMode):
+    """The names of all operations."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.names.append(str(func))
+        return func(*args, **(kwargs or {}))
 
 
 def chosen(call: AttentionCall) -> str:
@@ -496,125 +529,3 @@ def test_cpu_banded_declines_other_devices() -> None:
     assert cpu_banded.declines(meta) == "it runs on a CPU, not on meta"
     assert sdpa.declines(meta) is None
     assert attend(meta).shape == call.q.shape
-
-
-# ---- xformers: its kernels need CUDA; what we ask of them does not.
-
-
-@pytest.fixture
-def fmha() -> ModuleType:
-    if importlib.util.find_spec("xformers") is None:
-        pytest.skip("xformers is not installed")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return pytest.importorskip("xformers.ops.fmha", reason="xformers cannot be imported here", exc_type=ImportError)
-
-
-@pytest.mark.parametrize(
-    ("n", "m", "window"),
-    [
-        (9, 9, None),
-        (4, 9, None),
-        (1, 9, None),
-        (9, 9, 1),
-        (9, 9, 4),
-        (9, 9, 9),
-        (9, 9, 20),
-        (4, 9, 3),
-        (4, 9, 9),
-        (4, 9, 20),
-        (1, 9, 3),
-        (1, 9, 9),
-    ],
-)
-def test_xformers_bias_is_our_mask(fmha: ModuleType, n: int, m: int, window: int | None) -> None:
-    bias = xformers_backend.bias_class(n, m, window)
-    theirs = torch.zeros(n, m) if bias is None else bias.materialize((n, m))
-    assert torch.equal(theirs, full_mask(make_call(n, window, m=m))[0, 0])
-
-
-def as_xformers(q: Tensor, k: Tensor, v: Tensor, attn_bias: Any = None, p: float = 0.0, scale: Any = None) -> Tensor:
-    """What the documentation of memory_efficient_attention says it computes, for (B, M, H, K) and (B, M, G, H, K)."""
-    bias = 0.0 if attn_bias is None else attn_bias.materialize((q.shape[1], k.shape[1]))
-    assert k.shape[2:] == q.shape[2:] and v.shape[2:] == q.shape[2:] and p == 0.0
-    scores = torch.einsum("bn...d,bm...d->b...nm", q, k) * scale + bias
-    return torch.einsum("b...nm,bm...d->bn...d", scores.softmax(-1), v)
-
-
-@pytest.mark.parametrize("heads", [(4, 4), (4, 2), (4, 1)])
-@pytest.mark.parametrize(("n", "m", "window"), [(19, 19, None), (19, 19, 5), (6, 19, None), (6, 19, 5), (1, 19, 5)])
-def test_what_xformers_is_asked_is_the_reference(
-    fmha: ModuleType, monkeypatch: pytest.MonkeyPatch, n: int, m: int, window: int | None, heads: tuple[int, int]
-) -> None:
-    """Layout, bias and scale handed to xformers mean our attention, gradients too; and its operators take them."""
-    asked: list[Any] = []
-
-    def record(q: Tensor, k: Tensor, v: Tensor, attn_bias: Any = None, p: float = 0.0, scale: Any = None) -> Tensor:
-        half = [t.detach().to(torch.bfloat16) for t in (q, k, v)]
-        asked.append(fmha.Inputs(*half, attn_bias=attn_bias, p=p, scale=scale))
-        return as_xformers(q, k, v, attn_bias, p, scale)
-
-    call = make_call(n, window, m=m, heads=heads)
-    monkeypatch.setattr(sys.modules["xformers.ops"], "memory_efficient_attention", record)
-    out = xformers_backend.run(call)
-    with use_backend("reference"):
-        want = attend(call)
-    assert float((out - want).detach().abs().max()) < 1e-5
-    weight = torch.randn(out.shape, generator=torch.Generator().manual_seed(9))
-    leaves = (call.q, call.k, call.v)
-    pairs = zip(torch.autograd.grad(out, leaves, weight), torch.autograd.grad(want, leaves, weight), strict=True)
-    assert max(float((a - b).abs().max()) for a, b in pairs) < 1e-5
-
-    def takers(operators: list[Any]) -> list[str]:
-        """Operators whose only complaints are about this machine."""
-        here = ("device=cpu", "device type", "operator wasn't built", "bf16 is only supported", "deterministic")
-        return [
-            op.NAME
-            for op in operators
-            if all(any(word in reason for word in here) for reason in op.not_supported_reasons(asked[0]))
-        ]
-
-    assert takers([fmha.flash.FwOp, fmha.cutlass.FwOp]), "no forward operator takes this call"
-    assert takers([fmha.flash.BwOp, fmha.cutlass.BwOp]), "no backward operator takes this call: training would fail"
-
-
-class Cuda:
-    """Stands for a CUDA tensor: what `declines` looks at, and no more."""
-
-    def __init__(self, t: Tensor) -> None:
-        self.shape, self.dtype, self.requires_grad = t.shape, t.dtype, t.requires_grad
-        self.device = torch.device("cuda")
-
-
-def on_cuda(call: AttentionCall) -> Any:
-    return replace(call, **{name: Cuda(getattr(call, name)) for name in ("q", "k", "v")})
-
-
-def test_xformers_declines_what_it_would_get_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
-    """On CUDA: a score bias, left padding, and training in float32."""
-
-    monkeypatch.setattr(xformers_backend, "_installed", lambda: True)
-    half = {"dtype": torch.bfloat16}
-    assert xformers_backend.declines(on_cuda(make_call(9, 4, **half))) is None
-    assert xformers_backend.declines(on_cuda(make_call(9, None, **half))) is None
-    assert "bias" in str(xformers_backend.declines(on_cuda(make_call(9, 4, alibi=True, **half))))
-    assert "padding" in str(xformers_backend.declines(on_cuda(make_call(9, 4, pad=(2,), **half))))
-    assert "float32" in str(xformers_backend.declines(on_cuda(make_call(9, 4))))
-    assert "head" in str(xformers_backend.declines(on_cuda(make_call(9, 4, dim=12, **half))))  # a multiple of 8
-    assert "at most 256" in str(xformers_backend.declines(on_cuda(make_call(9, 4, dim=264, **half))))
-    assert xformers_backend.declines(on_cuda(make_call(9, 4, dim=256, **half))) is None
-    monkeypatch.setattr(xformers_backend, "_installed", lambda: False)
-    assert xformers_backend.declines(on_cuda(make_call(9, 4, **half))) == "xformers is not installed"
-
-
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-@pytest.mark.parametrize("backend", [None, "xformers", "sdpa", "tiled"])
-def test_backends_equal_the_reference_on_cuda(backend: str | None) -> None:
-    answered = 0
-    for n, window, more in SHAPES:
-        call = make_call(n, window, dtype=torch.bfloat16, device="cuda", **more)
-        if backend is None or BY_NAME[backend].declines(call) is None:
-            agree(call, backend)
-            answered += 1
-    assert answered >= 20

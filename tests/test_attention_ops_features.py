@@ -24,13 +24,12 @@ from test_attention_ops import (
     in_float32,
     make_call,
     naive,
-    on_cuda,
     poisoned_memory,  # noqa: F401  (a fixture)
     real_rows,
     tensors,
     with_tensors,
 )
-from test_attention_ops import xformers_backend as xformers
+from test_xformers import on_cuda, xformers_backend
 from torch import Tensor
 
 from miniwin.blocks.attention_ops import AttentionCall, Kept, attend, block_local, cpu_banded, tiled, use_backend
@@ -135,7 +134,8 @@ def backends(call: AttentionCall) -> list[str | None]:
 
 
 def test_every_field_of_a_call_has_its_feature() -> None:
-    optional = {f.name for f in fields(AttentionCall) if f.default is not MISSING} - {"start"}
+    elsewhere = {"documents"}  # tests/test_documents.py
+    optional = {f.name for f in fields(AttentionCall) if f.default is not MISSING} - {"start"} - elsewhere
     assert optional <= set(FEATURES)
     for name in optional:
         assert with_features((name,)).features == {name}
@@ -176,10 +176,12 @@ def same_output(call: AttentionCall, backend: str | None) -> None:
 
 
 @pytest.mark.parametrize("names", SETS, ids="+".join)
-def test_xformers_declines_all_but_a_window(monkeypatch: pytest.MonkeyPatch, names: tuple[str, ...]) -> None:
-    monkeypatch.setattr(xformers, "_installed", lambda: True)
-    reason = xformers.declines(on_cuda(with_features(names, dtype=torch.bfloat16)))
-    assert (reason is None) == (names == ("window",))
+def test_xformers_declines_all_but_a_window_and_padding(
+    monkeypatch: pytest.MonkeyPatch, names: tuple[str, ...]
+) -> None:
+    monkeypatch.setattr(xformers_backend, "_installed", lambda: True)
+    reason = xformers_backend.declines(on_cuda(with_features(names, dtype=torch.bfloat16)))
+    assert (reason is None) == (set(names) <= {"window", "pad"})
 
 
 def test_a_field_added_later_is_declined_by_all() -> None:
@@ -414,6 +416,7 @@ def test_local_features_are_linear_in_length(names: tuple[str, ...], monkeypatch
     """Everything that forward and backward ever allocate grows by equal steps."""
     monkeypatch.setattr(tiled, "QUERIES", 32)
     totals = {}
+    attend(with_features(names, 128, heads=(2, 1))).sum().backward()  # masks are made once and kept
     for n in (128, 256, 512):
         call = with_features(names, n, heads=(2, 1))
         with Sizes() as sizes:

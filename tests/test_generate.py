@@ -10,7 +10,7 @@ import torch
 from tiny import run_cli, spec
 
 import miniwin
-from miniwin.generation import generate
+from miniwin.generation import generate, generate_batch
 from miniwin.language_model import LanguageModel
 from miniwin.sampling import Sampling, probabilities, sample
 from miniwin.specs import UserError
@@ -222,7 +222,7 @@ def test_wrong_prompts(model: LanguageModel) -> None:
     with pytest.raises(UserError, match=r"expected one sequence of integer ids.*float32"):
         model.generate(torch.zeros(3))
     with pytest.raises(UserError, match="expected text or a list of integer ids, got 'a' in the list"):
-        model.generate(["a"])  # type: ignore[list-item]
+        model.generate([1, "a"])  # type: ignore[list-item]
 
 
 def test_a_model_without_a_tokenizer_takes_ids_only() -> None:
@@ -244,6 +244,42 @@ def test_ids_beyond_the_tokenizer_are_never_drawn() -> None:
         wide.decoder.embed_tokens.weight[256:] *= 100
     result = generate(wide, "x", temperature=5.0, max_new_tokens=50, seed=0)
     assert result.ids and max(result.ids) < 256
+
+
+# --- several prompts ------------------------------------------------------------------------------
+
+
+def some_prompts() -> list[list[int]]:
+    generator = torch.Generator().manual_seed(8)
+    return [torch.randint(1, 256, (n,), generator=generator).tolist() for n in (40, 1, 7, 90, 7)]
+
+
+@pytest.mark.parametrize("settings", [{"temperature": 0}, {"temperature": 1.2, "seed": 4}, {"top_k": 9, "seed": 5}])
+def test_prompts_together_give_what_each_gives_alone(
+    model: LanguageModel, settings: dict[str, float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prompts = some_prompts()
+    alone = [generate(model, prompt, max_new_tokens=40, **settings) for prompt in prompts]  # type: ignore[arg-type]
+    # Rows that end in different places, for different reasons: the batch shrinks on the way.
+    stop = alone[0].text[4:6]
+    alone = [generate(model, prompt, max_new_tokens=40, stop=stop, **settings) for prompt in prompts]  # type: ignore[arg-type]
+    assert len({result.new_tokens for result in alone}) > 1
+    for chunk in (1000, 13):  # the second one: padding longer than a chunk
+        monkeypatch.setattr("miniwin.generation.chunk_for", lambda length, size=chunk: size)
+        together = generate_batch(model, prompts, max_new_tokens=40, stop=stop, **settings)  # type: ignore[arg-type]
+        for one, other in zip(alone, together, strict=True):
+            facts = [(r.text, r.ids, r.prompt_tokens, r.new_tokens, r.ended) for r in (one, other)]
+            assert facts[0] == facts[1]
+
+
+def test_a_list_of_prompts_gives_a_list(model: LanguageModel) -> None:
+    texts = ["def main(", "x", ""]
+    found = model.generate(texts, seed=3, max_new_tokens=12)
+    assert found == [model.generate(text, seed=3, max_new_tokens=12) for text in texts]
+    ids = [list(text.encode()) for text in texts[:2]]
+    assert model.generate(ids, seed=3, max_new_tokens=12) == [model.generate(i, seed=3, max_new_tokens=12) for i in ids]
+    with pytest.raises(UserError, match="got one with several prompts; they are for a single prompt"):
+        model.generate(texts, stream=print)  # type: ignore[call-overload]
 
 
 # --- stop strings and streaming -------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from typer.testing import CliRunner
 
 import miniwin
 from miniwin import progress, runs, same_run
+from miniwin.blocks import attention
 from miniwin.checkpoint import load_checkpoint
 from miniwin.cli import app
 from miniwin.language_model import LanguageModel
@@ -135,6 +137,40 @@ def test_weight_decay_reaches_matrices_only() -> None:
         assert all(parameter.ndim >= 2 for parameter in decayed)
         assert [names[id(p)] for p in plain if p.ndim >= 2] == ["embed_tokens.weight"]
         assert ("lm_head.weight" in {names[id(p)] for p in decayed}) is not tied
+
+
+def test_muon_trains(run: Run) -> None:
+    muon = {"type": "muon", "lr": 1e-2}
+    got, adamw = losses(run(optimizer=muon)), losses(run("adamw"))
+    assert got[0] == adamw[0] and got[-1] != adamw[-1] and got[-1] < 3.2
+
+
+def test_compiled_layers_train_alike(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Captured and run as graphs, without the minutes that generating code for them would take."""
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
+    model = tiny_model(pattern="S", last=None, num_layers=1, blocks={"S": tiny_model().blocks["S"].model_dump()})
+    options = {"model": model, "tokens": 3 * 4 * 32}
+    before = attention.attend
+    try:
+        compiled = run("compiled", compile=True, **options)
+    except UserError as refused:
+        pytest.skip(str(refused))
+    finally:
+        attention.attend = before
+    assert losses(compiled) == pytest.approx(losses(run("eager", **options)), abs=5e-4)
+    assert weights(compiled).keys() == weights(run("eager", **options)).keys()
+
+
+def test_compiling_where_it_cannot_be_done(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*args: Any, **kwargs: Any) -> None:
+        raise RuntimeError("no compiler\nand so on")
+
+    monkeypatch.setattr(torch, "compile", broken)
+    message = (
+        r"compile: true was asked for, and torch.compile does not work here \(RuntimeError: no compiler\); install"
+    )
+    with pytest.raises(UserError, match=message):
+        run(compile=True)
 
 
 # The folder

@@ -8,6 +8,7 @@ it honours and declines the rest (`call.beyond`), those too that are added to At
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -15,16 +16,38 @@ from types import ModuleType
 
 from torch import Tensor
 
-from miniwin.blocks.attention_ops import block_local, cpu_banded, cpu_chunked, reference, sdpa, tiled, xformers
+from miniwin.blocks.attention_ops import (
+    block_local,
+    by_document,
+    cpu_banded,
+    cpu_chunked,
+    flex,
+    reference,
+    sdpa,
+    tiled,
+    xformers,
+)
 from miniwin.blocks.attention_ops.call import AttentionCall, Kept
 from miniwin.blocks.registry import near
 from miniwin.blocks.spec import UserError
 
-BACKENDS: tuple[ModuleType, ...] = (xformers, cpu_banded, cpu_chunked, block_local, sdpa, tiled, reference)
+BACKENDS: tuple[ModuleType, ...] = (
+    xformers,
+    by_document,
+    cpu_banded,
+    cpu_chunked,
+    block_local,
+    flex,
+    sdpa,
+    tiled,
+    reference,
+)
 
 LARGE_MASK = 1 << 26  # numbers: 256 MiB in float32
 
-_forced: ContextVar[str | None] = ContextVar("attention_backend", default=None)
+FORCED = "MINIWIN_ATTENTION"  # in the environment: the backend to use, as by `use_backend`
+
+_forced: ContextVar[str | None] = ContextVar("attention_backend", default=os.environ.get(FORCED) or None)
 
 
 def choose(call: AttentionCall) -> ModuleType:
@@ -32,7 +55,7 @@ def choose(call: AttentionCall) -> ModuleType:
     forced = _forced.get()
     if forced is None:
         for backend in BACKENDS:
-            if backend.declines(call) is None and not _ill_suited(backend, call):
+            if backend.declines(call) is None and ill_suited(backend, call) is None:
                 return backend
         raise UserError(f"no attention backend can answer this call: {reference.declines(call)}")
     backend = _by_name(forced)
@@ -42,11 +65,17 @@ def choose(call: AttentionCall) -> ModuleType:
     return backend
 
 
-def _ill_suited(backend: ModuleType, call: AttentionCall) -> bool:
-    """Whether a later backend will do better; `tiled` is able wherever any is."""
-    if call.q.shape[1] == 1:  # one query needs no cutting up: its window is already cut out of the keys
-        return backend in (cpu_banded, cpu_chunked, block_local)
-    return backend is sdpa and sdpa.mask_size(call) > LARGE_MASK
+def ill_suited(backend: ModuleType, call: AttentionCall) -> str | None:
+    """Why a later backend will do better than this one, which could; `tiled` is able wherever any is."""
+    if call.q.shape[1] == 1 and backend in (cpu_banded, cpu_chunked, block_local, flex):
+        return "one query needs no cutting up: its window is already cut out of the keys"
+    if backend is flex and call.q.device.type == "cpu":
+        return "on a CPU it must be asked for: it takes seconds to compile"
+    if backend is flex and sdpa.declines(call) is None and sdpa.mask_size(call) == 0:
+        return "sdpa needs no mask for it"
+    if backend is sdpa and sdpa.mask_size(call) > LARGE_MASK:
+        return f"its mask would have {sdpa.mask_size(call):,} numbers"
+    return None
 
 
 def attend(call: AttentionCall) -> Tensor:
@@ -77,4 +106,4 @@ def _by_name(name: str) -> ModuleType:
     return known[name]
 
 
-__all__ = ["BACKENDS", "AttentionCall", "Kept", "attend", "choose", "use_backend"]
+__all__ = ["BACKENDS", "AttentionCall", "Kept", "attend", "choose", "ill_suited", "use_backend"]

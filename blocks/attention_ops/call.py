@@ -17,6 +17,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from miniwin.blocks.documents import Documents
 from miniwin.blocks.positions.base import ScoreBias, ScoreFunction
 
 # What a field is called in a backend's reason for declining it; one that is not here goes by its name.
@@ -30,6 +31,7 @@ WORDS = {
     "score": "score function in place of the dot product",
     "weighting": "weighting other than softmax",
     "value_dim": "values of another head_dim than the keys'",
+    "documents": "rows of several documents",
 }
 NO_STICK = frozenset({"sinks", "kept", "log_gates"})  # features without a meaning for stick-breaking weights
 
@@ -65,6 +67,7 @@ class AttentionCall:
     log_gates (B, M, H): logarithms of forget gates, at most 0. score: replaces the dot product.
     weighting: how scores become weights. "stick-breaking" (arXiv 2410.17980): from the nearest on, each earlier key
     breaks its share off what is left, A_ij = sigmoid(s_ij) * prod_{j < k < i} (1 - sigmoid(s_ik)); i itself has none.
+    documents: of rows that hold several; a query sees only keys of its own, and `chunk` counts from its first token.
     """
 
     q: Tensor
@@ -82,6 +85,7 @@ class AttentionCall:
     log_gates: Tensor | None = None
     score: ScoreFunction | None = None
     weighting: Literal["softmax", "stick-breaking"] = "softmax"
+    documents: Documents | None = None
 
     @property
     def offset(self) -> int:
@@ -109,9 +113,18 @@ class AttentionCall:
             return "a window and a chunk both say which keys are seen"
         if self.weighting == "stick-breaking" and not self.features.isdisjoint(NO_STICK):
             return "stick-breaking weights have no denominator, and go by one order: no sinks, kept tokens or gates"
+        if self.documents is not None and (self.offset or not self.features.isdisjoint({"pad", "kept"})):
+            return "rows of several documents are whole ones: no cache, no padding, no kept first tokens"
         if self.kept is not None and self.score is not None:
             return "a score function goes by distance, and kept first tokens have none"
         return None
+
+    def row_index(self) -> Tensor:
+        """(1 or B, M) int64: the position of each key in its row, or in its document."""
+        if self.documents is not None:
+            return self.documents.index
+        key = torch.arange(self.k.shape[1], device=self.k.device)
+        return key.unsqueeze(0) if self.start is None else key + self.start.view(-1, 1)
 
     @property
     def wide(self) -> torch.dtype:
@@ -138,7 +151,7 @@ def additive_mask(distance: Tensor, window: int | None, bias: ScoreBias | None) 
 
 
 def full_mask(call: AttentionCall) -> Tensor:
-    """Window, chunk, padding and bias as one mask, additive: (1 or B, 1 or H, N, M) float32.
+    """Window, chunk, documents, padding and bias as one mask, additive: (1 or B, 1 or H, N, M) float32.
 
     Padding sees itself, so that no row is empty.
     """
@@ -146,8 +159,11 @@ def full_mask(call: AttentionCall) -> Tensor:
     distance = distances(n, m, call.offset, call.q.device)
     mask = additive_mask(distance, call.window, call.bias).unsqueeze(0)
     key = torch.arange(m, device=mask.device)
+    if call.documents is not None:
+        number = call.documents.numbers[:, None, None]
+        mask = mask.masked_fill(number.transpose(-1, -2) != number, float("-inf"))
     if call.chunk is not None:
-        chunk = (key if call.start is None else key + call.start.view(-1, 1)).view(-1, 1, 1, m) // call.chunk
+        chunk = call.row_index().view(-1, 1, 1, m) // call.chunk
         mask = mask.masked_fill(chunk[..., call.offset :].transpose(-1, -2) != chunk, float("-inf"))
     if call.pad is not None:
         hidden = (key < call.pad.view(-1, 1)).view(-1, 1, 1, m) & (distance != 0)

@@ -1,17 +1,18 @@
 """Sliding-window attention on a CPU, linear in length.
 
 The sequence is folded into tiles of T queries. A tile sees its own T keys and the P >= W - 1 before it, so the keys
-of all tiles are one *overlapping strided view* of k (no copy), and one call of torch's CPU flash kernel with one small
-mask (T, P + T) shared by all tiles does the work. Three parts make up a row:
+of many tiles are one *overlapping strided view* of k (no copy), and one call of torch's CPU flash kernel with one small
+mask (T, P + T) shared by all tiles does the work. Three kinds of parts make up a row:
 
-    head   the first queries, whose tile would begin before the first key: one dense masked call, about W by W
-    body   whole tiles, as above
+    head   the first queries, whose tile would begin before the first key: dense masked calls of up to 128 queries
+    body   whole tiles, as above, many in a call
     tail   fewer than T queries that are left over: one dense masked call
 
 Grouped-query heads are the kernel's. A batch of several rows is one call too where tiles overlap little, at the price
 of a copy of the keys; otherwise rows take turns, as they do when they are padded (padding is cut off before, so that it
-costs nothing). The backward calls the flash backward on the same parts and folds the overlapping key and value
-gradients back; bfloat16 is upcast there, since torch's bfloat16 CPU backward is slower than float32.
+costs nothing). The backward calls the flash backward on parts of its own, whose tiles are larger, since it must fold
+the overlapping key and value gradients back; bfloat16 is upcast there: torch's bfloat16 CPU backward is slower than
+float32.
 
 Further keys outside the band (kept first tokens, an attention sink) are few: theirs is an ordinary attention, of output
 E and log-sum-exp L, merged into the band's output o and log-sum-exp l of each query:
@@ -26,7 +27,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -37,6 +38,10 @@ from miniwin.blocks.positions.base import ScoreBias
 
 NAME = "cpu_banded"
 HONOURS = frozenset({"window", "bias", "pad", "kept", "sinks", "value_dim"})
+
+HEAD = 128  # queries of a part before the first whole tile, at most
+FORWARD_TILE = 32  # queries: torch's kernel takes 32 at a time whatever a tile has, and more keys are more work
+NUMBERS = 1 << 22  # in the queries of one part of the body: larger ones gain nothing, and memory is theirs
 
 _flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 _flash_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
@@ -87,18 +92,27 @@ def _further(call: AttentionCall, dim: int) -> tuple[Tensor, Tensor]:
     return _widened(out, dim), torch.logsumexp(logits, -1)
 
 
+def _backward_tile(window: int) -> int:
+    """The gradients of P / T + 1 tiles are summed for every key: the wider the window, the larger the tile."""
+    return 32 if window <= 128 else 64
+
+
 @dataclass(frozen=True)
 class _Part:
-    """Queries first .. first + tiles * length of each row, against keys from `key` on: `span` of them per tile."""
+    """Queries first .. first + tiles * length of each row, against keys from `key` on: `span` of them per tile.
+
+    distance: from the first key of a tile to its first query.
+    """
 
     first: int
     length: int
     tiles: int
     key: int
     span: int
+    distance: int
 
     def queries(self, rows: Tensor) -> Tensor:
-        """rows (B, N, H, D) -> (B, tiles, length, H, D), a view."""
+        """rows (B, N, H, D) -> (B, tiles, length, H, D), a view; so too without D."""
         return rows[:, self.first : self.first + self.tiles * self.length].unflatten(1, (self.tiles, self.length))
 
     def keys(self, rows: Tensor) -> Tensor:
@@ -118,58 +132,107 @@ class _Part:
             target = rows[:, begin : begin + self.tiles * self.length].unflatten(1, (self.tiles, self.length))
             target += grad[:, :, piece : piece + self.length]
 
-    def mask(self, offset: int, window: int, bias: ScoreBias | None, dtype: torch.dtype) -> Tensor:
-        """(1, 1 or H, length, span): the same for every tile. bfloat16 would round a bias: that stays float32."""
-        distance = distances(self.length, self.span, offset + self.first - self.key, torch.device("cpu"))
-        mask = additive_mask(distance, window, bias).unsqueeze(0)
-        return mask.to(dtype if bias is None else torch.promote_types(dtype, torch.float32))
 
-
-def _parts(n: int, m: int, window: int) -> list[_Part]:
-    """Cut rows of n queries and m keys into head, body and tail."""
+def _parts(n: int, m: int, window: int, tile: int, most: int) -> Iterator[_Part]:
+    """Cut rows of n queries and m keys into head, body and tail; a part of the body has `most` tiles at most."""
     offset = m - n
-    tile = _tile(window)
     before = -(-(window - 1) // tile) * tile
-    first = min(n, -(-max(before - offset, 0) // tile) * tile)
-    tiles = (n - first) // tile
-    parts = []
-    if first:
-        key = max(0, offset - window + 1)
-        parts.append(_Part(0, first, 1, key, offset + first - key))
-    if tiles:
-        parts.append(_Part(first, tile, tiles, offset + first - before, before + tile))
-    done = first + tiles * tile
-    if done < n:
-        key = max(0, offset + done - window + 1)
-        parts.append(_Part(done, n - done, 1, key, m - key))
-    return parts
+    body = min(n, -(-max(before - offset, 0) // tile) * tile)
+    tail = n - (n - body) % tile
+
+    def dense(first: int, end: int) -> _Part:
+        key = max(0, offset + first - window + 1)
+        return _Part(first, end - first, 1, key, offset + end - key, offset + first - key)
+
+    for first in range(0, body, HEAD):
+        yield dense(first, min(first + HEAD, body))
+    for first in range(body, tail, most * tile):
+        tiles = min(most, (tail - first) // tile)
+        yield _Part(first, tile, tiles, offset + first - before, before + tile, before)
+    if tail < n:
+        yield dense(tail, n)
 
 
-def _tile(window: int) -> int:
-    return 32 if window <= 128 else 64
+@dataclass(frozen=True)
+class _Cut:
+    """How a call is cut up: which rows, which of their queries and keys, which part of those."""
 
+    rows: slice
+    queries: slice
+    keys: slice
+    part: _Part
 
-def _rows(q: Tensor, k: Tensor, window: int, pad: list[int] | None) -> Iterator[tuple[slice, slice, slice]]:
-    """Which batch rows go together, and their real queries and keys."""
-    offset = k.shape[1] - q.shape[1]
-    if pad is None and window <= 3 * _tile(window):  # a tile's keys are then at most four times its own
-        yield slice(None), slice(None), slice(None)
-        return
-    for b in range(q.shape[0]):
-        skip = 0 if pad is None else pad[b]
-        if skip == k.shape[1]:
-            continue  # so far this row is nothing but padding
-        yield slice(b, b + 1), slice(max(skip - offset, 0), None), slice(skip, None)
+    @staticmethod
+    def all(q: Tensor, k: Tensor, window: int, pad: list[int] | None, tile: int) -> Iterator[_Cut]:
+        n, m, whole = q.shape[1], k.shape[1], slice(None)
+        most = max(1, NUMBERS // (tile * q.shape[2] * q.shape[3]))
+        if pad is None:
+            together = window <= 3 * tile  # a tile's keys are then at most four times its own
+            for part in _parts(n, m, window, tile, max(1, most // len(q)) if together else most):
+                if together or part.tiles == 1:
+                    yield _Cut(whole, whole, whole, part)
+                else:
+                    yield from (_Cut(slice(b, b + 1), whole, whole, part) for b in range(len(q)))
+            return
+        for b, skip in enumerate(pad):
+            queries, keys = slice(max(skip - (m - n), 0), None), slice(skip, None)
+            for part in _parts(n - queries.start, m - skip, window, tile, most):
+                yield _Cut(slice(b, b + 1), queries, keys, part)
+
+    def of_queries(self, *tensors: Tensor) -> list[Tensor]:
+        """(B, N, H, D) -> (B * tiles, H, length, D), as the kernel takes it, a view wherever it can be."""
+        return [_heads_first(self.part.queries(t[self.rows, self.queries])) for t in tensors]
+
+    def of_keys(self, *tensors: Tensor) -> list[Tensor]:
+        return [_heads_first(self.part.keys(t[self.rows, self.keys])) for t in tensors]
+
+    def write(self, heads: Tensor, into: Tensor) -> None:
+        """The way back, from (B * tiles, H, length, D) into rows (B, N, H, D)."""
+        target = self.part.queries(into[self.rows, self.queries])
+        target.copy_(_tokens_first(heads, target))
+
+    def fold(self, heads: Tensor, into: Tensor) -> None:
+        """Add the gradients of keys (B * tiles, Hkv, span, D) into rows (B, M, Hkv, D)."""
+        rows = into[self.rows, self.keys]
+        self.part.fold(heads.transpose(1, 2).unflatten(0, (rows.shape[0], self.part.tiles)), rows)
 
 
 def _heads_first(tiles: Tensor) -> Tensor:
-    """(B, tiles, length, H, D) -> (B * tiles, H, length, D), as the kernel takes it; so too without D."""
+    """(B, tiles, length, H, D) -> (B * tiles, H, length, D); so too without D."""
     return tiles.flatten(0, 1).transpose(1, 2)
 
 
 def _tokens_first(heads: Tensor, like: Tensor) -> Tensor:
-    """The way back: (B * tiles, H, length, D) -> (B, tiles, length, H, D); so too without D."""
+    """(B * tiles, H, length, D) -> (B, tiles, length, H, D); so too without D."""
     return heads.transpose(1, 2).unflatten(0, like.shape[:2])
+
+
+class _Masks:
+    """The mask of each part: (1, 1 or H, length, span), the same for every tile.
+
+    Masks without a bias depend on nothing but numbers, and a model asks for the same few again and again.
+    """
+
+    known: ClassVar[dict[tuple[Any, ...], Tensor]] = {}
+
+    def __init__(self, window: int, bias: ScoreBias | None, dtype: torch.dtype) -> None:
+        self.window, self.bias = window, bias
+        # bfloat16 would round a bias: that stays float32.
+        self.dtype = dtype if bias is None else torch.promote_types(dtype, torch.float32)
+        shared = bias is None and not torch.compiler.is_compiling()
+        self.made: dict[tuple[Any, ...], Tensor] = self.known if shared else {}
+
+    def of(self, part: _Part) -> Tensor:
+        key = (part.length, part.span, part.distance, self.window, self.dtype)
+        found = self.made.get(key)
+        if found is None:
+            distance = distances(part.length, part.span, part.distance, torch.device("cpu"))
+            found = additive_mask(distance, self.window, self.bias).unsqueeze(0).to(self.dtype)
+            if len(self.made) >= 64:
+                self.made.clear()
+            if type(found) is Tensor:  # not one of those that tracers put in a tensor's place
+                self.made[key] = found
+        return found
 
 
 class _Banded(torch.autograd.Function):
@@ -186,70 +249,49 @@ class _Banded(torch.autograd.Function):
         bias: ScoreBias | None,
         pad: list[int] | None,
     ) -> Tensor:
-        out = torch.zeros(q.shape, dtype=q.dtype) if pad is not None else torch.empty(q.shape, dtype=q.dtype)
-        sums: list[Tensor] = []
-        masks: dict[tuple[_Part, int], Tensor] = {}
-        for rows, queries, keys in _rows(q, k, window, pad):
-            q_rows, k_rows, v_rows, o_rows = q[rows, queries], k[rows, keys], v[rows, keys], out[rows, queries]
-            offset = k_rows.shape[1] - q_rows.shape[1]
-            for part in _parts(q_rows.shape[1], k_rows.shape[1], window):
-                if (part, offset) not in masks:
-                    masks[part, offset] = part.mask(offset, window, bias, q.dtype)
-                target = part.queries(o_rows)
-                o, log_sum = _flash(
-                    _heads_first(part.queries(q_rows)),
-                    _heads_first(part.keys(k_rows)),
-                    _heads_first(part.keys(v_rows)),
-                    attn_mask=masks[part, offset],
-                    scale=scale,
-                )
-                if more is not None and more_log is not None:
-                    other_log = _heads_first(part.queries(more_log[rows, queries]))
-                    total = torch.logaddexp(log_sum, other_log)
-                    other = _heads_first(part.queries(more[rows, queries])) * (other_log - total).exp().unsqueeze(-1)
-                    o, log_sum = o * (log_sum - total).exp().unsqueeze(-1) + other, total
-                target.copy_(_tokens_first(o, target))
-                sums.append(log_sum)
-        ctx.save_for_backward(q, k, v, more, more_log, out, *sums)
-        ctx.settings = (scale, window, pad, masks)
+        empty = torch.empty if pad is None else torch.zeros
+        out, masks = empty(q.shape, dtype=q.dtype), _Masks(window, bias, q.dtype)
+        wide = torch.float64 if q.dtype == torch.float64 else torch.float32
+        keep = any(ctx.needs_input_grad)
+        log_sums = empty(q.shape[:3], dtype=wide) if keep else None
+        for cut in _Cut.all(q, k, window, pad, FORWARD_TILE):
+            o, log_sum = _flash(*cut.of_queries(q), *cut.of_keys(k, v), attn_mask=masks.of(cut.part), scale=scale)
+            if more is not None and more_log is not None:
+                other, other_log = cut.of_queries(more, more_log)
+                total = torch.logaddexp(log_sum, other_log)
+                other = other * (other_log - total).exp().unsqueeze(-1)
+                o, log_sum = o * (log_sum - total).exp().unsqueeze(-1) + other, total
+            cut.write(o, out)
+            if log_sums is not None:
+                cut.write(log_sum, log_sums)
+        if keep:
+            ctx.save_for_backward(q, k, v, more, more_log, out, log_sums)
+            ctx.settings = (scale, window, bias, pad)
         return out
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        q, k, v, more, more_log, out, *sums = ctx.saved_tensors
-        scale, window, pad, masks = ctx.settings
-        dtype, wide = q.dtype, torch.float64 if q.dtype == torch.float64 else torch.float32
+        q, k, v, more, more_log, out, log_sums = ctx.saved_tensors
+        scale, window, bias, pad = ctx.settings
+        dtype, wide = q.dtype, log_sums.dtype
         grad = dense(grads[0].to(wide))
-        q, k, v, out = q.to(wide), k.to(wide), v.to(wide), out.to(wide)
-        grad_q, grad_k, grad_v = (torch.zeros(t.shape, dtype=wide) for t in (q, k, v))
+        q, k, v, out = (t.to(wide) for t in (q, k, v, out))
+        empty = torch.empty if pad is None else torch.zeros
+        grad_q, grad_k, grad_v = empty(q.shape, dtype=wide), *(torch.zeros(t.shape, dtype=wide) for t in (k, v))
         grad_more, grad_log = (None if t is None else torch.zeros(t.shape, dtype=wide) for t in (more, more_log))
-        log_sums = iter(sums)
-        for rows, queries, keys in _rows(q, k, window, pad):
-            q_rows, k_rows, v_rows = q[rows, queries], k[rows, keys], v[rows, keys]
-            g_rows, o_rows = grad[rows, queries], out[rows, queries]
-            offset = k_rows.shape[1] - q_rows.shape[1]
-            for part in _parts(q_rows.shape[1], k_rows.shape[1], window):
-                own, seen, log_sum = part.queries(q_rows), part.keys(k_rows), next(log_sums)
-                dq, dk, dv = _flash_backward(
-                    _heads_first(part.queries(g_rows)),
-                    _heads_first(own),
-                    _heads_first(seen),
-                    _heads_first(part.keys(v_rows)),
-                    _heads_first(part.queries(o_rows)),
-                    log_sum,
-                    0.0,
-                    False,
-                    attn_mask=masks[part, offset].to(wide),
-                    scale=scale,
-                )
-                part.queries(grad_q[rows, queries]).copy_(_tokens_first(dq, own))
-                part.fold(_tokens_first(dk, seen), grad_k[rows, keys])
-                part.fold(_tokens_first(dv, seen), grad_v[rows, keys])
-                if more is not None and grad_more is not None and grad_log is not None:
-                    g, o = part.queries(g_rows), part.queries(o_rows)
-                    share = (part.queries(more_log[rows, queries]) - _tokens_first(log_sum, own)).exp().unsqueeze(-1)
-                    part.queries(grad_more[rows, queries]).copy_(share * g)
-                    pull = share * g * (part.queries(more[rows, queries]) - o)
-                    part.queries(grad_log[rows, queries]).copy_(pull.sum(-1))
+        masks = _Masks(window, bias, wide)
+        for cut in _Cut.all(q, k, window, pad, _backward_tile(window)):
+            g, own, o, log_sum = cut.of_queries(grad, q, out, log_sums)
+            dq, dk, dv = _flash_backward(
+                g, own, *cut.of_keys(k, v), o, log_sum, 0.0, False, attn_mask=masks.of(cut.part), scale=scale
+            )
+            cut.write(dq, grad_q)
+            cut.fold(dk, grad_k)
+            cut.fold(dv, grad_v)
+            if more is not None and grad_more is not None and grad_log is not None:
+                other, other_log = cut.of_queries(more, more_log)
+                share = (other_log - log_sum).exp().unsqueeze(-1) * g
+                cut.write(share, grad_more)
+                cut.write((share * (other - o)).sum(-1), grad_log)
         narrow = (grad_q.to(dtype), grad_k.to(dtype), grad_v.to(dtype))
         return *narrow, grad_more, grad_log, None, None, None, None

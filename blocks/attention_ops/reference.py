@@ -11,6 +11,7 @@ from miniwin.blocks.attention_ops.call import AttentionCall, distances, full_mas
 NAME = "reference"
 HONOURS = frozenset(
     {"window", "bias", "pad", "chunk", "kept", "sinks", "softcap", "log_gates", "score", "weighting", "value_dim"}
+    | {"documents"}
 )
 
 

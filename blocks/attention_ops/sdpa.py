@@ -13,7 +13,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from miniwin.blocks.attention_ops.call import AttentionCall, full_mask
 
 NAME = "sdpa"
-HONOURS = frozenset({"window", "bias", "pad", "chunk", "value_dim"})
+HONOURS = frozenset({"window", "bias", "pad", "chunk", "value_dim", "documents"})
 
 
 def declines(call: AttentionCall) -> str | None:
@@ -25,10 +25,11 @@ def declines(call: AttentionCall) -> str | None:
 def mask_size(call: AttentionCall) -> int:
     """Numbers in the mask that this call needs; 0 where torch infers it."""
     n, m = call.q.shape[1], call.k.shape[1]
-    free = call.bias is None and call.pad is None and call.chunk is None and (call.window is None or call.window >= m)
+    free = call.features.isdisjoint({"bias", "pad", "chunk", "documents"})
+    free = free and (call.window is None or call.window >= m)
     if free and (n == m or n == 1):
         return 0
-    rows = 1 if call.pad is None and call.start is None else call.q.shape[0]
+    rows = 1 if call.pad is None and call.start is None and call.documents is None else call.q.shape[0]
     return rows * (1 if call.bias is None else call.q.shape[2]) * n * m
 
 

@@ -103,10 +103,12 @@ class _Tiles:
         call, queries = self.call, distance.shape[0]
         seen = visible(distance, call.window)[None, None]
         key = torch.arange(begin, begin + distance.shape[1], device=distance.device)
+        if call.documents is not None:
+            number = call.documents.numbers[:, None, None, begin : begin + len(key)]
+            seen = seen & (number == number[..., -queries:].transpose(-1, -2))  # the last keys are the queries' own
         if call.chunk is not None:
-            row = key if call.start is None else key + call.start.view(-1, 1)
-            chunk = row.view(-1, 1, 1, len(key)) // call.chunk
-            seen = seen & (chunk == chunk[..., -queries:].transpose(-1, -2))  # the last keys are the queries' own
+            chunk = call.row_index()[:, None, None, begin : begin + len(key)] // call.chunk
+            seen = seen & (chunk == chunk[..., -queries:].transpose(-1, -2))
         if call.pad is not None:
             seen = seen & ((key >= call.pad.view(-1, 1, 1, 1)) | (distance == 0))
         return seen

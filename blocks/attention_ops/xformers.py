@@ -1,15 +1,25 @@
 """xformers' memory_efficient_attention, on CUDA.
 
-Which bias says what we mean (checked by materialising, in the tests): `LowerTriangularMask` for a causal prefill,
-`LowerTriangularFromBottomRightMask` for queries fewer than keys, and
-`LowerTriangularFromBottomRightLocalAttentionMask(W)` for a window of W keys with self. In inference grouped-query heads
-use the five-dimensional layout (B, N, Hkv, H/Hkv, D), keys and values expanded without a copy; in training they are
-repeated, since no backward takes the expanded ones.
+Which bias says what we mean (checked by materialising, in the tests):
+
+    a prefill; queries fewer than keys      LowerTriangularMask; LowerTriangularFromBottomRightMask
+    a window of W keys, with self           LowerTriangularFromBottomRightLocalAttentionMask(W)
+    one query that sees every key           none, so that split-k kernels may take it
+    rows of several documents               BlockDiagonalCausalMask, or BlockDiagonalCausalLocalAttentionMask(W), over
+                                            all rows as one
+    left padding                            the same, over the tokens alone: padding is packed away; where queries are
+                                            fewer than keys, their FromBottomRight forms
+    left padding, in inference, no window   BlockDiagonalCausalWithOffsetGappyKeysMask: queries packed, keys left where
+                                            the cache has them
+
+In inference grouped-query heads use the five-dimensional layout (B, N, Hkv, H/Hkv, D), keys and values expanded without
+a copy; in training they are repeated, since no backward takes the expanded ones.
 """
 
 from __future__ import annotations
 
 import importlib.util
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -19,6 +29,7 @@ from torch import Tensor
 from miniwin.blocks.attention_ops.call import AttentionCall
 
 NAME = "xformers"
+HONOURS = frozenset({"window", "pad", "documents"})
 
 
 @cache
@@ -31,7 +42,7 @@ def declines(call: AttentionCall) -> str | None:
         return f"its kernels need CUDA, not {call.q.device.type}"
     if not _installed():
         return "xformers is not installed"
-    reason = call.beyond({"window"})
+    reason = call.beyond(HONOURS)
     if reason is not None:
         return reason
     if call.q.shape[-1] % 8 or call.q.shape[-1] > 256:
@@ -56,13 +67,80 @@ def bias_class(num_queries: int, num_keys: int, window: int | None) -> Any:
     return fmha.attn_bias.LowerTriangularFromBottomRightMask()
 
 
-def run(call: AttentionCall) -> Tensor:
-    from xformers.ops import memory_efficient_attention
+@dataclass(frozen=True)
+class Packing:
+    """Rows of tokens (B, N, ...) as one (1, total, ...), and the bias that keeps them apart.
 
-    n, m = call.q.shape[1], call.k.shape[1]
-    heads, kv_heads = call.q.shape[2], call.k.shape[2]
+    queries, keys: which tokens of all rows, one row after the other, are taken; None is all.
+    """
+
+    bias: Any
+    queries: Tensor | None
+    keys: Tensor | None
+
+
+def packing(call: AttentionCall, training: bool) -> Packing:
+    """Of documents or of padded rows. It asks the device for their lengths, and so waits for it."""
+    from xformers.ops.fmha import attn_bias
+
+    device, m = call.q.device, call.k.shape[1]
+    if call.documents is not None:
+        return Packing(_block_diagonal(call, call.documents.lengths, call.documents.lengths), None, None)
+    assert call.pad is not None
+    pads = call.pad.tolist()
+    tokens = [m - pad for pad in pads if pad < m]  # rows that are nothing but padding so far have no place
+    asking = [min(count, call.q.shape[1]) for count in tokens]
+    key = torch.arange(m, device=device)
+    real = key >= call.pad.unsqueeze(1)  # (B, M)
+    queries = None if max(pads) <= call.offset else real[:, call.offset :].flatten().nonzero().flatten()
+    if training or (call.window is not None and call.window < m):
+        return Packing(_block_diagonal(call, asking, tokens), queries, real.flatten().nonzero().flatten())
+    starts = [row * m + pad for row, pad in enumerate(pads) if pad < m]
+    gappy = attn_bias.BlockDiagonalCausalWithOffsetGappyKeysMask.from_seqlens(
+        asking, [*starts, len(pads) * m], tokens, device=device
+    )
+    return Packing(gappy, queries, None)
+
+
+def _block_diagonal(call: AttentionCall, queries: list[int], keys: list[int]) -> Any:
+    from xformers.ops.fmha import attn_bias
+
+    whole = attn_bias.BlockDiagonalMask.from_seqlens(queries, keys, device=call.q.device)
+    window = call.window if call.window is not None and call.window < max(keys) else None
+    if queries == keys:
+        return whole.make_causal() if window is None else whole.make_local_attention(window)
+    if window is None:
+        return whole.make_causal_from_bottomright()
+    return whole.make_local_attention_from_bottomright(window)
+
+
+def run(call: AttentionCall) -> Tensor:
     q, k, v = call.q, call.k, call.v
     training = torch.is_grad_enabled() and any(t.requires_grad for t in (q, k, v))
+    if call.pad is None and call.documents is None:
+        bias = bias_class(q.shape[1], k.shape[1], call.window)
+        return _attend(q, k, v, bias, call.scale, training)
+    if call.pad is not None and int(call.pad.min()) >= k.shape[1]:
+        return q * 0  # nothing but padding so far
+    pack = packing(call, training)
+    queries, keys, values = (_taken(rows, at) for rows, at in ((q, pack.queries), (k, pack.keys), (v, pack.keys)))
+    out = _attend(queries, keys, values, pack.bias, call.scale, training).squeeze(0)
+    if pack.queries is not None:
+        empty = out.new_zeros(q.shape[0] * q.shape[1], *out.shape[1:])
+        out = empty.index_copy(0, pack.queries, out)
+    return out.view(q.shape)
+
+
+def _taken(rows: Tensor, at: Tensor | None) -> Tensor:
+    """(B, N, ...) -> (1, total, ...)."""
+    flat = rows.flatten(0, 1)
+    return (flat if at is None else flat.index_select(0, at)).unsqueeze(0)
+
+
+def _attend(q: Tensor, k: Tensor, v: Tensor, bias: Any, scale: float, training: bool) -> Tensor:
+    from xformers.ops import memory_efficient_attention
+
+    shape, heads, kv_heads = q.shape, q.shape[2], k.shape[2]
     if heads != kv_heads and training:  # no operator has a backward for expanded keys
         k, v = (t.repeat_interleave(heads // kv_heads, dim=2) for t in (k, v))
     elif heads != kv_heads:
@@ -70,5 +148,5 @@ def run(call: AttentionCall) -> Tensor:
         q = q.unflatten(2, (kv_heads, group))  # (B, N, Hkv, H/Hkv, D)
         k = k.unsqueeze(3).expand(-1, -1, -1, group, -1)
         v = v.unsqueeze(3).expand(-1, -1, -1, group, -1)
-    out = memory_efficient_attention(q, k, v, attn_bias=bias_class(n, m, call.window), scale=call.scale)
-    return out.reshape(call.q.shape)  # type: ignore[no-any-return]
+    out = memory_efficient_attention(q, k, v, attn_bias=bias, scale=scale)
+    return out.reshape(shape)  # type: ignore[no-any-return]

@@ -20,6 +20,7 @@ from typing import Any, Literal
 from pydantic_core import PydanticCustomError
 from torch import Tensor, nn
 
+from miniwin.blocks.documents import Documents
 from miniwin.blocks.spec import Strict, facts
 
 # Distances i - j, (n, m) int64 -> bias (H, n, m) float32, added to the scaled scores.
@@ -46,11 +47,13 @@ class Positions:
     index (1 or B, N) int64: how many tokens of its row came before each; 0 at the first real one.
     mean (1 or B, N) float64: positions given by the caller instead, real-valued: the centre of a span, say.
     variance (1 or B, N) float64: of a given position that is a distribution; None is exact.
+    documents: where a row holds several; the index then counts from the first token of each.
     """
 
     index: Tensor
     mean: Tensor | None = None
     variance: Tensor | None = None
+    documents: Documents | None = None
 
 
 class PositionEncoding(nn.Module):

@@ -100,11 +100,31 @@ def pairs(x: Tensor, count: int, interleaved: bool) -> tuple[Tensor, Tensor]:
 
 
 def _turn(x: Tensor, cos: Tensor, sin: Tensor, interleaved: bool, sense: float) -> Tensor:
-    count = cos.shape[-1]
-    a, b = pairs(x[..., : 2 * count].to(cos.dtype), count, interleaved)  # (B, N, H, K) each
-    out = torch.empty(x.shape, dtype=cos.dtype, device=x.device)
-    first, second = pairs(out, count, interleaved)
-    torch.mul(a, cos, out=first).addcmul_(b, sin, value=-sense)
-    torch.mul(b, cos, out=second).addcmul_(a, sin, value=sense)
-    out[..., 2 * count :] = x[..., 2 * count :]
-    return out.to(x.dtype)
+    count = 2 * cos.shape[-1]
+    turned = x[..., :count].to(cos.dtype)  # (B, N, H, 2K)
+    form = _traceable if torch.compiler.is_compiling() else _as_complex if interleaved else _in_halves
+    out = form(turned, cos, sin * sense, interleaved).to(x.dtype)
+    return out if count == x.shape[-1] else torch.cat((out, x[..., count:]), -1)
+
+
+def _as_complex(x: Tensor, cos: Tensor, sin: Tensor, interleaved: bool) -> Tensor:
+    """Neighbours as one complex number times cos + i sin: one pass over memory."""
+    if x.stride(-1) != 1 or x.storage_offset() % 2 or any(step % 2 for step in x.stride()[:-1]):
+        x = x.contiguous()
+    return torch.view_as_real(torch.view_as_complex(x.unflatten(-1, (-1, 2))) * torch.complex(cos, sin)).flatten(-2)
+
+
+def _in_halves(x: Tensor, cos: Tensor, sin: Tensor, interleaved: bool) -> Tensor:
+    """The cosine's part in one pass over whole rows, the sine's added to each half."""
+    out = x * torch.cat((cos, cos), -1)
+    (a, b), (first, second) = pairs(x, cos.shape[-1], False), pairs(out, cos.shape[-1], False)
+    first.addcmul_(b, sin, value=-1)
+    second.addcmul_(a, sin)
+    return out
+
+
+def _traceable(x: Tensor, cos: Tensor, sin: Tensor, interleaved: bool) -> Tensor:
+    """The formula as it stands, for a compiler to fuse: it takes neither complex numbers nor writing into views."""
+    a, b = pairs(x, cos.shape[-1], interleaved)
+    turned = a * cos - b * sin, b * cos + a * sin
+    return torch.stack(turned, -1).flatten(-2) if interleaved else torch.cat(turned, -1)

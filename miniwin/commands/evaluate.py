@@ -32,6 +32,10 @@ def eval_command(
     recall: Annotated[bool, typer.Option(help="Measure associative recall.")] = True,
     speed: Annotated[bool, typer.Option(help="Measure prefill and decode speed.")] = True,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps.")] = "cpu",
+    dtype: Annotated[
+        str | None, typer.Option(help="Convert weights and caches: float32, bfloat16. Default: as they were saved.")
+    ] = None,
+    quantize: Annotated[str | None, typer.Option(help="int8: weights in eight bits, as in generate.")] = None,
     json_file: Annotated[
         Path | None,
         typer.Option("--json", help="Also write the numbers to this file; '-' prints them instead of tables."),
@@ -46,7 +50,11 @@ def eval_command(
     from miniwin.runs import write_json
 
     wanted = [_count("--lengths", part) for part in lengths.split(",")]
-    model = load(ref, device=device)
+    model = load(ref, device=device, dtype=dtype)
+    if quantize is not None:
+        from miniwin.quantize import quantize as in_fewer_bits
+
+        in_fewer_bits(model, quantize)
     metrics = run(
         model,
         data,

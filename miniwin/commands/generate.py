@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -28,14 +29,31 @@ def generate_command(
     stop: Annotated[list[str] | None, typer.Option(help="End before this text; may be given several times.")] = None,
     seed: Annotated[int | None, typer.Option(help="The same seed gives the same text.")] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps.")] = "cpu",
+    quantize: Annotated[
+        str | None, typer.Option(help="int8: weights in eight bits, for faster decoding on a CPU.")
+    ] = None,
+    cache_dtype: Annotated[
+        str | None, typer.Option(help="What the cache stores: float32, bfloat16, float16 or int8. Default: as weights.")
+    ] = None,
+    load_session: Annotated[
+        Path | None, typer.Option(help="Continue what was said in this file; the prompt follows it.")
+    ] = None,
+    save_session: Annotated[
+        Path | None, typer.Option(help="Save everything that was said to this file, to continue later.")
+    ] = None,
     no_stream: Annotated[bool, typer.Option("--no-stream", help="Print the text at the end, as a whole.")] = False,
 ) -> None:
     """Continue a text. The prompt and its continuation go to stdout, tokens per second to stderr."""
     from miniwin.generation import generate as run
     from miniwin.loading import load
     from miniwin.progress import rate
+    from miniwin.sessions import load_session as session_from
+    from miniwin.sessions import new_session, writable
+    from miniwin.sessions import save_session as session_to
     from miniwin.specs import UserError
 
+    if save_session is not None:
+        writable(save_session)
     if prompt == "-":
         prompt = sys.stdin.read()
 
@@ -53,6 +71,15 @@ def generate_command(
             f"{model.ref} has no tokenizer, so it cannot read a prompt; import it again with --tokenizer FILE, or give "
             "token ids to generate() in Python"
         )
+    if quantize is not None:
+        from miniwin.quantize import quantize as in_fewer_bits
+
+        in_fewer_bits(model, quantize)
+    session = None
+    if load_session is not None:
+        session = session_from(model, load_session)
+    elif save_session is not None:
+        session, cache_dtype = new_session(model, cache_dtype), None
     shown = False
 
     def stream(text: str) -> None:
@@ -71,7 +98,11 @@ def generate_command(
         stop=stop or (),
         seed=seed,
         stream=None if no_stream else stream,
+        cache_dtype=cache_dtype,
+        session=session,
     )
+    if session is not None and save_session is not None:
+        session_to(session, model, save_session)
     show("\n" if shown else f"{prompt}{result.text}\n")
     ends = {"length": "", "stop": ", ended at a stop string", "separator": ", the model ended the document"}
     print(

@@ -81,6 +81,9 @@ def explain(
     shift: Annotated[
         bool, typer.Option("--shift", help="Measure how far outputs change when the same content stands later.")
     ] = False,
+    backends: Annotated[
+        bool, typer.Option("--backends", help="Say which attention backend answers for each layer, phase and device.")
+    ] = False,
     html: Annotated[Path | None, typer.Option(help="Write all of it, with a plot, as one self-contained page.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
 ) -> None:
@@ -108,6 +111,10 @@ def explain(
         from miniwin.shift import shift_changes
 
         facts["shift"] = shift_changes(spec)
+    if backends:
+        from miniwin.explain_backends import backends as backends_of
+
+        facts["backends"] = backends_of(spec)
     if html is not None:
         write_page(html, spec, facts)
     if as_json:
@@ -118,6 +125,8 @@ def explain(
         print_soundness(facts, trained_length)
     if shift:
         print_shift(facts)
+    if backends:
+        print_backends(facts)
     if html is not None:
         typer.echo(f"page         {html}")
 
@@ -218,4 +227,24 @@ def print_shift(facts: dict[str, Any]) -> None:
         first, last = row["shifts"]
         changes = (f"{row[key]:.1%}" if row[key] > 1e-6 else f"{row[key]:.0g}" for key in ("mean", "max"))
         table.add_row(row["block"], row["encoding"], f"{row['tokens']} tokens", f"{first} to {last}", *changes)
+    console.print(table)
+
+
+def print_backends(facts: dict[str, Any]) -> None:
+    """Which attention backend answers, and why those before it do not."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from miniwin.explain_page import layer_numbers
+
+    console = Console(width=None if Console().is_terminal else 160, highlight=False)
+    console.print("\n[bold]attention backends[/bold]  (to force one: MINIWIN_ATTENTION=name, or use_backend in Python)")
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for name in ("block", "layers", "device", "phase", "backend"):
+        table.add_column(name, no_wrap=name != "layers")
+    table.add_column("why not those before it")
+    for row in facts["backends"]:
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in row["declined"].items())
+        cells = (row["block"], layer_numbers(row["layers"]), row["device"], row["phase"], row["backend"], reasons)
+        table.add_row(*cells)
     console.print(table)

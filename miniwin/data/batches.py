@@ -41,6 +41,12 @@ def batch_at(split: np.ndarray, step: int, *, batch_size: int, seq_len: int, see
     return ids[:, :-1].contiguous(), ids[:, 1:].contiguous()
 
 
+def document_numbers(inputs: torch.Tensor, separator: int) -> torch.Tensor:
+    """(B, N) ids -> (B, N) int64: each token's document in its row, from 0. A separator ends the document before it."""
+    ends = (inputs == separator).long()
+    return ends.cumsum(1) - ends
+
+
 def windows_per_epoch(split: np.ndarray, seq_len: int) -> int:
     """How many sequences of seq_len one pass over the split has."""
     if len(split) <= seq_len:

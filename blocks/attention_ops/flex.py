@@ -1,0 +1,199 @@
+"""Compiled FlexAttention (arXiv 2412.05496): one fused kernel for whatever is seen and however scores are changed.
+
+What a query sees is a function of indices, `mask_mod`; what is done to its scores is another, `score_mod`:
+
+    window, chunk, documents, padding   mask_mod, and the blocks of the key axis that no query of a block can reach are
+                                        skipped: which they are is computed from the indices of blocks, never N by M
+    kept first tokens, sinks            further keys behind the row's own; a sink's score is replaced by its logit
+    soft-cap, score bias                score_mod; the bias is a table by distance, to which gradients flow
+
+It is compiled on first use, and again for other features, which takes seconds; so it is for GPUs, and on a CPU, where
+it has no backward, only runs when it is asked for by name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from miniwin.blocks.attention_ops.call import AttentionCall
+
+NAME = "flex"
+HONOURS = frozenset({"window", "chunk", "documents", "pad", "kept", "sinks", "softcap", "bias", "value_dim"})
+BLOCK = 128  # queries and keys of a block of the mask
+
+Seen = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]  # (batch, head, query, key) -> bool, on numbers
+Scores = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]  # (score, batch, head, query, key) -> score
+
+
+def declines(call: AttentionCall) -> str | None:
+    device = call.q.device.type
+    if device not in ("cuda", "cpu"):
+        return f"it is compiled for CUDA or a CPU, not for {device}"
+    reason = call.beyond(HONOURS)
+    if reason is not None:
+        return reason
+    if device == "cpu" and torch.is_grad_enabled() and _asks_for_gradients(call):
+        return "it has no backward on a CPU"
+    if device == "cuda" and call.q.dtype == torch.float64:
+        return "its kernels do not take float64"
+    if device == "cuda" and not _has_triton():
+        return "triton, which compiles it, is not installed"
+    return None
+
+
+def _asks_for_gradients(call: AttentionCall) -> bool:
+    given = [call.q, call.k, call.v, call.sinks]
+    given += [] if call.kept is None else [call.kept.k, call.kept.v]
+    given += [] if call.bias is None else [call.bias(torch.zeros(1, 1, dtype=torch.int64))]
+    return any(t is not None and t.requires_grad for t in given)
+
+
+@cache
+def _has_triton() -> bool:
+    from importlib.util import find_spec
+
+    return find_spec("triton") is not None
+
+
+@cache
+def _compiled() -> Any:
+    from torch.nn.attention.flex_attention import flex_attention
+
+    # Shapes and numbers fixed: with symbols for them, what is made for a CPU does not compile (torch 2.13).
+    return torch.compile(flex_attention, dynamic=False)
+
+
+def run(call: AttentionCall) -> Tensor:
+    q, k, v = (t.transpose(1, 2) for t in (call.q, *_with_further(call)))  # (B, H, N, D), (B, Hkv, M + further, D)
+    if not torch.is_grad_enabled():
+        q, k, v = q.detach(), k.detach(), v.detach()  # on a CPU it refuses parameters even where no gradient is wanted
+    out: Tensor = _compiled()(
+        q,
+        k,
+        v,
+        score_mod=score_mod(call),
+        block_mask=block_mask(call),
+        scale=call.scale,
+        enable_gqa=q.shape[1] != k.shape[1],
+    )
+    return out.transpose(1, 2)
+
+
+def further(call: AttentionCall) -> int:
+    """Keys behind the row's own: kept first tokens, then the sink."""
+    return (0 if call.kept is None else call.kept.k.shape[1]) + (call.sinks is not None)
+
+
+def _with_further(call: AttentionCall) -> tuple[Tensor, Tensor]:
+    keys, values = [call.k], [call.v]
+    if call.kept is not None:
+        keys.append(call.kept.k)
+        values.append(call.kept.v)
+    if call.sinks is not None:
+        keys.append(torch.zeros_like(call.k[:, :1]))
+        values.append(torch.zeros_like(call.v[:, :1]))
+    return (torch.cat(keys, 1), torch.cat(values, 1)) if len(keys) > 1 else (call.k, call.v)
+
+
+def mask_mod(call: AttentionCall) -> Seen:
+    """Which keys a query sees, the further ones included."""
+    batch, m, offset = call.q.shape[0], call.k.shape[1], call.offset
+    reach = m if call.window is None else call.window
+    conditions: list[Seen] = [lambda b, h, i, j: (i + offset >= j) & (i + offset - j < reach)]
+    if call.chunk is not None:
+        chunks = (call.row_index() // call.chunk).expand(batch, m)
+        conditions.append(lambda b, h, i, j: chunks[b, i + offset] == chunks[b, j])
+    if call.documents is not None:
+        numbers = call.documents.numbers.expand(batch, m)
+        conditions.append(lambda b, h, i, j: numbers[b, i + offset] == numbers[b, j])
+    if call.pad is not None:
+        pad = call.pad.expand(batch)
+        conditions.append(lambda b, h, i, j: (j >= pad[b]) | (i + offset == j))  # padding sees itself
+    if not further(call):
+        return _all(conditions)
+
+    own, kept = _all(conditions), 0 if call.kept is None else call.kept.k.shape[1]
+    seen = None if call.kept is None else call.kept.seen.expand(batch, -1, -1)
+
+    def with_further(b: Tensor, h: Tensor, i: Tensor, j: Tensor) -> Tensor:
+        behind = j >= m + kept  # the sink, which everybody sees
+        if seen is not None:
+            behind = behind | ((j >= m) & seen[b, i, (j - m).clamp(0, kept - 1)])
+        return behind | ((j < m) & own(b, h, i, j.clamp(max=m - 1)))
+
+    return with_further
+
+
+def _all(conditions: list[Seen]) -> Seen:
+    def every(b: Tensor, h: Tensor, i: Tensor, j: Tensor) -> Tensor:
+        found = conditions[0](b, h, i, j)
+        for condition in conditions[1:]:
+            found = found & condition(b, h, i, j)
+        return found
+
+    return every
+
+
+def score_mod(call: AttentionCall) -> Scores | None:
+    """What becomes of a scaled score; None where it stays."""
+    if call.softcap is None and call.bias is None and call.sinks is None:
+        return None
+    m, offset, sinks = call.k.shape[1], call.offset, call.sinks
+    last = m + further(call) - 1
+    # As a tensor: the compiler takes a number that changes from call to call for a symbol, which it cannot trace here.
+    cap = None if call.softcap is None else torch.tensor(call.softcap, dtype=torch.float32, device=call.q.device)
+    table = None
+    if call.bias is not None:
+        by_distance = call.bias(torch.arange(m, device=call.q.device).unsqueeze(0))  # (H or 1, 1, M)
+        table = by_distance[:, 0].expand(call.q.shape[2], m)
+
+    def changed(score: Tensor, b: Tensor, h: Tensor, i: Tensor, j: Tensor) -> Tensor:
+        if cap is not None:
+            score = cap * torch.tanh(score / cap)
+        if table is not None:
+            bias = table[h, (i + offset - j).clamp(0, m - 1)]
+            score = torch.where(j < m, score + bias, score)
+        if sinks is not None:
+            score = torch.where(j == last, sinks[h].to(score.dtype), score)
+        return score
+
+    return changed
+
+
+def block_mask(call: AttentionCall) -> Any:
+    """The mask for the kernel: for each block of queries, the blocks of keys to look into.
+
+    Only those that no query reaches are left out; those that all of its queries see whole are named apart, where that
+    follows from distances alone, since nothing has to be masked in them.
+    """
+    from torch.nn.attention.flex_attention import BlockMask
+
+    n, m, behind = call.q.shape[1], call.k.shape[1], further(call)
+    reach = min(m, call.window or call.chunk or m)
+    device = call.q.device
+    first = torch.arange(0, n, BLOCK, device=device).unsqueeze(1)
+    key = torch.arange(0, m + behind, BLOCK, device=device)
+    nearest = call.offset + first - (key + BLOCK - 1)  # distances in a block of queries and keys: from this ...
+    farthest = call.offset + (first + BLOCK - 1).clamp(max=n - 1) - key  # ... to this
+    touched = (farthest >= 0) & (nearest < reach)
+    if behind:
+        touched = touched | (key + BLOCK > m)
+    whole = (nearest >= 0) & (farthest < reach) & (key + BLOCK <= m) & (first + BLOCK <= n)
+    if not call.features <= {"window", "softcap", "bias", "kept", "sinks", "value_dim"}:
+        whole = torch.zeros_like(whole)
+    (partly, part), (wholly, full) = _ordered(touched & ~whole), _ordered(whole)
+    return BlockMask.from_kv_blocks(
+        partly, part, wholly, full, BLOCK_SIZE=BLOCK, mask_mod=mask_mod(call), seq_lengths=(n, m + behind)
+    )
+
+
+def _ordered(blocks: Tensor) -> tuple[Tensor, Tensor]:
+    """Which blocks of keys (queries, keys) bool, as the kernel counts them: how many, and their indices first."""
+    found = blocks[None, None].int()
+    order = torch.argsort(found, dim=-1, descending=True, stable=True)
+    return found.sum(-1).int(), order.int()

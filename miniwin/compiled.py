@@ -1,0 +1,33 @@
+"""torch.compile for training: each layer in two graphs, with the attention operator between them as it is.
+
+The operator is left out on purpose: its backends are kernels already, and which one answers is decided at run time.
+What is gained lies around it: norms, rotations, gates, residual sums, which eager mode sends through memory one by one.
+Compiling takes seconds to a minute and is done at the first step, so that it is not for short runs.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from miniwin.blocks import Decoder, attention
+from miniwin.blocks.attention_ops import attend
+from miniwin.blocks.spec import UserError
+
+
+def compile_layers(decoder: Decoder, device: torch.device) -> None:
+    """Have every layer compiled when it first runs; parameters and their names stay what they are.
+
+    Raises:
+        UserError: this machine cannot compile (on a CPU it takes a C++ compiler).
+    """
+    try:
+        torch.compile(torch.square, dynamic=False)(torch.ones(3, device=device))
+    except Exception as error:
+        first = str(error).strip().splitlines()[0]
+        raise UserError(
+            f"compile: true was asked for, and torch.compile does not work here ({type(error).__name__}: {first}); "
+            "install a C++ compiler, or set compile: false"
+        ) from error
+    attention.attend = torch.compiler.disable(attend)  # in eager calls it stays what it was
+    for layer in decoder.layers:
+        layer.compile(dynamic=False)

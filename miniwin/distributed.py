@@ -1,0 +1,114 @@
+"""Data-parallel training under torchrun: every process has the model, and a share of each batch's rows.
+
+    torchrun --nproc-per-node 2 -m miniwin train miniwin-1m --train tiny
+
+`batch_size` stays that of the whole batch, so that the number of processes changes nothing but the order of sums: the
+run is the same run, and may be continued with another number. (What a mixture of experts adds to the loss goes by the
+rows that one process sees.) The first process keeps the run folder; the others work in a temporary one.
+
+Gradients are averaged in one flat sum when all passes of a step are done (Li et al., arXiv 2006.15704, section 3.2,
+send buckets while the backward still runs; models of this size have little to hide that behind). A parameter without a
+gradient anywhere, such as an expert that nobody chose, keeps none.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from miniwin.specs import UserError
+
+T = TypeVar("T")
+CPU = torch.device("cpu")
+
+
+@dataclass(frozen=True)
+class Group:
+    """The processes of a run. Alone, every method gives back what it is given."""
+
+    rank: int = 0
+    size: int = 1
+    device: torch.device = CPU
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process keeps the run folder."""
+        return self.rank == 0
+
+    def check(self, batch_size: int) -> None:
+        if batch_size % self.size:
+            raise UserError(
+                f"batch_size is {batch_size}, and {self.size} processes share it; expected a multiple of {self.size}"
+            )
+
+    def rows(self, batch: Tensor) -> Tensor:
+        """This process's share (B / size, N) of a batch (B, N)."""
+        return batch.chunk(self.size)[self.rank] if self.size > 1 else batch
+
+    def mean(self, number: Tensor) -> Tensor:
+        """The mean over all processes, of a tensor that nobody else needs."""
+        if self.size > 1:
+            dist.all_reduce(number)
+            number /= self.size
+        return number
+
+    def average_gradients(self, parameters: Sequence[nn.Parameter]) -> None:
+        if self.size == 1:
+            return
+        there = torch.tensor([float(p.grad is not None) for p in parameters], device=self.device)
+        parts = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+        flat = self.mean(torch.cat([there, *(part.flatten() for part in parts)]))
+        counts, *means = flat.split([len(there), *(part.numel() for part in parts)])
+        for parameter, count, mean in zip(parameters, counts.tolist(), means, strict=True):
+            parameter.grad = mean.view_as(parameter) if count else None
+
+    def equalise(self, model: nn.Module) -> None:
+        """Everybody's weights become the first process's: machines of two kinds may round draws differently."""
+        if self.size > 1:
+            for tensor in model.state_dict().values():
+                dist.broadcast(tensor, 0)
+
+    def share(self, value: T) -> T:
+        """What the first process has."""
+        if self.size == 1:
+            return value
+        box: list[T] = [value]
+        dist.broadcast_object_list(box, 0, device=self.device)
+        return box[0]
+
+    def first_said(self, word: str | None) -> str | None:
+        """The word of the first process that has one: all have to stop where one of them is asked to."""
+        if self.size == 1:
+            return word
+        asked = torch.tensor(float(word is not None), device=self.device)
+        dist.all_reduce(asked)
+        if not asked:
+            return None
+        words: list[str | None] = [None] * self.size
+        dist.all_gather_object(words, word)
+        return next(said for said in words if said is not None)
+
+
+def join(device: torch.device | None) -> Group:
+    """The processes that torchrun started, or this one alone. device: None is the one that falls to this process.
+
+    They stay together until the process ends, for the next run: a second meeting would find the first one's traces.
+    """
+    if not dist.is_available() or not dist.is_torchelastic_launched():
+        return Group()
+    if device is None and torch.cuda.is_available():
+        device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+    device = device or torch.device("cpu")
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    if not dist.is_initialized():
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        atexit.register(dist.destroy_process_group)
+    return Group(dist.get_rank(), dist.get_world_size(), device)

@@ -1,0 +1,96 @@
+"""Which attention backend answers for each kind of layer, phase and device, and why those before it do not.
+
+The dispatch itself is asked, with calls whose tensors are stand-ins: shapes, a dtype and a device, and no numbers. So
+it can be asked about a GPU where there is none; what is installed is looked up on this machine.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from miniwin.blocks.attention_ops import BACKENDS, AttentionCall, Kept, ill_suited
+from miniwin.specs import ModelSpec
+
+LENGTH, CHUNK = 4096, 512
+# What a phase asks for: new tokens, tokens on the cache before them, whether gradients are wanted.
+PHASES: dict[str, tuple[int, int, bool]] = {
+    "prefill": (LENGTH, 0, False),
+    "chunk on a cache": (CHUNK, LENGTH, False),
+    "decode": (1, LENGTH, False),
+    "training": (LENGTH, 0, True),
+}
+DTYPES = {"cpu": torch.float32, "cuda": torch.bfloat16}
+
+
+@dataclass(frozen=True)
+class Stand:
+    """In a tensor's place: all that a backend looks at when it decides."""
+
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    device: torch.device
+    requires_grad: bool = False
+    is_meta: bool = False
+
+
+def backends(spec: ModelSpec) -> list[dict[str, Any]]:
+    """For each distinct layer: its layers, and per device and phase the backend and the reasons of those before it."""
+    kinds: dict[Any, list[int]] = {}
+    for i, (letter, layer) in enumerate(zip(spec.layout, spec.layer_specs, strict=True)):
+        kinds.setdefault((letter, layer.attention), []).append(i)
+    rows = []
+    for (letter, attention), layers in kinds.items():
+        for device in DTYPES:
+            for phase in PHASES:
+                name, declined = answering(attention, spec.hidden_size, device, phase)
+                row = {"block": letter, "layers": layers, "device": device, "phase": phase}
+                rows.append(row | {"backend": name, "declined": declined})
+    return rows
+
+
+def answering(attention: Any, hidden_size: int, device: str, phase: str) -> tuple[str, dict[str, str]]:
+    """The backend's name, and for those before it the reason why not they."""
+    declined: dict[str, str] = {}
+    with torch.set_grad_enabled(PHASES[phase][2]):
+        call = stand_in(attention, hidden_size, device, phase)
+        for backend in BACKENDS:
+            reason = backend.declines(call) or ill_suited(backend, call)
+            if reason is None:
+                return str(backend.NAME), declined
+            declined[str(backend.NAME)] = str(reason)
+    return "none", declined
+
+
+def stand_in(attention: Any, hidden_size: int, device: str, phase: str) -> AttentionCall:
+    """The call that such a layer makes in a phase, one row without padding."""
+    n, before, training = PHASES[phase]
+    heads = attention.heads(hidden_size)
+    reach = attention.sight.reach
+    m = n + (before if reach is None else min(before, reach - 1))  # a ring keeps what the first query still sees
+    position = attention.position.build(heads)
+
+    def stand(*shape: int, dtype: torch.dtype = DTYPES[device]) -> Any:
+        return Stand(shape, dtype, torch.device(device), training)
+
+    key_dim = attention.position.key_dim(heads)
+    first = attention.keep_first
+    kept = (stand(1, first, heads.num_kv_heads, key_dim), stand(1, first, heads.num_kv_heads, heads.head_dim))
+    return AttentionCall(
+        stand(1, n, heads.num_heads, key_dim),
+        stand(1, m, heads.num_kv_heads, key_dim),
+        stand(1, m, heads.num_kv_heads, heads.head_dim),
+        scale=1.0,
+        window=attention.window,
+        bias=position.score_bias(),
+        chunk=attention.chunk,
+        start=stand(1, dtype=torch.int64) if attention.chunk is not None else None,
+        kept=Kept(*kept, stand(1, n, first, dtype=torch.bool)) if first else None,
+        sinks=stand(heads.num_heads) if attention.sinks else None,
+        softcap=attention.softcap,
+        log_gates=stand(1, m, heads.num_heads) if attention.position.gates(heads) else None,
+        score=position.score(),
+        weighting=position.weighting,
+    )

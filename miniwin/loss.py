@@ -1,0 +1,133 @@
+"""The loss of the next token, straight from hidden states: head and cross-entropy without all the logits at once.
+
+    z = cap * tanh(scale * h W^T / cap);   loss = mean over the targets y of  log sum_v exp(z_v) - z_y
+    dloss/dz = (softmax(z) - onehot(y)) / count
+
+All the logits, (T, V) in float32 with their softmax and its gradient, cost more time and memory than a small model's
+layers. Here a stretch of tokens at a time goes through the head, and while its logits are at hand its share of the
+gradients of h and W is taken too, so that none are kept or computed twice (as in Liger Kernel, arXiv 2410.10989,
+section 3.2; and in one pass where Wijmans et al., arXiv 2411.09009, take two). The gradients are held until the
+backward, which only multiplies them.
+
+The products are in the dtype of autocast or of the inputs; softmax and sums are in float32, for float64 in float64.
+
+Shapes: T tokens, C hidden_size, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from miniwin.blocks import Decoder
+
+IGNORED = -100  # the target of a token that is not counted, as in torch
+LOGITS = 1 << 21  # numbers in the logits of one stretch, about
+FEWEST = 256  # tokens of a stretch, where there are so many: with fewer the products are slow
+
+
+def next_token_loss(decoder: Decoder, hidden: Tensor, targets: Tensor) -> Tensor:
+    """cross_entropy(decoder.logits(hidden), targets): hidden (B, N, C), targets (B, N) -> mean nats per token."""
+    head = decoder.embed_tokens if decoder.lm_head is None else decoder.lm_head
+    return linear_cross_entropy(hidden, head.weight, targets, decoder.logit_scale, decoder.logit_softcap)
+
+
+def linear_cross_entropy(
+    hidden: Tensor,
+    weight: Tensor,
+    targets: Tensor,
+    logit_scale: float | None = None,
+    logit_softcap: float | None = None,
+    chunk: int | None = None,
+) -> Tensor:
+    """Mean loss of hidden (..., C) and weight (V, C) at targets (...) int64, float32 (or float64) scalar.
+
+    Targets of -100 are left out; with nothing left the mean is NaN, as in torch. chunk: tokens of a stretch.
+    """
+    device = hidden.device.type
+    autocast = torch.is_autocast_enabled(device)
+    dtype = torch.get_autocast_dtype(device) if autocast else torch.promote_types(hidden.dtype, weight.dtype)
+    if chunk is None:
+        chunk = max(FEWEST, LOGITS // weight.shape[0])
+    rows = hidden.reshape(-1, hidden.shape[-1])  # (T, C)
+    wanted = torch.is_grad_enabled()
+    out: Tensor = _Loss.apply(rows, weight, targets.reshape(-1), logit_scale, logit_softcap, chunk, dtype, wanted)
+    return out
+
+
+class _Loss(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        targets: Tensor,
+        scale: float | None,
+        cap: float | None,
+        chunk: int,
+        dtype: torch.dtype,
+        wanted: bool,
+    ) -> Tensor:
+        to_hidden, to_weight = (wanted and need for need in ctx.needs_input_grad[:2])
+        wide = torch.float64 if dtype == torch.float64 else torch.float32
+        with torch.autocast(hidden.device.type, enabled=False):
+            h, w = hidden.to(dtype), weight.to(dtype)
+            total = torch.zeros((), dtype=wide, device=h.device)
+            grad_h = torch.empty_like(h) if to_hidden else None
+            grad_w = torch.zeros(w.shape, dtype=wide, device=h.device) if to_weight else None
+            count = (targets != IGNORED).sum()
+            for start in range(0, len(h), chunk):
+                part = slice(start, start + chunk)
+                logits, bent = _logits(h[part], w, scale, cap, wide)  # (t, V)
+                log_p, real = torch.log_softmax(logits, -1), targets[part] != IGNORED
+                at = targets[part].where(real, 0).unsqueeze(1)
+                total -= (log_p.gather(1, at).squeeze(1) * real).sum()
+                if grad_h is None and grad_w is None:
+                    continue
+                # Divided by the count at the end: probabilities keep more of their bits in bfloat16.
+                pull = log_p.exp_()
+                pull.scatter_add_(1, at, pull.new_full((), -1.0).expand_as(at))
+                if bent is not None:
+                    pull *= bent
+                pull, counted = pull.to(dtype), real.unsqueeze(1)  # what is ignored is left out of the narrower side
+                if grad_h is not None:
+                    torch.mm(pull, w, out=grad_h[part]).mul_(counted)
+                if grad_w is not None:
+                    _add_product(grad_w, pull, h[part] * counted)
+            factor = (1.0 if scale is None else scale) / count
+            if grad_h is not None:
+                grad_h = (grad_h * factor).to(hidden.dtype)
+            if grad_w is not None:
+                grad_w = (grad_w * factor).to(weight.dtype)
+        ctx.grads = grad_h, grad_w
+        return total / count
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        scaled = (None if grad is None else grad * grads[0].to(grad.dtype) for grad in ctx.grads)
+        return *scaled, None, None, None, None, None, None
+
+
+def _logits(
+    h: Tensor, w: Tensor, scale: float | None, cap: float | None, wide: torch.dtype
+) -> tuple[Tensor, Tensor | None]:
+    """The logits (t, V) of a stretch, and the slope of the soft cap there, where there is one."""
+    logits = (h @ w.t()).to(wide)
+    if scale is not None:
+        logits *= scale
+    if cap is None:
+        return logits, None
+    bent = torch.tanh(logits / cap)
+    return bent * cap, 1 - bent * bent
+
+
+def _add_product(total: Tensor, pull: Tensor, h: Tensor) -> None:
+    """total (V, C) += pull (t, V)^T h (t, C), in the wider dtype of the total."""
+    if total.dtype == pull.dtype:
+        total.addmm_(pull.t(), h)
+    else:
+        total += pull.t() @ h

@@ -1,0 +1,176 @@
+"""A session: everything that a model remembers of a context, to go on with later, also in another process.
+
+The file is safetensors: what each layer's cache holds, and as metadata the tokens that are not in the cache yet, the
+hash of the spec and a digest of the weights. A cache means something to the model that filled it and to no other, so a
+session of another model is refused. A session is saved as a whole or not at all.
+
+    session = new_session(model)
+    generate(model, "Once upon a time", session=session)
+    save_session(session, model, "story.safetensors")
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from hashlib import sha256
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from miniwin.blocks import Cache
+from miniwin.continuation import CONTEXT
+from miniwin.runs import replacing
+from miniwin.specs import UserError
+
+if TYPE_CHECKING:
+    from miniwin.language_model import LanguageModel
+
+KIND = "miniwin-session"
+FORMAT = 1
+
+
+@dataclass
+class Session:
+    """cache: of one row. pending: ids said that the cache does not hold yet. tail: the last few ids said."""
+
+    cache: Cache
+    dtype: str  # what the cache was asked to store
+    pending: list[int] = field(default_factory=list)
+    tail: list[int] = field(default_factory=list)
+
+    @property
+    def tokens(self) -> int:
+        """Tokens said so far."""
+        return self.cache.length + len(self.pending)
+
+    def say(self, ids: Sequence[int]) -> None:
+        self.pending = [*self.pending, *ids]
+        self.tail = [*self.tail, *ids][-CONTEXT:]
+
+    def heard(self, count: int) -> None:
+        """The model has taken the first `count` pending ids into the cache."""
+        self.pending = self.pending[count:]
+
+
+def new_session(model: LanguageModel, cache_dtype: str | torch.dtype | None = None) -> Session:
+    dtype = str(cache_dtype or model.dtype).removeprefix("torch.")
+    return Session(model.new_cache(1, dtype=cache_dtype), dtype)
+
+
+def save_session(session: Session, model: LanguageModel, path: str | PathLike[str]) -> None:
+    if any(layer.length != session.cache.length for layer in session.cache.layers):
+        raise UserError("the session was left halfway by a call that failed, so it cannot be saved")
+    about = {
+        "kind": KIND,
+        "format": FORMAT,
+        "model": model.ref,
+        "spec": model.spec.hash,
+        "weights": weights_digest(model),
+        "dtype": session.dtype,
+        "tokens": session.cache.length,
+        "given": session.cache.given,
+        "pending": session.pending,
+        "tail": session.tail,
+    }
+    held = {name: tensor.cpu().contiguous() for name, tensor in _held(session.cache).items()}
+    with replacing(Path(path)) as temporary:
+        temporary.write_bytes(save(held, metadata={"session": json.dumps(about)}))
+
+
+def writable(path: Path) -> None:
+    """Refuse a place that a session cannot be saved to, before the work is done."""
+    if not path.parent.is_dir() or path.is_dir():
+        raise UserError(f"{path}: cannot save a session there; expected a file name in a folder that exists")
+
+
+def load_session(model: LanguageModel, path: str | PathLike[str]) -> Session:
+    """The session saved there, for `model` to go on with.
+
+    Raises:
+        UserError: there is no such file, it is no session, or it is another model's.
+    """
+    path = Path(path)
+    try:
+        with safe_open(path, framework="pt") as file:
+            about = _about(path, (file.metadata() or {}).get("session"))
+            _check_model(path, about, model)
+            session = new_session(model, about["dtype"])
+            _fill(path, session.cache, about["tokens"], {name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{path}: cannot read a session: {error}") from None
+    session.cache.given = about["given"]
+    session.pending, session.tail = about["pending"], about["tail"]
+    return session
+
+
+def weights_digest(model: LanguageModel) -> str:
+    """One number for all weights: equal models have the same, and a retrained one another."""
+    digest = sha256()
+    for name, tensor in sorted(model.decoder.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def _held(cache: Cache) -> dict[str, Tensor]:
+    """Views of what a cache holds, by name: a ring's slots as they lie, of other layers the tokens so far."""
+    held: dict[str, Tensor] = {}
+    for i, layer in enumerate(cache.layers):
+        for j, tensor in enumerate(layer.stored):
+            held[f"layers.{i}.{j}"] = tensor[:, : layer.entries]
+        if layer.first is not None:
+            for j, tensor in enumerate(layer.first.stored):
+                held[f"layers.{i}.first.{j}"] = tensor[:, : min(layer.first.seen, layer.first.size)]
+    return held
+
+
+def _fill(path: Path, cache: Cache, tokens: int, saved: dict[str, Tensor]) -> None:
+    cache.reserve(tokens)
+    cache.length = tokens
+    for layer in cache.layers:
+        layer.length = tokens
+        if layer.first is not None:
+            layer.first.seen = tokens
+    room = _held(cache)
+    for name in sorted({*room, *saved}):
+        want, got = ((t.shape, t.dtype) if t is not None else None for t in (room.get(name), saved.get(name)))
+        if want != got:
+            raise UserError(f"{path}: {name}: got {got}; this model keeps {want}. Is the file damaged?")
+        room[name].copy_(saved[name])
+
+
+def _about(path: Path, text: str | None) -> dict[str, Any]:
+    try:
+        about = json.loads(text or "")
+    except ValueError:
+        about = None
+    if not isinstance(about, dict) or about.get("kind") != KIND:
+        raise UserError(f"{path}: it is not a session; save_session writes one, or generate --save-session")
+    if about.get("format") != FORMAT:
+        raise UserError(f"{path}: got a session of format {about.get('format')!r}; this version reads {FORMAT}")
+    kinds: dict[str, type] = dict.fromkeys(("model", "spec", "weights", "dtype"), str)
+    kinds |= {"tokens": int, "given": bool, "pending": list, "tail": list}
+    for name, kind in kinds.items():
+        if type(about.get(name)) is not kind:
+            raise UserError(f"{path}: {name}: got {about.get(name)!r}; the file is damaged")
+    return about
+
+
+def _check_model(path: Path, about: dict[str, Any], model: LanguageModel) -> None:
+    if about["spec"] != model.spec.hash:
+        raise UserError(f"{path}: it is a session of {about['model']}, another architecture than {model.ref}")
+    if about["weights"] != weights_digest(model):
+        raise UserError(f"{path}: it is a session of {about['model']} with other weights than those of {model.ref}")
+    size = model.spec.vocab_size
+    for token in (*about["pending"], *about["tail"]):
+        if type(token) is not int or not 0 <= token < size:
+            raise UserError(f"{path}: got the id {token!r}; the file is damaged")
+    if about["tokens"] < 0:
+        raise UserError(f"{path}: tokens: got {about['tokens']}; the file is damaged")

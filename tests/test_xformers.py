@@ -1,0 +1,220 @@
+"""xformers' bias for every kind of mask, materialised and held against ours, and what its kernels are handed.
+
+Its kernels need CUDA; the biases, the packing of rows and the conditions of its operators do not.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+import warnings
+from dataclasses import replace
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+from test_attention_ops import BY_NAME, SHAPES, agree, make_call, real_rows
+from torch import Tensor
+
+from miniwin.blocks.attention_ops import AttentionCall, attend, use_backend
+from miniwin.blocks.attention_ops import xformers as xformers_backend
+from miniwin.blocks.attention_ops.call import full_mask
+from miniwin.blocks.documents import Documents
+
+
+@pytest.fixture
+def fmha() -> ModuleType:
+    if importlib.util.find_spec("xformers") is None:
+        pytest.skip("xformers is not installed")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return pytest.importorskip("xformers.ops.fmha", reason="xformers cannot be imported here", exc_type=ImportError)
+
+
+def documents(*rows: tuple[int, ...]) -> Documents:
+    """Rows of documents of these lengths."""
+    numbers = [torch.repeat_interleave(torch.arange(len(row)), torch.tensor(row)) for row in rows]
+    return Documents(torch.stack(numbers))
+
+
+@pytest.mark.parametrize(
+    ("n", "m", "window"),
+    [
+        (9, 9, None),
+        (4, 9, None),
+        (1, 9, None),
+        (9, 9, 1),
+        (9, 9, 4),
+        (9, 9, 9),
+        (9, 9, 20),
+        (4, 9, 3),
+        (4, 9, 9),
+        (4, 9, 20),
+        (1, 9, 3),
+        (1, 9, 9),
+    ],
+)
+def test_the_bias_is_our_mask(fmha: ModuleType, n: int, m: int, window: int | None) -> None:
+    bias = xformers_backend.bias_class(n, m, window)
+    theirs = torch.zeros(n, m) if bias is None else bias.materialize((n, m))
+    assert torch.equal(theirs, full_mask(make_call(n, window, m=m))[0, 0])
+
+
+# (n, window, what make_call is given, documents)
+PACKED: dict[str, tuple[int, int | None, dict[str, Any], Documents | None]] = {
+    "padding": (19, None, {"batch": 3, "pad": (0, 7, 18)}, None),
+    "padding, a row without tokens": (19, None, {"batch": 3, "pad": (0, 19, 4)}, None),
+    "padding in a window": (19, 5, {"batch": 3, "pad": (0, 7, 18)}, None),
+    "padding in a window wider than rows": (19, 40, {"batch": 3, "pad": (0, 7, 18)}, None),
+    "padding, chunk on a cache": (6, None, {"batch": 3, "m": 19, "pad": (0, 15, 4)}, None),
+    "padding, chunk on a cache, window": (6, 4, {"batch": 3, "m": 19, "pad": (0, 15, 4)}, None),
+    "padding, one token": (1, None, {"batch": 3, "m": 19, "pad": (0, 15, 4)}, None),
+    "padding, one token in a window": (1, 19, {"batch": 3, "m": 19, "pad": (0, 15, 4)}, None),
+    "padding, one token in a narrow window": (1, 7, {"batch": 2, "m": 19, "pad": (0, 15)}, None),
+    "documents": (19, None, {"batch": 2}, documents((3, 1, 15), (18, 1))),
+    "documents in a window": (19, 4, {"batch": 2}, documents((3, 1, 15), (19,))),
+    "documents in a wide window": (19, 17, {"batch": 2}, documents((3, 1, 15), (10, 9))),
+}
+
+
+def packed(name: str, **more: Any) -> AttentionCall:
+    n, window, given, parts = PACKED[name]
+    return replace(make_call(n, window, **given, **more), documents=parts)
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("name", PACKED)
+def test_the_bias_of_packed_rows_is_our_mask(fmha: ModuleType, name: str, training: bool) -> None:
+    """Over all rows as one: what is packed sees what it did, and no row sees another."""
+    call = packed(name)
+    batch, n, m = call.q.shape[0], call.q.shape[1], call.k.shape[1]
+    ours = torch.full((batch, n, batch, m), float("-inf"))
+    for row, mask in enumerate(full_mask(call)[:, 0].expand(batch, n, m)):
+        ours[row, :, row] = mask
+    ours = ours.view(batch * n, batch * m)
+    pack = xformers_backend.packing(call, training)
+    if pack.queries is not None:
+        ours = ours[pack.queries]
+    elif call.pad is not None:
+        assert int(call.pad.max()) <= call.offset
+    if pack.keys is not None:
+        ours = ours[:, pack.keys]
+    assert torch.equal(pack.bias.materialize(tuple(ours.shape)), ours)
+    gaps = isinstance(pack.bias, fmha.attn_bias.BlockDiagonalCausalWithOffsetGappyKeysMask)
+    assert gaps == (not training and call.pad is not None and (call.window is None or call.window >= m))
+
+
+def as_xformers(q: Tensor, k: Tensor, v: Tensor, attn_bias: Any = None, p: float = 0.0, scale: Any = None) -> Tensor:
+    """What the documentation of memory_efficient_attention says it computes, for (B, M, H, K) and (B, M, G, H, K)."""
+    bias = 0.0 if attn_bias is None else attn_bias.materialize((q.shape[1], k.shape[1]))
+    assert k.shape[2:] == q.shape[2:] and v.shape[2:] == q.shape[2:] and p == 0.0
+    scores = torch.einsum("bn...d,bm...d->b...nm", q, k) * scale + bias
+    return torch.einsum("b...nm,bm...d->bn...d", scores.softmax(-1), v)
+
+
+CALLS: dict[str, tuple[int, int | None, dict[str, Any], Documents | None]] = {
+    "prefill": (19, None, {}, None),
+    "prefill in a window": (19, 5, {}, None),
+    "chunk on a cache": (6, None, {"m": 19}, None),
+    "chunk on a cache in a window": (6, 5, {"m": 19}, None),
+    "one token": (1, 5, {"m": 19}, None),
+    **PACKED,
+}
+
+
+@pytest.mark.parametrize("heads", [(4, 4), (4, 2), (4, 1)])
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("name", CALLS)
+def test_what_its_kernels_are_handed_is_the_reference(
+    fmha: ModuleType, monkeypatch: pytest.MonkeyPatch, name: str, training: bool, heads: tuple[int, int]
+) -> None:
+    """Layout, bias, scale and packing mean our attention, gradients too; and its operators take them."""
+    asked: list[Any] = []
+
+    def record(q: Tensor, k: Tensor, v: Tensor, attn_bias: Any = None, p: float = 0.0, scale: Any = None) -> Tensor:
+        half = [t.detach().to(torch.bfloat16) for t in (q, k, v)]
+        asked.append(fmha.Inputs(*half, attn_bias=attn_bias, p=p, scale=scale))
+        return as_xformers(q, k, v, attn_bias, p, scale)
+
+    n, window, given, parts = CALLS[name]
+    call = replace(make_call(n, window, heads=heads, **given), documents=parts)
+    real = real_rows(call)
+    monkeypatch.setattr(sys.modules["xformers.ops"], "memory_efficient_attention", record)
+    with torch.set_grad_enabled(training):
+        out = xformers_backend.run(call)
+    assert out.shape == call.q.shape
+    with use_backend("reference"):
+        want = attend(call)
+    assert float(((out - want) * real).detach().abs().max()) < 1e-5
+    if training:
+        weight = torch.randn(out.shape, generator=torch.Generator().manual_seed(9)) * real
+        leaves = (call.q, call.k, call.v)
+        pairs = zip(torch.autograd.grad(out, leaves, weight), torch.autograd.grad(want, leaves, weight), strict=True)
+        assert max(float((a - b).abs().max()) for a, b in pairs) < 1e-5
+
+    def takers(operators: list[Any]) -> list[str]:
+        """Operators whose only complaints are about this machine."""
+        here = ("device=cpu", "device type", "operator wasn't built", "bf16 is only supported", "deterministic")
+        return [
+            op.NAME
+            for op in operators
+            if all(any(word in reason for word in here) for reason in op.not_supported_reasons(asked[0]))
+        ]
+
+    assert takers([fmha.flash.FwOp, fmha.cutlass.FwOp]), "no forward operator takes this call"
+    if training:
+        assert takers([fmha.flash.BwOp, fmha.cutlass.BwOp]), "no backward operator takes this call"
+
+
+def test_rows_without_a_token_are_answered(fmha: ModuleType) -> None:
+    call = make_call(5, None, batch=2, pad=(5, 5))
+    assert torch.equal(xformers_backend.run(call), torch.zeros_like(call.q))
+
+
+class Cuda:
+    """Stands for a CUDA tensor: what `declines` looks at, and no more."""
+
+    def __init__(self, t: Tensor) -> None:
+        self.shape, self.dtype, self.requires_grad = t.shape, t.dtype, t.requires_grad
+        self.device = torch.device("cuda")
+
+
+def on_cuda(call: AttentionCall) -> Any:
+    return replace(call, **{name: Cuda(getattr(call, name)) for name in ("q", "k", "v")})
+
+
+def test_it_declines_what_it_would_get_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On CUDA: a score bias, a soft-cap, training in float32, odd head dims."""
+    monkeypatch.setattr(xformers_backend, "_installed", lambda: True)
+
+    def reason(call: AttentionCall) -> str | None:
+        return xformers_backend.declines(on_cuda(call))
+
+    half = {"dtype": torch.bfloat16}
+    for window in (4, None):
+        assert reason(make_call(9, window, **half)) is None
+        assert reason(make_call(9, window, pad=(2,), **half)) is None
+        assert reason(replace(make_call(9, window, **half), documents=documents((4, 5)))) is None
+    assert reason(make_call(9, 4, alibi=True, **half)) == "it takes no score bias"
+    assert reason(replace(make_call(9, 4, **half), softcap=3.0)) == "it takes no score soft-cap"
+    assert reason(replace(make_call(9, **half), chunk=3)) == "it takes no chunk"
+    assert "float32" in str(reason(make_call(9, 4)))
+    assert "head" in str(reason(make_call(9, 4, dim=12, **half)))  # a multiple of 8
+    assert "at most 256" in str(reason(make_call(9, 4, dim=264, **half)))
+    assert reason(make_call(9, 4, dim=256, **half)) is None
+    monkeypatch.setattr(xformers_backend, "_installed", lambda: False)
+    assert reason(make_call(9, 4, **half)) == "xformers is not installed"
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("backend", [None, "xformers", "flex", "sdpa", "tiled"])
+def test_backends_equal_the_reference_on_cuda(backend: str | None) -> None:
+    answered = 0
+    for n, window, more in SHAPES:
+        call = make_call(n, window, dtype=torch.bfloat16, device="cuda", **more)
+        if backend is None or BY_NAME[backend].declines(call) is None:
+            agree(call, backend)
+            answered += 1
+    assert answered >= 20

@@ -1,34 +1,96 @@
-"""Interleaved timing: A, B, A, B, ... so that a noisy machine slows both sides alike; medians and their spread."""
+"""Interleaved repeats: A, B, A, B, ... so that a noisy machine slows all sides alike; medians and quartiles.
+
+The first run of each side is thrown away (caches, compilation, first touch of memory). Rounds go on until there are
+`repeats` of them or the budget is spent, but there are at least FEWEST. A side whose first run alone takes several
+budgets is left out: the case would never end.
+"""
 
 from __future__ import annotations
 
+import gc
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+
+from benchmarks.case import Run, Unit, reason
+
+FEWEST = 3
+PATIENCE = 3  # budgets that one run of a side may take
 
 
 @dataclass(frozen=True)
-class Timing:
-    """Seconds: the median of the repeats, and the spread between their quartiles."""
+class Samples:
+    """The numbers of one side, in the order of the rounds."""
 
-    median: float
-    spread: float
+    values: tuple[float, ...]
 
+    @property
+    def median(self) -> float:
+        return statistics.median(self.values)
 
-def interleaved(sides: dict[str, Callable[[], object]], repeats: int) -> dict[str, Timing]:
-    """Run every side once to warm up, then all of them `repeats` times in turn."""
-    for run in sides.values():
-        run()
-    seconds: dict[str, list[float]] = {name: [] for name in sides}
-    for _ in range(repeats):
-        for name, run in sides.items():
-            begin = time.perf_counter()
-            run()
-            seconds[name].append(time.perf_counter() - begin)
-    return {name: _summary(values) for name, values in seconds.items()}
+    @property
+    def quartiles(self) -> tuple[float, float]:
+        return quartiles(self.values)
 
 
-def _summary(values: list[float]) -> Timing:
-    quartiles = statistics.quantiles(values, n=4)
-    return Timing(statistics.median(values), quartiles[2] - quartiles[0])
+def quartiles(values: Sequence[float]) -> tuple[float, float]:
+    """The middle half of the values; of one value, itself."""
+    if len(values) < 2:
+        return values[0], values[0]
+    low, _, high = statistics.quantiles(values, n=4, method="inclusive")
+    return low, high
+
+
+def seconds(run: Run) -> float:
+    began = time.perf_counter()
+    run()
+    return time.perf_counter() - began
+
+
+def stated(run: Run) -> float:
+    """What the side itself says: bytes of memory, say."""
+    value = run()
+    assert isinstance(value, int | float)
+    return float(value)
+
+
+def interleaved(
+    sides: dict[str, Run], repeats: int, budget: float, unit: Unit = "seconds"
+) -> tuple[dict[str, Samples], dict[str, str]]:
+    """The samples of each side, and the sides left out, with the reason. What the first side raises is raised."""
+    left: dict[str, str] = {}
+    if unit == "bytes":
+        found = {name: _tried(stated, run, name, sides, left) for name, run in sides.items()}
+        return {name: Samples((value,)) for name, value in found.items() if value is not None}, left
+    first = {name: _tried(seconds, run, name, sides, left) for name, run in sides.items()}
+    kept = {name: took for name, took in first.items() if took is not None and took <= PATIENCE * budget}
+    for name, took in first.items():
+        if took is not None and took > PATIENCE * budget:
+            left[name] = f"one run took {took:.1f} s, and the budget of this case is {budget:g} s"
+    values: dict[str, list[float]] = {name: [] for name in kept}
+    rounds = max(min(FEWEST, repeats), min(repeats, int(budget / max(sum(kept.values()), 1e-9))))
+    gc.collect()
+    for _ in range(rounds):
+        for name in kept:
+            values[name].append(seconds(sides[name]))
+    return {name: Samples(tuple(each)) for name, each in values.items()}, left
+
+
+def _tried(
+    sample: Callable[[Run], float], run: Run, name: str, sides: dict[str, Run], left: dict[str, str]
+) -> float | None:
+    """A first sample; None where a peer fails, with its reason in `left`."""
+    try:
+        return sample(run)
+    except Exception as error:
+        if name == next(iter(sides)):
+            raise
+        left[name] = reason(error)
+        return None
+
+
+def ratio(over: Samples, under: Samples) -> tuple[float, float, float]:
+    """The ratio of the medians, and the quartiles of the ratios within each round."""
+    pairs = [a / b for a, b in zip(over.values, under.values, strict=False)]
+    return (over.median / under.median, *quartiles(pairs))

@@ -1,0 +1,104 @@
+"""Running cases, one after the other, into a result that is plain data. A case that fails says so; the rest go on."""
+
+from __future__ import annotations
+
+import datetime
+import gc
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from benchmarks.bars import judged
+from benchmarks.case import Case, Work, reason
+from benchmarks.growth import growth
+from benchmarks.machine import described, load, matmul_peak
+from benchmarks.timing import Samples, interleaved
+
+FORMAT = 1
+
+
+def run_all(
+    cases: Sequence[Case],
+    repeats: int,
+    kind: str,
+    said: Callable[[str], None],
+    peak_size: int,
+    minutes: float | None = None,
+) -> dict[str, Any]:
+    began = time.monotonic()
+    result: dict[str, Any] = {
+        "format": FORMAT,
+        "kind": kind,
+        "date": datetime.date.today().isoformat(),
+        "machine": described(),
+        "load": [load()],
+        "repeats": repeats,
+        "matmul_peak": {
+            str(dtype).removeprefix("torch."): matmul_peak(dtype, peak_size)
+            for dtype in (torch.float32, torch.bfloat16)
+        },
+    }
+    found = []
+    for i, case in enumerate(cases, 1):
+        late = minutes is not None and time.monotonic() - began > 60 * minutes
+        one = run_case(replace(case, make=lambda: _out_of_time(minutes)) if late else case, repeats)
+        found.append(one)
+        said(f"[{i}/{len(cases)}] {one['name']}: {_short(one)} ({one['took']:.0f} s)")
+    result["cases"] = found
+    result["growth"] = growth(found)
+    result["bars"] = judged(result)
+    result["load"].append(load())
+    result["minutes"] = round((time.monotonic() - began) / 60, 1)
+    return result
+
+
+def run_case(case: Case, repeats: int) -> dict[str, Any]:
+    """Build, check and measure one case; whatever it raises is its result."""
+    began = time.monotonic()
+    facts: dict[str, Any] = {
+        "name": case.name,
+        "family": case.family,
+        "series": case.series,
+        "at": case.at,
+        "unit": case.unit,
+        "tokens": case.tokens,
+    }
+    try:
+        work = case.make()
+        samples, left = interleaved(work.sides, min(repeats, case.repeats or repeats), case.budget, case.unit)
+        if next(iter(work.sides)) in left:
+            raise TimeoutError(left[next(iter(work.sides))])
+    except Exception as error:
+        facts |= {"status": "failed", "reason": reason(error), "sides": {}, "absent": {}}
+    else:
+        facts |= {"status": "ok", "gate": work.gate, "notes": work.notes, "absent": {**work.absent, **left}}
+        facts["sides"] = {name: _numbers(case, work, name, each) for name, each in samples.items()}
+        del work
+    gc.collect()
+    return {**facts, "took": round(time.monotonic() - began, 1)}
+
+
+def _out_of_time(minutes: float | None) -> Work:
+    raise TimeoutError(f"left out after {minutes:g} minutes; --minutes allows more")
+
+
+def _numbers(case: Case, work: Work, name: str, samples: Samples) -> dict[str, Any]:
+    low, high = samples.quartiles
+    numbers: dict[str, Any] = {"median": samples.median, "low": low, "high": high, "values": list(samples.values)}
+    if case.unit == "seconds" and case.tokens:
+        numbers["tokens_per_second"] = case.tokens / samples.median
+    if name in work.flops:
+        numbers["flops_per_second"] = work.flops[name] / samples.median
+    return numbers
+
+
+def _short(case: dict[str, Any]) -> str:
+    if case["status"] != "ok":
+        return str(case["reason"])
+    (ours, first), *others = case["sides"].items()
+    base = first["median"]
+    unit = f"{base * 1e3:.2f} ms" if case["unit"] == "seconds" else f"{base / 2**20:.0f} MiB"
+    return ", ".join([f"{ours} {unit}", *(f"{name} {each['median'] / base:.2f}x" for name, each in others)])

@@ -1,0 +1,119 @@
+"""A training step: forward, loss of the next token, backward, clipping, AdamW.
+
+Each side trains as its own people do: ours with the loss, the optimizer and the clipping of `miniwin train`; the
+authors' and transformers' models with cross-entropy of all the logits. All run eagerly, but for COMPILED.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.utils import clip_grad_norm_
+
+from benchmarks.case import OURS, Case, Run, Work
+from benchmarks.gate import agree
+from benchmarks.models import AUTHORS, Ours, Side, built, side
+from benchmarks.prefill import token_ids
+from miniwin.compiled import compile_layers
+from miniwin.loss import next_token_loss
+from miniwin.optimizer import make_optimizer
+from miniwin.specs import ModelSpec
+from miniwin.specs.train import OptimizerSpec
+
+PLAIN, COMPILED = "miniwin, plain float32", "miniwin, compile: true"
+CLIP = 1.0
+NAMES = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
+GATE = "loss and gradients in float32 equal to those of cross-entropy of all the logits"
+
+
+def case(
+    spec: ModelSpec, length: int, rows: int, dtype: torch.dtype, peers: Sequence[str], budget: float = 20.0
+) -> Case:
+    series = f"train/{spec.name}/{NAMES[dtype]}"
+    return Case(
+        name=f"{series}/{rows}x{length}",
+        series=series,
+        at=length,
+        make=lambda: work(spec, length, rows, dtype, peers),
+        tokens=rows * length,
+        budget=budget,
+    )
+
+
+def work(spec: ModelSpec, length: int, rows: int, dtype: torch.dtype, peers: Sequence[str]) -> Work:
+    """peers: AUTHORS, titles of transformers' models; of our model PLAIN, an ordinary step in float32, and COMPILED."""
+    ids = token_ids(spec, length + 1, rows)
+    inputs, targets = ids[:, :-1], ids[:, 1:]
+    check(spec, inputs[:1, :96], targets[:1, :96])
+    made = Work({OURS: our_step(spec, inputs, targets, dtype)}, gate=GATE)
+    for name in peers:
+        made.offer(name, lambda name=name: their_step(name, spec, inputs, targets, dtype))  # type: ignore[misc]
+    return made
+
+
+class OurStep(Ours):
+    """Ours, with the loss that `miniwin train` computes."""
+
+    def loss(self, ids: Tensor, targets: Tensor) -> Tensor:
+        return next_token_loss(self.model, self.model.hidden(ids), targets)
+
+
+def our_step(spec: ModelSpec, inputs: Tensor, targets: Tensor, dtype: torch.dtype, compiled: bool = False) -> Run:
+    model = OurStep(built(spec))
+    if compiled:
+        compile_layers(model.model, torch.device("cpu"))
+    return _step(model, make_optimizer(model.model, OptimizerSpec()), inputs, targets, dtype)
+
+
+def their_step(name: str, spec: ModelSpec, inputs: Tensor, targets: Tensor, dtype: torch.dtype) -> Run:
+    if name == COMPILED:
+        run = our_step(spec, inputs, targets, dtype, compiled=True)
+        run()  # compiles, which takes so long that it is no part of the case's budget
+        return run
+    if name == PLAIN:
+        model, dtype = side(OURS, spec), torch.float32
+    else:
+        model = side(name, spec)
+    # Of transformers' trainer the default is the fused one; of torch, and so of the others, it is not.
+    fused = None if name in (PLAIN, AUTHORS) else True
+    optimizer = torch.optim.AdamW(model.module.parameters(), lr=1e-4, fused=fused)
+    return _step(model, optimizer, inputs, targets, dtype)
+
+
+def _step(model: Side, optimizer: Any, inputs: Tensor, targets: Tensor, dtype: torch.dtype) -> Run:
+    model.module.train()
+    parameters = list(model.module.parameters())
+
+    def run() -> float:
+        optimizer.zero_grad(set_to_none=True)
+        with _autocast(dtype):
+            loss = model.loss(inputs, targets)
+        loss.backward()
+        clip_grad_norm_(parameters, CLIP)
+        optimizer.step()
+        return float(loss.detach())
+
+    return run
+
+
+def _autocast(dtype: torch.dtype) -> AbstractContextManager[object]:
+    return torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16)
+
+
+def check(spec: ModelSpec, inputs: Tensor, targets: Tensor) -> None:
+    """Our step against plain cross-entropy on a few tokens: the loss, and every gradient."""
+    fast, plain = OurStep(built(spec)), Ours(built(spec))
+    losses = []
+    for model in (fast, plain):
+        model.module.train()
+        loss = model.loss(inputs, targets)
+        loss.backward()
+        losses.append(loss)
+    agree("the loss", losses[0], losses[1])
+    for (name, mine), theirs in zip(fast.module.named_parameters(), plain.module.parameters(), strict=True):
+        assert mine.grad is not None and theirs.grad is not None
+        agree(f"the gradient of {name}", mine.grad, theirs.grad)

@@ -1,0 +1,446 @@
+"""The benchmark itself: every case runs, a wrong result gets no figure, and what is reported is what was measured.
+
+Nothing here asserts how fast anything is.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import subprocess
+import sys
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))  # the benchmarks are run from a checkout, and are no part of the package
+
+from benchmarks import attention, bars, child, compare, gate, plan, plot, report, runner, timing, training  # noqa: E402
+from benchmarks.__main__ import main  # noqa: E402
+from benchmarks.case import OURS, Case, Work  # noqa: E402
+from benchmarks.growth import exponent, growth  # noqa: E402
+from benchmarks.models import AUTHORS, TITLES, Ours, TheirOwn, built, local_only, random_piece, small_spec  # noqa: E402
+from benchmarks.peers import attention as peers  # noqa: E402
+from benchmarks.peers.authors import Authors  # noqa: E402
+from miniwin.blocks import Decoder  # noqa: E402
+from miniwin.specs import ModelSpec, load_model_spec  # noqa: E402
+
+
+def tiny_spec() -> ModelSpec:
+    return load_model_spec("miniwin-512-tiny")
+
+
+def strong(spec: ModelSpec) -> Decoder:
+    """Weights so large that every part shows in the logits."""
+    decoder = built(spec)
+    with torch.no_grad():
+        for i, weight in enumerate(decoder.parameters()):
+            torch.manual_seed(i)
+            weight.copy_(torch.randn_like(weight) * (0.3 if weight.dim() > 1 else 0.2) + (weight.dim() == 1))
+    return decoder.eval()
+
+
+@pytest.fixture(scope="module")
+def result() -> dict[str, Any]:
+    """All tiny cases but those with processes of their own."""
+    cases = [case for case in plan.tiny().cases if case.family != "memory"]
+    return runner.run_all(cases, 2, "tiny", lambda line: None, 64)
+
+
+# Cases
+
+
+def test_every_case_runs_with_its_peers(result: dict[str, Any]) -> None:
+    assert {case["family"] for case in result["cases"]} == {"attention", "prefill", "train", "decode"}
+    for case in result["cases"]:
+        assert case["status"] == "ok", case
+        assert set(case["absent"]) <= {attention.LOCAL}, case  # the one peer that may not be installed
+        assert next(iter(case["sides"])) == OURS
+        for side in case["sides"].values():
+            assert len(side["values"]) == 2 and 0 < side["low"] <= side["median"] <= side["high"]
+    named = {case["name"]: case for case in result["cases"]}
+    first = named["attention/forward/W=8/float32/N=33"]["sides"]
+    assert {attention.MASKED, attention.AUTHORS, attention.CAUSAL, attention.MATMUL} <= set(first)
+    assert {AUTHORS, *TITLES.values()} < set(named["prefill/miniwin-512-tiny/N=16"]["sides"])
+    assert training.PLAIN in named["train/miniwin-512-tiny/bfloat16/2x40"]["sides"]
+    assert {AUTHORS, *TITLES.values()} < set(named["decode/miniwin-512-tiny/context=48"]["sides"])
+
+
+def test_quick_and_full_have_unique_names_and_cover_every_bar() -> None:
+    for kind in ("quick", "full"):
+        names = [case.name for case in plan.PLANS[kind]().cases]
+        assert len(names) == len(set(names))
+    sizes = {case.name: case.series for case in plan.quick().cases}
+    whole = {case.name: case.series for case in plan.full().cases}
+    asked: list[str] = []
+
+    class Recorder(dict[str, Any]):
+        def get(self, name: str, default: Any = None) -> Any:
+            asked.append(name)
+            return default
+
+    for bar in bars.BARS:
+        bar.measure(Recorder(), {"growth": []})
+    assert asked and set(asked) <= set(whole)
+    assert set(asked) - set(sizes) == {"memory/bits per byte of miniwin-1m/N=1000000"}  # hours: only in full
+    assert list(sizes.values()).count("memory/attention forward+backward/W=64") >= 3
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"what": "attention", "length": 200, "window": 16, "side": OURS},
+        {"what": "attention", "length": 200, "window": 16, "side": attention.MASKED},
+        {"what": "prefill", "model": "miniwin-512-tiny", "length": 64, "side": AUTHORS},
+        {"what": "decode", "model": "miniwin-512-tiny", "length": 96, "piece": 24, "side": OURS},
+        {"what": "million", "model": "miniwin-tiny", "length": 200, "side": OURS},
+    ],
+    ids=lambda asked: f"{asked['what']}-{asked['side']}",
+)
+def test_memory_work_runs(asked: dict[str, Any]) -> None:
+    answer = child.main({**asked, "threads": torch.get_num_threads()})
+    assert answer["seconds"] > 0 and isinstance(answer["bytes"], int)
+    if asked["what"] == "million":
+        assert 7 < float(answer["note"].split()[0]) < 9  # random bytes have 8 bits each
+        assert "200 tokens" in answer["note"]
+
+
+def test_peak_memory_is_measured_in_a_process_of_its_own() -> None:
+    """65,536 tokens of 64-wide keys and values for 2 heads, and 8 heads of queries: 192 MiB without gradients."""
+    asked = {"what": "attention", "length": 16384, "window": 16, "side": OURS, "threads": torch.get_num_threads()}
+    command = [sys.executable, "-m", "benchmarks.child", json.dumps(asked)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=True)
+    held = 16384 * 64 * (8 + 2 + 2) * 4
+    assert 2 * held < json.loads(done.stdout)["bytes"] < 20 * held  # inputs and their gradients at least
+
+
+def test_a_case_that_fails_says_so_and_the_next_one_runs() -> None:
+    def broken() -> Work:
+        raise RuntimeError("no such\n  kernel")
+
+    cases = [Case("attention/a", "attention/a", 1, broken), Case("attention/b", "attention/b", 1, lambda: _work())]
+    found = runner.run_all(cases, 3, "tiny", lambda line: None, 16)
+    assert [case["status"] for case in found["cases"]] == ["failed", "ok"]
+    assert found["cases"][0]["reason"] == "RuntimeError: no such kernel"
+    assert "**attention/a** failed: RuntimeError: no such kernel" in report.markdown(found)
+
+
+def test_no_case_begins_after_the_minutes_are_over() -> None:
+    cases = [Case("attention/b", "attention/b", 1, _work)]
+    (case,) = runner.run_all(cases, 3, "tiny", lambda line: None, 16, minutes=0)["cases"]
+    assert case["reason"] == "TimeoutError: left out after 0 minutes; --minutes allows more"
+
+
+def _work() -> Work:
+    def refuses() -> None:
+        raise LookupError("not installed: pip install it")
+
+    work = Work({OURS: lambda: None, "breaks": refuses}, gate="nothing to compare")
+    work.offer("absent", lambda: refuses())  # type: ignore[func-returns-value, arg-type, return-value]
+    return work
+
+
+def test_a_peer_that_fails_is_absent_with_its_reason() -> None:
+    found = runner.run_case(Case("attention/b", "attention/b", 1, _work), 3)
+    why = "LookupError: not installed: pip install it"
+    assert found["absent"] == {"absent": why, "breaks": why} and list(found["sides"]) == [OURS]
+
+
+# The gate
+
+
+def test_the_gate_catches_a_wrong_operator(monkeypatch: pytest.MonkeyPatch) -> None:
+    shape = attention.Shape(64, 8, heads=4, kv_heads=2, head_dim=16)
+    right = attention.attend
+    monkeypatch.setattr(attention, "attend", lambda call: right(call) * 1.001)
+    found = runner.run_case(attention.case(shape), 2)
+    assert found["status"] == "failed" and found["sides"] == {}
+    assert "Disagreement: queries" in found["reason"] and "the reference" in found["reason"]
+
+
+def test_the_gate_catches_a_peer_with_another_window(monkeypatch: pytest.MonkeyPatch) -> None:
+    right = peers.banded
+    monkeypatch.setattr(peers, "banded", lambda length, window: right(length, window + 1))
+    shape = attention.Shape(64, 8, heads=4, kv_heads=2, head_dim=16, backward=True)
+    found = runner.run_case(attention.case(shape), 2)
+    assert set(found["sides"]) == {OURS, attention.CAUSAL}
+    assert "Disagreement: SDPA, banded mask and ours: differ by" in found["absent"][attention.MASKED]
+
+
+def test_the_gate_catches_a_wrong_training_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    right = training.next_token_loss
+    monkeypatch.setattr(training, "next_token_loss", lambda *given: right(*given) * 1.01)
+    found = runner.run_case(training.case(tiny_spec(), 40, 1, torch.float32, ()), 2)
+    assert found["status"] == "failed" and "Disagreement: the loss" in found["reason"]
+
+
+def test_the_gate_catches_a_wrong_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    right = Authors.rotated
+    monkeypatch.setattr(Authors, "rotated", lambda self, x, first, window: right(self, x, first + 1, window + 0) * 1.1)
+    for case in plan.tiny().cases:
+        if case.name in ("prefill/miniwin-512-tiny/N=32", "decode/miniwin-512-tiny/context=48"):
+            assert "Disagreement" in runner.run_case(case, 2)["absent"][AUTHORS]
+
+
+def test_agree_refuses_nan_and_shapes() -> None:
+    x = torch.ones(3)
+    assert gate.agree("x", x, x) == 0
+    with pytest.raises(gate.Disagreement, match="differ by nan"):
+        gate.agree("x", x * float("nan"), x)
+    with pytest.raises(gate.Disagreement, match=r"shapes \(3,\) and \(2,\)"):
+        gate.agree("x", x, x[:2])
+
+
+# The peers
+
+
+@torch.no_grad()
+def test_the_authors_code_restated_has_our_logits() -> None:
+    """Past window and period: training pass, prefill, and decoding on the caches that the prefill left."""
+    spec = tiny_spec()
+    decoder = strong(spec)
+    theirs = Authors(decoder, spec)
+    ids = torch.randint(0, spec.vocab_size, (2, 45), generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(theirs(ids)[0], decoder(ids), atol=2e-4, rtol=1e-4)
+    cache = decoder.new_cache(2)
+    ours = decoder(ids[:, :31], cache=cache, logits_to_keep=1)
+    logits, past = theirs(ids[:, :31], use_cache=True, logits_to_keep=1)
+    torch.testing.assert_close(logits, ours, atol=2e-4, rtol=1e-4)
+    for t in range(31, 45):
+        ours = decoder(ids[:, t : t + 1], cache=cache)
+        logits, past = theirs(ids[:, t : t + 1], past, use_cache=True)
+        torch.testing.assert_close(logits, ours, atol=2e-4, rtol=1e-4)
+    assert all(k.shape[1] == 45 for k, _ in past)  # every layer holds every token
+    with pytest.raises(ValueError, match="one token at a time"):
+        theirs(ids[:, :2], past)
+
+
+def test_the_authors_code_restated_has_our_gradients() -> None:
+    spec = tiny_spec()
+    ids = torch.randint(0, spec.vocab_size, (1, 30), generator=torch.Generator().manual_seed(0))
+    ours, theirs = Ours(strong(spec)), TheirOwn(strong(spec), spec)
+    for side in (ours, theirs):
+        side.loss(ids[:, :-1], ids[:, 1:]).backward()
+    for mine, other in zip(ours.module.parameters(), theirs.module.parameters(), strict=True):
+        gate.agree("gradients", mine.grad, other.grad)  # type: ignore[arg-type]
+
+
+@torch.no_grad()
+def test_filled_caches_are_those_of_a_prefill_of_their_keys() -> None:
+    """With the same random keys our ring and the authors' long cache go on alike, past the window."""
+    spec = tiny_spec()
+    decoder, piece = strong(spec), random_piece(spec, 20)
+    sides = [Ours(decoder).decoder(piece, 60), TheirOwn(decoder, spec).decoder(piece, 60)]
+    token = torch.ones(1, 1, dtype=torch.int64)
+    for _ in range(15):
+        a, b = (side.step(token) for side in sides)
+        torch.testing.assert_close(a, b, atol=2e-4, rtol=1e-4)
+    assert sides[0].nbytes() < sides[1].nbytes()
+    assert sides[1].nbytes() == 75 * 2 * spec.num_layers * piece[0, 0].numel() * 4
+
+
+def test_the_authors_code_restated_refuses_other_models() -> None:
+    spec = load_model_spec("miniwin-tiny")
+    with pytest.raises(ValueError, match="no layer like"):
+        Authors(spec.build(), spec)
+
+
+def test_the_small_model_has_1_6_million_parameters() -> None:
+    assert round(small_spec().parameters() / 1e6, 1) == 1.6
+    assert round(load_model_spec(plan.MODEL).parameters() / 1e6) == 26
+    assert set(local_only(tiny_spec()).layout) == {"S"}
+
+
+def test_local_attention_is_only_absent_where_it_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "local_attention", None)
+    shape = attention.Shape(64, 8, heads=4, kv_heads=2, head_dim=16, package=True)
+    found = runner.run_case(attention.case(shape), 2)
+    assert found["absent"] == {attention.LOCAL: "LookupError: not installed: pip install local-attention"}
+
+
+# Timing, growth, report, plot
+
+
+def test_sides_take_turns_and_a_slow_one_is_left_out() -> None:
+    order: list[str] = []
+    clock = iter(range(1000))
+    took = {"a": 1, "b": 2, "slow": 50}
+
+    def perf_counter() -> float:
+        return now[0]
+
+    now = [0.0]
+
+    def run(name: str) -> None:
+        order.append(name)
+        now[0] += took[name] + next(clock) * 1e-6
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(timing.time, "perf_counter", perf_counter)
+        sides = {name: (lambda name=name: run(name)) for name in took}
+        found, left = timing.interleaved(sides, repeats=9, budget=15.5)
+    assert order[3:] == ["a", "b"] * 5  # 15 s allow five rounds of 3 s
+    assert list(left) == ["slow"] and "one run took 50.0 s" in left["slow"]
+    assert round(found["b"].median) == 2 and len(found["a"].values) == 5
+    value, low, high = timing.ratio(found["b"], found["a"])
+    assert low <= value <= high and round(value, 3) == 2
+
+
+def test_exponent() -> None:
+    assert exponent([(n, 3e-6 * n**2) for n in (1024, 4096, 65536)]) == pytest.approx(2)
+    cases = [_synthetic("attention/x/N=1", OURS, [2.0 * n], at=n) for n in (1, 2, 4)]
+    assert [row["exponent"] for row in growth(cases)] == [1.0]
+    assert growth(cases[:2]) == []
+
+
+def _synthetic(name: str, side: str, values: list[float], at: int = 1, **sides: list[float]) -> dict[str, Any]:
+    found = {}
+    for each, numbers in {side: values, **sides}.items():
+        samples = timing.Samples(tuple(numbers))
+        low, high = samples.quartiles
+        found[each] = {"median": samples.median, "low": low, "high": high, "values": numbers}
+    family = name.partition("/")[0]
+    facts = {"name": name, "family": family, "series": name.rpartition("/")[0], "at": at, "unit": "seconds"}
+    return {**facts, "tokens": 10, "status": "ok", "gate": "", "notes": [], "absent": {}, "sides": found, "took": 1.0}
+
+
+def test_verdicts_follow_the_numbers() -> None:
+    name = "attention/forward/W=64/float32/N=4096"
+    wanted = (
+        bars.Bar("fast", bars.times(name, "peer"), least=35.0),
+        bars.Bar("slow", bars.times(name, "slow peer"), least=35.0),
+        bars.Bar("flat", bars.times(name, "peer"), most=1.1),
+        bars.Bar("told", bars.times(name, "peer")),
+        bars.Bar("none", bars.times(name, "nobody"), least=1.0),
+    )
+    sides = {"peer": [40.0, 36.0, 44.0], "slow peer": [30.0, 31.0, 30.0]}
+    result = {"cases": [_synthetic(name, OURS, [1.0, 1.0, 1.0], **sides)], "growth": []}
+    rows = {row["bar"]: row for row in bars.judged(result, wanted)}
+    verdicts = {text: row["verdict"] for text, row in rows.items()}
+    assert verdicts == {
+        "fast": "met",
+        "slow": "missed",
+        "flat": "missed",
+        "told": "for information",
+        "none": "not measured",
+    }
+    assert (rows["fast"]["measured"], rows["fast"]["low"], rows["fast"]["high"]) == (40.0, 38.0, 42.0)
+    assert rows["fast"]["wanted"] == ">= 35x" and rows["flat"]["wanted"] == "<= 1.1x" and rows["told"]["wanted"] == ""
+
+
+def test_share_of_the_peak_is_a_ratio_of_rates() -> None:
+    case = _synthetic("attention/x/N=1", OURS, [2.0, 2.0], **{attention.MATMUL: [1.0, 1.0]})
+    case["sides"][OURS]["flops_per_second"] = 50.0
+    case["sides"][attention.MATMUL]["flops_per_second"] = 200.0
+    assert bars.share("attention/x/N=1")({"attention/x/N=1": case}, {}) == (25.0, 25.0, 25.0)
+
+
+def test_useful_operations_count_the_keys_that_are_seen() -> None:
+    shape = attention.Shape(7, 3, heads=1, kv_heads=1, head_dim=1)
+    seen = int(peers.banded(7, 3).sum())
+    assert shape.flops == 4 * seen
+
+
+def test_markdown_json_and_plot(result: dict[str, Any], tmp_path: Path) -> None:
+    again = json.loads(json.dumps(result))
+    text = report.markdown(again, "plot.svg")
+    for case in result["cases"]:
+        assert f"| {case['name'].partition('/')[2]} | {OURS} |" in text
+    assert "![tokens per second by length](plot.svg)" in text and "## Growth with length" in text
+    assert "a million" not in text and "| not measured |" in text
+    for word in ("/home", "/tmp", "/work", str(ROOT)):
+        assert word not in text and word not in json.dumps(result)
+    import platform
+
+    assert platform.node() not in text or len(platform.node()) < 4
+    picture = ElementTree.fromstring(plot.svg(again))
+    names = [element.text for element in picture.iter("{http://www.w3.org/2000/svg}text")]
+    assert {"Prefill: tokens/s by length", "Decoding: tokens/s by context", OURS, AUTHORS} <= set(names)
+    dots = list(picture.iter("{http://www.w3.org/2000/svg}circle"))
+    panels = plot.tokens_per_second(again)
+    assert len(dots) == sum(len(line) for lines in panels.values() for line in lines.values()) > 10
+    assert len(panels["prefill"][OURS]) == 3
+    assert len(plot.svg(again)) < 60_000
+
+
+def test_command_writes_three_files_and_only_chooses(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["--tiny", "--only", "attention/forward/", "--repeats", "1"]
+    assert main([*arguments, "--out", str(tmp_path)]) == 0
+    assert "| case | bar | measured | verdict |" in capsys.readouterr().out
+    files = {path.suffix: path for path in tmp_path.iterdir()}
+    assert set(files) == {".json", ".md", ".svg"} and len({path.stem for path in files.values()}) == 1
+    result = json.loads(files[".json"].read_text())
+    assert files[".json"].stem.endswith(f"{result['date']}-tiny")
+    assert {case["family"] for case in result["cases"]} == {"attention"} and result["format"] == compare.FORMAT
+    assert main(["--list", "--only", "decode"]) == 0
+    assert "decode/miniwin-512/context=262144" in capsys.readouterr().out
+    with pytest.raises(SystemExit, match="no case has this in its name"):
+        main(["--only", "nothing"])
+    with pytest.raises(SystemExit, match="--repeats: got 0; expected at least 1"):
+        main(["--tiny", "--repeats", "0"])
+
+
+# compare.py
+
+
+def _result(*cases: dict[str, Any]) -> dict[str, Any]:
+    return {"format": compare.FORMAT, "machine": {"cpu": "x", "threads": 2}, "cases": list(cases)}
+
+
+def test_compare_says_what_got_slower_beyond_the_noise() -> None:
+    quiet, noisy = [1.0, 1.01, 0.99, 1.0], [0.7, 1.3, 1.0, 1.0]
+    peer = [5.0, 5.0, 5.0, 5.0]
+    old = _result(
+        *(_synthetic(f"attention/{name}", OURS, values, peer=peer) for name, values in (("a", quiet), ("b", noisy))),
+        _synthetic("attention/c", OURS, quiet, peer=peer),
+        _synthetic("attention/gone", OURS, quiet, peer=peer),
+    )
+    new = _result(
+        *(
+            _synthetic(f"attention/{name}", OURS, [1.2 * v for v in values], peer=peer)
+            for name, values in (("a", quiet), ("b", noisy))
+        ),
+        _synthetic("attention/c", OURS, [0.5 * v for v in quiet], peer=peer),
+    )
+    found = {change.case: change.verdict for change in compare.compare(old, new)}
+    assert found == {"attention/a": "slower", "attention/b": "same", "attention/c": "faster", "attention/gone": "gone"}
+
+
+def test_compare_takes_out_what_slowed_everybody_down() -> None:
+    old = _result(_synthetic("attention/a", OURS, [1.0] * 4, peer=[5.0] * 4))
+    new = copy.deepcopy(old)
+    for side in new["cases"][0]["sides"].values():
+        for key in ("median", "low", "high"):
+            side[key] *= 2
+    (change,) = compare.compare(old, new)
+    assert (change.verdict, change.drift, change.change) == ("same", 2.0, 1.0)
+
+
+def test_compare_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    old, new, strange = (tmp_path / f"{name}.json" for name in ("old", "new", "strange"))
+    before = _result(_synthetic("attention/a", OURS, [1.0] * 4, peer=[5.0] * 4))
+    after = _result(_synthetic("attention/a", OURS, [1.5] * 4, peer=[5.0] * 4))
+    after["machine"]["threads"] = 4
+    old.write_text(json.dumps(before))
+    new.write_text(json.dumps(after))
+    strange.write_text('{"rows": []}')
+    assert compare.main([str(old), str(old)]) == 0
+    assert capsys.readouterr().out == "0 slower or gone, 1 the same within the noise, of 1 cases\n"
+    assert compare.main([str(old), str(new)]) == 1
+    told = capsys.readouterr().out
+    assert "the machines differ in threads" in told
+    assert "slower  attention/a: 1.50x the old, noise 5%, drift of the peers 1.00x" in told
+    with pytest.raises(SystemExit, match="got format none; expected 1: measure again"):
+        compare.main([str(old), str(strange)])
+
+
+def test_results_in_the_repository_can_be_read() -> None:
+    for path in (ROOT / "benchmarks" / "results").glob("*.json"):
+        result = compare.read(path)
+        names = {case["name"] for case in result["cases"]}
+        assert len(names) == len(result["cases"]) and result["bars"]
+        assert path.with_suffix(".md").exists() and path.with_suffix(".svg").exists()

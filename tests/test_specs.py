@@ -91,7 +91,8 @@ def positions(draw: Any, head_dim: int, window: int | None) -> dict[str, Any]:
     assert window is not None
     period = draw(st.integers(max(window, head_dim), 4 * window + head_dim))
     numbers = st.lists(st.integers(1, period - 1), min_size=head_dim // 2, max_size=head_dim // 2)
-    chosen = draw(st.none() | st.sampled_from(["geometric", "all"]) | numbers)
+    telling = numbers.map(lambda drawn: [1, *drawn[1:]])  # without a 1 they may repeat within the window
+    chosen = draw(st.none() | st.sampled_from(["geometric", "all"]) | telling)
     return {"type": "p-rope", "period": period, "harmonics": chosen}
 
 

@@ -40,6 +40,7 @@ class Attention(nn.Module):
     """(B, N, hidden_size) -> (B, N, hidden_size)."""
 
     residual_writer = "o_proj"
+    attend = staticmethod(attend)  # who compiles layers puts an uncompiled one here
 
     def __init__(
         self,
@@ -112,7 +113,7 @@ class Attention(nn.Module):
             documents=positions.documents,
         )
         scales = entry[-2:] if isinstance(cache, Int8Cache) else None
-        attended = attend(call) if cache is None else attend_cached(call, scales)
+        attended = self.attend(call) if cache is None else attend_cached(call, scales)
         out: Tensor = self.o_proj(attended.flatten(-2))  # (B, N, H * D) -> (B, N, hidden_size)
         return out
 

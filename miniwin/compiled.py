@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import torch
 
-from miniwin.blocks import Decoder, attention
+from miniwin.blocks import Decoder
 from miniwin.blocks.attention_ops import attend
 from miniwin.blocks.spec import UserError
 
@@ -28,6 +28,8 @@ def compile_layers(decoder: Decoder, device: torch.device) -> None:
             f"compile: true was asked for, and torch.compile does not work here ({type(error).__name__}: {first}); "
             "install a C++ compiler, or set compile: false"
         ) from error
-    attention.attend = torch.compiler.disable(attend)  # in eager calls it stays what it was
+    uncompiled = torch.compiler.disable(attend)
+    for attention in decoder.attentions:
+        attention.attend = uncompiled  # type: ignore[method-assign]
     for layer in decoder.layers:
         layer.compile(dynamic=False)

@@ -117,6 +117,15 @@ class Attention(nn.Module):
         out: Tensor = self.o_proj(attended.flatten(-2))  # (B, N, H * D) -> (B, N, hidden_size)
         return out
 
+    def remember(self, x: Tensor, positions: Positions, cache: LayerCache, pad: Tensor | None = None) -> None:
+        """Put into the cache what `forward` would, where nobody reads what these tokens see."""
+        _, k, v = self._projected(x, positions)
+        gates = self.position.log_gates(x)
+        entry: tuple[Tensor, ...] = (k, v) if gates is None else (k, v, gates)
+        if self.sight.keep_first:
+            self._kept(positions.index, pad, cache.length, cache, *entry)
+        cache.append(*entry)
+
     def _projected(self, x: Tensor, positions: Positions) -> tuple[Tensor, Tensor, Tensor]:
         """Queries (B, N, H, Dk), keys (B, N, Hkv, Dk) and values (B, N, Hkv, D), ready to be scored and stored."""
         q = self.q_proj(x).unflatten(-1, (self.num_heads, self.head_dim))

@@ -96,8 +96,8 @@ class Decoder(nn.Module):
             inputs_embeds=inputs_embeds,
             positions=positions,
             position_variance=position_variance,
+            keep=logits_to_keep,
         )
-        h = h if logits_to_keep == 0 else h[:, -logits_to_keep:]
         return self.logits(h)
 
     def hidden(
@@ -110,10 +110,13 @@ class Decoder(nn.Module):
         positions: Tensor | None = None,
         position_variance: Tensor | None = None,
         documents: Tensor | None = None,
+        keep: int = 0,
     ) -> Tensor:
         """input_ids (B, N) -> final hidden states (B, N, hidden_size), normed: what the head reads.
 
         documents (B, N): numbers of the documents that share a row; each is then computed as if it stood alone.
+        keep: only the last so many positions' states; 0 is all. Filling a cache, the last layer then does not compute
+        what the others see: of a prompt that is most of its work.
         """
         x = check_input(input_ids, inputs_embeds, self.vocab_size, self.embed_tokens.embedding_dim)
         check_cache(x, cache)
@@ -123,18 +126,28 @@ class Decoder(nn.Module):
         if apart is not None:
             where = Positions(apart.index, documents=apart)
         h = self.embed(x) if inputs_embeds is None else x
+        layer: Any
         for i, layer in enumerate(self.layers):
-            h = layer(h, where, None if cache is None else cache.layers[i], pad)
+            held = None if cache is None else cache.layers[i]
+            if held is not None and i == len(self.layers) - 1 and 0 < keep < x.shape[1] and not torch.is_grad_enabled():
+                first, last = slice(None, -keep), slice(-keep, None)
+                layer.remember(h[:, first], where.part(first), held, _so_far(pad, held.length + x.shape[1] - keep))
+                h, where = h[:, last], where.part(last)
+            h = layer(h, where, held, pad)
         if cache is not None:
             cache.length, cache.pad, cache.given = cache.length + x.shape[1], pad, positions is not None
-        out: Tensor = self.norm(h)
+        out: Tensor = self.norm(h if keep == 0 else h[:, -keep:])
         return out
 
     def embed(self, input_ids: Tensor) -> Tensor:
         """(B, N) -> (B, N, hidden_size): what the first layer reads."""
         h: Tensor = self.embed_tokens(input_ids)
         h = h if self.embed_scale is None else h * self.embed_scale
-        return h if self.embed_norm is None else self.embed_norm(h)
+        if self.embed_norm is None:
+            return h
+        with torch.autocast(h.device.type, enabled=False):  # what is summed up layer by layer is not narrowed
+            normed: Tensor = self.embed_norm(h)
+        return normed
 
     def logits(self, hidden: Tensor) -> Tensor:
         """(..., hidden_size) -> (..., vocab_size) float32."""
@@ -158,3 +171,8 @@ class Decoder(nn.Module):
         weight = self.embed_tokens.weight
         dtype, device = dtype or weight.dtype, device or weight.device
         return Cache([attention.new_cache(batch_size, dtype, device) for attention in self.attentions])
+
+
+def _so_far(pad: Tensor | None, tokens: int) -> Tensor | None:
+    """Each row's padding (B,) among its first so many tokens."""
+    return None if pad is None else pad.clamp(max=tokens)

@@ -49,6 +49,10 @@ class Layer(nn.Module):
         x = self.mlp(_normed(self.mlp_norm, h))
         return h + _normed(self.mlp_post_norm, x)
 
+    def remember(self, h: Tensor, positions: Positions, cache: LayerCache, pad: Tensor | None) -> None:
+        """Only what later tokens will ask of these."""
+        self.attention.remember(_normed(self.attention_norm, h), positions, cache, pad)
+
 
 class ParallelLayer(nn.Module):
     """Attention and MLP side by side: (B, N, hidden_size) -> the same. mlp_norm None: one norm for both."""
@@ -67,6 +71,10 @@ class ParallelLayer(nn.Module):
         y = x if self.mlp_norm is None else self.mlp_norm(h)
         out: Tensor = h + self.attention(x, positions, cache, pad) + self.mlp(y)
         return out
+
+    def remember(self, h: Tensor, positions: Positions, cache: LayerCache, pad: Tensor | None) -> None:
+        """Only what later tokens will ask of these."""
+        self.attention.remember(self.attention_norm(h), positions, cache, pad)
 
 
 def _normed(norm: nn.Module | None, x: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
+from miniwin.blocks.pieces import in_pieces
 from miniwin.blocks.spec import PositiveInt, Strict
 
 
@@ -28,6 +29,9 @@ class GatedMLP(nn.Module):
         self.down_proj = nn.Linear(intermediate_size, hidden_size, bias)
 
     def forward(self, x: Tensor) -> Tensor:
+        return in_pieces(self._forward, x, self.gate_proj.out_features)
+
+    def _forward(self, x: Tensor) -> Tensor:
         out: Tensor = self.down_proj(self.gated(self.gate_proj(x), self.up_proj(x)))  # (..., I) -> (..., C)
         return out
 
@@ -47,6 +51,9 @@ class PlainMLP(nn.Module):
         self.down_proj = nn.Linear(intermediate_size, hidden_size, bias)
 
     def forward(self, x: Tensor) -> Tensor:
+        return in_pieces(self._forward, x, self.up_proj.out_features)
+
+    def _forward(self, x: Tensor) -> Tensor:
         out: Tensor = self.down_proj(self.activated(self.up_proj(x)))  # (..., I) -> (..., C)
         return out
 

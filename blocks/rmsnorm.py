@@ -6,16 +6,24 @@ The mean is over the channels. The gain is the weight (`plain`), one plus the we
 of zero is no gain, so that decay pulls towards the identity), or absent (`none`, as in Llama 4's QK-norm).
 
 Everything, the gain included, is computed in float32 whatever the dtype of x (in float64 for float64), and rounded
-once. Hugging Face's Llama rounds to x's dtype before the gain: in bfloat16 it differs from this by that rounding.
+once: to the dtype of x, or under autocast to autocast's, since what reads a norm is a matrix product. Hugging Face's
+Llama rounds to x's dtype before the gain: in bfloat16 it differs from this by that rounding.
+
+In training on a CPU it has a backward of its own, a few rows at a time. With r = 1 / sqrt(mean(x^2) + eps), and dy the
+gradient of y:
+
+    dx = r (dy gain) - x r^3 mean(dy gain x);   dgain = sum over rows of r x dy
 """
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
+from miniwin.blocks.pieces import in_pieces, pieces
 from miniwin.blocks.registry import NORMS
 from miniwin.blocks.spec import PositiveReal, Strict
 
@@ -35,11 +43,51 @@ class RMSNorm(nn.Module):
         self.register_parameter("weight", None if gain == "none" else nn.Parameter(start))
 
     def forward(self, x: Tensor) -> Tensor:
-        wide = torch.promote_types(x.dtype, torch.float32)
+        wide, device = torch.promote_types(x.dtype, torch.float32), x.device.type
         gain = None if self.weight is None else self.weight.to(wide)
         if gain is not None and self.offset:
             gain = gain + self.offset
-        return nn.functional.rms_norm(x.to(wide), (self.size,), gain, self.eps).to(x.dtype)
+        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
+        if device == "cpu" and gain is not None and torch.is_grad_enabled() and not torch.compiler.is_compiling():
+            return _Normed.apply(x, gain, self.eps, dtype)  # type: ignore[no-any-return]
+
+        def normed(rows: Tensor) -> Tensor:
+            return nn.functional.rms_norm(rows.to(wide), (self.size,), gain, self.eps).to(dtype)
+
+        return in_pieces(normed, x, self.size)
+
+
+class _Normed(torch.autograd.Function):
+    """x (..., C) and gain (C,) -> (..., C) in `dtype`; computed in the dtype of the gain."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, gain: Tensor, eps: float, dtype: torch.dtype) -> Tensor:
+        size, wide = x.shape[-1], gain.dtype
+        rows = x.reshape(-1, size)
+        out, inverse = rows.new_empty(rows.shape, dtype=dtype), rows.new_empty(len(rows), 1, dtype=wide)
+        for part in pieces(len(rows), size):
+            piece = rows[part].to(wide)
+            squares = torch.linalg.vector_norm(piece, dim=-1, keepdim=True).square_()
+            r = torch.rsqrt(squares.div_(size).add_(eps), out=inverse[part])
+            out[part] = (piece * r).mul_(gain)
+        ctx.save_for_backward(x, gain, inverse)
+        return out.view(x.shape)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        x, gain, inverse = ctx.saved_tensors
+        size, wide = x.shape[-1], gain.dtype
+        rows, grad = x.reshape(-1, size), grads[0].reshape(-1, size)
+        to_x, to_gain = rows.new_empty(rows.shape), torch.zeros_like(gain)
+        with torch.autocast(x.device.type, enabled=False):
+            for part in pieces(len(rows), size):
+                piece, g, r = rows[part].to(wide), grad[part].to(wide), inverse[part]
+                product = piece * g
+                slope = (product @ gain).unsqueeze(1) * r**3 / -size
+                to_gain.addmv_(product.t(), r.squeeze(1))
+                to_x[part] = torch.mul(g, gain, out=product).mul_(r).addcmul_(piece, slope)
+        return to_x.view(x.shape), to_gain, None, None
 
 
 @NORMS.register

@@ -11,6 +11,7 @@ from helpers import GLOBAL, LOCAL, attention, enliven, largest, random_ids, tiny
 from torch import Tensor
 
 from miniwin.blocks import Cache, Decoder, LayerCache, Registry, RMSNormSpec, SwiGLUSpec
+from miniwin.blocks import pieces as pieces_module
 from miniwin.blocks.cache import GrowingCache, RingCache
 from miniwin.blocks.registry import POSITIONS, near
 from miniwin.blocks.spec import Strict
@@ -46,6 +47,32 @@ def test_rmsnorm_computes_in_float32_and_answers_in_the_inputs_dtype() -> None:
     assert norm(x).dtype == torch.bfloat16
     assert torch.equal(norm(x), norm(x.float()).bfloat16())
     assert (norm(torch.zeros(1, 64)) == 0).all()
+    with torch.autocast("cpu", torch.bfloat16):  # what reads it is a matrix product, which would round it itself
+        assert torch.equal(norm(x.float()), norm(x)) and norm(x.float()).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("block", ["norm", "mlp"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_rows_in_pieces_are_rows(block: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many rows, cut into pieces with a shorter last one, with gradients and without: as each row by itself."""
+    monkeypatch.setattr(pieces_module, "WIDE", 200)
+    monkeypatch.setattr(pieces_module.pieces, "__defaults__", (200,))
+    module = (RMSNormSpec() if block == "norm" else SwiGLUSpec(intermediate_size=16)).build(24).to(dtype)
+    with torch.no_grad():
+        for i, parameter in enumerate(module.parameters()):
+            parameter.copy_(draw(*parameter.shape, seed=i) / 4)
+    # Not contiguous, as the rows of a transposed tensor are not.
+    x = draw(7, 3, 24).to(dtype).transpose(0, 1).requires_grad_()
+    upstream = draw(3, 7, 24, seed=9).to(dtype)
+    leaves = [x, *module.parameters()]
+    whole, grads = module(x), torch.autograd.grad(module(x), leaves, upstream)
+    alone = torch.stack([torch.stack([module(token) for token in row]) for row in x])
+    wanted = torch.autograd.grad(alone, leaves, upstream)
+    tolerance = {torch.float32: 1e-5, torch.float64: 1e-12, torch.bfloat16: 2e-2}[dtype]
+    with torch.no_grad():
+        assert largest(module(x), whole) < tolerance
+    for got, expected in zip((whole, *grads), (alone, *wanted), strict=True):
+        assert got.dtype == dtype and largest(got, expected) < tolerance * float(expected.abs().max())
 
 
 def test_swiglu_equals_its_equation_gradients_too() -> None:

@@ -383,8 +383,15 @@ def test_a_left_padded_batch_may_come_in_chunks(name: str, size: int) -> None:
         for at in range(0, n, size)
     ]
     logits = torch.cat(parts, dim=1)
+    cache, at = decoder.new_cache(batch_size=3), n - n % size if n % size else n - size
+    kept = decoder(batch[:, :at], cache=cache, attention_mask=mask[:, :at], logits_to_keep=2) if at else logits[:, :0]
+    rest = decoder(batch[:, at:], cache=cache, attention_mask=mask[:, at:], logits_to_keep=2)
     for row, length in enumerate(lengths):
-        assert largest(logits[row, n - length :], decoder(ids[:, :length])[0]) < TOLERANCE, f"{length} tokens"
+        alone = decoder(ids[:, :length])[0]
+        assert largest(logits[row, n - length :], alone) < TOLERANCE, f"{length} tokens"
+        assert largest(rest[row, -1], alone[-1]) < TOLERANCE, f"{length} tokens, the last logits alone"
+        if at > n - length + 1:
+            assert largest(kept[row], logits[row, at - len(kept[row]) : at]) < TOLERANCE
 
 
 @every_spec
@@ -400,6 +407,17 @@ def test_several_new_tokens_on_a_warm_cache(name: str) -> None:
         # The copy is its own: it goes on from the same point, and keeps the last logits alone when asked to.
         last = decoder(ids[:, warm:], cache=branch, logits_to_keep=1)
         assert largest(last, expected[:, -1:]) < TOLERANCE
+
+
+@every_spec
+@torch.no_grad()
+def test_what_logits_are_kept_changes_nothing_that_follows(name: str) -> None:
+    """The last layer computes no more than is asked for; what it leaves in its cache is all of it."""
+    _, decoder, ids, expected = case(name)
+    n, cache = ids.shape[1], decoder.new_cache()
+    for first, last, keep in ((0, n - 20, 3), (n - 20, n - 4, 1), (n - 4, n, 4)):
+        kept = decoder(ids[:, first:last], cache=cache, logits_to_keep=keep)
+        assert largest(kept, expected[:, last - keep : last]) < TOLERANCE, f"tokens {first} to {last}"
 
 
 @every_spec

@@ -8,11 +8,12 @@ mask (T, P + T) shared by all tiles does the work. Three kinds of parts make up 
     body   whole tiles, as above, many in a call
     tail   fewer than T queries that are left over: one dense masked call
 
-Grouped-query heads are the kernel's. A batch of several rows is one call too where tiles overlap little, at the price
-of a copy of the keys; otherwise rows take turns, as they do when they are padded (padding is cut off before, so that it
-costs nothing). The backward calls the flash backward on parts of its own, whose tiles are larger, since it must fold
-the overlapping key and value gradients back; bfloat16 is upcast there: torch's bfloat16 CPU backward is slower than
-float32.
+The query heads that read one key/value head are rows of the same tile, token by token: a tile of few tokens, which has
+few keys that its queries do not see, still has enough rows for the kernel. A batch of several rows is one call too
+where tiles overlap little, at the price of a copy of the keys; otherwise rows take turns, as they do when they are
+padded (padding is cut off before, so that it costs nothing). The backward calls the flash backward on parts of its own,
+whose tiles are larger, since it must fold the overlapping key and value gradients back; bfloat16 is upcast there:
+torch's bfloat16 CPU backward is slower than float32.
 
 Further keys outside the band (kept first tokens, an attention sink) are few: theirs is an ordinary attention, of output
 E and log-sum-exp L, merged into the band's output o and log-sum-exp l of each query:
@@ -40,8 +41,10 @@ NAME = "cpu_banded"
 HONOURS = frozenset({"window", "bias", "pad", "kept", "sinks", "value_dim"})
 
 HEAD = 128  # queries of a part before the first whole tile, at most
-FORWARD_TILE = 32  # queries: torch's kernel takes 32 at a time whatever a tile has, and more keys are more work
-NUMBERS = 1 << 22  # in the queries of one part of the body: larger ones gain nothing, and memory is theirs
+FORWARD_TILE = (
+    16  # queries: H / Hkv times as many rows, of which the kernel takes 32 at a time; more keys are more work
+)
+NUMBERS = 1 << 20  # in the queries of one part of the body: larger ones gain little, and memory is theirs
 
 _flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 _flash_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
@@ -167,7 +170,7 @@ class _Cut:
         n, m, whole = q.shape[1], k.shape[1], slice(None)
         most = max(1, NUMBERS // (tile * q.shape[2] * q.shape[3]))
         if pad is None:
-            together = window <= 3 * tile  # a tile's keys are then at most four times its own
+            together = window <= tile  # a tile's keys are then at most twice its own
             for part in _parts(n, m, window, tile, max(1, most // len(q)) if together else most):
                 if together or part.tiles == 1:
                     yield _Cut(whole, whole, whole, part)
@@ -179,17 +182,20 @@ class _Cut:
             for part in _parts(n - queries.start, m - skip, window, tile, most):
                 yield _Cut(slice(b, b + 1), queries, keys, part)
 
-    def of_queries(self, *tensors: Tensor) -> list[Tensor]:
-        """(B, N, H, D) -> (B * tiles, H, length, D), as the kernel takes it, a view wherever it can be."""
-        return [_heads_first(self.part.queries(t[self.rows, self.queries])) for t in tensors]
+    def of_queries(self, kv_heads: int, *tensors: Tensor) -> list[Tensor]:
+        """(B, N, H, D) -> (B * tiles, Hkv, length * H/Hkv, D), as the kernel takes it; so too without D."""
+        tiles = (self.part.queries(t[self.rows, self.queries]).flatten(0, 1) for t in tensors)
+        return [t.unflatten(2, (kv_heads, -1)).transpose(1, 2).flatten(2, 3) for t in tiles]
 
     def of_keys(self, *tensors: Tensor) -> list[Tensor]:
-        return [_heads_first(self.part.keys(t[self.rows, self.keys])) for t in tensors]
+        """(B, M, Hkv, D) -> (B * tiles, Hkv, span, D), views."""
+        return [self.part.keys(t[self.rows, self.keys]).flatten(0, 1).transpose(1, 2) for t in tensors]
 
     def write(self, heads: Tensor, into: Tensor) -> None:
-        """The way back, from (B * tiles, H, length, D) into rows (B, N, H, D)."""
-        target = self.part.queries(into[self.rows, self.queries])
-        target.copy_(_tokens_first(heads, target))
+        """The way back, from (B * tiles, Hkv, length * H/Hkv, D) into rows (B, N, H, D); so too without D."""
+        target = self.part.queries(into[self.rows, self.queries])  # (B, tiles, length, H, D)
+        grouped = target.unflatten(3, (heads.shape[1], -1)).transpose(2, 3)  # (B, tiles, Hkv, length, H/Hkv, D)
+        grouped.copy_(heads.view(grouped.shape))
 
     def fold(self, heads: Tensor, into: Tensor) -> None:
         """Add the gradients of keys (B * tiles, Hkv, span, D) into rows (B, M, Hkv, D)."""
@@ -197,37 +203,32 @@ class _Cut:
         self.part.fold(heads.transpose(1, 2).unflatten(0, (rows.shape[0], self.part.tiles)), rows)
 
 
-def _heads_first(tiles: Tensor) -> Tensor:
-    """(B, tiles, length, H, D) -> (B * tiles, H, length, D); so too without D."""
-    return tiles.flatten(0, 1).transpose(1, 2)
-
-
-def _tokens_first(heads: Tensor, like: Tensor) -> Tensor:
-    """(B * tiles, H, length, D) -> (B, tiles, length, H, D); so too without D."""
-    return heads.transpose(1, 2).unflatten(0, like.shape[:2])
-
-
 class _Masks:
-    """The mask of each part: (1, 1 or H, length, span), the same for every tile.
+    """The mask of each part: (1, 1 or Hkv, length * H/Hkv, span), the same for every tile.
 
     Masks without a bias depend on nothing but numbers, and a model asks for the same few again and again.
     """
 
     known: ClassVar[dict[tuple[Any, ...], Tensor]] = {}
 
-    def __init__(self, window: int, bias: ScoreBias | None, dtype: torch.dtype) -> None:
-        self.window, self.bias = window, bias
+    def __init__(self, window: int, groups: int, bias: ScoreBias | None, dtype: torch.dtype) -> None:
+        """groups: H / Hkv, the query heads that read one key/value head."""
+        self.window, self.groups, self.bias = window, groups, bias
         # bfloat16 would round a bias: that stays float32.
         self.dtype = dtype if bias is None else torch.promote_types(dtype, torch.float32)
         shared = bias is None and not torch.compiler.is_compiling()
         self.made: dict[tuple[Any, ...], Tensor] = self.known if shared else {}
 
     def of(self, part: _Part) -> Tensor:
-        key = (part.length, part.span, part.distance, self.window, self.dtype)
+        key = (part.length, part.span, part.distance, self.window, self.groups, self.dtype)
         found = self.made.get(key)
         if found is None:
             distance = distances(part.length, part.span, part.distance, torch.device("cpu"))
-            found = additive_mask(distance, self.window, self.bias).unsqueeze(0).to(self.dtype)
+            mask = additive_mask(distance, self.window, self.bias)  # (1 or H, length, span)
+            if self.bias is None:
+                mask = mask.expand(self.groups, -1, -1)
+            mask = mask.unflatten(0, (-1, self.groups)).transpose(1, 2).flatten(1, 2)
+            found = mask.unsqueeze(0).to(self.dtype)
             if len(self.made) >= 64:
                 self.made.clear()
             if type(found) is Tensor:  # not one of those that tracers put in a tensor's place
@@ -250,14 +251,17 @@ class _Banded(torch.autograd.Function):
         pad: list[int] | None,
     ) -> Tensor:
         empty = torch.empty if pad is None else torch.zeros
-        out, masks = empty(q.shape, dtype=q.dtype), _Masks(window, bias, q.dtype)
+        kv_heads = k.shape[2]
+        out, masks = empty(q.shape, dtype=q.dtype), _Masks(window, q.shape[2] // kv_heads, bias, q.dtype)
         wide = torch.float64 if q.dtype == torch.float64 else torch.float32
         keep = any(ctx.needs_input_grad)
         log_sums = empty(q.shape[:3], dtype=wide) if keep else None
         for cut in _Cut.all(q, k, window, pad, FORWARD_TILE):
-            o, log_sum = _flash(*cut.of_queries(q), *cut.of_keys(k, v), attn_mask=masks.of(cut.part), scale=scale)
+            o, log_sum = _flash(
+                *cut.of_queries(kv_heads, q), *cut.of_keys(k, v), attn_mask=masks.of(cut.part), scale=scale
+            )
             if more is not None and more_log is not None:
-                other, other_log = cut.of_queries(more, more_log)
+                other, other_log = cut.of_queries(kv_heads, more, more_log)
                 total = torch.logaddexp(log_sum, other_log)
                 other = other * (other_log - total).exp().unsqueeze(-1)
                 o, log_sum = o * (log_sum - total).exp().unsqueeze(-1) + other, total
@@ -279,9 +283,10 @@ class _Banded(torch.autograd.Function):
         empty = torch.empty if pad is None else torch.zeros
         grad_q, grad_k, grad_v = empty(q.shape, dtype=wide), *(torch.zeros(t.shape, dtype=wide) for t in (k, v))
         grad_more, grad_log = (None if t is None else torch.zeros(t.shape, dtype=wide) for t in (more, more_log))
-        masks = _Masks(window, bias, wide)
+        kv_heads = k.shape[2]
+        masks = _Masks(window, q.shape[2] // kv_heads, bias, wide)
         for cut in _Cut.all(q, k, window, pad, _backward_tile(window)):
-            g, own, o, log_sum = cut.of_queries(grad, q, out, log_sums)
+            g, own, o, log_sum = cut.of_queries(kv_heads, grad, q, out, log_sums)
             dq, dk, dv = _flash_backward(
                 g, own, *cut.of_keys(k, v), o, log_sum, 0.0, False, attn_mask=masks.of(cut.part), scale=scale
             )
@@ -289,7 +294,7 @@ class _Banded(torch.autograd.Function):
             cut.fold(dk, grad_k)
             cut.fold(dv, grad_v)
             if more is not None and grad_more is not None and grad_log is not None:
-                other, other_log = cut.of_queries(more, more_log)
+                other, other_log = cut.of_queries(kv_heads, more, more_log)
                 share = (other_log - log_sum).exp().unsqueeze(-1) * g
                 cut.write(share, grad_more)
                 cut.write((share * (other - o)).sum(-1), grad_log)

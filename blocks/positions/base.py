@@ -55,6 +55,13 @@ class Positions:
     variance: Tensor | None = None
     documents: Documents | None = None
 
+    def part(self, tokens: slice) -> Positions:
+        """Those of some of the tokens. Documents are not cut."""
+        assert self.documents is None
+        index, mean, variance = (None if t is None else t[:, tokens] for t in (self.index, self.mean, self.variance))
+        assert index is not None
+        return Positions(index, mean, variance)
+
 
 class PositionEncoding(nn.Module):
     """No encoding at all: every hook does nothing."""

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from miniwin.blocks.attention_ops import AttentionCall, attend, choose, sdpa
+from miniwin.blocks.attention_ops import AttentionCall, attend, steps_by_sdpa
 from miniwin.blocks.int8 import widened
 
 HONOURS = frozenset({"window", "pad", "value_dim"})
@@ -35,7 +35,7 @@ def attend_cached(call: AttentionCall, scales: Sequence[Tensor] | None = None) -
 
     (B, N, H, Dv) in the queries' dtype.
     """
-    if _is_step(call) and choose(call) is sdpa:
+    if _is_step(call) and steps_by_sdpa(call):
         return _step(call) if scales is None else _int8_step(call, *scales)
     dtype = call.q.dtype
     if scales is None:

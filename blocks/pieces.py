@@ -27,8 +27,8 @@ def in_pieces(function: Callable[[Tensor], Tensor], x: Tensor, width: int) -> Te
 
     Only where no gradient is recorded: else what lies between is kept anyway.
     """
-    count = x[..., 0].numel()
-    if torch.is_grad_enabled() or x.device.type != "cpu" or torch.compiler.is_compiling() or count * width <= WIDE:
+    count = x.shape[:-1].numel()
+    if count * width <= WIDE or torch.is_grad_enabled() or x.device.type != "cpu" or torch.compiler.is_compiling():
         return function(x)
     rows = x.reshape(count, -1)
     out = torch.cat([function(rows[part]) for part in pieces(count, width, WIDE)])

@@ -27,6 +27,7 @@ from miniwin.blocks.pieces import in_pieces, pieces
 from miniwin.blocks.registry import NORMS
 from miniwin.blocks.spec import PositiveReal, Strict
 
+FEW = 1 << 14  # numbers: so few are one small operation, and then torch's own is the shortest
 Gain = Literal["plain", "one-plus", "none"]
 
 
@@ -48,13 +49,25 @@ class RMSNorm(nn.Module):
         if gain is not None and self.offset:
             gain = gain + self.offset
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
-        if device == "cpu" and gain is not None and torch.is_grad_enabled() and not torch.compiler.is_compiling():
+        recorded, few = torch.is_grad_enabled(), x.numel() <= FEW
+        if device != "cpu" or torch.compiler.is_compiling() or (few and not recorded):
+            return nn.functional.rms_norm(x.to(wide), (self.size,), gain, self.eps).to(dtype)
+        if recorded:
+            gain = x.new_ones(self.size, dtype=wide) if gain is None else gain
             return _Normed.apply(x, gain, self.eps, dtype)  # type: ignore[no-any-return]
 
         def normed(rows: Tensor) -> Tensor:
-            return nn.functional.rms_norm(rows.to(wide), (self.size,), gain, self.eps).to(dtype)
+            rows = rows.to(wide)
+            out = rows * _inverse(rows, self.eps)
+            return (out if gain is None else out.mul_(gain)).to(dtype)
 
         return in_pieces(normed, x, self.size)
+
+
+def _inverse(rows: Tensor, eps: float) -> Tensor:
+    """1 / sqrt(mean(x^2) + eps) of rows (..., C) -> (..., 1)."""
+    squares = torch.linalg.vector_norm(rows, dim=-1, keepdim=True).square_()
+    return squares.div_(rows.shape[-1]).add_(eps).rsqrt_()
 
 
 class _Normed(torch.autograd.Function):
@@ -67,9 +80,8 @@ class _Normed(torch.autograd.Function):
         out, inverse = rows.new_empty(rows.shape, dtype=dtype), rows.new_empty(len(rows), 1, dtype=wide)
         for part in pieces(len(rows), size):
             piece = rows[part].to(wide)
-            squares = torch.linalg.vector_norm(piece, dim=-1, keepdim=True).square_()
-            r = torch.rsqrt(squares.div_(size).add_(eps), out=inverse[part])
-            out[part] = (piece * r).mul_(gain)
+            inverse[part] = _inverse(piece, eps)
+            out[part] = (piece * inverse[part]).mul_(gain)
         ctx.save_for_backward(x, gain, inverse)
         return out.view(x.shape)
 

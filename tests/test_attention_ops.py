@@ -16,8 +16,17 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from miniwin.blocks import attention_ops
-from miniwin.blocks.attention_ops import BACKENDS, AttentionCall, attend, choose, cpu_banded, sdpa, use_backend
+from miniwin.blocks import attention_ops, decoding
+from miniwin.blocks.attention_ops import (
+    BACKENDS,
+    AttentionCall,
+    attend,
+    choose,
+    cpu_banded,
+    sdpa,
+    steps_by_sdpa,
+    use_backend,
+)
 from miniwin.blocks.positions import Alibi
 from miniwin.specs import UserError
 
@@ -530,3 +539,17 @@ def test_cpu_banded_declines_other_devices() -> None:
     assert cpu_banded.declines(meta) == "it runs on a CPU, not on meta"
     assert sdpa.declines(meta) is None
     assert attend(meta).shape == call.q.shape
+
+
+@pytest.mark.parametrize("window", [None, 9, 20])
+@pytest.mark.parametrize("pad", [None, (3, 0)])
+@pytest.mark.parametrize("value_dim", [4, 6])
+def test_the_short_way_to_a_decoding_step_ends_where_the_dispatch_does(
+    window: int | None, pad: tuple[int, ...] | None, value_dim: int
+) -> None:
+    q, k, v = torch.randn(2, 1, 4, 4), torch.randn(2, 9, 2, 4), torch.randn(2, 9, 2, value_dim)
+    call = AttentionCall(q, k, v, scale=0.5, window=window, pad=None if pad is None else torch.tensor(pad))
+    assert call.features <= decoding.HONOURS
+    assert steps_by_sdpa(call) and choose(call) is sdpa
+    with use_backend("reference"):
+        assert not steps_by_sdpa(call)

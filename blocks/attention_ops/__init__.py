@@ -65,6 +65,11 @@ def choose(call: AttentionCall) -> ModuleType:
     return backend
 
 
+def steps_by_sdpa(call: AttentionCall) -> bool:
+    """Whether `choose` gives sdpa for the one query of a decoding step. It is asked at every token: no long way round."""
+    return (call.q.device.type == "cpu" and _forced.get() is None) or choose(call) is sdpa
+
+
 def ill_suited(backend: ModuleType, call: AttentionCall) -> str | None:
     """Why a later backend will do better than this one, which could; `tiled` is able wherever any is."""
     if call.q.shape[1] == 1 and backend in (cpu_banded, cpu_chunked, block_local, flex):
@@ -106,4 +111,4 @@ def _by_name(name: str) -> ModuleType:
     return known[name]
 
 
-__all__ = ["BACKENDS", "AttentionCall", "Kept", "attend", "choose", "ill_suited", "use_backend"]
+__all__ = ["BACKENDS", "AttentionCall", "Kept", "attend", "choose", "ill_suited", "steps_by_sdpa", "use_backend"]

@@ -14,7 +14,7 @@ Shapes: B batch, N tokens, H heads, Hkv key/value heads, D head_dim.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from pydantic_core import PydanticCustomError
@@ -48,12 +48,14 @@ class Positions:
     mean (1 or B, N) float64: positions given by the caller instead, real-valued: the centre of a span, say.
     variance (1 or B, N) float64: of a given position that is a distribution; None is exact.
     documents: where a row holds several; the index then counts from the first token of each.
+    shared: what one layer has worked out from these positions, for the next one that wants the same.
     """
 
     index: Tensor
     mean: Tensor | None = None
     variance: Tensor | None = None
     documents: Documents | None = None
+    shared: dict[Any, Any] = field(default_factory=dict, repr=False, compare=False)
 
     def part(self, tokens: slice) -> Positions:
         """Those of some of the tokens. Documents are not cut."""

@@ -19,6 +19,7 @@ Cost: no parameters; two passes over queries and keys.
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any, Literal
 
 import torch
@@ -57,7 +58,10 @@ class Rope(PositionEncoding):
         self.attention_factor = attention_factor
 
     def encode(self, q: Tensor, k: Tensor, positions: Positions) -> tuple[Tensor, Tensor]:
-        cos, sin = self.cos_sin(positions, torch.float64 if q.dtype == torch.float64 else torch.float32)
+        cos, sin = self._shared(positions, torch.float64 if q.dtype == torch.float64 else torch.float32)
+        if q.shape[1] == 1 and not torch.is_grad_enabled():  # one small operation takes as long as another
+            both = self.turn(torch.cat((q, k), 2), cos, sin)
+            return both[:, :, : q.shape[2]], both[:, :, q.shape[2] :]
         return self.turn(q, cos, sin), self.turn(k, cos, sin)
 
     def turn(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
@@ -66,6 +70,21 @@ class Rope(PositionEncoding):
     def angles(self, positions: Tensor) -> Tensor:
         """(..., K) float64 at positions (...,) whole or real, already reduced modulo the period."""
         return angles(positions, self._frequencies)
+
+    def _shared(self, positions: Positions, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """`cos_sin`, worked out once for all the layers that turn alike."""
+        if torch.compiler.is_compiling():
+            return self.cos_sin(positions, dtype)
+        key = (self._alike, dtype)
+        found: tuple[Tensor, Tensor] | None = positions.shared.get(key)
+        if found is None:
+            found = positions.shared[key] = self.cos_sin(positions, dtype)
+        return found
+
+    @cached_property
+    def _alike(self) -> tuple[Any, ...]:
+        """Equal for those that turn alike."""
+        return self._frequencies.numpy().tobytes(), self.period, self.attention_factor
 
     def cos_sin(self, positions: Positions, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """cos and sin, each (1 or B, N, K), of where the tokens stand."""

@@ -71,7 +71,10 @@ def partial_words(factor: float, pairing: str) -> list[str]:
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor, interleaved: bool = False) -> Tensor:
     """Turn the first 2K channels of x (B, N, H, D) by cos, sin (1 or B, N, K), in the dtype of cos; dtype of x back."""
-    return _Rotate.apply(x, cos.unsqueeze(-2), sin.unsqueeze(-2), interleaved)  # type: ignore[no-any-return]
+    cos, sin = cos.unsqueeze(-2), sin.unsqueeze(-2)
+    if not torch.is_grad_enabled():
+        return _turn(x, cos, sin, interleaved, 1.0)
+    return _Rotate.apply(x, cos, sin, interleaved)  # type: ignore[no-any-return]
 
 
 class _Rotate(torch.autograd.Function):
@@ -103,7 +106,7 @@ def _turn(x: Tensor, cos: Tensor, sin: Tensor, interleaved: bool, sense: float) 
     count = 2 * cos.shape[-1]
     turned = x[..., :count].to(cos.dtype)  # (B, N, H, 2K)
     form = _traceable if torch.compiler.is_compiling() else _as_complex if interleaved else _in_halves
-    out = form(turned, cos, sin * sense, interleaved).to(x.dtype)
+    out = form(turned, cos, sin if sense == 1 else sin * sense, interleaved).to(x.dtype)
     return out if count == x.shape[-1] else torch.cat((out, x[..., count:]), -1)
 
 

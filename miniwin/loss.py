@@ -26,6 +26,7 @@ from miniwin.blocks import Decoder
 
 IGNORED = -100  # the target of a token that is not counted, as in torch
 LOGITS = 1 << 21  # numbers in the logits of one stretch, about
+SMALL = 1e-30  # float32 keeps all its digits down to 1e-38; a chance below this is computed by its logarithm
 FEWEST = 256  # tokens of a stretch, where there are so many: with fewer the products are slow
 
 
@@ -77,31 +78,39 @@ class _Loss(torch.autograd.Function):
             h, w = hidden.to(dtype), weight.to(dtype)
             total = torch.zeros((), dtype=wide, device=h.device)
             grad_h = torch.empty_like(h) if to_hidden else None
-            grad_w = torch.zeros(w.shape, dtype=wide, device=h.device) if to_weight else None
+            # Transposed, since the product that fills it is faster this way round.
+            grad_w = torch.zeros(w.shape[::-1], dtype=wide, device=h.device) if to_weight else None
             count = (targets != IGNORED).sum()
+            room = _Room(h, w, chunk, wide)
             for start in range(0, len(h), chunk):
                 part = slice(start, start + chunk)
-                logits, bent = _logits(h[part], w, scale, cap, wide)  # (t, V)
-                log_p, real = torch.log_softmax(logits, -1), targets[part] != IGNORED
+                own = h[part]
+                logits, bent = room.logits(own, scale, cap)  # (t, V)
+                real = targets[part] != IGNORED
                 at = targets[part].where(real, 0).unsqueeze(1)
-                total -= (log_p.gather(1, at).squeeze(1) * real).sum()
+                chances = torch.softmax(logits, -1, out=logits if h.device.type == "cpu" else None)
+                chance = chances.gather(1, at).squeeze(1)
+                log_p, lost = chance.log(), chance < SMALL  # so small a chance has lost its digits
+                if bool(lost.any()):
+                    again = torch.log_softmax(_Room(own[lost], w, chunk, wide).logits(own[lost], scale, cap)[0], -1)
+                    log_p[lost] = again.gather(1, at[lost]).squeeze(1)
+                total -= (log_p * real).sum()
                 if grad_h is None and grad_w is None:
                     continue
                 # Divided by the count at the end: probabilities keep more of their bits in bfloat16.
-                pull = log_p.exp_()
-                pull.scatter_add_(1, at, pull.new_full((), -1.0).expand_as(at))
+                chances.scatter_add_(1, at, chances.new_full((), -1.0).expand_as(at))
                 if bent is not None:
-                    pull *= bent
-                pull, counted = pull.to(dtype), real.unsqueeze(1)  # what is ignored is left out of the narrower side
+                    chances *= bent
+                pull, counted = room.narrowed(chances), real.unsqueeze(1)  # ignored: left out of the narrower side
                 if grad_h is not None:
                     torch.mm(pull, w, out=grad_h[part]).mul_(counted)
                 if grad_w is not None:
-                    _add_product(grad_w, pull, h[part] * counted)
+                    _add_product(grad_w, own * counted, pull)
             factor = (1.0 if scale is None else scale) / count
             if grad_h is not None:
                 grad_h = (grad_h * factor).to(hidden.dtype)
             if grad_w is not None:
-                grad_w = (grad_w * factor).to(weight.dtype)
+                grad_w = torch.mul(grad_w.t(), factor, out=weight.new_empty(weight.shape, dtype=wide)).to(weight.dtype)
         ctx.grads = grad_h, grad_w
         return total / count
 
@@ -112,22 +121,34 @@ class _Loss(torch.autograd.Function):
         return *scaled, None, None, None, None, None, None
 
 
-def _logits(
-    h: Tensor, w: Tensor, scale: float | None, cap: float | None, wide: torch.dtype
-) -> tuple[Tensor, Tensor | None]:
-    """The logits (t, V) of a stretch, and the slope of the soft cap there, where there is one."""
-    logits = (h @ w.t()).to(wide)
-    if scale is not None:
-        logits *= scale
-    if cap is None:
-        return logits, None
-    bent = torch.tanh(logits / cap)
-    return bent * cap, 1 - bent * bent
+class _Room:
+    """Memory for the logits of a stretch, used again by the next: fresh memory costs more than what is done in it."""
+
+    def __init__(self, h: Tensor, w: Tensor, chunk: int, wide: torch.dtype) -> None:
+        self.w = w
+        self.narrow = h.new_empty(min(chunk, len(h)), len(w))
+        self.wide = self.narrow if h.dtype == wide else self.narrow.new_empty(self.narrow.shape, dtype=wide)
+
+    def logits(self, h: Tensor, scale: float | None, cap: float | None) -> tuple[Tensor, Tensor | None]:
+        """The logits (t, V) of a stretch h (t, C), and the slope of the soft cap there, where there is one."""
+        logits = torch.mm(h, self.w.t(), out=self.narrow[: len(h)])
+        if self.wide is not self.narrow:
+            logits = self.wide[: len(h)].copy_(logits)
+        if scale is not None:
+            logits *= scale
+        if cap is None:
+            return logits, None
+        bent = torch.tanh(logits / cap)
+        return torch.mul(bent, cap, out=logits), 1 - bent * bent
+
+    def narrowed(self, values: Tensor) -> Tensor:
+        """values (t, V) in the dtype of the products, in place of the stretch's logits."""
+        return values if values.dtype == self.narrow.dtype else self.narrow[: len(values)].copy_(values)
 
 
-def _add_product(total: Tensor, pull: Tensor, h: Tensor) -> None:
-    """total (V, C) += pull (t, V)^T h (t, C), in the wider dtype of the total."""
+def _add_product(total: Tensor, h: Tensor, pull: Tensor) -> None:
+    """total (C, V) += h (t, C)^T pull (t, V), in the wider dtype of the total."""
     if total.dtype == pull.dtype:
-        total.addmm_(pull.t(), h)
+        total.addmm_(h.t(), pull)
     else:
-        total += pull.t() @ h
+        total += h.t() @ pull

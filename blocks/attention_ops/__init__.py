@@ -66,7 +66,7 @@ def choose(call: AttentionCall) -> ModuleType:
 
 
 def steps_by_sdpa(call: AttentionCall) -> bool:
-    """Whether `choose` gives sdpa for the one query of a decoding step. It is asked at every token: no long way round."""
+    """Whether `choose` gives sdpa for the one query of a decoding step. Asked at every token, so by a short way."""
     return (call.q.device.type == "cpu" and _forced.get() is None) or choose(call) is sdpa
 
 

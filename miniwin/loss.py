@@ -105,7 +105,7 @@ class _Loss(torch.autograd.Function):
                 if grad_h is not None:
                     torch.mm(pull, w, out=grad_h[part]).mul_(counted)
                 if grad_w is not None:
-                    _add_product(grad_w, own * counted, pull)
+                    room.add_product(grad_w, own * counted, pull)
             factor = (1.0 if scale is None else scale) / count
             if grad_h is not None:
                 grad_h = (grad_h * factor).to(hidden.dtype)
@@ -127,6 +127,7 @@ class _Room:
     def __init__(self, h: Tensor, w: Tensor, chunk: int, wide: torch.dtype) -> None:
         self.w = w
         self.narrow = h.new_empty(min(chunk, len(h)), len(w))
+        self.product: tuple[Tensor, Tensor] | None = None
         self.wide = self.narrow if h.dtype == wide else self.narrow.new_empty(self.narrow.shape, dtype=wide)
 
     def logits(self, h: Tensor, scale: float | None, cap: float | None) -> tuple[Tensor, Tensor | None]:
@@ -145,10 +146,12 @@ class _Room:
         """values (t, V) in the dtype of the products, in place of the stretch's logits."""
         return values if values.dtype == self.narrow.dtype else self.narrow[: len(values)].copy_(values)
 
-
-def _add_product(total: Tensor, h: Tensor, pull: Tensor) -> None:
-    """total (C, V) += h (t, C)^T pull (t, V), in the wider dtype of the total."""
-    if total.dtype == pull.dtype:
-        total.addmm_(h.t(), pull)
-    else:
-        total += h.t() @ pull
+    def add_product(self, total: Tensor, h: Tensor, pull: Tensor) -> None:
+        """total (C, V) += h (t, C)^T pull (t, V), in the wider dtype of the total."""
+        if total.dtype == pull.dtype:
+            total.addmm_(h.t(), pull)
+            return
+        if self.product is None:
+            self.product = pull.new_empty(total.shape), torch.empty_like(total)
+        narrow, wide = self.product
+        total += wide.copy_(torch.mm(h.t(), pull, out=narrow))

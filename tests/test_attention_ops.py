@@ -175,6 +175,7 @@ SHAPES: list[tuple[int, int | None, dict[str, Any]]] = [
     (99, 17, {"heads": (5, 1), "dim": 32}),
     (99, 17, {"heads": (3, 3), "dim": 128}),
     (99, None, {"heads": (8, 2), "dim": 64}),
+    (75, None, {"batch": 3, "heads": (8, 1), "dim": 32}),
     (99, 17, {"alibi": True}),
     (99, None, {"alibi": True, "heads": (6, 3)}),
     (40, 17, {"alibi": True, "m": 56}),
@@ -486,8 +487,12 @@ def test_dispatch_on_a_cpu() -> None:
     assert chosen(make_call(9, None, m=20)) == "sdpa"  # it is asked for gradients
     with torch.no_grad():
         assert chosen(make_call(9, None, m=20)) == "cpu_chunked"
+        assert chosen(make_call(9, None, dtype=torch.bfloat16)) == "sdpa"
         assert chosen(make_call(9, None, m=20, alibi=True)) == chosen(make_call(9, None, m=20, pad=(2,))) == "sdpa"
         assert chosen(make_call(1, None, m=20)) == "sdpa"
+    assert chosen(make_call(9, None, dtype=torch.bfloat16)) == "cpu_causal"  # its backward is float32's
+    assert chosen(make_call(9, None, dtype=torch.bfloat16, dim=64)) == "sdpa"
+    assert chosen(make_call(9, None)) == "sdpa"
     assert list(BY_NAME)[-1] == "reference"
     with use_backend("reference"):
         assert chosen(make_call(9, 4)) == "reference"

@@ -20,6 +20,7 @@ from miniwin.blocks.attention_ops import (
     block_local,
     by_document,
     cpu_banded,
+    cpu_causal,
     cpu_chunked,
     flex,
     reference,
@@ -35,6 +36,7 @@ BACKENDS: tuple[ModuleType, ...] = (
     xformers,
     by_document,
     cpu_banded,
+    cpu_causal,
     cpu_chunked,
     block_local,
     flex,
@@ -72,8 +74,10 @@ def steps_by_sdpa(call: AttentionCall) -> bool:
 
 def ill_suited(backend: ModuleType, call: AttentionCall) -> str | None:
     """Why a later backend will do better than this one, which could; `tiled` is able wherever any is."""
-    if call.q.shape[1] == 1 and backend in (cpu_banded, cpu_chunked, block_local, flex):
+    if call.q.shape[1] == 1 and backend in (cpu_banded, cpu_causal, cpu_chunked, block_local, flex):
         return "one query needs no cutting up: its window is already cut out of the keys"
+    if backend is cpu_causal and not cpu_causal.gains(call):
+        return "it gains in training in bfloat16, with narrow heads; sdpa does the rest as well"
     if backend is flex and call.q.device.type == "cpu":
         return "on a CPU it must be asked for: it takes seconds to compile"
     if backend is flex and sdpa.declines(call) is None and sdpa.mask_size(call) == 0:

@@ -13,11 +13,13 @@ from torch.nn.functional import scaled_dot_product_attention
 from miniwin.blocks.attention_ops.call import AttentionCall, full_mask
 
 NAME = "sdpa"
+NARROW = (torch.float16, torch.bfloat16)
+SUMMED = 8  # query heads of a key/value head whose gradients torch's kernel may not sum in half precision: 2 % go wrong
 HONOURS = frozenset({"window", "bias", "pad", "chunk", "value_dim", "documents"})
 
 
 def declines(call: AttentionCall) -> str | None:
-    if call.bias is not None and call.q.dtype in (torch.float16, torch.bfloat16):
+    if call.bias is not None and call.q.dtype in NARROW:
         return f"it would round the score bias to {call.q.dtype}"
     return call.beyond(HONOURS)
 
@@ -35,13 +37,16 @@ def mask_size(call: AttentionCall) -> int:
 
 def run(call: AttentionCall) -> Tensor:
     mask = full_mask(call).to(call.q.dtype) if mask_size(call) else None
+    k, v, groups = call.k, call.v, call.q.shape[2] // call.k.shape[2]
+    if groups >= SUMMED and call.q.dtype in NARROW and torch.is_grad_enabled():
+        k, v, groups = k.repeat_interleave(groups, 2), v.repeat_interleave(groups, 2), 1
     out = scaled_dot_product_attention(
         call.q.transpose(1, 2),  # (B, H, N, D)
-        call.k.transpose(1, 2),
-        call.v.transpose(1, 2),
+        k.transpose(1, 2),
+        v.transpose(1, 2),
         attn_mask=mask,
         is_causal=mask is None and call.q.shape[1] > 1,
         scale=call.scale,
-        enable_gqa=call.q.shape[2] != call.k.shape[2],
+        enable_gqa=groups > 1,
     )
     return out.transpose(1, 2)

@@ -44,7 +44,7 @@ def main(arguments: list[str] | None = None) -> int:
     if repeats < 1:
         raise SystemExit(f"--repeats: got {repeats}; expected at least 1")
     minutes = plan.minutes if options.minutes is None else options.minutes
-    result = run_all(cases, repeats, kind, _say, plan.peak_size, minutes)
+    result = run_all(cases, repeats, kind, _say, plan.peak_size, minutes, plan.steady)
     print("\n".join(bars_table(result)))
     if options.out is None and (options.only or options.tiny):
         return 0

@@ -13,6 +13,7 @@ from benchmarks import attention, decoding, memory, prefill, training
 from benchmarks.attention import Shape
 from benchmarks.case import Case
 from benchmarks.models import AUTHORS, TITLES, small_spec
+from benchmarks.timing import STEADY
 from miniwin.specs import load_model_spec
 
 FP32, BF16 = torch.float32, torch.bfloat16
@@ -29,6 +30,7 @@ class Plan:
     repeats: int
     minutes: float | None = None
     peak_size: int = SQUARE
+    steady: float = STEADY  # seconds of a sample, at least
 
 
 def quick() -> Plan:
@@ -100,7 +102,7 @@ def tiny() -> Plan:
         memory.decode_case(name, 96, peers, piece=24),
         memory.million_case("miniwin-tiny", 200, 60),
     ]
-    return Plan(tuple(cases), repeats=2, peak_size=64)
+    return Plan(tuple(cases), repeats=2, peak_size=64, steady=0.0)
 
 
 PLANS = {"quick": quick, "full": full, "tiny": tiny}

@@ -15,7 +15,7 @@ from benchmarks.bars import judged
 from benchmarks.case import Case, Work, reason
 from benchmarks.growth import growth
 from benchmarks.machine import described, load, matmul_peak
-from benchmarks.timing import Samples, interleaved
+from benchmarks.timing import STEADY, Samples, interleaved
 
 FORMAT = 1
 
@@ -27,6 +27,7 @@ def run_all(
     said: Callable[[str], None],
     peak_size: int,
     minutes: float | None = None,
+    steady: float = STEADY,
 ) -> dict[str, Any]:
     began = time.monotonic()
     result: dict[str, Any] = {
@@ -44,7 +45,7 @@ def run_all(
     found = []
     for i, case in enumerate(cases, 1):
         late = minutes is not None and time.monotonic() - began > 60 * minutes
-        one = run_case(replace(case, make=lambda: _out_of_time(minutes)) if late else case, repeats)
+        one = run_case(replace(case, make=lambda: _out_of_time(minutes)) if late else case, repeats, steady)
         found.append(one)
         said(f"[{i}/{len(cases)}] {one['name']}: {_short(one)} ({one['took']:.0f} s)")
     result["cases"] = found
@@ -55,7 +56,7 @@ def run_all(
     return result
 
 
-def run_case(case: Case, repeats: int) -> dict[str, Any]:
+def run_case(case: Case, repeats: int, steady: float = STEADY) -> dict[str, Any]:
     """Build, check and measure one case; whatever it raises is its result."""
     began = time.monotonic()
     facts: dict[str, Any] = {
@@ -68,7 +69,8 @@ def run_case(case: Case, repeats: int) -> dict[str, Any]:
     }
     try:
         work = case.make()
-        samples, left = interleaved(work.sides, min(repeats, case.repeats or repeats), case.budget, case.unit)
+        most = min(repeats, case.repeats or repeats)
+        samples, left = interleaved(work.sides, most, case.budget, case.unit, steady)
         if next(iter(work.sides)) in left:
             raise TimeoutError(left[next(iter(work.sides))])
     except Exception as error:

@@ -1,6 +1,8 @@
 """Interleaved repeats: A, B, A, B, ... so that a noisy machine slows all sides alike; medians and quartiles.
 
-The first run of each side is thrown away (caches, compilation, first touch of memory). Rounds go on until there are
+The first run of each side is thrown away (caches, compilation, first touch of memory), unless it is so long that all
+this is little beside it. Of a side that takes milliseconds one sample is the mean of as many runs as make up STEADY
+seconds: a single one would mostly measure what the side before it left in the caches. Rounds go on until there are
 `repeats` of them or the budget is spent, but there are at least FEWEST. A side whose first run alone takes several
 budgets is left out: the case would never end.
 """
@@ -8,6 +10,7 @@ budgets is left out: the case would never end.
 from __future__ import annotations
 
 import gc
+import math
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -16,6 +19,8 @@ from dataclasses import dataclass
 from benchmarks.case import Run, Unit, reason
 
 FEWEST = 3
+STEADY = 0.2  # seconds of a sample, at least
+LONG = 5.0  # seconds of a first run that counts
 PATIENCE = 3  # budgets that one run of a side may take
 
 
@@ -42,10 +47,12 @@ def quartiles(values: Sequence[float]) -> tuple[float, float]:
     return low, high
 
 
-def seconds(run: Run) -> float:
+def seconds(run: Run, times: int = 1) -> float:
+    """Of one run, the mean of so many."""
     began = time.perf_counter()
-    run()
-    return time.perf_counter() - began
+    for _ in range(times):
+        run()
+    return (time.perf_counter() - began) / times
 
 
 def stated(run: Run) -> float:
@@ -56,7 +63,7 @@ def stated(run: Run) -> float:
 
 
 def interleaved(
-    sides: dict[str, Run], repeats: int, budget: float, unit: Unit = "seconds"
+    sides: dict[str, Run], repeats: int, budget: float, unit: Unit = "seconds", steady: float = STEADY
 ) -> tuple[dict[str, Samples], dict[str, str]]:
     """The samples of each side, and the sides left out, with the reason. What the first side raises is raised."""
     left: dict[str, str] = {}
@@ -68,12 +75,19 @@ def interleaved(
     for name, took in first.items():
         if took is not None and took > PATIENCE * budget:
             left[name] = f"one run took {took:.1f} s, and the budget of this case is {budget:g} s"
-    values: dict[str, list[float]] = {name: [] for name in kept}
-    rounds = max(min(FEWEST, repeats), min(repeats, int(budget / max(sum(kept.values()), 1e-9))))
+    values = {name: [took] if took >= LONG else [] for name, took in kept.items()}
+    # A first run may have been slow for once: short ones are asked again how many make up a sample.
+    times = {
+        name: 1 if took > 5 * steady else max(1, math.ceil(steady / seconds(sides[name])))
+        for name, took in kept.items()
+    }
+    whole = sum(max(each, steady) for each in kept.values())
+    rounds = max(min(FEWEST, repeats), min(repeats, int(budget / max(whole, 1e-9))))
     gc.collect()
-    for _ in range(rounds):
+    for i in range(rounds):
         for name in kept:
-            values[name].append(seconds(sides[name]))
+            if len(values[name]) <= i:
+                values[name].append(seconds(sides[name], times.get(name, 1)))
     return {name: Samples(tuple(each)) for name, each in values.items()}, left
 
 

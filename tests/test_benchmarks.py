@@ -268,7 +268,7 @@ def test_local_attention_is_only_absent_where_it_is_not_installed(monkeypatch: p
 def test_sides_take_turns_and_a_slow_one_is_left_out() -> None:
     order: list[str] = []
     clock = iter(range(1000))
-    took = {"a": 1, "b": 2, "slow": 50}
+    took = {"a": 1.0, "b": 2.0, "quick": 0.05, "slow": 50.0}
 
     def perf_counter() -> float:
         return now[0]
@@ -283,9 +283,11 @@ def test_sides_take_turns_and_a_slow_one_is_left_out() -> None:
         patch.setattr(timing.time, "perf_counter", perf_counter)
         sides = {name: (lambda name=name: run(name)) for name in took}
         found, left = timing.interleaved(sides, repeats=9, budget=15.5)
-    assert order[3:] == ["a", "b"] * 5  # 15 s allow five rounds of 3 s
+    # The quick one is asked once more how many of it make up a sample; 15.5 s allow four rounds of 3.2 s.
+    assert order[4:] == ["a", "quick", *["a", "b", *["quick"] * 4] * 4]
     assert list(left) == ["slow"] and "one run took 50.0 s" in left["slow"]
-    assert round(found["b"].median) == 2 and len(found["a"].values) == 5
+    assert round(found["b"].median) == 2 and len(found["a"].values) == 4
+    assert round(found["quick"].median, 3) == 0.05
     value, low, high = timing.ratio(found["b"], found["a"])
     assert low <= value <= high and round(value, 3) == 2
 

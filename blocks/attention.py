@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from miniwin.blocks import rotary_fused
 from miniwin.blocks.attention_ops import AttentionCall, attend
 from miniwin.blocks.attention_ops.call import Kept
 from miniwin.blocks.cache import Int8Cache, LayerCache, storage_dtype
@@ -82,14 +83,18 @@ class Attention(nn.Module):
         self, x: Tensor, positions: Positions, cache: LayerCache | None = None, pad: Tensor | None = None
     ) -> Tensor:
         """pad (B,): each row's leading padding, so far and in this call."""
-        q, k, v = self._projected(x, positions)
-        gates = self.position.log_gates(x)  # (B, N, H)
-        entry: tuple[Tensor, ...] = (k, v) if gates is None else (k, v, gates)
-
         before = 0 if cache is None else cache.length
-        kept = self._kept(positions.index, pad, before, cache, *entry) if self.sight.keep_first else None
-        if cache is not None:
-            entry = cache.append(*entry, in_order=self.by_order or pad is not None or gates is not None)
+        gates = kept = None
+        entry: tuple[Tensor, ...]
+        if cache is not None and pad is None and rotary_fused.declines(self, x, cache) is None:
+            q, entry = rotary_fused.enter(self, x, positions, cache)
+        else:
+            q, k, v = self._projected(x, positions)
+            gates = self.position.log_gates(x)  # (B, N, H)
+            entry = (k, v) if gates is None else (k, v, gates)
+            kept = self._kept(positions.index, pad, before, cache, *entry) if self.sight.keep_first else None
+            if cache is not None:
+                entry = cache.append(*entry, in_order=self.by_order or pad is not None or gates is not None)
         dropped = before + x.shape[1] - entry[0].shape[1]  # keys that a ring has already let go
         if self.scales_queries:
             scale = self.position.query_scale(self.sight.visible(positions.index), before + x.shape[1])

@@ -40,6 +40,10 @@ class LayerCache(ABC):
         of the storage, good until the next call.
         """
 
+    @abstractmethod
+    def claim(self, tokens: int) -> tuple[Tensor, ...]:
+        """Count so many tokens in, whoever then writes them into `stored`; give back what `append` would."""
+
     def reset(self) -> None:
         """Forget every token; the storage stays."""
         self.length = 0
@@ -108,6 +112,11 @@ class RingCache(LayerCache):
         self._write(new)
         return out
 
+    def claim(self, tokens: int) -> tuple[Tensor, ...]:
+        assert tokens == 1  # more would overwrite what the first of them still see
+        self.length += tokens
+        return tuple(held[:, : self.entries] for held in self.stored)
+
     def _write(self, new: Sequence[Tensor]) -> None:
         n = new[0].shape[1]
         self.length += n
@@ -144,10 +153,9 @@ class GrowingCache(LayerCache):
         return self.stored[0].shape[1]
 
     def append(self, *new: Tensor, in_order: bool = True) -> tuple[Tensor, ...]:
-        before, end = self.length, self.length + new[0].shape[1]
-        if end > self.capacity:
-            self.reserve(max(end, self.capacity * 3 // 2, self.SMALLEST))
-        self.length = end
+        before = self.length
+        self.claim(new[0].shape[1])
+        end = self.length
         training = _training(new)
         out = []
         for held, tensor in zip(self.stored, new, strict=True):
@@ -157,6 +165,13 @@ class GrowingCache(LayerCache):
             else:
                 out.append(held[:, :end])
         return tuple(out)
+
+    def claim(self, tokens: int) -> tuple[Tensor, ...]:
+        end = self.length + tokens
+        if end > self.capacity:
+            self.reserve(max(end, self.capacity * 3 // 2, self.SMALLEST))
+        self.length = end
+        return tuple(held[:, :end] for held in self.stored)
 
     def reserve(self, tokens: int) -> None:
         """Make room for so many tokens in all: memory that is not written to yet costs nothing."""

@@ -102,7 +102,7 @@ SEARCH = ZOO | {"optuna"}
 
 # layer -> the libraries it may import, and the layers of miniwin
 ALLOWED: dict[str, tuple[set[str], set[str]]] = {
-    "blocks": (CORE | {"xformers"}, {"blocks"}),
+    "blocks": (CORE | {"xformers", "triton"}, {"blocks"}),
     "specs": (SPECS, {"blocks", "specs"}),
     "engine": (ENGINE, {"blocks", "specs", "engine"}),
     "zoo": (ZOO, {"blocks", "specs", "engine", "zoo"}),
@@ -193,7 +193,7 @@ def test_every_library_is_a_declared_dependency() -> None:
         item for extra in PROJECT["project"]["optional-dependencies"].values() for item in extra
     ]
     declared = {re.split(r"[^A-Za-z0-9_-]", item)[0].lower().replace("-", "_") for item in named}
-    distribution = {"yaml": "pyyaml", "pydantic_core": "pydantic"}
+    distribution = {"yaml": "pyyaml", "pydantic_core": "pydantic", "triton": "torch"}  # torch for CUDA brings triton
     for path in FILES:
         for imported, _, line in imports(path):
             top = imported.split(".")[0]

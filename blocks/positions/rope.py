@@ -58,7 +58,7 @@ class Rope(PositionEncoding):
         self.attention_factor = attention_factor
 
     def encode(self, q: Tensor, k: Tensor, positions: Positions) -> tuple[Tensor, Tensor]:
-        cos, sin = self._shared(positions, torch.float64 if q.dtype == torch.float64 else torch.float32)
+        cos, sin = self.shared(positions, torch.float64 if q.dtype == torch.float64 else torch.float32)
         if q.shape[1] == 1 and not torch.is_grad_enabled():  # one small operation takes as long as another
             both = self.turn(torch.cat((q, k), 2), cos, sin)
             return both[:, :, : q.shape[2]], both[:, :, q.shape[2] :]
@@ -71,7 +71,7 @@ class Rope(PositionEncoding):
         """(..., K) float64 at positions (...,) whole or real, already reduced modulo the period."""
         return angles(positions, self._frequencies)
 
-    def _shared(self, positions: Positions, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    def shared(self, positions: Positions, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """`cos_sin`, worked out once for all the layers that turn alike."""
         if torch.compiler.is_compiling():
             return self.cos_sin(positions, dtype)

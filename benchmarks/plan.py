@@ -34,7 +34,7 @@ class Plan:
 
 
 def quick() -> Plan:
-    """About five minutes on two cores."""
+    """About eight minutes on two cores."""
     spec, small, near = load_model_spec(MODEL), small_spec(), (AUTHORS, COHERE)
     cases = [
         *(attention.case(Shape(4 * K, w, flex=True, package=True, square=SQUARE), 8) for w in (64, 512)),

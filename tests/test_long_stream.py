@@ -21,7 +21,6 @@ WINDOW, LAYERS = 16, 2
 POSITIONS: list[dict[str, Any]] = [
     {"type": "p-rope", "period": 48, "harmonic": True},
     {"type": "rope", "rope_theta": 10000},
-    {"type": "nope", "logit_scale": None},
 ]
 
 

@@ -7,6 +7,7 @@ out and nothing else is changed. The authors' checkpoint is a small stand-in wit
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -17,6 +18,7 @@ from typing import get_args
 import pytest
 import torch
 
+from benchmarks.report import bars_table
 from miniwin.blocks import LOGIT_SCALES, MLPS, NORMS, POSITIONS, ROUTERS, SCALINGS, AttentionSpec, LayerSpec
 from miniwin.blocks.registry import Registry
 from miniwin.specs import ModelSpec, load_model_spec, parse_spec, shipped_specs
@@ -201,3 +203,13 @@ def test_what_a_spec_can_say_is_all_there_is() -> None:
 def test_the_architectures_are_those_that_can_be_imported() -> None:
     paragraph = README[README.index("Architectures, in and out") :].split("\n\n")[0]
     assert set(in_backticks(paragraph)) == set(FAMILIES) - set(FROM_SETTINGS)
+
+
+def test_the_benchmark_shown_is_the_newest_committed_one() -> None:
+    results = ROOT / "benchmarks" / "results"
+    newest = max(results.glob("*.json"), key=lambda path: json.loads(path.read_text(encoding="utf-8"))["date"])
+    shown = README.partition("<!-- benchmark: from -->")[2].partition("<!-- benchmark: to -->")[0]
+    result = json.loads(newest.read_text(encoding="utf-8"))
+    assert "\n".join(bars_table(result)) in shown
+    assert f"benchmarks/results/{newest.stem}.svg" in shown and newest.with_suffix(".svg").is_file()
+    assert result["date"] in shown and f"benchmarks/results/{newest.stem}.md" in shown

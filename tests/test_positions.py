@@ -17,7 +17,8 @@ from miniwin.blocks.logit_scale import LogRatioScaleSpec, LogScaleSpec
 from miniwin.blocks.positions import Alibi
 from miniwin.blocks.positions.alibi import slopes
 from miniwin.blocks.positions.base import Heads, Positions
-from miniwin.blocks.positions.p_rope import snapped_harmonics
+from miniwin.blocks.positions.p_rope import PeriodicRope, snapped_harmonics
+from miniwin.blocks.positions.rope import Rope
 from miniwin.blocks.sight import Sight
 from miniwin.specs import UserError
 
@@ -354,3 +355,28 @@ def test_logit_scale_counts_the_keys_each_query_sees(window: int | None, warm: i
     for row, skip in enumerate(pad.tolist()):
         got = [n for call in asked for n in call[row]]
         assert got[skip:] == [min(i + 1, most) for i in range(warm + 6 - skip)]
+
+
+class Faster(Rope):
+    """What a plugin may do: a rotation with a setting of its own."""
+
+    def __init__(self, frequencies: Tensor, speed: float) -> None:
+        super().__init__(frequencies)
+        self.speed = speed
+
+    def angles(self, positions: Tensor) -> Tensor:
+        return super().angles(positions) * self.speed
+
+
+def test_only_layers_that_turn_alike_share_their_angles() -> None:
+    frequencies, where = torch.tensor([1.0, 0.1], dtype=torch.float64), Positions(torch.arange(5).unsqueeze(0))
+    encodings = [Rope(frequencies), Rope(frequencies * 2), Faster(frequencies, 1), Faster(frequencies, 3)]
+    encodings += [Rope(frequencies, attention_factor=1.5), PeriodicRope(frequencies, 3), PeriodicRope(frequencies, 4)]
+    q = k = torch.randn(1, 5, 1, 4)
+    for each in encodings:
+        alone = each.encode(q, k, Positions(where.index))
+        for mine, own in zip(each.encode(q, k, where), alone, strict=True):
+            assert torch.equal(mine, own)
+    assert len(where.shared) == len(encodings)
+    Rope(frequencies.clone()).encode(q, k, where)
+    assert len(where.shared) == len(encodings)  # an equal one finds what it needs

@@ -41,9 +41,7 @@ NAME = "cpu_banded"
 HONOURS = frozenset({"window", "bias", "pad", "kept", "sinks", "value_dim"})
 
 HEAD = 128  # queries of a part before the first whole tile, at most
-FORWARD_TILE = (
-    16  # queries: H / Hkv times as many rows, of which the kernel takes 32 at a time; more keys are more work
-)
+FORWARD_TILE = 16  # queries: few, since more see more keys in vain; times H / Hkv they are the rows of a tile
 NUMBERS = 1 << 20  # in the queries of one part of the body: larger ones gain little, and memory is theirs
 
 _flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu

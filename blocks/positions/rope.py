@@ -23,7 +23,7 @@ from functools import cached_property
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from miniwin.blocks.positions.base import Heads, PositionEncoding, Positions, PositionSpec
 from miniwin.blocks.positions.rotation import (
@@ -83,8 +83,12 @@ class Rope(PositionEncoding):
 
     @cached_property
     def _alike(self) -> tuple[Any, ...]:
-        """Equal for those that turn alike."""
-        return self._frequencies.numpy().tobytes(), self.period, self.attention_factor
+        """Equal for those that turn alike: of one class, with equal numbers in all that a subclass may have added."""
+        if self.state_dict():
+            return (id(self),)  # it learns
+        plain = nn.Module().__dict__
+        own = sorted((name, value) for name, value in vars(self).items() if name not in plain and name != "_table")
+        return type(self), *((n, v.numpy().tobytes() if isinstance(v, Tensor) else repr(v)) for n, v in own)
 
     def cos_sin(self, positions: Positions, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """cos and sin, each (1 or B, N, K), of where the tokens stand."""

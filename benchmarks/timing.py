@@ -105,6 +105,6 @@ def _tried(
 
 
 def ratio(over: Samples, under: Samples) -> tuple[float, float, float]:
-    """The ratio of the medians, and the quartiles of the ratios within each round."""
+    """The median and the quartiles of the ratios within each round: what slows a round down slows both its sides."""
     pairs = [a / b for a, b in zip(over.values, under.values, strict=False)]
-    return (over.median / under.median, *quartiles(pairs))
+    return (statistics.median(pairs), *quartiles(pairs))

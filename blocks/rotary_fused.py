@@ -10,6 +10,8 @@ written-out way rounds after the norm too.
 from __future__ import annotations
 
 import os
+import warnings
+from collections.abc import Sequence
 from functools import cache as once
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
@@ -20,6 +22,7 @@ from torch import Tensor
 from miniwin.blocks.cache import GrowingCache, Int8Cache, LayerCache, RingCache
 from miniwin.blocks.positions.base import Positions
 from miniwin.blocks.positions.rope import Rope
+from miniwin.blocks.positions.rotation import rotate
 from miniwin.blocks.rmsnorm import RMSNorm
 
 if TYPE_CHECKING:
@@ -56,36 +59,53 @@ def declines(attention: Attention, x: Tensor, cache: LayerCache | None) -> str |
         return "it stores a key and a value as they are"
     if not isinstance(cache, GrowingCache) and not (isinstance(cache, RingCache) and x.shape[1] == 1):
         return "several tokens at once see keys that a ring overwrites"
-    return None
+    return _distrust(x.device)
 
 
 def enter(
     attention: Attention, x: Tensor, positions: Positions, cache: LayerCache
 ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
     """The queries (B, N, H, D) of x (B, N, hidden_size), and the keys and values (B, M, Hkv, D) that they may see."""
-    from miniwin.blocks import rotary_kernel
-
     encoding = attention.position
     assert isinstance(encoding, Rope)
-    batch, tokens, heads, kv_heads, dim = *x.shape[:2], attention.num_heads, attention.num_kv_heads, attention.head_dim
-    q, k, v = attention.q_proj(x), attention.k_proj(x), attention.v_proj(x)
-    cos, sin = (t.contiguous() for t in encoding.shared(positions, torch.float32))
+    tokens, heads, kv_heads, dim = x.shape[1], attention.num_heads, attention.num_kv_heads, attention.head_dim
+    q = attention.q_proj(x).unflatten(-1, (heads, dim))
+    k, v = (proj(x).unflatten(-1, (kv_heads, dim)) for proj in (attention.k_proj, attention.v_proj))
+    cos, sin = encoding.shared(positions, torch.float32)
     start = cache.length
     k_seen, v_seen = cache.claim(tokens)
-    k_held, v_held = cache.stored
+    norms = None if attention.q_norm is None else (attention.q_norm, attention.k_norm)
+    out = _launch(q, k, v, cos, sin, encoding.interleaved, norms, cache.stored, start)
+    return out, (k_seen, v_seen)
+
+
+def _launch(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    cos: Tensor,
+    sin: Tensor,
+    interleaved: bool,
+    norms: tuple[Any, Any] | None,
+    held: Sequence[Tensor],
+    start: int,
+) -> Tensor:
+    """q (B, N, H, D) normed and turned; k and v (B, N, Hkv, D) written into `held` from slot `start` on, in a ring."""
+    from miniwin.blocks import rotary_kernel
+
+    (batch, tokens, heads, dim), kv_heads = q.shape, k.shape[2]
+    q, k, v, cos, sin = (t.contiguous() for t in (q, k, v, cos, sin))
+    k_held, v_held = held
     assert k_held.stride(-1) == v_held.stride(-1) == 1
-    q_norm: Any = attention.q_norm
-    k_norm: Any = attention.k_norm
-    normed = q_norm is not None
     out = torch.empty_like(q)
     rotary_kernel.enter[(batch * tokens, heads + 2 * kv_heads)](
-        q.contiguous(),
-        k.contiguous(),
-        v.contiguous(),
+        q,
+        k,
+        v,
         cos,
         sin,
-        q_norm.weight if normed else cos,  # without a norm nobody looks
-        k_norm.weight if normed else cos,
+        cos if norms is None else norms[0].weight,  # without a norm nobody looks
+        cos if norms is None else norms[1].weight,
         out,
         k_held,
         v_held,
@@ -95,17 +115,39 @@ def enter(
         0 if len(cos) == 1 else cos.stride(0),
         *k_held.stride()[:3],
         *v_held.stride()[:3],
-        q_norm.eps if normed else 0.0,
-        q_norm.offset if normed else 0.0,
+        0.0 if norms is None else norms[0].eps,
+        0.0 if norms is None else norms[0].offset,
         heads,
         kv_heads,
         dim,
         cos.shape[-1],
         BLOCK=1 << (dim - 1).bit_length(),
-        NORMED=normed,
-        INTERLEAVED=encoding.interleaved,
+        NORMED=norms is not None,
+        INTERLEAVED=interleaved,
     )
-    return out.unflatten(-1, (heads, dim)), (k_seen, v_seen)
+    return out
+
+
+@once
+def _distrust(device: torch.device) -> str | None:
+    """Why the kernel is not used on this device: it is tried once, on a few numbers, against what it replaces."""
+    generator = torch.Generator().manual_seed(0)
+    q, k, v = (torch.randn(2, 1, heads, 8, generator=generator).to(device) for heads in (4, 2, 2))
+    angle = torch.randn(1, 1, 4, generator=generator).to(device)
+    held = [torch.zeros(2, 2, 3, 8, device=device).transpose(1, 2) for _ in range(2)]
+    norm = RMSNorm(8, 1e-6, "one-plus").to(device)
+    try:
+        out = _launch(q, k, v, angle.cos(), angle.sin(), False, (norm, norm), held, 4)
+        with torch.no_grad():
+            wanted = rotate(norm(q), angle.cos(), angle.sin()), rotate(norm(k), angle.cos(), angle.sin()), v
+        got = out, held[0][:, 1:2], held[1][:, 1:2]
+        same = all(bool(torch.allclose(a, b, atol=1e-3)) for a, b in zip(got, wanted, strict=True))
+        reason = None if same else "it computes something else here"
+    except Exception as error:  # whatever a compiler or a driver raises
+        reason = f"it does not run here ({type(error).__name__}: {str(error).strip()[:200]})"
+    if reason is not None:
+        warnings.warn(f"the fused rotary kernel is not used on {device}: {reason}", stacklevel=2)
+    return reason
 
 
 @once

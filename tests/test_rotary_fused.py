@@ -122,6 +122,7 @@ def test_what_it_declines(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rotary_fused, "_has_triton", lambda: False)
     assert "triton is not installed" in str(reason(decoder, x, layer))
     monkeypatch.setattr(rotary_fused, "_has_triton", lambda: True)
+    monkeypatch.setattr(rotary_fused, "_distrust", lambda device: None)
     assert reason(decoder, x, layer) is None
     assert "several tokens" in str(reason(decoder, torch.zeros(1, 2, 32), layer))
     assert "float32" in str(reason(decoder, x.double(), layer))
@@ -139,6 +140,26 @@ def test_what_it_declines(monkeypatch: pytest.MonkeyPatch) -> None:
     ):
         other = built(position, **fields) if position["type"] == "rope" else built_local(position, **fields)
         assert why in str(reason(other, x, other.new_cache().layers[0])), (position, fields)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("fault", ["wrong", "raises"])
+def test_a_kernel_that_fails_its_trial_is_not_used(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def launch(q: Tensor, *others: Any) -> Tensor:
+        if fault == "raises":
+            raise RuntimeError("no such instruction")
+        return q
+
+    monkeypatch.setattr(rotary_fused, "INTERPRETED", True)
+    monkeypatch.setattr(rotary_fused, "_has_triton", lambda: True)
+    monkeypatch.setattr(rotary_fused, "_launch", launch)
+    rotary_fused._distrust.cache_clear()
+    decoder = built({"type": "rope"})
+    ids = random_ids(tiny_spec(), 1, 18)
+    with pytest.warns(UserWarning, match="not used on cpu: it (computes something else|does not run) here"):
+        got = logits(decoder, ids)
+    assert largest(got, decoder(ids)) < 1e-4
+    rotary_fused._distrust.cache_clear()
 
 
 def built_local(position: dict[str, Any], **fields: Any) -> Decoder:

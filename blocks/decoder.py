@@ -145,9 +145,10 @@ class Decoder(nn.Module):
         h = h if self.embed_scale is None else h * self.embed_scale
         if self.embed_norm is None:
             return h
+        if h.is_meta:
+            return self.embed_norm(h)  # type: ignore[no-any-return]
         with torch.autocast(h.device.type, enabled=False):  # what is summed up layer by layer is not narrowed
-            normed: Tensor = self.embed_norm(h)
-        return normed
+            return self.embed_norm(h)  # type: ignore[no-any-return]
 
     def logits(self, hidden: Tensor) -> Tensor:
         """(..., hidden_size) -> (..., vocab_size) float32."""

@@ -48,7 +48,8 @@ class RMSNorm(nn.Module):
         gain = None if self.weight is None else self.weight.to(wide)
         if gain is not None and self.offset:
             gain = gain + self.offset
-        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
+        narrowed = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+        dtype = torch.get_autocast_dtype(device) if narrowed else x.dtype
         recorded, few = torch.is_grad_enabled(), x.numel() <= FEW
         if device != "cpu" or torch.compiler.is_compiling() or (few and not recorded):
             return nn.functional.rms_norm(x.to(wide), (self.size,), gain, self.eps).to(dtype)

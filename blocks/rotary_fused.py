@@ -2,9 +2,8 @@
 
     projections -> QK-norm -> rotation -> cache
 
-Written out, these are six to ten passes over memory and as many launches, which is what a decoding step on a GPU waits
-for. `declines` says why a call goes that way all the same. In which dtypes it rounds: once, at the end, where the
-written-out way rounds after the norm too.
+Written out, each is a launch or several, and a pass over memory. `declines` says why a call goes that way all the same.
+The kernel rounds to the queries' or the cache's dtype once, at the end; written out, it is rounded after the norm too.
 """
 
 from __future__ import annotations

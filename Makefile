@@ -13,7 +13,7 @@ help:
 	@echo "make bench   the quick benchmark against peers, about 8 minutes on 2 quiet cores"
 	@echo "make clean   remove .venv, caches and what the demo made"
 
-$(STAMP): requirements.lock pyproject.toml
+$(STAMP): requirements.lock pyproject.toml setup.py $(wildcard blocks/native/*.[ch])
 	@echo "== setting up $(VENV) from requirements.lock (a few minutes the first time)"
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "miniwin needs Python 3.11 or newer; this is " + sys.version.split()[0] + ". Try: make PYTHON=python3.11 " )'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

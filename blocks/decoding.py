@@ -4,8 +4,9 @@ A query sees every key it is given, so no mask is needed and the keys' order doe
 a key/value head become the rows of one small matrix: the cache is read once for all of them, not once for each, and
 reading it is what a decoding step costs.
 
-Keys and values may be in the dtype that the cache stores them in. Half precision goes to the kernel as it is. int8 is
-widened a few hundred tokens at a time, so that only int8 passes through memory; the scales enter where they are fewest:
+Keys and values may be in the dtype that the cache stores them in: our own kernel (cpu_native) takes any, and is asked
+first. Without it, half precision goes to torch's kernel as it is, and int8 is widened a few hundred tokens at a time,
+so that only int8 passes through memory; the scales enter where they are fewest:
 
     s_ij = <q_i, k8_j> * k_scale_j,     out_i = sum_j (softmax(s_i)_j * v_scale_j) v8_j
 
@@ -21,7 +22,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from miniwin.blocks.attention_ops import AttentionCall, attend, steps_by_sdpa
+from miniwin.blocks.attention_ops import AttentionCall, attend, cpu_native, may_use, steps_by_sdpa
 from miniwin.blocks.int8 import widened
 
 HONOURS = frozenset({"window", "pad", "value_dim"})
@@ -35,6 +36,8 @@ def attend_cached(call: AttentionCall, scales: Sequence[Tensor] | None = None) -
 
     (B, N, H, Dv) in the queries' dtype.
     """
+    if may_use(cpu_native) and cpu_native.reads(call):
+        return cpu_native.read(call, scales)
     if _is_step(call) and steps_by_sdpa(call):
         return _step(call) if scales is None else _int8_step(call, *scales)
     dtype = call.q.dtype

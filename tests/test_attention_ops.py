@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from miniwin.blocks import attention_ops, decoding
+from miniwin.blocks import attention_ops, decoding, native
 from miniwin.blocks.attention_ops import (
     BACKENDS,
     AttentionCall,
@@ -412,6 +412,7 @@ class Sizes(TorchDispatchMode):
 def test_local_attention_is_linear_in_length(window: int, batch: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Forward and backward of 1024, 2048 and 4096 tokens: memory grows by equal steps, and nothing is N by N."""
     totals = {}
+    without_kernels(monkeypatch)
     monkeypatch.setattr(cpu_banded._Masks, "known", {})  # a full one would be emptied on the way
     attend(make_call(1024, window, heads=(2, 1), batch=batch)).sum().backward()  # masks are made once and kept
     for n in (1024, 2048, 4096):
@@ -451,7 +452,7 @@ def test_masks_are_made_once() -> None:
     call = make_call(300, 33)
 
     def built(call: AttentionCall) -> int:
-        with torch.no_grad(), Calls() as calls:
+        with torch.no_grad(), Calls() as calls, use_backend("cpu_banded"):
             attend(call)
         return calls.names.count("aten.masked_fill.Scalar")
 
@@ -477,29 +478,43 @@ def chosen(call: AttentionCall) -> str:
     return str(choose(call).NAME)
 
 
-def test_dispatch_on_a_cpu() -> None:
-    assert chosen(make_call(9, 4)) == "cpu_banded"
-    assert chosen(make_call(9, 4, alibi=True, pad=(3,))) == "cpu_banded"
-    assert chosen(make_call(9, 4, m=20)) == "cpu_banded"
-    assert chosen(make_call(9, None)) == "sdpa"
-    assert chosen(make_call(1, 4, m=4)) == "sdpa"
-    assert chosen(make_call(9, None, alibi=True, dtype=torch.bfloat16)) == "tiled"  # it would be rounded in a mask
-    assert chosen(make_call(9, None, m=20)) == "sdpa"  # it is asked for gradients
-    with torch.no_grad():
-        assert chosen(make_call(9, None, m=20)) == "cpu_chunked"
-        assert chosen(make_call(9, None, dtype=torch.bfloat16)) == "sdpa"
-        assert chosen(make_call(9, None, m=20, alibi=True)) == chosen(make_call(9, None, m=20, pad=(2,))) == "sdpa"
-        assert chosen(make_call(1, None, m=20)) == "sdpa"
-    assert chosen(make_call(9, None, dtype=torch.bfloat16)) == "cpu_causal"  # its backward is float32's
-    assert chosen(make_call(9, None, dtype=torch.bfloat16, dim=64)) == "sdpa"
-    assert chosen(make_call(9, None)) == "sdpa"
+def without_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(native, "missing", lambda: "they are not here")
+
+
+def test_dispatch_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    for own, local in ((True, "cpu_native"), (False, "cpu_banded")):
+        if not own:
+            without_kernels(monkeypatch)
+        elif native.missing():
+            continue
+        assert chosen(make_call(9, 4)) == local
+        assert chosen(make_call(9, 4, pad=(3,))) == local
+        assert chosen(make_call(9, 4, m=20)) == local
+        assert chosen(make_call(9, 4, dim=24)) == "cpu_banded"
+        assert chosen(make_call(9, 4, alibi=True, pad=(3,))) == "cpu_banded"
+        assert chosen(make_call(9, 4, dtype=torch.float64)) == "cpu_banded"
+        glob = local if own else "sdpa"
+        assert chosen(make_call(9, None)) == glob
+        assert chosen(make_call(1, 4, m=4)) == glob
+        assert chosen(make_call(9, None, m=20)) == glob  # it is asked for gradients
+        assert chosen(make_call(9, None, alibi=True, dtype=torch.bfloat16)) == "tiled"  # a mask would round it
+        with torch.no_grad():
+            assert chosen(make_call(9, None, m=20)) == (local if own else "cpu_chunked")
+            assert chosen(make_call(99, None, dtype=torch.bfloat16)) == "sdpa"
+            assert chosen(make_call(9, None, m=20, alibi=True)) == "sdpa"
+            assert chosen(make_call(9, None, m=20, pad=(2,))) == glob
+            assert chosen(make_call(1, None, m=20)) == glob
+        # Without our kernels, it has a backward in float32.
+        assert chosen(make_call(9, None, dtype=torch.bfloat16)) == (local if own else "cpu_causal")
+        assert chosen(make_call(9, None, dtype=torch.bfloat16, dim=64)) == glob
+        with use_backend("reference"):
+            assert chosen(make_call(9, 4)) == "reference"
+            with use_backend(None):
+                assert chosen(make_call(9, 4)) == local
+            assert chosen(make_call(9, 4)) == "reference"
+        assert chosen(make_call(9, 4)) == local
     assert list(BY_NAME)[-1] == "reference"
-    with use_backend("reference"):
-        assert chosen(make_call(9, 4)) == "reference"
-        with use_backend(None):
-            assert chosen(make_call(9, 4)) == "cpu_banded"
-        assert chosen(make_call(9, 4)) == "reference"
-    assert chosen(make_call(9, 4)) == "cpu_banded"
 
 
 def test_a_learned_bias_is_not_given_to_a_backend_without_its_gradient() -> None:
@@ -519,6 +534,7 @@ def test_a_learned_bias_is_not_given_to_a_backend_without_its_gradient() -> None
 
 
 def test_refusals_name_the_reason() -> None:
+    free = chosen(make_call(9, 4))
     with use_backend("cpu_banded"), pytest.raises(UserError) as error:
         attend(make_call(9, None))
     assert str(error.value) == (
@@ -535,7 +551,7 @@ def test_refusals_name_the_reason() -> None:
         use_backend("cpu-banded"),
     ):
         pass
-    assert chosen(make_call(9, 4)) == "cpu_banded"  # a refusal leaves nothing forced
+    assert chosen(make_call(9, 4)) == free  # a refusal leaves nothing forced
 
 
 def test_cpu_banded_declines_other_devices() -> None:

@@ -71,7 +71,7 @@ def test_it_says_what_the_dispatch_does(block: str, monkeypatch: pytest.MonkeyPa
 def test_the_command() -> None:
     result = CliRunner().invoke(app, ["explain", "miniwin-1m", "--backends"])
     assert result.exit_code == 0, result.output
-    assert "cpu_banded" in result.output and "why not those before it" in result.output
+    assert "cpu_native" in result.output and "why not those before it" in result.output
     data = json.loads(CliRunner().invoke(app, ["explain", "miniwin-1m", "--backends", "--json"]).output)
     assert {row["phase"] for row in data["backends"]} == set(PHASES)
 

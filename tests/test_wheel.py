@@ -7,6 +7,8 @@ The environment sees this one's libraries, through a .pth file, but nothing of t
 from __future__ import annotations
 
 import os
+import platform
+import re
 import shutil
 import site
 import subprocess
@@ -21,7 +23,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 ROOMS = ("blocks", "search", "specs", "zoo")
-SOURCES = ("miniwin", *ROOMS, "pyproject.toml", "README.md", "LICENSE")
+SOURCES = ("miniwin", *ROOMS, "pyproject.toml", "setup.py", "README.md", "LICENSE")
 
 
 def run(command: list[str | Path], cwd: Path, **env: str) -> str:
@@ -38,17 +40,17 @@ def copy(to: Path) -> Path:
     to.mkdir()
     for name in SOURCES:
         if (ROOT / name).is_dir():
-            made = shutil.ignore_patterns("__pycache__", "*.pyc")
+            made = shutil.ignore_patterns("__pycache__", "*.pyc", "*.so")
             shutil.copytree(ROOT / name, to / name, symlinks=True, ignore=made)
         else:
             shutil.copy(ROOT / name, to / name)
     return to
 
 
-def built(source: Path) -> Path:
+def built(source: Path, **env: str) -> Path:
     """The wheel, as pip builds it: setuptools' own entry point, without the network."""
     code = "from setuptools import build_meta; print(build_meta.build_wheel('dist'))"
-    return source / "dist" / run([sys.executable, "-c", code], source).strip().split("\n")[-1]
+    return source / "dist" / run([sys.executable, "-c", code], source, **env).strip().split("\n")[-1]
 
 
 def contents(wheel: Path) -> dict[str, bytes]:
@@ -99,6 +101,11 @@ def test_every_spec_and_zoo_entry_is_in_the_wheel(wheel: Path) -> None:
     assert "miniwin/py.typed" in found
 
 
+def has_kernels() -> bool:
+    """Whether this machine compiles them."""
+    return sys.platform == "linux" and platform.machine() == "x86_64" and shutil.which("cc") is not None
+
+
 def test_nothing_else_is_in_the_wheel(wheel: Path) -> None:
     tops = {name.split("/")[0] for name in contents(wheel)}
     version = PROJECT["project"]["version"]
@@ -106,7 +113,18 @@ def test_nothing_else_is_in_the_wheel(wheel: Path) -> None:
     assert not [name for name in contents(wheel) if "__pycache__" in name or "/test" in name]
     assert any(name.endswith("/licenses/LICENSE") for name in contents(wheel))
     assert b"miniwin = miniwin.cli:main" in contents(wheel)[f"miniwin-{version}.dist-info/entry_points.txt"]
-    assert zipfile.ZipFile(wheel).testzip() is None and wheel.name.endswith("-py3-none-any.whl")
+    assert zipfile.ZipFile(wheel).testzip() is None
+    if has_kernels():  # for this kind of machine, whatever its Python
+        assert re.search(r"-py3-none-\w*linux\w*_x86_64\.whl$", wheel.name), wheel.name
+        kernels = [name.rpartition("/")[2] for name in contents(wheel) if name.endswith(".so")]
+        assert sorted(kernels) == ["_avx2.so", "_avx512.so"]
+
+
+def test_it_is_built_without_a_compiler_too(tmp_path: Path) -> None:
+    source = copy(tmp_path / "source")
+    names = contents(built(source, CC="/nowhere/cc"))
+    assert "miniwin/blocks/native/__init__.py" in names
+    assert not [name for name in names if name.endswith(".so")]
 
 
 def test_a_clone_without_links_builds_the_same_wheel(wheel: Path, tmp_path: Path) -> None:
@@ -149,6 +167,8 @@ entries = [entry.ref for entry in list_entries()]
 assert len(entries) == {entries}, entries
 for ref in entries:
     assert miniwin.load(ref)(ids).shape[:2] == (1, 11)
+from miniwin.blocks import native
+assert native.missing() is None or not {kernels}, native.missing()
 outside = [module.__file__ for name, module in list(sys.modules.items())
            if name.split(".")[0] == "miniwin" and not (module.__file__ or home).startswith(home)]
 assert not outside, outside
@@ -158,7 +178,7 @@ print("works")
 
 def test_a_model_loads_and_generates_outside_the_repository(installed: Path, tmp_path: Path) -> None:
     entries = len(list((ROOT / "zoo" / "entries").glob("*/*/")))
-    code = USE.format(home=str(installed.parent), entries=entries)
+    code = USE.format(home=str(installed.parent), entries=entries, kernels=has_kernels())
     env = {"MINIWIN_ZOO": str(tmp_path / "zoo"), "MINIWIN_CACHE": str(tmp_path / "cache"), "MINIWIN_OFFLINE": "1"}
     assert run([installed / "python", "-c", code], tmp_path, **env).strip().endswith("works")
 

@@ -22,6 +22,7 @@ from miniwin.blocks.attention_ops import (
     cpu_banded,
     cpu_causal,
     cpu_chunked,
+    cpu_native,
     flex,
     reference,
     sdpa,
@@ -35,6 +36,7 @@ from miniwin.blocks.spec import UserError
 BACKENDS: tuple[ModuleType, ...] = (
     xformers,
     by_document,
+    cpu_native,
     cpu_banded,
     cpu_causal,
     cpu_chunked,
@@ -67,6 +69,11 @@ def choose(call: AttentionCall) -> ModuleType:
     return backend
 
 
+def may_use(backend: ModuleType) -> bool:
+    """Whether nobody has forced another one."""
+    return _forced.get() in (None, backend.NAME)
+
+
 def steps_by_sdpa(call: AttentionCall) -> bool:
     """Whether `choose` gives sdpa for the one query of a decoding step. Asked at every token, so by a short way."""
     return (call.q.device.type == "cpu" and _forced.get() is None) or choose(call) is sdpa
@@ -76,6 +83,8 @@ def ill_suited(backend: ModuleType, call: AttentionCall) -> str | None:
     """Why a later backend will do better than this one, which could; `tiled` is able wherever any is."""
     if call.q.shape[1] == 1 and backend in (cpu_banded, cpu_causal, cpu_chunked, block_local, flex):
         return "one query needs no cutting up: its window is already cut out of the keys"
+    if backend is cpu_native and not cpu_native.gains(call):
+        return "on a global layer in bfloat16 torch's products are faster, but for training"
     if backend is cpu_causal and not cpu_causal.gains(call):
         return "it gains in training in bfloat16, with narrow heads; sdpa does the rest as well"
     if backend is flex and call.q.device.type == "cpu":
@@ -115,4 +124,14 @@ def _by_name(name: str) -> ModuleType:
     return known[name]
 
 
-__all__ = ["BACKENDS", "AttentionCall", "Kept", "attend", "choose", "ill_suited", "steps_by_sdpa", "use_backend"]
+__all__ = [
+    "BACKENDS",
+    "AttentionCall",
+    "Kept",
+    "attend",
+    "choose",
+    "ill_suited",
+    "may_use",
+    "steps_by_sdpa",
+    "use_backend",
+]

@@ -1,0 +1,93 @@
+"""Attention on a CPU by kernels of our own (blocks/native): windows and everything, padding, warm caches.
+
+Nothing is masked that need not be looked at, and no mask is made: a query's keys begin and end where it says. Products
+are in float32; bfloat16 comes in and goes out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from miniwin.blocks import native
+from miniwin.blocks.attention_ops.call import AttentionCall, dense
+from miniwin.blocks.native import attention as kernels
+
+NAME = "cpu_native"
+HONOURS = frozenset({"window", "pad"})
+TYPES = (torch.float32, torch.bfloat16)
+FEW = 16  # queries; of more in bfloat16 on a global layer, torch's products on AMX are faster
+
+
+def declines(call: AttentionCall) -> str | None:
+    if call.q.device.type != "cpu":
+        return f"it runs on a CPU, not on {call.q.device.type}"
+    if torch.compiler.is_compiling():
+        return "it cannot be traced"
+    if reason := native.missing():
+        return reason
+    if reason := call.beyond(HONOURS):
+        return reason
+    if call.q.dtype not in TYPES or call.k.dtype != call.q.dtype:
+        return f"it is for float32 and bfloat16; this is {call.q.dtype}"
+    return kernels.unfit(call.q.shape, call.k.shape)
+
+
+def gains(call: AttentionCall) -> bool:
+    """Whether anything is gained over the backends after it."""
+    trains = torch.is_grad_enabled() and call.q.requires_grad
+    return trains or call.window is not None or call.q.dtype != torch.bfloat16 or call.q.shape[1] <= FEW
+
+
+def run(call: AttentionCall) -> Tensor:
+    q, k, v = (dense(t) for t in (call.q, call.k, call.v))
+    out: Tensor = _Native.apply(q, k, v, call.scale, call.window, _whole(call.pad))
+    return out
+
+
+def reads(call: AttentionCall) -> bool:
+    """Whether `read` answers: without gradients, keys and values as the cache has them, rounded or not."""
+    if torch.is_grad_enabled() or call.q.device.type != "cpu" or torch.compiler.is_compiling() or native.missing():
+        return False
+    if not call.features <= HONOURS or call.q.dtype not in TYPES or call.k.dtype not in native.CODES:
+        return False
+    return gains(call) and kernels.unfit(call.q.shape, call.k.shape) is None
+
+
+def read(call: AttentionCall, scales: Sequence[Tensor] | None = None) -> Tensor:
+    """Attention over a cache. scales: of int8 keys and values, (B, M, Hkv) each. The keys of one query may be in any
+    order, if its window is wide enough for all."""
+    seen = call.window is None or call.window >= call.k.shape[1]
+    window, pad = None if seen else call.window, _whole(call.pad)
+    if pad is not None and call.q.shape[1] == 1:
+        pad = pad.clamp(max=call.k.shape[1] - 1)  # a row that is nothing but padding so far sees itself
+    return kernels.forward(call.q, call.k, call.v, call.scale, window, pad, scales=scales)[0]
+
+
+def _whole(pad: Tensor | None) -> Tensor | None:
+    return None if pad is None else pad.to(torch.int64).contiguous()
+
+
+class _Native(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, q: Tensor, k: Tensor, v: Tensor, scale: float, window: int | None, pad: Tensor | None
+    ) -> Tensor:
+        keep = any(ctx.needs_input_grad)
+        out, lse = kernels.forward(q, k, v, scale, window, pad, keep)
+        if keep:
+            ctx.save_for_backward(q, k, v, out, lse, pad)
+            ctx.settings = (scale, window)
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        q, k, v, out, lse, pad = ctx.saved_tensors
+        scale, window = ctx.settings
+        found = kernels.backward(grads[0].contiguous(), q, k, v, out, lse, scale, window, pad)
+        return *(t.to(own.dtype) for t, own in zip(found, (q, k, v), strict=True)), None, None, None

@@ -1,0 +1,247 @@
+"""Our kernels in C: both builds of them against the reference in float64, wherever their insides change course.
+
+What every backend has to do is tested in test_attention_ops.py; here are tiles, runs, rings, pieces, and caches.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from miniwin.blocks import AttentionCall, attend, native
+from miniwin.blocks.attention_ops import cpu_native, reference, use_backend
+from miniwin.blocks.cache import quantised
+from miniwin.blocks.decoding import attend_cached
+from miniwin.blocks.native import attention as kernels
+
+pytestmark = pytest.mark.skipif(native.missing() is not None, reason=f"no kernels: {native.missing()}")
+
+FOLDER = Path(native.__file__).parent
+CLOSE = 1e-5  # of the largest element
+
+
+def built(name: str) -> ctypes.CDLL:
+    return ctypes.CDLL(str(FOLDER / f"{name}.so"))
+
+
+@pytest.fixture(params=["_avx2", "_avx512"])
+def build(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Each build in turn takes the place of the one that this processor would get."""
+    name = str(request.param)
+    if name == "_avx512" and native.LIBRARIES[torch.backends.cpu.get_cpu_capability()] != name:
+        pytest.skip("this processor has no AVX-512")
+    library = built(name)
+    monkeypatch.setattr(native, "_found", lambda: library)
+    return name
+
+
+@pytest.fixture(params=[1, 3])
+def threads(request: pytest.FixtureRequest) -> Iterator[int]:
+    """More than one: rows are cut into runs, whose gradients meet at the seams."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield request.param
+    torch.set_num_threads(before)
+
+
+def drawn(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(sum(shape))).to(dtype)
+
+
+def made(
+    n: int, m: int, heads: int, kv_heads: int, dim: int, window: int | None, batch: int = 2, pad: Tensor | None = None
+) -> AttentionCall:
+    q, k, v = drawn(batch, n, heads, dim), drawn(batch, m, kv_heads, dim), drawn(batch, m + 1, kv_heads, dim)[:, 1:]
+    return AttentionCall(q, k, v, scale=1.5 * dim**-0.5, window=window, pad=pad)
+
+
+def widened(call: AttentionCall) -> AttentionCall:
+    q, k, v = (t.detach().double().requires_grad_(t.requires_grad) for t in (call.q, call.k, call.v))
+    return AttentionCall(q, k, v, scale=call.scale, window=call.window, pad=call.pad)
+
+
+def close(got: Tensor, want: Tensor, tolerance: float = CLOSE) -> None:
+    assert not got.isnan().any()
+    assert float((got.double() - want).abs().max()) <= tolerance * max(float(want.abs().max()), 1.0)
+
+
+# n, m, heads, kv_heads, dim, window
+SHAPES = [
+    (1, 1, 1, 1, 16, None),
+    (3, 3, 71, 1, 16, None),  # more rows to a token than a tile is meant to have
+    (130, 130, 8, 2, 64, 1),
+    (130, 130, 3, 3, 48, 2),
+    (257, 257, 8, 1, 32, 64),
+    (700, 700, 4, 2, 16, 17),  # several runs
+    (1300, 1300, 4, 1, 16, 65),
+    (1300, 1391, 6, 2, 32, 100),  # which begin in the middle of a block of keys
+    (600, 600, 2, 1, 16, None),
+    (65, 1500, 2, 1, 16, None),  # keys beyond what a tile holds the scores of
+    (33, 1600, 4, 4, 128, 1400),
+    (2, 300, 2, 2, 256, None),
+    (1, 2500, 8, 2, 64, None),  # keys shared out between workers
+    (2, 2300, 4, 2, 80, None),
+    (1, 2100, 9, 1, 32, None),
+]
+
+
+@pytest.mark.parametrize(("n", "m", "heads", "kv_heads", "dim", "window"), SHAPES)
+def test_outputs_and_gradients(
+    build: str, threads: int, n: int, m: int, heads: int, kv_heads: int, dim: int, window: int | None
+) -> None:
+    call = made(n, m, heads, kv_heads, dim, window)
+    upstream = drawn(*call.q.shape)
+    out, lse = kernels.forward(call.q, call.k, call.v, call.scale, window, None, keep=True)
+    assert lse is not None
+    found = kernels.backward(upstream, call.q, call.k, call.v, out, lse, call.scale, window, None)
+    for t in (call.q, call.k, call.v):
+        t.requires_grad_()
+    wide = widened(call)
+    want = reference.run(wide)
+    close(out, want.detach())
+    for got, expected in zip(
+        found, torch.autograd.grad(want, (wide.q, wide.k, wide.v), upstream.double()), strict=True
+    ):
+        close(got, expected)
+
+
+def test_a_small_ring(build: str, threads: int) -> None:
+    """Keys of a global layer beyond what a worker keeps: blocks are unpacked again for every tile."""
+    n = 9000  # 256 channels of 141 blocks, twice, are more than a ring
+    call = made(n, n, 1, 1, 256, None, batch=1)
+    out, lse = kernels.forward(call.q, call.k, call.v, call.scale, None, None, keep=True)
+    assert lse is not None
+    rows = slice(n - 40, n)
+    upstream = torch.zeros_like(out)
+    upstream[:, rows] = drawn(1, 40, 1, 256)
+    found = kernels.backward(upstream, call.q, call.k, call.v, out, lse, call.scale, None, None)
+    part = AttentionCall(call.q[:, rows].requires_grad_(), call.k.requires_grad_(), call.v.requires_grad_(), call.scale)
+    wide = widened(part)
+    want = reference.run(wide)
+    close(out[:, rows], want.detach())
+    grads = torch.autograd.grad(want, (wide.q, wide.k, wide.v), upstream[:, rows].double())
+    for got, expected in zip((found[0][:, rows], *found[1:]), grads, strict=True):
+        close(got, expected)
+
+
+@pytest.mark.parametrize("window", [None, 9, 300])
+def test_padding(build: str, threads: int, window: int | None) -> None:
+    pad = torch.tensor([0, 5, 70, 699])
+    call = made(600, 700, 4, 2, 16, window, batch=4, pad=pad)
+    real = (torch.arange(100, 700) >= pad.unsqueeze(1))[..., None, None]
+    upstream = drawn(*call.q.shape) * real
+    out, lse = kernels.forward(call.q, call.k, call.v, call.scale, window, pad, keep=True)
+    assert lse is not None
+    found = kernels.backward(upstream, call.q, call.k, call.v, out, lse, call.scale, window, pad)
+    for t in (call.q, call.k, call.v):
+        t.requires_grad_()
+    wide = widened(call)
+    want = reference.run(wide)
+    close(out, want.detach() * real)
+    for got, expected in zip(
+        found, torch.autograd.grad(want, (wide.q, wide.k, wide.v), upstream.double()), strict=True
+    ):
+        close(got, expected)
+
+
+@pytest.mark.parametrize("n", [1, 5, 40])
+@pytest.mark.parametrize("m", [77, 2600])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.int8])
+@pytest.mark.parametrize("padded", [False, True])
+def test_a_cache_is_read_as_it_is_stored(build: str, n: int, m: int, dtype: torch.dtype, padded: bool) -> None:
+    pad = torch.tensor([0, 31]) if padded else None
+    call = made(n, m, 8, 2, 32, None, pad=pad)
+    k, v, scales = call.k, call.v, None
+    if dtype == torch.int8:
+        (k, k_scale), (v, v_scale) = quantised(k), quantised(v)
+        scales = (k_scale, v_scale)
+        exact = [k.double() * k_scale.unsqueeze(-1), v.double() * v_scale.unsqueeze(-1)]
+    else:
+        k, v = k.to(dtype), v.to(dtype)
+        exact = [k.double(), v.double()]
+    asked = AttentionCall(call.q, k, v, scale=call.scale, pad=pad)
+    with torch.no_grad():
+        assert cpu_native.reads(asked)
+        got = attend_cached(asked, scales)
+        want = reference.run(AttentionCall(call.q.double(), *exact, scale=call.scale, pad=pad))
+    real = torch.ones(2, n, 1, 1) if pad is None else (torch.arange(m - n, m) >= pad.unsqueeze(1))[..., None, None]
+    close(got * real, want * real)
+
+
+def test_keys_laid_out_head_by_head(build: str) -> None:
+    """The last dimension is contiguous, and nothing else need be."""
+    call = made(150, 150, 4, 2, 32, 20)
+    q, k, v = (t.transpose(1, 2).contiguous().transpose(1, 2) for t in (call.q, call.k, call.v))
+    out, _ = kernels.forward(q, k, v, call.scale, 20, None)
+    close(out, reference.run(widened(call)))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_what_is_no_number_is_not_hidden(build: str, value: float) -> None:
+    """A run that diverges must be seen to; a query that does not see the key stays as it was."""
+    call = made(200, 200, 2, 1, 16, 10, batch=1)
+    clean, _ = kernels.forward(call.q, call.k, call.v, call.scale, 10, None)
+    call.k[0, 100, 0, 3] = value
+    out, _ = kernels.forward(call.q, call.k, call.v, call.scale, 10, None)
+    assert out[0, 100:110].isnan().any(-1).all() if value != value else out[0, 100:110].isnan().any()
+    assert torch.equal(out[0, :100], clean[0, :100]) and torch.equal(out[0, 110:], clean[0, 110:])
+    step, _ = kernels.forward(call.q[:, 104:105], call.k[:, 95:105], call.v[:, 95:105], call.scale, None, None)
+    assert step.isnan().any()
+
+
+def test_the_same_every_time(build: str, threads: int) -> None:
+    """Which worker takes which part changes no bit."""
+    call = made(1200, 1200, 4, 2, 16, 33)
+    out, lse = kernels.forward(call.q, call.k, call.v, call.scale, 33, None, keep=True)
+    assert lse is not None
+    first = kernels.backward(out, call.q, call.k, call.v, out, lse, call.scale, 33, None)
+    for _ in range(5):
+        again, _ = kernels.forward(call.q, call.k, call.v, call.scale, 33, None)
+        assert torch.equal(again, out)
+        grads = kernels.backward(out, call.q, call.k, call.v, out, lse, call.scale, 33, None)
+        assert all(torch.equal(a, b) for a, b in zip(grads, first, strict=True))
+
+
+def test_what_they_do_not_take_is_refused_with_the_reason() -> None:
+    call = made(9, 9, 4, 2, 32, 4)
+    assert cpu_native.declines(call) is None
+    narrow = made(9, 9, 4, 2, 24, 4)
+    assert cpu_native.declines(narrow) == "its heads have a multiple of 16 channels, 256 at most; these have 24"
+    many = made(9, 9, 130, 1, 16, 4)
+    assert cpu_native.declines(many) == "at most 128 query heads share a key/value head; here 130 do"
+    assert cpu_native.declines(widened(call)) == "it is for float32 and bfloat16; this is torch.float64"
+    soft = AttentionCall(call.q, call.k, call.v, scale=1.0, softcap=30.0)
+    assert cpu_native.declines(soft) == "it takes no score soft-cap"
+
+
+def test_compiled_code_goes_another_way() -> None:
+    call = made(40, 40, 2, 1, 16, 7)
+    compiled = torch.compile(lambda q: attend(AttentionCall(q, call.k, call.v, call.scale, window=7)), backend="eager")
+    close(compiled(call.q), reference.run(widened(call)))
+
+
+def test_without_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    code = (
+        "import torch\n"
+        "from miniwin.blocks import AttentionCall, native\n"
+        "from miniwin.blocks.attention_ops import choose\n"
+        "q = torch.zeros(1, 9, 2, 16)\n"
+        "print(choose(AttentionCall(q, q, q, 1.0, window=4)).NAME, native.missing(), sep='; ')\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, native.SWITCH: "0"}
+    )
+    assert done.stdout == "cpu_banded; MINIWIN_NATIVE=0 switches it off\n", done.stderr
+    monkeypatch.setattr(native, "missing", lambda: "they are not here")
+    assert cpu_native.declines(made(9, 9, 4, 2, 32, 4)) == "they are not here"
+    call = made(1, 30, 4, 2, 32, None)
+    with torch.no_grad(), use_backend(None):
+        close(attend_cached(call), reference.run(widened(call)))

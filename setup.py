@@ -13,10 +13,8 @@ from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_ext import build_ext
 
 FLAGS = ["-O3", "-g0", "-std=gnu11", "-fopenmp", "-fvisibility=hidden", "-mfma", "-mavx2"]
-KINDS = {
-    "_avx2": [],
-    "_avx512": ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mprefer-vector-width=512"],
-}
+AVX512 = ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mprefer-vector-width=512"]
+KINDS = {"_avx2": [], "_avx512": AVX512, "_amx": [*AVX512, "-mavx512bf16", "-mamx-tile", "-mamx-bf16"]}
 
 
 class BuildLibraries(build_ext):
@@ -37,7 +35,7 @@ def extensions() -> list[Extension]:
         Extension(
             f"miniwin.blocks.native.{name}",
             sources=["blocks/native/attention.c"],
-            depends=["blocks/native/simd.h"],
+            depends=["blocks/native/simd.h", "blocks/native/attention_amx.h"],
             libraries=["m"],
             extra_compile_args=FLAGS + flags,
             optional=True,

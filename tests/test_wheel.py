@@ -117,7 +117,7 @@ def test_nothing_else_is_in_the_wheel(wheel: Path) -> None:
     if has_kernels():  # for this kind of machine, whatever its Python
         assert re.search(r"-py3-none-\w*linux\w*_x86_64\.whl$", wheel.name), wheel.name
         kernels = [name.rpartition("/")[2] for name in contents(wheel) if name.endswith(".so")]
-        assert sorted(kernels) == ["_avx2.so", "_avx512.so"]
+        assert sorted(kernels) == ["_amx.so", "_avx2.so", "_avx512.so"]
 
 
 def test_it_is_built_without_a_compiler_too(tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """Attention on a CPU by kernels of our own (blocks/native): windows and everything, padding, warm caches.
 
 Nothing is masked that need not be looked at, and no mask is made: a query's keys begin and end where it says. Products
-are in float32; bfloat16 comes in and goes out.
+of bfloat16 are made on AMX where the processor has it and head_dim is a multiple of 32, and in float32 otherwise.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from miniwin.blocks.native import attention as kernels
 NAME = "cpu_native"
 HONOURS = frozenset({"window", "pad"})
 TYPES = (torch.float32, torch.bfloat16)
-FEW = 16  # queries; of more in bfloat16 on a global layer, torch's products on AMX are faster
+FEW = 16  # queries; of more in bfloat16 on a global layer, torch's products are faster than ours in float32
 
 
 def declines(call: AttentionCall) -> str | None:
@@ -40,7 +40,9 @@ def declines(call: AttentionCall) -> str | None:
 def gains(call: AttentionCall) -> bool:
     """Whether anything is gained over the backends after it."""
     trains = torch.is_grad_enabled() and call.q.requires_grad
-    return trains or call.window is not None or call.q.dtype != torch.bfloat16 or call.q.shape[1] <= FEW
+    if trains or call.window is not None or call.q.dtype != torch.bfloat16 or call.q.shape[1] <= FEW:
+        return True
+    return native.multiplies_bfloat16() and call.q.shape[-1] % kernels.AMX_STEP == 0
 
 
 def run(call: AttentionCall) -> Tensor:

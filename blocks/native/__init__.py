@@ -1,7 +1,7 @@
 """Kernels of our own for a CPU, in C: what torch's do not have, or have slower.
 
-They are compiled when miniwin is installed (setup.py), once for AVX-512 and once for AVX2, where there is a C compiler
-and the machine is Linux on x86-64. Everything works without them, slower: `missing()` says why they are not there.
+They are compiled when miniwin is installed (setup.py), once for each of BUILDS, where there is a C compiler and the
+machine is Linux on x86-64. Everything works without them, slower: `missing()` says why they are not there.
 
 They take the addresses of tensors, so they know nothing of autograd, tracing or devices: who calls them sees to that.
 Their threads are those of torch: its OpenMP library is the one that they find when they are loaded.
@@ -17,8 +17,13 @@ from pathlib import Path
 import torch
 
 SWITCH = "MINIWIN_NATIVE"  # in the environment: 0 goes without
-# torch's word for what the processor can do, and the library for it.
-LIBRARIES = {"AVX512": "_avx512", "AVX512_VNNI": "_avx512", "AVX2": "_avx2"}
+# The builds, the best first, and what the processor must have for each, in Linux's words.
+AVX512 = frozenset({"avx512f", "avx512bw", "avx512dq", "avx512vl"})
+BUILDS = {
+    "_amx": AVX512 | {"avx512_bf16", "amx_tile", "amx_bf16"},
+    "_avx512": AVX512,
+    "_avx2": frozenset({"avx2", "fma"}),
+}
 CODES = {torch.float32: 0, torch.bfloat16: 1, torch.int8: 2}
 
 
@@ -26,21 +31,36 @@ class MemoryRefused(MemoryError):
     """A kernel could not get the memory that it works in."""
 
 
+def able() -> list[str]:
+    """The builds that this processor can run."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return []
+    flags = set(next((line.partition(":")[2] for line in lines if line.startswith("flags")), "").split())
+    return [name for name, needed in BUILDS.items() if needed <= flags]
+
+
 @functools.cache
-def _found() -> ctypes.CDLL | str:
-    """The library for this processor, or why there is none."""
+def _found() -> tuple[str, ctypes.CDLL] | str:
+    """The best build that works here, its name first; or why there is none."""
     if os.environ.get(SWITCH) == "0":
         return f"{SWITCH}=0 switches it off"
-    able = torch.backends.cpu.get_cpu_capability()
-    if able not in LIBRARIES:
-        return f"its kernels are for AVX2 and AVX-512, and this processor has neither ({able})"
-    file = Path(__file__).parent / f"{LIBRARIES[able]}.so"
-    if not file.exists():
-        return "its kernels were not compiled when miniwin was installed"
-    try:
-        return ctypes.CDLL(str(file))
-    except OSError as error:
-        return f"its kernels cannot be loaded: {error}"
+    reason = "its kernels are for Linux on x86-64 with AVX2 or AVX-512"
+    for name in able():
+        file = Path(__file__).parent / f"{name}.so"
+        if not file.exists():
+            reason = "its kernels were not compiled when miniwin was installed"
+            continue
+        try:
+            library = ctypes.CDLL(str(file))
+        except OSError as error:
+            reason = f"its kernels cannot be loaded: {error}"
+            continue
+        if library.miniwin_start() == 0:
+            return name, library
+        reason = "the operating system does not let its kernels use the processor's tiles"
+    return reason
 
 
 def missing() -> str | None:
@@ -49,13 +69,18 @@ def missing() -> str | None:
     return found if isinstance(found, str) else None
 
 
+def multiplies_bfloat16() -> bool:
+    """Whether products of bfloat16 are made as such, on AMX, and not in float32."""
+    return _found()[0] == "_amx"
+
+
 def run(name: str, *arguments: object) -> None:
     """Call a kernel. Tensors among the arguments are kept alive by the caller.
 
     Raises:
         MemoryRefused: there was no memory for it.
     """
-    library = _found()
-    assert not isinstance(library, str), library
-    if getattr(library, name)(*arguments):
+    found = _found()
+    assert not isinstance(found, str), found
+    if getattr(found[1], name)(*arguments):
         raise MemoryRefused(f"{name}: no memory; use fewer tokens at a time")

@@ -22,6 +22,7 @@
 
 #define KEYS 64
 #define ROWS 64
+#define ROWS_AMX 128          /* of a tile of the backward on AMX */
 #define SPAN 1024             /* keys whose scores are held at a time */
 #define PITCH (SPAN + 16)     /* floats from row to row: a power of two would put all rows in the same few cache lines */
 #define FEW 8                 /* rows of a tile for which keys are read where they are */
@@ -46,7 +47,8 @@ typedef struct {
     void *out;          /* (B, N, H, D), in the type of q */
     float *lse;         /* (B, N, H) or null: log(sum exp(scores)) */
     const void *grad;   /* backward: (B, N, H, D), in the type of q */
-    float *grad_q, *grad_k, *grad_v; /* (B, N, H, D), (B, M, Hkv, D) twice, the latter zeros */
+    void *grad_q;              /* as grad */
+    float *grad_k, *grad_v;    /* (B, M, Hkv, D), zeros */
     float scale;
 } Call;
 
@@ -111,10 +113,15 @@ static void products(const float *A, int64_t lda, int across, const float *B, in
 
 /* ---- rows in and out ---- */
 
-INLINE vf read(const void *base, int64_t at, int64_t type, vf factor) {
+INLINE vf widened(const void *base, int64_t at, int64_t type, vf factor) {
     if (type == FLOAT32) return v_load((const float *)base + at) * factor;
     if (type == BFLOAT16) return v_of_bf16((const uint16_t *)base + at) * factor;
     return v_of_int8((const int8_t *)base + at) * factor;
+}
+
+INLINE void put(void *base, int64_t at, int64_t type, vf x) {
+    if (type == FLOAT32) v_store((float *)base + at, x);
+    else v_to_bf16((uint16_t *)base + at, x);
 }
 
 static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
@@ -136,7 +143,7 @@ static void unpack(const Call *c, int values, int64_t b, int64_t h, int64_t firs
             vf r[VL];
 #pragma GCC unroll 16
             for (int i = 0; i < VL; i++)
-                r[i] = j + i < there ? read(base, origin + (j + i) * stride[1] + d, c->kv_type, v_set(factor[j + i]))
+                r[i] = j + i < there ? widened(base, origin + (j + i) * stride[1] + d, c->kv_type, v_set(factor[j + i]))
                                      : v_set(0.0f);
             if (straight)
 #pragma GCC unroll 16
@@ -187,7 +194,7 @@ static Tile tile_of(const Call *c, int64_t b, int64_t h, int64_t first, int64_t 
               .floor = c->pad ? c->pad[b] : 0};
     t.rows = tokens * t.groups;
     t.padded = (t.rows + MR - 1) / MR * MR;
-    for (int64_t r = 0, token = first, head = 0; r < t.padded; r++) {
+    for (int64_t r = 0, token = first, head = 0; r < TALL; r++) {
         t.token[r] = token;
         t.head[r] = h * t.groups + head;
         if (r < t.rows - 1 && ++head == t.groups) head = 0, token++;
@@ -199,7 +206,7 @@ static void read_rows(const Tile *t, const void *base, const int64_t *stride, fl
     const Call *c = t->call;
     for (int64_t r = 0; r < t->rows; r++) {
         int64_t at = t->b * stride[0] + t->token[r] * stride[1] + t->head[r] * stride[2];
-        for (int64_t d = 0; d < c->dim; d += VL) v_store(into + r * c->dim + d, read(base, at + d, c->q_type, v_set(factor)));
+        for (int64_t d = 0; d < c->dim; d += VL) v_store(into + r * c->dim + d, widened(base, at + d, c->q_type, v_set(factor)));
     }
     memset(into + t->rows * c->dim, 0, (size_t)((t->padded - t->rows) * c->dim) * 4);
 }
@@ -230,7 +237,7 @@ static void few_scores(const Tile *t, const float *q, int64_t first, int64_t cou
             if (j + i < count) {
                 ahead(c->k, at + (j + i + AHEAD) * stride[1], dim, c->kv_type);
                 for (int64_t d = 0; d < dim; d += VL) {
-                    vf k = read(c->k, at + (j + i) * stride[1] + d, c->kv_type, v_set(1.0f));
+                    vf k = widened(c->k, at + (j + i) * stride[1] + d, c->kv_type, v_set(1.0f));
 #pragma GCC unroll 4
                     for (int r = 0; r < LOT; r++) sum[r] = v_fma(k, v_load(q + r * dim + d), sum[r]);
                 }
@@ -262,8 +269,8 @@ static void few_values(const Tile *t, const float *weights, int64_t first, int64
         for (int64_t j = 0; j < count; j++) {
             vf scale = v_set(factor ? factor[j * steps[1]] : 1.0f);
             if (d == 0) ahead(c->v, at + (j + AHEAD) * stride[1], dim, c->kv_type);
-            vf a = read(c->v, at + j * stride[1] + d, c->kv_type, scale);
-            vf b = read(c->v, at + j * stride[1] + d + VL, c->kv_type, scale);
+            vf a = widened(c->v, at + j * stride[1] + d, c->kv_type, scale);
+            vf b = widened(c->v, at + j * stride[1] + d + VL, c->kv_type, scale);
 #pragma GCC unroll 4
             for (int r = 0; r < LOT; r++) {
                 vf w = v_set(weights[r * PITCH + j]);
@@ -278,7 +285,7 @@ static void few_values(const Tile *t, const float *weights, int64_t first, int64
             vf sum = v_load(o + r * dim + d);
             for (int64_t j = 0; j < count; j++)
                 sum = v_fma(v_set(weights[r * PITCH + j] * (factor ? factor[j * steps[1]] : 1.0f)),
-                            read(c->v, at + j * stride[1] + d, c->kv_type, v_set(1.0f)), sum);
+                            widened(c->v, at + j * stride[1] + d, c->kv_type, v_set(1.0f)), sum);
             v_store(o + r * dim + d, sum);
         }
 }
@@ -376,14 +383,22 @@ static void write_tile(const Tile *t, const float *o, const float *high, const f
     for (int64_t r = 0; r < t->rows; r++) {
         int64_t at = place(c, t->b, t->token[r], t->head[r]);
         vf share = v_set(1.0f / sum[r]);
-        for (int64_t d = 0; d < c->dim; d += VL) {
-            vf x = v_load(o + r * c->dim + d) * share;
-            if (c->q_type == FLOAT32) v_store((float *)c->out + at + d, x);
-            else v_to_bf16((uint16_t *)c->out + at + d, x);
-        }
+        for (int64_t d = 0; d < c->dim; d += VL) put(c->out, at + d, c->q_type, v_load(o + r * c->dim + d) * share);
         if (c->lse) c->lse[at / c->dim] = (high[r] + log2f(sum[r])) * LN2;
     }
 }
+
+/* grad_k, grad_v: of key 0 of this head, `step` floats from key to key; before key `own` go those of `halo`. */
+typedef struct {
+    float *k, *v, *halo_k, *halo_v;
+    int64_t step, own, halo_first;
+} Sink;
+
+#ifdef __AMX_BF16__
+#include "attention_amx.h"
+#else
+PUBLIC int miniwin_start(void) { return 0; }
+#endif
 
 /* ---- the work of a call ---- */
 
@@ -392,10 +407,10 @@ typedef struct {
 } Plan;
 
 /* runs begin where a block of keys does. */
-static Plan plan_of(const Call *c, int split) {
+static Plan plan_of(const Call *c, int split, int64_t tall) {
     Plan p;
     int64_t groups = c->heads / c->kv_heads, rows = c->batch * c->kv_heads;
-    p.tokens = most(1, ROWS / groups);
+    p.tokens = most(1, tall / groups);
     p.pieces = 1;
     p.piece = c->keys;
     int64_t tiles = (c->queries + p.tokens - 1) / p.tokens;
@@ -438,11 +453,17 @@ static int64_t first_real(const Call *c, int64_t b) { /* the first query that is
 
 PUBLIC int miniwin_attention_forward(const Call *call) {
     const Call c = *call;
-    const Plan plan = plan_of(&c, 1);
+#ifdef __AMX_BF16__
+    const int amx = amx_takes(&c);
+    const int64_t parts_of_slot = amx ? AMX_FORWARD_PARTS : 2, more = amx ? amx_forward_floats(c.dim) : 0;
+#else
+    const int64_t parts_of_slot = 2, more = 0;
+#endif
+    const Plan plan = plan_of(&c, 1, ROWS);
     const int64_t rows = c.batch * c.kv_heads, units = rows * plan.runs * plan.pieces, dim = c.dim;
-    const int64_t groups = c.heads / c.kv_heads, height = (plan.tokens * groups + MR - 1) / MR * MR;
-    const int64_t slots = slots_of(&c, &plan, 2), ring_size = slots * 2 * dim * KEYS;
-    const int64_t needed = ring_size + height * (2 * dim + PITCH + 2) + 2 * slots + 64;
+    const int64_t groups = c.heads / c.kv_heads, height = (plan.tokens * groups + 31) / 32 * 32;
+    const int64_t slots = slots_of(&c, &plan, parts_of_slot), ring_size = slots * parts_of_slot * dim * KEYS;
+    const int64_t needed = ring_size + height * (2 * dim + PITCH + 2) + 2 * slots + 64 + more;
     /* With several pieces: what each found, to be joined. A row has but few tiles then. */
     const int64_t tiles = (c.queries + plan.tokens - 1) / plan.tokens, found = height * (dim + 2);
     float *parts = NULL;
@@ -458,16 +479,25 @@ PUBLIC int miniwin_attention_forward(const Call *call) {
         int64_t i = units - 1 - u; /* the longest first */
         int64_t row = i % rows, piece = i / rows % plan.pieces, run = i / rows / plan.pieces; /* heads of a token are neighbours in memory */
         int64_t b = row / c.kv_heads, h = row % c.kv_heads, begin, end;
-        Sums s = {memory + ring_size};
+        Sums s = {.q = memory + ring_size};
         s.o = s.q + height * dim;
         s.scores = s.o + height * dim;
         s.high = s.scores + height * PITCH;
         s.sum = s.high + height;
-        Ring ring = ring_of(&c, 2, memory, (int64_t *)((uintptr_t)(s.sum + height + 15) & ~(uintptr_t)63), slots);
+        int64_t *holds = (int64_t *)((uintptr_t)(s.sum + height + 15) & ~(uintptr_t)63);
+        Ring ring = ring_of(&c, parts_of_slot, memory, holds, slots);
+#ifdef __AMX_BF16__
+        if (amx) tiles_on();
+#endif
         run_of(&c, &plan, run, &begin, &end);
         for (int64_t t = most(begin, first_real(&c, b)); t < end; t += plan.tokens) {
             Tile tile = tile_of(&c, b, h, t, least(plan.tokens, end - t));
-            forward_tile(&tile, piece * plan.piece, least((piece + 1) * plan.piece, c.keys), &ring, &s);
+            int64_t low = piece * plan.piece, high = least(low + plan.piece, c.keys);
+#ifdef __AMX_BF16__
+            if (amx) amx_forward_tile(&tile, low, high, &ring, &s, (float *)(holds + slots));
+            else
+#endif
+                forward_tile(&tile, low, high, &ring, &s);
             if (!parts) {
                 write_tile(&tile, s.o, s.high, s.sum);
                 continue;
@@ -477,6 +507,9 @@ PUBLIC int miniwin_attention_forward(const Call *call) {
             memcpy(mine + height, s.sum, (size_t)height * 4);
             memcpy(mine + 2 * height, s.o, (size_t)(tile.padded * dim) * 4);
         }
+#ifdef __AMX_BF16__
+        if (amx) _tile_release();
+#endif
     }
     for (int64_t row = 0; parts && !failed && row < rows; row++)
         for (int64_t t = first_real(&c, row / c.kv_heads); t < c.queries; t += plan.tokens) {
@@ -508,12 +541,6 @@ typedef struct {
     float *q, *scaled, *grad, *grad_q, *weights, *slopes, *lse, *delta;
 } Backward;
 
-/* grad_k, grad_v: of key 0 of this head, `step` floats from key to key; before key `own` go those of `halo`. */
-typedef struct {
-    float *k, *v, *halo_k, *halo_v;
-    int64_t step, own, halo_first;
-} Sink;
-
 static void backward_tile(const Tile *t, Ring *ring, Backward *s, const Sink *sink) {
     const Call *c = t->call;
     const int64_t dim = c->dim, across = dim / VL, whole[3] = {c->queries * c->heads * dim, c->heads * dim, dim};
@@ -527,7 +554,7 @@ static void backward_tile(const Tile *t, Ring *ring, Backward *s, const Sink *si
         vf sum = v_set(0.0f);
         int64_t at = place(c, t->b, t->token[r], t->head[r]);
         for (int64_t d = 0; d < dim; d += VL)
-            sum = v_fma(read(c->out, at + d, c->q_type, v_set(1.0f)), v_load(s->grad + r * dim + d), sum);
+            sum = v_fma(widened(c->out, at + d, c->q_type, v_set(1.0f)), v_load(s->grad + r * dim + d), sum);
         s->delta[r] = v_sum(sum);
         s->lse[r] = c->lse[at / dim] * LOG2E;
     }
@@ -595,17 +622,24 @@ static void backward_tile(const Tile *t, Ring *ring, Backward *s, const Sink *si
     }
     for (int64_t r = 0; r < t->rows; r++) {
         int64_t at = place(c, t->b, t->token[r], t->head[r]);
-        memcpy(c->grad_q + at, s->grad_q + r * dim, (size_t)dim * 4);
+        for (int64_t d = 0; d < dim; d += VL) put(c->grad_q, at + d, c->q_type, v_load(s->grad_q + r * dim + d));
     }
 }
 
 PUBLIC int miniwin_attention_backward(const Call *call) {
     const Call c = *call;
-    const Plan plan = plan_of(&c, 0);
+#ifdef __AMX_BF16__
+    const int amx = amx_takes(&c);
+    const int64_t parts_of_slot = amx ? AMX_BACKWARD_PARTS : 3, tall = amx ? ROWS_AMX : ROWS;
+    const int64_t own_floats = amx ? amx_backward_floats(c.dim) : 0;
+#else
+    const int64_t parts_of_slot = 3, tall = ROWS, own_floats = 0;
+#endif
+    const Plan plan = plan_of(&c, 0, tall);
     const int64_t rows = c.batch * c.kv_heads, units = rows * plan.runs, dim = c.dim, offset = c.keys - c.queries;
     const int64_t groups = c.heads / c.kv_heads, height = (plan.tokens * groups + MR - 1) / MR * MR;
-    const int64_t slots = slots_of(&c, &plan, 3), ring_size = slots * 3 * dim * KEYS;
-    const int64_t needed = ring_size + height * (4 * dim + 2 * KEYS + 2) + 2 * slots + 64;
+    const int64_t slots = slots_of(&c, &plan, parts_of_slot), ring_size = slots * parts_of_slot * dim * KEYS;
+    const int64_t needed = ring_size + most(height * (4 * dim + 2 * KEYS + 2), own_floats) + 2 * slots + 64;
     float **halos = calloc((size_t)units, sizeof *halos);
     int failed = !halos;
 #pragma omp parallel for schedule(dynamic, 1) num_threads((int)c.threads) if (c.threads > 1 && units > 1)
@@ -614,13 +648,14 @@ PUBLIC int miniwin_attention_backward(const Call *call) {
         int64_t i = units - 1 - u, row = i % rows, run = i / rows, b = row / c.kv_heads, h = row % c.kv_heads, begin, end;
         run_of(&c, &plan, run, &begin, &end);
         int64_t own = run ? offset + begin : 0, width = least(c.window, own);
-        int64_t edge = (own - width) / MR * MR; /* whole groups of keys */
+        int64_t edge = (own - width) / KEYS * KEYS; /* whole blocks */
         if (halos && width) halos[i] = calloc((size_t)(2 * (own - edge) * dim), 4);
         if (!memory || !halos || (width && !halos[i])) {
             failed = 1;
             continue;
         }
-        Backward s = {memory + ring_size};
+        int64_t *holds = (int64_t *)((uintptr_t)(memory + needed - 2 * slots) & ~(uintptr_t)63);
+        Backward s = {.q = memory + ring_size};
         s.scaled = s.q + height * dim;
         s.grad = s.scaled + height * dim;
         s.grad_q = s.grad + height * dim;
@@ -628,20 +663,30 @@ PUBLIC int miniwin_attention_backward(const Call *call) {
         s.slopes = s.weights + height * KEYS;
         s.lse = s.slopes + height * KEYS;
         s.delta = s.lse + height;
-        Ring ring = ring_of(&c, 3, memory, (int64_t *)((uintptr_t)(s.delta + height + 15) & ~(uintptr_t)63), slots);
+        Ring ring = ring_of(&c, parts_of_slot, memory, holds, slots);
         int64_t at = (b * c.keys * c.kv_heads + h) * dim;
         Sink sink = {c.grad_k + at, c.grad_v + at, halos[i], halos[i] ? halos[i] + (own - edge) * dim : NULL,
                      c.kv_heads * dim, own, edge};
+#ifdef __AMX_BF16__
+        if (amx) tiles_on();
+#endif
         for (int64_t t = most(begin, first_real(&c, b)); t < end; t += plan.tokens) {
             Tile tile = tile_of(&c, b, h, t, least(plan.tokens, end - t));
-            backward_tile(&tile, &ring, &s, &sink);
+#ifdef __AMX_BF16__
+            if (amx) amx_backward_tile(&tile, &ring, s.q, &sink);
+            else
+#endif
+                backward_tile(&tile, &ring, &s, &sink);
         }
+#ifdef __AMX_BF16__
+        if (amx) _tile_release();
+#endif
     }
     /* What runs found for the keys before them. */
     for (int64_t i = rows; !failed && i < units; i++) {
         int64_t row = i % rows, begin, end, at = (row / c.kv_heads * c.keys * c.kv_heads + row % c.kv_heads) * dim;
         run_of(&c, &plan, i / rows, &begin, &end);
-        int64_t own = offset + begin, edge = (own - least(c.window, own)) / MR * MR, count = own - edge;
+        int64_t own = offset + begin, edge = (own - least(c.window, own)) / KEYS * KEYS, count = own - edge;
         for (int64_t j = 0; halos[i] && j < count; j++)
             for (int64_t d = 0; d < dim; d += VL) {
                 float *k = c.grad_k + at + (edge + j) * c.kv_heads * dim + d, *v = k - c.grad_k + c.grad_v;

@@ -13,6 +13,7 @@ from miniwin.blocks import native
 WIDEST = 256  # channels of a head
 GROUPS = 128  # query heads of a key/value head
 STEP = 16  # channels of a head come in multiples of it
+AMX_STEP = 32  # the same where products are to be made on AMX
 
 _Whole = ctypes.c_int64
 _Address = ctypes.c_void_p
@@ -80,10 +81,10 @@ def backward(
     window: int | None,
     pad: Tensor | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of q, k and v in float32. grad and out: (B, N, H, D) without gaps, in the type of q."""
+    """Gradients of q in its type, of k and v in float32. grad, out: (B, N, H, D) without gaps, in the type of q."""
     call = _call(q, k, v, scale, window, pad)
     empty = torch.empty if pad is None else torch.zeros
-    grad_q = empty(q.shape, dtype=torch.float32)
+    grad_q = empty(q.shape, dtype=q.dtype)
     grad_k, grad_v = torch.zeros(k.shape, dtype=torch.float32), torch.zeros(v.shape, dtype=torch.float32)
     call.out, call.lse, call.grad = out.data_ptr(), lse.data_ptr(), grad.data_ptr()
     call.grad_q, call.grad_k, call.grad_v = grad_q.data_ptr(), grad_k.data_ptr(), grad_v.data_ptr()

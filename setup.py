@@ -7,6 +7,8 @@ for all its versions. OpenMP is not linked: its calls find torch's, loaded befor
 
 import platform
 import sys
+import zlib
+from pathlib import Path
 
 from setuptools import Extension, setup
 from setuptools.command.bdist_wheel import bdist_wheel
@@ -15,6 +17,10 @@ from setuptools.command.build_ext import build_ext
 FLAGS = ["-O3", "-g0", "-std=gnu11", "-fopenmp", "-fvisibility=hidden", "-mfma", "-mavx2"]
 AVX512 = ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mprefer-vector-width=512"]
 KINDS = {"_avx2": [], "_avx512": AVX512, "_amx": [*AVX512, "-mavx512bf16", "-mamx-tile", "-mamx-bf16"]}
+
+
+SOURCES = sorted(path for path in Path("blocks/native").iterdir() if path.suffix in (".c", ".h"))
+CHECKSUM = zlib.crc32(b"".join(path.read_bytes() for path in SOURCES))  # as in blocks/native/__init__.py
 
 
 class BuildLibraries(build_ext):
@@ -34,8 +40,9 @@ def extensions() -> list[Extension]:
     return [
         Extension(
             f"miniwin.blocks.native.{name}",
-            sources=["blocks/native/attention.c"],
-            depends=["blocks/native/simd.h", "blocks/native/attention_amx.h"],
+            sources=[str(path) for path in SOURCES if path.suffix == ".c"],
+            depends=[str(path) for path in SOURCES],
+            define_macros=[("SOURCES", f"{CHECKSUM}u")],
             libraries=["m"],
             extra_compile_args=FLAGS + flags,
             optional=True,

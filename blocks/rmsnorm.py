@@ -9,8 +9,8 @@ Everything, the gain included, is computed in float32 whatever the dtype of x (i
 once: to the dtype of x, or under autocast to autocast's, since what reads a norm is a matrix product. Hugging Face's
 Llama rounds to x's dtype before the gain: in bfloat16 it differs from this by that rounding.
 
-In training on a CPU it has a backward of its own, a few rows at a time. With r = 1 / sqrt(mean(x^2) + eps), and dy the
-gradient of y:
+In training on a CPU it has a backward of its own, in C or a few rows at a time. With r = 1 / sqrt(mean(x^2) + eps), and
+dy the gradient of y:
 
     dx = r (dy gain) - x r^3 mean(dy gain x);   dgain = sum over rows of r x dy
 """
@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from miniwin.blocks.native import rows
 from miniwin.blocks.pieces import in_pieces, pieces
 from miniwin.blocks.registry import NORMS
 from miniwin.blocks.spec import PositiveReal, Strict
@@ -51,24 +52,45 @@ class RMSNorm(nn.Module):
         narrowed = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
         dtype = torch.get_autocast_dtype(device) if narrowed else x.dtype
         recorded, few = torch.is_grad_enabled(), x.numel() <= FEW
+        if rows.fit(self.size, x) and (gain is None or gain.dtype == torch.float32):
+            gain = x.new_ones(self.size, dtype=wide) if gain is None else gain.contiguous()
+            if recorded:
+                return _Native.apply(x.contiguous(), gain, self.eps, dtype)  # type: ignore[no-any-return]
+            return rows.rmsnorm(x.contiguous(), gain, self.eps, dtype, keep=False)[0]
         if device != "cpu" or torch.compiler.is_compiling() or (few and not recorded):
             return nn.functional.rms_norm(x.to(wide), (self.size,), gain, self.eps).to(dtype)
         if recorded:
             gain = x.new_ones(self.size, dtype=wide) if gain is None else gain
             return _Normed.apply(x, gain, self.eps, dtype)  # type: ignore[no-any-return]
 
-        def normed(rows: Tensor) -> Tensor:
-            rows = rows.to(wide)
-            out = rows * _inverse(rows, self.eps)
+        def normed(piece: Tensor) -> Tensor:
+            piece = piece.to(wide)
+            out = piece * _inverse(piece, self.eps)
             return (out if gain is None else out.mul_(gain)).to(dtype)
 
         return in_pieces(normed, x, self.size)
 
 
-def _inverse(rows: Tensor, eps: float) -> Tensor:
+class _Native(torch.autograd.Function):
+    """By kernels of our own, in one pass each way. x without gaps, gain float32."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, gain: Tensor, eps: float, dtype: torch.dtype) -> Tensor:
+        out, inverse = rows.rmsnorm(x, gain, eps, dtype, keep=True)
+        ctx.save_for_backward(x, gain, inverse)
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        x, gain, inverse = ctx.saved_tensors
+        return *rows.rmsnorm_backward(x, gain, inverse, grads[0].contiguous()), None, None
+
+
+def _inverse(x: Tensor, eps: float) -> Tensor:
     """1 / sqrt(mean(x^2) + eps) of rows (..., C) -> (..., 1)."""
-    squares = torch.linalg.vector_norm(rows, dim=-1, keepdim=True).square_()
-    return squares.div_(rows.shape[-1]).add_(eps).rsqrt_()
+    squares = torch.linalg.vector_norm(x, dim=-1, keepdim=True).square_()
+    return squares.div_(x.shape[-1]).add_(eps).rsqrt_()
 
 
 class _Normed(torch.autograd.Function):
@@ -77,10 +99,10 @@ class _Normed(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, gain: Tensor, eps: float, dtype: torch.dtype) -> Tensor:
         size, wide = x.shape[-1], gain.dtype
-        rows = x.reshape(-1, size)
-        out, inverse = rows.new_empty(rows.shape, dtype=dtype), rows.new_empty(len(rows), 1, dtype=wide)
-        for part in pieces(len(rows), size):
-            piece = rows[part].to(wide)
+        flat = x.reshape(-1, size)
+        out, inverse = flat.new_empty(flat.shape, dtype=dtype), flat.new_empty(len(flat), 1, dtype=wide)
+        for part in pieces(len(flat), size):
+            piece = flat[part].to(wide)
             inverse[part] = _inverse(piece, eps)
             out[part] = (piece * inverse[part]).mul_(gain)
         ctx.save_for_backward(x, gain, inverse)
@@ -91,11 +113,11 @@ class _Normed(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         x, gain, inverse = ctx.saved_tensors
         size, wide = x.shape[-1], gain.dtype
-        rows, grad = x.reshape(-1, size), grads[0].reshape(-1, size)
-        to_x, to_gain = rows.new_empty(rows.shape), torch.zeros_like(gain)
+        flat, grad = x.reshape(-1, size), grads[0].reshape(-1, size)
+        to_x, to_gain = flat.new_empty(flat.shape), torch.zeros_like(gain)
         with torch.autocast(x.device.type, enabled=False):
-            for part in pieces(len(rows), size):
-                piece, g, r = rows[part].to(wide), grad[part].to(wide), inverse[part]
+            for part in pieces(len(flat), size):
+                piece, g, r = flat[part].to(wide), grad[part].to(wide), inverse[part]
                 product = piece * g
                 slope = (product @ gain).unsqueeze(1) * r**3 / -size
                 to_gain.addmv_(product.t(), r.squeeze(1))

@@ -7,17 +7,39 @@ Three matrices; gate and up widen to intermediate_size, down comes back. The pap
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
+import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from miniwin.blocks.mlp import GatedMLP, GatedSpec
+from miniwin.blocks.native import rows
 from miniwin.blocks.registry import MLPS
 
 
 class SwiGLU(GatedMLP):
     def gated(self, gate: Tensor, up: Tensor) -> Tensor:
-        return nn.functional.silu(gate) * up
+        if gate.dtype != up.dtype or not rows.fit(gate.shape[-1], gate, up):
+            return nn.functional.silu(gate) * up
+        gate, up = gate.contiguous(), up.contiguous()
+        if not torch.is_grad_enabled():
+            return rows.swiglu(gate, up)
+        return _Gated.apply(gate, up)  # type: ignore[no-any-return]
+
+
+class _Gated(torch.autograd.Function):
+    """In one pass each way, and nothing kept but gate and up."""
+
+    @staticmethod
+    def forward(ctx: Any, gate: Tensor, up: Tensor) -> Tensor:
+        ctx.save_for_backward(gate, up)
+        return rows.swiglu(gate, up)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor]:
+        return rows.swiglu_backward(grads[0].contiguous(), *ctx.saved_tensors)
 
 
 @MLPS.register

@@ -23,11 +23,12 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from miniwin.blocks import Decoder
+from miniwin.blocks.native import rows
 
 IGNORED = -100  # the target of a token that is not counted, as in torch
-LOGITS = 1 << 21  # numbers in the logits of one stretch, about
+LOGITS = 1 << 22  # numbers in the logits of one stretch, at most, unless it would have fewer than FEWEST tokens
 SMALL = 1e-30  # float32 keeps all its digits down to 1e-38; a chance below this is computed by its logarithm
-FEWEST = 256  # tokens of a stretch, where there are so many: with fewer the products are slow
+FEWEST = 256  # tokens of a stretch, or a multiple: with fewer, or with an odd number, the products are slow
 
 
 def next_token_loss(decoder: Decoder, hidden: Tensor, targets: Tensor) -> Tensor:
@@ -52,10 +53,12 @@ def linear_cross_entropy(
     autocast = torch.is_autocast_enabled(device)
     dtype = torch.get_autocast_dtype(device) if autocast else torch.promote_types(hidden.dtype, weight.dtype)
     if chunk is None:
-        chunk = max(FEWEST, LOGITS // weight.shape[0])
-    rows = hidden.reshape(-1, hidden.shape[-1])  # (T, C)
+        chunk = max(1, LOGITS // weight.shape[0] // FEWEST) * FEWEST
+    flat = hidden.reshape(-1, hidden.shape[-1])  # (T, C)
     wanted = torch.is_grad_enabled()
-    out: Tensor = _Loss.apply(rows, weight, targets.reshape(-1), logit_scale, logit_softcap, chunk, dtype, wanted)
+    out: Tensor = _Loss.apply(
+        flat, weight, targets.reshape(-1).contiguous(), logit_scale, logit_softcap, chunk, dtype, wanted
+    )
     return out
 
 
@@ -82,9 +85,18 @@ class _Loss(torch.autograd.Function):
             grad_w = torch.zeros(w.shape[::-1], dtype=wide, device=h.device) if to_weight else None
             count = (targets != IGNORED).sum()
             room = _Room(h, w, chunk, wide)
+            quick = cap is None and rows.fit(len(w), room.narrow)
             for start in range(0, len(h), chunk):
                 part = slice(start, start + chunk)
                 own = h[part]
+                if quick:
+                    pull = torch.mm(own, w.t(), out=room.narrow[: len(own)])
+                    total += rows.softmax_loss(pull, targets[part], IGNORED, 1.0 if scale is None else scale).sum()
+                    if grad_h is not None:
+                        torch.mm(pull, w, out=grad_h[part])
+                    if grad_w is not None:
+                        room.add_product(grad_w, own, pull)
+                    continue
                 logits, bent = room.logits(own, scale, cap)  # (t, V)
                 real = targets[part] != IGNORED
                 at = targets[part].where(real, 0).unsqueeze(1)

@@ -1,6 +1,11 @@
-"""The order of the files: the longest first, so that no worker is left alone with one of them at the end."""
+"""The order of the files, the longest first, so that no worker is left alone with one of them at the end; and what
+several of them need.
+"""
 
 from __future__ import annotations
+
+import ctypes
+from pathlib import Path
 
 import pytest
 
@@ -24,3 +29,21 @@ LONGEST = (
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     place = {name: i for i, name in enumerate(LONGEST)}
     items.sort(key=lambda item: place.get(item.path.name, len(place)))
+
+
+KERNELS = ("_amx", "_avx512", "_avx2")  # of blocks/native; miniwin itself, and torch, wait until they are needed
+
+
+@pytest.fixture(params=KERNELS)
+def build(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Each build of our kernels in turn takes the place of the one that this processor would get."""
+    from miniwin.blocks import native
+
+    name = str(request.param)
+    assert name in native.BUILDS
+    if native.missing() is not None or name not in native.able():
+        pytest.skip(f"this machine cannot run {name}")
+    library = ctypes.CDLL(str(Path(native.__file__).parent / f"{name}.so"))
+    assert library.miniwin_start() == 0
+    monkeypatch.setattr(native, "_found", lambda: (name, library))
+    return name

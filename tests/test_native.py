@@ -5,12 +5,10 @@ What every backend has to do is tested in test_attention_ops.py; here are tiles,
 
 from __future__ import annotations
 
-import ctypes
 import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 import torch
@@ -24,20 +22,7 @@ from miniwin.blocks.native import attention as kernels
 
 pytestmark = pytest.mark.skipif(native.missing() is not None, reason=f"no kernels: {native.missing()}")
 
-FOLDER = Path(native.__file__).parent
 CLOSE = {torch.float32: 1e-5, torch.bfloat16: 1e-2}  # of the largest element
-
-
-@pytest.fixture(params=list(native.BUILDS))
-def build(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Each build in turn takes the place of the one that this processor would get."""
-    name = str(request.param)
-    if name not in native.able():
-        pytest.skip(f"this processor cannot run {name}")
-    library = ctypes.CDLL(str(FOLDER / f"{name}.so"))
-    assert library.miniwin_start() == 0
-    monkeypatch.setattr(native, "_found", lambda: (name, library))
-    return name
 
 
 @pytest.fixture(autouse=True)

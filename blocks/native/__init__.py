@@ -12,6 +12,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import os
+import zlib
 from pathlib import Path
 
 import torch
@@ -57,10 +58,25 @@ def _found() -> tuple[str, ctypes.CDLL] | str:
         except OSError as error:
             reason = f"its kernels cannot be loaded: {error}"
             continue
-        if library.miniwin_start() == 0:
+        if _stale(library):
+            reason = "its kernels were compiled from other sources than these: install miniwin again"
+        elif library.miniwin_start():
+            reason = "the operating system does not let its kernels use the processor's tiles"
+        else:
             return name, library
-        reason = "the operating system does not let its kernels use the processor's tiles"
     return reason
+
+
+def _stale(library: ctypes.CDLL) -> bool:
+    """Whether the sources have changed since, in a checkout; a wheel has none."""
+    sources = sorted(path for path in Path(__file__).parent.iterdir() if path.suffix in (".c", ".h"))
+    if not sources:
+        return False
+    made_from = getattr(library, "miniwin_sources", None)
+    if made_from is None:
+        return True
+    made_from.restype = ctypes.c_uint32
+    return bool(made_from() != zlib.crc32(b"".join(path.read_bytes() for path in sources)))
 
 
 def missing() -> str | None:

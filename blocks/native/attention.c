@@ -52,6 +52,9 @@ typedef struct {
     float scale;
 } Call;
 
+/* What the library was compiled from (setup.py). */
+PUBLIC uint32_t miniwin_sources(void) { return SOURCES; }
+
 /* ---- memory of a worker ---- */
 
 typedef struct {

@@ -29,8 +29,6 @@ static void tiles_on(void) {
     _tile_loadconfig(&config);
 }
 
-INLINE void narrow(bf *into, vf x) { _mm256_storeu_si256((__m256i *)into, (__m256i)_mm512_cvtneps_pbh(x)); }
-
 /* Pairs of columns: rows first .. first + TILE of dwords, turned into columns. `at(i)` is row i. */
 static void turn(bf *const *rows, int64_t count, int64_t dim, bf *into, int64_t pitch) {
     for (int64_t r = 0; r < count; r += TILE)
@@ -196,13 +194,13 @@ static void amx_forward_tile(const Tile *t, int64_t low, int64_t high, Ring *rin
             for (int64_t j = left; j < right; j += VL) highest = v_max(v_load(row + j) * scale, highest);
             float now = v_highest(highest);
             if (now == -INFINITY) {
-                for (int64_t j = left; j < right; j += VL) narrow(narrowed + j, v_set(0.0f));
+                for (int64_t j = left; j < right; j += VL) v_to_bf16(narrowed + j, v_set(0.0f));
                 continue;
             }
             vf sum = v_set(0.0f), shift = v_set(-now);
             for (int64_t j = left; j < right; j += VL) {
                 vf p = v_exp2(v_fma(v_load(row + j), scale, shift));
-                narrow(narrowed + j, p);
+                v_to_bf16(narrowed + j, p);
                 sum += p;
             }
             float fade = exp2f(s->high[r] - now);
@@ -298,8 +296,8 @@ static void amx_backward_tile(const Tile *t, Ring *ring, float *memory, const Si
                     __mmask16 seen = (__mmask16)(((1u << high) - 1) & ~((1u << low) - 1));
                     vf p = _mm512_maskz_mov_ps(seen, v_exp2(v_fma(v_load(scores + at), scale2, -v_load(lse + r))));
                     slope[i] = _mm512_maskz_mul_ps(seen, p * (v_load(slopes + at) - v_load(delta + r)), scale);
-                    narrow(weights + at, p);
-                    narrow(narrowed + at, slope[i]);
+                    v_to_bf16(weights + at, p);
+                    v_to_bf16(narrowed + at, slope[i]);
                 }
                 __m512i even = _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(slope[0]));
                 __m512i odd = _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(slope[1]));

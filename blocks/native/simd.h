@@ -13,11 +13,13 @@
 #define MR 8 /* rows of a micro-kernel: 8 x 2 sums and what feeds them fit into 32 registers */
 typedef __m512 vf;
 
+/* Of v_max and v_min: what is no number stays so if it is the second. */
 INLINE vf v_load(const float *p) { return _mm512_loadu_ps(p); }
 INLINE void v_store(float *p, vf x) { _mm512_storeu_ps(p, x); }
 INLINE vf v_set(float x) { return _mm512_set1_ps(x); }
 INLINE vf v_fma(vf a, vf b, vf c) { return _mm512_fmadd_ps(a, b, c); }
 INLINE vf v_max(vf a, vf b) { return _mm512_max_ps(a, b); }
+INLINE vf v_min(vf a, vf b) { return _mm512_min_ps(a, b); }
 INLINE float v_highest(vf x) { return _mm512_reduce_max_ps(x); }
 INLINE float v_sum(vf x) { return _mm512_reduce_add_ps(x); }
 INLINE vf v_round(vf x) { return _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
@@ -29,11 +31,17 @@ INLINE vf v_of_bf16(const uint16_t *p) {
 INLINE vf v_of_int8(const int8_t *p) {
     return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)p)));
 }
-INLINE void v_to_bf16(uint16_t *p, vf x) { /* to the nearest, ties to even */
+/* To the nearest, ties to even; what is no number stays so. */
+INLINE void v_to_bf16(uint16_t *p, vf x) {
+#ifdef __AVX512BF16__
+    _mm256_storeu_si256((__m256i *)p, (__m256i)_mm512_cvtneps_pbh(x));
+#else
     __m512i bits = _mm512_castps_si512(x);
     __m512i odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
-    bits = _mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
+    __m512i up = _mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
+    bits = _mm512_mask_mov_epi32(up, _mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q), _mm512_set1_epi32(0x7fc00000));
     _mm256_storeu_si256((__m256i *)p, _mm512_cvtepi32_epi16(_mm512_srli_epi32(bits, 16)));
+#endif
 }
 /* A square of VL x VL turned: blocks of 1, 2, 4, 8 change places. */
 INLINE void v_turn(vf *r) {
@@ -65,6 +73,7 @@ INLINE void v_store(float *p, vf x) { _mm256_storeu_ps(p, x); }
 INLINE vf v_set(float x) { return _mm256_set1_ps(x); }
 INLINE vf v_fma(vf a, vf b, vf c) { return _mm256_fmadd_ps(a, b, c); }
 INLINE vf v_max(vf a, vf b) { return _mm256_max_ps(a, b); }
+INLINE vf v_min(vf a, vf b) { return _mm256_min_ps(a, b); }
 INLINE float v_highest(vf x) {
     __m128 m = _mm_max_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));
     m = _mm_max_ps(m, _mm_movehl_ps(m, m));
@@ -90,8 +99,10 @@ INLINE vf v_of_int8(const int8_t *p) {
 INLINE void v_to_bf16(uint16_t *p, vf x) {
     __m256i bits = _mm256_castps_si256(x);
     __m256i odd = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
-    bits = _mm256_add_epi32(bits, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7fff)));
-    bits = _mm256_srli_epi32(bits, 16);
+    __m256i up = _mm256_add_epi32(bits, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7fff)));
+    __m256 unknown = _mm256_cmp_ps(x, x, _CMP_UNORD_Q);
+    up = _mm256_blendv_epi8(up, _mm256_set1_epi32(0x7fc00000), _mm256_castps_si256(unknown));
+    bits = _mm256_srli_epi32(up, 16);
     __m128i narrow = _mm_packus_epi32(_mm256_castsi256_si128(bits), _mm256_extracti128_si256(bits, 1));
     _mm_storeu_si128((__m128i *)p, narrow);
 }

@@ -17,6 +17,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from miniwin.blocks.native import rows
 from miniwin.blocks.positions.base import located
 from miniwin.blocks.spec import Fraction
 
@@ -104,10 +105,20 @@ def pairs(x: Tensor, count: int, interleaved: bool) -> tuple[Tensor, Tensor]:
 
 def _turn(x: Tensor, cos: Tensor, sin: Tensor, interleaved: bool, sense: float) -> Tensor:
     count = 2 * cos.shape[-1]
+    if not interleaved and _fits(x, cos):
+        return rows.rotate(x, cos.contiguous(), sin.contiguous(), sense)
     turned = x[..., :count].to(cos.dtype)  # (B, N, H, 2K)
     form = _traceable if torch.compiler.is_compiling() else _as_complex if interleaved else _in_halves
     out = form(turned, cos, sin if sense == 1 else sin * sense, interleaved).to(x.dtype)
     return out if count == x.shape[-1] else torch.cat((out, x[..., count:]), -1)
+
+
+def _fits(x: Tensor, cos: Tensor) -> bool:
+    """Whether our own kernel turns x (B, N, H, D) by cos (1 or B, N, 1, K). It records no gradient."""
+    if cos.dtype != torch.float32 or (x.requires_grad and torch.is_grad_enabled()):
+        return False
+    alike = x.ndim == 4 and cos.shape[:3] in ((1, x.shape[1], 1), (x.shape[0], x.shape[1], 1))
+    return alike and x.stride(-1) == 1 and x.shape[-1] % rows.STEP == 0 and rows.fit(cos.shape[-1], x)
 
 
 def _as_complex(x: Tensor, cos: Tensor, sin: Tensor, interleaved: bool) -> Tensor:

@@ -1,5 +1,9 @@
 """The optimizer of a run: AdamW (arXiv:1711.05101), or Muon for the matrices of the layers and AdamW for the rest.
 
+Muon is torch's: momentum whose update is made orthogonal (Jordan et al. 2024, kellerjordan.github.io/posts/muon), and
+given the size that AdamW's has, so that learning rate and weight decay can be AdamW's (Liu et al., arXiv 2502.16982,
+section 2.2). Its steps of Newton-Schulz are in bfloat16 on every device.
+
 AdamW's weight decay is for matrices only. Decay pulls weights towards zero. That makes sense for the matrices of linear
 maps; the gains of norms, scales per head and other vectors would lose their meaning, and the rows of an embedding are
 decayed whether or not their token occurs.
@@ -7,10 +11,12 @@ decayed whether or not their token occurs.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import nn
+from torch.optim import Optimizer
 
-from miniwin.muon import Muon, Together
 from miniwin.specs.train import OptimizerSpec
 
 FUSED = ("cpu", "cuda", "mps", "xpu")  # devices on which torch has AdamW as one pass over all parameters
@@ -26,7 +32,13 @@ def make_optimizer(model: nn.Module, spec: OptimizerSpec) -> torch.optim.Optimiz
     adamw = torch.optim.AdamW(groups, lr=spec.lr, betas=(spec.beta1, spec.beta2), eps=spec.eps, fused=fused)
     if spec.type == "adamw":
         return adamw
-    muon = Muon(matrices, lr=spec.lr, momentum=spec.muon_momentum, weight_decay=spec.weight_decay)
+    muon = torch.optim.Muon(
+        matrices,
+        lr=spec.lr,
+        momentum=spec.muon_momentum,
+        weight_decay=spec.weight_decay,
+        adjust_lr_fn="match_rms_adamw",
+    )
     return Together(muon=muon, adamw=adamw)
 
 
@@ -52,3 +64,29 @@ def layer_matrices(model: nn.Module) -> list[nn.Parameter]:
     layers = model.get_submodule("layers")
     linear = [module for module in layers.modules() if isinstance(module, nn.Linear)]
     return [p for module in linear for p in module.parameters(recurse=False) if p.ndim == 2 and p.requires_grad]
+
+
+class Together:
+    """Several optimizers that share out a model's parameters, as one."""
+
+    def __init__(self, **parts: Optimizer) -> None:
+        self.parts = parts
+
+    @property
+    def param_groups(self) -> list[dict[str, Any]]:
+        return [group for part in self.parts.values() for group in part.param_groups]
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        for part in self.parts.values():
+            part.zero_grad(set_to_none)
+
+    def step(self) -> None:
+        for part in self.parts.values():
+            part.step()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {name: part.state_dict() for name, part in self.parts.items()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        for name, part in self.parts.items():
+            part.load_state_dict(state[name])

@@ -7,8 +7,7 @@ import torch
 from tiny_runs import tiny_model, tiny_train
 from torch import Tensor, nn
 
-from miniwin.muon import COEFFICIENTS, Muon, Together, orthogonal
-from miniwin.optimizer import layer_matrices, make_optimizer
+from miniwin.optimizer import Together, layer_matrices, make_optimizer
 from miniwin.specs import UserError, dump_yaml, parse_spec
 from miniwin.specs.train import OptimizerSpec
 
@@ -21,6 +20,9 @@ MOE = {
 }
 
 
+COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # Jordan's
+
+
 def formula(matrix: Tensor) -> Tensor:
     """Newton-Schulz on the singular values alone: s <- a s + b s^3 + c s^5, in float64."""
     u, s, v = torch.linalg.svd(matrix.double(), full_matrices=False)
@@ -30,52 +32,24 @@ def formula(matrix: Tensor) -> Tensor:
     return u @ torch.diag(s) @ v
 
 
-@pytest.mark.parametrize("shape", [(8, 8), (5, 20), (20, 5), (1, 7)])
-def test_newton_schulz_acts_on_singular_values(shape: tuple[int, int]) -> None:
-    torch.manual_seed(0)
-    matrices = torch.randn(3, *shape) * torch.tensor([1e-3, 1.0, 1e3]).view(3, 1, 1)
-    got = orthogonal(matrices)
-    for matrix, one in zip(matrices, got, strict=True):
-        torch.testing.assert_close(one.double(), formula(matrix), rtol=1e-3, atol=1e-4)
-    values = torch.linalg.svdvals(got)
-    assert float(values.min()) > 0.3 and float(values.max()) < 1.3
-    assert not orthogonal(torch.zeros(1, *shape)).any()
-
-
 def test_muon_steps_by_its_formula() -> None:
-    torch.manual_seed(0)
-    weights = [nn.Parameter(torch.randn(6, 4)), nn.Parameter(torch.randn(6, 4)), nn.Parameter(torch.randn(3, 9))]
-    expected = [w.detach().double() for w in weights]
-    averages = [torch.zeros_like(w) for w in expected]
-    optimizer = Muon(weights, lr=0.02, momentum=0.9, weight_decay=0.1)
+    """Up to the rounding of its steps to bfloat16; momentum 0.9, Nesterov's, and decay as AdamW's."""
+    model = tiny_model().build()
+    spec = OptimizerSpec(type="muon", lr=0.02, weight_decay=0.1, momentum=0.9)
+    optimizer = make_optimizer(model, spec)
+    weights = layer_matrices(model)
+    start = [w.detach().double() for w in weights]
+    expected, averages = [w.clone() for w in start], [torch.zeros_like(w) for w in start]
+    generator = torch.Generator().manual_seed(0)
     for _ in range(4):
         for i, weight in enumerate(weights):
-            weight.grad = torch.randn_like(weight)
+            weight.grad = torch.randn(weight.shape, generator=generator)
             averages[i] = 0.9 * averages[i] + 0.1 * weight.grad.double()
             update = formula(0.9 * averages[i] + 0.1 * weight.grad.double())
             expected[i] = expected[i] * (1 - 0.02 * 0.1) - 0.02 * 0.2 * max(weight.shape) ** 0.5 * update
         optimizer.step()
-    for weight, target in zip(weights, expected, strict=True):
-        torch.testing.assert_close(weight.detach().double(), target, rtol=1e-3, atol=1e-4)
-
-
-def test_muon_agrees_with_torchs() -> None:
-    """Which computes in bfloat16, so only roughly."""
-    torch.manual_seed(0)
-    start, grads = torch.randn(16, 24), torch.randn(5, 16, 24)
-    mine, theirs = nn.Parameter(start.clone()), nn.Parameter(start.clone())
-    one = Muon([mine], lr=0.05, momentum=0.95, weight_decay=0.1)
-    other = torch.optim.Muon([theirs], lr=0.05, momentum=0.95, weight_decay=0.1, adjust_lr_fn="match_rms_adamw")
-    for grad in grads:
-        mine.grad, theirs.grad = grad.clone(), grad.clone()
-        one.step()
-        other.step()
-    assert (mine - theirs).norm() < 0.02 * (theirs - start).norm()
-
-
-def test_muon_is_for_matrices() -> None:
-    with pytest.raises(ValueError, match=r"shapes \[\(5,\)\]; expected matrices"):
-        Muon([nn.Parameter(torch.zeros(5))], lr=1.0, momentum=0.9, weight_decay=0.0)
+    for weight, target, before in zip(weights, expected, start, strict=True):
+        assert (weight.detach() - target).norm() < 0.02 * (target - before).norm()
 
 
 @pytest.mark.parametrize("tied", [True, False])

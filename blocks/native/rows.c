@@ -119,6 +119,7 @@ PUBLIC int miniwin_rotate(const void *x, int64_t type, const int64_t *stride, co
     return 0;
 }
 
+#define PART 512
 #define HELD (1 << 14)
 static _Thread_local float held[HELD]; /* the powers of a row, if it is no wider: they need not be taken twice */
 
@@ -140,10 +141,14 @@ PUBLIC int miniwin_softmax_loss(void *logits, int64_t type, int64_t rows, int64_
         vf highest = v_set(-INFINITY), sum = v_set(0.0f);
         for (int64_t i = 0; i < width; i += VL) highest = v_max(get(logits, at + i, type) * factor, highest);
         vf shift = v_set(-v_highest(highest));
-        for (int64_t i = 0; i < width; i += VL) {
-            vf power = v_exp2(v_fma(get(logits, at + i, type), factor, shift));
-            if (width <= HELD) v_store(powers + i, power);
-            sum += power;
+        for (int64_t first = 0; first < width; first += PART) {
+            vf part = v_set(0.0f); /* summed apart: thousands of small numbers would vanish beside the sum of all */
+            for (int64_t i = first; i < width && i < first + PART; i += VL) {
+                vf power = v_exp2(v_fma(get(logits, at + i, type), factor, shift));
+                if (width <= HELD) v_store(powers + i, power);
+                part += power;
+            }
+            sum += part;
         }
         const float share = 1.0f / v_sum(sum), gap = fmaf(wanted, scale * LOG2E, -v_highest(highest));
         for (int64_t i = 0; i < width; i += VL) {

@@ -29,6 +29,7 @@
 #define LOT 4                 /* rows of those at a time */
 #define AHEAD 16              /* keys before its turn that one is asked for */
 #define TALL 136              /* rows that a tile may have: no more heads than this may share keys */
+#define HALOS (1 << 26)       /* numbers that runs may put aside for the keys before them, all together */
 #define RING (4 << 20)        /* bytes of blocks that a worker keeps */
 #define LOG2E 1.44269504089f
 #define LN2 0.69314718056f
@@ -410,25 +411,27 @@ typedef struct {
 } Plan;
 
 /* runs begin where a block of keys does. */
-static Plan plan_of(const Call *c, int split, int64_t tall) {
+static Plan plan_of(const Call *c, int forward, int64_t tall) {
     Plan p;
     int64_t groups = c->heads / c->kv_heads, rows = c->batch * c->kv_heads;
     p.tokens = most(1, tall / groups);
     p.pieces = 1;
     p.piece = c->keys;
     int64_t tiles = (c->queries + p.tokens - 1) / p.tokens;
-    /* What a run repeats is the window before it. */
-    int64_t repeated = least(c->window, c->keys), enough = most(4 * KEYS, 4 * repeated);
-    p.runs = most(1, least(4 * c->threads / rows + 1, c->queries / enough));
-    if (c->threads == 1) p.runs = 1;
-    p.length = (c->queries + p.runs - 1) / p.runs;
-    p.length = (p.length + KEYS - 1) / KEYS * KEYS;
-    p.runs = (c->queries + p.length - 1) / p.length;
-    if (split && tiles == 1 && c->keys >= 2048 && c->window >= c->keys) {
-        p.pieces = c->keys / 1024;
+    /* A run unpacks the keys before it once more; backward, it has a halo of gradients besides, all of it in HALOS. */
+    int64_t all = c->window >= c->keys, enough = forward ? most(KEYS, 4 * p.tokens) : most(4 * KEYS, all ? 0 : c->window);
+    p.runs = least(4 * c->threads / rows + 1, c->queries / enough);
+    if (!forward && all) p.runs = least(p.runs, HALOS / (rows * c->keys * c->dim));
+    p.runs = c->threads == 1 ? 1 : most(1, p.runs);
+    if (forward && all && c->keys >= 2048 && (tiles == 1 || rows * p.runs < 2 * c->threads)) {
+        /* Alone, a tile takes small pieces: the heads of a token are neighbours in memory, and share what is fetched. */
+        p.runs = 1;
+        p.pieces = tiles == 1 ? c->keys / 1024 : least(c->keys / 1024, 4 * c->threads / rows + 1);
         p.piece = ((c->keys + p.pieces - 1) / p.pieces + KEYS - 1) / KEYS * KEYS;
         p.pieces = (c->keys + p.piece - 1) / p.piece;
     }
+    p.length = ((c->queries + p.runs - 1) / p.runs + KEYS - 1) / KEYS * KEYS;
+    p.runs = (c->queries + p.length - 1) / p.length;
     return p;
 }
 

@@ -13,12 +13,14 @@ from collections.abc import Iterator
 import pytest
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from miniwin.blocks import AttentionCall, attend, native
 from miniwin.blocks.attention_ops import cpu_native, reference, use_backend
 from miniwin.blocks.cache import quantised
 from miniwin.blocks.decoding import attend_cached
 from miniwin.blocks.native import attention as kernels
+from miniwin.blocks.rmsnorm import RMSNorm
 
 pytestmark = pytest.mark.skipif(native.missing() is not None, reason=f"no kernels: {native.missing()}")
 
@@ -226,7 +228,8 @@ def test_what_they_do_not_take_is_refused_with_the_reason() -> None:
     assert cpu_native.declines(narrow) == "its heads have a multiple of 16 channels, 256 at most; these have 24"
     many = made(9, 9, 130, 1, 16, 4)
     assert cpu_native.declines(many) == "at most 128 query heads share a key/value head; here 130 do"
-    assert cpu_native.declines(widened(call)) == "it is for float32 and bfloat16; this is torch.float64"
+    double = "torch.float64, torch.float64 and torch.float64"
+    assert cpu_native.declines(widened(call)) == f"it is for float32 or bfloat16 throughout; this is {double}"
     soft = AttentionCall(call.q, call.k, call.v, scale=1.0, softcap=30.0)
     assert cpu_native.declines(soft) == "it takes no score soft-cap"
 
@@ -235,6 +238,30 @@ def test_compiled_code_goes_another_way() -> None:
     call = made(40, 40, 2, 1, 16, 7)
     compiled = torch.compile(lambda q: attend(AttentionCall(q, call.k, call.v, call.scale, window=7)), backend="eager")
     close(compiled(call.q), reference.run(widened(call)))
+
+
+def test_what_has_no_memory_goes_another_way() -> None:
+    call = made(40, 40, 2, 1, 16, 7, batch=3)
+
+    def attended(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        return attend(AttentionCall(q[None], k[None], v[None], call.scale, window=7))[0]
+
+    with torch.no_grad(), use_backend("reference"):
+        want = attend(call)
+    with torch.no_grad(), use_backend("sdpa"):
+        close(torch.func.vmap(attended)(call.q, call.k, call.v), want.double())
+        assert torch.func.vmap(RMSNorm(16, 1e-6))(call.q).shape == call.q.shape
+    with torch.no_grad(), FakeTensorMode(allow_non_fake_inputs=True) as mode:
+        q, k, v = (mode.from_tensor(t) for t in (call.q, call.k, call.v))
+        assert cpu_native.declines(AttentionCall(q, k, v, 1.0)) is not None
+        assert RMSNorm(16, 1e-6)(q).shape == q.shape
+    empty = made(0, 9, 2, 1, 16, 7)
+    assert cpu_native.declines(empty) is not None and attend(empty).shape == empty.q.shape
+    mixed = AttentionCall(call.q, call.k, call.v.bfloat16(), 1.0)
+    assert (
+        cpu_native.declines(mixed)
+        == "it is for float32 or bfloat16 throughout; this is torch.float32, torch.float32 and torch.bfloat16"
+    )
 
 
 def test_without_them(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,14 +26,14 @@ FEW = 16  # queries; of more in bfloat16 on a global layer, torch's products are
 def declines(call: AttentionCall) -> str | None:
     if call.q.device.type != "cpu":
         return f"it runs on a CPU, not on {call.q.device.type}"
-    if torch.compiler.is_compiling():
-        return "it cannot be traced"
+    if not native.ordinary(call.q, call.k, call.v):
+        return "it is for tensors with memory of their own, neither traced nor empty"
     if reason := native.missing():
         return reason
     if reason := call.beyond(HONOURS):
         return reason
-    if call.q.dtype not in TYPES or call.k.dtype != call.q.dtype:
-        return f"it is for float32 and bfloat16; this is {call.q.dtype}"
+    if call.q.dtype not in TYPES or not call.q.dtype == call.k.dtype == call.v.dtype:
+        return f"it is for float32 or bfloat16 throughout; this is {call.q.dtype}, {call.k.dtype} and {call.v.dtype}"
     return kernels.unfit(call.q.shape, call.k.shape)
 
 
@@ -53,9 +53,11 @@ def run(call: AttentionCall) -> Tensor:
 
 def reads(call: AttentionCall) -> bool:
     """Whether `read` answers: without gradients, keys and values as the cache has them, rounded or not."""
-    if torch.is_grad_enabled() or call.q.device.type != "cpu" or torch.compiler.is_compiling() or native.missing():
+    if torch.is_grad_enabled() or call.q.device.type != "cpu" or not native.ordinary(call.q, call.k, call.v):
         return False
-    if not call.features <= HONOURS or call.q.dtype not in TYPES or call.k.dtype not in native.CODES:
+    if native.missing() or not call.features <= HONOURS or call.q.dtype not in TYPES:
+        return False
+    if call.k.dtype not in native.CODES or call.v.dtype != call.k.dtype:
         return False
     return gains(call) and kernels.unfit(call.q.shape, call.k.shape) is None
 
@@ -67,7 +69,8 @@ def read(call: AttentionCall, scales: Sequence[Tensor] | None = None) -> Tensor:
     window, pad = None if seen else call.window, _whole(call.pad)
     if pad is not None and call.q.shape[1] == 1:
         pad = pad.clamp(max=call.k.shape[1] - 1)  # a row that is nothing but padding so far sees itself
-    return kernels.forward(call.q, call.k, call.v, call.scale, window, pad, scales=scales)[0]
+    q, k, v = (dense(t) for t in (call.q, call.k, call.v))
+    return kernels.forward(q, k, v, call.scale, window, pad, scales=scales)[0]
 
 
 def _whole(pad: Tensor | None) -> Tensor | None:

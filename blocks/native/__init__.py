@@ -16,6 +16,8 @@ import zlib
 from pathlib import Path
 
 import torch
+from torch import Tensor
+from torch.nn import Parameter
 
 SWITCH = "MINIWIN_NATIVE"  # in the environment: 0 goes without
 # The builds, the best first, and what the processor must have for each, in Linux's words.
@@ -83,6 +85,16 @@ def missing() -> str | None:
     """Why the kernels cannot be used; None where they can."""
     found = _found()
     return found if isinstance(found, str) else None
+
+
+def ordinary(*tensors: object) -> bool:
+    """Whether these have memory that a kernel can be given: they are not traced, batched by torch.func, or fake.
+
+    What is no tensor at all stands for an ordinary one (miniwin explain).
+    """
+    if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
+        return False
+    return all(not isinstance(t, Tensor) or (type(t) in (Tensor, Parameter) and t.numel() > 0) for t in tensors)
 
 
 def multiplies_bfloat16() -> bool:

@@ -16,9 +16,9 @@ _CODES = {torch.float32: 0, torch.bfloat16: 1}
 
 def fit(width: int, *tensors: Tensor) -> bool:
     """Whether rows of `width` numbers of these tensors can be given to the kernels."""
-    if torch.compiler.is_compiling() or width % STEP or native.missing():
+    if width % STEP or not native.ordinary(*tensors) or native.missing():
         return False
-    return all(t.device.type == "cpu" and t.dtype in _CODES and t.layout is torch.strided for t in tensors)
+    return all(t.device.type == "cpu" and t.dtype in _CODES for t in tensors)
 
 
 def _at(t: Tensor | None) -> c_void_p:

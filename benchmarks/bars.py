@@ -138,6 +138,7 @@ BARS: tuple[Bar, ...] = (
         2.8,
     ),
     Bar("the same, not compiled", times(SMALL, training.PLAIN)),
+    Bar(f"the same, not compiled: {training.PLAINEST}", times(SMALL, training.PLAINEST)),
     Bar("decode, 26 M parameters, 256k of context: authors' cache", times(LONG, models.AUTHORS), 35.0),
     Bar(
         "the same: memory of the authors' cache at its peak",

@@ -42,7 +42,7 @@ def quick() -> Plan:
         prefill.case(spec, 8 * K, near, 24),
         training.case(spec, 2 * K, 1, FP32, near, 18),
         training.case(spec, 2 * K, 1, BF16, near, 18),
-        training.case(small, 512, 8, BF16, [training.COMPILED, training.PLAIN], 8),
+        training.case(small, 512, 8, BF16, [training.COMPILED, training.PLAIN, training.PLAINEST], 8),
         decoding.case(spec, 256 * K, near, tokens=1, budget=15),
         decoding.local_case(spec, K, 256 * K, budget=3),
         memory.decode_case(MODEL, 256 * K, [AUTHORS]),
@@ -73,7 +73,9 @@ def full() -> Plan:
     cases += [memory.prefill_case(MODEL, n * K, EVERYBODY) for n in (2, 4, 8)]
     for dtype in (FP32, BF16):
         cases += [training.case(spec, n * K, 1, dtype, EVERYBODY, 120) for n in (1, 2, 4)]
-        cases.append(training.case(small, 512, 8, dtype, [training.COMPILED, training.PLAIN, AUTHORS], 30))
+        cases.append(
+            training.case(small, 512, 8, dtype, [training.COMPILED, training.PLAIN, training.PLAINEST, AUTHORS], 30)
+        )
     for n in (1, 4, 16, 64, 256):
         tokens = 8 if n <= 16 else 2
         cases.append(decoding.case(spec, n * K, EVERYBODY, tokens, 120))
@@ -93,7 +95,7 @@ def tiny() -> Plan:
         attention.case(replace(small, length=70, dtype=BF16, backward=True)),
         prefill.case(spec, 16, EVERYBODY),
         *(prefill.case(spec, n, peers) for n in (32, 64)),
-        *(training.case(spec, 40, 2, dtype, (*peers, training.PLAIN)) for dtype in (FP32, BF16)),
+        *(training.case(spec, 40, 2, dtype, (*peers, training.PLAIN, training.PLAINEST)) for dtype in (FP32, BF16)),
         decoding.case(spec, 48, EVERYBODY, tokens=2, piece=24),
         decoding.case(spec, 96, (AUTHORS,), tokens=2, piece=24),
         decoding.local_case(spec, 24, 96, tokens=2, piece=24),

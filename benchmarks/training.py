@@ -25,6 +25,7 @@ from miniwin.specs import ModelSpec
 from miniwin.specs.train import OptimizerSpec
 
 PLAIN, COMPILED = "miniwin, plain float32", "miniwin, compile: true"
+PLAINEST = f"{AUTHORS}, float32"  # none of our layers and kernels either
 CLIP = 1.0
 NAMES = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
 GATE = "loss and gradients in float32 equal to those of cross-entropy of all the logits"
@@ -45,7 +46,8 @@ def case(
 
 
 def work(spec: ModelSpec, length: int, rows: int, dtype: torch.dtype, peers: Sequence[str]) -> Work:
-    """peers: AUTHORS, titles of transformers' models; of our model PLAIN, an ordinary step in float32, and COMPILED."""
+    """peers: AUTHORS, titles of transformers' models, PLAINEST; of our model PLAIN, an ordinary step in float32 of the
+    same layers, and COMPILED."""
     ids = token_ids(spec, length + 1, rows)
     inputs, targets = ids[:, :-1], ids[:, 1:]
     check(spec, inputs[:1, :96], targets[:1, :96])
@@ -74,12 +76,12 @@ def their_step(name: str, spec: ModelSpec, inputs: Tensor, targets: Tensor, dtyp
         run = our_step(spec, inputs, targets, dtype, compiled=True)
         run()  # compiles, which takes so long that it is no part of the case's budget
         return run
-    if name == PLAIN:
-        model, dtype = side(OURS, spec), torch.float32
+    if name in (PLAIN, PLAINEST):
+        model, dtype = side(OURS if name == PLAIN else AUTHORS, spec), torch.float32
     else:
         model = side(name, spec)
     # Of transformers' trainer the default is the fused one; of torch, and so of the others, it is not.
-    fused = None if name in (PLAIN, AUTHORS) else True
+    fused = None if name in (PLAIN, PLAINEST, AUTHORS) else True
     optimizer = torch.optim.AdamW(model.module.parameters(), lr=1e-4, fused=fused)
     return _step(model, optimizer, inputs, targets, dtype)
 

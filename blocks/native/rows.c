@@ -3,27 +3,11 @@
  *
  * Rows are contiguous and a multiple of VL wide. Numbers come and go in float32 or bfloat16.
  */
-#include "simd.h"
+#include "numbers.h"
 
-#include <math.h>
-
-#define LOG2E 1.44269504089f
-#define LN2 0.69314718056f
-#define PUBLIC __attribute__((visibility("default")))
 #define SMALL (1 << 14) /* numbers that are too few for several threads */
 #define PRAGMA(text) _Pragma(#text)
 #define PARALLEL(numbers) PRAGMA(omp parallel for schedule(static) num_threads((int)threads) if (threads > 1 && (numbers) > SMALL))
-
-enum { FLOAT32 = 0, BFLOAT16 = 1 };
-
-INLINE vf get(const void *base, int64_t at, int64_t type) {
-    return type == FLOAT32 ? v_load((const float *)base + at) : v_of_bf16((const uint16_t *)base + at);
-}
-
-INLINE void put(void *base, int64_t at, int64_t type, vf x) {
-    if (type == FLOAT32) v_store((float *)base + at, x);
-    else v_to_bf16((uint16_t *)base + at, x);
-}
 
 INLINE float one(const void *base, int64_t at, int64_t type) {
     if (type == FLOAT32) return ((const float *)base)[at];

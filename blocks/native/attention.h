@@ -1,0 +1,146 @@
+/* What all attention kernels share: the call, a worker's memory, tiles and the keys that they see, blocks of keys. */
+#ifndef MINIWIN_ATTENTION_H
+#define MINIWIN_ATTENTION_H
+
+#include "numbers.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define KEYS 64
+#define ROWS 64
+#define ROWS_AMX 128          /* of a tile of the backward on AMX */
+#define SPAN 1024             /* keys whose scores are held at a time */
+#define PITCH (SPAN + 16)     /* floats from row to row: a power of two would put all rows in the same few cache lines */
+#define FEW 8                 /* rows of a tile for which keys are read where they are */
+#define LOT 4                 /* rows of those at a time */
+#define AHEAD 16              /* keys before its turn that one is asked for */
+#define TALL 136              /* rows that a tile may have: no more heads than this may share keys */
+#define HALOS (1 << 26)       /* numbers that runs may put aside for the keys before them, all together */
+#define RING (4 << 20)        /* bytes of blocks that a worker keeps */
+
+/* Strides in elements; the last dimension is contiguous. Mirrored in attention.py. */
+typedef struct {
+    int64_t batch, queries, keys, heads, kv_heads, dim, window, threads, q_type, kv_type;
+    int64_t q_stride[3], k_stride[3], v_stride[3]; /* batch, token, head */
+    const void *q, *k, *v;
+    const float *k_scale, *v_scale; /* of int8: (B, M, Hkv), contiguous in its last dimension */
+    int64_t k_scale_stride[2], v_scale_stride[2];
+    const int64_t *pad; /* (B,) or null: the first keys of a row, and the queries among them, do not exist */
+    void *out;          /* (B, N, H, D), in the type of q */
+    float *lse;         /* (B, N, H) or null: log(sum exp(scores)) */
+    const void *grad;   /* backward: (B, N, H, D), in the type of q */
+    void *grad_q;              /* as grad */
+    float *grad_k, *grad_v;    /* (B, M, Hkv, D), zeros */
+    float scale;
+} Call;
+
+/* ---- memory of a worker ---- */
+
+typedef struct {
+    float *memory;
+    int64_t size;
+} Room;
+static _Thread_local Room room;
+
+static float *reserve(int64_t floats) {
+    if (room.size < floats) {
+        free(room.memory);
+        room.memory = aligned_alloc(64, (size_t)((floats * 4 + 63) / 64 * 64));
+        room.size = room.memory ? floats : 0;
+    }
+    return room.memory;
+}
+
+/* ---- tiles, and the keys they see ---- */
+
+typedef struct {
+    const Call *call;
+    int64_t b, h, groups, offset, first, rows, padded; /* first token; padded: rows, up to whole groups of MR */
+    int64_t floor;                                     /* keys before it do not exist: padding */
+    int64_t token[TALL], head[TALL];                   /* of each row; those that only fill up repeat the last one */
+} Tile;
+
+/* The keys that tokens from .. to (both included) see, within low .. high. */
+INLINE void sight(const Tile *t, int64_t from, int64_t to, int64_t low, int64_t high, int64_t *begin, int64_t *end) {
+    *begin = most(most(t->offset + from - t->call->window + 1, t->floor), low);
+    *end = least(t->offset + to + 1, high);
+}
+
+typedef struct {
+    float *blocks;  /* slots of `parts` blocks each */
+    int64_t *holds; /* which block is in a slot; -1: none */
+    int64_t slots, size;
+} Ring;
+
+static float *slot(Ring *ring, int64_t block, int *missing) {
+    int64_t at = block % ring->slots;
+    *missing = ring->holds[at] != block;
+    ring->holds[at] = block;
+    return ring->blocks + at * ring->size;
+}
+
+static Tile tile_of(const Call *c, int64_t b, int64_t h, int64_t first, int64_t tokens) {
+    Tile t = {.call = c, .b = b, .h = h, .groups = c->heads / c->kv_heads, .offset = c->keys - c->queries, .first = first,
+              .floor = c->pad ? c->pad[b] : 0};
+    t.rows = tokens * t.groups;
+    t.padded = (t.rows + MR - 1) / MR * MR;
+    for (int64_t r = 0, token = first, head = 0; r < TALL; r++) {
+        t.token[r] = token;
+        t.head[r] = h * t.groups + head;
+        if (r < t.rows - 1 && ++head == t.groups) head = 0, token++;
+    }
+    return t;
+}
+
+/* ---- blocks of keys ---- */
+
+/* Keys or values first .. first + KEYS of one head, in float32: as they are into `straight` (KEYS x D), and turned
+ * into `turned` (D x KEYS); either may be null. Beyond the last key there are zeros. */
+static void unpack(const Call *c, int values, int64_t b, int64_t h, int64_t first, float *straight, float *turned) {
+    const int64_t *stride = values ? c->v_stride : c->k_stride, dim = c->dim;
+    const void *base = values ? c->v : c->k;
+    const float *scales = values ? c->v_scale : c->k_scale;
+    const int64_t *steps = values ? c->v_scale_stride : c->k_scale_stride;
+    int64_t there = least(KEYS, c->keys - first), origin = b * stride[0] + first * stride[1] + h * stride[2];
+    float factor[KEYS];
+    for (int64_t j = 0; j < there; j++)
+        factor[j] = scales ? scales[b * steps[0] + (first + j) * steps[1] + h] : 1.0f;
+    for (int64_t j = 0; j < KEYS; j += VL)
+        for (int64_t d = 0; d < dim; d += VL) {
+            vf r[VL];
+#pragma GCC unroll 16
+            for (int i = 0; i < VL; i++) {
+                r[i] = v_set(0.0f);
+                if (j + i < there) r[i] = get(base, origin + (j + i) * stride[1] + d, c->kv_type) * v_set(factor[j + i]);
+            }
+            if (straight)
+#pragma GCC unroll 16
+                for (int i = 0; i < VL; i++) v_store(straight + (j + i) * dim + d, r[i]);
+            if (turned) {
+                v_turn(r);
+#pragma GCC unroll 16
+                for (int i = 0; i < VL; i++) v_store(turned + (d + i) * KEYS + j, r[i]);
+            }
+        }
+}
+
+/* Where row (token, head) of a (B, N, H, D) tensor without gaps begins. */
+INLINE int64_t place(const Call *c, int64_t b, int64_t token, int64_t head) {
+    return ((b * c->queries + token) * c->heads + head) * c->dim;
+}
+
+/* ---- what a tile finds ---- */
+
+/* Rows of q, and of what is summed for them: o = sum exp2(s - high) v, sum = sum exp2(s - high). */
+typedef struct {
+    float *q, *o, *scores, *high, *sum;
+} Sums;
+
+/* grad_k, grad_v: of key 0 of this head, `step` floats from key to key; before key `own` go those of `halo`. */
+typedef struct {
+    float *k, *v, *halo_k, *halo_v;
+    int64_t step, own, halo_first;
+} Sink;
+
+#endif

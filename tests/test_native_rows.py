@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 from torch.nn import functional
 
 from miniwin.blocks import native
@@ -160,3 +161,14 @@ def test_a_rotation_can_be_differentiated_twice(build: str) -> None:
     (slope,) = torch.autograd.grad(rotation.rotate(x, angle.cos(), angle.sin()).pow(3).sum(), x, create_graph=True)
     slope.sum().backward()
     assert x.grad is not None and x.grad.abs().max() > 0
+
+
+def test_forward_derivatives_are_not_lost(build: str) -> None:
+    gate, way, mlp = drawn(3, 32), drawn(3, 32, seed=1), SwiGLU(32, 32)
+    with torch.no_grad(), forward_ad.dual_level():
+        slope = forward_ad.unpack_dual(mlp.gated(forward_ad.make_dual(gate, way), gate)).tangent
+    assert slope is not None
+    wide = gate.double().requires_grad_()
+    # Elementwise, so that the derivative along a way is the derivative times it.
+    (each,) = torch.autograd.grad((functional.silu(wide) * gate.double()).sum(), wide)
+    close(slope, each * way.double(), torch.float32)

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 from torch.nn import Parameter
 
 SWITCH = "MINIWIN_NATIVE"  # in the environment: 0 goes without
@@ -88,11 +89,14 @@ def missing() -> str | None:
 
 
 def ordinary(*tensors: object) -> bool:
-    """Whether these have memory that a kernel can be given: they are not traced, batched by torch.func, or fake.
+    """Whether these have memory that a kernel can be given, and nothing else that it would lose: they are not traced,
+    batched by torch.func, dual or fake.
 
     What is no tensor at all stands for an ordinary one (miniwin explain).
     """
     if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
+        return False
+    if forward_ad._current_level >= 0:  # forward-mode derivatives would be lost without a word
         return False
     return all(not isinstance(t, Tensor) or (type(t) in (Tensor, Parameter) and t.numel() > 0) for t in tensors)
 

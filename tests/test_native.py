@@ -6,9 +6,11 @@ What every backend has to do is tested in test_attention_ops.py; here are tiles,
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import pytest
 import torch
@@ -21,6 +23,7 @@ from miniwin.blocks.cache import quantised
 from miniwin.blocks.decoding import attend_cached
 from miniwin.blocks.native import attention as kernels
 from miniwin.blocks.rmsnorm import RMSNorm
+from miniwin.blocks.spec import UserError
 
 pytestmark = pytest.mark.skipif(native.missing() is not None, reason=f"no kernels: {native.missing()}")
 
@@ -67,6 +70,19 @@ def close(got: Tensor, want: Tensor, dtype: torch.dtype = torch.float32) -> None
     assert float((got.double() - want).abs().max()) <= CLOSE[dtype] * max(float(want.abs().max()), 1.0)
 
 
+def agree(call: AttentionCall, upstream: Tensor, out: Tensor, grads: Sequence[Tensor], real: Tensor) -> None:
+    """Output and gradients are the reference's. real: 0 for padding, whose output is nothing."""
+    dtype = call.q.dtype
+    for t in (call.q, call.k, call.v):
+        t.requires_grad_()
+    wide = widened(call)
+    want = reference.run(wide)
+    close(out, want.detach() * real, dtype)
+    expected = torch.autograd.grad(want, (wide.q, wide.k, wide.v), upstream.double())
+    for got, right in zip(grads, expected, strict=True):
+        close(got, right, dtype)
+
+
 # n, m, heads, kv_heads, dim, window
 SHAPES = [
     (1, 1, 1, 1, 16, None),
@@ -106,15 +122,7 @@ def test_outputs_and_gradients(
     out, lse = kernels.forward(call.q, call.k, call.v, call.scale, window, None, keep=True)
     assert lse is not None
     found = kernels.backward(upstream, call.q, call.k, call.v, out, lse, call.scale, window, None)
-    for t in (call.q, call.k, call.v):
-        t.requires_grad_()
-    wide = widened(call)
-    want = reference.run(wide)
-    close(out, want.detach(), dtype)
-    for got, expected in zip(
-        found, torch.autograd.grad(want, (wide.q, wide.k, wide.v), upstream.double()), strict=True
-    ):
-        close(got, expected, dtype)
+    agree(call, upstream, out, found, torch.ones(()))
 
 
 def test_a_small_ring(build: str) -> None:
@@ -146,15 +154,7 @@ def test_padding(build: str, window: int | None, dtype: torch.dtype) -> None:
     out, lse = kernels.forward(call.q, call.k, call.v, call.scale, window, pad, keep=True)
     assert lse is not None
     found = kernels.backward(upstream, call.q, call.k, call.v, out, lse, call.scale, window, pad)
-    for t in (call.q, call.k, call.v):
-        t.requires_grad_()
-    wide = widened(call)
-    want = reference.run(wide)
-    close(out, want.detach() * real, dtype)
-    for got, expected in zip(
-        found, torch.autograd.grad(want, (wide.q, wide.k, wide.v), upstream.double()), strict=True
-    ):
-        close(got, expected, dtype)
+    agree(call, upstream, out, found, real)
 
 
 @pytest.mark.parametrize("n", [1, 5, 40])
@@ -281,3 +281,33 @@ def test_without_them(monkeypatch: pytest.MonkeyPatch) -> None:
     call = made(1, 30, 4, 2, 32, None)
     with torch.no_grad(), use_backend(None):
         close(attend_cached(call), reference.run(widened(call)))
+
+
+def test_why_there_are_none(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Nothing compiled; what is no library; one that other sources were compiled to; none for this machine."""
+    folder = Path(native.__file__).parent
+    found = native._found.__wrapped__
+    monkeypatch.setattr(native, "__file__", str(tmp_path / "__init__.py"))
+    monkeypatch.setattr(native, "able", lambda: ["_avx2"])
+    assert found() == "its kernels were not compiled when miniwin was installed"
+    (tmp_path / "_avx2.so").write_bytes(b"no library")
+    assert str(found()).startswith("its kernels cannot be loaded: ")
+    (tmp_path / "_avx2.so").unlink()
+    shutil.copy(folder / "_avx2.so", tmp_path)
+    assert found()[0] == "_avx2"  # as in a wheel, without sources
+    (tmp_path / "rows.c").write_text("int other;")
+    assert found() == "its kernels were compiled from other sources than these: install miniwin again"
+    monkeypatch.setattr(native, "able", lambda: [])
+    assert found() == "its kernels are for Linux on x86-64 with AVX2 or AVX-512"
+    monkeypatch.setenv(native.SWITCH, "off")
+    with pytest.raises(UserError, match="MINIWIN_NATIVE: got 'off' in the environment; expected 0, to go without"):
+        found()
+
+
+def test_no_memory_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Library:
+        miniwin_attention_forward = staticmethod(lambda call: 1)
+
+    monkeypatch.setattr(native, "_found", lambda: ("_avx2", Library()))
+    with pytest.raises(native.MemoryRefused, match="miniwin_attention_forward: no memory; use fewer tokens at a time"):
+        attend(made(9, 9, 2, 1, 16, 4))

@@ -3,7 +3,8 @@
 They are compiled when miniwin is installed (setup.py), once for each of BUILDS, where there is a C compiler and the
 machine is Linux on x86-64. Everything works without them, slower: `missing()` says why they are not there.
 
-They take the addresses of tensors, so they know nothing of autograd, tracing or devices: who calls them sees to that.
+They take the addresses of tensors, so they know nothing of autograd, tracing or devices: who calls them sees to that,
+with the help of `ordinary`.
 Their threads are those of torch: its OpenMP library is the one that they find when they are loaded.
 """
 
@@ -19,6 +20,8 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 from torch.nn import Parameter
+
+from miniwin.blocks.spec import UserError
 
 SWITCH = "MINIWIN_NATIVE"  # in the environment: 0 goes without
 # The builds, the best first, and what the processor must have for each, in Linux's words.
@@ -48,7 +51,10 @@ def able() -> list[str]:
 @functools.cache
 def _found() -> tuple[str, ctypes.CDLL] | str:
     """The best build that works here, its name first; or why there is none."""
-    if os.environ.get(SWITCH) == "0":
+    switch = os.environ.get(SWITCH, "1")
+    if switch not in ("0", "1"):
+        raise UserError(f"{SWITCH}: got {switch!r} in the environment; expected 0, to go without kernels, or 1")
+    if switch == "0":
         return f"{SWITCH}=0 switches it off"
     reason = "its kernels are for Linux on x86-64 with AVX2 or AVX-512"
     for name in able():

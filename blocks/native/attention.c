@@ -1,4 +1,5 @@
-/* Causal attention, in a window or over everything, in float32 on a CPU; the layout is (B, N, H, D).
+/* Causal attention, in a window or over everything, on a CPU; the layout is (B, N, H, D). Here is how the work is shared
+ * out; what is done to a tile is in attention_float.h, and in attention_amx.h.
  *
  * A tile is the ROWS queries of some tokens and of all query heads that read one key/value head; row r of it is token
  * r / groups, head r % groups. It sees a stretch of keys, in blocks of KEYS:

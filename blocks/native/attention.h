@@ -30,8 +30,8 @@ typedef struct {
     void *out;          /* (B, N, H, D), in the type of q */
     float *lse;         /* (B, N, H) or null: log(sum exp(scores)) */
     const void *grad;   /* backward: (B, N, H, D), in the type of q */
-    void *grad_q;              /* as grad */
-    float *grad_k, *grad_v;    /* (B, M, Hkv, D), zeros */
+    void *grad_q;       /* as grad */
+    float *grad_k, *grad_v; /* (B, M, Hkv, D), zeros */
     float scale;
 } Call;
 
@@ -136,6 +136,15 @@ INLINE int64_t place(const Call *c, int64_t b, int64_t token, int64_t head) {
 typedef struct {
     float *q, *o, *scores, *high, *sum;
 } Sums;
+
+/* More keys for row r: their sum of exp2(s - now), now being the highest score so far. What was found before fades. */
+INLINE void add_keys(Sums *s, int64_t r, float now, float sum, int64_t dim) {
+    float fade = exp2f(s->high[r] - now);
+    s->sum[r] = s->sum[r] * fade + sum;
+    s->high[r] = now;
+    if (fade != 1.0f && fade != 0.0f)
+        for (int64_t d = 0; d < dim; d += VL) v_store(s->o + r * dim + d, v_load(s->o + r * dim + d) * v_set(fade));
+}
 
 /* grad_k, grad_v: of key 0 of this head, `step` floats from key to key; before key `own` go those of `halo`. */
 typedef struct {

@@ -29,7 +29,7 @@ static void tiles_on(void) {
     _tile_loadconfig(&config);
 }
 
-/* Pairs of columns: rows first .. first + TILE of dwords, turned into columns. `at(i)` is row i. */
+/* Pairs that are columns: rows of pairs (count of dim / 2), turned; `pitch` pairs from row to row of what they become. */
 static void turn(bf *const *rows, int64_t count, int64_t dim, bf *into, int64_t pitch) {
     for (int64_t r = 0; r < count; r += TILE)
         for (int64_t d = 0; d < PAIRS(dim); d += TILE) {
@@ -203,11 +203,7 @@ static void amx_forward_tile(const Tile *t, int64_t low, int64_t high, Ring *rin
                 v_to_bf16(narrowed + j, p);
                 sum += p;
             }
-            float fade = exp2f(s->high[r] - now);
-            s->sum[r] = s->sum[r] * fade + v_sum(sum);
-            s->high[r] = now;
-            if (fade != 1.0f && fade != 0.0f)
-                for (int64_t d = 0; d < dim; d += VL) v_store(s->o + r * dim + d, v_load(s->o + r * dim + d) * v_set(fade));
+            add_keys(s, r, now, v_sum(sum), dim);
         }
         for (int64_t r = 0; r < t->rows; r += TILE) {
             int64_t begins, ends;

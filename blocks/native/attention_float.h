@@ -185,11 +185,7 @@ static void forward_tile(const Tile *t, int64_t low, int64_t high, Ring *ring, S
                 v_store(row + j, p);
                 sum += p;
             }
-            float fade = exp2f(s->high[r] - now);
-            s->sum[r] = s->sum[r] * fade + v_sum(sum);
-            s->high[r] = now;
-            if (fade != 1.0f && fade != 0.0f)
-                for (int64_t d = 0; d < dim; d += VL) v_store(s->o + r * dim + d, v_load(s->o + r * dim + d) * v_set(fade));
+            add_keys(s, r, now, v_sum(sum), dim);
         }
         for (int64_t block = base; block < stop; block += KEYS) {
             if (t->rows <= FEW) {

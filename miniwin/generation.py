@@ -21,6 +21,7 @@ from torch import Tensor
 
 from miniwin.blocks import Cache
 from miniwin.continuation import Continuation
+from miniwin.graphed import fixed_step
 from miniwin.sampling import Sampling, sample
 from miniwin.specs import UserError
 from miniwin.streaming import FORWARD_TOKENS, chunk_for
@@ -137,6 +138,7 @@ def _run(
             longest = max(len(ids) for ids in waiting)
             cache.reserve(cache.length + longest + min(wishes.max_new_tokens, RESERVED))
         logits = _prefill(model, waiting, cache, session)  # (B, 1, V)
+        steps = fixed_step(model, cache, wishes.max_new_tokens) if session is None else None
         prefilled = time.perf_counter()
         seconds = [0.0] * len(rows)
         alive = list(range(len(rows)))  # which row each row of the cache is
@@ -156,7 +158,8 @@ def _run(
             if len(places) < len(alive):
                 cache.select(torch.tensor(places, device=model.device))
                 alive, drawn = [alive[p] for p in places], [drawn[p] for p in places]
-            logits = model(torch.tensor(drawn, device=model.device).unsqueeze(1), cache=cache, logits_to_keep=1)
+            new = torch.tensor(drawn, device=model.device).unsqueeze(1)  # (B, 1)
+            logits = model(new, cache=cache, logits_to_keep=1) if steps is None else steps.step(new)
             if session is not None:
                 session.heard(1)
     finally:

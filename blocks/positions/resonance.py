@@ -39,7 +39,7 @@ class Resonance(Rope):
 
     def angles(self, positions: Tensor) -> Tensor:
         # Reduced before it is multiplied: exact at any position, where a product would round.
-        wavelengths = self._wavelengths.to(positions.device)
+        wavelengths = self._moved("_wavelengths", positions.device)
         return positions.to(torch.float64).unsqueeze(-1).remainder(wavelengths) * (2 * math.pi / wavelengths)
 
 

@@ -69,7 +69,16 @@ class Rope(PositionEncoding):
 
     def angles(self, positions: Tensor) -> Tensor:
         """(..., K) float64 at positions (...,) whole or real, already reduced modulo the period."""
-        return angles(positions, self._frequencies)
+        return angles(positions, self._moved("_frequencies", positions.device))
+
+    def _moved(self, name: str, device: torch.device) -> Tensor:
+        """One of the encoding's own tensors on that device, where it stays: each move would wait for the device."""
+        own: Tensor = getattr(self, name)
+        if own.device != device:
+            own = own.to(device)
+            if device.type != "meta":
+                setattr(self, name, own)
+        return own
 
     def shared(self, positions: Positions, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """`cos_sin`, worked out once for all the layers that turn alike."""
@@ -88,7 +97,7 @@ class Rope(PositionEncoding):
             return (id(self),)  # it learns
         plain = nn.Module().__dict__
         own = sorted((name, value) for name, value in vars(self).items() if name not in plain and name != "_table")
-        return type(self), *((n, v.numpy().tobytes() if isinstance(v, Tensor) else repr(v)) for n, v in own)
+        return type(self), *((n, v.cpu().numpy().tobytes() if isinstance(v, Tensor) else repr(v)) for n, v in own)
 
     def cos_sin(self, positions: Positions, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """cos and sin, each (1 or B, N, K), of where the tokens stand."""
@@ -97,7 +106,7 @@ class Rope(PositionEncoding):
         else:
             cos, sin = self._computed(self._reduced(positions.mean), dtype)
         if positions.variance is not None:
-            squared = (self._frequencies**2).to(positions.variance.device)
+            squared = self._moved("_frequencies", positions.variance.device) ** 2
             fade = torch.exp(positions.variance.double().unsqueeze(-1) * squared * -0.5)
             cos, sin = (cos * fade).to(dtype), (sin * fade).to(dtype)
         return cos, sin

@@ -1,0 +1,133 @@
+"""A decoding step that is the same operations on the same memory at every token, so that it can be recorded.
+
+On a GPU a small model's step is mostly the launching of its kernels; a CUDA graph launches them all at once, if nothing
+in the step depends on a number that only the host knows. So here the position is a tensor on the device, caches have
+all their room from the start, and what is not filled yet is hidden as leading padding is: token t lies in slot
+capacity - 1 - t mod capacity, so that free slots come first. For softmax attention the order of keys does not matter.
+
+Shapes: B rows of equal length without padding, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from miniwin.blocks.attention_ops import use_backend
+from miniwin.blocks.cache import Cache, GrowingCache, Int8Cache, LayerCache, RingCache, storage
+from miniwin.blocks.decoder import Decoder
+from miniwin.blocks.positions.base import Positions
+
+WARM = 3  # steps before recording: libraries ask for memory and compile kernels in their first ones
+
+
+class FixedCache(LayerCache):
+    """What a layer has cached, (B, capacity, ...), for one new token at a time: the one at position `at` (1,)."""
+
+    def __init__(self, held: LayerCache, capacity: int, at: Tensor) -> None:
+        """held: a ring, whose capacity is its window, or a cache of everything that fits."""
+        self.at, self.capacity = at, held.window if isinstance(held, RingCache) else capacity
+        self.length = self.capacity - 1  # before the new token, as what comes back has it: nothing has been dropped
+        positions = torch.arange(held.length - held.entries, held.length, device=at.device)
+        # A ring has token t in slot t mod W; the other has them in order. Either way:
+        slots = positions % self.capacity
+        self.stored = [storage(t[:, :0], self.capacity) for t in held.stored]
+        for mine, theirs in zip(self.stored, held.stored, strict=True):
+            mine.zero_()  # what is hidden has a weight of 0, and 0 times what no one has written may be no number
+            mine[:, self.capacity - 1 - slots] = theirs[:, slots]
+
+    @property
+    def entries(self) -> int:
+        return self.capacity
+
+    @property
+    def free(self) -> Tensor:
+        """How many slots have not been filled once the new token is in, (1,); they come first."""
+        return (self.capacity - 1 - self.at).clamp(min=0)
+
+    def append(self, *new: Tensor, in_order: bool = True) -> tuple[Tensor, ...]:
+        slot = self.capacity - 1 - self.at % self.capacity
+        for held, tensor in zip(self.stored, new, strict=True):
+            held.index_copy_(1, slot, tensor.to(held.dtype))
+        return tuple(self.stored)
+
+    def claim(self, tokens: int) -> tuple[Tensor, ...]:
+        raise NotImplementedError("its slots are known to the device alone")
+
+
+class FixedStep:
+    """Continues a warm cache, which it leaves as it is: `step(ids)` (B, 1) -> logits (B, 1, V), good until the next.
+
+    capacity: tokens that there will be at most, those in the cache included.
+    """
+
+    def __init__(self, decoder: Decoder, cache: Cache, capacity: int) -> None:
+        reason = declines(decoder, cache)
+        assert reason is None, reason
+        assert cache.length < capacity
+        device = decoder.embed_tokens.weight.device
+        self.decoder, self.capacity, self.length = decoder, capacity, cache.length
+        self.at = torch.tensor([cache.length], device=device)
+        self.ids = torch.zeros(cache.batch_size, 1, dtype=torch.int64, device=device)
+        self.layers = [FixedCache(held, capacity, self.at) for held in cache.layers]
+        self.graph: torch.cuda.CUDAGraph | None = None
+        self.logits: Tensor | None = None
+        if device.type == "cuda":
+            self._record()
+
+    def step(self, ids: Tensor) -> Tensor:
+        assert self.length < self.capacity, "more tokens than there is room for"
+        self.ids.copy_(ids)
+        if self.graph is None:
+            self.logits = self._run()
+        else:
+            self.graph.replay()
+        self.at += 1
+        self.length += 1
+        assert self.logits is not None
+        return self.logits
+
+    @torch.no_grad()
+    def _run(self) -> Tensor:
+        index = self.at.unsqueeze(0)
+        where = Positions(index, index.double())  # as real numbers: no table, whose size would depend on them
+        h = self.decoder.embed(self.ids)
+        layer: Any
+        with use_backend("sdpa"):
+            for layer, held in zip(self.decoder.layers, self.layers, strict=True):
+                h = layer(h, where, held, held.free.expand(len(h)))
+        return self.decoder.logits(self.decoder.norm(h))
+
+    def _record(self) -> None:
+        """What it runs meanwhile writes the new token's slot only."""
+        now, aside = torch.cuda.current_stream(), torch.cuda.Stream()
+        aside.wait_stream(now)
+        with torch.cuda.stream(aside):
+            for _ in range(WARM):
+                self._run()
+        now.wait_stream(aside)
+        self.graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self.graph):
+            self.logits = self._run()
+
+
+def declines(decoder: Decoder, cache: Cache) -> str | None:
+    """Why a step cannot be the same at every token, or None."""
+    if cache.pad is not None or cache.given:
+        return "rows are padded, or the caller gives positions"
+    for held in cache.layers:
+        if type(held) not in (RingCache, GrowingCache) or held.first is not None or len(held.stored) != 2:
+            return "a cache in int8" if isinstance(held, Int8Cache) else "a layer keeps more than keys and values"
+    for attention in decoder.attentions:
+        if attention.by_order:
+            return "keys are wanted in order"
+        if attention.softcap is not None or attention.sinks is not None:
+            return "sinks or a soft-cap"
+    for module in decoder.modules():
+        if hasattr(module, "take_auxiliary_loss"):
+            return "experts are called for as many tokens as choose them"
+        if getattr(module, "total_length", False):
+            return "queries are scaled by the length at hand"
+    return None

@@ -1,0 +1,202 @@
+"""The step that can be recorded: the same logits as an ordinary one, and no number that only the host would know."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from helpers import LOCAL, attention, enliven, largest, random_ids, tiny_spec
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
+
+import miniwin
+from miniwin import graphed
+from miniwin.blocks import Decoder
+from miniwin.blocks.fixed_step import FixedStep, declines
+from miniwin.generation import generate
+from miniwin.language_model import LanguageModel
+from miniwin.specs import UserError
+
+SCALED = {"type": "nope", "logit_scale": {"type": "log"}}
+LAYOUTS: dict[str, dict[str, dict[str, Any]]] = {
+    "published p-rope, nope": {"S": attention(7, LOCAL), "G": attention(None, {"type": "nope"})},
+    "harmonic, scaled nope": {"S": attention(7, {**LOCAL, "harmonic": True}), "G": attention(None, SCALED)},
+    "rope": {"S": attention(7, {"type": "rope"}), "G": attention(None, {"type": "rope", "partial_rotary_factor": 0.5})},
+    "resonance": {"S": attention(1, {"type": "resonance"}), "G": attention(None, {"type": "resonance"})},
+    "learned": {
+        "S": attention(7, {"type": "learned", "num_positions": 9, "then": LOCAL}),
+        "G": attention(None, SCALED),
+    },
+    "normed": {"S": attention(12, LOCAL, qk_norm={"type": "rmsnorm"}), "G": attention(None, SCALED)},
+}
+
+
+def built(blocks: dict[str, dict[str, Any]] | None = None, **fields: Any) -> Decoder:
+    return enliven(tiny_spec(blocks, **fields).build().eval())
+
+
+@torch.no_grad()
+def warmed(decoder: Decoder, ids: Tensor, tokens: int) -> Any:
+    cache = decoder.new_cache(len(ids))
+    decoder(ids[:, :tokens], cache=cache)
+    return cache
+
+
+@pytest.mark.parametrize("before", [1, 6, 7, 8, 23])
+@pytest.mark.parametrize("layout", LAYOUTS)
+@torch.no_grad()
+def test_it_is_the_ordinary_step(layout: str, before: int) -> None:
+    decoder, ids = built(LAYOUTS[layout]), random_ids(tiny_spec(), 2, 40)
+    cache = warmed(decoder, ids, before)
+    steps = FixedStep(decoder, cache, capacity=40)
+    for t in range(before, 40):
+        want = decoder(ids[:, t : t + 1], cache=cache)
+        assert largest(steps.step(ids[:, t : t + 1]), want) < 2e-5
+    with pytest.raises(AssertionError, match="more tokens than there is room for"):
+        steps.step(ids[:, :1])
+
+
+@torch.no_grad()
+def test_the_cache_is_left_as_it_is() -> None:
+    decoder, ids = built(), random_ids(tiny_spec(), 1, 30)
+    cache = warmed(decoder, ids, 20)
+    kept = cache.clone()
+    steps = FixedStep(decoder, cache, capacity=30)
+    for t in range(20, 30):
+        steps.step(ids[:, t : t + 1])
+    assert cache.length == kept.length == 20
+    assert torch.equal(decoder(ids[:, 20:], cache=cache), decoder(ids[:, 20:], cache=kept))
+
+
+@torch.no_grad()
+def test_a_step_that_is_repeated_changes_nothing() -> None:
+    """As recording does, which runs it several times before the first token."""
+    decoder, ids = built(), random_ids(tiny_spec(), 1, 30)
+    cache = warmed(decoder, ids, 20)
+    plain, repeated = (FixedStep(decoder, cache, capacity=30) for _ in range(2))
+    for t in range(20, 30):
+        for _ in range(3):
+            repeated._run()
+        assert torch.equal(repeated.step(ids[:, t : t + 1]), plain.step(ids[:, t : t + 1]))
+
+
+class Inside(nn.Module):
+    def __init__(self, decoder: Decoder, work: Any) -> None:
+        super().__init__()
+        self.decoder, self.work = decoder, work
+
+    def forward(self) -> Tensor:
+        out: Tensor = self.work()
+        return out
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@torch.no_grad()
+def test_no_number_is_asked_of_the_device(layout: str) -> None:
+    """It runs on tensors that have shapes and no numbers."""
+    decoder, ids = built(LAYOUTS[layout]), random_ids(tiny_spec(), 1, 20)
+    steps = FixedStep(decoder, warmed(decoder, ids, 20), capacity=30)
+    with FakeTensorMode(allow_non_fake_inputs=True):
+
+        def fake(t: Tensor) -> Tensor:
+            return torch.empty_strided(t.shape, t.stride(), dtype=t.dtype)
+
+        at = fake(steps.at)
+        steps.at, steps.ids = at, fake(steps.ids)
+        for held in steps.layers:
+            held.at, held.stored = at, [fake(t) for t in held.stored]
+        weights = {f"decoder.{name}": fake(p) for name, p in decoder.named_parameters()}
+        out = torch.func.functional_call(Inside(decoder, steps._run), weights, ())
+        assert out.shape == (1, 1, 61)
+        with pytest.raises(DataDependentOutputException):  # the check can fail
+            torch.func.functional_call(Inside(decoder, lambda: steps._run() * int(at)), weights, ())
+
+
+def test_what_it_declines() -> None:
+    ids = random_ids(tiny_spec(), 1, 5)
+    experts = {"type": "moe", "num_experts": 4, "experts_per_token": 2, "expert": {"intermediate_size": 24},
+               "router": {"type": "softmax-topk"}}  # fmt: skip
+    total = {"type": "nope", "logit_scale": {"type": "log-ratio", "total_length": True}}
+    for block, reason in (
+        (attention(7, LOCAL, keep_first=2), "more than keys and values"),
+        (attention(None, {"type": "alibi"}), "wanted in order"),
+        (attention(None, {"type": "nope"}, softcap=20.0), "sinks or a soft-cap"),
+        (attention(7, LOCAL, sinks=True), "sinks or a soft-cap"),
+        ({"attention": attention(7, LOCAL), "mlp": experts}, "experts"),
+        (attention(None, total), "the length at hand"),
+    ):
+        decoder = built({"S": block})
+        assert reason in str(declines(decoder, warmed(decoder, ids, 3)))
+    decoder = built()
+    assert declines(decoder, warmed(decoder, ids, 3)) is None
+    assert "int8" in str(declines(decoder, decoder.new_cache(dtype=torch.int8)))
+    padded = decoder.new_cache(2)
+    decoder(ids.expand(2, -1), cache=padded, attention_mask=torch.tensor([[0, 1, 1, 1, 1], [1] * 5]))
+    assert "padded" in str(declines(decoder, padded))
+
+
+@pytest.fixture
+def model() -> LanguageModel:
+    made = miniwin.build(tiny_spec(), seed=0).eval()
+    enliven(made.decoder)
+    return made
+
+
+def drawn(model: LanguageModel, **wishes: Any) -> list[int]:
+    return generate(model, [3, 1, 4], max_new_tokens=90, seed=5, **wishes).ids
+
+
+def test_generation_goes_the_same_way(model: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain, made = drawn(model), []
+
+    class Watched(FixedStep):
+        def __init__(self, *given: Any) -> None:
+            super().__init__(*given)
+            made.append(self)
+
+    monkeypatch.setattr(graphed, "DEVICES", ("cpu",))
+    monkeypatch.setattr(graphed, "FixedStep", Watched)
+    assert drawn(model) == plain
+    assert [steps.length for steps in made] == [3 + 89], "every token but the last went through it"
+    monkeypatch.setenv(graphed.SWITCH, "0")
+    assert drawn(model) == plain and len(made) == 1
+    monkeypatch.setenv(graphed.SWITCH, "no")
+    with pytest.raises(UserError, match="MINIWIN_CUDA_GRAPHS: got 'no' in the environment; expected 0"):
+        drawn(model)
+
+
+def test_it_is_for_one_row_of_many_tokens_and_not_for_huge_contexts(
+    model: LanguageModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = warmed(model.decoder, torch.tensor([[3, 1, 4]]), 3)
+    assert graphed.fixed_step(model, cache, 500) is None, "on a CPU there is nothing to record"
+    monkeypatch.setattr(graphed, "DEVICES", ("cpu",))
+    assert graphed.fixed_step(model, cache, 500) is not None
+    assert graphed.fixed_step(model, cache, graphed.FEW - 1) is None
+    assert graphed.fixed_step(model, cache, graphed.LONG) is None
+    assert graphed.fixed_step(model, warmed(model.decoder, torch.tensor([[3], [4]]), 1), 500) is None
+
+
+def test_where_it_cannot_be_recorded_it_is_done_without(model: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*given: Any) -> None:
+        raise RuntimeError("operation not permitted when stream is capturing")
+
+    plain = drawn(model)
+    monkeypatch.setattr(graphed, "DEVICES", ("cpu",))
+    monkeypatch.setattr(graphed, "FixedStep", broken)
+    with pytest.warns(UserWarning, match="without a CUDA graph: RuntimeError: operation not permitted"):
+        assert drawn(model) == plain
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("layout", LAYOUTS)
+@torch.no_grad()
+def test_on_a_gpu_the_graph_is_the_step(layout: str) -> None:
+    decoder, ids = built(LAYOUTS[layout]).cuda(), random_ids(tiny_spec(), 2, 40).cuda()
+    cache = warmed(decoder, ids, 8)
+    steps = FixedStep(decoder, cache, capacity=40)
+    assert steps.graph is not None
+    for t in range(8, 40):
+        assert largest(steps.step(ids[:, t : t + 1]), decoder(ids[:, t : t + 1], cache=cache)) < 1e-3

@@ -21,6 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from miniwin.devices import find_device
 from miniwin.language_model import LanguageModel
 from miniwin.runs import CHECKPOINT, IMPORT, MODEL, RUN, TOKENIZER, WEIGHTS
 from miniwin.specs import ModelSpec, UserError, load_model_spec, shipped_specs
@@ -46,7 +47,7 @@ def load(
 
     `dtype` (a torch dtype or its name) converts the weights; by default they stay as they were saved.
     """
-    where, chosen = _device(device), _dtype(dtype)
+    where, chosen = find_device(device), _dtype(dtype)
     folder, spec_path, name = _resolve(os.fspath(ref))
     if spec_path is not None:
         model = _fresh(load_model_spec(spec_path), f"{name} (random weights)", seed)
@@ -67,7 +68,7 @@ def build(
     `spec` is a ModelSpec, the path of a model spec's YAML file, or the stem of one that ships with MiniWin.
     The tokenizer is the byte tokenizer; a vocabulary of fewer than 256 ids has none.
     """
-    where, chosen = _device(device), _dtype(dtype)
+    where, chosen = find_device(device), _dtype(dtype)
     if not isinstance(spec, ModelSpec):
         spec = load_model_spec(os.fspath(spec))
     return _fresh(spec, spec.name, seed).to(device=where, dtype=chosen)
@@ -225,16 +226,6 @@ def _not_a_model(path: Path) -> str:
         f"{path} is neither a run folder ({RUN}) nor a zoo entry ({ENTRY}) nor an imported model ({IMPORT}): there is "
         "no model in it"
     )
-
-
-def _device(device: str | torch.device) -> torch.device:
-    try:
-        chosen = torch.device(device)
-    except RuntimeError as error:
-        raise UserError(f"device: {device!r} is not a device PyTorch knows ({str(error).splitlines()[0]})") from None
-    if chosen.type == "cuda" and not torch.cuda.is_available():
-        raise UserError(f"device: {device} was asked for, and this machine has no CUDA device; use cpu")
-    return chosen
 
 
 def _dtype(dtype: str | torch.dtype | None) -> torch.dtype | None:

@@ -39,7 +39,7 @@ class RunResult:
     """How a run ended. `final_loss` is the training loss in nats per token, smoothed over the last steps.
 
     `seconds` is wall-clock time over all sessions of the run; `tokens_per_second` counts the training steps
-    alone.
+    alone. `dtype` is that of the products: what `auto` came to.
     """
 
     folder: Path
@@ -54,6 +54,7 @@ class RunResult:
     parameters: int
     seed: int
     data_fingerprint: str
+    dtype: str
     tracking_run: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
@@ -146,6 +147,7 @@ def read_result(folder: str | Path) -> RunResult:
         parameters=data["parameters"],
         seed=data["seed"],
         data_fingerprint=data["data"]["fingerprint"],
+        dtype=data["train"]["dtype"],
         tracking_run=data["tracking"]["run_id"],
     )
 

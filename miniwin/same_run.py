@@ -51,7 +51,10 @@ def recorded(folder: Path, model: ModelSpec, train: TrainSpec, fingerprint: str)
             f"{folder} holds a run of another architecture ('{before['model']}', {before['spec_hash'][:12]} "
             f"there; '{model.name}', {model.hash[:12]} now): {FRESH}"
         )
-    found = differences(_decisive(before["train"]), _decisive(train.model_dump(mode="json")), "train")
+    now = train.model_dump(mode="json")
+    if train.dtype == "auto":  # what it meant when the run began
+        now["dtype"] = before["train"]["dtype"]
+    found = differences(_decisive(before["train"]), _decisive(now), "train")
     if found:
         raise UserError(f"{folder} holds a run with other settings ({'; '.join(found)}): {FRESH}")
     if before["data"]["fingerprint"] != fingerprint:

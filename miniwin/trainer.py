@@ -16,6 +16,7 @@ import torch
 
 from miniwin import runs
 from miniwin.data import prepare
+from miniwin.devices import find_device, settled
 from miniwin.distributed import Group, join
 from miniwin.runs import RunResult
 from miniwin.same_run import only_one, recorded
@@ -55,7 +56,7 @@ def train(
         "pruned"; it is then returned as it is, unless it is called without `on_eval`: that trains on.
     stop_after_tokens: ends this session early, as "interrupted"; the schedule stays that of the whole budget.
     workers: processes that read data ahead. They do not change what is trained.
-    device: default CUDA where there is one, else the CPU.
+    device: default CUDA where there is one, else the CPU. `dtype: auto` means what is best there.
     Under torchrun the processes share each batch, and the first one keeps the run folder.
     tracking, experiment, run_name, parent_run: MLflow's URI ("off": none), experiment, run and parent run.
     """
@@ -75,12 +76,12 @@ def train(
             f"'{model_spec.name}' has a vocab_size of {model_spec.vocab_size}; expected at least as many: "
             f"set the model's vocab_size to {tokenizer.vocab_size}, or take a smaller tokenizer"
         )
-    asked = None if device is None else _device(device)
+    asked = None if device is None else find_device(device)
     group = join(asked)
     group.check(spec.batch_size)
     corpus = prepare(spec.data, tokenizer, progress=progress and group.leads)  # no folder yet
     with _place(folder, group) as place:
-        where = group.device if group.size > 1 else asked or _device(None)
+        where = group.device if group.size > 1 else asked or find_device(None)
         before = None
         if group.leads:
             if not resume:
@@ -88,6 +89,7 @@ def train(
             runs.remove_leftovers(folder)
             before = recorded(folder, model_spec, spec, corpus.fingerprint)
         before = group.share(before)
+        spec = group.share(settled(spec, where, before["train"]["dtype"] if before else None))
         over = before is not None and _over(folder, before["status"], asks=on_eval is not None)
         if group.share(over):
             return runs.read_result(folder)
@@ -133,17 +135,3 @@ def _rungs(eval_at: Sequence[int], on_eval: OnEval | None, spec: TrainSpec) -> l
     if rungs and not 0 < rungs[0] <= rungs[-1] <= most:
         raise UserError(f"eval_at is {rungs}; expected numbers of tokens from 1 to {most}, the run's budget")
     return rungs
-
-
-def _device(device: str | torch.device | None) -> torch.device:
-    if device is None:
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        chosen = torch.device(device)
-    except RuntimeError:
-        raise UserError(f"unknown device '{device}'; expected cpu, cuda, or cuda:1 and so on") from None
-    if chosen.type == "cuda" and not torch.cuda.is_available():
-        raise UserError(f"device '{chosen}' was asked for, and this machine has no CUDA device; use cpu")
-    if chosen.type == "cuda" and chosen.index is None:
-        return torch.device("cuda", torch.cuda.current_device())
-    return chosen

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from miniwin.devices import find_device
 from miniwin.search.candidate import Candidate, cost
 from miniwin.search.claims import Claim
 from miniwin.search.sampling import pruner_step
@@ -98,7 +99,7 @@ def run_claim(study: Study, claim: Claim, corpus: Corpus, tracking: Tracking) ->
         outcome.end("pruned", f"behind the others at {rung:,} tokens")
         return
     began = time.monotonic()
-    model = load(claim.run_folder, device=best_device())
+    model = load(claim.run_folder, device=find_device(None))
     tokens = eval_tokens(spec, study.space.train)
     for length in report_lengths(spec, study.space.train):
         outcome.losses[length] = loss(model, corpus, length, tokens)
@@ -136,13 +137,6 @@ def _rungs(study: Study, claim: Claim, corpus: Corpus) -> tuple[list[int], OnEva
         return not claim.trial.should_prune()
 
     return rungs, on_eval
-
-
-def best_device() -> str:
-    """Where training runs by itself: on CUDA where there is any."""
-    import torch
-
-    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def loss(model: LanguageModel, corpus: Corpus, length: int, tokens: int) -> float:

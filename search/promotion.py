@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from miniwin.devices import find_device
 from miniwin.search.candidate import Candidate
-from miniwin.search.measure import best_device, eval_tokens, report_lengths
+from miniwin.search.measure import eval_tokens, report_lengths
 from miniwin.search.records import StudyData, TrialRecord, collect
 from miniwin.search.study import Study, find_study
 from miniwin.specs import TrainSpec, UserError, load_train_spec, resolve_spec_path
@@ -54,7 +55,7 @@ def promote(
     if spec != chosen.train:
         run = _train_afresh(opened, chosen, spec, base, tracking, progress)
     check_addable(run, name=name, version=version, zoo=zoo)  # before the time for the evaluation is spent
-    model = load(run, device=best_device())
+    model = load(run, device=find_device(None))
     assert model.tokenizer is not None
     corpus = prepare(spec.data, model.tokenizer, base)
     at = sorted(set(lengths)) if lengths else report_lengths(opened.spec, spec)

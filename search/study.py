@@ -16,13 +16,14 @@ from __future__ import annotations
 
 import json
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
 
+from miniwin.devices import find_device, settled
 from miniwin.runs import home, write_json, write_text
 from miniwin.search.candidate import Candidate
 from miniwin.search.outcome import Outcome
@@ -87,7 +88,8 @@ class Study:
                 study = cls(folder)
                 study._continue_with(parts, storage)
             else:
-                parts.write(folder)
+                # One precision for all trials, wherever they run.
+                replace(parts, train=settled(parts.train, find_device(None))).write(folder)
                 write_json(
                     folder / "study.json",
                     {
@@ -115,6 +117,7 @@ class Study:
                 "leave --storage out, or choose another --out"
             )
         old = _Parts(self.spec, self.base, self.train, self.baseline, Path(self.about["train_base"]))
+        parts = replace(parts, train=settled(parts.train, find_device(None), self.train.dtype))
         found = _differences(old.comparable(), parts.comparable())
         before, now = self.spec.budget.trials, parts.spec.budget.trials
         if now < before:

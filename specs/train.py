@@ -118,7 +118,8 @@ class TrainSpec(_Grown):
     optimizer: OptimizerSpec = OptimizerSpec()
     schedule: ScheduleSpec = CosineSchedule()
     clip_grad_norm: PositiveReal | None = 1.0
-    dtype: Literal["float32", "bfloat16"] = "float32"  # bfloat16: autocast; weights stay float32
+    # bfloat16: autocast; weights stay float32. auto: that where the device has units for it, else float32
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     compile: bool = False  # torch.compile the layers: costs seconds at the start, so not for short runs
     seed: Count = 0
     log_every: PositiveInt = 10  # optimizer steps between lines of metrics.jsonl

@@ -41,6 +41,7 @@ TRAIN: dict[str, Any] = {
     "batch_size": 4,
     "tokens": 1536,
     "log_every": 1,
+    "dtype": "float32",
 }
 SEARCH: dict[str, Any] = {
     "kind": "search",

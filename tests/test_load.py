@@ -256,7 +256,7 @@ def test_a_tokenizer_larger_than_the_model(run_folder: Path, model: LanguageMode
 
 
 def test_devices_and_dtypes_that_do_not_exist(run_folder: Path) -> None:
-    with pytest.raises(UserError, match="device: 'gpu' is not a device PyTorch knows"):
+    with pytest.raises(UserError, match="device: got 'gpu'; expected cpu, cuda"):
         miniwin.load(run_folder, device="gpu")
     with pytest.raises(UserError, match="dtype: expected one of float32, bfloat16, float16, got 'int8'"):
         miniwin.load(run_folder, dtype="int8")

@@ -105,7 +105,9 @@ def search_spec(several: bool = True, **changes: Any) -> Any:
 
 def train_spec() -> Any:
     data = {"source": "python-stdlib"}
-    return parse_spec({"kind": "train", "format": 1, "name": "tiny", "data": data, "tokens": 4e6}, "train")
+    return parse_spec(
+        {"kind": "train", "format": 1, "name": "tiny", "data": data, "tokens": 4e6, "dtype": "float32"}, "train"
+    )
 
 
 def make_study(folder: Path, trials: int = 24, several: bool = True, seed: int = 0) -> StudyData:

@@ -303,7 +303,7 @@ def test_an_error_in_an_evaluation_is_recorded_and_the_run_continues(run: Run, t
             {"eval_at": [100, 10**6], "on_eval": print},
             r"eval_at is \[100, 1000000\]; expected numbers of tokens from 1 to 3840, the run's budget",
         ),
-        ({"device": "gpu"}, "unknown device 'gpu'; expected cpu, cuda, or cuda:1 and so on"),
+        ({"device": "gpu"}, "device: got 'gpu'; expected cpu, cuda, or cuda:1 and so on"),
     ],
 )
 def test_options_that_make_no_sense(run: Run, options: dict[str, Any], message: str) -> None:

@@ -40,6 +40,7 @@ def tiny_train(**changes: Any) -> TrainSpec:
         "tokens": 30 * 4 * 32,
         "optimizer": {"lr": 1e-2},
         "log_every": 1,
+        "dtype": "float32",  # the same on every machine
     }
     return parse_spec({**spec, **changes}, "train")
 

@@ -58,7 +58,7 @@ def train_command(
     if result.reason:
         typer.echo(f"  {result.reason}")
     typer.echo(
-        f"  {result.tokens:,} tokens in {duration(result.seconds)} ({rate(result.tokens_per_second)}), "
+        f"  {result.tokens:,} tokens in {duration(result.seconds)} ({rate(result.tokens_per_second)}, {result.dtype}), "
         f"training loss {result.final_loss:.4f} nats per token"
     )
     if result.status == "complete":

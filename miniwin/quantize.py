@@ -3,8 +3,9 @@
     y = (x W8^T) * scale,   scale_o = max_i |W_oi| / 127, rounded to bfloat16 before W8 is taken from it
 
 One token's decoding is as fast as the weights can be read, so a quarter of the bytes is most of a quarter of the time.
-A few tokens go through torch's int8 kernel, on activations rounded to bfloat16; many (a prefill) through the weights
-widened once per call, which costs little beside the product itself. Norms, biases and routers stay as they are. Rows of
+A few tokens go through a kernel of our own, which rounds nothing but W, or where it is missing through torch's, on
+activations rounded to bfloat16; many (a prefill) through the weights widened once per call, which costs little beside
+the product itself. Norms, biases and routers stay as they are. Rows of
 a matrix have one scale each, as in LLM.int8()'s vector-wise weights, without its outliers: what that loses is measured
 by `miniwin eval --quantize int8` against the same without.
 
@@ -23,6 +24,7 @@ from torch.nn import functional as F
 from torch.utils._pytree import tree_map_only
 
 from miniwin.blocks.int8 import LARGEST
+from miniwin.blocks.native import rows
 from miniwin.language_model import LanguageModel
 from miniwin.specs import UserError
 
@@ -50,9 +52,9 @@ class Int8Weight(Tensor):
     def of(cls, weight: Tensor) -> Int8Weight:
         size = (weight.shape[0], weight.shape[1])
         more = [-n % tile for n, tile in zip(size, TILE, strict=True)]
-        rows = F.pad(weight.detach().float(), (0, more[1], 0, more[0]))
-        scale = (rows.abs().amax(1) / LARGEST).to(torch.bfloat16)
-        steps = rows / scale.float().clamp(min=torch.finfo(torch.float32).tiny).unsqueeze(1)
+        padded = F.pad(weight.detach().float(), (0, more[1], 0, more[0]))
+        scale = (padded.abs().amax(1) / LARGEST).to(torch.bfloat16)
+        steps = padded / scale.float().clamp(min=torch.finfo(torch.float32).tiny).unsqueeze(1)
         return cls(steps.round_().clamp_(-LARGEST, LARGEST).to(torch.int8), scale, size, weight.dtype)
 
     def wide(self) -> Tensor:
@@ -71,8 +73,8 @@ class Int8Weight(Tensor):
             return _linear(*args, **kwargs)
         if func is F.embedding and isinstance(args[1], cls):
             ids, weight = args[:2]
-            rows = weight.values8[ids][..., : weight.size8[1]]
-            return (rows.float() * weight.scale[ids].float().unsqueeze(-1)).to(weight.dtype)
+            vectors = weight.values8[ids][..., : weight.size8[1]]
+            return (vectors.float() * weight.scale[ids].float().unsqueeze(-1)).to(weight.dtype)
         with torch._C.DisableTorchFunctionSubclass():  # results are ordinary tensors
             return func(*args, **kwargs)
 
@@ -114,9 +116,13 @@ def _linear(x: Tensor, weight: Int8Weight, bias: Tensor | None = None) -> Tensor
     if x.numel() // x.shape[-1] > FEW or x.dtype == torch.float64:
         return F.linear(x, weight.wide().to(x.dtype), bias)
     outs, columns = weight.size8
-    rows = x.reshape(-1, columns).to(torch.bfloat16)
-    if columns < weight.values8.shape[1]:
-        rows = F.pad(rows, (0, weight.values8.shape[1] - columns))
-    out = torch._weight_int8pack_mm(rows.contiguous(), weight.values8, weight.scale)[:, :outs].to(x.dtype)
-    out = out.view(*x.shape[:-1], outs)
+    given, width = x.reshape(-1, columns), weight.values8.shape[1]
+    if columns < width:
+        given = F.pad(given, (0, width - columns))
+    if rows.fit(width, given):
+        out = rows.int8_product(given.contiguous(), weight.values8, weight.scale, outs)
+    else:
+        narrow = given.to(torch.bfloat16).contiguous()
+        out = torch._weight_int8pack_mm(narrow, weight.values8, weight.scale)[:, :outs]
+    out = out.to(x.dtype).view(*x.shape[:-1], outs)
     return out if bias is None else out + bias

@@ -23,6 +23,12 @@ INLINE void put(void *base, int64_t at, int64_t type, vf x) {
     else v_to_bf16((uint16_t *)base + at, x);
 }
 
+INLINE float one(const void *base, int64_t at, int64_t type) {
+    if (type == FLOAT32) return ((const float *)base)[at];
+    union { uint32_t bits; float value; } u = {(uint32_t)((const uint16_t *)base)[at] << 16};
+    return u.value;
+}
+
 static inline int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 static inline int64_t most(int64_t a, int64_t b) { return a > b ? a : b; }
 

@@ -9,12 +9,6 @@
 #define PRAGMA(text) _Pragma(#text)
 #define PARALLEL(numbers) PRAGMA(omp parallel for schedule(static) num_threads((int)threads) if (threads > 1 && (numbers) > SMALL))
 
-INLINE float one(const void *base, int64_t at, int64_t type) {
-    if (type == FLOAT32) return ((const float *)base)[at];
-    union { uint32_t bits; float value; } u = {(uint32_t)((const uint16_t *)base)[at] << 16};
-    return u.value;
-}
-
 /* out = x r gain, r = 1 / sqrt(mean(x^2) + eps), which is kept in `inverse`. */
 PUBLIC int miniwin_rmsnorm(const void *x, int64_t type, const float *gain, void *out, int64_t out_type, float *inverse,
                            int64_t rows, int64_t size, float eps, int64_t threads) {

@@ -79,6 +79,7 @@ def _local(window: int, what: str = "forward") -> str:
 
 
 PREFILL = "prefill/miniwin-512/N=8192"
+SHORT = "decode/miniwin-512/context=1024"
 LONG = "decode/miniwin-512/context=262144"
 BOTH = (models.AUTHORS, models.TITLES["cohere2"])
 SMALL = "train/miniwin-128/bfloat16/8x512"
@@ -138,7 +139,10 @@ BARS: tuple[Bar, ...] = (
         2.8,
     ),
     Bar("the same, not compiled", times(SMALL, training.PLAIN)),
+    Bar(f"the same, not compiled: {training.TORCH}", times(SMALL, training.TORCH)),
     Bar(f"the same, not compiled: {training.PLAINEST}", times(SMALL, training.PLAINEST)),
+    *(Bar(f"decode, 26 M parameters, 1k of context: {peer}", times(SHORT, peer)) for peer in BOTH),
+    Bar("the same, int8 weights: its own float32", times(SHORT, OURS, models.INT8)),
     Bar("decode, 26 M parameters, 256k of context: authors' cache", times(LONG, models.AUTHORS), 35.0),
     Bar(
         "the same: memory of the authors' cache at its peak",

@@ -12,7 +12,7 @@ import torch
 
 from benchmarks.case import OURS, Case, Run, Work
 from benchmarks.gate import agree
-from benchmarks.models import AUTHORS, PIECE, Decoding, local_only, random_piece, side
+from benchmarks.models import AUTHORS, INT8, PIECE, Decoding, local_only, random_piece, side
 from miniwin.specs import ModelSpec
 
 SHORT = "miniwin at the shortest context"
@@ -57,6 +57,8 @@ def work(spec: ModelSpec, context: int, peers: Sequence[str], tokens: int, piece
             theirs = _decoding(name, spec, filling, context)
             with torch.no_grad():
                 logits = theirs.step(token)
+            if name == INT8:
+                assert (logits - expected).abs().max() < 0.2 * expected.std(), "int8 weights: other logits"
             if name == AUTHORS:
                 agree("decoding and the authors' code", expected, logits)
                 made.gate = "logits equal to those of the authors' code restated, same weights and cache"

@@ -20,9 +20,13 @@ from benchmarks.case import OURS
 from benchmarks.peers import hugging_face
 from benchmarks.peers.authors import Authors, Past, cached
 from miniwin.blocks import Decoder, Positions
+from miniwin.language_model import LanguageModel
+from miniwin.quantize import quantize
 from miniwin.specs import ModelSpec, load_model_spec, parse_spec
+from miniwin.steps import quicker
 
 AUTHORS = "MiniWin's authors, restated"
+INT8 = f"{OURS}, int8 weights"
 TITLES = {"cohere2": "HF Cohere2", "smollm3": "HF SmolLM3", "mistral": "HF Mistral"}
 PIECE = 1024  # tokens of random keys and values that a cache is filled with, over and over
 
@@ -108,8 +112,11 @@ class Ours(Side):
                 layer.append(keys, piece)
         cache.length = context
 
-        def step(token: Tensor) -> Tensor:
-            return self.model(token, cache=cache, logits_to_keep=1)[:, -1]
+        steps = quicker(self.model, cache, piece.shape[1])
+
+        def step(token: Tensor) -> Tensor:  # as generation does it
+            logits = self.model(token, cache=cache, logits_to_keep=1) if steps is None else steps.step(token)
+            return logits[:, -1]
 
         return Decoding(step, lambda: cache.nbytes)
 
@@ -174,9 +181,11 @@ def random_piece(spec: ModelSpec, tokens: int = PIECE) -> Tensor:
 
 
 def side(name: str, spec: ModelSpec) -> Side:
-    """One of OURS, AUTHORS and the titles of the models of transformers. Each has weights of its own, in memory."""
+    """One of OURS, INT8, AUTHORS and the titles of transformers' models. Each has weights of its own, in memory."""
     if name == OURS:
         return Ours(built(spec))
+    if name == INT8:
+        return Ours(quantize(LanguageModel(built(spec), spec, None, spec.name)).decoder)
     if name == AUTHORS:
         return TheirOwn(built(spec), spec)
     return HuggingFace({title: kind for kind, title in TITLES.items()}[name], spec)

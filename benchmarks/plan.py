@@ -12,7 +12,7 @@ import torch
 from benchmarks import attention, decoding, memory, prefill, training
 from benchmarks.attention import Shape
 from benchmarks.case import Case
-from benchmarks.models import AUTHORS, TITLES, small_spec
+from benchmarks.models import AUTHORS, INT8, TITLES, small_spec
 from benchmarks.timing import STEADY
 from miniwin.specs import load_model_spec
 
@@ -20,6 +20,7 @@ FP32, BF16 = torch.float32, torch.bfloat16
 MODEL = "miniwin-512"
 COHERE = TITLES["cohere2"]
 EVERYBODY = (AUTHORS, *TITLES.values())
+SMALL_STEPS = (training.COMPILED, training.PLAIN, training.TORCH, training.PLAINEST)
 K = 1024
 SQUARE = 2048
 
@@ -42,7 +43,7 @@ def quick() -> Plan:
         prefill.case(spec, 8 * K, near, 24),
         training.case(spec, 2 * K, 1, FP32, near, 18),
         training.case(spec, 2 * K, 1, BF16, near, 18),
-        training.case(small, 512, 8, BF16, [training.COMPILED, training.PLAIN, training.PLAINEST], 8),
+        training.case(small, 512, 8, BF16, SMALL_STEPS, 10),
         decoding.case(spec, 256 * K, near, tokens=1, budget=15),
         decoding.local_case(spec, K, 256 * K, budget=3),
         memory.decode_case(MODEL, 256 * K, [AUTHORS]),
@@ -50,7 +51,7 @@ def quick() -> Plan:
         *(attention.case(Shape(n * K, w, full=False), 2) for w in (64, 512) for n in (1, 16, 64)),
         *(attention.case(Shape(4 * K, w, BF16, square=SQUARE), 4) for w in (64, 512)),
         *(prefill.case(spec, n * K, EVERYBODY, 5) for n in (1, 2)),
-        *(decoding.case(spec, n * K, EVERYBODY, budget=4) for n in (1, 16)),
+        *(decoding.case(spec, n * K, (*EVERYBODY, INT8), budget=4) for n in (1, 16)),
     ]
     return Plan(tuple(cases), repeats=9, minutes=20)
 
@@ -73,9 +74,7 @@ def full() -> Plan:
     cases += [memory.prefill_case(MODEL, n * K, EVERYBODY) for n in (2, 4, 8)]
     for dtype in (FP32, BF16):
         cases += [training.case(spec, n * K, 1, dtype, EVERYBODY, 120) for n in (1, 2, 4)]
-        cases.append(
-            training.case(small, 512, 8, dtype, [training.COMPILED, training.PLAIN, training.PLAINEST, AUTHORS], 30)
-        )
+        cases.append(training.case(small, 512, 8, dtype, [*SMALL_STEPS, AUTHORS], 30))
     for n in (1, 4, 16, 64, 256):
         tokens = 8 if n <= 16 else 2
         cases.append(decoding.case(spec, n * K, EVERYBODY, tokens, 120))
@@ -95,8 +94,8 @@ def tiny() -> Plan:
         attention.case(replace(small, length=70, dtype=BF16, backward=True)),
         prefill.case(spec, 16, EVERYBODY),
         *(prefill.case(spec, n, peers) for n in (32, 64)),
-        *(training.case(spec, 40, 2, dtype, (*peers, training.PLAIN, training.PLAINEST)) for dtype in (FP32, BF16)),
-        decoding.case(spec, 48, EVERYBODY, tokens=2, piece=24),
+        *(training.case(spec, 40, 2, dtype, (*peers, *SMALL_STEPS[1:])) for dtype in (FP32, BF16)),
+        decoding.case(spec, 48, (*EVERYBODY, INT8), tokens=2, piece=24),
         decoding.case(spec, 96, (AUTHORS,), tokens=2, piece=24),
         decoding.local_case(spec, 24, 96, tokens=2, piece=24),
         memory.attention_case(256, 16, [attention.MASKED]),

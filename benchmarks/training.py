@@ -6,8 +6,8 @@ authors' and transformers' models with cross-entropy of all the logits. All run 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import torch
@@ -18,6 +18,7 @@ from benchmarks.case import OURS, Case, Run, Work
 from benchmarks.gate import agree
 from benchmarks.models import AUTHORS, Ours, Side, built, side
 from benchmarks.prefill import token_ids
+from miniwin.blocks import native
 from miniwin.compiled import compile_layers
 from miniwin.loss import next_token_loss
 from miniwin.optimizer import make_optimizer
@@ -25,6 +26,7 @@ from miniwin.specs import ModelSpec
 from miniwin.specs.train import OptimizerSpec
 
 PLAIN, COMPILED = "miniwin, plain float32", "miniwin, compile: true"
+TORCH = f"{PLAIN}, torch's operators"  # the same without kernels of ours
 PLAINEST = f"{AUTHORS}, float32"  # none of our layers and kernels either
 CLIP = 1.0
 NAMES = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
@@ -47,7 +49,7 @@ def case(
 
 def work(spec: ModelSpec, length: int, rows: int, dtype: torch.dtype, peers: Sequence[str]) -> Work:
     """peers: AUTHORS, titles of transformers' models, PLAINEST; of our model PLAIN, an ordinary step in float32 of the
-    same layers, and COMPILED."""
+    same layers, TORCH, and COMPILED."""
     ids = token_ids(spec, length + 1, rows)
     inputs, targets = ids[:, :-1], ids[:, 1:]
     check(spec, inputs[:1, :96], targets[:1, :96])
@@ -76,6 +78,8 @@ def their_step(name: str, spec: ModelSpec, inputs: Tensor, targets: Tensor, dtyp
         run = our_step(spec, inputs, targets, dtype, compiled=True)
         run()  # compiles, which takes so long that it is no part of the case's budget
         return run
+    if name == TORCH:
+        return _without_kernels(lambda: their_step(PLAIN, spec, inputs, targets, dtype))
     if name in (PLAIN, PLAINEST):
         model, dtype = side(OURS if name == PLAIN else AUTHORS, spec), torch.float32
     else:
@@ -84,6 +88,28 @@ def their_step(name: str, spec: ModelSpec, inputs: Tensor, targets: Tensor, dtyp
     fused = None if name in (PLAIN, PLAINEST, AUTHORS) else True
     optimizer = torch.optim.AdamW(model.module.parameters(), lr=1e-4, fused=fused)
     return _step(model, optimizer, inputs, targets, dtype)
+
+
+def _without_kernels(make: Callable[[], Run]) -> Run:
+    """What is made, made and run as if our kernels had not been compiled."""
+
+    @contextmanager
+    def switched_off() -> Iterator[None]:
+        found = native._found
+        native._found = lambda: "switched off"  # type: ignore[assignment]
+        try:
+            yield
+        finally:
+            native._found = found
+
+    with switched_off():
+        made = make()
+
+    def run() -> object:
+        with switched_off():
+            return made()
+
+    return run
 
 
 def _step(model: Side, optimizer: Any, inputs: Tensor, targets: Tensor, dtype: torch.dtype) -> Run:

@@ -153,7 +153,10 @@ class Decoder(nn.Module):
     def logits(self, hidden: Tensor) -> Tensor:
         """(..., hidden_size) -> (..., vocab_size) float32."""
         head = self.embed_tokens if self.lm_head is None else self.lm_head
-        logits = nn.functional.linear(hidden, head.weight)
+        return self.shaped(nn.functional.linear(hidden, head.weight))
+
+    def shaped(self, logits: Tensor) -> Tensor:
+        """What the head gives, in float32, scaled and capped."""
         logits = logits if logits.dtype == torch.float64 else logits.float()
         logits = logits if self.logit_scale is None else logits * self.logit_scale
         cap = self.logit_softcap

@@ -21,9 +21,9 @@ from torch import Tensor
 
 from miniwin.blocks import Cache
 from miniwin.continuation import Continuation
-from miniwin.graphed import fixed_step
 from miniwin.sampling import Sampling, sample
 from miniwin.specs import UserError
+from miniwin.steps import quicker
 from miniwin.streaming import FORWARD_TOKENS, chunk_for
 
 if TYPE_CHECKING:
@@ -138,7 +138,7 @@ def _run(
             longest = max(len(ids) for ids in waiting)
             cache.reserve(cache.length + longest + min(wishes.max_new_tokens, RESERVED))
         logits = _prefill(model, waiting, cache, session)  # (B, 1, V)
-        steps = fixed_step(model, cache, wishes.max_new_tokens) if session is None else None
+        steps = quicker(model.decoder, cache, wishes.max_new_tokens, keep=session is not None)
         prefilled = time.perf_counter()
         seconds = [0.0] * len(rows)
         alive = list(range(len(rows)))  # which row each row of the cache is

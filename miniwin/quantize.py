@@ -24,7 +24,7 @@ from torch.nn import functional as F
 from torch.utils._pytree import tree_map_only
 
 from miniwin.blocks.int8 import LARGEST
-from miniwin.blocks.native import rows
+from miniwin.blocks.native import rows, step
 from miniwin.language_model import LanguageModel
 from miniwin.specs import UserError
 
@@ -120,7 +120,7 @@ def _linear(x: Tensor, weight: Int8Weight, bias: Tensor | None = None) -> Tensor
     if columns < width:
         given = F.pad(given, (0, width - columns))
     if rows.fit(width, given):
-        out = rows.int8_product(given.contiguous(), weight.values8, weight.scale, outs)
+        out = step.few_product(given.contiguous(), weight.values8, weight.scale, outs)
     else:
         narrow = given.to(torch.bfloat16).contiguous()
         out = torch._weight_int8pack_mm(narrow, weight.values8, weight.scale)[:, :outs]

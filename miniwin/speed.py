@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from miniwin.steps import quicker
 from miniwin.streaming import Task, chunk_for, evaluating
 
 if TYPE_CHECKING:
@@ -46,8 +47,10 @@ def measure_speed(
             for part in ids[:, :length].split(chunk or chunk_for(length), dim=1):
                 model(part, cache=cache, logits_to_keep=1)
             read = _now(model.device)
+            steps = quicker(model.decoder, cache, decode_tokens, keep=False)  # as generation goes about it
             for at in range(length, length + decode_tokens):
-                model(ids[:, at : at + 1], cache=cache, logits_to_keep=1)
+                new = ids[:, at : at + 1]
+                model(new, cache=cache, logits_to_keep=1) if steps is None else steps.step(new)
             written = _now(model.device)
             prefill.append(length / (read - started))
             decode.append(decode_tokens / (written - read))

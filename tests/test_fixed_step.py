@@ -11,11 +11,12 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
 import miniwin
-from miniwin import graphed
+from miniwin import steps as ways
 from miniwin.blocks import Decoder
 from miniwin.blocks.fixed_step import FixedStep, declines
 from miniwin.generation import generate
 from miniwin.language_model import LanguageModel
+from miniwin.sessions import new_session
 from miniwin.specs import UserError
 
 SCALED = {"type": "nope", "logit_scale": {"type": "log"}}
@@ -155,13 +156,14 @@ def test_generation_goes_the_same_way(model: LanguageModel, monkeypatch: pytest.
             super().__init__(*given)
             made.append(self)
 
-    monkeypatch.setattr(graphed, "DEVICES", ("cpu",))
-    monkeypatch.setattr(graphed, "FixedStep", Watched)
+    monkeypatch.setattr(ways, "GRAPHED", ("cpu",))
+    monkeypatch.setattr(ways, "FixedStep", Watched)
     assert drawn(model) == plain
     assert [steps.length for steps in made] == [3 + 89], "every token but the last went through it"
-    monkeypatch.setenv(graphed.SWITCH, "0")
+    assert drawn(model, session=new_session(model)) == plain and len(made) == 1, "a session keeps its cache"
+    monkeypatch.setenv(ways.SWITCH, "0")
     assert drawn(model) == plain and len(made) == 1
-    monkeypatch.setenv(graphed.SWITCH, "no")
+    monkeypatch.setenv(ways.SWITCH, "no")
     with pytest.raises(UserError, match="MINIWIN_CUDA_GRAPHS: got 'no' in the environment; expected 0"):
         drawn(model)
 
@@ -169,13 +171,15 @@ def test_generation_goes_the_same_way(model: LanguageModel, monkeypatch: pytest.
 def test_it_is_for_one_row_of_many_tokens_and_not_for_huge_contexts(
     model: LanguageModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    cache = warmed(model.decoder, torch.tensor([[3, 1, 4]]), 3)
-    assert graphed.fixed_step(model, cache, 500) is None, "on a CPU there is nothing to record"
-    monkeypatch.setattr(graphed, "DEVICES", ("cpu",))
-    assert graphed.fixed_step(model, cache, 500) is not None
-    assert graphed.fixed_step(model, cache, graphed.FEW - 1) is None
-    assert graphed.fixed_step(model, cache, graphed.LONG) is None
-    assert graphed.fixed_step(model, warmed(model.decoder, torch.tensor([[3], [4]]), 1), 500) is None
+    decoder = model.decoder
+    cache = warmed(decoder, torch.tensor([[3, 1, 4]]), 3)
+    assert ways.quicker(decoder, cache, 500, keep=False) is None, "on a CPU there is nothing to record"
+    monkeypatch.setattr(ways, "GRAPHED", ("cpu",))
+    assert ways.quicker(decoder, cache, 500, keep=False) is not None
+    assert ways.quicker(decoder, cache, ways.MANY - 1, keep=False) is None
+    assert ways.quicker(decoder, cache, ways.LONG, keep=False) is None
+    assert ways.quicker(decoder, cache, 500) is None
+    assert ways.quicker(decoder, warmed(decoder, torch.tensor([[3], [4]]), 1), 500, keep=False) is None
 
 
 def test_where_it_cannot_be_recorded_it_is_done_without(model: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -183,8 +187,8 @@ def test_where_it_cannot_be_recorded_it_is_done_without(model: LanguageModel, mo
         raise RuntimeError("operation not permitted when stream is capturing")
 
     plain = drawn(model)
-    monkeypatch.setattr(graphed, "DEVICES", ("cpu",))
-    monkeypatch.setattr(graphed, "FixedStep", broken)
+    monkeypatch.setattr(ways, "GRAPHED", ("cpu",))
+    monkeypatch.setattr(ways, "FixedStep", broken)
     with pytest.warns(UserWarning, match="without a CUDA graph: RuntimeError: operation not permitted"):
         assert drawn(model) == plain
 

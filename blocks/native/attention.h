@@ -2,6 +2,7 @@
 #ifndef MINIWIN_ATTENTION_H
 #define MINIWIN_ATTENTION_H
 
+#include "call.h"
 #include "numbers.h"
 
 #include <stdlib.h>
@@ -18,22 +19,6 @@
 #define TALL 136              /* rows that a tile may have: no more heads than this may share keys */
 #define HALOS (1 << 26)       /* numbers that runs may put aside for the keys before them, all together */
 #define RING (4 << 20)        /* bytes of blocks that a worker keeps */
-
-/* Strides in elements; the last dimension is contiguous. Mirrored in attention.py. */
-typedef struct {
-    int64_t batch, queries, keys, heads, kv_heads, dim, window, threads, q_type, kv_type;
-    int64_t q_stride[3], k_stride[3], v_stride[3]; /* batch, token, head */
-    const void *q, *k, *v;
-    const float *k_scale, *v_scale; /* of int8: (B, M, Hkv), contiguous in its last dimension */
-    int64_t k_scale_stride[2], v_scale_stride[2];
-    const int64_t *pad; /* (B,) or null: the first keys of a row, and the queries among them, do not exist */
-    void *out;          /* (B, N, H, D), in the type of q */
-    float *lse;         /* (B, N, H) or null: log(sum exp(scores)) */
-    const void *grad;   /* backward: (B, N, H, D), in the type of q */
-    void *grad_q;       /* as grad */
-    float *grad_k, *grad_v; /* (B, M, Hkv, D), zeros */
-    float scale;
-} Call;
 
 /* ---- memory of a worker ---- */
 

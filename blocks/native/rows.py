@@ -1,4 +1,4 @@
-"""The kernels of rows.c and int8_product.c, on tensors. What they compute is said there."""
+"""The kernels of rows.c, on tensors: what is done to rows between matrix products. What they compute is said there."""
 
 from __future__ import annotations
 
@@ -88,14 +88,3 @@ def softmax_loss(logits: Tensor, targets: Tensor, ignored: int, scale: float) ->
     settings = c_int64(ignored), c_float(scale), _at(losses), _threads()
     native.run("miniwin_softmax_loss", _at(logits), _code(logits), *sizes, _at(targets), *settings)
     return losses
-
-
-def int8_product(x: Tensor, values: Tensor, scale: Tensor, outs: int) -> Tensor:
-    """x (rows, I) without gaps times values (outs or more, I) int8, scale (outs or more,) bfloat16: (rows, outs) float32.
-
-    The rows of `values` are padded to a multiple of 4.
-    """
-    out = x.new_empty(len(x), outs, dtype=torch.float32)
-    sizes = c_int64(len(x)), c_int64(outs), c_int64(x.shape[1]), c_int64(values.shape[1])
-    native.run("miniwin_int8_product", _at(x), _code(x), _at(values), _at(scale), _at(out), *sizes, _threads())
-    return out

@@ -1,0 +1,96 @@
+/* One new token for each of a few rows, through all layers of a decoder at once: what Python would spend on calling some
+ * twenty operations a layer is more than they take.
+ *
+ *     h += post(O attention(rotate(norm(Q n)), cache)),  n = pre(h);    h += post'(Down(silu(Gate n') Up n')),  n' = pre'(h)
+ *
+ * All in float32; the caches in float32 or bfloat16. Each operation is a kernel of its own, and is described there.
+ */
+#include "few_product.h"
+#include "kernels.h"
+
+#include <string.h>
+
+typedef struct {
+    const float *gain; /* null: no norm */
+    float eps;
+} Norm;
+
+/* Mirrored in step.py. */
+typedef struct {
+    Matrix q, k, v, o, gate, up, down;
+    Norm attention_norm, attention_post_norm, mlp_norm, mlp_post_norm, q_norm, k_norm;
+    const float *cos, *sin;   /* (half,), or null: no rotation */
+    const float *query_scale; /* (heads,), or null */
+    void *keys, *values;      /* the cache; strides of rows, slots and heads; the new token's slot, and how many are filled */
+    int64_t k_stride[3], v_stride[3], kv_type, slot, entries;
+    int64_t heads, kv_heads, dim, half;
+    float score_scale;
+} LayerStep;
+
+static const float *normed(const Norm *norm, const float *x, float *into, int64_t rows, int64_t size, int64_t threads) {
+    if (!norm->gain) return x;
+    miniwin_rmsnorm(x, FLOAT32, norm->gain, into, FLOAT32, NULL, rows, size, norm->eps, threads);
+    return into;
+}
+
+/* h += norm(W x) */
+static void onto(float *h, const float *x, const Matrix *w, const Norm *norm, float *room, int64_t rows, int64_t threads) {
+    if (!norm->gain) {
+        few_product(x, FLOAT32, w, h, rows, 1, threads);
+        return;
+    }
+    few_product(x, FLOAT32, w, room, rows, 0, threads);
+    normed(norm, room, room, rows, w->outs, threads);
+    for (int64_t i = 0; i < rows * w->outs; i++) h[i] += room[i];
+}
+
+static void turned(const LayerStep *l, float *x, int64_t heads, int64_t rows, int64_t threads) {
+    const int64_t stride[3] = {heads * l->dim, heads * l->dim, l->dim};
+    if (l->cos)
+        miniwin_rotate(x, FLOAT32, stride, l->cos, l->sin, 0, x, rows, 1, heads, l->dim, l->half, 1.0f, threads);
+}
+
+static void stored(const LayerStep *l, const float *x, void *held, const int64_t *stride, int64_t rows) {
+    for (int64_t b = 0; b < rows; b++)
+        for (int64_t h = 0; h < l->kv_heads; h++)
+            for (int64_t d = 0; d < l->dim; d += VL)
+                put(held, b * stride[0] + l->slot * stride[1] + h * stride[2] + d, l->kv_type,
+                    v_load(x + (b * l->kv_heads + h) * l->dim + d));
+}
+
+/* h (rows, size) is what the layers write into; logits (rows, head->outs). room: rows x what `floats` in step.py says. */
+PUBLIC int miniwin_step(const LayerStep *layers, int64_t count, float *h, int64_t rows, int64_t size, const Norm *norm,
+                        const Matrix *head, float *logits, float *room, int64_t threads) {
+    for (const LayerStep *l = layers; l < layers + count; l++) {
+        const int64_t wide = l->heads * l->dim, narrow = l->kv_heads * l->dim;
+        float *x = room, *q = x + rows * size, *k = q + rows * wide, *v = k + rows * narrow, *out = v + rows * narrow;
+        const float *n = normed(&l->attention_norm, h, x, rows, size, threads);
+        few_product(n, FLOAT32, &l->q, q, rows, 0, threads);
+        few_product(n, FLOAT32, &l->k, k, rows, 0, threads);
+        few_product(n, FLOAT32, &l->v, v, rows, 0, threads);
+        normed(&l->q_norm, q, q, rows * l->heads, l->dim, threads);
+        normed(&l->k_norm, k, k, rows * l->kv_heads, l->dim, threads);
+        turned(l, q, l->heads, rows, threads);
+        turned(l, k, l->kv_heads, rows, threads);
+        for (int64_t i = 0; l->query_scale && i < rows * wide; i++) q[i] *= l->query_scale[i / l->dim % l->heads];
+        stored(l, k, l->keys, l->k_stride, rows);
+        stored(l, v, l->values, l->v_stride, rows);
+        Call call = {
+            .batch = rows, .queries = 1, .keys = l->entries, .heads = l->heads, .kv_heads = l->kv_heads, .dim = l->dim,
+            .window = l->entries, .threads = threads, .q_type = FLOAT32, .kv_type = l->kv_type,
+            .q_stride = {wide, wide, l->dim}, .q = q, .k = l->keys, .v = l->values, .out = out, .scale = l->score_scale,
+        };
+        memcpy(call.k_stride, l->k_stride, sizeof call.k_stride);
+        memcpy(call.v_stride, l->v_stride, sizeof call.v_stride);
+        if (miniwin_attention_forward(&call)) return 1;
+        onto(h, out, &l->o, &l->attention_post_norm, x, rows, threads);
+        n = normed(&l->mlp_norm, h, x, rows, size, threads);
+        float *gate = room + rows * size, *up = gate + rows * l->gate.outs;
+        few_product(n, FLOAT32, &l->gate, gate, rows, 0, threads);
+        few_product(n, FLOAT32, &l->up, up, rows, 0, threads);
+        miniwin_swiglu(gate, up, gate, FLOAT32, rows * l->gate.outs, threads);
+        onto(h, gate, &l->down, &l->mlp_post_norm, x, rows, threads);
+    }
+    few_product(normed(norm, h, room, rows, size, threads), FLOAT32, head, logits, rows, 0, threads);
+    return 0;
+}

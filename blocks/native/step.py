@@ -1,0 +1,69 @@
+"""The structures of step.c and few_product.h, filled from tensors. What they mean is said there."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from miniwin.blocks import native
+
+STEP = 16  # numbers of a row come in multiples of it
+_Whole = ctypes.c_int64
+_Address = ctypes.c_void_p
+
+
+class Matrix(ctypes.Structure):
+    _fields_ = [
+        *((name, _Address) for name in ("values", "scale", "bias")),
+        *((name, _Whole) for name in ("type", "outs", "columns", "width")),
+    ]
+
+
+class Norm(ctypes.Structure):
+    _fields_ = [("gain", _Address), ("eps", ctypes.c_float)]
+
+
+class LayerStep(ctypes.Structure):
+    _fields_ = [
+        *((name, Matrix) for name in ("q", "k", "v", "o", "gate", "up", "down")),
+        *((f"{name}_norm", Norm) for name in ("attention", "attention_post", "mlp", "mlp_post", "q", "k")),
+        *((name, _Address) for name in ("cos", "sin", "query_scale", "keys", "values")),
+        *((name, _Whole * 3) for name in ("k_stride", "v_stride")),
+        *((name, _Whole) for name in ("kv_type", "slot", "entries", "heads", "kv_heads", "dim", "half")),
+        ("score_scale", ctypes.c_float),
+    ]
+
+
+def matrix(values: Tensor, scale: Tensor | None, bias: Tensor | None, outs: int, columns: int) -> Matrix:
+    """values (outs or more, columns or more) without gaps, float32; or int8 with scale (outs or more,) bfloat16."""
+    addresses = values.data_ptr(), *(None if t is None else t.data_ptr() for t in (scale, bias))
+    return Matrix(*addresses, native.CODES[values.dtype], outs, columns, values.shape[1])
+
+
+def few_product(x: Tensor, values: Tensor, scale: Tensor, outs: int) -> Tensor:
+    """x (rows, I) without gaps times int8 values (outs or more, I), scale (outs or more,): (rows, outs) float32."""
+    out = x.new_empty(len(x), outs, dtype=torch.float32)
+    w = matrix(values, scale, None, outs, x.shape[1])
+    sizes = _Whole(len(x)), _Whole(torch.get_num_threads())
+    given = _Address(x.data_ptr()), _Whole(native.CODES[x.dtype]), ctypes.byref(w), _Address(out.data_ptr())
+    native.run("miniwin_few_product", *given, *sizes)
+    return out
+
+
+def floats(layers: Sequence[LayerStep], size: int) -> int:
+    """Of the room that a step works in, for each row."""
+    return size + max(max(2 * one.dim * (one.heads + one.kv_heads), 2 * one.gate.outs) for one in layers)
+
+
+def run(layers: Any, h: Tensor, norm: Norm, head: Matrix, room: Tensor) -> Tensor:
+    """h (rows, C) float32, which is written into, through all layers: logits (rows, V). room: `floats` for each row."""
+    rows, size = h.shape
+    logits = h.new_empty(rows, head.outs)
+    sizes = _Whole(len(layers)), _Address(h.data_ptr()), _Whole(rows), _Whole(size)
+    given = ctypes.byref(norm), ctypes.byref(head), _Address(logits.data_ptr()), _Address(room.data_ptr())
+    native.run("miniwin_step", layers, *sizes, *given, _Whole(torch.get_num_threads()))
+    return logits

@@ -1,0 +1,178 @@
+"""Decoding on a CPU with one call for all layers (blocks/native/step.c), where a model is made of what that knows.
+
+A small model's step is mostly Python: some twenty operations a layer, each of which takes longer to ask for than to do.
+What is asked for here is one thing. Positions, and what follows from them alone, are still worked out by the encodings.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from miniwin.blocks import Attention, Cache, Decoder, native
+from miniwin.blocks.attention_ops import cpu_native, may_use
+from miniwin.blocks.cache import GrowingCache, LayerCache, RingCache
+from miniwin.blocks.layer import Layer
+from miniwin.blocks.native import attention as kernels
+from miniwin.blocks.native import step as native_step
+from miniwin.blocks.positions.base import PositionEncoding, Positions
+from miniwin.blocks.positions.nope import Nope
+from miniwin.blocks.positions.rope import Rope
+from miniwin.blocks.rmsnorm import RMSNorm
+from miniwin.blocks.swiglu import SwiGLU
+from miniwin.quantize import FEW, Int8Weight
+
+NORMS = ("attention_norm", "attention_post_norm", "mlp_norm", "mlp_post_norm")
+DTYPES = (torch.float32, torch.bfloat16)  # of caches
+
+
+class QuickStep:
+    """Advances a warm cache as the model would: `step(ids)` (B, 1) -> logits (B, 1, V) float32.
+
+    It reads the weights where they are, so that the model has to stay as it is meanwhile.
+    """
+
+    def __init__(self, decoder: Decoder, cache: Cache) -> None:
+        reason = declines(decoder, cache)
+        assert reason is None, reason
+        self.decoder, self.cache = decoder, cache
+        self.kept: list[Tensor] = []  # what the structures have the addresses of, and nobody else keeps
+        self.layers = (native_step.LayerStep * len(decoder.layers))()
+        for place, layer in zip(self.layers, decoder.layers, strict=True):
+            self._fill(place, layer)
+        self.norm = self._norm(decoder.norm)
+        self.head = self._matrix(decoder.embed_tokens if decoder.lm_head is None else decoder.lm_head)
+        size = decoder.embed_tokens.embedding_dim
+        self.room = torch.empty(cache.batch_size * native_step.floats(list(self.layers), size))
+
+    @torch.no_grad()
+    def step(self, ids: Tensor) -> Tensor:
+        h = self.decoder.embed(ids)[:, 0].contiguous()  # (B, C), a new one: it is written into
+        where = Positions(torch.tensor([[self.cache.length]]))
+        meanwhile: list[Tensor] = []
+        for place, attention, held in zip(self.layers, self.decoder.attentions, self.cache.layers, strict=True):
+            self._enter(place, attention, held, where, meanwhile)
+        self.cache.length += 1
+        logits = native_step.run(self.layers, h, self.norm, self.head, self.room)
+        return self.decoder.shaped(logits).unsqueeze(1)
+
+    def _enter(
+        self, place: Any, attention: Attention, held: LayerCache, where: Positions, meanwhile: list[Tensor]
+    ) -> None:
+        """Take the new token into a layer's cache, and say where it stands. meanwhile: tensors kept for this step."""
+        place.slot = held.length % held.window if isinstance(held, RingCache) else held.length
+        held.claim(1)
+        place.entries = held.entries
+        keys, values = held.stored
+        if place.keys != keys.data_ptr():  # the first time, when it has grown, or when rows have left
+            place.keys, place.values = keys.data_ptr(), values.data_ptr()
+            place.k_stride[:], place.v_stride[:] = keys.stride()[:3], values.stride()[:3]
+            place.kv_type = native.CODES[keys.dtype]
+        if isinstance(attention.position, Rope):
+            cos, sin = attention.position.shared(where, torch.float32)  # (1, 1, K)
+            place.cos, place.sin, place.half = cos.data_ptr(), sin.data_ptr(), cos.shape[-1]
+        if attention.scales_queries:
+            seen = attention.sight.visible(where.index)
+            scale = attention.position.query_scale(seen, held.length)
+            if scale is not None:
+                whole = scale.to(torch.float32).expand(1, 1, attention.num_heads, 1).contiguous()
+                meanwhile.append(whole)
+                place.query_scale = whole.data_ptr()
+
+    def _fill(self, place: Any, layer: Any) -> None:
+        attention, mlp = layer.attention, layer.mlp
+        place.heads, place.kv_heads, place.dim = attention.num_heads, attention.num_kv_heads, attention.head_dim
+        place.score_scale = attention.score_scale
+        for name in NORMS:
+            setattr(place, name, self._norm(getattr(layer, name)))
+        place.q_norm, place.k_norm = self._norm(attention.q_norm), self._norm(attention.k_norm)
+        for name in ("q", "k", "v", "o"):
+            setattr(place, name, self._matrix(getattr(attention, f"{name}_proj")))
+        for name in ("gate", "up", "down"):
+            setattr(place, name, self._matrix(getattr(mlp, f"{name}_proj")))
+
+    def _norm(self, norm: Any) -> native_step.Norm:
+        if norm is None:
+            return native_step.Norm()
+        gain = torch.ones(norm.size) if norm.weight is None else norm.weight.detach() + norm.offset
+        self.kept.append(gain)
+        return native_step.Norm(gain.data_ptr(), norm.eps)
+
+    def _matrix(self, module: Any) -> native_step.Matrix:
+        weight, bias = module.weight, getattr(module, "bias", None)
+        outs, columns = weight.shape
+        if isinstance(weight, Int8Weight):
+            return native_step.matrix(weight.values8, weight.scale, bias, outs, columns)
+        return native_step.matrix(weight, None, bias, outs, columns)
+
+
+def declines(decoder: Decoder, cache: Cache) -> str | None:
+    """Why a step cannot be done in one call, or None."""
+    if native.missing() is not None:
+        return native.missing()
+    if not may_use(cpu_native):
+        return "another attention backend is asked for"
+    if cache.pad is not None or cache.given or cache.batch_size > FEW:
+        return f"rows are padded, more than {FEW}, or at positions given by the caller"
+    for held in cache.layers:
+        if type(held) not in (RingCache, GrowingCache) or held.first is not None or len(held.stored) != 2:
+            return "a layer keeps more than keys and values, or keeps them in int8"
+        if held.stored[0].dtype not in DTYPES or held.stored[0].device.type != "cpu":
+            return f"a cache is of {held.stored[0].dtype} on {held.stored[0].device}"
+    for module in decoder.modules():
+        if module._forward_hooks or module._forward_pre_hooks:
+            return "a module has hooks, which would not be called"
+        if isinstance(module, nn.Linear | nn.Embedding) and not _readable(module):
+            return "a matrix is neither float32 nor int8, or not a multiple of 16 wide"
+    norms = [decoder.norm, *(getattr(layer, name, None) for layer in decoder.layers for name in NORMS)]
+    if not all(norm is None or _is_rms(norm) for norm in norms):
+        return "a norm is no RMSNorm, or not a multiple of 16 wide"
+    for layer in decoder.layers:
+        if type(layer) is not Layer or type(layer.mlp) is not SwiGLU:
+            return "a layer is not attention and then a SwiGLU"
+        reason = _attention_declines(layer.attention)
+        if reason is not None:
+            return reason
+    return None
+
+
+def _attention_declines(attention: Attention) -> str | None:
+    encoding = attention.position
+    kind = type(encoding)
+    if attention.by_order or attention.sinks is not None or attention.softcap is not None:
+        return "attention is more than a softmax over the keys of a window"
+    known = isinstance(encoding, Nope | Rope) and kind.encode in (PositionEncoding.encode, Rope.encode)
+    if not known or kind.log_gates is not PositionEncoding.log_gates:
+        return f"{kind.__name__} is no plain rotation"
+    if isinstance(encoding, Rope) and not _turns_halves(encoding):
+        return "its rotation is of neighbours, or of halves that are not a multiple of 16 wide"
+    norms = (attention.q_norm, attention.k_norm)
+    if attention.norms_whole or attention.norms_after or not all(n is None or _is_rms(n) for n in norms):
+        return "queries and keys have another norm than an RMSNorm of each head before the rotation"
+    heads, dim = attention.num_heads, attention.head_dim
+    return kernels.unfit((1, 1, heads, dim), (1, 1, attention.num_kv_heads, dim))
+
+
+def _turns_halves(encoding: Rope) -> bool:
+    plain = type(encoding).turn is Rope.turn and not encoding.interleaved
+    return plain and len(encoding._frequencies) % native_step.STEP == 0
+
+
+def _is_rms(norm: nn.Module) -> bool:
+    return type(norm) is RMSNorm and norm.size % native_step.STEP == 0
+
+
+def _readable(module: Any) -> bool:
+    weight = module.weight
+    if weight.shape[1] % native_step.STEP:
+        return False
+    if isinstance(weight, Int8Weight):
+        return weight.values8.device.type == "cpu"
+    return (
+        native.ordinary(weight)
+        and weight.dtype == torch.float32
+        and weight.device.type == "cpu"
+        and weight.is_contiguous()
+    )

@@ -1,0 +1,55 @@
+"""The quickest way to decode token by token on a warm cache: one call on a CPU, one graph on a GPU, where that can be.
+
+`MINIWIN_NATIVE=0` and `MINIWIN_CUDA_GRAPHS=0` go without.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+
+from miniwin.blocks import Cache, Decoder
+from miniwin.blocks.fixed_step import FixedStep
+from miniwin.blocks.fixed_step import declines as no_graph
+from miniwin.quick_step import QuickStep
+from miniwin.quick_step import declines as not_in_one_call
+from miniwin.specs import UserError
+
+SWITCH = "MINIWIN_CUDA_GRAPHS"
+GRAPHED = ("cuda",)  # devices
+SOME = 8  # new tokens: for fewer, getting ready for one call takes longer than it saves
+MANY = 64  # the same for a graph
+LONG = 1 << 15  # tokens in all: beyond, reading the cache costs more than launching kernels
+
+
+def quicker(decoder: Decoder, cache: Cache, new_tokens: int, keep: bool = True) -> QuickStep | FixedStep | None:
+    """A way to decode so many more tokens, `step(ids)` (B, 1) -> logits (B, 1, V); None where the model itself is it.
+
+    keep: the cache has to have the new tokens afterwards; a graph works on a copy.
+
+    Raises:
+        UserError: the switch says neither 0 nor 1.
+    """
+    if type(decoder) is not Decoder:  # another may do something else in its forward
+        return None
+    device = decoder.embed_tokens.weight.device.type
+    if device == "cpu" and new_tokens >= SOME and not_in_one_call(decoder, cache) is None:
+        return QuickStep(decoder, cache)
+    if device not in GRAPHED or keep or not _wanted() or cache.batch_size > 1:
+        return None
+    capacity = cache.length + new_tokens
+    if new_tokens < MANY or capacity > LONG or no_graph(decoder, cache) is not None:
+        return None
+    try:
+        return FixedStep(decoder, cache, capacity)
+    except RuntimeError as error:
+        first = str(error).strip().splitlines()[0]
+        warnings.warn(f"decoding goes on without a CUDA graph: {type(error).__name__}: {first}", stacklevel=2)
+        return None
+
+
+def _wanted() -> bool:
+    switch = os.environ.get(SWITCH, "1")
+    if switch not in ("0", "1"):
+        raise UserError(f"{SWITCH}: got {switch!r} in the environment; expected 0, to decode without graphs, or 1")
+    return switch == "1"

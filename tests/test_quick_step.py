@@ -1,0 +1,235 @@
+"""A decoding step in one call: the logits and the cache of the model's own, on every build; what it declines."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from helpers import enliven, largest, random_ids, tiny_spec
+from torch import Tensor
+
+import miniwin
+from miniwin import steps as ways
+from miniwin.blocks import Decoder, native, use_backend
+from miniwin.generation import generate, generate_batch
+from miniwin.language_model import LanguageModel
+from miniwin.quantize import quantize
+from miniwin.quick_step import QuickStep, declines
+from miniwin.sessions import new_session
+
+ROPE = {"type": "rope"}
+HARMONIC = {"type": "p-rope", "period": 14, "harmonic": True}
+SCALED = {"type": "nope", "logit_scale": {"type": "log"}}
+RMS = {"norm": {"type": "rmsnorm", "eps": 1e-5, "gain": "one-plus"}}
+
+
+def layer(
+    window: int | None, position: dict[str, Any], heads: int = 4, kv_heads: int = 2, **fields: Any
+) -> dict[str, Any]:
+    attention = {"num_heads": heads, "num_kv_heads": kv_heads, "head_dim": 32, "window": window, "position": position}
+    mlp = {"intermediate_size": 48}
+    return {"attention": {**attention, **fields}, "mlp": mlp}
+
+
+MODELS: dict[str, dict[str, Any]] = {
+    "published p-rope, scaled nope": {
+        "blocks": {"S": layer(7, {"type": "p-rope", "period": 14}), "G": layer(None, SCALED)}
+    },
+    "harmonic, unscaled nope": {
+        "blocks": {"S": layer(7, HARMONIC), "G": layer(None, {"type": "nope", "logit_scale": None})}
+    },
+    "rope everywhere": {"blocks": {"S": layer(1, ROPE), "G": layer(None, ROPE)}},
+    "part of the channels": {"blocks": {"G": layer(None, {**ROPE, "partial_rotary_factor": 0.5}, head_dim=64)}},
+    "normed heads, biases": {
+        "blocks": {"S": layer(7, HARMONIC, qk_norm=RMS["norm"], qkv_bias=True, o_bias=True), "G": layer(None, ROPE)},
+    },
+    "norms after": {"blocks": {"S": {**layer(7, HARMONIC), "residual": "post"}}},
+    "norms around, all heads apart": {
+        "blocks": {"S": {**layer(7, HARMONIC, kv_heads=4), "residual": "sandwich"}},
+        **RMS,
+    },
+    "untied, capped and scaled": {
+        "blocks": {"S": layer(7, HARMONIC, kv_heads=1)},
+        "tie_word_embeddings": False,
+        "logit_softcap": 3.0,
+        "logit_scale": 0.5,
+        "embed_scale": 2.0,
+    },
+}
+
+
+def built(name: str, **changes: Any) -> Decoder:
+    return enliven(tiny_spec(**{**MODELS[name], **changes}).build().eval())
+
+
+@pytest.fixture(autouse=True)
+def without_gradients() -> Iterator[None]:
+    with torch.no_grad():
+        yield
+
+
+def warmed(decoder: Decoder, ids: Tensor, tokens: int, dtype: torch.dtype | None = None) -> Any:
+    cache = decoder.new_cache(len(ids), dtype)
+    decoder(ids[:, :tokens], cache=cache)
+    return cache
+
+
+def compared(decoder: Decoder, ids: Tensor, before: int, dtype: torch.dtype | None = None) -> float:
+    """The largest difference of logits from the model's own, by the largest; the caches have to agree at the end."""
+    cache = warmed(decoder, ids, before, dtype)
+    mine = cache.clone()
+    assert declines(decoder, mine) is None
+    quick, worst = QuickStep(decoder, mine), 0.0
+    for t in range(before, ids.shape[1]):
+        want = decoder(ids[:, t : t + 1], cache=cache)
+        worst = max(worst, largest(quick.step(ids[:, t : t + 1]), want) / float(want.abs().max()))
+    assert mine.length == cache.length == ids.shape[1]
+    for a, b in zip(mine.layers, cache.layers, strict=True):
+        assert a.length == b.length
+        for one, other in zip(a.stored, b.stored, strict=True):
+            assert largest(one[:, : a.entries].float(), other[:, : a.entries].float()) < (
+                1e-5 if dtype is None else 0.04
+            )
+    return worst
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_it_is_the_models_own_step_on_every_build(name: str, build: str) -> None:
+    ids = random_ids(tiny_spec(), 3, 40)
+    for before in (1, 6, 7, 23):
+        assert compared(built(name), ids, before) < 1e-5
+
+
+@pytest.mark.parametrize("rows", [1, 4, 5, 16])
+def test_any_number_of_rows(rows: int, build: str) -> None:
+    assert compared(built("published p-rope, scaled nope"), random_ids(tiny_spec(), rows, 20), 9) < 1e-5
+
+
+def test_a_cache_that_grows_and_one_that_is_rounded(build: str) -> None:
+    decoder, ids = built("published p-rope, scaled nope"), random_ids(tiny_spec(), 1, 300)
+    assert compared(decoder, ids, 250) < 1e-5, "256 is where it grows"
+    assert compared(decoder, ids[:, :40], 5, torch.bfloat16) < 2e-2
+
+
+@pytest.mark.parametrize(
+    "name", ["published p-rope, scaled nope", "untied, capped and scaled", "norms around, all heads apart"]
+)
+def test_int8_weights(name: str, build: str) -> None:
+    model = LanguageModel(built(name), tiny_spec(**MODELS[name]), None, "here")
+    quantize(model)
+    assert compared(model.decoder, random_ids(tiny_spec(), 2, 40), 9) < 1e-5
+
+
+def test_wide_matrices_are_shared_out_among_threads(build: str) -> None:
+    wide = {"S": {**layer(7, HARMONIC), "mlp": {"intermediate_size": 4096}}}
+    decoder = enliven(tiny_spec(wide, hidden_size=64).build().eval())
+    threads = torch.get_num_threads()
+    try:
+        for torch_threads in (1, 3):
+            torch.set_num_threads(torch_threads)
+            assert compared(decoder, random_ids(tiny_spec(), 2, 20), 9) < 1e-5
+    finally:
+        torch.set_num_threads(threads)
+
+
+def test_rows_may_leave(build: str) -> None:
+    decoder, ids = built("published p-rope, scaled nope"), random_ids(tiny_spec(), 3, 20)
+    cache = warmed(decoder, ids, 9)
+    mine = cache.clone()
+    quick, rows = QuickStep(decoder, mine), torch.tensor([2, 0])
+    for t in range(9, 20):
+        if t == 14:
+            ids = ids[rows]
+            cache.select(rows)
+            mine.select(rows)
+        assert largest(quick.step(ids[:, t : t + 1]), decoder(ids[:, t : t + 1], cache=cache)) < 1e-4
+
+
+def reason(decoder: Decoder, dtype: torch.dtype | None = None, rows: int = 1) -> str:
+    return str(declines(decoder, decoder.new_cache(rows, dtype)))
+
+
+@pytest.mark.skipif(native.missing() is not None, reason="needs the kernels")
+def test_what_it_declines(monkeypatch: pytest.MonkeyPatch) -> None:
+    decoder = built("published p-rope, scaled nope")
+    assert reason(decoder) == "None"
+    assert "more than 16" in reason(decoder, rows=17)
+    assert "int8" in reason(decoder, torch.int8)
+    assert "of torch.float16" in reason(decoder, torch.float16)
+    with use_backend("reference"):
+        assert "another attention backend" in reason(decoder)
+    padded = decoder.new_cache(2)
+    decoder(random_ids(tiny_spec(), 2, 3), cache=padded, attention_mask=torch.tensor([[0, 1, 1], [1, 1, 1]]))
+    assert "padded" in str(declines(decoder, padded))
+    handle = decoder.layers[1].register_forward_hook(lambda *_: None)
+    assert "hooks" in reason(decoder)
+    handle.remove()
+    experts = {"type": "moe", "num_experts": 4, "experts_per_token": 2, "expert": {"intermediate_size": 48},
+               "router": {"type": "softmax-topk"}}  # fmt: skip
+    for block, expected in (
+        (layer(7, {**HARMONIC, "pairing": "interleaved"}), "of neighbours"),
+        (layer(7, HARMONIC, head_dim=16), "not a multiple of 16 wide"),
+        (layer(7, {"type": "learned", "num_positions": 3, "then": HARMONIC}), "no plain rotation"),
+        (layer(None, {"type": "alibi"}), "more than a softmax"),
+        (layer(None, ROPE, softcap=9.0), "more than a softmax"),
+        (layer(7, ROPE, sinks=True), "more than a softmax"),
+        (layer(7, ROPE, keep_first=2), "more than keys and values"),
+        (layer(None, {"type": "forgetting"}), "more than"),
+        (layer(7, ROPE, qk_norm={"type": "layernorm"}), "another norm"),
+        ({**layer(7, ROPE), "mlp": experts}, "then a SwiGLU"),
+        ({**layer(7, ROPE), "mlp": {"type": "geglu", "intermediate_size": 48}}, "then a SwiGLU"),
+        ({**layer(7, ROPE), "mlp": {"intermediate_size": 24}}, "a multiple of 16 wide"),
+        ({**layer(7, ROPE), "residual": "parallel"}, "then a SwiGLU"),
+    ):
+        assert expected in reason(tiny_spec({"S": block}).build().eval()), expected
+    assert "neither float32 nor int8" in reason(built("published p-rope, scaled nope").bfloat16())
+    assert "no RMSNorm" in reason(tiny_spec({"S": layer(7, ROPE)}, norm={"type": "layernorm"}).build())
+    monkeypatch.setattr(native, "_found", lambda: "switched off")
+    assert "switched off" in reason(decoder)
+
+
+@pytest.fixture
+def model() -> LanguageModel:
+    return LanguageModel(
+        built("published p-rope, scaled nope"), tiny_spec(**MODELS["published p-rope, scaled nope"]), None, "x"
+    )
+
+
+def texts(model: LanguageModel, session: bool = False) -> list[list[int]]:
+    one = generate(model, [3, 1, 4], max_new_tokens=60, seed=5, session=new_session(model) if session else None)
+    several = generate_batch(model, [[3, 1], [4, 1]], max_new_tokens=30, seed=5)
+    return [one.ids, *(each.ids for each in several)]
+
+
+@pytest.mark.skipif(native.missing() is not None, reason="needs the kernels")
+def test_generation_goes_the_same_way(model: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    steps = []
+
+    class Watched(QuickStep):
+        def step(self, ids: Tensor) -> Tensor:
+            steps.append(len(ids))
+            return super().step(ids)
+
+    monkeypatch.setattr(ways, "QuickStep", Watched)
+    quick = texts(model)
+    assert steps == [1] * 59 + [2] * 29, "every token but the last went through it"
+    assert texts(model, session=True) == quick
+    monkeypatch.setattr(ways, "SOME", 1000)
+    assert texts(model) == quick and len(steps) == 2 * (59 + 29)
+
+
+@pytest.mark.skipif(native.missing() is not None, reason="needs the kernels")
+def test_a_session_goes_on_from_what_it_left(model: LanguageModel) -> None:
+    session = new_session(model)
+    first = generate(model, [3, 1, 4], max_new_tokens=20, seed=5, session=session).ids
+    assert session.cache.length == 3 + 19 and session.pending == [first[-1]]
+    whole = model(torch.tensor([[3, 1, 4, *first]]))[:, -1]
+    assert largest(model(torch.tensor([[first[-1]]]), cache=session.cache)[:, -1], whole) < 1e-4
+
+
+def test_the_shipped_models_take_it() -> None:
+    for name in ("miniwin-1m", "miniwin-512"):
+        decoder = miniwin.build(name).decoder
+        assert native.missing() is not None or reason(decoder) == "None"

@@ -82,7 +82,8 @@ class _Loss(torch.autograd.Function):
             total = torch.zeros((), dtype=wide, device=h.device)
             grad_h = torch.empty_like(h) if to_hidden else None
             # Transposed, since the product that fills it is faster this way round.
-            grad_w = torch.zeros(w.shape[::-1], dtype=wide, device=h.device) if to_weight else None
+            empty = torch.empty if len(h) else torch.zeros  # the first stretch does not add to what is there
+            grad_w = empty(w.shape[::-1], dtype=wide, device=h.device) if to_weight else None
             count = (targets != IGNORED).sum()
             room = _Room(h, w, chunk, wide)
             quick = cap is None and rows.fit(len(w), room.narrow)
@@ -95,7 +96,7 @@ class _Loss(torch.autograd.Function):
                     if grad_h is not None:
                         torch.mm(pull, w, out=grad_h[part])
                     if grad_w is not None:
-                        room.add_product(grad_w, own, pull)
+                        room.add_product(grad_w, own, pull, first=start == 0)
                     continue
                 logits, bent = room.logits(own, scale, cap)  # (t, V)
                 real = targets[part] != IGNORED
@@ -117,20 +118,21 @@ class _Loss(torch.autograd.Function):
                 if grad_h is not None:
                     torch.mm(pull, w, out=grad_h[part]).mul_(counted)
                 if grad_w is not None:
-                    room.add_product(grad_w, own * counted, pull)
-            factor = (1.0 if scale is None else scale) / count
-            if grad_h is not None:
-                grad_h = (grad_h * factor).to(hidden.dtype)
-            if grad_w is not None:
-                grad_w = torch.mul(grad_w.t(), factor, out=weight.new_empty(weight.shape, dtype=wide)).to(weight.dtype)
-        ctx.grads = grad_h, grad_w
+                    room.add_product(grad_w, own * counted, pull, first=start == 0)
+            ctx.factor = (1.0 if scale is None else scale) / count
+        ctx.grads, ctx.dtypes = (grad_h, grad_w), (hidden.dtype, weight.dtype)
         return total / count
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        scaled = (None if grad is None else grad * grads[0].to(grad.dtype) for grad in ctx.grads)
-        return *scaled, None, None, None, None, None, None
+        factor, (to_hidden, to_weight) = ctx.factor * grads[0], ctx.grads
+        if to_hidden is not None:
+            to_hidden = (to_hidden * factor).to(ctx.dtypes[0])
+        if to_weight is not None:
+            room = to_weight.new_empty(to_weight.shape[::-1])
+            to_weight = torch.mul(to_weight.t(), factor, out=room).to(ctx.dtypes[1])
+        return to_hidden, to_weight, None, None, None, None, None, None
 
 
 class _Room:
@@ -139,7 +141,7 @@ class _Room:
     def __init__(self, h: Tensor, w: Tensor, chunk: int, wide: torch.dtype) -> None:
         self.w = w
         self.narrow = h.new_empty(min(chunk, len(h)), len(w))
-        self.product: tuple[Tensor, Tensor] | None = None
+        self.product: Tensor | None = None  # in the dtype of the inputs, of the weight's gradient
         self.wide = self.narrow if h.dtype == wide else self.narrow.new_empty(self.narrow.shape, dtype=wide)
 
     def logits(self, h: Tensor, scale: float | None, cap: float | None) -> tuple[Tensor, Tensor | None]:
@@ -158,12 +160,17 @@ class _Room:
         """values (t, V) in the dtype of the products, in place of the stretch's logits."""
         return values if values.dtype == self.narrow.dtype else self.narrow[: len(values)].copy_(values)
 
-    def add_product(self, total: Tensor, h: Tensor, pull: Tensor) -> None:
-        """total (C, V) += h (t, C)^T pull (t, V), in the wider dtype of the total."""
+    def add_product(self, total: Tensor, h: Tensor, pull: Tensor, first: bool) -> None:
+        """total (C, V) += h (t, C)^T pull (t, V), in the wider dtype of the total; it is nothing before the first."""
         if total.dtype == pull.dtype:
-            total.addmm_(h.t(), pull)
+            torch.addmm(total, h.t(), pull, beta=0 if first else 1, out=total)
             return
         if self.product is None:
-            self.product = pull.new_empty(total.shape), torch.empty_like(total)
-        narrow, wide = self.product
-        total += wide.copy_(torch.mm(h.t(), pull, out=narrow))
+            self.product = pull.new_empty(total.shape)
+        torch.mm(h.t(), pull, out=self.product)
+        if rows.fit(total.shape[1], total, self.product):
+            rows.add(total, self.product, first)
+        elif first:
+            total.copy_(self.product)
+        else:
+            total += self.product.to(total.dtype)

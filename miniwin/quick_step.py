@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from miniwin.blocks import Attention, Cache, Decoder, native
 from miniwin.blocks.attention_ops import cpu_native, may_use
-from miniwin.blocks.cache import GrowingCache, LayerCache, RingCache
+from miniwin.blocks.cache import GrowingCache, Int8Cache, LayerCache, RingCache
 from miniwin.blocks.layer import Layer
 from miniwin.blocks.native import attention as kernels
 from miniwin.blocks.native import step as native_step
@@ -25,7 +25,6 @@ from miniwin.blocks.swiglu import SwiGLU
 from miniwin.quantize import FEW, Int8Weight
 
 NORMS = ("attention_norm", "attention_post_norm", "mlp_norm", "mlp_post_norm")
-DTYPES = (torch.float32, torch.bfloat16)  # of caches
 
 
 class QuickStep:
@@ -46,17 +45,30 @@ class QuickStep:
         self.head = self._matrix(decoder.embed_tokens if decoder.lm_head is None else decoder.lm_head)
         size = decoder.embed_tokens.embedding_dim
         self.room = torch.empty(cache.batch_size * native_step.floats(list(self.layers), size))
+        self.pad: Tensor | None = None
+        self.padding = 0  # of the row that has most of it
 
     @torch.no_grad()
     def step(self, ids: Tensor) -> Tensor:
+        index = torch.tensor([[self.cache.length]])
+        if self.pad is not self.cache.pad:  # the first time, or when rows have left
+            self.pad = self.cache.pad
+            self.padding = 0 if self.pad is None else int(self.pad.max())
+        if self.pad is not None:
+            if any(self._out_of_order(held) for held in self.cache.layers):
+                return self.decoder(ids, cache=self.cache, logits_to_keep=1)  # type: ignore[no-any-return]
+            index = index - self.pad.unsqueeze(1)  # (B, 1)
+        where, meanwhile = Positions(index), list[Tensor]()
         h = self.decoder.embed(ids)[:, 0].contiguous()  # (B, C), a new one: it is written into
-        where = Positions(torch.tensor([[self.cache.length]]))
-        meanwhile: list[Tensor] = []
         for place, attention, held in zip(self.layers, self.decoder.attentions, self.cache.layers, strict=True):
             self._enter(place, attention, held, where, meanwhile)
         self.cache.length += 1
         logits = native_step.run(self.layers, h, self.norm, self.head, self.room)
         return self.decoder.shaped(logits).unsqueeze(1)
+
+    def _out_of_order(self, held: LayerCache) -> bool:
+        """Whether a ring with this token in it still has padding, and no longer as its first slots."""
+        return isinstance(held, RingCache) and held.window <= held.length < held.window - 1 + self.padding
 
     def _enter(
         self, place: Any, attention: Attention, held: LayerCache, where: Positions, meanwhile: list[Tensor]
@@ -65,21 +77,27 @@ class QuickStep:
         place.slot = held.length % held.window if isinstance(held, RingCache) else held.length
         held.claim(1)
         place.entries = held.entries
-        keys, values = held.stored
+        keys, values, *scales = held.stored
         if place.keys != keys.data_ptr():  # the first time, when it has grown, or when rows have left
             place.keys, place.values = keys.data_ptr(), values.data_ptr()
             place.k_stride[:], place.v_stride[:] = keys.stride()[:3], values.stride()[:3]
             place.kv_type = native.CODES[keys.dtype]
+            for name, held_scale in zip(("k_scale", "v_scale"), scales, strict=False):
+                setattr(place, name, held_scale.data_ptr())
+                getattr(place, f"{name}_stride")[:] = held_scale.stride()[:2]
+        place.pad = self.pad.data_ptr() if self.pad is not None and place.entries == held.length else None
+        rows = where.index.shape[0]
         if isinstance(attention.position, Rope):
-            cos, sin = attention.position.shared(where, torch.float32)  # (1, 1, K)
+            cos, sin = attention.position.shared(where, torch.float32)  # (1 or B, 1, K)
             place.cos, place.sin, place.half = cos.data_ptr(), sin.data_ptr(), cos.shape[-1]
+            place.angle_step = 0 if rows == 1 else cos.shape[-1]
         if attention.scales_queries:
             seen = attention.sight.visible(where.index)
             scale = attention.position.query_scale(seen, held.length)
             if scale is not None:
-                whole = scale.to(torch.float32).expand(1, 1, attention.num_heads, 1).contiguous()
+                whole = scale.to(torch.float32).expand(rows, 1, attention.num_heads, 1).contiguous()
                 meanwhile.append(whole)
-                place.query_scale = whole.data_ptr()
+                place.query_scale, place.scale_step = whole.data_ptr(), 0 if rows == 1 else attention.num_heads
 
     def _fill(self, place: Any, layer: Any) -> None:
         attention, mlp = layer.attention, layer.mlp
@@ -114,12 +132,13 @@ def declines(decoder: Decoder, cache: Cache) -> str | None:
         return native.missing()
     if not may_use(cpu_native):
         return "another attention backend is asked for"
-    if cache.pad is not None or cache.given or cache.batch_size > FEW:
-        return f"rows are padded, more than {FEW}, or at positions given by the caller"
+    if cache.given or cache.batch_size > FEW:
+        return f"there are more than {FEW} rows, or positions that the caller gives"
     for held in cache.layers:
-        if type(held) not in (RingCache, GrowingCache) or held.first is not None or len(held.stored) != 2:
-            return "a layer keeps more than keys and values, or keeps them in int8"
-        if held.stored[0].dtype not in DTYPES or held.stored[0].device.type != "cpu":
+        known = 4 if type(held) is Int8Cache else 2 if type(held) in (RingCache, GrowingCache) else 0
+        if len(held.stored) != known or held.first is not None:
+            return "a layer keeps more than keys and values"
+        if held.stored[0].dtype not in native.CODES or held.stored[0].device.type != "cpu":
             return f"a cache is of {held.stored[0].dtype} on {held.stored[0].device}"
     for module in decoder.modules():
         if module._forward_hooks or module._forward_pre_hooks:

@@ -108,6 +108,15 @@ def test_loss_and_its_gradient(build: str, width: int, scale: float, dtype: torc
 
 
 @pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize("shape", [(16,), (300, 80)])
+def test_sums_take_a_product_in(build: str, shape: tuple[int, ...], dtype: torch.dtype) -> None:
+    total, one, two = torch.full(shape, torch.nan), drawn(*shape, dtype=dtype), drawn(*shape, dtype=dtype, seed=1)
+    rows.add(total, one, first=True)
+    rows.add(total, two, first=False)
+    assert torch.equal(total, one.float() + two.float())
+
+
+@pytest.mark.parametrize("dtype", TYPES)
 def test_what_is_no_number_is_not_hidden(build: str, dtype: torch.dtype) -> None:
     logits = drawn(4, 64, dtype=dtype)
     logits[1, 40] = float("nan")

@@ -97,6 +97,16 @@ PUBLIC int miniwin_rotate(const void *x, int64_t type, const int64_t *stride, co
     return 0;
 }
 
+/* to = x, or to += x: a product in bfloat16 on top of sums in float32. */
+PUBLIC int miniwin_add(float *to, const void *x, int64_t type, int64_t count, int64_t add, int64_t threads) {
+    PARALLEL(count)
+    for (int64_t i = 0; i < count; i += VL) {
+        vf before = add ? v_load(to + i) : v_set(0.0f);
+        v_store(to + i, before + get(x, i, type));
+    }
+    return 0;
+}
+
 #define PART 512
 #define HELD (1 << 14)
 static _Thread_local float held[HELD]; /* the powers of a row, if it is no wider: they need not be taken twice */

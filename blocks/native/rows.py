@@ -88,3 +88,8 @@ def softmax_loss(logits: Tensor, targets: Tensor, ignored: int, scale: float) ->
     settings = c_int64(ignored), c_float(scale), _at(losses), _threads()
     native.run("miniwin_softmax_loss", _at(logits), _code(logits), *sizes, _at(targets), *settings)
     return losses
+
+
+def add(to: Tensor, x: Tensor, first: bool) -> None:
+    """to += x, or with `first` to = x: both without gaps and a multiple of 16 long, to float32."""
+    native.run("miniwin_add", _at(to), _at(x), _code(x), c_int64(x.numel()), c_int64(not first), _threads())

@@ -3,11 +3,12 @@
  *
  *     h += post(O attention(rotate(norm(Q n)), cache)),  n = pre(h);    h += post'(Down(silu(Gate n') Up n')),  n' = pre'(h)
  *
- * All in float32; the caches in float32 or bfloat16. Each operation is a kernel of its own, and is described there.
+ * All in float32; the caches in float32, bfloat16 or int8. Each operation is a kernel of its own, and is described there.
  */
 #include "few_product.h"
 #include "kernels.h"
 
+#include <float.h>
 #include <string.h>
 
 typedef struct {
@@ -19,11 +20,13 @@ typedef struct {
 typedef struct {
     Matrix q, k, v, o, gate, up, down;
     Norm attention_norm, attention_post_norm, mlp_norm, mlp_post_norm, q_norm, k_norm;
-    const float *cos, *sin;   /* (half,), or null: no rotation */
-    const float *query_scale; /* (heads,), or null */
+    const float *cos, *sin;   /* (half,), or (rows, half) if angle_step is half; or null: no rotation */
+    const float *query_scale; /* (heads,), or (rows, heads) if scale_step is heads; or null */
     void *keys, *values;      /* the cache; strides of rows, slots and heads; the new token's slot, and how many are filled */
-    int64_t k_stride[3], v_stride[3], kv_type, slot, entries;
-    int64_t heads, kv_heads, dim, half;
+    float *k_scale, *v_scale; /* of int8: (rows, slots, kv_heads), strides of rows and slots */
+    const int64_t *pad;       /* (rows,) or null: so many slots, the first ones, hold nothing */
+    int64_t k_stride[3], v_stride[3], k_scale_stride[2], v_scale_stride[2], kv_type, slot, entries;
+    int64_t heads, kv_heads, dim, half, angle_step, scale_step;
     float score_scale;
 } LayerStep;
 
@@ -47,15 +50,29 @@ static void onto(float *h, const float *x, const Matrix *w, const Norm *norm, fl
 static void turned(const LayerStep *l, float *x, int64_t heads, int64_t rows, int64_t threads) {
     const int64_t stride[3] = {heads * l->dim, heads * l->dim, l->dim};
     if (l->cos)
-        miniwin_rotate(x, FLOAT32, stride, l->cos, l->sin, 0, x, rows, 1, heads, l->dim, l->half, 1.0f, threads);
+        miniwin_rotate(x, FLOAT32, stride, l->cos, l->sin, l->angle_step, x, rows, 1, heads, l->dim, l->half, 1.0f, threads);
 }
 
-static void stored(const LayerStep *l, const float *x, void *held, const int64_t *stride, int64_t rows) {
+/* As blocks/int8.py says: the nearest whole numbers of steps of max |x| / 127. Gives back the step. */
+static float rounded(const float *x, int8_t *to, int64_t dim) {
+    float most = 0.0f;
+    for (int64_t d = 0; d < dim; d++) most = fmaxf(most, fabsf(x[d]));
+    const float scale = most / 127, step = fmaxf(scale, FLT_MIN);
+    for (int64_t d = 0; d < dim; d++) to[d] = (int8_t)fmaxf(-127.0f, fminf(127.0f, nearbyintf(x[d] / step)));
+    return scale;
+}
+
+/* Keys or values x (rows, kv_heads, dim) into the new token's slot. */
+static void stored(const LayerStep *l, const float *x, void *held, const int64_t *stride, float *scale,
+                   const int64_t *scale_stride, int64_t rows) {
     for (int64_t b = 0; b < rows; b++)
-        for (int64_t h = 0; h < l->kv_heads; h++)
-            for (int64_t d = 0; d < l->dim; d += VL)
-                put(held, b * stride[0] + l->slot * stride[1] + h * stride[2] + d, l->kv_type,
-                    v_load(x + (b * l->kv_heads + h) * l->dim + d));
+        for (int64_t h = 0; h < l->kv_heads; h++, x += l->dim) {
+            const int64_t at = b * stride[0] + l->slot * stride[1] + h * stride[2];
+            if (l->kv_type == INT8)
+                scale[b * scale_stride[0] + l->slot * scale_stride[1] + h] = rounded(x, (int8_t *)held + at, l->dim);
+            else
+                for (int64_t d = 0; d < l->dim; d += VL) put(held, at + d, l->kv_type, v_load(x + d));
+        }
 }
 
 /* h (rows, size) is what the layers write into; logits (rows, head->outs). room: rows x what `floats` in step.py says. */
@@ -72,16 +89,20 @@ PUBLIC int miniwin_step(const LayerStep *layers, int64_t count, float *h, int64_
         normed(&l->k_norm, k, k, rows * l->kv_heads, l->dim, threads);
         turned(l, q, l->heads, rows, threads);
         turned(l, k, l->kv_heads, rows, threads);
-        for (int64_t i = 0; l->query_scale && i < rows * wide; i++) q[i] *= l->query_scale[i / l->dim % l->heads];
-        stored(l, k, l->keys, l->k_stride, rows);
-        stored(l, v, l->values, l->v_stride, rows);
+        for (int64_t i = 0; l->query_scale && i < rows * wide; i++)
+            q[i] *= l->query_scale[i / wide * l->scale_step + i / l->dim % l->heads];
+        stored(l, k, l->keys, l->k_stride, l->k_scale, l->k_scale_stride, rows);
+        stored(l, v, l->values, l->v_stride, l->v_scale, l->v_scale_stride, rows);
         Call call = {
             .batch = rows, .queries = 1, .keys = l->entries, .heads = l->heads, .kv_heads = l->kv_heads, .dim = l->dim,
             .window = l->entries, .threads = threads, .q_type = FLOAT32, .kv_type = l->kv_type,
             .q_stride = {wide, wide, l->dim}, .q = q, .k = l->keys, .v = l->values, .out = out, .scale = l->score_scale,
+            .k_scale = l->k_scale, .v_scale = l->v_scale, .pad = l->pad,
         };
         memcpy(call.k_stride, l->k_stride, sizeof call.k_stride);
         memcpy(call.v_stride, l->v_stride, sizeof call.v_stride);
+        memcpy(call.k_scale_stride, l->k_scale_stride, sizeof call.k_scale_stride);
+        memcpy(call.v_scale_stride, l->v_scale_stride, sizeof call.v_scale_stride);
         if (miniwin_attention_forward(&call)) return 1;
         onto(h, out, &l->o, &l->attention_post_norm, x, rows, threads);
         n = normed(&l->mlp_norm, h, x, rows, size, threads);

@@ -31,9 +31,11 @@ class LayerStep(ctypes.Structure):
     _fields_ = [
         *((name, Matrix) for name in ("q", "k", "v", "o", "gate", "up", "down")),
         *((f"{name}_norm", Norm) for name in ("attention", "attention_post", "mlp", "mlp_post", "q", "k")),
-        *((name, _Address) for name in ("cos", "sin", "query_scale", "keys", "values")),
+        *((name, _Address) for name in ("cos", "sin", "query_scale", "keys", "values", "k_scale", "v_scale", "pad")),
         *((name, _Whole * 3) for name in ("k_stride", "v_stride")),
+        *((name, _Whole * 2) for name in ("k_scale_stride", "v_scale_stride")),
         *((name, _Whole) for name in ("kv_type", "slot", "entries", "heads", "kv_heads", "dim", "half")),
+        *((name, _Whole) for name in ("angle_step", "scale_step")),
         ("score_scale", ctypes.c_float),
     ]
 

@@ -138,7 +138,7 @@ def _run(
             longest = max(len(ids) for ids in waiting)
             cache.reserve(cache.length + longest + min(wishes.max_new_tokens, RESERVED))
         logits = _prefill(model, waiting, cache, session)  # (B, 1, V)
-        steps = quicker(model.decoder, cache, wishes.max_new_tokens, keep=session is not None)
+        steps = quicker(model, cache, wishes.max_new_tokens, keep=session is not None)
         prefilled = time.perf_counter()
         seconds = [0.0] * len(rows)
         alive = list(range(len(rows)))  # which row each row of the cache is

@@ -24,6 +24,7 @@ from miniwin.blocks.rmsnorm import RMSNorm
 from miniwin.blocks.swiglu import SwiGLU
 from miniwin.quantize import FEW, Int8Weight
 
+MATRICES = ("q", "k", "v", "o", "gate", "up", "down")
 NORMS = ("attention_norm", "attention_post_norm", "mlp_norm", "mlp_post_norm")
 
 
@@ -62,8 +63,8 @@ class QuickStep:
         h = self.decoder.embed(ids)[:, 0].contiguous()  # (B, C), a new one: it is written into
         for place, attention, held in zip(self.layers, self.decoder.attentions, self.cache.layers, strict=True):
             self._enter(place, attention, held, where, meanwhile)
-        self.cache.length += 1
         logits = native_step.run(self.layers, h, self.norm, self.head, self.room)
+        self.cache.length += 1  # last: until then an interrupted step shows as a cache left halfway
         return self.decoder.shaped(logits).unsqueeze(1)
 
     def _out_of_order(self, held: LayerCache) -> bool:
@@ -100,16 +101,14 @@ class QuickStep:
                 place.query_scale, place.scale_step = whole.data_ptr(), 0 if rows == 1 else attention.num_heads
 
     def _fill(self, place: Any, layer: Any) -> None:
-        attention, mlp = layer.attention, layer.mlp
+        attention = layer.attention
         place.heads, place.kv_heads, place.dim = attention.num_heads, attention.num_kv_heads, attention.head_dim
         place.score_scale = attention.score_scale
         for name in NORMS:
             setattr(place, name, self._norm(getattr(layer, name)))
         place.q_norm, place.k_norm = self._norm(attention.q_norm), self._norm(attention.k_norm)
-        for name in ("q", "k", "v", "o"):
-            setattr(place, name, self._matrix(getattr(attention, f"{name}_proj")))
-        for name in ("gate", "up", "down"):
-            setattr(place, name, self._matrix(getattr(mlp, f"{name}_proj")))
+        for name, module in zip(MATRICES, _projections(layer), strict=True):
+            setattr(place, name, self._matrix(module))
 
     def _norm(self, norm: Any) -> native_step.Norm:
         if norm is None:
@@ -132,6 +131,8 @@ def declines(decoder: Decoder, cache: Cache) -> str | None:
         return native.missing()
     if not may_use(cpu_native):
         return "another attention backend is asked for"
+    if torch.is_autocast_enabled("cpu"):
+        return "autocast is on"
     if cache.given or cache.batch_size > FEW:
         return f"there are more than {FEW} rows, or positions that the caller gives"
     for held in cache.layers:
@@ -140,17 +141,16 @@ def declines(decoder: Decoder, cache: Cache) -> str | None:
             return "a layer keeps more than keys and values"
         if held.stored[0].dtype not in native.CODES or held.stored[0].device.type != "cpu":
             return f"a cache is of {held.stored[0].dtype} on {held.stored[0].device}"
-    for module in decoder.modules():
-        if module._forward_hooks or module._forward_pre_hooks:
-            return "a module has hooks, which would not be called"
-        if isinstance(module, nn.Linear | nn.Embedding) and not _readable(module):
-            return "a matrix is neither float32 nor int8, or not a multiple of 16 wide"
+    if not all(_readable(module) for module in decoder.modules() if isinstance(module, nn.Linear | nn.Embedding)):
+        return "a matrix is neither float32 nor int8, or not a multiple of 16 wide"
     norms = [decoder.norm, *(getattr(layer, name, None) for layer in decoder.layers for name in NORMS)]
     if not all(norm is None or _is_rms(norm) for norm in norms):
         return "a norm is no RMSNorm, or not a multiple of 16 wide"
     for layer in decoder.layers:
-        if type(layer) is not Layer or type(layer.mlp) is not SwiGLU:
+        if type(layer) is not Layer or type(layer.attention) is not Attention or type(layer.mlp) is not SwiGLU:
             return "a layer is not attention and then a SwiGLU"
+        if not all(type(module) is nn.Linear for module in _projections(layer)):
+            return "a projection is more than a matrix"
         reason = _attention_declines(layer.attention)
         if reason is not None:
             return reason
@@ -174,24 +174,31 @@ def _attention_declines(attention: Attention) -> str | None:
     return kernels.unfit((1, 1, heads, dim), (1, 1, attention.num_kv_heads, dim))
 
 
+def _projections(layer: Any) -> list[nn.Module]:
+    """In the order of MATRICES."""
+    attention, mlp = layer.attention, layer.mlp
+    mixing = [attention.q_proj, attention.k_proj, attention.v_proj, attention.o_proj]
+    return [*mixing, mlp.gate_proj, mlp.up_proj, mlp.down_proj]
+
+
 def _turns_halves(encoding: Rope) -> bool:
     plain = type(encoding).turn is Rope.turn and not encoding.interleaved
     return plain and len(encoding._frequencies) % native_step.STEP == 0
 
 
 def _is_rms(norm: nn.Module) -> bool:
-    return type(norm) is RMSNorm and norm.size % native_step.STEP == 0
+    if type(norm) is not RMSNorm or norm.size % native_step.STEP:
+        return False
+    return norm.weight is None or norm.weight.dtype == torch.float32
 
 
 def _readable(module: Any) -> bool:
-    weight = module.weight
-    if weight.shape[1] % native_step.STEP:
+    weight, bias = module.weight, getattr(module, "bias", None)
+    if weight.shape[1] % native_step.STEP or not (bias is None or _plain(bias)):
         return False
-    if isinstance(weight, Int8Weight):
-        return weight.values8.device.type == "cpu"
-    return (
-        native.ordinary(weight)
-        and weight.dtype == torch.float32
-        and weight.device.type == "cpu"
-        and weight.is_contiguous()
-    )
+    return weight.values8.device.type == "cpu" if isinstance(weight, Int8Weight) else _plain(weight)
+
+
+def _plain(weight: Tensor) -> bool:
+    on_cpu = native.ordinary(weight) and weight.device.type == "cpu"
+    return on_cpu and weight.dtype == torch.float32 and weight.is_contiguous()

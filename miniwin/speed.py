@@ -47,7 +47,7 @@ def measure_speed(
             for part in ids[:, :length].split(chunk or chunk_for(length), dim=1):
                 model(part, cache=cache, logits_to_keep=1)
             read = _now(model.device)
-            steps = quicker(model.decoder, cache, decode_tokens, keep=False)  # as generation goes about it
+            steps = quicker(model, cache, decode_tokens, keep=False)  # as generation goes about it
             for at in range(length, length + decode_tokens):
                 new = ids[:, at : at + 1]
                 model(new, cache=cache, logits_to_keep=1) if steps is None else steps.step(new)

@@ -8,6 +8,8 @@ from __future__ import annotations
 import os
 import warnings
 
+from torch import nn
+
 from miniwin.blocks import Cache, Decoder
 from miniwin.blocks.fixed_step import FixedStep
 from miniwin.blocks.fixed_step import declines as no_graph
@@ -22,15 +24,16 @@ MANY = 64  # the same for a graph
 LONG = 1 << 15  # tokens in all: beyond, reading the cache costs more than launching kernels
 
 
-def quicker(decoder: Decoder, cache: Cache, new_tokens: int, keep: bool = True) -> QuickStep | FixedStep | None:
+def quicker(model: nn.Module, cache: Cache, new_tokens: int, keep: bool = True) -> QuickStep | FixedStep | None:
     """A way to decode so many more tokens, `step(ids)` (B, 1) -> logits (B, 1, V); None where the model itself is it.
 
-    keep: the cache has to have the new tokens afterwards; a graph works on a copy.
+    model: a decoder, or what has one. keep: the cache has to have the new tokens afterwards; a graph works on a copy.
 
     Raises:
         UserError: the switch says neither 0 nor 1.
     """
-    if type(decoder) is not Decoder:  # another may do something else in its forward
+    decoder = getattr(model, "decoder", model)
+    if type(decoder) is not Decoder or hooked(model):  # another may do something else in its forward
         return None
     device = decoder.embed_tokens.weight.device.type
     if device == "cpu" and new_tokens >= SOME and not_in_one_call(decoder, cache) is None:
@@ -46,6 +49,13 @@ def quicker(decoder: Decoder, cache: Cache, new_tokens: int, keep: bool = True) 
         first = str(error).strip().splitlines()[0]
         warnings.warn(f"decoding goes on without a CUDA graph: {type(error).__name__}: {first}", stacklevel=2)
         return None
+
+
+def hooked(model: nn.Module) -> bool:
+    """Whether somebody wants to be called along with its modules: only their own forward does that at every token."""
+    if nn.modules.module._has_any_global_hook():
+        return True
+    return any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
 
 
 def _wanted() -> bool:

@@ -76,7 +76,7 @@ class Rope(PositionEncoding):
         own: Tensor = getattr(self, name)
         if own.device != device:
             own = own.to(device)
-            if device.type != "meta":
+            if device.type != "meta" and not torch.compiler.is_compiling():
                 setattr(self, name, own)
         return own
 

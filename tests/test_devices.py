@@ -80,7 +80,7 @@ def test_a_study_settles_it_once_for_all_its_trials(tmp_path: Path, monkeypatch:
     spec = parse_spec(
         yaml.safe_load(
             """
-            {kind: search, format: 1, name: s, base: miniwin-1m, train: demo, variables: {w: {choice: [16, 32]}},
+            {kind: search, format: 1, name: s, base: miniwin-1m, train: tiny, variables: {w: {choice: [16, 32]}},
              set: {blocks.S.attention.window: w}, objectives: [minimize loss@256],
              budget: {trials: 1, tokens_per_trial: 10000}}
             """

@@ -46,6 +46,7 @@ class QuickStep:
         self.head = self._matrix(decoder.embed_tokens if decoder.lm_head is None else decoder.lm_head)
         size = decoder.embed_tokens.embedding_dim
         self.room = torch.empty(cache.batch_size * native_step.floats(list(self.layers), size))
+        self.storages: list[Tensor | None] = [None] * len(self.layers)
         self.pad: Tensor | None = None
         self.padding = 0  # of the row that has most of it
 
@@ -61,8 +62,8 @@ class QuickStep:
             index = index - self.pad.unsqueeze(1)  # (B, 1)
         where, meanwhile = Positions(index), list[Tensor]()
         h = self.decoder.embed(ids)[:, 0].contiguous()  # (B, C), a new one: it is written into
-        for place, attention, held in zip(self.layers, self.decoder.attentions, self.cache.layers, strict=True):
-            self._enter(place, attention, held, where, meanwhile)
+        for i, (attention, held) in enumerate(zip(self.decoder.attentions, self.cache.layers, strict=True)):
+            self._enter(i, attention, held, where, meanwhile)
         logits = native_step.run(self.layers, h, self.norm, self.head, self.room)
         self.cache.length += 1  # last: until then an interrupted step shows as a cache left halfway
         return self.decoder.shaped(logits).unsqueeze(1)
@@ -71,15 +72,15 @@ class QuickStep:
         """Whether a ring with this token in it still has padding, and no longer as its first slots."""
         return isinstance(held, RingCache) and held.window <= held.length < held.window - 1 + self.padding
 
-    def _enter(
-        self, place: Any, attention: Attention, held: LayerCache, where: Positions, meanwhile: list[Tensor]
-    ) -> None:
+    def _enter(self, i: int, attention: Attention, held: LayerCache, where: Positions, meanwhile: list[Tensor]) -> None:
         """Take the new token into a layer's cache, and say where it stands. meanwhile: tensors kept for this step."""
+        place: Any = self.layers[i]
         place.slot = held.length % held.window if isinstance(held, RingCache) else held.length
         held.claim(1)
         place.entries = held.entries
         keys, values, *scales = held.stored
-        if place.keys != keys.data_ptr():  # the first time, when it has grown, or when rows have left
+        if self.storages[i] is not keys:  # the first time, when it has grown, or when rows have left
+            self.storages[i] = keys
             place.keys, place.values = keys.data_ptr(), values.data_ptr()
             place.k_stride[:], place.v_stride[:] = keys.stride()[:3], values.stride()[:3]
             place.kv_type = native.CODES[keys.dtype]

@@ -1,4 +1,5 @@
-"""Which attention backend answers for each kind of layer, phase and device, and why those before it do not.
+"""Which attention backend answers for each kind of layer, phase and device, and why those before it do not; and how
+generation goes about a token.
 
 The dispatch itself is asked, with calls whose tensors are stand-ins: shapes, a dtype and a device, and no numbers. So
 it can be asked about a GPU where there is none; what is installed is looked up on this machine.
@@ -11,6 +12,8 @@ from typing import Any
 
 import torch
 
+from miniwin import quick_step
+from miniwin.blocks import fixed_step
 from miniwin.blocks.attention_ops import BACKENDS, AttentionCall, Kept, ill_suited
 from miniwin.specs import ModelSpec
 
@@ -49,6 +52,14 @@ def backends(spec: ModelSpec) -> list[dict[str, Any]]:
                 row = {"block": letter, "layers": layers, "device": device, "phase": phase}
                 rows.append(row | {"backend": name, "declined": declined})
     return rows
+
+
+def generation(spec: ModelSpec) -> dict[str, str | None]:
+    """For each device, why generation has to go through the layers one by one; None where one call or graph does."""
+    with torch.device("meta"):
+        decoder = spec.build().eval()
+        cache = decoder.new_cache(1)
+    return {"cpu": quick_step.declines(decoder, cache), "cuda": fixed_step.declines(decoder, cache)}
 
 
 def answering(attention: Any, hidden_size: int, device: str, phase: str) -> tuple[str, dict[str, str]]:

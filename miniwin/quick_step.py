@@ -24,6 +24,7 @@ from miniwin.blocks.rmsnorm import RMSNorm
 from miniwin.blocks.swiglu import SwiGLU
 from miniwin.quantize import FEW, Int8Weight
 
+PLACES = ("cpu", "meta")  # devices
 MATRICES = ("q", "k", "v", "o", "gate", "up", "down")
 NORMS = ("attention_norm", "attention_post_norm", "mlp_norm", "mlp_post_norm")
 
@@ -127,7 +128,7 @@ class QuickStep:
 
 
 def declines(decoder: Decoder, cache: Cache) -> str | None:
-    """Why a step cannot be done in one call, or None."""
+    """Why a step cannot be done in one call, or None. It may be asked about a model on the meta device too."""
     if native.missing() is not None:
         return native.missing()
     if not may_use(cpu_native):
@@ -140,7 +141,7 @@ def declines(decoder: Decoder, cache: Cache) -> str | None:
         known = 4 if type(held) is Int8Cache else 2 if type(held) in (RingCache, GrowingCache) else 0
         if len(held.stored) != known or held.first is not None:
             return "a layer keeps more than keys and values"
-        if held.stored[0].dtype not in native.CODES or held.stored[0].device.type != "cpu":
+        if held.stored[0].dtype not in native.CODES or held.stored[0].device.type not in PLACES:
             return f"a cache is of {held.stored[0].dtype} on {held.stored[0].device}"
     if not all(_readable(module) for module in decoder.modules() if isinstance(module, nn.Linear | nn.Embedding)):
         return "a matrix is neither float32 nor int8, or not a multiple of 16 wide"
@@ -197,9 +198,9 @@ def _readable(module: Any) -> bool:
     weight, bias = module.weight, getattr(module, "bias", None)
     if weight.shape[1] % native_step.STEP or not (bias is None or _plain(bias)):
         return False
-    return weight.values8.device.type == "cpu" if isinstance(weight, Int8Weight) else _plain(weight)
+    return weight.values8.device.type in PLACES if isinstance(weight, Int8Weight) else _plain(weight)
 
 
 def _plain(weight: Tensor) -> bool:
-    on_cpu = native.ordinary(weight) and weight.device.type == "cpu"
-    return on_cpu and weight.dtype == torch.float32 and weight.is_contiguous()
+    there = native.ordinary(weight) and weight.device.type in PLACES
+    return there and weight.dtype == torch.float32 and weight.is_contiguous()

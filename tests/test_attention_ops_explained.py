@@ -12,7 +12,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from miniwin.blocks import attention_ops
+from miniwin.blocks import attention_ops, native
 from miniwin.cli import app
 from miniwin.explain_backends import PHASES, backends
 from tests.helpers import attention, tiny_spec
@@ -74,6 +74,10 @@ def test_the_command() -> None:
     assert "cpu_native" in result.output and "why not those before it" in result.output
     data = json.loads(CliRunner().invoke(app, ["explain", "miniwin-1m", "--backends", "--json"]).output)
     assert {row["phase"] for row in data["backends"]} == set(PHASES)
+    assert data["generation"] == {"cpu": native.missing(), "cuda": None}
+    assert "all layers in one CUDA graph for each token" in result.output
+    other = CliRunner().invoke(app, ["explain", "gpt-oss-20b", "--backends"]).output
+    assert "cpu   layer by layer: " in other and "cuda  layer by layer: " in other
 
 
 def test_a_backend_forced_by_the_environment() -> None:

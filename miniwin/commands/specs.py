@@ -113,8 +113,9 @@ def explain(
         facts["shift"] = shift_changes(spec)
     if backends:
         from miniwin.explain_backends import backends as backends_of
+        from miniwin.explain_backends import generation
 
-        facts["backends"] = backends_of(spec)
+        facts["backends"], facts["generation"] = backends_of(spec), generation(spec)
     if html is not None:
         write_page(html, spec, facts)
     if as_json:
@@ -248,3 +249,7 @@ def print_backends(facts: dict[str, Any]) -> None:
         cells = (row["block"], layer_numbers(row["layers"]), row["device"], row["phase"], row["backend"], reasons)
         table.add_row(*cells)
     console.print(table)
+    console.print("\n[bold]generation[/bold]  (on a CPU in float32 or int8; on CUDA for one prompt)")
+    whole = {"cpu": "all layers in one call for each token", "cuda": "all layers in one CUDA graph for each token"}
+    for device, reason in facts["generation"].items():
+        console.print(f"{device:5} {whole[device] if reason is None else f'layer by layer: {reason}'}")

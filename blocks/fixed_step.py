@@ -15,7 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from miniwin.blocks.attention_ops import use_backend
+from miniwin.blocks.attention import Attention
+from miniwin.blocks.attention_ops import may_use, sdpa, use_backend
 from miniwin.blocks.cache import Cache, GrowingCache, Int8Cache, LayerCache, RingCache, storage
 from miniwin.blocks.decoder import Decoder
 from miniwin.blocks.positions.base import Positions
@@ -115,14 +116,16 @@ class FixedStep:
 
 def declines(decoder: Decoder, cache: Cache) -> str | None:
     """Why a step cannot be the same at every token, or None."""
+    if not may_use(sdpa):
+        return "another attention backend is asked for"
     if cache.pad is not None or cache.given:
         return "rows are padded, or the caller gives positions"
     for held in cache.layers:
         if type(held) not in (RingCache, GrowingCache) or held.first is not None or len(held.stored) != 2:
             return "a cache in int8" if isinstance(held, Int8Cache) else "a layer keeps more than keys and values"
     for attention in decoder.attentions:
-        if attention.by_order:
-            return "keys are wanted in order"
+        if type(attention) is not Attention or attention.by_order:
+            return "keys are wanted in order, or by an attention that may"
         if attention.softcap is not None or attention.sinks is not None:
             return "sinks or a soft-cap"
     for module in decoder.modules():

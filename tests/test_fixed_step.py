@@ -12,7 +12,7 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTens
 
 import miniwin
 from miniwin import steps as ways
-from miniwin.blocks import Decoder
+from miniwin.blocks import Attention, Decoder, use_backend
 from miniwin.blocks.fixed_step import FixedStep, declines
 from miniwin.generation import generate
 from miniwin.language_model import LanguageModel
@@ -131,6 +131,13 @@ def test_what_it_declines() -> None:
         assert reason in str(declines(decoder, warmed(decoder, ids, 3)))
     decoder = built()
     assert declines(decoder, warmed(decoder, ids, 3)) is None
+    with use_backend("sdpa"):
+        assert declines(decoder, warmed(decoder, ids, 3)) is None
+    with use_backend("reference"):
+        assert "another attention backend" in str(declines(decoder, warmed(decoder, ids, 3)))
+    other = built()
+    other.attentions[1].__class__ = type("Another", (Attention,), {})
+    assert "wanted in order" in str(declines(other, warmed(other, ids, 3)))
     assert "int8" in str(declines(decoder, decoder.new_cache(dtype=torch.int8)))
     padded = decoder.new_cache(2)
     decoder(ids.expand(2, -1), cache=padded, attention_mask=torch.tensor([[0, 1, 1, 1, 1], [1] * 5]))

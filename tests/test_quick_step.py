@@ -18,6 +18,7 @@ from miniwin.language_model import LanguageModel
 from miniwin.quantize import quantize
 from miniwin.quick_step import QuickStep, declines
 from miniwin.sessions import new_session
+from miniwin.specs import UserError
 
 ROPE = {"type": "rope"}
 HARMONIC = {"type": "p-rope", "period": 14, "harmonic": True}
@@ -157,6 +158,21 @@ def test_rows_may_leave(padding: int, build: str) -> None:
             cache.select(rows)
             mine.select(rows)
         assert largest(quick.step(ids[:, t : t + 1]), decoder(ids[:, t : t + 1], cache=cache)) < 1e-4
+
+
+def test_an_interrupted_step_shows(build: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    decoder, ids = built("published p-rope, scaled nope"), random_ids(tiny_spec(), 1, 20)
+    cache = warmed(decoder, ids, 9)
+    quick = QuickStep(decoder, cache)
+
+    def refused(*given: Any) -> None:
+        raise native.MemoryRefused("no memory")
+
+    monkeypatch.setattr(native, "run", refused)
+    with pytest.raises(MemoryError, match="no memory"):
+        quick.step(ids[:, 9:10])
+    with pytest.raises(UserError, match="left halfway by a call that failed"):
+        decoder(ids[:, 9:10], cache=cache)
 
 
 def reason(decoder: Decoder, dtype: torch.dtype | None = None, rows: int = 1) -> str:

@@ -84,7 +84,7 @@ class _Loss(torch.autograd.Function):
             # Transposed, since the product that fills it is faster this way round.
             empty = torch.empty if len(h) else torch.zeros  # the first stretch does not add to what is there
             grad_w = empty(w.shape[::-1], dtype=wide, device=h.device) if to_weight else None
-            count = (targets != IGNORED).sum()
+            count = _counted(targets, len(w))
             room = _Room(h, w, chunk, wide)
             quick = cap is None and rows.fit(len(w), room.narrow)
             for start in range(0, len(h), chunk):
@@ -133,6 +133,16 @@ class _Loss(torch.autograd.Function):
             room = to_weight.new_empty(to_weight.shape[::-1])
             to_weight = torch.mul(to_weight.t(), factor, out=room).to(ctx.dtypes[1])
         return to_hidden, to_weight, None, None, None, None, None, None
+
+
+def _counted(targets: Tensor, vocabulary: int) -> Tensor:
+    """How many targets count. One that is no token is an error: on a CPU here, as kernels look up where it says."""
+    real = targets != IGNORED
+    if targets.device.type == "cpu":
+        wrong = targets[real & ((targets < 0) | (targets >= vocabulary))]
+        if len(wrong):
+            raise IndexError(f"target {int(wrong[0])} is out of bounds: the vocabulary has {vocabulary} tokens")
+    return real.sum()
 
 
 class _Room:

@@ -99,11 +99,16 @@ def test_targets_that_are_ignored_pull_at_nothing() -> None:
     assert linear_cross_entropy(hidden, weight, torch.full_like(targets, IGNORED)).isnan(), "a mean of nothing"
 
 
-def test_a_target_beyond_the_vocabulary_is_an_error() -> None:
-    hidden, weight, targets = inputs()
-    for wrong in (VOCABULARY, -1):
-        with pytest.raises((IndexError, RuntimeError), match="out of bounds"):
-            linear_cross_entropy(hidden, weight, targets.index_fill(0, torch.tensor([1]), wrong))
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(("vocabulary", "size"), [(VOCABULARY, HIDDEN), (48, 16), (64, 32)])  # as kernels take them
+def test_a_target_beyond_the_vocabulary_is_an_error(vocabulary: int, size: int, dtype: torch.dtype) -> None:
+    hidden, weight = torch.randn(5, size, dtype=dtype), torch.randn(vocabulary, size, dtype=dtype)
+    for wrong in (vocabulary, -1):
+        targets = torch.tensor([0, IGNORED, wrong, vocabulary - 1, 1])
+        with pytest.raises(
+            IndexError, match=f"target {wrong} is out of bounds: the vocabulary has {vocabulary} tokens"
+        ):
+            linear_cross_entropy(hidden, weight, targets)
 
 
 def test_no_gradient_is_computed_for_nobody() -> None:

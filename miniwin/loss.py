@@ -10,6 +10,7 @@ section 3.2; and in one pass where Wijmans et al., arXiv 2411.09009, take two). 
 backward, which only multiplies them.
 
 The products are in the dtype of autocast or of the inputs; softmax and sums are in float32, for float64 in float64.
+On a CPU that multiplies bfloat16 (AMX) all of it is one kernel, in C (blocks/native/head_loss.c).
 
 Shapes: T tokens, C hidden_size, V vocabulary.
 """
@@ -23,7 +24,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from miniwin.blocks import Decoder
-from miniwin.blocks.native import rows
+from miniwin.blocks.native import head_loss, rows
 
 IGNORED = -100  # the target of a token that is not counted, as in torch
 LOGITS = 1 << 22  # numbers in the logits of one stretch, at most, unless it would have fewer than FEWEST tokens
@@ -76,51 +77,16 @@ class _Loss(torch.autograd.Function):
         wanted: bool,
     ) -> Tensor:
         to_hidden, to_weight = (wanted and need for need in ctx.needs_input_grad[:2])
-        wide = torch.float64 if dtype == torch.float64 else torch.float32
         with torch.autocast(hidden.device.type, enabled=False):
-            h, w = hidden.to(dtype), weight.to(dtype)
-            total = torch.zeros((), dtype=wide, device=h.device)
-            grad_h = torch.empty_like(h) if to_hidden else None
-            # Transposed, since the product that fills it is faster this way round.
-            empty = torch.empty if len(h) else torch.zeros  # the first stretch does not add to what is there
-            grad_w = empty(w.shape[::-1], dtype=wide, device=h.device) if to_weight else None
+            h, w, factor = hidden.to(dtype), weight.to(dtype), 1.0 if scale is None else scale
             count = _counted(targets, len(w))
-            room = _Room(h, w, chunk, wide)
-            quick = cap is None and rows.fit(len(w), room.narrow)
-            for start in range(0, len(h), chunk):
-                part = slice(start, start + chunk)
-                own = h[part]
-                if quick:
-                    pull = torch.mm(own, w.t(), out=room.narrow[: len(own)])
-                    total += rows.softmax_loss(pull, targets[part], IGNORED, 1.0 if scale is None else scale).sum()
-                    if grad_h is not None:
-                        torch.mm(pull, w, out=grad_h[part])
-                    if grad_w is not None:
-                        room.add_product(grad_w, own, pull, first=start == 0)
-                    continue
-                logits, bent = room.logits(own, scale, cap)  # (t, V)
-                real = targets[part] != IGNORED
-                at = targets[part].where(real, 0).unsqueeze(1)
-                chances = torch.softmax(logits, -1, out=logits if h.device.type == "cpu" else None)
-                chance = chances.gather(1, at).squeeze(1)
-                log_p, lost = chance.log(), chance < SMALL  # so small a chance has lost its digits
-                if bool(lost.any()):
-                    again = torch.log_softmax(_Room(own[lost], w, chunk, wide).logits(own[lost], scale, cap)[0], -1)
-                    log_p[lost] = again.gather(1, at[lost]).squeeze(1)
-                total -= (log_p * real).sum()
-                if grad_h is None and grad_w is None:
-                    continue
-                # Divided by the count at the end: probabilities keep more of their bits in bfloat16.
-                chances.scatter_add_(1, at, chances.new_full((), -1.0).expand_as(at))
-                if bent is not None:
-                    chances *= bent
-                pull, counted = room.narrowed(chances), real.unsqueeze(1)  # ignored: left out of the narrower side
-                if grad_h is not None:
-                    torch.mm(pull, w, out=grad_h[part]).mul_(counted)
-                if grad_w is not None:
-                    room.add_product(grad_w, own * counted, pull, first=start == 0)
-            ctx.factor = (1.0 if scale is None else scale) / count
-        ctx.grads, ctx.dtypes = (grad_h, grad_w), (hidden.dtype, weight.dtype)
+            if cap is None and head_loss.fit(h, w, targets):
+                asked = factor, chunk, (to_hidden, to_weight)
+                losses, *grads = head_loss.head_loss(h.contiguous(), w.contiguous(), targets, IGNORED, *asked)
+                total = losses.sum()
+            else:
+                total, *grads = _in_stretches(h, w, targets, scale, cap, chunk, (to_hidden, to_weight))
+        ctx.factor, ctx.grads, ctx.dtypes = factor / count, grads, (hidden.dtype, weight.dtype)
         return total / count
 
     @staticmethod
@@ -130,8 +96,8 @@ class _Loss(torch.autograd.Function):
         if to_hidden is not None:
             to_hidden = (to_hidden * factor).to(ctx.dtypes[0])
         if to_weight is not None:
-            room = to_weight.new_empty(to_weight.shape[::-1])
-            to_weight = torch.mul(to_weight.t(), factor, out=room).to(ctx.dtypes[1])
+            room = to_weight.new_empty(to_weight.shape)
+            to_weight = torch.mul(to_weight, factor, out=room).to(ctx.dtypes[1])
         return to_hidden, to_weight, None, None, None, None, None, None
 
 
@@ -143,6 +109,59 @@ def _counted(targets: Tensor, vocabulary: int) -> Tensor:
         if len(wrong):
             raise IndexError(f"target {int(wrong[0])} is out of bounds: the vocabulary has {vocabulary} tokens")
     return real.sum()
+
+
+def _in_stretches(
+    h: Tensor,
+    w: Tensor,
+    targets: Tensor,
+    scale: float | None,
+    cap: float | None,
+    chunk: int,
+    wanted: tuple[bool, bool],
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """The sum of the losses, and its gradients over scale, of h (T, C) in its dtype and of w (V, C), where wanted."""
+    wide = torch.float64 if h.dtype == torch.float64 else torch.float32
+    total = torch.zeros((), dtype=wide, device=h.device)
+    grad_h = torch.empty_like(h) if wanted[0] else None
+    # Transposed, since the product that fills it is faster this way round.
+    empty = torch.empty if len(h) else torch.zeros  # the first stretch does not add to what is there
+    grad_w = empty(w.shape[::-1], dtype=wide, device=h.device) if wanted[1] else None
+    room = _Room(h, w, chunk, wide)
+    quick = cap is None and rows.fit(len(w), room.narrow)
+    for start in range(0, len(h), chunk):
+        part = slice(start, start + chunk)
+        own = h[part]
+        if quick:
+            pull = torch.mm(own, w.t(), out=room.narrow[: len(own)])
+            total += rows.softmax_loss(pull, targets[part], IGNORED, 1.0 if scale is None else scale).sum()
+            if grad_h is not None:
+                torch.mm(pull, w, out=grad_h[part])
+            if grad_w is not None:
+                room.add_product(grad_w, own, pull, first=start == 0)
+            continue
+        logits, bent = room.logits(own, scale, cap)  # (t, V)
+        real = targets[part] != IGNORED
+        at = targets[part].where(real, 0).unsqueeze(1)
+        chances = torch.softmax(logits, -1, out=logits if h.device.type == "cpu" else None)
+        chance = chances.gather(1, at).squeeze(1)
+        log_p, lost = chance.log(), chance < SMALL  # so small a chance has lost its digits
+        if bool(lost.any()):
+            again = torch.log_softmax(_Room(own[lost], w, chunk, wide).logits(own[lost], scale, cap)[0], -1)
+            log_p[lost] = again.gather(1, at[lost]).squeeze(1)
+        total -= (log_p * real).sum()
+        if grad_h is None and grad_w is None:
+            continue
+        # Divided by the count at the end: probabilities keep more of their bits in bfloat16.
+        chances.scatter_add_(1, at, chances.new_full((), -1.0).expand_as(at))
+        if bent is not None:
+            chances *= bent
+        pull, counted = room.narrowed(chances), real.unsqueeze(1)  # ignored: left out of the narrower side
+        if grad_h is not None:
+            torch.mm(pull, w, out=grad_h[part]).mul_(counted)
+        if grad_w is not None:
+            room.add_product(grad_w, own * counted, pull, first=start == 0)
+    return total, grad_h, None if grad_w is None else grad_w.t()
 
 
 class _Room:

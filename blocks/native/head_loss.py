@@ -1,0 +1,52 @@
+"""The kernel of head_loss.c, on tensors: the loss of a head and its gradients. What it computes is said there."""
+
+from __future__ import annotations
+
+from ctypes import Structure, byref, c_float, c_int64, c_void_p
+
+import torch
+from torch import Tensor
+
+from miniwin.blocks import native
+
+STEP = 32  # the vocabulary and hidden_size come in multiples of it
+WIDEST = 4096  # hidden_size
+CHUNK = 512  # tokens at a time, at most: with more or with fewer it is slower
+
+
+class _HeadLoss(Structure):
+    """`HeadLoss` in head_loss.c, field by field."""
+
+    _fields_ = [
+        *((name, c_int64) for name in ("tokens", "vocabulary", "size", "chunk", "ignored", "threads")),
+        *((name, c_void_p) for name in ("h", "w", "targets", "losses", "grad_h", "grad_w")),
+        ("scale", c_float),
+    ]
+
+
+def fit(h: Tensor, w: Tensor, targets: Tensor) -> bool:
+    """Whether the kernel takes h (T, C), w (V, C), targets (T,). It is there where bfloat16 is multiplied as such."""
+    (vocabulary, size), dtypes = w.shape, (h.dtype, w.dtype)
+    if vocabulary % STEP or size % STEP or size > WIDEST or dtypes != (torch.bfloat16, torch.bfloat16):
+        return False
+    return native.ordinary(h, w, targets) and h.device.type == "cpu" and native.multiplies_bfloat16()
+
+
+def head_loss(
+    h: Tensor, w: Tensor, targets: Tensor, ignored: int, scale: float, chunk: int, grads: tuple[bool, bool]
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """Losses (T,) of scale h w^T at targets, float32, and the gradients of their sum over scale, where they are wanted:
+    of h in bfloat16 and of w in float32. All are without gaps; targets are within the vocabulary, or `ignored`.
+
+    Raises:
+        MemoryRefused: there was no memory for the logits of a chunk.
+    """
+    losses = h.new_empty(len(h), dtype=torch.float32)
+    grad_h = torch.empty_like(h) if grads[0] else None
+    grad_w = torch.empty_like(w, dtype=torch.float32) if grads[1] else None
+    sizes = len(h), *w.shape, min(chunk, CHUNK)
+    call = _HeadLoss(*sizes, ignored, torch.get_num_threads(), scale=scale)
+    call.h, call.w, call.targets, call.losses = (t.data_ptr() for t in (h, w, targets, losses))
+    call.grad_h, call.grad_w = (None if t is None else t.data_ptr() for t in (grad_h, grad_w))
+    native.run("miniwin_head_loss", byref(call))
+    return losses, grad_h, grad_w

@@ -6,8 +6,8 @@ authors' and transformers' models with cross-entropy of all the logits. All run 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -91,22 +91,12 @@ def their_step(name: str, spec: ModelSpec, inputs: Tensor, targets: Tensor, dtyp
 
 
 def _without_kernels(make: Callable[[], Run]) -> Run:
-    """What is made, made and run as if our kernels had not been compiled."""
-
-    @contextmanager
-    def switched_off() -> Iterator[None]:
-        found = native._found
-        native._found = lambda: "switched off"  # type: ignore[assignment]
-        try:
-            yield
-        finally:
-            native._found = found
-
-    with switched_off():
+    """What is made, made and run without our kernels."""
+    with native.without():
         made = make()
 
     def run() -> object:
-        with switched_off():
+        with native.without():
             return made()
 
     return run

@@ -42,7 +42,7 @@ def gains(call: AttentionCall) -> bool:
     trains = torch.is_grad_enabled() and call.q.requires_grad
     if trains or call.window is not None or call.q.dtype != torch.bfloat16 or call.q.shape[1] <= FEW:
         return True
-    return native.multiplies_bfloat16() and call.q.shape[-1] % kernels.AMX_STEP == 0
+    return native.has_amx() and call.q.shape[-1] % kernels.AMX_STEP == 0
 
 
 def run(call: AttentionCall) -> Tensor:

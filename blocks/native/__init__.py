@@ -14,6 +14,9 @@ import ctypes
 import functools
 import os
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 
 import torch
@@ -31,6 +34,7 @@ BUILDS = {
     "_avx512": AVX512,
     "_avx2": frozenset({"avx2", "fma"}),
 }
+_off: ContextVar[bool] = ContextVar("native_off", default=False)
 CODES = {torch.float32: 0, torch.bfloat16: 1, torch.int8: 2}
 
 
@@ -90,8 +94,20 @@ def _stale(library: ctypes.CDLL) -> bool:
 
 def missing() -> str | None:
     """Why the kernels cannot be used; None where they can."""
+    if _off.get():
+        return "its kernels are switched off here"
     found = _found()
     return found if isinstance(found, str) else None
+
+
+@contextmanager
+def without() -> Iterator[None]:
+    """Inside the block everything goes by torch's operators, as MINIWIN_NATIVE=0 has it."""
+    token = _off.set(True)
+    try:
+        yield
+    finally:
+        _off.reset(token)
 
 
 def ordinary(*tensors: object) -> bool:
@@ -107,9 +123,9 @@ def ordinary(*tensors: object) -> bool:
     return all(not isinstance(t, Tensor) or (type(t) in (Tensor, Parameter) and t.numel() > 0) for t in tensors)
 
 
-def multiplies_bfloat16() -> bool:
-    """Whether products of bfloat16 are made as such, on AMX, and not in float32."""
-    return _found()[0] == "_amx"
+def has_amx() -> bool:
+    """Whether products of bfloat16 are made as such, and not in float32."""
+    return missing() is None and _found()[0] == "_amx"
 
 
 def run(name: str, *arguments: object) -> None:

@@ -29,7 +29,7 @@ def fit(h: Tensor, w: Tensor, targets: Tensor) -> bool:
     (vocabulary, size), dtypes = w.shape, (h.dtype, w.dtype)
     if vocabulary % STEP or size % STEP or size > WIDEST or dtypes != (torch.bfloat16, torch.bfloat16):
         return False
-    return native.ordinary(h, w, targets) and h.device.type == "cpu" and native.multiplies_bfloat16()
+    return native.ordinary(h, w, targets) and h.device.type == "cpu" and native.has_amx()
 
 
 def head_loss(

@@ -12,8 +12,7 @@ from typing import Any
 
 import torch
 
-from miniwin import quick_step
-from miniwin.blocks import fixed_step
+from miniwin.blocks import fixed_step, quick_step
 from miniwin.blocks.attention_ops import BACKENDS, AttentionCall, Kept, ill_suited
 from miniwin.specs import ModelSpec
 

@@ -1,92 +1,18 @@
-"""Weight-only int8: matrices in eight bits, for faster decoding on a CPU at a quarter of the memory.
+"""Weight-only int8 for a whole model: its matrices become `Int8Weight`. Norms, biases and routers stay as they are.
 
-    y = (x W8^T) * scale,   scale_o = max_i |W_oi| / 127, rounded to bfloat16 before W8 is taken from it
-
-One token's decoding is as fast as the weights can be read, so a quarter of the bytes is most of a quarter of the time.
-A few tokens go through a kernel of our own, which rounds nothing but W, or where it is missing through torch's, on
-activations rounded to bfloat16; many (a prefill) through the weights widened once per call, which costs little beside
-the product itself. Norms, biases and routers stay as they are. Rows of
-a matrix have one scale each, as in LLM.int8()'s vector-wise weights, without its outliers: what that loses is measured
-by `miniwin eval --quantize int8` against the same without.
-
-int8 is a property of the weights alone (a tensor that knows how to be multiplied), so no module changes, and a head
-that is tied to the embedding stays tied.
+int8 is a property of the weights alone, so no module changes, and a head that is tied to the embedding stays tied. What
+it loses is measured by `miniwin eval --quantize int8` against the same without.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from torch import nn
 
-import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
-from torch.utils._pytree import tree_map_only
-
-from miniwin.blocks.int8 import LARGEST
-from miniwin.blocks.native import rows, step
+from miniwin.blocks.int8_weight import Int8Weight
 from miniwin.language_model import LanguageModel
 from miniwin.specs import UserError
 
-TILE = (32, 64)  # rows and columns are padded with zeros to a multiple of these: the kernel reads whole tiles unchecked
-FEW = 16  # rows up to which the int8 kernel is faster than widening the weights
 KINDS = ("int8",)
-
-
-class Int8Weight(Tensor):
-    """A matrix (O, I) of `dtype` that is stored as int8 with a scale for each row; for inference only."""
-
-    values8: Tensor  # (O, I) int8, both padded to whole tiles
-    scale: Tensor  # (O,) bfloat16, padded
-    size8: tuple[int, int]  # O and I without padding
-
-    @staticmethod
-    def __new__(cls, values8: Tensor, scale: Tensor, size: tuple[int, int], dtype: torch.dtype) -> Int8Weight:
-        made: Any = Tensor._make_wrapper_subclass(cls, size, dtype=dtype, device=values8.device)  # type: ignore[attr-defined]
-        return made  # type: ignore[no-any-return]
-
-    def __init__(self, values8: Tensor, scale: Tensor, size: tuple[int, int], dtype: torch.dtype) -> None:
-        self.values8, self.scale, self.size8 = values8, scale, size
-
-    @classmethod
-    def of(cls, weight: Tensor) -> Int8Weight:
-        size = (weight.shape[0], weight.shape[1])
-        more = [-n % tile for n, tile in zip(size, TILE, strict=True)]
-        padded = F.pad(weight.detach().float(), (0, more[1], 0, more[0]))
-        scale = (padded.abs().amax(1) / LARGEST).to(torch.bfloat16)
-        steps = padded / scale.float().clamp(min=torch.finfo(torch.float32).tiny).unsqueeze(1)
-        return cls(steps.round_().clamp_(-LARGEST, LARGEST).to(torch.int8), scale, size, weight.dtype)
-
-    def wide(self) -> Tensor:
-        rows, columns = self.size8
-        return (self.values8[:rows, :columns].float() * self.scale[:rows].float().unsqueeze(1)).to(self.dtype)
-
-    def __repr__(self, *, tensor_contents: Any = None) -> str:  # type: ignore[override]
-        return f"Int8Weight(shape={tuple(self.shape)}, dtype={self.dtype})"
-
-    @classmethod
-    def __torch_function__(
-        cls, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        kwargs = kwargs or {}
-        if func is F.linear:
-            return _linear(*args, **kwargs)
-        if func is F.embedding and isinstance(args[1], cls):
-            ids, weight = args[:2]
-            vectors = weight.values8[ids][..., : weight.size8[1]]
-            return (vectors.float() * weight.scale[ids].float().unsqueeze(-1)).to(weight.dtype)
-        with torch._C.DisableTorchFunctionSubclass():  # results are ordinary tensors
-            return func(*args, **kwargs)
-
-    @classmethod
-    def __torch_dispatch__(  # type: ignore[override]
-        cls, func: Any, types: Any, args: Any = (), kwargs: Any = None
-    ) -> Any:
-        """Anything else sees the matrix widened."""
-        if func in (torch.ops.aten.detach.default, torch.ops.aten.alias.default):
-            return cls(args[0].values8, args[0].scale, args[0].size8, args[0].dtype)
-        args, kwargs = tree_map_only(cls, cls.wide, (args, kwargs or {}))
-        return func(*args, **kwargs)
 
 
 def quantize(model: LanguageModel, kind: str = "int8") -> LanguageModel:
@@ -110,19 +36,3 @@ def quantize(model: LanguageModel, kind: str = "int8") -> LanguageModel:
             module.weight = done[id(weight)]
     model.requires_grad_(False)
     return model.eval()
-
-
-def _linear(x: Tensor, weight: Int8Weight, bias: Tensor | None = None) -> Tensor:
-    if x.numel() // x.shape[-1] > FEW or x.dtype == torch.float64:
-        return F.linear(x, weight.wide().to(x.dtype), bias)
-    outs, columns = weight.size8
-    given, width = x.reshape(-1, columns), weight.values8.shape[1]
-    if columns < width:
-        given = F.pad(given, (0, width - columns))
-    if rows.fit(width, given):
-        out = step.few_product(given.contiguous(), weight.values8, weight.scale, outs)
-    else:
-        narrow = given.to(torch.bfloat16).contiguous()
-        out = torch._weight_int8pack_mm(narrow, weight.values8, weight.scale)[:, :outs]
-    out = out.to(x.dtype).view(*x.shape[:-1], outs)
-    return out if bias is None else out + bias

@@ -13,8 +13,8 @@ from torch import nn
 from miniwin.blocks import Cache, Decoder
 from miniwin.blocks.fixed_step import FixedStep
 from miniwin.blocks.fixed_step import declines as no_graph
-from miniwin.quick_step import QuickStep
-from miniwin.quick_step import declines as not_in_one_call
+from miniwin.blocks.quick_step import QuickStep
+from miniwin.blocks.quick_step import declines as not_in_one_call
 from miniwin.specs import UserError
 
 SWITCH = "MINIWIN_CUDA_GRAPHS"

@@ -13,10 +13,10 @@ from torch import Tensor
 import miniwin
 from miniwin import steps as ways
 from miniwin.blocks import Decoder, native, use_backend
+from miniwin.blocks.quick_step import QuickStep, declines
 from miniwin.generation import generate, generate_batch
 from miniwin.language_model import LanguageModel
 from miniwin.quantize import quantize
-from miniwin.quick_step import QuickStep, declines
 from miniwin.sessions import new_session
 from miniwin.specs import UserError
 

@@ -11,9 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from miniwin.blocks import Attention, Cache, Decoder, native
+from miniwin.blocks import native
+from miniwin.blocks.attention import Attention
 from miniwin.blocks.attention_ops import cpu_native, may_use
-from miniwin.blocks.cache import GrowingCache, Int8Cache, LayerCache, RingCache
+from miniwin.blocks.cache import Cache, GrowingCache, Int8Cache, LayerCache, RingCache
+from miniwin.blocks.decoder import Decoder
+from miniwin.blocks.int8_weight import FEW, Int8Weight
 from miniwin.blocks.layer import Layer
 from miniwin.blocks.native import attention as kernels
 from miniwin.blocks.native import step as native_step
@@ -22,7 +25,6 @@ from miniwin.blocks.positions.nope import Nope
 from miniwin.blocks.positions.rope import Rope
 from miniwin.blocks.rmsnorm import RMSNorm
 from miniwin.blocks.swiglu import SwiGLU
-from miniwin.quantize import FEW, Int8Weight
 
 PLACES = ("cpu", "meta")  # devices
 MATRICES = ("q", "k", "v", "o", "gate", "up", "down")

@@ -128,9 +128,27 @@ def declines(decoder: Decoder, cache: Cache) -> str | None:
             return "keys are wanted in order, or by an attention that may"
         if attention.softcap is not None or attention.sinks is not None:
             return "sinks or a soft-cap"
+        if attention.scales_queries and _counts_keys(attention):
+            return "queries are scaled by the length at hand"
     for module in decoder.modules():
         if hasattr(module, "take_auxiliary_loss"):
             return "experts are called for as many tokens as choose them"
-        if getattr(module, "total_length", False):
-            return "queries are scaled by the length at hand"
     return None
+
+
+class _Unread:
+    """In place of a number that nobody is to look at."""
+
+    def __eq__(self, other: object) -> bool:
+        raise TypeError("this stands for no number")
+
+
+def _counts_keys(attention: Attention) -> bool:
+    """Whether the scale of queries depends on how many keys a call has, which is the whole room here."""
+    seen = torch.ones(1, 1, dtype=torch.int64, device=attention.q_proj.weight.device)
+    unread: Any = _Unread()
+    try:
+        attention.position.query_scale(seen, unread)
+    except TypeError:
+        return True
+    return False

@@ -144,6 +144,25 @@ def test_what_it_declines() -> None:
     assert "padded" in str(declines(decoder, padded))
 
 
+SCALES = {
+    "product": lambda visible, total: visible.log() * total,
+    "steps": lambda visible, total: visible * (1.0 if total < 1000 else 2.0),
+    "equal": lambda visible, total: visible * (1.0 if total == 1000 else 2.0),
+    "whole": lambda visible, total: torch.full_like(visible, total),
+}
+
+
+@pytest.mark.parametrize("name", SCALES)
+def test_a_scale_of_somebody_else_that_counts_keys_is_seen(name: str) -> None:
+    """On no device as well, as miniwin explain asks."""
+    for device in ("cpu", "meta"):
+        decoder = built({"G": attention(None, SCALED)}).to(device)
+        assert declines(decoder, decoder.new_cache()) is None
+        position = decoder.attentions[0].position
+        position.query_scale = SCALES[name]  # type: ignore[assignment, method-assign]
+        assert "the length at hand" in str(declines(decoder, decoder.new_cache()))
+
+
 @pytest.fixture
 def model() -> LanguageModel:
     made = miniwin.build(tiny_spec(), seed=0).eval()

@@ -120,7 +120,8 @@ class TrainSpec(_Grown):
     clip_grad_norm: PositiveReal | None = 1.0
     # bfloat16: autocast; weights stay float32. auto: that where the device has units for it, else float32
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    compile: bool = False  # torch.compile the layers: costs seconds at the start, so not for short runs
+    # torch.compile the layers: costs seconds at the start, so not for short runs, nor on a CPU with kernels of our own
+    compile: bool = False
     seed: Count = 0
     log_every: PositiveInt = 10  # optimizer steps between lines of metrics.jsonl
     checkpoint_seconds: Annotated[Real, Field(ge=0)] = 60.0  # 0: after every step

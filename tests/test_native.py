@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -123,6 +124,24 @@ def test_outputs_and_gradients(
     assert lse is not None
     found = kernels.backward(upstream, call.q, call.k, call.v, out, lse, call.scale, window, None)
     agree(call, upstream, out, found, torch.ones(()))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.int8])
+@pytest.mark.parametrize(("n", "batch"), [(70, 1), (300, 1), (300, 2)])
+def test_bands_of_a_long_cache(build: str, n: int, batch: int, dtype: torch.dtype) -> None:
+    """More keys than stay in a processor's cache, for several tiles, which go through them band by band."""
+    m, pad = 9000, None if batch == 1 else torch.tensor([4000, 8990])
+    q_dtype = torch.bfloat16 if dtype == torch.bfloat16 else torch.float32
+    call = made(n, m, 4, 2, 128, None, batch=batch, pad=pad, dtype=q_dtype)
+    k, v, scales = call.k, call.v, None
+    if dtype == torch.int8:
+        (k, k_scale), (v, v_scale) = quantised(k), quantised(v)
+        scales = k_scale, v_scale
+        call = replace(call, k=k * k_scale.unsqueeze(-1), v=v * v_scale.unsqueeze(-1))
+    out = kernels.forward(call.q, k, v, call.scale, None, pad, scales=scales)[0]
+    real = torch.ones(()) if pad is None else (torch.arange(m - n, m) >= pad.unsqueeze(1))[..., None, None]
+    want = reference.run(widened(call)) * real
+    assert float((out.double() - want).abs().max()) <= CLOSE[q_dtype] * float(want.abs().max())
 
 
 def test_a_small_ring(build: str) -> None:

@@ -12,8 +12,9 @@
  *
  * (FlashAttention-2, arXiv 2307.08691, algorithms 1 and 2.) Within a tile, groups of MR rows skip the keys that none
  * of them sees, VL at a time. A worker takes a run of neighbouring tiles and keeps the blocks they share, turned and
- * widened to float32, in a ring that fits its cache. Where there are few tiles and many keys (decoding), several
- * workers share a tile, each with some of the keys, and their sums are joined at the end.
+ * widened to float32, in a ring that fits its cache. Where tiles see more keys than that, a group of tiles goes through
+ * them band by band. Where there are few tiles and many keys (decoding), several workers share a tile, each with some of
+ * the keys, and their sums are joined at the end.
  */
 #include "attention.h"
 
@@ -90,14 +91,19 @@ PUBLIC int miniwin_attention_forward(const Call *call) {
 #endif
     const Plan plan = plan_of(&c, 1, ROWS);
     const int64_t rows = c.batch * c.kv_heads, units = rows * plan.runs * plan.pieces, dim = c.dim;
-    const int64_t groups = c.heads / c.kv_heads, height = (plan.tokens * groups + 31) / 32 * 32;
+    const int64_t groups = c.heads / c.kv_heads;
+    const int64_t height = (least(plan.tokens, c.queries) * groups + 31) / 32 * 32; /* rows of the tallest tile */
     const int64_t slots = slots_of(&c, &plan, parts_of_slot), ring_size = slots * parts_of_slot * dim * KEYS;
-    const int64_t needed = ring_size + height * (2 * dim + PITCH + 2) + 2 * slots + 64 + more;
+    const int64_t tiles = (c.queries + plan.tokens - 1) / plan.tokens;
+    /* A group of tiles, each of which goes through all keys: as many as their sums have room; keys of a band. */
+    const int64_t sums = height * (dim + 2), fits = BAND / (parts_of_slot * dim * KEYS * 4) * KEYS;
+    const int64_t banded = c.window >= c.keys && c.keys > fits, group = banded ? most(1, least(SUMS / sums, tiles)) : 1;
+    const int64_t band = group > 1 ? fits : c.keys;
+    const int64_t needed = ring_size + height * (dim + PITCH) + group * sums + 2 * slots + 64 + more;
     /* With several pieces: what each found, to be joined. A row has but few tiles then. */
-    const int64_t tiles = (c.queries + plan.tokens - 1) / plan.tokens, found = height * (dim + 2);
     float *parts = NULL;
     int failed = 0;
-    if (plan.pieces > 1 && !(parts = malloc((size_t)(rows * plan.pieces * tiles * found) * 4))) return 1;
+    if (plan.pieces > 1 && !(parts = malloc((size_t)(rows * plan.pieces * tiles * sums) * 4))) return 1;
 #pragma omp parallel for schedule(dynamic, plan.pieces > 1 ? c.kv_heads : 1) num_threads((int)c.threads) if (c.threads > 1 && units > 1)
     for (int64_t u = 0; u < units; u++) {
         float *memory = reserve(needed);
@@ -108,33 +114,41 @@ PUBLIC int miniwin_attention_forward(const Call *call) {
         int64_t i = units - 1 - u; /* the longest first */
         int64_t row = i % rows, piece = i / rows % plan.pieces, run = i / rows / plan.pieces; /* heads of a token are neighbours in memory */
         int64_t b = row / c.kv_heads, h = row % c.kv_heads, begin, end;
+        const int64_t low = piece * plan.piece, high = least(low + plan.piece, c.keys);
         Sums s = {.q = memory + ring_size};
-        s.o = s.q + height * dim;
-        s.scores = s.o + height * dim;
-        s.high = s.scores + height * PITCH;
-        s.sum = s.high + height;
-        int64_t *holds = (int64_t *)((uintptr_t)(s.sum + height + 15) & ~(uintptr_t)63);
+        s.scores = s.q + height * dim;
+        float *states = s.scores + height * PITCH;
+        int64_t *holds = (int64_t *)((uintptr_t)(states + group * sums + 15) & ~(uintptr_t)63);
         Ring ring = ring_of(&c, parts_of_slot, memory, holds, slots);
 #ifdef __AMX_BF16__
         if (amx) tiles_on();
 #endif
         run_of(&c, &plan, run, &begin, &end);
-        for (int64_t t = most(begin, first_real(&c, b)); t < end; t += plan.tokens) {
-            Tile tile = tile_of(&c, b, h, t, least(plan.tokens, end - t));
-            int64_t low = piece * plan.piece, high = least(low + plan.piece, c.keys);
+        for (int64_t first = most(begin, first_real(&c, b)); first < end; first += group * plan.tokens) {
+            const int64_t last = least(first + group * plan.tokens, end);
+            for (int64_t from = low; from < high; from += band)
+                for (int64_t t = first; t < last; t += plan.tokens) {
+                    Tile tile = tile_of(&c, b, h, t, least(plan.tokens, end - t));
+                    sums_of(&s, states + (t - first) / plan.tokens * sums, height, dim);
+                    if (from == low) begin_sums(&s, height, dim);
+                    if (from > t + tile.offset + plan.tokens) continue;
 #ifdef __AMX_BF16__
-            if (amx) amx_forward_tile(&tile, low, high, &ring, &s, (float *)(holds + slots));
-            else
+                    if (amx) amx_forward_tile(&tile, from, least(from + band, high), &ring, &s, (float *)(holds + slots));
+                    else
 #endif
-                forward_tile(&tile, low, high, &ring, &s);
-            if (!parts) {
-                write_tile(&tile, s.o, s.high, s.sum);
-                continue;
+                        forward_tile(&tile, from, least(from + band, high), &ring, &s);
+                }
+            for (int64_t t = first; t < last; t += plan.tokens) {
+                sums_of(&s, states + (t - first) / plan.tokens * sums, height, dim);
+                Tile tile = tile_of(&c, b, h, t, least(plan.tokens, end - t));
+                if (!parts) {
+                    write_tile(&tile, s.o, s.high, s.sum);
+                    continue;
+                }
+                float *mine = parts + ((row * tiles + t / plan.tokens) * plan.pieces + piece) * sums;
+                memcpy(mine, s.o, (size_t)(tile.rows * dim) * 4);
+                memcpy(mine + height * dim, s.high, (size_t)(2 * height) * 4);
             }
-            float *mine = parts + ((row * tiles + t / plan.tokens) * plan.pieces + piece) * found;
-            memcpy(mine, s.high, (size_t)height * 4);
-            memcpy(mine + height, s.sum, (size_t)height * 4);
-            memcpy(mine + 2 * height, s.o, (size_t)(tile.padded * dim) * 4);
         }
 #ifdef __AMX_BF16__
         if (amx) _tile_release();
@@ -143,22 +157,25 @@ PUBLIC int miniwin_attention_forward(const Call *call) {
     for (int64_t row = 0; parts && !failed && row < rows; row++)
         for (int64_t t = first_real(&c, row / c.kv_heads); t < c.queries; t += plan.tokens) {
             Tile tile = tile_of(&c, row / c.kv_heads, row % c.kv_heads, t, least(plan.tokens, c.queries - t));
-            float *all = parts + (row * tiles + t / plan.tokens) * plan.pieces * found;
+            float *all = parts + (row * tiles + t / plan.tokens) * plan.pieces * sums;
+            Sums joined, one;
+            sums_of(&joined, all, height, dim);
             for (int64_t r = 0; r < tile.rows; r++) {
                 float high = -INFINITY, sum = 0.0f;
-                for (int64_t p = 0; p < plan.pieces; p++) high = fmaxf(high, all[p * found + r]);
+                for (int64_t p = 0; p < plan.pieces; p++) high = fmaxf(high, joined.high[p * sums + r]);
                 for (int64_t p = 0; p < plan.pieces; p++) {
-                    float *o = all + p * found + 2 * height + r * dim, share = exp2f(all[p * found + r] - high);
-                    sum += share * all[p * found + height + r];
+                    sums_of(&one, all + p * sums, height, dim);
+                    float *to = joined.o + r * dim, share = exp2f(one.high[r] - high);
+                    sum += share * one.sum[r];
                     for (int64_t d = 0; d < dim; d += VL) {
-                        vf before = p ? v_load(all + 2 * height + r * dim + d) : v_set(0.0f);
-                        v_store(all + 2 * height + r * dim + d, v_fma(v_load(o + d), v_set(share), before));
+                        vf before = p ? v_load(to + d) : v_set(0.0f);
+                        v_store(to + d, v_fma(v_load(one.o + r * dim + d), v_set(share), before));
                     }
                 }
-                all[r] = high;
-                all[height + r] = sum;
+                joined.high[r] = high;
+                joined.sum[r] = sum;
             }
-            write_tile(&tile, all + 2 * height, all, all + height);
+            write_tile(&tile, joined.o, joined.high, joined.sum);
         }
     free(parts);
     return failed;

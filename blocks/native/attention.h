@@ -19,6 +19,8 @@
 #define TALL 136              /* rows that a tile may have: no more heads than this may share keys */
 #define HALOS (1 << 26)       /* numbers that runs may put aside for the keys before them, all together */
 #define RING (4 << 20)        /* bytes of blocks that a worker keeps */
+#define BAND (2 << 20)        /* bytes of blocks of a band */
+#define SUMS (1 << 20)        /* numbers that the tiles of a group sum up meanwhile */
 
 /* ---- memory of a worker ---- */
 
@@ -121,6 +123,18 @@ INLINE int64_t place(const Call *c, int64_t b, int64_t token, int64_t head) {
 typedef struct {
     float *q, *o, *scores, *high, *sum;
 } Sums;
+
+/* Where a tile's sums lie: rows * (dim + 2) numbers. */
+INLINE void sums_of(Sums *s, float *at, int64_t rows, int64_t dim) {
+    s->o = at;
+    s->high = at + rows * dim;
+    s->sum = s->high + rows;
+}
+
+INLINE void begin_sums(Sums *s, int64_t rows, int64_t dim) {
+    memset(s->o, 0, (size_t)(rows * dim) * 4);
+    for (int64_t r = 0; r < rows; r++) s->high[r] = -INFINITY, s->sum[r] = 0.0f;
+}
 
 /* More keys for row r: their sum of exp2(s - now), now being the highest score so far. What was found before fades. */
 INLINE void add_keys(Sums *s, int64_t r, float now, float sum, int64_t dim) {

@@ -129,8 +129,6 @@ static void amx_forward_tile(const Tile *t, int64_t low, int64_t high, Ring *rin
     int64_t begin, end;
     rows_of_tile(t, c->q, c->q_stride, padded, rows);
     copy_rows(rows, padded, dim, q);
-    memset(s->o, 0, (size_t)(padded * dim) * 4);
-    for (int64_t r = 0; r < padded; r++) s->high[r] = -INFINITY, s->sum[r] = 0.0f;
     sight(t, t->first, t->token[t->rows - 1], low, high, &begin, &end);
     for (int64_t base = begin / KEYS * KEYS; base < end; base += SPAN) {
         const int64_t stop = least(base + SPAN, end);

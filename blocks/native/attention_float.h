@@ -128,14 +128,12 @@ static void few_values(const Tile *t, const float *weights, int64_t first, int64
         }
 }
 
-/* Rows of q against keys low .. high: o = sum exp2(s - high) v, sum = sum exp2(s - high). */
+/* Rows of q against keys low .. high: o += sum exp2(s - high) v, sum += sum exp2(s - high). */
 static void forward_tile(const Tile *t, int64_t low, int64_t high, Ring *ring, Sums *s) {
     const Call *c = t->call;
     const int64_t dim = c->dim, across = dim / VL;
     int64_t begin, end;
     read_rows(t, c->q, c->q_stride, c->scale * LOG2E, s->q);
-    memset(s->o, 0, (size_t)(t->padded * dim) * 4);
-    for (int64_t r = 0; r < t->padded; r++) s->high[r] = -INFINITY, s->sum[r] = 0.0f;
     sight(t, t->first, t->token[t->rows - 1], low, high, &begin, &end);
     for (int64_t base = begin / KEYS * KEYS; base < end; base += SPAN) {
         const int64_t stop = least(base + SPAN, end);

@@ -142,6 +142,9 @@ class _Unread:
     def __eq__(self, other: object) -> bool:
         raise TypeError("this stands for no number")
 
+    def __bool__(self) -> bool:
+        raise TypeError("this stands for no number")
+
 
 def _counts_keys(attention: Attention) -> bool:
     """Whether the scale of queries depends on how many keys a call has, which is the whole room here."""

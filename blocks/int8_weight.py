@@ -22,10 +22,7 @@ from torch.utils._pytree import tree_map_only
 from miniwin.blocks.int8 import LARGEST
 from miniwin.blocks.native import rows, step
 
-TILE = (
-    32,
-    64,
-)  # rows and columns are padded with zeros to a multiple of these: torch's kernel reads whole tiles unchecked
+TILE = (32, 64)  # rows and columns are padded with zeros to whole tiles: torch's kernel reads them unchecked
 FEW = 16  # rows up to which the int8 kernel is faster than widening the weights
 
 

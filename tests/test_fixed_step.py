@@ -148,6 +148,7 @@ SCALES = {
     "product": lambda visible, total: visible.log() * total,
     "steps": lambda visible, total: visible * (1.0 if total < 1000 else 2.0),
     "equal": lambda visible, total: visible * (1.0 if total == 1000 else 2.0),
+    "any": lambda visible, total: visible * (1.0 if total else 2.0),
     "whole": lambda visible, total: torch.full_like(visible, total),
 }
 

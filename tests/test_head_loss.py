@@ -102,6 +102,15 @@ def test_large_logits_and_hopeless_targets() -> None:
     assert far(grad_h, want_h) < 4e-3 and far(grad_w, want_w) < 4e-3
 
 
+def test_no_memory_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Library:
+        miniwin_head_loss = staticmethod(lambda call: 1)
+
+    monkeypatch.setattr(native, "_found", lambda: ("_amx", Library()))
+    with pytest.raises(native.MemoryRefused, match="miniwin_head_loss: no memory; use fewer tokens at a time"):
+        linear_cross_entropy(*drawn(40, 64, 320))
+
+
 def test_the_loss_of_training_takes_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """And finds what it finds without, as far as bfloat16 goes."""
     h, w, targets = drawn(70, 64, 320)

@@ -21,6 +21,11 @@ static const struct {
 
 static void tiles_on(void) { _tile_loadconfig(&TILES); }
 
+/* A row of 16 pairs, from the 16 numbers of each of two rows. */
+INLINE __m512i paired(__m256i even, __m256i odd) {
+    return _mm512_or_si512(_mm512_cvtepu16_epi32(even), _mm512_slli_epi32(_mm512_cvtepu16_epi32(odd), 16));
+}
+
 /* Pairs that are columns: rows of pairs (count of dim / 2), turned; `pitch` pairs from row to row of what they become. */
 static void turn(bf *const *rows, int64_t count, int64_t dim, bf *into, int64_t pitch) {
     for (int64_t r = 0; r < count; r += TILE)

@@ -18,9 +18,9 @@ PUBLIC int miniwin_start(void) { return syscall(SYS_arch_prctl, 0x1023, 18) != 0
 static void zip(bf *const *rows, int64_t count, int64_t dim, bf *into) {
     for (int64_t r = 0; r < count; r += 2)
         for (int64_t d = 0; d < dim; d += TILE) {
-            __m512i even = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)(rows[r] + d)));
-            __m512i odd = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)(rows[r + 1] + d)));
-            _mm512_storeu_si512((float *)into + PAIRS(r) * dim + d, _mm512_or_si512(even, _mm512_slli_epi32(odd, 16)));
+            __m256i even = _mm256_loadu_si256((const __m256i *)(rows[r] + d));
+            __m256i odd = _mm256_loadu_si256((const __m256i *)(rows[r + 1] + d));
+            _mm512_storeu_si512((float *)into + PAIRS(r) * dim + d, paired(even, odd));
         }
 }
 
@@ -265,9 +265,8 @@ static void amx_backward_tile(const Tile *t, Ring *ring, float *memory, const Si
                     v_to_bf16(weights + at, p);
                     v_to_bf16(narrowed + at, slope[i]);
                 }
-                __m512i even = _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(slope[0]));
-                __m512i odd = _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(slope[1]));
-                _mm512_storeu_si512((float *)zipped + PAIRS(j) * WIDE + r, _mm512_or_si512(even, _mm512_slli_epi32(odd, 16)));
+                __m256i even = (__m256i)_mm512_cvtneps_pbh(slope[0]), odd = (__m256i)_mm512_cvtneps_pbh(slope[1]);
+                _mm512_storeu_si512((float *)zipped + PAIRS(j) * WIDE + r, paired(even, odd));
             }
         }
         for (int64_t r = left; r < right; r += 2 * TILE)

@@ -123,7 +123,7 @@ static void pack_weights(const HeadLoss *c, const Layout *l, char *memory, int64
         }
 }
 
-static bf nothing[4096]; /* a row of zeros, in place of tokens that do not exist */
+static bf nothing[4096]; /* zeros in place of tokens that do not exist; WIDEST in head_loss.py */
 
 /* Tokens at .. at + 31 of a chunk. */
 static void pack_tokens(const HeadLoss *c, const Layout *l, char *memory, int64_t first, int64_t at) {
@@ -134,9 +134,9 @@ static void pack_tokens(const HeadLoss *c, const Layout *l, char *memory, int64_
         turn(rows + i, TILE, c->size, (bf *)(memory + l->h_turned) + (at + i) * c->size, TILE);
     for (int64_t d = 0; d < c->size; d += TILE)
         for (int64_t i = 0; i < TILE; i++) {
-            __m512i even = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)(rows[2 * i] + d)));
-            __m512i odd = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)(rows[2 * i + 1] + d)));
-            _mm512_storeu_si512(zipped + d * l->wide + 32 * i, _mm512_or_si512(even, _mm512_slli_epi32(odd, 16)));
+            __m256i even = _mm256_loadu_si256((const __m256i *)(rows[2 * i] + d));
+            __m256i odd = _mm256_loadu_si256((const __m256i *)(rows[2 * i + 1] + d));
+            _mm512_storeu_si512(zipped + d * l->wide + 32 * i, paired(even, odd));
         }
 }
 
@@ -210,12 +210,9 @@ static void slice_gradient(const HeadLoss *c, const Layout *l, char *memory, bf 
                     made[i] = (__m512i)_mm512_cvtne2ps_pbh(v_of_bf16(at + VL) * high, v_of_bf16(at) * low);
                     _mm512_storeu_si512(at, made[i]);
                 }
-                __m512i even = _mm512_cvtepu16_epi32(_mm512_castsi512_si256(made[0]));
-                __m512i odd = _mm512_cvtepu16_epi32(_mm512_castsi512_si256(made[1]));
-                _mm512_storeu_si512(to + r * TILE, _mm512_or_si512(even, _mm512_slli_epi32(odd, 16)));
-                even = _mm512_cvtepu16_epi32(_mm512_extracti64x4_epi64(made[0], 1));
-                odd = _mm512_cvtepu16_epi32(_mm512_extracti64x4_epi64(made[1], 1));
-                _mm512_storeu_si512(to + (rows + r) * TILE, _mm512_or_si512(even, _mm512_slli_epi32(odd, 16)));
+                _mm512_storeu_si512(to + r * TILE, paired(_mm512_castsi512_si256(made[0]), _mm512_castsi512_si256(made[1])));
+                _mm512_storeu_si512(to + (rows + r) * TILE,
+                                    paired(_mm512_extracti64x4_epi64(made[0], 1), _mm512_extracti64x4_epi64(made[1], 1)));
             }
         }
     for (int64_t t = 0; t < least(c->chunk, c->tokens - first); t++) {

@@ -1,7 +1,8 @@
 """`python -m benchmarks [--full] [--only NAME] [--repeats N] [--out DIR]`: Markdown, JSON, a plot, and the bars.
 
-The files are named by hardware and date. `--only` takes the cases whose names contain it (several: any of them), and
-writes files only where --out is given.
+The files are named by hardware and date, and by --only, which takes the cases whose names contain it (several: any of
+them) and writes files only where --out is given. The JSON is written after every case: where a run was killed,
+`--continue FILE.json` keeps what it had measured, does the rest, and writes there.
 """
 
 from __future__ import annotations
@@ -9,14 +10,18 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from benchmarks.case import Case
+from benchmarks.continued import begun
 from benchmarks.machine import stem
 from benchmarks.plan import PLANS
 from benchmarks.plot import svg
 from benchmarks.report import bars_table, markdown
 from benchmarks.runner import run_all
+from miniwin.runs import write_text
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -32,7 +37,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--list", action="store_true", help="name the cases and do nothing")
     parser.add_argument("--repeats", type=int, help="runs of each side at most (the budget of a case may allow fewer)")
     parser.add_argument("--minutes", type=float, help="begin no case later than that (quick: 20; full: no limit)")
-    parser.add_argument("--out", type=Path, help="folder for the results (default benchmarks/results)")
+    places = parser.add_mutually_exclusive_group()
+    places.add_argument("--out", type=Path, help="folder for the results (default benchmarks/results)")
+    places.add_argument("--continue", dest="begun", type=Path, metavar="FILE", help="go on with what it has measured")
     options = parser.parse_args(arguments)
     kind = "full" if options.full else "tiny" if options.tiny else "quick"
     plan = PLANS[kind]()
@@ -44,18 +51,30 @@ def main(arguments: list[str] | None = None) -> int:
     if repeats < 1:
         raise SystemExit(f"--repeats: got {repeats}; expected at least 1")
     minutes = plan.minutes if options.minutes is None else options.minutes
-    result = run_all(cases, repeats, kind, _say, plan.peak_size, minutes, plan.steady)
+    before, file = None, None
+    if options.begun is not None:
+        before, file = begun(options.begun, kind), options.begun
+    elif options.out is not None or not (options.only or options.tiny):
+        file = (options.out or RESULTS) / f"{stem(kind, options.only)}.json"
+    result = run_all(cases, repeats, kind, _say, plan.peak_size, minutes, plan.steady, before, _writer(file))
     print("\n".join(bars_table(result)))
-    if options.out is None and (options.only or options.tiny):
-        return 0
-    folder = options.out or RESULTS
-    folder.mkdir(parents=True, exist_ok=True)
-    name = stem(kind)
-    (folder / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    (folder / f"{name}.svg").write_text(svg(result), encoding="utf-8")
-    (folder / f"{name}.md").write_text(markdown(result, f"{name}.svg"), encoding="utf-8")
-    print(f"written: {name}.md, .json and .svg")
+    if file is not None:
+        file.with_suffix(".svg").write_text(svg(result), encoding="utf-8")
+        file.with_suffix(".md").write_text(markdown(result, f"{file.stem}.svg"), encoding="utf-8")
+        print(f"written: {file.stem}.md, .json and .svg")
     return 0
+
+
+def _writer(file: Path | None) -> Callable[[dict[str, Any]], None]:
+    """Puts a result there, whole or not at all."""
+
+    def write(result: dict[str, Any]) -> None:
+        if file is None:
+            return
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_text(file, json.dumps(result, indent=1) + "\n")
+
+    return write
 
 
 def _say(line: str) -> None:

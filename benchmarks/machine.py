@@ -6,6 +6,7 @@ import datetime
 import os
 import platform
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -53,8 +54,14 @@ def matmul_peak(dtype: torch.dtype, size: int, runs: int = 9) -> dict[str, float
     return {"median": rates[len(rates) // 2], "low": low, "high": high}
 
 
-def stem(plan: str) -> str:
-    """A file name that says the hardware and the date."""
-    name = re.sub(r"[^a-z0-9]+", "-", str(machine()["cpu"]).lower()).strip("-")
+def stem(plan: str, only: Sequence[str] | None = None) -> str:
+    """A file name that says the hardware and the date; and which cases, where they are not all."""
     kind = "" if plan == "quick" else f"-{plan}"
-    return f"{name}-{torch.get_num_threads()}threads-{datetime.date.today().isoformat()}{kind}"
+    cases = "".join(f"-{_plain(name)}" for name in only or ())
+    return (
+        f"{_plain(machine()['cpu'])}-{torch.get_num_threads()}threads-{datetime.date.today().isoformat()}{kind}{cases}"
+    )
+
+
+def _plain(text: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")

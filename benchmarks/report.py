@@ -26,7 +26,7 @@ def markdown(result: dict[str, Any], plot: str | None = None) -> str:
         f"# Benchmark, {result['kind']}, {result['date']}",
         "",
         f"{'; '.join(facts)}.",
-        f"Matrix products: {peak} GFLOP/s. {result['minutes']:g} minutes; load before and after: {busy}.",
+        f"Matrix products: {peak} GFLOP/s. {result['minutes']:g} minutes; load at the start and the end: {busy}.",
         "",
         "Interleaved runs (A, B, A, B, ...), medians; in brackets the middle half of the runs, or of the ratios in "
         f"each round. `times ours`: the side's median over that of {OURS}.",

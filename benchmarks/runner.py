@@ -28,32 +28,45 @@ def run_all(
     peak_size: int,
     minutes: float | None = None,
     steady: float = STEADY,
+    before: dict[str, Any] | None = None,
+    save: Callable[[dict[str, Any]], None] = lambda result: None,
 ) -> dict[str, Any]:
+    """before: what an earlier run has measured, which is not measured again. save: called after every case."""
     began = time.monotonic()
-    result: dict[str, Any] = {
+    result: dict[str, Any] = before or {
         "format": FORMAT,
         "kind": kind,
         "date": datetime.date.today().isoformat(),
         "machine": described(),
-        "load": [load()],
+        "load": [],
         "repeats": repeats,
         "matmul_peak": {
             str(dtype).removeprefix("torch."): matmul_peak(dtype, peak_size)
             for dtype in (torch.float32, torch.bfloat16)
         },
+        "minutes": 0.0,
+        "cases": [],
     }
-    found = []
+    spent, found = result["minutes"], {case["name"]: case for case in result["cases"] if case["status"] == "ok"}
+    result["load"].append(load())
     for i, case in enumerate(cases, 1):
+        if case.name in found:
+            continue
         late = minutes is not None and time.monotonic() - began > 60 * minutes
         one = run_case(replace(case, make=lambda: _out_of_time(minutes)) if late else case, repeats, steady)
-        found.append(one)
+        found[case.name] = one
         said(f"[{i}/{len(cases)}] {one['name']}: {_short(one)} ({one['took']:.0f} s)")
-    result["cases"] = found
-    result["growth"] = growth(found)
-    result["bars"] = judged(result)
+        _sum_up(result, list(found.values()), spent + (time.monotonic() - began) / 60)
+        save(result)
     result["load"].append(load())
-    result["minutes"] = round((time.monotonic() - began) / 60, 1)
+    _sum_up(result, list(found.values()), spent + (time.monotonic() - began) / 60)
+    save(result)
     return result
+
+
+def _sum_up(result: dict[str, Any], cases: list[dict[str, Any]], minutes: float) -> None:
+    result |= {"cases": cases, "growth": growth(cases), "minutes": round(minutes, 1)}
+    result["bars"] = judged(result)
 
 
 def run_case(case: Case, repeats: int, steady: float = STEADY) -> dict[str, Any]:

@@ -48,13 +48,12 @@ def linear_cross_entropy(
 ) -> Tensor:
     """Mean loss of hidden (..., C) and weight (V, C) at targets (...) int64, float32 (or float64) scalar.
 
-    Targets of -100 are left out; with nothing left the mean is NaN, as in torch. chunk: tokens of a stretch.
+    Targets of -100 are left out; with nothing left the mean is NaN, as in torch. chunk: tokens of a stretch, by default
+    as many as are fast.
     """
     device = hidden.device.type
     autocast = torch.is_autocast_enabled(device)
     dtype = torch.get_autocast_dtype(device) if autocast else torch.promote_types(hidden.dtype, weight.dtype)
-    if chunk is None:
-        chunk = max(1, LOGITS // weight.shape[0] // FEWEST) * FEWEST
     flat = hidden.reshape(-1, hidden.shape[-1])  # (T, C)
     wanted = torch.is_grad_enabled()
     out: Tensor = _Loss.apply(
@@ -72,7 +71,7 @@ class _Loss(torch.autograd.Function):
         targets: Tensor,
         scale: float | None,
         cap: float | None,
-        chunk: int,
+        chunk: int | None,
         dtype: torch.dtype,
         wanted: bool,
     ) -> Tensor:
@@ -81,10 +80,12 @@ class _Loss(torch.autograd.Function):
             h, w, factor = hidden.to(dtype), weight.to(dtype), 1.0 if scale is None else scale
             count = _counted(targets, len(w))
             if cap is None and head_loss.fit(h, w, targets):
-                asked = factor, chunk, (to_hidden, to_weight)
+                asked = factor, head_loss.CHUNK if chunk is None else chunk, (to_hidden, to_weight)
                 losses, *grads = head_loss.head_loss(h.contiguous(), w.contiguous(), targets, IGNORED, *asked)
                 total = losses.sum()
             else:
+                if chunk is None:
+                    chunk = max(1, LOGITS // len(w) // FEWEST) * FEWEST
                 total, *grads = _in_stretches(h, w, targets, scale, cap, chunk, (to_hidden, to_weight))
         ctx.factor, ctx.grads, ctx.dtypes = factor / count, grads, (hidden.dtype, weight.dtype)
         return total / count

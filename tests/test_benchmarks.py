@@ -19,10 +19,11 @@ import torch
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # the benchmarks are run from a checkout, and are no part of the package
 
-from benchmarks import attention, bars, child, compare, gate, plan, plot, report, runner, timing, training  # noqa: E402
+from benchmarks import attention, bars, child, compare, continued, gate, plan, plot, report, runner, timing, training  # noqa: E402
 from benchmarks.__main__ import main  # noqa: E402
 from benchmarks.case import OURS, Case, Work  # noqa: E402
 from benchmarks.growth import exponent, growth  # noqa: E402
+from benchmarks.machine import described  # noqa: E402
 from benchmarks.models import AUTHORS, TITLES, Ours, TheirOwn, built, local_only, random_piece, small_spec  # noqa: E402
 from benchmarks.peers import attention as peers  # noqa: E402
 from benchmarks.peers.authors import Authors  # noqa: E402
@@ -376,7 +377,7 @@ def test_command_writes_three_files_and_only_chooses(tmp_path: Path, capsys: pyt
     files = {path.suffix: path for path in tmp_path.iterdir()}
     assert set(files) == {".json", ".md", ".svg"} and len({path.stem for path in files.values()}) == 1
     result = json.loads(files[".json"].read_text())
-    assert files[".json"].stem.endswith(f"{result['date']}-tiny")
+    assert files[".json"].stem.endswith(f"{result['date']}-tiny-attention-forward")
     assert {case["family"] for case in result["cases"]} == {"attention"} and result["format"] == compare.FORMAT
     assert main(["--list", "--only", "decode"]) == 0
     assert "decode/miniwin-512/context=262144" in capsys.readouterr().out
@@ -384,6 +385,44 @@ def test_command_writes_three_files_and_only_chooses(tmp_path: Path, capsys: pyt
         main(["--only", "nothing"])
     with pytest.raises(SystemExit, match="--repeats: got 0; expected at least 1"):
         main(["--tiny", "--repeats", "0"])
+
+
+def test_a_killed_run_is_gone_on_with(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine = {**described(), "miniwin": "1.0+gabc"}
+    for module in (runner, continued):
+        monkeypatch.setattr(module, "described", lambda: machine)
+    asked, killed = ["--tiny", "--repeats", "1"], []
+
+    def run_case(case: Case, *arguments: Any) -> dict[str, Any]:
+        if case.name in killed:
+            raise KeyboardInterrupt
+        return one_case(case, *arguments)
+
+    one_case = runner.run_case
+    monkeypatch.setattr(runner, "run_case", run_case)
+    names = [case.name for case in plan.tiny().cases if "attention/forward/" in case.name]
+    killed.append(names[1])
+    with pytest.raises(KeyboardInterrupt):
+        main([*asked, "--only", "attention/forward/", "--out", str(tmp_path)])
+    (file,) = tmp_path.iterdir()  # no half-written one beside it
+    (first,) = json.loads(file.read_text())["cases"]
+    assert first["name"] == names[0]
+    killed[:] = names[:1]  # what is there is not measured again
+    capsys.readouterr()
+    assert main([*asked, "--only", "attention/forward/", "--continue", str(file)]) == 0
+    whole = json.loads(file.read_text())
+    assert [case["name"] for case in whole["cases"]] == names and whole["cases"][0] == first
+    assert len(whole["load"]) == 3 and file.with_suffix(".md").is_file() and file.with_suffix(".svg").is_file()
+    with pytest.raises(SystemExit, match="got a tiny result; expected a full one"):
+        main(["--full", "--continue", str(file)])
+    machine["miniwin"] = "1.0+gdef"
+    with pytest.raises(SystemExit, match=r"\(miniwin 1\.0\+gabc, now 1\.0\+gdef\): begin anew"):
+        main([*asked, "--continue", str(file)])
+    machine["miniwin"] = "1.0+gabc.dirty"
+    with pytest.raises(SystemExit, match="commit them first"):
+        main([*asked, "--continue", str(file)])
 
 
 # compare.py

@@ -16,17 +16,19 @@ from torch import Tensor
 from benchmarks.case import OURS, Case, Run, Work
 from benchmarks.gate import agree
 from benchmarks.peers import attention as peers
-from miniwin.blocks import AttentionCall, attend
+from miniwin.blocks import AttentionCall, attend, native
 from miniwin.blocks.attention_ops import reference
 
 HEADS, KV_HEADS, HEAD_DIM = 8, 2, 64  # of miniwin-512
-MASKED, AUTHORS, CAUSAL = "SDPA, banded mask", "SDPA as the authors call it", "SDPA, causal (sees all)"
-FLEX, LOCAL, MATMUL = "FlexAttention, compiled", "local-attention", "a square matrix product"
+OPERATORS = "miniwin, torch's operators"  # without kernels of ours
+MASKED, AUTHORS = "SDPA, a banded mask made beforehand", "SDPA as the authors call it"
+CAUSAL, LOCAL, MATMUL = "SDPA, causal (sees all)", "local-attention", "a square matrix product"
+FLEX, FLEX_BEST = "FlexAttention, compiled", "FlexAttention, compiled, its fastest blocks"
 
 
 @dataclass(frozen=True)
 class Shape:
-    """One case: N tokens, window W. full: also the peers whose time grows with N^2; flex, package: these two peers.
+    """One case: N tokens, window W. full: also the peers that need a mask of N x N; flex, package: these two peers.
 
     square: side of a matrix product that says what the machine can do, measured in turn with the others; 0 is none.
     """
@@ -36,6 +38,7 @@ class Shape:
     dtype: torch.dtype = torch.float32
     backward: bool = False
     full: bool = True
+    causal: bool = True
     flex: bool = False
     package: bool = False
     square: int = 0
@@ -98,12 +101,26 @@ def work(shape: Shape) -> Work:
 
         made.offer(name, lambda: _run(build(), theirs, turned), check)
 
+    def operators() -> Run:
+        def attended() -> Tensor:
+            with native.without():
+                return attend(call)
+
+        return _run(attended, [q, k, v], upstream)
+
+    def equal(run: Run) -> None:
+        for mine, answer in zip(expected, _answers(run, [q, k, v], shape.backward), strict=True):
+            agree(f"{OPERATORS} and ours", answer, mine)
+
+    made.offer(OPERATORS, operators, equal)
     if shape.full:
         offer(MASKED, lambda: peers.masked(*theirs, shape.window))
         offer(AUTHORS, lambda: peers.as_authors(*theirs, shape.window))
+    if shape.causal:
         offer(CAUSAL, lambda: peers.causal(*theirs), same=False)
     if shape.flex and not shape.backward:
         offer(FLEX, lambda: peers.flex(*theirs, shape.window))
+        offer(FLEX_BEST, lambda: peers.flex_fastest(*theirs, shape.window))
     if shape.package:
         offer(LOCAL, lambda: peers.local_attention(*theirs, shape.window))
     return made

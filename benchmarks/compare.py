@@ -1,4 +1,4 @@
-"""`python -m benchmarks.compare OLD.json NEW.json`: what got slower (or needs more memory) beyond the noise.
+"""`python benchmarks/compare.py OLD.json NEW.json`: what got slower (or needs more memory) beyond the noise.
 
     change = ours new / ours old
     drift  = the same of the peers, their median: the machine, or torch, not us (where the case has peers; else of all)
@@ -18,6 +18,9 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
+
+if __name__ == "__main__":  # run as a file, it is not found in its package
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.case import OURS
 from benchmarks.report import HARDWARE
@@ -44,25 +47,30 @@ class Change:
 
 
 def compare(old: dict[str, Any], new: dict[str, Any]) -> list[Change]:
-    """One change for each case of either, the slower ones first."""
+    """One change for each case of either, and for each side of it that is ours, the slower ones first."""
     before, after = _measured(old), _measured(new)
     shared = [name for name in before if name in after]
     everywhere = [ratio for name in shared for ratio, _ in _peers(before[name], after[name])]
-    changes = [Change(name, "gone") for name in before if name not in after]
-    changes += [Change(name, "new") for name in after if name not in before]
-    for name in shared:
-        peers = _peers(before[name], after[name])
-        memory = before[name]["unit"] == "bytes"  # that does not drift with the machine's load
-        ratios = [] if memory else [ratio for ratio, _ in peers] or everywhere
+    changes = []
+    for name in {**before, **after}:
+        sides = [_ours(cases[name]) if name in cases else {} for cases in (before, after)]
+        peers = _peers(before[name], after[name]) if name in shared else []
+        # Memory does not drift with the machine's load.
+        ratios = [] if {**before, **after}[name]["unit"] == "bytes" else [ratio for ratio, _ in peers] or everywhere
         drift = statistics.median(ratios) if ratios else 1.0
-        ours = [case["sides"][OURS] for case in (before[name], after[name])]
-        change = ours[1]["median"] / ours[0]["median"] / drift
-        squares = sum(_spread(side) ** 2 for side in ours)
-        if ratios and peers:
-            squares += min(spread for _, spread in peers) ** 2
-        noise = max(FLOOR, math.sqrt(squares))
-        verdict: Verdict = "slower" if change > 1 + noise else "faster" if change < 1 / (1 + noise) else "same"
-        changes.append(Change(name, verdict, change, noise, drift))
+        for side in {**sides[0], **sides[1]}:
+            told = name if side == OURS else f"{name}, {side}"
+            if side not in sides[1] or side not in sides[0]:
+                changes.append(Change(told, "gone" if side in sides[0] else "new"))
+                continue
+            old_side, new_side = (each[side] for each in sides)
+            change = new_side["median"] / old_side["median"] / drift
+            squares = sum(_spread(each) ** 2 for each in (old_side, new_side))
+            if ratios and peers:
+                squares += statistics.median(spread for _, spread in peers) ** 2
+            noise = max(FLOOR, math.sqrt(squares))
+            verdict: Verdict = "slower" if change > 1 + noise else "faster" if change < 1 / (1 + noise) else "same"
+            changes.append(Change(told, verdict, change, noise, drift))
     order = ["slower", "gone", "faster", "new", "same"]
     return sorted(changes, key=lambda each: (order.index(each.verdict), -each.change))
 
@@ -71,11 +79,15 @@ def _measured(result: dict[str, Any]) -> dict[str, dict[str, Any]]:
     return {case["name"]: case for case in result["cases"] if case["status"] == "ok" and OURS in case["sides"]}
 
 
+def _ours(case: dict[str, Any]) -> dict[str, Any]:
+    return {name: side for name, side in case["sides"].items() if name.startswith(OURS)}
+
+
 def _peers(old: dict[str, Any], new: dict[str, Any]) -> list[tuple[float, float]]:
     """(new over old, spread of both) of each peer that both have."""
     found = []
     for name, side in old["sides"].items():
-        if name != OURS and not name.startswith(OURS) and name in new["sides"]:
+        if not name.startswith(OURS) and name in new["sides"]:
             other = new["sides"][name]
             found.append((other["median"] / side["median"], math.hypot(_spread(side), _spread(other))))
     return found
@@ -98,7 +110,7 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.compare", description="What got slower, beyond noise.")
+    parser = argparse.ArgumentParser(prog="python benchmarks/compare.py", description="What got slower, beyond noise.")
     parser.add_argument("old", type=Path)
     parser.add_argument("new", type=Path)
     options = parser.parse_args(arguments)
@@ -112,7 +124,7 @@ def main(arguments: list[str] | None = None) -> int:
             print(change)
     same = sum(change.verdict == "same" for change in changes)
     bad = sum(change.verdict in ("slower", "gone") for change in changes)
-    print(f"{bad} slower or gone, {same} the same within the noise, of {len(changes)} cases")
+    print(f"{bad} slower or gone, {same} the same within the noise, of {len(changes)} figures")
     return 1 if bad else 0
 
 

@@ -35,20 +35,20 @@ class Plan:
 
 
 def quick() -> Plan:
-    """About eight minutes on two cores."""
+    """About ten minutes on two cores."""
     spec, small, near = load_model_spec(MODEL), small_spec(), (AUTHORS, COHERE)
     cases = [
-        *(attention.case(Shape(4 * K, w, flex=True, package=True, square=SQUARE), 8) for w in (64, 512)),
-        *(attention.case(Shape(4 * K, w, backward=True, package=True), 10) for w in (64, 512)),
+        *(attention.case(Shape(4 * K, w, flex=True, package=True, square=SQUARE), 12) for w in (64, 512)),
+        *(attention.case(Shape(4 * K, w, backward=True, package=True), 16) for w in (64, 512)),
         prefill.case(spec, 8 * K, near, 24),
-        training.case(spec, 2 * K, 1, FP32, near, 18),
-        training.case(spec, 2 * K, 1, BF16, near, 18),
-        training.case(small, 512, 8, BF16, SMALL_STEPS, 10),
+        training.case(spec, 2 * K, 1, FP32, near, 52),
+        training.case(spec, 2 * K, 1, BF16, near, 32),
+        training.case(small, 512, 8, BF16, SMALL_STEPS, 14),
         decoding.case(spec, 256 * K, near, tokens=1, budget=15),
         decoding.local_case(spec, K, 256 * K, budget=3),
         memory.decode_case(MODEL, 256 * K, [AUTHORS]),
-        *(memory.attention_case(n * K, 64) for n in (4, 16, 64)),
-        *(attention.case(Shape(n * K, w, full=False), 2) for w in (64, 512) for n in (1, 16, 64)),
+        *(memory.attention_case(n * K, w) for w in (64, 512) for n in (4, 16, 64)),
+        *(attention.case(Shape(n * K, w, full=False, causal=False), 2) for w in (64, 512) for n in (1, 16, 64)),
         *(attention.case(Shape(4 * K, w, BF16, square=SQUARE), 4) for w in (64, 512)),
         *(prefill.case(spec, n * K, EVERYBODY, 5) for n in (1, 2)),
         *(decoding.case(spec, n * K, (*EVERYBODY, INT8), budget=4) for n in (1, 16)),
@@ -77,7 +77,7 @@ def full() -> Plan:
         cases.append(training.case(small, 512, 8, dtype, [*SMALL_STEPS, AUTHORS], 30))
     for n in (1, 4, 16, 64, 256):
         tokens = 8 if n <= 16 else 2
-        cases.append(decoding.case(spec, n * K, EVERYBODY, tokens, 120))
+        cases.append(decoding.case(spec, n * K, (*EVERYBODY, INT8), tokens, 120))
         cases.append(memory.decode_case(MODEL, n * K, [AUTHORS, COHERE], 300))
     cases.append(decoding.local_case(spec, K, 256 * K, budget=30))
     cases.append(memory.million_case("miniwin-1m", 1_000_000, 4 * 3600))

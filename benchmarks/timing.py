@@ -1,10 +1,9 @@
 """Interleaved repeats: A, B, A, B, ... so that a noisy machine slows all sides alike; medians and quartiles.
 
-The first run of each side is thrown away (caches, compilation, first touch of memory), unless it is so long that all
-this is little beside it. Of a side that takes milliseconds one sample is the mean of as many runs as make up STEADY
-seconds: a single one would mostly measure what the side before it left in the caches. Rounds go on until there are
-`repeats` of them or the budget is spent, but there are at least FEWEST. A side whose first run alone takes several
-budgets is left out: the case would never end.
+The first run of each side is thrown away (caches, compilation, first touch of memory). Of a side that takes
+milliseconds one sample is the mean of as many runs as make up STEADY seconds: a single one would mostly measure what
+the side before it left in the caches. Rounds go on until there are `repeats` of them or the budget is spent, but there
+are at least FEWEST. A side whose first run alone takes several budgets is left out: the case would never end.
 """
 
 from __future__ import annotations
@@ -20,7 +19,6 @@ from benchmarks.case import Run, Unit, reason
 
 FEWEST = 3
 STEADY = 0.2  # seconds of a sample, at least
-LONG = 5.0  # seconds of a first run that counts
 PATIENCE = 3  # budgets that one run of a side may take
 
 
@@ -75,7 +73,7 @@ def interleaved(
     for name, took in first.items():
         if took is not None and took > PATIENCE * budget:
             left[name] = f"one run took {took:.1f} s, and the budget of this case is {budget:g} s"
-    values = {name: [took] if took >= LONG else [] for name, took in kept.items()}
+    values: dict[str, list[float]] = {name: [] for name in kept}
     # A first run may have been slow for once: short ones are asked again how many make up a sample.
     times = {
         name: 1 if took > 5 * steady else max(1, math.ceil(steady / seconds(sides[name])))
@@ -84,10 +82,9 @@ def interleaved(
     whole = sum(max(each, steady) for each in kept.values())
     rounds = max(min(FEWEST, repeats), min(repeats, int(budget / max(whole, 1e-9))))
     gc.collect()
-    for i in range(rounds):
+    for _ in range(rounds):
         for name in kept:
-            if len(values[name]) <= i:
-                values[name].append(seconds(sides[name], times.get(name, 1)))
+            values[name].append(seconds(sides[name], times[name]))
     return {name: Samples(tuple(each)) for name, each in values.items()}, left
 
 
@@ -106,5 +103,5 @@ def _tried(
 
 def ratio(over: Samples, under: Samples) -> tuple[float, float, float]:
     """The median and the quartiles of the ratios within each round: what slows a round down slows both its sides."""
-    pairs = [a / b for a, b in zip(over.values, under.values, strict=False)]
+    pairs = [a / b for a, b in zip(over.values, under.values, strict=True)]
     return (statistics.median(pairs), *quartiles(pairs))

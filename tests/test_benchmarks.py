@@ -24,7 +24,7 @@ from benchmarks.__main__ import main  # noqa: E402
 from benchmarks.case import OURS, Case, Work  # noqa: E402
 from benchmarks.growth import exponent, growth  # noqa: E402
 from benchmarks.machine import described  # noqa: E402
-from benchmarks.models import AUTHORS, TITLES, Ours, TheirOwn, built, local_only, random_piece, small_spec  # noqa: E402
+from benchmarks.models import AUTHORS, INT8, TITLES, Ours, TheirOwn, built, local_only, random_piece, small_spec  # noqa: E402
 from benchmarks.peers import attention as peers  # noqa: E402
 from benchmarks.peers.authors import Authors  # noqa: E402
 from miniwin.blocks import Decoder  # noqa: E402
@@ -168,8 +168,8 @@ def test_the_gate_catches_a_peer_with_another_window(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(peers, "banded", lambda length, window: right(length, window + 1))
     shape = attention.Shape(64, 8, heads=4, kv_heads=2, head_dim=16, backward=True)
     found = runner.run_case(attention.case(shape), 2)
-    assert set(found["sides"]) == {OURS, attention.CAUSAL}
-    assert "Disagreement: SDPA, banded mask and ours: differ by" in found["absent"][attention.MASKED]
+    assert set(found["sides"]) == {OURS, attention.OPERATORS, attention.CAUSAL}
+    assert f"Disagreement: {attention.MASKED} and ours: differ by" in found["absent"][attention.MASKED]
 
 
 def test_the_gate_catches_a_wrong_training_step(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -451,6 +451,13 @@ def test_compare_says_what_got_slower_beyond_the_noise() -> None:
     assert found == {"attention/a": "slower", "attention/b": "same", "attention/c": "faster", "attention/gone": "gone"}
 
 
+def test_compare_watches_every_side_that_is_ours() -> None:
+    old = _result(_synthetic("decode/a", OURS, [1.0] * 4, **{INT8: [0.5] * 4}, peer=[5.0] * 4))
+    new = _result(_synthetic("decode/a", OURS, [1.0] * 4, **{INT8: [0.8] * 4}, peer=[5.0] * 4))
+    changes = {change.case: change.verdict for change in compare.compare(old, new)}
+    assert changes == {"decode/a": "same", f"decode/a, {INT8}": "slower"}
+
+
 def test_compare_takes_out_what_slowed_everybody_down() -> None:
     old = _result(_synthetic("attention/a", OURS, [1.0] * 4, peer=[5.0] * 4))
     new = copy.deepcopy(old)
@@ -470,11 +477,14 @@ def test_compare_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     new.write_text(json.dumps(after))
     strange.write_text('{"rows": []}')
     assert compare.main([str(old), str(old)]) == 0
-    assert capsys.readouterr().out == "0 slower or gone, 1 the same within the noise, of 1 cases\n"
+    assert capsys.readouterr().out == "0 slower or gone, 1 the same within the noise, of 1 figures\n"
     assert compare.main([str(old), str(new)]) == 1
     told = capsys.readouterr().out
     assert "the machines differ in threads" in told
     assert "slower  attention/a: 1.50x the old, noise 5%, drift of the peers 1.00x" in told
+    script = [sys.executable, str(ROOT / "benchmarks" / "compare.py"), str(old), str(new)]
+    done = subprocess.run(script, capture_output=True, text=True, cwd=tmp_path)
+    assert (done.returncode, done.stdout, done.stderr) == (1, told, "")
     with pytest.raises(SystemExit, match="got format none; expected 1: measure again"):
         compare.main([str(old), str(strange)])
 

@@ -207,7 +207,10 @@ def test_the_architectures_are_those_that_can_be_imported() -> None:
 
 def test_the_benchmark_shown_is_the_newest_committed_one() -> None:
     results = ROOT / "benchmarks" / "results"
-    newest = max(results.glob("*.json"), key=lambda path: json.loads(path.read_text(encoding="utf-8"))["date"])
+    read = {path: json.loads(path.read_text(encoding="utf-8")) for path in results.glob("*.json")}
+    newest = max(
+        (path for path, found in read.items() if found["kind"] == "quick"), key=lambda path: read[path]["date"]
+    )
     shown = README.partition("<!-- benchmark: from -->")[2].partition("<!-- benchmark: to -->")[0]
     result = json.loads(newest.read_text(encoding="utf-8"))
     assert "\n".join(bars_table(result)) in shown

@@ -9,6 +9,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -100,6 +101,10 @@ SHAPES = [
     (65, 1500, 2, 1, 16, None),  # keys beyond what a tile holds the scores of
     (33, 1600, 4, 4, 128, 1400),
     (2, 300, 2, 2, 256, None),
+    (600, 600, 8, 2, 64, 64),  # as the 26 M model has them
+    (700, 700, 8, 2, 64, 512),
+    (130, 130, 7, 1, 32, 20),
+    (130, 150, 12, 2, 16, 33),
     (1, 2500, 8, 2, 64, None),  # keys shared out between workers
     (2, 2300, 4, 2, 80, None),
     (1, 2100, 9, 1, 32, None),
@@ -124,6 +129,62 @@ def test_outputs_and_gradients(
     assert lse is not None
     found = kernels.backward(upstream, call.q, call.k, call.v, out, lse, call.scale, window, None)
     agree(call, upstream, out, found, torch.ones(()))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(("n", "window", "gap"), [(2048, None, 110.0), (2048, None, -110.0), (2300, 1500, 200.0)])
+def test_keys_far_below_later_ones_are_forgotten(
+    build: str, n: int, window: int | None, gap: float, dtype: torch.dtype
+) -> None:
+    """exp(-104) is nothing in float32: then what was summed up before is to be nothing too."""
+    call = made(n, n, 2, 1, 16, window, batch=1)
+    with torch.no_grad():
+        for t in (call.q, call.k):
+            t[..., 0] = 0.0
+        call.q[..., 0] = 1.0
+        call.k[:, n // 2 :, :, 0] = gap / call.scale
+    call = replace(call, q=call.q.to(dtype), k=call.k.to(dtype), v=call.v.to(dtype))
+    upstream = drawn(*call.q.shape, dtype=dtype)
+    out, lse = kernels.forward(call.q, call.k, call.v, call.scale, window, None, keep=True)
+    assert lse is not None
+    found = kernels.backward(upstream, call.q, call.k, call.v, out, lse, call.scale, window, None)
+    wide = widened(replace(call, q=call.q.requires_grad_(), k=call.k.requires_grad_(), v=call.v.requires_grad_()))
+    want = reference.run(wide)
+    expected = torch.autograd.grad(want, (wide.q, wide.k, wide.v), upstream.double())
+    loose = 1e-3 if dtype == torch.float32 else 5e-2  # scores of some hundred have lost as many digits
+    for got, right in zip((out, *found), (want.detach(), *expected), strict=True):
+        got, right = got[..., 1:], right[..., 1:]  # in the first channel, gradients of q are a small rest of large ones
+        assert float((got.double() - right).abs().max()) <= loose * float(right.abs().max())
+
+
+def test_a_thread_that_ends_leaves_no_memory_behind() -> None:
+    call = made(256, 4096, 2, 2, 128, None, batch=1)
+
+    def held_after(threads: int) -> int:
+        for _ in range(threads):
+            one = threading.Thread(target=kernels.forward, args=(call.q, call.k, call.v, call.scale, None, None))
+            one.start()
+            one.join()
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    torch.set_num_threads(1)
+    before = held_after(3)
+    assert held_after(15) - before < 30 * 2**20, "4 MiB a thread, had they been kept"
+
+
+def test_a_default_device_is_for_new_tensors_only() -> None:
+    call = made(70, 70, 4, 2, 16, 9)
+    for t in (call.q, call.k, call.v):
+        t.requires_grad_()
+    want = attend(call)
+    expected = torch.autograd.grad(want.square().sum(), (call.q, call.k, call.v))
+    for backend in ("cpu_native", "cpu_banded"):
+        with use_backend(backend), torch.device("meta"):
+            got = attend(call)
+            grads = torch.autograd.grad(got.square().sum(), (call.q, call.k, call.v))
+        close(got.detach(), want.detach().double())
+        for mine, right in zip(grads, expected, strict=True):
+            close(mine, right.double())
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.int8])

@@ -248,9 +248,9 @@ class _Banded(torch.autograd.Function):
         bias: ScoreBias | None,
         pad: list[int] | None,
     ) -> Tensor:
-        empty = torch.empty if pad is None else torch.zeros
+        empty = q.new_empty if pad is None else q.new_zeros
         kv_heads = k.shape[2]
-        out, masks = empty(q.shape, dtype=q.dtype), _Masks(window, q.shape[2] // kv_heads, bias, q.dtype)
+        out, masks = empty(q.shape), _Masks(window, q.shape[2] // kv_heads, bias, q.dtype)
         wide = torch.float64 if q.dtype == torch.float64 else torch.float32
         keep = any(ctx.needs_input_grad)
         log_sums = empty(q.shape[:3], dtype=wide) if keep else None
@@ -278,9 +278,9 @@ class _Banded(torch.autograd.Function):
         dtype, wide = q.dtype, log_sums.dtype
         grad = dense(grads[0].to(wide))
         q, k, v, out = (t.to(wide) for t in (q, k, v, out))
-        empty = torch.empty if pad is None else torch.zeros
-        grad_q, grad_k, grad_v = empty(q.shape, dtype=wide), *(torch.zeros(t.shape, dtype=wide) for t in (k, v))
-        grad_more, grad_log = (None if t is None else torch.zeros(t.shape, dtype=wide) for t in (more, more_log))
+        grad_q = (q.new_empty if pad is None else q.new_zeros)(q.shape)
+        grad_k, grad_v = (t.new_zeros(t.shape) for t in (k, v))
+        grad_more, grad_log = (None if t is None else t.new_zeros(t.shape, dtype=wide) for t in (more, more_log))
         kv_heads = k.shape[2]
         masks = _Masks(window, q.shape[2] // kv_heads, bias, wide)
         for cut in _Cut.all(q, k, window, pad, _backward_tile(window)):

@@ -116,7 +116,7 @@ def ordinary(*tensors: object) -> bool:
 
     What is no tensor at all stands for an ordinary one (miniwin explain).
     """
-    if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
+    if torch.compiler.is_compiling() or torch.jit.is_tracing() or torch._C._are_functorch_transforms_active():
         return False
     if forward_ad._current_level >= 0:  # forward-mode derivatives would be lost without a word
         return False

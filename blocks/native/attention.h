@@ -5,6 +5,7 @@
 #include "call.h"
 #include "numbers.h"
 
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -29,12 +30,18 @@ typedef struct {
     int64_t size;
 } Room;
 static _Thread_local Room room;
+static pthread_key_t leaving; /* frees a thread's memory when it ends */
+static pthread_once_t once = PTHREAD_ONCE_INIT;
+
+static void make_key(void) { pthread_key_create(&leaving, free); }
 
 static float *reserve(int64_t floats) {
     if (room.size < floats) {
+        pthread_once(&once, make_key);
         free(room.memory);
         room.memory = aligned_alloc(64, (size_t)((floats * 4 + 63) / 64 * 64));
         room.size = room.memory ? floats : 0;
+        pthread_setspecific(leaving, room.memory);
     }
     return room.memory;
 }
@@ -138,10 +145,10 @@ INLINE void begin_sums(Sums *s, int64_t rows, int64_t dim) {
 
 /* More keys for row r: their sum of exp2(s - now), now being the highest score so far. What was found before fades. */
 INLINE void add_keys(Sums *s, int64_t r, float now, float sum, int64_t dim) {
-    float fade = exp2f(s->high[r] - now);
+    const float before = s->high[r], fade = exp2f(before - now);
     s->sum[r] = s->sum[r] * fade + sum;
     s->high[r] = now;
-    if (fade != 1.0f && fade != 0.0f)
+    if (fade != 1.0f && before != -INFINITY) /* also where all of it fades away: fade is 0 then */
         for (int64_t d = 0; d < dim; d += VL) v_store(s->o + r * dim + d, v_load(s->o + r * dim + d) * v_set(fade));
 }
 

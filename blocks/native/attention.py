@@ -58,8 +58,8 @@ def forward(
     """
     call = _call(q, k, v, scale, window, pad)
     # Padding has no output: zeros, as nobody reads them.
-    empty = torch.empty if pad is None else torch.zeros
-    out = empty(q.shape, dtype=q.dtype)
+    empty = q.new_empty if pad is None else q.new_zeros
+    out = empty(q.shape)
     lse = empty(q.shape[:3], dtype=torch.float32) if keep else None
     call.out, call.lse = out.data_ptr(), None if lse is None else lse.data_ptr()
     if scales is not None:
@@ -83,9 +83,8 @@ def backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of q in its type, of k and v in float32. grad, out: (B, N, H, D) without gaps, in the type of q."""
     call = _call(q, k, v, scale, window, pad)
-    empty = torch.empty if pad is None else torch.zeros
-    grad_q = empty(q.shape, dtype=q.dtype)
-    grad_k, grad_v = torch.zeros(k.shape, dtype=torch.float32), torch.zeros(v.shape, dtype=torch.float32)
+    grad_q = (q.new_empty if pad is None else q.new_zeros)(q.shape)
+    grad_k, grad_v = (t.new_zeros(t.shape, dtype=torch.float32) for t in (k, v))
     call.out, call.lse, call.grad = out.data_ptr(), lse.data_ptr(), grad.data_ptr()
     call.grad_q, call.grad_k, call.grad_v = grad_q.data_ptr(), grad_k.data_ptr(), grad_v.data_ptr()
     native.run("miniwin_attention_backward", ctypes.byref(call))

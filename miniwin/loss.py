@@ -46,18 +46,27 @@ def linear_cross_entropy(
     logit_softcap: float | None = None,
     chunk: int | None = None,
 ) -> Tensor:
-    """Mean loss of hidden (..., C) and weight (V, C) at targets (...) int64, float32 (or float64) scalar.
+    """Mean loss of hidden (..., C) and weight (V, C) at targets (...), whole numbers, float32 (or float64) scalar.
 
     Targets of -100 are left out; with nothing left the mean is NaN, as in torch. chunk: tokens of a stretch, by default
     as many as are fast.
+
+    Raises:
+        ValueError: the shapes do not go together, or targets are no whole numbers.
+        IndexError: a target is beyond the vocabulary (on a CPU; elsewhere the device's own error).
     """
+    if hidden.shape[-1] != weight.shape[1] or hidden.shape[:-1] != targets.shape:
+        shapes = ", ".join(f"{tuple(t.shape)}" for t in (hidden, weight, targets))
+        raise ValueError(f"linear_cross_entropy: got shapes {shapes}; expected (..., C), (V, C) and (...)")
+    if targets.is_floating_point() or targets.is_complex() or targets.dtype == torch.bool:
+        raise ValueError(f"linear_cross_entropy: got targets of {targets.dtype}; expected whole numbers, as int64")
     device = hidden.device.type
     autocast = torch.is_autocast_enabled(device)
     dtype = torch.get_autocast_dtype(device) if autocast else torch.promote_types(hidden.dtype, weight.dtype)
     flat = hidden.reshape(-1, hidden.shape[-1])  # (T, C)
     wanted = torch.is_grad_enabled()
     out: Tensor = _Loss.apply(
-        flat, weight, targets.reshape(-1).contiguous(), logit_scale, logit_softcap, chunk, dtype, wanted
+        flat, weight, targets.reshape(-1).contiguous().long(), logit_scale, logit_softcap, chunk, dtype, wanted
     )
     return out
 
@@ -87,13 +96,14 @@ class _Loss(torch.autograd.Function):
                 if chunk is None:
                     chunk = max(1, LOGITS // len(w) // FEWEST) * FEWEST
                 total, *grads = _in_stretches(h, w, targets, scale, cap, chunk, (to_hidden, to_weight))
-        ctx.factor, ctx.grads, ctx.dtypes = factor / count, grads, (hidden.dtype, weight.dtype)
+        ctx.save_for_backward(*grads)  # which is let go of with the graph
+        ctx.factor, ctx.dtypes = factor / count, (hidden.dtype, weight.dtype)
         return total / count
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        factor, (to_hidden, to_weight) = ctx.factor * grads[0], ctx.grads
+        factor, (to_hidden, to_weight) = ctx.factor * grads[0], ctx.saved_tensors
         if to_hidden is not None:
             to_hidden = (to_hidden * factor).to(ctx.dtypes[0])
         if to_weight is not None:

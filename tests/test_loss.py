@@ -111,6 +111,29 @@ def test_a_target_beyond_the_vocabulary_is_an_error(vocabulary: int, size: int, 
             linear_cross_entropy(hidden, weight, targets)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_targets_are_whole_numbers_and_as_many_as_states(dtype: torch.dtype) -> None:
+    hidden, weight = torch.randn(6, 32, dtype=dtype), torch.randn(64, 32, dtype=dtype)
+    targets = torch.tensor([0, 63, 5, IGNORED, 7, 9])
+    want = linear_cross_entropy(hidden, weight, targets)
+    for other in (torch.int32, torch.int16, torch.int8):
+        torch.testing.assert_close(linear_cross_entropy(hidden, weight, targets.to(other)), want, rtol=0, atol=0)
+    with pytest.raises(ValueError, match=r"got targets of torch.float32; expected whole numbers"):
+        linear_cross_entropy(hidden, weight, targets.float())
+    for wrong in ((hidden, weight, targets[:5]), (hidden[:, :16], weight, targets), (hidden, weight, targets[None])):
+        with pytest.raises(ValueError, match=r"got shapes .*; expected \(..., C\), \(V, C\) and \(...\)"):
+            linear_cross_entropy(*wrong)
+
+
+def test_gradients_are_let_go_of_with_the_graph() -> None:
+    hidden, weight, targets = inputs()
+    loss = linear_cross_entropy(hidden, weight, targets)
+    loss.backward(retain_graph=True)
+    loss.backward()
+    with pytest.raises(RuntimeError, match="already been freed"):
+        loss.backward()
+
+
 def test_no_gradient_is_computed_for_nobody() -> None:
     hidden, weight, targets = inputs()
     with torch.no_grad():

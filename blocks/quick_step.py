@@ -48,14 +48,15 @@ class QuickStep:
         self.norm = self._norm(decoder.norm)
         self.head = self._matrix(decoder.embed_tokens if decoder.lm_head is None else decoder.lm_head)
         size = decoder.embed_tokens.embedding_dim
-        self.room = torch.empty(cache.batch_size * native_step.floats(list(self.layers), size))
+        floats = cache.batch_size * native_step.floats(list(self.layers), size)
+        self.room = torch.empty(floats, dtype=torch.float32, device="cpu")
         self.storages: list[Tensor | None] = [None] * len(self.layers)
         self.pad: Tensor | None = None
         self.padding = 0  # of the row that has most of it
 
     @torch.no_grad()
     def step(self, ids: Tensor) -> Tensor:
-        index = torch.tensor([[self.cache.length]])
+        index = torch.tensor([[self.cache.length]], device="cpu")
         if self.pad is not self.cache.pad:  # the first time, or when rows have left
             self.pad = self.cache.pad
             self.padding = 0 if self.pad is None else int(self.pad.max())
@@ -117,7 +118,8 @@ class QuickStep:
     def _norm(self, norm: Any) -> native_step.Norm:
         if norm is None:
             return native_step.Norm()
-        gain = torch.ones(norm.size) if norm.weight is None else norm.weight.detach() + norm.offset
+        ones = torch.ones(norm.size, dtype=torch.float32, device="cpu")
+        gain = ones if norm.weight is None else norm.weight.detach() + norm.offset
         self.kept.append(gain)
         return native_step.Norm(gain.data_ptr(), norm.eps)
 
@@ -200,7 +202,9 @@ def _readable(module: Any) -> bool:
     weight, bias = module.weight, getattr(module, "bias", None)
     if weight.shape[1] % native_step.STEP or not (bias is None or _plain(bias)):
         return False
-    return weight.values8.device.type in PLACES if isinstance(weight, Int8Weight) else _plain(weight)
+    if isinstance(weight, Int8Weight):  # its dtype is that of what is read from it
+        return weight.dtype == torch.float32 and weight.values8.device.type in PLACES
+    return _plain(weight)
 
 
 def _plain(weight: Tensor) -> bool:

@@ -33,7 +33,7 @@ def quicker(model: nn.Module, cache: Cache, new_tokens: int, keep: bool = True) 
         UserError: the switch says neither 0 nor 1.
     """
     decoder = getattr(model, "decoder", model)
-    if type(decoder) is not Decoder or hooked(model):  # another may do something else in its forward
+    if type(decoder) is not Decoder or own_forward(model):  # another may do something else in its forward
         return None
     device = decoder.embed_tokens.weight.device.type
     if device == "cpu" and new_tokens >= SOME and not_in_one_call(decoder, cache) is None:
@@ -51,11 +51,16 @@ def quicker(model: nn.Module, cache: Cache, new_tokens: int, keep: bool = True) 
         return None
 
 
-def hooked(model: nn.Module) -> bool:
-    """Whether somebody wants to be called along with its modules: only their own forward does that at every token."""
-    if nn.modules.module._has_any_global_hook():
+def own_forward(model: nn.Module) -> bool:
+    """Whether somebody wants to be called at every token, or in the place of ours: as a hook of some module, as the
+    forward of a subclass, or as one that was put into an instance."""
+    from miniwin.language_model import LanguageModel  # which generates, with what is here
+
+    if type(model).forward not in (Decoder.forward, LanguageModel.forward) or nn.modules.module._has_any_global_hook():
         return True
-    return any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+    return any(
+        module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module) for module in model.modules()
+    )
 
 
 def _wanted() -> bool:

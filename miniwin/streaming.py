@@ -70,7 +70,7 @@ def sequence_loss(
     inputs, targets = ids[:, :-1].to(model.device), ids[:, 1:].to(model.device)  # (B, N)
     rows, length = inputs.shape
     chunk = chunk_for(length) if chunk is None else chunk
-    nats = torch.empty(rows, length)
+    nats = torch.empty(rows, length, dtype=torch.float32, device="cpu")
     cache = model.new_cache(rows) if length > chunk else None
     if isinstance(cache, Cache):
         cache.reserve(length)  # growing would hold a cache and its copy at once

@@ -224,6 +224,44 @@ def test_what_it_declines() -> None:
         assert "switched off" in reason(decoder)
 
 
+def test_int8_weights_that_stand_for_others_than_float32_go_another_way() -> None:
+    plain = {"type": "rmsnorm", "eps": 1e-5, "gain": "none"}  # with gains their dtype would tell
+    spec = tiny_spec({"S": layer(7, ROPE)}, norm=plain)
+    model = LanguageModel(spec.build().eval().bfloat16(), spec, None, "x")
+    quantize(model)
+    assert "neither float32 nor int8" in reason(model.decoder)
+    assert len(generate(model, [1, 2], max_new_tokens=20, seed=0).ids) == 20
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_default_types_and_devices_are_for_new_tensors_only(model: LanguageModel, dtype: torch.dtype) -> None:
+    want = texts(model)
+    torch.set_default_dtype(dtype)
+    try:
+        assert texts(model) == want
+    finally:
+        torch.set_default_dtype(torch.float32)
+    with torch.device("meta"):
+        assert texts(model) == want
+
+
+def test_a_forward_of_somebody_elses_is_called_at_every_token(model: LanguageModel) -> None:
+    class Without(LanguageModel):
+        def forward(self, *args: Any, **kwargs: Any) -> Any:
+            logits = super().forward(*args, **kwargs)
+            logits[..., banned] = float("-inf")
+            return logits
+
+    want = texts(model)
+    banned = want[0][-1]
+    other = Without(model.decoder, model.spec, None, "x")
+    assert not any(banned in ids for ids in texts(other))
+    module, called = model.decoder.layers[1].mlp.down_proj, []
+    own = type(module).forward
+    module.forward = lambda x: (called.append(1), own(module, x))[1]
+    assert texts(model) == want and len(called) == 2 + 59 + 29
+
+
 def test_hooks_are_called_at_every_token(model: LanguageModel) -> None:
     want = texts(model)
     for module in (model, model.decoder, model.decoder.layers[1].mlp):

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torch.utils._pytree import tree_map_only
+from torch.utils._pytree import tree_leaves, tree_map_only
 
 from miniwin.blocks.int8 import LARGEST
 from miniwin.blocks.native import rows, step
@@ -54,6 +54,11 @@ class Int8Weight(Tensor):
         rows, columns = self.size8
         return (self.values8[:rows, :columns].float() * self.scale[:rows].float().unsqueeze(1)).to(self.dtype)
 
+    def share_memory_(self) -> Int8Weight:
+        for held in (self.values8, self.scale):
+            held.share_memory_()
+        return self
+
     def __repr__(self, *, tensor_contents: Any = None) -> str:  # type: ignore[override]
         return f"Int8Weight(shape={tuple(self.shape)}, dtype={self.dtype})"
 
@@ -75,15 +80,28 @@ class Int8Weight(Tensor):
     def __torch_dispatch__(  # type: ignore[override]
         cls, func: Any, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
-        """Anything else sees the matrix widened."""
+        """Anything else sees the matrix widened; what would write into that copy is refused."""
         if func in (torch.ops.aten.detach.default, torch.ops.aten.alias.default):
             return cls(args[0].values8, args[0].scale, args[0].size8, args[0].dtype)
+        if func is torch.ops.aten.clone.default:
+            return cls(args[0].values8.clone(), args[0].scale.clone(), args[0].size8, args[0].dtype)
+        if any(isinstance(t, cls) for t in _written(func, args, kwargs or {})):
+            raise TypeError(f"{func}: got a matrix in eight bits to write into; change or load weights before quantize")
         args, kwargs = tree_map_only(cls, cls.wide, (args, kwargs or {}))
         return func(*args, **kwargs)
 
 
+def _written(func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> list[Any]:
+    """The tensors among the arguments of an operator that it writes into."""
+    places = [place for place in func._schema.arguments if place.alias_info is not None and place.alias_info.is_write]
+    names = [place.name for place in func._schema.arguments]
+    found = [args[i] if (i := names.index(place.name)) < len(args) else kwargs.get(place.name) for place in places]
+    return tree_leaves(found)
+
+
 def _linear(x: Tensor, weight: Int8Weight, bias: Tensor | None = None) -> Tensor:
-    if x.numel() // x.shape[-1] > FEW or x.dtype == torch.float64:
+    recorded = x.requires_grad and torch.is_grad_enabled()  # by a kernel it would not be
+    if x.numel() // x.shape[-1] > FEW or x.dtype == torch.float64 or recorded:
         return F.linear(x, weight.wide().to(x.dtype), bias)
     outs, columns = weight.size8
     given, width = x.reshape(-1, columns), weight.values8.shape[1]

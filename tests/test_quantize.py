@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from helpers import enliven, largest, random_ids, tiny_spec
@@ -112,6 +114,37 @@ def test_routers_and_norms_stay_exact() -> None:
 def test_generation_works_on_int8_weights() -> None:
     model = quantize(made(tiny_spec()))
     assert len(model.generate([1, 2, 3], max_new_tokens=9, seed=0, cache_dtype="int8")) == 9
+
+
+def test_what_would_write_into_a_matrix_is_refused() -> None:
+    """It would write into a copy, and be lost."""
+    model = quantize(made(tiny_spec()))
+    weight = model.decoder.layers[0].mlp.down_proj.weight
+    before = weight.wide()
+    for write in (weight.zero_, lambda: weight.data.copy_(before), lambda: torch.add(before, 1, out=weight)):
+        with torch.no_grad(), pytest.raises(TypeError, match="in eight bits to write into; change or load weights"):
+            write()
+    with pytest.raises(RuntimeError, match="in eight bits to write into"):
+        model.load_state_dict(made(tiny_spec()).state_dict())
+    assert torch.equal(weight.wide(), before)
+
+
+def test_a_model_can_be_copied_and_shared() -> None:
+    model, ids = quantize(made(tiny_spec())), random_ids(tiny_spec(), 1, 9)
+    other = copy.deepcopy(model).share_memory()
+    weight = other.decoder.layers[0].mlp.down_proj.weight
+    assert isinstance(weight, Int8Weight) and weight.values8.is_shared() and weight.scale.is_shared()
+    assert weight.values8.data_ptr() != model.decoder.layers[0].mlp.down_proj.weight.values8.data_ptr()
+    with torch.no_grad():
+        assert torch.equal(other(ids), model(ids))
+
+
+@pytest.mark.parametrize("rows", [3, FEW + 1])
+def test_gradients_of_what_comes_in_are_not_lost(rows: int) -> None:
+    weight, x = Int8Weight.of(draw(33, 20)), draw(rows, 20, seed=1).requires_grad_()
+    (got,) = torch.autograd.grad(F.linear(x, weight).square().sum(), x)
+    (want,) = torch.autograd.grad(F.linear(x, weight.wide()).square().sum(), x)
+    assert largest(got, want) < 1e-4
 
 
 def test_what_cannot_be_is_refused() -> None:

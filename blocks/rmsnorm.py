@@ -45,6 +45,8 @@ class RMSNorm(nn.Module):
         self.register_parameter("weight", None if gain == "none" else nn.Parameter(start))
 
     def forward(self, x: Tensor) -> Tensor:
+        if x.shape[-1] != self.size:
+            raise ValueError(f"RMSNorm: got {x.shape[-1]} channels; expected {self.size}")
         wide, device = torch.promote_types(x.dtype, torch.float32), x.device.type
         gain = None if self.weight is None else self.weight.to(wide)
         if gain is not None and self.offset:
@@ -52,7 +54,8 @@ class RMSNorm(nn.Module):
         narrowed = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
         dtype = torch.get_autocast_dtype(device) if narrowed else x.dtype
         recorded, few = torch.is_grad_enabled(), x.numel() <= FEW
-        if rows.fit(self.size, x) and (gain is None or gain.dtype == torch.float32):
+        known = dtype in rows.CODES and (gain is None or gain.dtype == torch.float32)
+        if known and rows.fit(self.size, x):
             gain = x.new_ones(self.size, dtype=wide) if gain is None else gain.contiguous()
             if recorded:
                 return _Native.apply(x.contiguous(), gain, self.eps, dtype)  # type: ignore[no-any-return]

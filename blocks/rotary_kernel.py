@@ -80,7 +80,7 @@ def enter(
     k_held, v_held (B, capacity, Hkv, D) with the strides given, channels side by side: token n of the N goes into slot
     (start + n) mod capacity. The grid is (B * N, H + 2 Hkv).
     """
-    at, head = tl.program_id(0).to(tl.int64), tl.program_id(1)
+    at, head = tl.program_id(0).to(tl.int64), tl.program_id(1).to(tl.int64)  # places in a long cache pass 2^31
     batch, n = at // tokens, at % tokens
     slot = (start + n) % capacity
     c = tl.arange(0, BLOCK)

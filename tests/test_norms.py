@@ -16,7 +16,7 @@ from transformers.models.llama4.modeling_llama4 import Llama4TextL2Norm
 
 from miniwin.blocks import NORMS
 from miniwin.blocks.layernorm import LayerNormSpec
-from miniwin.blocks.rmsnorm import RMSNormSpec
+from miniwin.blocks.rmsnorm import RMSNorm, RMSNormSpec
 from miniwin.blocks.spec import facts
 
 SIZE = 24
@@ -91,6 +91,16 @@ def test_a_fresh_norm_only_normalises_and_costs_what_its_spec_says(name: str) ->
     assert sum(p.numel() for p in norm.parameters()) == spec.parameters(SIZE)
     expected = {"rmsnorm-none": [], "layernorm-bias": ["weight", "bias"]}.get(name, ["weight"])
     assert list(norm.state_dict()) == expected
+
+
+@pytest.mark.parametrize("gain", ["plain", "none"])
+def test_rmsnorm_refuses_other_channels_and_takes_any_autocast(gain: Any) -> None:
+    norm = RMSNorm(32, 1e-5, gain)
+    for grad in (True, False):
+        with torch.set_grad_enabled(grad), pytest.raises(ValueError, match="got 64 channels; expected 32"):
+            norm(torch.randn(4, 64))
+        with torch.set_grad_enabled(grad), torch.autocast("cpu", torch.float16):
+            assert norm(torch.randn(4, 32)).dtype == torch.float16
 
 
 def test_every_registered_norm_is_tested_here() -> None:

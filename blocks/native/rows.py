@@ -11,14 +11,14 @@ from miniwin.blocks import native
 
 STEP = 16  # numbers of a row come in multiples of it
 CHUNKS = 64  # of rows, whose sums are made apart: the same for any number of threads
-_CODES = {torch.float32: 0, torch.bfloat16: 1}
+CODES = {torch.float32: 0, torch.bfloat16: 1}
 
 
 def fit(width: int, *tensors: Tensor) -> bool:
     """Whether rows of `width` numbers of these tensors can be given to the kernels."""
     if width % STEP or not native.ordinary(*tensors) or native.missing():
         return False
-    return all(t.device.type == "cpu" and t.dtype in _CODES for t in tensors)
+    return all(t.device.type == "cpu" and t.dtype in CODES for t in tensors)
 
 
 def _at(t: Tensor | None) -> c_void_p:
@@ -26,7 +26,7 @@ def _at(t: Tensor | None) -> c_void_p:
 
 
 def _code(t: Tensor) -> c_int64:
-    return c_int64(_CODES[t.dtype])
+    return c_int64(CODES[t.dtype])
 
 
 def _threads() -> c_int64:

@@ -10,7 +10,7 @@ help:
 	@echo "make demo    search, promote, generate: the whole line on this machine, about 5 minutes on 2 cores"
 	@echo "make test    lint, types and the whole test suite, about 10 minutes on 2 cores"
 	@echo "make lint    ruff and mypy only"
-	@echo "make bench   the quick benchmark against peers, about 8 minutes on 2 quiet cores"
+	@echo "make bench   the quick benchmark against peers, about 11 minutes on 2 quiet cores"
 	@echo "make clean   remove .venv, caches and what the demo made"
 
 $(STAMP): requirements.lock pyproject.toml setup.py $(wildcard blocks/native/*.[ch])
@@ -38,14 +38,14 @@ lint: $(STAMP)
 	@$(BIN)/mypy
 
 bench: $(STAMP)
-	@echo "== quick benchmark: interleaved with its peers, about 8 minutes; results go to benchmarks/results"
+	@echo "== quick benchmark: interleaved with its peers, about 11 minutes; results go to benchmarks/results"
 	@$(BIN)/python -m benchmarks
 
 lock: $(STAMP)
 	@echo "== requirements.lock from a fresh environment"
 	@rm -rf .venv-lock && $(PYTHON) -m venv .venv-lock
 	@.venv-lock/bin/python -m pip install --quiet torch==2.13.0 "setuptools>=77" wheel
-	@.venv-lock/bin/python -m pip install --quiet --no-build-isolation -e ".[mlflow,dev]"
+	@.venv-lock/bin/python -m pip install --quiet --no-build-isolation -e ".[mlflow,dev,bench]"
 	@.venv-lock/bin/python -m pip freeze --all --exclude-editable --exclude pip | sed 's/+cpu.*//' > requirements.lock
 	@rm -rf .venv-lock
 

@@ -32,7 +32,7 @@ def test_in_the_interpreter() -> None:
         pytest.skip("triton is not installed")
     if rotary_fused.INTERPRETED:
         return  # this is that process
-    command = [sys.executable, "-m", "pytest", __file__, "-p", "no:cacheprovider", "-p", "no:xdist"]
+    command = [sys.executable, "-m", "pytest", __file__, "-m", "not gpu", "-p", "no:cacheprovider", "-p", "no:xdist"]
     done = subprocess.run(command, env=os.environ | {"TRITON_INTERPRET": "1"}, capture_output=True, text=True)
     assert done.returncode == 0 and "skipped" not in done.stdout, done.stdout[-3000:]
 

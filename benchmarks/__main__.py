@@ -14,6 +14,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from benchmarks.case import Case
 from benchmarks.continued import begun
 from benchmarks.machine import stem
@@ -30,6 +32,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     kinds = parser.add_mutually_exclusive_group()
     kinds.add_argument("--full", action="store_true", help="every length, dtype and peer, and a million tokens: hours")
+    kinds.add_argument("--gpu", action="store_true", help="what only a GPU can show: minutes, on one")
     kinds.add_argument("--tiny", action="store_true", help="sizes that take no time: that it runs, not how fast")
     parser.add_argument(
         "--only", action="append", metavar="NAME", help="cases whose names contain this; may be repeated"
@@ -41,7 +44,9 @@ def main(arguments: list[str] | None = None) -> int:
     places.add_argument("--out", type=Path, help="folder for the results (default benchmarks/results)")
     places.add_argument("--continue", dest="begun", type=Path, metavar="FILE", help="go on with what it has measured")
     options = parser.parse_args(arguments)
-    kind = "full" if options.full else "tiny" if options.tiny else "quick"
+    kind = next((kind for kind in ("full", "gpu", "tiny") if getattr(options, kind)), "quick")
+    if kind == "gpu" and not (options.list or torch.cuda.is_available()):
+        parser.error("--gpu: this machine has no CUDA device; expected one")
     plan = PLANS[kind]()
     cases = _chosen(plan.cases, options.only)
     if options.list:

@@ -77,7 +77,7 @@ def work(shape: Shape) -> Work:
     grown = [torch.randn(1, shape.length, h, shape.head_dim, dtype=shape.dtype) for h in sizes]  # (B, N, H, D)
     q, k, v = (t.requires_grad_(shape.backward) for t in grown)
     call = AttentionCall(q, k, v, scale=shape.head_dim**-0.5, window=shape.window)
-    _check_ends(call, shape)
+    check_ends(call, shape)
     upstream = torch.randn_like(q)
     ours = _run(lambda: attend(call), [q, k, v], upstream)
     made = Work(
@@ -150,7 +150,7 @@ def _answers(run: Run, inputs: list[Tensor], backward: bool) -> list[Tensor]:
     return [t.detach().clone() for t in found]
 
 
-def _check_ends(call: AttentionCall, shape: Shape, rows: int = 96) -> None:
+def check_ends(call: AttentionCall, shape: Shape, rows: int = 96) -> None:
     """The first and the last queries against the reference backend: the whole reference would take N^2 of memory."""
     with torch.no_grad():
         out = attend(call)

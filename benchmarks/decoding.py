@@ -68,9 +68,9 @@ def work(spec: ModelSpec, context: int, peers: Sequence[str], tokens: int, piece
     return made
 
 
-def local_work(spec: ModelSpec, short: int, long: int, tokens: int, piece: int = PIECE) -> Work:
+def local_work(spec: ModelSpec, short: int, long: int, tokens: int, piece: int = PIECE, device: str = "cpu") -> Work:
     local = local_only(spec)
-    filling, token = random_piece(local, piece), torch.zeros(1, 1, dtype=torch.int64)
+    filling, token = random_piece(local, piece).to(device), torch.zeros(1, 1, dtype=torch.int64, device=device)
     both = [_decoding(OURS, local, filling, context) for context in (long, short)]
     with torch.no_grad():
         # Contexts that are the same modulo period and filling leave the same ring behind.
@@ -82,7 +82,7 @@ def local_work(spec: ModelSpec, short: int, long: int, tokens: int, piece: int =
 @torch.no_grad()
 def _decoding(name: str, spec: ModelSpec, filling: torch.Tensor, context: int) -> Decoding:
     model = side(name, spec)
-    model.module.eval()
+    model.module.eval().to(filling.device)
     return model.decoder(filling, context)
 
 

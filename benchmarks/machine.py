@@ -25,6 +25,7 @@ def described() -> dict[str, Any]:
         "instructions": torch.backends.cpu.get_cpu_capability(),
         "amx": bool(_amx()),
         "memory_gb": facts["memory_gb"],
+        "gpu": facts["gpu"],
         "system": f"{platform.system()} {platform.machine()}",
         "python": facts["python"],
         "torch": facts["torch"],
@@ -56,11 +57,11 @@ def matmul_peak(dtype: torch.dtype, size: int, runs: int = 9) -> dict[str, float
 
 def stem(plan: str, only: Sequence[str] | None = None) -> str:
     """A file name that says the hardware and the date; and which cases, where they are not all."""
+    facts = machine()
+    hardware = facts["gpu"] if plan == "gpu" else f"{facts['cpu']} {torch.get_num_threads()}threads"
     kind = "" if plan == "quick" else f"-{plan}"
     cases = "".join(f"-{_plain(name)}" for name in only or ())
-    return (
-        f"{_plain(machine()['cpu'])}-{torch.get_num_threads()}threads-{datetime.date.today().isoformat()}{kind}{cases}"
-    )
+    return f"{_plain(hardware)}-{datetime.date.today().isoformat()}{kind}{cases}"
 
 
 def _plain(text: str) -> str:

@@ -104,7 +104,7 @@ class Ours(Side):
     def decoder(self, piece: Tensor, context: int) -> Decoding:
         cache = self.model.new_cache(1)
         for start in range(0, context, piece.shape[1]):
-            index = torch.arange(start, start + piece.shape[1]).unsqueeze(0)
+            index = torch.arange(start, start + piece.shape[1], device=piece.device).unsqueeze(0)
             for attention, layer in zip(self.model.attentions, cache.layers, strict=True):
                 # Keys are kept as they are scored: rotated. A query is only needed to ask for it.
                 query = piece.repeat_interleave(attention.num_heads // attention.num_kv_heads, dim=2)

@@ -1,4 +1,4 @@
-"""Which cases there are: quick, full, and tiny (for the tests). The cases that bars need come first.
+"""Which cases there are: quick, full, those of a GPU, and tiny (for the tests). The cases that bars need come first.
 
 minutes: no case begins later than that; a machine busy with other work takes several times as long as a quiet one.
 """
@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from benchmarks import attention, decoding, memory, prefill, training
+from benchmarks import gpu as gpus
 from benchmarks.attention import Shape
 from benchmarks.case import Case
 from benchmarks.models import AUTHORS, INT8, TITLES, small_spec
@@ -106,4 +107,14 @@ def tiny() -> Plan:
     return Plan(tuple(cases), repeats=2, peak_size=64, steady=0.0)
 
 
-PLANS = {"quick": quick, "full": full, "tiny": tiny}
+def gpu(device: str = "cuda", k: int = K) -> Plan:
+    """Minutes. k: tokens of what is a thousand."""
+    cases = (
+        gpus.attention_case(64 * k, k // 2, device),
+        gpus.decode_case(load_model_spec(MODEL), 4 * k, 256 * k, device, piece=k),
+        gpus.rotary_case(64 * k, device),
+    )
+    return Plan(cases, repeats=15)
+
+
+PLANS = {"quick": quick, "full": full, "tiny": tiny, "gpu": gpu}

@@ -11,9 +11,10 @@ TITLES = {
     "prefill": "Prefill",
     "train": "Training step",
     "decode": "Decoding",
+    "rotary": "Into the cache",
     "memory": "Peak memory",
 }
-HARDWARE = {"cpu", "cores", "threads", "instructions", "amx", "memory_gb"}
+HARDWARE = {"cpu", "cores", "threads", "instructions", "amx", "memory_gb", "gpu"}
 
 
 def markdown(result: dict[str, Any], plot: str | None = None) -> str:

@@ -58,7 +58,7 @@ def declines(attention: Attention, x: Tensor, cache: LayerCache | None) -> str |
         return "it stores a key and a value as they are"
     if not isinstance(cache, GrowingCache) and not (isinstance(cache, RingCache) and x.shape[1] == 1):
         return "several tokens at once see keys that a ring overwrites"
-    return _distrust(x.device)
+    return distrust(x.device)
 
 
 def enter(
@@ -74,11 +74,11 @@ def enter(
     start = cache.length
     k_seen, v_seen = cache.claim(tokens)
     norms = None if attention.q_norm is None else (attention.q_norm, attention.k_norm)
-    out = _launch(q, k, v, cos, sin, encoding.interleaved, norms, cache.stored, start)
+    out = launch(q, k, v, cos, sin, encoding.interleaved, norms, cache.stored, start)
     return out, (k_seen, v_seen)
 
 
-def _launch(
+def launch(
     q: Tensor,
     k: Tensor,
     v: Tensor,
@@ -128,7 +128,7 @@ def _launch(
 
 
 @once
-def _distrust(device: torch.device) -> str | None:
+def distrust(device: torch.device) -> str | None:
     """Why the kernel is not used on this device: it is tried once, on a few numbers, against what it replaces."""
     generator = torch.Generator().manual_seed(0)
     q, k, v = (torch.randn(2, 1, heads, 8, generator=generator).to(device) for heads in (4, 2, 2))
@@ -136,7 +136,7 @@ def _distrust(device: torch.device) -> str | None:
     held = [torch.zeros(2, 2, 3, 8, device=device).transpose(1, 2) for _ in range(2)]
     norm = RMSNorm(8, 1e-6, "one-plus").to(device)
     try:
-        out = _launch(q, k, v, angle.cos(), angle.sin(), False, (norm, norm), held, 4)
+        out = launch(q, k, v, angle.cos(), angle.sin(), False, (norm, norm), held, 4)
         with torch.no_grad():
             wanted = rotate(norm(q), angle.cos(), angle.sin()), rotate(norm(k), angle.cos(), angle.sin()), v
         got = out, held[0][:, 1:2], held[1][:, 1:2]

@@ -19,7 +19,21 @@ import torch
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # the benchmarks are run from a checkout, and are no part of the package
 
-from benchmarks import attention, bars, child, compare, continued, gate, plan, plot, report, runner, timing, training  # noqa: E402
+from benchmarks import (  # noqa: E402
+    attention,
+    bars,
+    child,
+    compare,
+    continued,
+    gate,
+    gpu,
+    plan,
+    plot,
+    report,
+    runner,
+    timing,
+    training,
+)
 from benchmarks.__main__ import main  # noqa: E402
 from benchmarks.case import OURS, Case, Work  # noqa: E402
 from benchmarks.growth import exponent, growth  # noqa: E402
@@ -27,7 +41,7 @@ from benchmarks.machine import described  # noqa: E402
 from benchmarks.models import AUTHORS, INT8, TITLES, Ours, TheirOwn, built, local_only, random_piece, small_spec  # noqa: E402
 from benchmarks.peers import attention as peers  # noqa: E402
 from benchmarks.peers.authors import Authors  # noqa: E402
-from miniwin.blocks import Decoder  # noqa: E402
+from miniwin.blocks import Decoder, rotary_fused  # noqa: E402
 from miniwin.specs import ModelSpec, load_model_spec  # noqa: E402
 
 
@@ -53,6 +67,40 @@ def result() -> dict[str, Any]:
 
 
 # Cases
+
+
+def test_the_cases_of_a_gpu_run_on_a_cpu_too(capsys: pytest.CaptureFixture[str]) -> None:
+    """Tiny; but for the rotary kernel, which is for GPUs (and Triton's interpreter) only."""
+    attention_case, decode_case, rotary_case = plan.gpu("cpu", k=64).cases
+    found = runner.run_case(attention_case, 2, steady=0.0)
+    assert found["status"] == "ok" and set(found["sides"]) == {OURS, gpu.DENSE}, found
+    assert found["sides"][OURS]["flops_per_second"] > 0
+    found = runner.run_case(decode_case, 2, steady=0.0)
+    assert found["status"] == "ok" and len(found["sides"]) == 2, found
+    if not rotary_fused.INTERPRETED and not torch.cuda.is_available():
+        with pytest.warns(UserWarning, match="fused rotary kernel is not used on cpu"):
+            rotary_fused.distrust.cache_clear()
+            assert "does not run here" in runner.run_case(rotary_case, 2)["reason"]
+    cases = {case.name for case in plan.gpu().cases}
+    for bar in bars.GPU_BARS:
+        measured: list[str] = []
+        bar.measure(Asked(measured), {})
+        assert set(measured) <= cases and measured, bar.text
+    if not torch.cuda.is_available():
+        with pytest.raises(SystemExit) as exit:
+            main(["--gpu"])
+        assert exit.value.code == 2 and "no CUDA device" in capsys.readouterr().err
+
+
+class Asked(dict[str, Any]):
+    """Notes the names of the cases that a bar asks for."""
+
+    def __init__(self, names: list[str]) -> None:
+        self.names = names
+
+    def get(self, name: str, default: Any = None) -> Any:  # type: ignore[override]
+        self.names.append(name)
+        return default
 
 
 def test_every_case_runs_with_its_peers(result: dict[str, Any]) -> None:

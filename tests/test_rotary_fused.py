@@ -122,7 +122,7 @@ def test_what_it_declines(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rotary_fused, "_has_triton", lambda: False)
     assert "triton is not installed" in str(reason(decoder, x, layer))
     monkeypatch.setattr(rotary_fused, "_has_triton", lambda: True)
-    monkeypatch.setattr(rotary_fused, "_distrust", lambda device: None)
+    monkeypatch.setattr(rotary_fused, "distrust", lambda device: None)
     assert reason(decoder, x, layer) is None
     assert "several tokens" in str(reason(decoder, torch.zeros(1, 2, 32), layer))
     assert "float32" in str(reason(decoder, x.double(), layer))
@@ -152,14 +152,14 @@ def test_a_kernel_that_fails_its_trial_is_not_used(fault: str, monkeypatch: pyte
 
     monkeypatch.setattr(rotary_fused, "INTERPRETED", True)
     monkeypatch.setattr(rotary_fused, "_has_triton", lambda: True)
-    monkeypatch.setattr(rotary_fused, "_launch", launch)
-    rotary_fused._distrust.cache_clear()
+    monkeypatch.setattr(rotary_fused, "launch", launch)
+    rotary_fused.distrust.cache_clear()
     decoder = built({"type": "rope"})
     ids = random_ids(tiny_spec(), 1, 18)
     with pytest.warns(UserWarning, match="not used on cpu: it (computes something else|does not run) here"):
         got = logits(decoder, ids)
     assert largest(got, decoder(ids)) < 1e-4
-    rotary_fused._distrust.cache_clear()
+    rotary_fused.distrust.cache_clear()
 
 
 def built_local(position: dict[str, Any], **fields: Any) -> Decoder:

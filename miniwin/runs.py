@@ -91,6 +91,25 @@ def _flush(path: Path) -> None:
         os.close(descriptor)
 
 
+def check_writable(path: Path) -> None:
+    """Refuse a place that no file can be written to, before the work is done."""
+    folder = path.parent
+    # Not Path.is_dir: it raises where a folder on the way may not be read.
+    if not os.path.isdir(folder) or not os.access(folder, os.W_OK) or (os.path.exists(path) and not path.is_file()):
+        raise UserError(
+            f"{path}: cannot write there; expected a file name in a folder that exists and can be written to"
+        )
+
+
+@contextmanager
+def said_if_unwritable(path: Path) -> Iterator[None]:
+    """What goes wrong in writing to `path` after all, such as a full disk, as one message."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"{path}: could not be written ({error.strerror or error}); choose another place") from None
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a whole text file atomically."""
     with replacing(path) as temporary:

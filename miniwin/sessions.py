@@ -84,12 +84,6 @@ def save_session(session: Session, model: LanguageModel, path: str | PathLike[st
         temporary.write_bytes(save(held, metadata={"session": json.dumps(about)}))
 
 
-def writable(path: Path) -> None:
-    """Refuse a place that a session cannot be saved to, before the work is done."""
-    if not path.parent.is_dir() or path.is_dir():
-        raise UserError(f"{path}: cannot save a session there; expected a file name in a folder that exists")
-
-
 def load_session(model: LanguageModel, path: str | PathLike[str]) -> Session:
     """The session saved there, for `model` to go on with.
 

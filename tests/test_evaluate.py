@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 from pathlib import Path
@@ -18,6 +19,7 @@ from miniwin.evaluation import evaluate, loss_at, sequence_loss
 from miniwin.language_model import LanguageModel
 from miniwin.metrics import Metrics
 from miniwin.recall import recall_at
+from miniwin.runs import check_writable
 from miniwin.specs import UserError
 from miniwin.speed import measure_speed
 from miniwin.streaming import chunk_for, position_losses, span
@@ -327,6 +329,33 @@ def test_the_command_prints_tables_and_writes_json(text_file: Path) -> None:
     assert "bits per byte at 256" in err, "progress goes to stderr"
     code, out, _ = run_cli(*arguments, "--no-speed", "--quiet", "--json", "-")
     assert code == 0 and Metrics.from_dict(json.loads(out)).loss == metrics.loss
+
+
+@pytest.mark.parametrize("name", ["missing/x.json", ".", ""])
+def test_the_command_refuses_a_file_that_cannot_be_written(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, out, err = run_cli("eval", "no-such-model", "--json", name)
+    assert code == 2 and out == "" and "cannot write there; expected a file name in a folder that exists" in err
+
+
+def test_a_folder_that_may_not_be_written_to_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    check_writable(tmp_path / "x.json")
+    monkeypatch.setattr("os.access", lambda path, mode: False)
+    with pytest.raises(UserError, match=r"x\.json: cannot write there"):
+        check_writable(tmp_path / "x.json")
+
+
+def test_a_disk_that_is_full_in_the_end_is_one_message(text_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(path: Path, data: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("miniwin.runs.write_json", full)
+    arguments = ("--lengths", "64", "--tokens", "64", "--no-recall", "--no-speed", "--quiet")
+    code, out, err = run_cli("eval", "miniwin-tiny", "--data", str(text_file), *arguments, "--json", "x.json")
+    assert code == 2 and "by position" in out, "the tables come first"
+    assert err == "error: x.json: could not be written (No space left on device); choose another place\n"
 
 
 def test_the_command_refuses_lengths_that_are_no_numbers() -> None:

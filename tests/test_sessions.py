@@ -176,7 +176,17 @@ def test_the_command_saves_and_continues(tmp_path: Path) -> None:
     code, out, err = run_cli(*settings, "--load-session", str(path), "--cache-dtype", "int8")
     assert code == 2 and "with a session, whose cache has its dtype" in err
     code, out, err = run_cli(*settings, "--save-session", str(tmp_path / "no" / "s"))
-    assert code == 2 and out == "" and "cannot save a session there" in err
+    assert code == 2 and out == "" and "cannot write there; expected a file name" in err
+
+
+def test_the_command_says_in_one_message_that_the_disk_is_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*args: Any, **kwargs: Any) -> bytes:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("miniwin.sessions.save", full)
+    path = tmp_path / "s"
+    code, _, err = run_cli("generate", "miniwin-tiny", "-n", "1", "--save-session", str(path))
+    assert code == 2 and err == f"error: {path}: could not be written (No space left on device); choose another place\n"
 
 
 def test_text_goes_on_where_it_was_cut(tmp_path: Path) -> None:

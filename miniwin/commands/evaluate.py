@@ -47,8 +47,11 @@ def eval_command(
 
     from miniwin.evaluation import evaluate as run
     from miniwin.loading import load
-    from miniwin.runs import write_json
+    from miniwin.runs import check_writable, said_if_unwritable, write_json
 
+    printed = str(json_file) == "-"
+    if json_file is not None and not printed:
+        check_writable(json_file)
     wanted = [_count("--lengths", part) for part in lengths.split(",")]
     model = load(ref, device=device, dtype=dtype)
     if quantize is not None:
@@ -65,12 +68,13 @@ def eval_command(
         speed=speed,
         progress=not quiet,
     )
-    if json_file is not None and str(json_file) == "-":
+    if printed:
         print(json.dumps(metrics.to_dict(), indent=2, allow_nan=False))
         return
     _print(metrics)
     if json_file is not None:
-        write_json(json_file, metrics.to_dict())
+        with said_if_unwritable(json_file):
+            write_json(json_file, metrics.to_dict())
         print(f"written to {json_file}", file=sys.stderr)
 
 

@@ -47,13 +47,14 @@ def generate_command(
     from miniwin.generation import generate as run
     from miniwin.loading import load
     from miniwin.progress import rate
+    from miniwin.runs import check_writable, said_if_unwritable
     from miniwin.sessions import load_session as session_from
-    from miniwin.sessions import new_session, writable
+    from miniwin.sessions import new_session
     from miniwin.sessions import save_session as session_to
     from miniwin.specs import UserError
 
     if save_session is not None:
-        writable(save_session)
+        check_writable(save_session)
     if prompt == "-":
         prompt = sys.stdin.read()
 
@@ -102,7 +103,8 @@ def generate_command(
         session=session,
     )
     if session is not None and save_session is not None:
-        session_to(session, model, save_session)
+        with said_if_unwritable(save_session):
+            session_to(session, model, save_session)
     show("\n" if shown else f"{prompt}{result.text}\n")
     ends = {"length": "", "stop": ", ended at a stop string", "separator": ", the model ended the document"}
     print(

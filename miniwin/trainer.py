@@ -16,6 +16,7 @@ import torch
 
 from miniwin import runs
 from miniwin.data import prepare
+from miniwin.data.batches import windows_per_epoch
 from miniwin.devices import find_device, settled
 from miniwin.distributed import Group, join
 from miniwin.runs import RunResult
@@ -79,7 +80,8 @@ def train(
     asked = None if device is None else find_device(device)
     group = join(asked)
     group.check(spec.batch_size)
-    corpus = prepare(spec.data, tokenizer, progress=progress and group.leads)  # no folder yet
+    corpus = prepare(spec.data, tokenizer, progress=progress and group.leads)
+    windows_per_epoch(corpus.train, spec.seq_len)  # a mistake is said while there is still no folder
     with _place(folder, group) as place:
         where = group.device if group.size > 1 else asked or find_device(None)
         before = None

@@ -422,6 +422,13 @@ def test_a_mistake_leaves_no_folder_behind(run: Run, tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
+def test_too_little_data_leaves_the_folder_to_the_corrected_run(run: Run, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"too little data: the split has .* smaller seq_len"):
+        run(seq_len=32_768, tokens=200_000)
+    assert not (tmp_path / "run").exists()
+    assert run(tokens=256).status == "complete"
+
+
 # What the person sees
 
 

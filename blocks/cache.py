@@ -22,7 +22,7 @@ from miniwin.blocks.first_tokens import FirstTokens
 from miniwin.blocks.int8 import quantised
 from miniwin.blocks.spec import UserError
 
-DTYPES = {name: getattr(torch, name) for name in ("float32", "bfloat16", "float16", "int8")}
+DTYPES = {name: getattr(torch, name) for name in ("float32", "bfloat16", "float16", "int8", "float64")}
 
 
 class LayerCache(ABC):
@@ -206,7 +206,7 @@ def storage_dtype(dtype: str | torch.dtype | None) -> torch.dtype | None:
         UserError: it is another one.
     """
     found = DTYPES.get(dtype) if isinstance(dtype, str) else dtype
-    if dtype is not None and found not in (*DTYPES.values(), torch.float64):
+    if dtype is not None and found not in DTYPES.values():
         raise UserError(f"dtype: got {dtype!r} for a cache; expected one of {', '.join(DTYPES)}")
     return found
 

@@ -58,7 +58,8 @@ class LanguageModel(nn.Module):
     def new_cache(self, batch_size: int = 1, *, dtype: str | torch.dtype | None = None, **options: Any) -> Cache:
         """An empty cache for `batch_size` sequences, on the weights' device and in their dtype, or in `dtype`.
 
-        float32, bfloat16, float16 or int8: keys and values of global layers, each head of a token with its scale.
+        float64, float32, bfloat16, float16 or int8: keys and values of global layers, each head of a token with its
+        scale.
         """
         from miniwin.blocks.cache import storage_dtype
 

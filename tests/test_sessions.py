@@ -157,6 +157,15 @@ def test_int8_weights_have_sessions_of_their_own(tmp_path: Path) -> None:
         load_session(made(tiny_spec()), path)
 
 
+def test_a_session_of_a_float64_model_can_be_loaded(tmp_path: Path) -> None:
+    model, path = made(tiny_spec()).double(), tmp_path / "s.safetensors"
+    session = saved(model, path)
+    loaded = load_session(model, path)
+    assert loaded.dtype == "float64" and loaded.tokens == session.tokens
+    new = [generate(model, [6], max_new_tokens=5, seed=1, session=one).ids for one in (session, loaded)]
+    assert new[0] == new[1]
+
+
 def test_a_session_has_its_dtype() -> None:
     model = made(tiny_spec())
     with pytest.raises(UserError, match="cache_dtype: got 'int8' with a session, whose cache has its dtype"):

@@ -14,6 +14,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import TYPE_CHECKING
 
 import torch
@@ -21,7 +22,7 @@ from torch import Tensor
 
 from miniwin.blocks import Cache
 from miniwin.continuation import Continuation
-from miniwin.sampling import Sampling, sample
+from miniwin.sampling import Sampling, is_number, sample
 from miniwin.specs import UserError
 from miniwin.steps import quicker
 from miniwin.streaming import FORWARD_TOKENS, chunk_for
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from miniwin.sessions import Session
 
 RESERVED = 4096  # new tokens at most that room is made for at once
+SEEDS = (-(2**63), 2**64 - 1)  # what torch's generators take
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,7 @@ def generate(
         raise UserError(f"cache_dtype: got {cache_dtype!r} with a session, whose cache has its dtype: leave it out")
     ids = _prompt_ids(model, prompt, may_be_empty=session is not None and bool(session.pending))
     before = ids if session is None else session.tail + ids
-    row = Continuation(model.tokenizer, before, max_new_tokens, wishes.stops, seed, stream)
+    row = Continuation(model.tokenizer, before, wishes.max_new_tokens, wishes.stops, wishes.seed, stream)
     return _run(model, [ids], [row], wishes, cache_dtype, session)[0]
 
 
@@ -108,7 +110,8 @@ def generate_batch(
     """Continue each of several prompts, as `generate` would with the same seed, all at once."""
     wishes = _wishes(model, max_new_tokens, temperature, top_k, top_p, min_p, stop, seed, None)
     ids = [_prompt_ids(model, prompt) for prompt in prompts]
-    rows = [Continuation(model.tokenizer, one, max_new_tokens, wishes.stops, seed, None) for one in ids]
+    most, seed = wishes.max_new_tokens, wishes.seed
+    rows = [Continuation(model.tokenizer, one, most, wishes.stops, seed, None) for one in ids]
     return _run(model, ids, rows, wishes, cache_dtype, None) if ids else []
 
 
@@ -197,18 +200,23 @@ def _wishes(
     stream: Callable[[str], None] | None,
 ) -> Wishes:
     sampling = Sampling(temperature, top_k, top_p, min_p)
-    if isinstance(max_new_tokens, bool) or not isinstance(max_new_tokens, int) or max_new_tokens < 1:
+    if not is_number(max_new_tokens, Integral) or max_new_tokens < 1:
         raise UserError(f"max_new_tokens: expected a whole number of at least 1, got {max_new_tokens!r}")
+    if seed is not None and not (is_number(seed, Integral) and SEEDS[0] <= seed <= SEEDS[1]):
+        raise UserError(f"seed: expected a whole number from -2**63 to 2**64 - 1, or none, got {seed!r}")
     stops = _stops(stop)
     if model.tokenizer is None and (stops or stream):
         raise UserError(
             f"{model.ref} has no tokenizer, so it has no text to stream or stop at: leave out stream and stop"
         )
-    return Wishes(sampling, max_new_tokens, stops, seed)
+    return Wishes(sampling, int(max_new_tokens), stops, None if seed is None else int(seed))
 
 
 def _stops(stop: str | Sequence[str]) -> tuple[str, ...]:
-    stops = (stop,) if isinstance(stop, str) else tuple(stop)
+    try:
+        stops = (stop,) if isinstance(stop, str) else tuple(stop)
+    except TypeError:
+        raise UserError(f"stop: expected a string or several, or () for none, got {stop!r}") from None
     for text in stops:
         if not isinstance(text, str) or not text:
             raise UserError(f"stop: expected strings of at least one character, got {text!r}")
@@ -246,8 +254,11 @@ def _ids(prompt: Sequence[int] | Tensor) -> list[int]:
                 f"got {prompt.dtype} of shape {tuple(prompt.shape)}"
             )
         return [int(token) for token in prompt.flatten().tolist()]
-    ids = list(prompt)
+    try:
+        ids = list(prompt)
+    except TypeError:
+        raise UserError(f"prompt: expected text or a list of integer ids, got {prompt!r}") from None
     for token in ids:
-        if isinstance(token, bool) or not isinstance(token, int):
+        if not is_number(token, Integral):
             raise UserError(f"prompt: expected text or a list of integer ids, got {token!r} in the list")
-    return ids
+    return [int(token) for token in ids]

@@ -150,9 +150,9 @@ class LanguageModel(nn.Module):
 
         A list of prompts gives a list, each of them continued as it would be alone. temperature 0 is greedy; top_k 0,
         top_p 1 and min_p 0 are off. `stop`: a string or several; the text ends before the first of them, and where the
-        model ends the document. An empty prompt starts a new document. The same `seed` gives the same text; without
-        one, every call differs. `stream` is called with each piece of new text. `cache_dtype`: see new_cache.
-        `session`: continues what was said in it (miniwin.sessions).
+        model ends the document. An empty prompt starts a new document; [] is one prompt of no ids, not no prompts. The
+        same `seed` gives the same text; without one, every call differs. `stream` is called with each piece of new
+        text. `cache_dtype`: see new_cache. `session`: continues what was said in it (miniwin.sessions).
         """
         from miniwin.generation import generate, generate_batch
 

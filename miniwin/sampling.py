@@ -16,11 +16,27 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from numbers import Integral, Real
 
 import torch
 from torch import Tensor
 
 from miniwin.specs import UserError
+
+
+def is_number(value: object, kind: type) -> bool:
+    """Whether it is a number of this kind (Integral, Real), of Python or of numpy: True and False are none."""
+    return isinstance(value, kind) and not isinstance(value, bool)
+
+
+def _finite(name: str, value: float) -> float:
+    try:
+        number = float(value) if is_number(value, Real) else math.nan
+    except OverflowError:  # a whole number such as 10**400
+        number = math.inf
+    if not math.isfinite(number):
+        raise UserError(f"{name}: expected a finite number, got {value!r}")
+    return number
 
 
 @dataclass(frozen=True)
@@ -34,13 +50,12 @@ class Sampling:
 
     def __post_init__(self) -> None:
         for name in ("temperature", "top_p", "min_p"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-                raise UserError(f"{name}: expected a finite number, got {value!r}")
+            object.__setattr__(self, name, _finite(name, getattr(self, name)))
         if self.temperature < 0:
             raise UserError(f"temperature: expected 0 (greedy) or more, got {self.temperature}")
-        if isinstance(self.top_k, bool) or not isinstance(self.top_k, int) or self.top_k < 0:
+        if not is_number(self.top_k, Integral) or self.top_k < 0:
             raise UserError(f"top_k: expected a whole number, 0 (off) or more, got {self.top_k!r}")
+        object.__setattr__(self, "top_k", int(self.top_k))
         if not 0 < self.top_p <= 1:
             raise UserError(f"top_p: expected more than 0 and at most 1 (off), got {self.top_p}")
         if not 0 <= self.min_p <= 1:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from itertools import product
 
+import numpy as np
 import pytest
 import torch
 from tiny import run_cli, spec
@@ -126,11 +127,30 @@ def test_a_diverged_model_is_an_error_not_a_token() -> None:
         ({"max_new_tokens": 0}, "max_new_tokens: expected a whole number of at least 1, got 0"),
         ({"stop": ""}, "stop: expected strings of at least one character, got ''"),
         ({"stop": ["a", ""]}, "stop: expected strings of at least one character, got ''"),
+        ({"stop": None}, r"stop: expected a string or several, or \(\) for none, got None"),
+        ({"temperature": 10**400}, "temperature: expected a finite number, got 1000"),
+        ({"seed": "x"}, r"seed: expected a whole number from -2\*\*63 to 2\*\*64 - 1, or none, got 'x'"),
+        ({"seed": 1.0}, "seed: expected a whole number .*, got 1.0"),
+        ({"seed": True}, "seed: expected a whole number .*, got True"),
+        ({"seed": 2**64}, "seed: expected a whole number .*, got 18446744073709551616"),
+        ({"seed": -(2**63) - 1}, "seed: expected a whole number .*, got -9223372036854775809"),
     ],
 )
 def test_bad_settings_are_refused(model: LanguageModel, settings: dict[str, object], message: str) -> None:
     with pytest.raises(UserError, match=message):
         model.generate("x", **settings)  # type: ignore[call-overload]
+
+
+def test_numbers_of_numpy_are_numbers(model: LanguageModel) -> None:
+    plain = {"seed": 3, "max_new_tokens": 6, "top_k": 9, "temperature": 1.5, "top_p": 0.5, "min_p": 0.25}
+    kinds = {int: np.int64, float: np.float32}
+    theirs = {name: kinds[type(value)](value) for name, value in plain.items()}
+    assert model.generate(np.array([1, 2]), **theirs) == model.generate([1, 2], **plain)  # type: ignore[call-overload]
+
+
+def test_the_ends_of_what_a_seed_can_be(model: LanguageModel) -> None:
+    for seed in (-(2**63), 2**64 - 1):
+        assert len(generate(model, "x", seed=seed, max_new_tokens=2, temperature=0).ids) == 2
 
 
 # --- generation -----------------------------------------------------------------------------------
@@ -201,10 +221,9 @@ def test_training_mode_is_given_back(model: LanguageModel) -> None:
 
 
 def test_an_empty_prompt_starts_a_document(model: LanguageModel) -> None:
-    assert (
-        generate(model, "", temperature=0, max_new_tokens=8).ids
-        == generate(model, [0], temperature=0, max_new_tokens=8).ids
-    )
+    expected = generate(model, [0], temperature=0, max_new_tokens=8).ids
+    assert generate(model, "", temperature=0, max_new_tokens=8).ids == expected
+    assert model.generate([], temperature=0, max_new_tokens=8) == expected, "one prompt of no ids, not no prompts"
 
 
 def test_the_separator_ends_the_text() -> None:
@@ -223,6 +242,9 @@ def test_wrong_prompts(model: LanguageModel) -> None:
         model.generate(torch.zeros(3))
     with pytest.raises(UserError, match="expected text or a list of integer ids, got 'a' in the list"):
         model.generate([1, "a"])  # type: ignore[list-item]
+    for prompt, got in ((["a", 5], "5"), (None, "None"), (7, "7")):
+        with pytest.raises(UserError, match=f"prompt: expected text or a list of integer ids, got {got}$"):
+            model.generate(prompt)  # type: ignore[call-overload]
 
 
 def test_a_model_without_a_tokenizer_takes_ids_only() -> None:
@@ -353,6 +375,8 @@ def test_the_command_prints_prompt_and_text_to_stdout_and_speed_to_stderr() -> N
 
 
 def test_the_command_refuses_with_one_line() -> None:
+    code, out, err = run_cli("generate", "miniwin-tiny", "-p", "x", "--seed", "9" * 30)
+    assert code == 2 and out == "" and err.startswith("error: seed: expected a whole number from -2**63")
     code, out, err = run_cli("generate", "miniwin-tiny", "-p", "x", "--top-p", "0")
     assert code == 2 and out == ""
     assert err == "error: top_p: expected more than 0 and at most 1 (off), got 0.0\n"

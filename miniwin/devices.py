@@ -17,19 +17,34 @@ def find_device(device: str | torch.device | None) -> torch.device:
     """The device that was asked for; by default CUDA where there is one, else the CPU.
 
     Raises:
-        UserError: there is no such device.
+        UserError: there is no such device, or it cannot compute.
     """
+    named = device is not None
     if device is None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         chosen = torch.device(device)
-    except RuntimeError:
+    except (RuntimeError, TypeError):
         raise UserError(f"device: got {str(device)!r}; expected cpu, cuda, or cuda:1 and so on") from None
+    if chosen.type == "cpu":
+        return torch.device("cpu")  # cpu:3 is the same memory, and would be another device to code that compares
+    if chosen.type == "meta":
+        raise UserError("device: got meta, whose tensors hold no numbers; use cpu")
     if chosen.type == "cuda" and not torch.cuda.is_available():
         raise UserError(f"device: {chosen} was asked for, and this machine has no CUDA device; use cpu")
+    if named:  # of the default nothing is taken: a search only asks which it is
+        _try(chosen)
     if chosen.type == "cuda" and chosen.index is None:
         return torch.device("cuda", torch.cuda.current_device())
     return chosen
+
+
+def _try(device: torch.device) -> None:
+    try:
+        torch.empty(1, device=device)
+    except Exception as error:  # each kind of device that is not there fails in a way of its own
+        said = str(error).partition("\n")[0].partition(". ")[0]
+        raise UserError(f"device: {device} cannot be used on this machine ({said}); use cpu") from None
 
 
 def multiplies_bfloat16(device: torch.device) -> bool:

@@ -98,3 +98,24 @@ def test_a_device_that_is_not_there_is_refused() -> None:
     assert devices.find_device("cpu") == CPU
     with pytest.raises(UserError, match="device: got 'gpu'; expected cpu, cuda, or cuda:1 and so on"):
         devices.find_device("gpu")
+    with pytest.raises(UserError, match=r"device: got '1\.5'; expected cpu"):
+        devices.find_device(1.5)  # type: ignore[arg-type]
+    for name in ("vulkan", "hpu"):
+        with pytest.raises(UserError, match=rf"device: {name} cannot be used on this machine \(.+\); use cpu"):
+            devices.find_device(name)
+    with pytest.raises(UserError, match="device: got meta, whose tensors hold no numbers; use cpu"):
+        devices.find_device("meta")
+
+
+def test_a_gpu_beyond_the_last_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    def empty(size: int, device: torch.device) -> None:
+        raise RuntimeError("CUDA error: invalid device ordinal\nGPU device may be out of range")
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch, "empty", empty)
+    with pytest.raises(UserError, match=r"cuda:9 cannot be used .* \(CUDA error: invalid device ordinal\); use cpu"):
+        devices.find_device("cuda:9")
+
+
+def test_a_numbered_cpu_is_the_cpu() -> None:
+    assert devices.find_device("cpu:3") == CPU

@@ -19,26 +19,35 @@ FRESH = "choose another --out, or start over with --fresh"
 @contextmanager
 def only_one(folder: Path) -> Iterator[None]:
     """Make the folder, and keep other processes from training in it at the same time."""
-    if folder.exists() and not folder.is_dir():
-        raise UserError(f"{folder} is a file; expected a folder for the run: choose another --out")
-    if not (folder / runs.RUN).exists():
-        foreign = [name for name in runs.FILES if (folder / name).exists()]
-        if foreign:
-            raise UserError(
-                f"{folder} has a {foreign[0]} but no {runs.RUN}: it is not a run folder, and training would "
-                "write over what is there: choose another --out"
-            )
-    folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / runs.LOCK)
     try:
+        _refuse_foreign(folder)
+        folder.mkdir(parents=True, exist_ok=True)
         # When a process is killed, those that read data for it hold the lock for a few seconds more.
         lock.acquire(timeout=LOCK_SECONDS)
     except Timeout:
         raise UserError(f"another process is training in {folder}: wait for it, or choose another --out") from None
+    except OSError as error:
+        raise UserError(
+            f"{folder}: there can be no run folder ({error.strerror or error}); choose another --out"
+        ) from None
     try:
         yield
     finally:
         lock.release()
+
+
+def _refuse_foreign(folder: Path) -> None:
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder} is a file; expected a folder for the run: choose another --out")
+    if (folder / runs.RUN).exists():
+        return
+    foreign = [name for name in runs.FILES if (folder / name).exists()]
+    if foreign:
+        raise UserError(
+            f"{folder} has a {foreign[0]} but no {runs.RUN}: it is not a run folder, and training would "
+            "write over what is there: choose another --out"
+        )
 
 
 def recorded(folder: Path, model: ModelSpec, train: TrainSpec, fingerprint: str) -> dict[str, Any] | None:

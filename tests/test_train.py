@@ -408,6 +408,12 @@ def test_a_folder_that_is_no_run_folder_is_not_written_over(run: Run, tmp_path: 
         run("text.txt")
 
 
+def test_a_folder_that_cannot_be_made(run: Run) -> None:
+    for place, why in (("text.txt/x", "Not a directory"), ("x" * 300, "File name too long")):
+        with pytest.raises(UserError, match=rf"{place}: there can be no run folder \({why}\); choose another --out"):
+            run(place)
+
+
 def test_two_processes_do_not_train_in_one_folder(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(same_run, "LOCK_SECONDS", 0.05)
     (tmp_path / "run").mkdir()

@@ -42,6 +42,8 @@ def _data_spec(model: LanguageModel, data: Any) -> tuple[Any, Path | None]:
         return data, None
     if data == "python-stdlib":
         return PythonStdlibData(), None
+    if data == "":
+        raise UserError("data: got an empty name; expected python-stdlib, a file or a folder ('.' is the current one)")
     path = Path(data).expanduser()
     if (path / TRAIN).is_file():
         return _of_train_spec(path / TRAIN)

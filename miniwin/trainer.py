@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -61,6 +62,8 @@ def train(
     Under torchrun the processes share each batch, and the first one keeps the run folder.
     tracking, experiment, run_name, parent_run: MLflow's URI ("off": none), experiment, run and parent run.
     """
+    if not os.fspath(out):
+        raise UserError("--out: got an empty name; expected a folder for the run ('.' is the current one)")
     if not isinstance(train, TrainSpec):
         path = resolve_spec_path(train, "train")
         base = path.resolve().parent if base is None else base

@@ -303,6 +303,8 @@ def test_data_by_any_name(model: LanguageModel, text_file: Path) -> None:
     assert by_folder.loss == by_file.loss
     with pytest.raises(UserError, match=r"data: nowhere.txt does not exist; expected python-stdlib, a text file"):
         evaluate(model, "nowhere.txt", **settings)  # type: ignore[arg-type]
+    with pytest.raises(UserError, match="data: got an empty name; expected python-stdlib, a file or a folder"):
+        evaluate(model, "", **settings)  # type: ignore[arg-type]
 
 
 def test_the_command_prints_tables_and_writes_json(text_file: Path) -> None:

@@ -11,6 +11,7 @@ import pytest
 import torch
 from filelock import FileLock
 from safetensors.torch import load_file
+from tiny import run_cli
 from tiny_runs import tiny_model, tiny_train, write_text
 from typer.testing import CliRunner
 
@@ -483,6 +484,10 @@ def test_the_command_trains_and_says_what_is_next(tmp_path: Path, monkeypatch: p
     assert read_run(folder)["tokens"] == 256
     assert done.stdout.startswith(f"complete: {folder}\n  256 tokens in ")
     assert f'next: miniwin generate {folder} --prompt "..."' in done.stdout
+
+    code, out, err = run_cli(*line, "--out", "")
+    assert code == 2 and out == "" and err.startswith("error: --out: got an empty name; expected a folder for the run")
+    assert not Path("run.json").exists()
 
     diverged = CliRunner().invoke(app, [*line, "--fresh", "--set-train", "optimizer.lr=1e38"])
     assert diverged.exit_code == 1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -12,8 +11,8 @@ def train_command(
     model: Annotated[str, typer.Argument(help="Model spec: a YAML file, or the name of a shipped one.")],
     train: Annotated[str, typer.Option(help="Train spec: a YAML file, or the name of a shipped one.")],
     out: Annotated[
-        Path | None,
-        typer.Option(help="Run folder. Default: <model>-<train> in $MINIWIN_HOME, or in ./runs."),
+        str | None,  # as a Path, "" would be the current folder
+        typer.Option(metavar="PATH", help="Run folder. Default: <model>-<train> in $MINIWIN_HOME, or in ./runs."),
     ] = None,
     set_model: Annotated[
         list[str] | None,
@@ -42,11 +41,10 @@ def train_command(
 
     model_spec = load_model_spec(model, set_model or ())
     train_spec = load_train_spec(train, set_train or ())
-    folder = out or home() / f"{model_spec.name}-{train_spec.name}"
     result = run(
         model_spec,
         train_spec,
-        out=folder,
+        out=home() / f"{model_spec.name}-{train_spec.name}" if out is None else out,
         resume=resume,
         progress=not quiet,
         tracking=tracking,
@@ -54,6 +52,7 @@ def train_command(
         base=resolve_spec_path(train, "train").resolve().parent,
         device=device,
     )
+    folder = result.folder
     typer.echo(f"{result.status}: {folder}")
     if result.reason:
         typer.echo(f"  {result.reason}")

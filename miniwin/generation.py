@@ -25,7 +25,7 @@ from miniwin.continuation import Continuation
 from miniwin.sampling import Sampling, is_number, sample
 from miniwin.specs import UserError
 from miniwin.steps import quicker
-from miniwin.streaming import FORWARD_TOKENS, chunk_for
+from miniwin.streaming import FORWARD_TOKENS, chunk_for, evaluating
 
 if TYPE_CHECKING:
     from miniwin.language_model import LanguageModel
@@ -115,7 +115,6 @@ def generate_batch(
     return _run(model, ids, rows, wishes, cache_dtype, None) if ids else []
 
 
-@torch.no_grad()
 def _run(
     model: LanguageModel,
     prompts: list[list[int]],
@@ -125,9 +124,7 @@ def _run(
     session: Session | None,
 ) -> list[Generation]:
     drawable = model.spec.vocab_size if model.tokenizer is None else model.tokenizer.vocab_size
-    was_training = model.training
-    model.eval()
-    try:
+    with evaluating(model):
         started = time.perf_counter()
         if session is None:
             options = {} if cache_dtype is None else {"dtype": cache_dtype}
@@ -165,8 +162,6 @@ def _run(
             logits = model(new, cache=cache, logits_to_keep=1) if steps is None else steps.step(new)
             if session is not None:
                 session.heard(1)
-    finally:
-        model.train(was_training)
     return [
         Generation(row.text, row.shown_ids(), len(ids), len(row.ids), str(row.ended), prefilled - started, took)
         for ids, row, took in zip(prompts, rows, seconds, strict=True)

@@ -47,15 +47,17 @@ Task = Callable[[str, int], Advance]  # begins a part of the work: its name and 
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """In eval mode and without gradients; afterwards the model is in the mode it was in."""
-    was_training = model.training
+    """In eval mode and without gradients; afterwards each module is in the mode it was in."""
+    modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
         # Not inference_mode: tables that a block builds on first use must stay usable in training.
         with torch.no_grad():
             yield
     finally:
-        model.train(was_training)
+        for module, mode in modes:  # a module comes before its parts, to which its own train() reaches down
+            if module.training != mode:
+                module.train(mode)
 
 
 def chunk_for(length: int) -> int:

@@ -124,9 +124,11 @@ def test_losses_by_position(model: LanguageModel) -> None:
 
 def test_evaluation_in_the_middle_of_training_leaves_no_trace(model: LanguageModel, corpus: Corpus) -> None:
     model.train()
+    model.decoder.layers[0].eval()
+    modes = [module.training for module in model.modules()]
     try:
         loss_at(model, corpus, 64, tokens=128, chunk=16)
-        assert model.training
+        assert [module.training for module in model.modules()] == modes and len(set(modes)) == 2
         model(torch.from_numpy(VALID[None, :80].astype(np.int64))).sum().backward()
         assert all(parameter.grad is not None for parameter in model.parameters())
     finally:

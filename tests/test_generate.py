@@ -213,9 +213,11 @@ def test_without_a_seed_texts_differ(model: LanguageModel) -> None:
 
 def test_training_mode_is_given_back(model: LanguageModel) -> None:
     model.train()
+    frozen = model.decoder.layers[0].eval()
     try:
         model.generate("x", max_new_tokens=1, seed=0)
-        assert model.training
+        assert model.training and model.decoder.layers[1].training
+        assert not any(module.training for module in frozen.modules()), "each module has a mode of its own"
     finally:
         model.eval()
 

@@ -44,7 +44,7 @@ def quick() -> Plan:
         prefill.case(spec, 8 * K, near, 24),
         training.case(spec, 2 * K, 1, FP32, near, 52),
         training.case(spec, 2 * K, 1, BF16, near, 32),
-        training.case(small, 512, 8, BF16, SMALL_STEPS, 14),
+        training.case(small, 512, 8, BF16, SMALL_STEPS, 30),
         decoding.case(spec, 256 * K, near, tokens=1, budget=15),
         decoding.local_case(spec, K, 256 * K, budget=3),
         memory.decode_case(MODEL, 256 * K, [AUTHORS]),

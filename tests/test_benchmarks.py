@@ -538,8 +538,11 @@ def test_compare_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
 
 
 def test_results_in_the_repository_can_be_read() -> None:
-    for path in (ROOT / "benchmarks" / "results").glob("*.json"):
-        result = compare.read(path)
+    files = list((ROOT / "benchmarks" / "results").glob("*.json"))
+    assert files
+    for path in files:
+        result, picture = compare.read(path), path.with_suffix(".svg")
         names = {case["name"] for case in result["cases"]}
-        assert len(names) == len(result["cases"]) and result["bars"]
-        assert path.with_suffix(".md").exists() and path.with_suffix(".svg").exists()
+        assert len(names) == len(result["cases"]) and result["bars"] and result["date"] in path.stem
+        shown = f"({picture.name})" in path.with_suffix(".md").read_text(encoding="utf-8")
+        assert picture.exists() == shown, "a part of a run may have no picture"

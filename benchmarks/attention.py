@@ -28,7 +28,8 @@ FLEX, FLEX_BEST = "FlexAttention, compiled", "FlexAttention, compiled, its faste
 
 @dataclass(frozen=True)
 class Shape:
-    """One case: N tokens, window W. full: also the peers that need a mask of N x N; flex, package: these two peers.
+    """One case: N tokens, window W. full: also the peers that need a mask of N x N; causal: full causal
+    attention, which needs none; flex, package: these two peers.
 
     square: side of a matrix product that says what the machine can do, measured in turn with the others; 0 is none.
     """

@@ -11,11 +11,13 @@ import argparse
 import json
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from benchmarks.alone import run_alone
 from benchmarks.case import Case
 from benchmarks.continued import begun
 from benchmarks.machine import stem
@@ -61,7 +63,8 @@ def main(arguments: list[str] | None = None) -> int:
         before, file = begun(options.begun, kind), options.begun
     elif options.out is not None or not (options.only or options.tiny):
         file = (options.out or RESULTS) / f"{stem(kind, options.only)}.json"
-    result = run_all(cases, repeats, kind, _say, plan.peak_size, minutes, plan.steady, before, _writer(file))
+    alone = partial(run_alone, kind, steady=plan.steady)
+    result = run_all(cases, repeats, kind, _say, plan.peak_size, minutes, before, _writer(file), alone)
     print("\n".join(bars_table(result)))
     if file is not None:
         file.with_suffix(".svg").write_text(svg(result), encoding="utf-8")

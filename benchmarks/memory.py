@@ -5,18 +5,14 @@ The work itself is in `child.py`; here are the cases. One run each: memory hardl
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from benchmarks.case import OURS, Case, Run, Work
 from benchmarks.models import PIECE
+from benchmarks.process import answer
 
 MILLION = "million"
 
@@ -55,7 +51,7 @@ def work(asked: dict[str, Any], peers: Sequence[str], budget: float) -> Work:
 
     def measured(side: str) -> Run:
         def run() -> float:
-            found = in_child({**asked, "side": side, "threads": torch.get_num_threads()}, budget)
+            found = answer("benchmarks.child", {**asked, "side": side, "threads": torch.get_num_threads()}, budget)
             if "note" in found:
                 made.notes.append(f"{side}: {found['note']}")
             return float(found["bytes"])
@@ -66,21 +62,3 @@ def work(asked: dict[str, Any], peers: Sequence[str], budget: float) -> Work:
     for name in (OURS, *peers):
         made.sides[name] = measured(name)
     return made
-
-
-def in_child(asked: dict[str, Any], budget: float) -> dict[str, Any]:
-    """What `child.py` answers. Raises where it fails, or takes longer than the budget."""
-    root = str(Path(__file__).resolve().parent.parent)
-    path = os.pathsep.join(part for part in (root, os.environ.get("PYTHONPATH")) if part)
-    done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.child", json.dumps(asked)],
-        capture_output=True,
-        text=True,
-        timeout=budget,
-        env={**os.environ, "PYTHONPATH": path},
-    )
-    if done.returncode != 0:
-        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        raise RuntimeError(f"its process ended with {done.returncode}: {last}")
-    answer: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
-    return answer

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import datetime
-import gc
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -27,11 +25,15 @@ def run_all(
     said: Callable[[str], None],
     peak_size: int,
     minutes: float | None = None,
-    steady: float = STEADY,
     before: dict[str, Any] | None = None,
     save: Callable[[dict[str, Any]], None] = lambda result: None,
+    measure: Callable[[Case, int], dict[str, Any]] | None = None,
 ) -> dict[str, Any]:
-    """before: what an earlier run has measured, which is not measured again. save: called after every case."""
+    """before: what an earlier run has measured, which is not measured again. save: called after every case.
+
+    measure: of a case and the most repeats makes the case's result; `run_case`, unless something else is given.
+    """
+    measure = measure or run_case
     began = time.monotonic()
     result: dict[str, Any] = before or {
         "format": FORMAT,
@@ -53,7 +55,7 @@ def run_all(
         if case.name in found:
             continue
         late = minutes is not None and time.monotonic() - began > 60 * minutes
-        one = run_case(replace(case, make=lambda: _out_of_time(minutes)) if late else case, repeats, steady)
+        one = _left_out(case, minutes) if late else measure(case, repeats)
         found[case.name] = one
         said(f"[{i}/{len(cases)}] {one['name']}: {_short(one)} ({one['took']:.0f} s)")
         _sum_up(result, list(found.values()), spent + (time.monotonic() - began) / 60)
@@ -72,14 +74,6 @@ def _sum_up(result: dict[str, Any], cases: list[dict[str, Any]], minutes: float)
 def run_case(case: Case, repeats: int, steady: float = STEADY) -> dict[str, Any]:
     """Build, check and measure one case; whatever it raises is its result."""
     began = time.monotonic()
-    facts: dict[str, Any] = {
-        "name": case.name,
-        "family": case.family,
-        "series": case.series,
-        "at": case.at,
-        "unit": case.unit,
-        "tokens": case.tokens,
-    }
     try:
         work = case.make()
         most = min(repeats, case.repeats or repeats)
@@ -87,17 +81,31 @@ def run_case(case: Case, repeats: int, steady: float = STEADY) -> dict[str, Any]
         if next(iter(work.sides)) in left:
             raise TimeoutError(left[next(iter(work.sides))])
     except Exception as error:
-        facts |= {"status": "failed", "reason": reason(error), "sides": {}, "absent": {}}
-    else:
-        facts |= {"status": "ok", "gate": work.gate, "notes": work.notes, "absent": {**work.absent, **left}}
-        facts["sides"] = {name: _numbers(case, work, name, each) for name, each in samples.items()}
-        del work
-    gc.collect()
-    return {**facts, "took": round(time.monotonic() - began, 1)}
+        return failed(case, error, began)
+    numbers = {name: _numbers(case, work, name, each) for name, each in samples.items()}
+    found = {"status": "ok", "gate": work.gate, "notes": work.notes, "absent": {**work.absent, **left}}
+    return {**_facts(case, began), **found, "sides": numbers}
 
 
-def _out_of_time(minutes: float | None) -> Work:
-    raise TimeoutError(f"left out after {minutes:g} minutes; --minutes allows more")
+def failed(case: Case, error: BaseException, began: float) -> dict[str, Any]:
+    """began: by time.monotonic()."""
+    return {**_facts(case, began), "status": "failed", "reason": reason(error), "sides": {}, "absent": {}}
+
+
+def _facts(case: Case, began: float) -> dict[str, Any]:
+    return {
+        "name": case.name,
+        "family": case.family,
+        "series": case.series,
+        "at": case.at,
+        "unit": case.unit,
+        "tokens": case.tokens,
+        "took": round(time.monotonic() - began, 1),
+    }
+
+
+def _left_out(case: Case, minutes: float | None) -> dict[str, Any]:
+    return failed(case, TimeoutError(f"left out after {minutes:g} minutes; --minutes allows more"), time.monotonic())
 
 
 def _numbers(case: Case, work: Work, name: str, samples: Samples) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import json
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # the benchmarks are run from a checkout, and are no part of the package
 
 from benchmarks import (  # noqa: E402
+    alone,
     attention,
     bars,
     child,
@@ -168,20 +170,36 @@ def test_peak_memory_is_measured_in_a_process_of_its_own() -> None:
 
 
 def test_a_case_that_fails_says_so_and_the_next_one_runs() -> None:
-    def broken() -> Work:
-        raise RuntimeError("no such\n  kernel")
-
-    cases = [Case("attention/a", "attention/a", 1, broken), Case("attention/b", "attention/b", 1, lambda: _work())]
+    cases = [Case("attention/a", "attention/a", 1, _broken), Case("attention/b", "attention/b", 1, _work)]
     found = runner.run_all(cases, 3, "tiny", lambda line: None, 16)
     assert [case["status"] for case in found["cases"]] == ["failed", "ok"]
     assert found["cases"][0]["reason"] == "RuntimeError: no such kernel"
     assert "**attention/a** failed: RuntimeError: no such kernel" in report.markdown(found)
 
 
+def test_a_timed_case_is_measured_in_a_process_of_its_own() -> None:
+    """What is wrong here does not matter there: the case is made anew, by its name."""
+    case = replace(plan.tiny().cases[0], make=_broken)
+    assert runner.run_case(case, 1)["status"] == "failed"
+    found = alone.run_alone("tiny", case, 1, steady=0.0)
+    assert (found["name"], found["status"]) == (case.name, "ok"), found
+    assert all(len(side["values"]) == 1 for side in found["sides"].values())
+
+
+def test_a_case_whose_process_ends_early_has_failed() -> None:
+    found = alone.run_alone("tiny", Case("attention/none", "attention", 1, _work), 1, steady=0.0)
+    assert found["status"] == "failed" and found["sides"] == {} and found["took"] > 0
+    assert found["reason"].startswith("RuntimeError: its process ended with 1: ValueError: "), found
+
+
 def test_no_case_begins_after_the_minutes_are_over() -> None:
     cases = [Case("attention/b", "attention/b", 1, _work)]
     (case,) = runner.run_all(cases, 3, "tiny", lambda line: None, 16, minutes=0)["cases"]
     assert case["reason"] == "TimeoutError: left out after 0 minutes; --minutes allows more"
+
+
+def _broken() -> Work:
+    raise RuntimeError("no such\n  kernel")
 
 
 def _work() -> Work:
@@ -419,13 +437,13 @@ def test_markdown_json_and_plot(result: dict[str, Any], tmp_path: Path) -> None:
 
 
 def test_command_writes_three_files_and_only_chooses(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = ["--tiny", "--only", "attention/forward/", "--repeats", "1"]
+    arguments = ["--tiny", "--only", "float32/N=33", "--repeats", "1"]
     assert main([*arguments, "--out", str(tmp_path)]) == 0
     assert "| case | bar | measured | verdict |" in capsys.readouterr().out
     files = {path.suffix: path for path in tmp_path.iterdir()}
     assert set(files) == {".json", ".md", ".svg"} and len({path.stem for path in files.values()}) == 1
     result = json.loads(files[".json"].read_text())
-    assert files[".json"].stem.endswith(f"{result['date']}-tiny-attention-forward")
+    assert files[".json"].stem.endswith(f"{result['date']}-tiny-float32-n-33")
     assert {case["family"] for case in result["cases"]} == {"attention"} and result["format"] == compare.FORMAT
     assert main(["--list", "--only", "decode"]) == 0
     assert "decode/miniwin-512/context=262144" in capsys.readouterr().out
@@ -443,13 +461,12 @@ def test_a_killed_run_is_gone_on_with(
         monkeypatch.setattr(module, "described", lambda: machine)
     asked, killed = ["--tiny", "--repeats", "1"], []
 
-    def run_case(case: Case, *arguments: Any) -> dict[str, Any]:
+    def run_alone(kind: str, case: Case, repeats: int, *, steady: float) -> dict[str, Any]:
         if case.name in killed:
             raise KeyboardInterrupt
-        return one_case(case, *arguments)
+        return runner.run_case(case, repeats, steady)
 
-    one_case = runner.run_case
-    monkeypatch.setattr(runner, "run_case", run_case)
+    monkeypatch.setattr(sys.modules[main.__module__], "run_alone", run_alone)
     names = [case.name for case in plan.tiny().cases if "attention/forward/" in case.name]
     killed.append(names[1])
     with pytest.raises(KeyboardInterrupt):

@@ -5,8 +5,8 @@ string (cut off), or when the model draws the document separator (not part of th
 over has no next token. An empty prompt starts where documents start in training: after a separator.
 
 Several prompts are generated together, padded on the left; each draws from a generator of its own and leaves the
-batch when it ends, so that it gets the text that it would get alone. One prompt may continue a session, and leaves
-it where the next one can go on.
+batch when it ends, so that it gets the text that it would get alone. A prompt may continue a session, and leaves it
+where the next one can go on; several prompts may continue several sessions, whatever their lengths.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ import torch
 from torch import Tensor
 
 from miniwin.blocks import Cache
+from miniwin.blocks.joined import check_together, joined
+from miniwin.blocks.joined import row as row_of
 from miniwin.continuation import Continuation
 from miniwin.sampling import Sampling, is_number, sample
 from miniwin.specs import UserError
@@ -86,12 +88,12 @@ def generate(
     included), and an empty prompt continues it as it is.
     """
     wishes = _wishes(model, max_new_tokens, temperature, top_k, top_p, min_p, stop, seed, stream)
-    if session is not None and cache_dtype is not None:
-        raise UserError(f"cache_dtype: got {cache_dtype!r} with a session, whose cache has its dtype: leave it out")
+    if session is not None:
+        _check_sessions([prompt], [session], cache_dtype)
     ids = _prompt_ids(model, prompt, may_be_empty=session is not None and bool(session.pending))
     before = ids if session is None else session.tail + ids
     row = Continuation(model.tokenizer, before, wishes.max_new_tokens, wishes.stops, wishes.seed, stream)
-    return _run(model, [ids], [row], wishes, cache_dtype, session)[0]
+    return _run(model, [ids], [row], wishes, cache_dtype, [] if session is None else [session])[0]
 
 
 def generate_batch(
@@ -106,13 +108,25 @@ def generate_batch(
     stop: str | Sequence[str] = (),
     seed: int | None = None,
     cache_dtype: str | torch.dtype | None = None,
+    sessions: Sequence[Session] | None = None,
 ) -> list[Generation]:
-    """Continue each of several prompts, as `generate` would with the same seed, all at once."""
+    """Continue each of several prompts, as `generate` would with the same seed, all at once.
+
+    sessions: one for each prompt, what was said before it. They are read one by one and then decoded together, on a
+    copy of their caches: until it ends, memory holds them twice. Whatever happens, each remains one to go on with.
+    """
     wishes = _wishes(model, max_new_tokens, temperature, top_k, top_p, min_p, stop, seed, None)
-    ids = [_prompt_ids(model, prompt) for prompt in prompts]
+    if sessions is None:
+        ids = [_prompt_ids(model, prompt) for prompt in prompts]
+        before = ids
+    else:
+        _check_sessions(prompts, sessions, cache_dtype)
+        pairs = list(zip(prompts, sessions, strict=True))
+        ids = [_prompt_ids(model, prompt, may_be_empty=bool(session.pending)) for prompt, session in pairs]
+        before = [session.tail + one for one, session in zip(ids, sessions, strict=True)]
     most, seed = wishes.max_new_tokens, wishes.seed
-    rows = [Continuation(model.tokenizer, one, most, wishes.stops, seed, None) for one in ids]
-    return _run(model, ids, rows, wishes, cache_dtype, None) if ids else []
+    rows = [Continuation(model.tokenizer, one, most, wishes.stops, seed, None) for one in before]
+    return _run(model, ids, rows, wishes, cache_dtype, sessions or []) if ids else []
 
 
 def _run(
@@ -121,24 +135,20 @@ def _run(
     rows: list[Continuation],
     wishes: Wishes,
     cache_dtype: str | torch.dtype | None,
-    session: Session | None,
+    sessions: Sequence[Session],
 ) -> list[Generation]:
+    together = len(sessions) > 1  # what is drawn is then not in a session's own cache before its text has ended
     drawable = model.spec.vocab_size if model.tokenizer is None else model.tokenizer.vocab_size
     with evaluating(model):
         started = time.perf_counter()
-        if session is None:
+        room = min(wishes.max_new_tokens, RESERVED)
+        if sessions:
+            cache, logits = _continued(model, prompts, sessions, room)
+        else:
             options = {} if cache_dtype is None else {"dtype": cache_dtype}
             cache = model.new_cache(len(rows), **options)
-            waiting = prompts
-        else:
-            cache = session.cache
-            session.say(prompts[0])
-            waiting = [session.pending]
-        if isinstance(cache, Cache):
-            longest = max(len(ids) for ids in waiting)
-            cache.reserve(cache.length + longest + min(wishes.max_new_tokens, RESERVED))
-        logits = _prefill(model, waiting, cache, session)  # (B, 1, V)
-        steps = quicker(model, cache, wishes.max_new_tokens, keep=session is not None)
+            logits = _prefill(model, prompts, cache, room)  # (B, 1, V)
+        steps = quicker(model, cache, wishes.max_new_tokens, keep=bool(sessions))
         prefilled = time.perf_counter()
         seconds = [0.0] * len(rows)
         alive = list(range(len(rows)))  # which row each row of the cache is
@@ -146,12 +156,15 @@ def _run(
             drawn: list[int] = []
             for place, i in enumerate(alive):
                 token = sample(logits[place, -1, :drawable], wishes.sampling, rows[i].generator)
-                if session is not None:
-                    session.say([token])
+                if sessions:
+                    sessions[i].say([token])
                 rows[i].push(token)
                 drawn.append(token)
                 if rows[i].ended:
                     seconds[i] = time.perf_counter() - prefilled
+                    if together:
+                        sessions[i].cache = row_of(cache, place)
+                        sessions[i].heard(len(sessions[i].pending) - 1)
             places = [place for place, i in enumerate(alive) if not rows[i].ended]
             if not places:
                 break
@@ -160,17 +173,43 @@ def _run(
                 alive, drawn = [alive[p] for p in places], [drawn[p] for p in places]
             new = torch.tensor(drawn, device=model.device).unsqueeze(1)  # (B, 1)
             logits = model(new, cache=cache, logits_to_keep=1) if steps is None else steps.step(new)
-            if session is not None:
-                session.heard(1)
+            if sessions and not together:
+                sessions[0].heard(1)
     return [
         Generation(row.text, row.shown_ids(), len(ids), len(row.ids), str(row.ended), prefilled - started, took)
         for ids, row, took in zip(prompts, rows, seconds, strict=True)
     ]
 
 
-def _prefill(model: LanguageModel, prompts: list[list[int]], cache: Cache, session: Session | None) -> Tensor:
-    """The logits after each prompt (B, 1, V), all of them in the cache, memory bounded by a chunk."""
+def _continued(
+    model: LanguageModel, prompts: list[list[int]], sessions: Sequence[Session], room: int
+) -> tuple[Cache, Tensor]:
+    """The cache to decode on, the only session's own or a copy of all of them, and the logits after each prompt."""
+    for session, ids in zip(sessions, prompts, strict=True):
+        session.say(ids)
+    if len(sessions) == 1:
+        (session,) = sessions
+        return session.cache, _prefill(model, [session.pending], session.cache, room, session)
+    for session in sessions:
+        if len(session.pending) > 1:
+            _prefill(model, [session.pending[:-1]], session.cache, 0, session)
+    cache = joined([session.cache for session in sessions])
+    cache.reserve(cache.length + 1 + room)
+    # Their last ids are not heard by themselves: were this call cut short, each could go on from its own.
+    last = torch.tensor([session.pending[-1:] for session in sessions], device=model.device)
+    return cache, model(last, cache=cache, logits_to_keep=1)
+
+
+def _prefill(
+    model: LanguageModel, prompts: list[list[int]], cache: Cache, room: int, session: Session | None = None
+) -> Tensor:
+    """The logits after each prompt (B, 1, V), all of them in the cache, memory bounded by a chunk.
+
+    room: new tokens that a place is kept for.
+    """
     longest = max(len(ids) for ids in prompts)
+    if isinstance(cache, Cache):
+        cache.reserve(cache.length + longest + room)
     tokens = torch.tensor([[0] * (longest - len(ids)) + ids for ids in prompts], device=model.device)  # (B, N)
     padding = torch.tensor([longest - len(ids) for ids in prompts], device=model.device)
     mask = (torch.arange(longest, device=model.device) >= padding.unsqueeze(1)).long()
@@ -181,6 +220,17 @@ def _prefill(model: LanguageModel, prompts: list[list[int]], cache: Cache, sessi
         if session is not None:
             session.heard(chunk.shape[1])
     return logits
+
+
+def _check_sessions(prompts: Sequence[object], sessions: Sequence[Session], cache_dtype: object) -> None:
+    if sessions and cache_dtype is not None:
+        raise UserError(f"cache_dtype: got {cache_dtype!r} with a session, whose cache has its dtype: leave it out")
+    if len(sessions) != len(prompts):
+        raise UserError(f"sessions: got {len(sessions)} for {len(prompts)} prompts; expected one for each")
+    if len({id(session) for session in sessions}) < len(sessions):
+        raise UserError("sessions: got one of them twice; expected another one for each prompt")
+    if len(sessions) > 1:
+        check_together([session.cache for session in sessions])
 
 
 def _wishes(

@@ -114,6 +114,7 @@ class LanguageModel(nn.Module):
         stop: str | Sequence[str] = ...,
         seed: int | None = ...,
         cache_dtype: str | torch.dtype | None = ...,
+        session: Sequence[Session] | None = ...,
     ) -> list[str]: ...
 
     @overload
@@ -129,6 +130,7 @@ class LanguageModel(nn.Module):
         stop: str | Sequence[str] = ...,
         seed: int | None = ...,
         cache_dtype: str | torch.dtype | None = ...,
+        session: Sequence[Session] | None = ...,
     ) -> list[list[int]]: ...
 
     def generate(
@@ -144,7 +146,7 @@ class LanguageModel(nn.Module):
         seed: int | None = None,
         stream: Callable[[str], None] | None = None,
         cache_dtype: str | torch.dtype | None = None,
-        session: Session | None = None,
+        session: Session | Sequence[Session] | None = None,
     ) -> str | list[int] | list[str] | list[list[int]]:
         """Continue `prompt`: new text for text, new ids for ids (a list, or a tensor (N,) or (1, N)).
 
@@ -152,9 +154,11 @@ class LanguageModel(nn.Module):
         top_p 1 and min_p 0 are off. `stop`: a string or several; the text ends before the first of them, and where the
         model ends the document. An empty prompt starts a new document; [] is one prompt of no ids, not no prompts. The
         same `seed` gives the same text; without one, every call differs. `stream` is called with each piece of new
-        text. `cache_dtype`: see new_cache. `session`: continues what was said in it (miniwin.sessions).
+        text. `cache_dtype`: see new_cache. `session`: continues what was said in it (miniwin.sessions); for several
+        prompts a list of as many, whatever their lengths.
         """
         from miniwin.generation import generate, generate_batch
+        from miniwin.sessions import Session
 
         settings: dict[str, Any] = {
             "max_new_tokens": max_new_tokens,
@@ -167,11 +171,15 @@ class LanguageModel(nn.Module):
             "cache_dtype": cache_dtype,
         }
         if isinstance(prompt, list | tuple) and prompt and isinstance(prompt[0], str | list | tuple | Tensor):
-            if stream is not None or session is not None:
-                raise UserError("stream, session: got one with several prompts; they are for a single prompt")
-            results = generate_batch(self, prompt, **settings)
+            if stream is not None:
+                raise UserError("stream: got one with several prompts; it is for a single prompt")
+            if isinstance(session, Session):
+                raise UserError("session: got a single one with several prompts; expected a list, one for each prompt")
+            results = generate_batch(self, prompt, sessions=session, **settings)
             pairs = zip(prompt, results, strict=True)
             return [r.text if isinstance(p, str) else r.ids for p, r in pairs]  # type: ignore[return-value]
+        if isinstance(session, list | tuple):
+            raise UserError("session: got several with a single prompt; expected one")
         result = generate(self, prompt, stream=stream, session=session, **settings)  # type: ignore[arg-type]
         return result.text if isinstance(prompt, str) else result.ids
 

@@ -302,7 +302,7 @@ def test_a_list_of_prompts_gives_a_list(model: LanguageModel) -> None:
     assert found == [model.generate(text, seed=3, max_new_tokens=12) for text in texts]
     ids = [list(text.encode()) for text in texts[:2]]
     assert model.generate(ids, seed=3, max_new_tokens=12) == [model.generate(i, seed=3, max_new_tokens=12) for i in ids]
-    with pytest.raises(UserError, match="got one with several prompts; they are for a single prompt"):
+    with pytest.raises(UserError, match="stream: got one with several prompts; it is for a single prompt"):
         model.generate(texts, stream=print)  # type: ignore[call-overload]
 
 

@@ -13,7 +13,10 @@ from torch import Tensor
 import miniwin
 from miniwin import steps as ways
 from miniwin.blocks import Decoder, native, use_backend
+from miniwin.blocks.cache import Cache
+from miniwin.blocks.joined import joined
 from miniwin.blocks.quick_step import QuickStep, declines
+from miniwin.blocks.rollback import Mark
 from miniwin.generation import generate, generate_batch
 from miniwin.language_model import LanguageModel
 from miniwin.quantize import quantize
@@ -84,14 +87,18 @@ def warmed(decoder: Decoder, ids: Tensor, tokens: int, dtype: torch.dtype | None
 
 def compared(decoder: Decoder, ids: Tensor, before: int, dtype: torch.dtype | None = None, padding: int = 0) -> float:
     """The largest difference of logits from the model's own, by the largest; the caches have to agree at the end."""
-    cache = warmed(decoder, ids, before, dtype, padding)
+    return followed(decoder, ids[:, before:], warmed(decoder, ids, before, dtype, padding), dtype)
+
+
+def followed(decoder: Decoder, ids: Tensor, cache: Cache, dtype: torch.dtype | None = None) -> float:
     mine = cache.clone()
     assert declines(decoder, mine) is None
     quick, worst = QuickStep(decoder, mine), 0.0
-    for t in range(before, ids.shape[1]):
-        want = decoder(ids[:, t : t + 1], cache=cache)
-        worst = max(worst, largest(quick.step(ids[:, t : t + 1]), want) / float(want.abs().max()))
-    assert mine.length == cache.length == ids.shape[1]
+    end = cache.length + ids.shape[1]
+    for token in ids.split(1, 1):
+        want = decoder(token, cache=cache)
+        worst = max(worst, largest(quick.step(token), want) / float(want.abs().max()))
+    assert mine.length == cache.length == end
     for a, b in zip(mine.layers, cache.layers, strict=True):
         assert a.length == b.length
         for one, other in zip(a.stored, b.stored, strict=True):
@@ -123,6 +130,29 @@ def test_a_cache_that_grows_and_one_that_is_rounded(build: str) -> None:
 def test_padded_rows(name: str, before: int, padding: int, build: str) -> None:
     """With a window of 7: padding that a ring still has in order, has out of order, and has let go."""
     assert compared(built(name), random_ids(tiny_spec(), 3, 40), before, padding=padding) < 1e-5
+
+
+@pytest.mark.parametrize("lengths", [(23, 3, 9), (5, 0, 2), (30, 12, 40)], ids=str)
+def test_contexts_put_side_by_side(lengths: tuple[int, ...], build: str) -> None:
+    decoder = built("published p-rope, scaled nope")
+    ids = random_ids(tiny_spec(), 3, 40)
+    caches = [decoder.new_cache() for _ in lengths]
+    for i, (cache, length) in enumerate(zip(caches, lengths, strict=True)):
+        if length:
+            decoder(ids[i : i + 1, :length], cache=cache)
+    assert followed(decoder, random_ids(tiny_spec(), 3, 20, seed=2), joined(caches)) < 1e-5
+
+
+def test_it_goes_on_after_tokens_were_taken_back(build: str) -> None:
+    decoder, ids = built("published p-rope, scaled nope"), random_ids(tiny_spec(), 1, 30)
+    cache = warmed(decoder, ids, 10)
+    quick, plain, mark = QuickStep(decoder, cache), cache.clone(), Mark(cache, 4)
+    for token in ids[:, 10:14].split(1, 1):
+        quick.step(token)
+    mark.rollback(1)
+    decoder(ids[:, 10:11], cache=plain)
+    for token in ids[:, 15:].split(1, 1):
+        assert largest(quick.step(token), decoder(token, cache=plain)) < 1e-4
 
 
 @pytest.mark.parametrize(

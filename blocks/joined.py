@@ -1,0 +1,110 @@
+"""Contexts of different lengths side by side: caches of one row each as one of several rows, and the rows back again.
+
+Decoding reads all weights for every token, however many rows there are, so several contexts together cost little more
+than one. Shorter contexts get leading padding, as a batch of prompts has: token t of a row lies where token t + padding
+of the longest would. What was padding holds zeros.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from miniwin.blocks.cache import Cache, LayerCache, RingCache, storage
+from miniwin.blocks.first_tokens import FirstTokens
+from miniwin.blocks.spec import UserError
+
+
+def joined(caches: Sequence[Cache]) -> Cache:
+    """One cache of as many rows. A copy: the caches given stay as they are.
+
+    Raises:
+        UserError: see check_together.
+    """
+    check_together(caches)
+    lengths = [cache.length for cache in caches]
+    length = max(lengths)
+    columns = zip(*(cache.layers for cache in caches), strict=True)
+    together = Cache([_beside(column, length) for column in columns])
+    together.length, together.given = length, any(cache.given for cache in caches)
+    if min(lengths) < length:
+        device = caches[0].layers[0].stored[0].device
+        together.pad = torch.tensor([length - each for each in lengths], device=device)
+    return together
+
+
+def row(cache: Cache, i: int) -> Cache:
+    """The i-th row as a cache of its own, without its padding. A copy."""
+    pad = 0 if cache.pad is None else int(cache.pad[i])
+    alone = Cache([_moved([(layer, i)], [-pad], layer.length - pad) for layer in cache.layers])
+    alone.length, alone.given = cache.length - pad, cache.given
+    return alone
+
+
+def _beside(layers: Sequence[LayerCache], length: int) -> LayerCache:
+    return _moved([(layer, 0) for layer in layers], [length - layer.length for layer in layers], length)
+
+
+def _moved(rows: Sequence[tuple[LayerCache, int]], by: Sequence[int], length: int) -> LayerCache:
+    """A layer's cache of these rows, each with its tokens so many places later, as if it had seen `length` of them."""
+    like: Any = rows[0][0]
+    made = object.__new__(type(like))
+    made.__dict__.update(like.__dict__)
+    made.length = length
+    ring = isinstance(like, RingCache)
+    capacity = like.window if ring else length
+    made.stored = [storage(_empty(t, len(rows)), capacity) for t in like.stored]
+    for j, tensor in enumerate(made.stored):
+        for place, ((layer, i), shift) in enumerate(zip(rows, by, strict=True)):
+            first, end = max(0, layer.length - layer.entries, -shift), layer.length
+            tensor[place] = 0
+            old = torch.arange(first, end, device=tensor.device)
+            new = old + shift
+            if ring:
+                old, new = old % like.window, new % like.window
+            tensor[place, new] = layer.stored[j][i, old]
+    if like.first is not None:
+        made.first = _first(rows, length)
+    return made
+
+
+def _first(rows: Sequence[tuple[LayerCache, int]], length: int) -> FirstTokens:
+    """They go by their position in the row, which padding does not move."""
+    kept: Any = [(layer.first, i) for layer, i in rows]
+    made = kept[0][0].clone()
+    made.stored = [torch.stack([first.stored[j][i] for first, i in kept]) for j in range(len(made.stored))]
+    made.seen = length
+    return made  # type: ignore[no-any-return]
+
+
+def _empty(like: Tensor, rows: int) -> Tensor:
+    return like.new_empty(rows, 0, *like.shape[2:])
+
+
+def check_together(caches: Sequence[Cache]) -> None:
+    """
+    Raises:
+        UserError: a cache has several rows or padding, was left halfway by a failed call, or is none of ours; some were
+            given positions and others not; or they are of different models, dtypes or devices.
+    """
+    for cache in caches:
+        if not isinstance(cache, Cache):
+            raise UserError(f"cache: got a {type(cache).__name__}; this model's contexts cannot be put side by side")
+        if cache.batch_size != 1 or cache.pad is not None:
+            raise UserError(f"cache: got one of {cache.batch_size} rows, or padded; expected one row without padding")
+        if any(layer.length != cache.length for layer in cache.layers):
+            raise UserError("a cache was left halfway by a call that failed; make a new one, or reset() it")
+        if _kind(cache) != _kind(caches[0]):
+            raise UserError("caches: got ones of different models, dtypes or devices; expected all of one kind")
+    if len({cache.given for cache in caches if cache.length}) > 1:
+        raise UserError("positions: got caches with given ones and without; they cannot go on together")
+
+
+def _kind(cache: Cache) -> list[object]:
+    return [
+        (type(layer), getattr(layer, "window", None), [(t.dtype, t.device, t.shape[2:]) for t in layer.stored])
+        for layer in cache.layers
+    ]

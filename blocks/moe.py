@@ -33,8 +33,31 @@ from miniwin.blocks.routers import Router, Routes
 from miniwin.blocks.spec import PositiveInt, Real
 
 
+def routed(experts: nn.ModuleList, tokens: Tensor, routes: Routes, scales_input: bool) -> Tensor:
+    """(T, C) -> (T, C), summed in float32 at least: the assignments, sorted by expert, are cut into runs."""
+    chosen = routes.experts.flatten()  # (T * K)
+    order = chosen.argsort(stable=True)
+    rows, weights = order // routes.experts.shape[1], routes.weights.flatten()[order].unsqueeze(-1)
+    out = torch.zeros(tokens.shape, dtype=weights.dtype, device=tokens.device)
+    end = 0
+    for expert, count in zip(experts, loads(chosen, len(experts)), strict=True):
+        start, end = end, end + count
+        if count == 0:
+            continue
+        mine, weight = rows[start:end], weights[start:end]  # (n), (n, 1)
+        x = tokens.index_select(0, mine)  # (n, C)
+        if scales_input:
+            y = expert((weight * x).to(x.dtype)).to(out.dtype)
+        else:
+            y = weight * expert(x)
+        out.index_add_(0, mine, y)  # each token once at most
+    return out
+
+
 class MixtureOfExperts(nn.Module):
     """(..., C) -> (..., C). balance_loss: coefficient of the auxiliary loss; 0 for none."""
+
+    routed = staticmethod(routed)  # who compiles layers puts an uncompiled one here
 
     def __init__(
         self, router: Router, experts: Sequence[nn.Module], shared: nn.Module | None = None, balance_loss: float = 0.0
@@ -51,30 +74,10 @@ class MixtureOfExperts(nn.Module):
         routes: Routes = self.router(tokens)
         wanted = self.training and torch.is_grad_enabled() and self.balance_loss > 0
         self._auxiliary = self.balance_loss * imbalance(routes) if wanted else None
-        out = self._routed(tokens, routes).to(x.dtype)
+        out = self.routed(self.experts, tokens, routes, self.router.scales_input).to(x.dtype)
         if self.shared is not None:
             out = out + self.shared(tokens)
         return out.view(x.shape)
-
-    def _routed(self, tokens: Tensor, routes: Routes) -> Tensor:
-        """(T, C) -> (T, C), summed in float32 at least: the assignments, sorted by expert, are cut into runs."""
-        chosen = routes.experts.flatten()  # (T * K)
-        order = chosen.argsort(stable=True)
-        rows, weights = order // routes.experts.shape[1], routes.weights.flatten()[order].unsqueeze(-1)
-        out = torch.zeros(tokens.shape, dtype=weights.dtype, device=tokens.device)
-        end = 0
-        for expert, count in zip(self.experts, loads(chosen, len(self.experts)), strict=True):
-            start, end = end, end + count
-            if count == 0:
-                continue
-            mine, weight = rows[start:end], weights[start:end]  # (n), (n, 1)
-            x = tokens.index_select(0, mine)  # (n, C)
-            if self.router.scales_input:
-                y = expert((weight * x).to(x.dtype)).to(out.dtype)
-            else:
-                y = weight * expert(x)
-            out.index_add_(0, mine, y)  # each token once at most
-        return out
 
     def take_auxiliary_loss(self) -> Tensor | None:
         """The last training pass's balance loss, a scalar, once; None where there is none."""

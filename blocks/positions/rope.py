@@ -123,10 +123,11 @@ class Rope(PositionEncoding):
 
     def _gathered(self, index: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """The same for whole numbers, from a table."""
-        if index.is_meta or index.numel() == 0:
-            return self._computed(index, dtype)
         # A short period bounds the table by itself, and needs no look at the positions (a wait, on a GPU).
         bounded = self.period is not None and self.period <= TABLE_LIMIT
+        # What looks at a number cannot be compiled, and what has no table compiles into one pass.
+        if index.is_meta or index.numel() == 0 or (torch.compiler.is_compiling() and not bounded):
+            return self._computed(index, dtype)
         top = self.period if self.period is not None and bounded else int(index.max()) + 1
         if top > TABLE_LIMIT:
             return self._computed(index, dtype)

@@ -17,6 +17,7 @@ import atexit
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TypeVar
 
 import torch
@@ -27,6 +28,7 @@ from miniwin.specs import UserError
 
 T = TypeVar("T")
 CPU = torch.device("cpu")
+PATIENCE = timedelta(days=30)  # while one evaluates, the others wait; that of those that die is torchrun's business
 
 
 @dataclass(frozen=True)
@@ -96,19 +98,42 @@ class Group:
         return next(said for said in words if said is not None)
 
 
-def join(device: torch.device | None) -> Group:
-    """The processes that torchrun started, or this one alone. device: None is the one that falls to this process.
+def join(device: str | torch.device | None) -> Group:
+    """The processes that torchrun started, or this one alone. device: as the user said it; None and cuda are the one
+    that falls to this process.
 
     They stay together until the process ends, for the next run: a second meeting would find the first one's traces.
+
+    Raises:
+        UserError: several processes were given one CUDA device, or there are fewer devices than processes.
     """
     if not dist.is_available() or not dist.is_torchelastic_launched():
         return Group()
-    if device is None and torch.cuda.is_available():
-        device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
-    device = device or torch.device("cpu")
-    if device.type == "cuda":
-        torch.cuda.set_device(device)
+    own = _own(None if device is None else torch.device(device))
+    if own.type == "cuda":
+        torch.cuda.set_device(own)
     if not dist.is_initialized():
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        dist.init_process_group("nccl" if own.type == "cuda" else "gloo", timeout=PATIENCE)
         atexit.register(dist.destroy_process_group)
-    return Group(dist.get_rank(), dist.get_world_size(), device)
+    return Group(dist.get_rank(), dist.get_world_size(), own)
+
+
+def speaks() -> bool:
+    """Whether this process is the one of those that torchrun started whose words are not said by another one too."""
+    return not dist.is_available() or not dist.is_torchelastic_launched() or os.environ["RANK"] == "0"
+
+
+def _own(asked: torch.device | None) -> torch.device:
+    if asked is None:
+        asked = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if asked.type != "cuda":
+        return asked
+    here, processes = int(os.environ["LOCAL_RANK"]), int(os.environ["LOCAL_WORLD_SIZE"])
+    if asked.index is not None and processes > 1:
+        raise UserError(f"device: got {asked} for {processes} processes; expected cuda, of which each takes its own")
+    if asked.index is None and processes > torch.cuda.device_count():
+        raise UserError(
+            f"device: {processes} processes were started on a machine with {torch.cuda.device_count()} CUDA devices; "
+            "expected as many at most, or --device cpu"
+        )
+    return torch.device("cuda", here) if asked.index is None else asked

@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
 from tiny_runs import tiny_model, tiny_train, write_text
 from torch import nn
 
-from miniwin.distributed import Group, join
+from miniwin.distributed import Group, join, speaks
 from miniwin.runs import read_metrics, read_result
 from miniwin.specs import UserError, dump_yaml
 from miniwin.trainer import train
@@ -103,6 +104,43 @@ def test_a_batch_that_cannot_be_shared() -> None:
         Group(0, 3).check(4)
 
 
+@pytest.mark.parametrize(
+    ("device", "rank", "own"),
+    [(None, 1, "cuda:1"), ("cuda", 1, "cuda:1"), ("cuda", 0, "cuda:0"), ("cpu", 1, "cpu")],
+)
+def test_each_process_takes_its_own_device(
+    device: str | None, rank: int, own: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As torchrun starts them on a machine with two CUDA devices, which is made up."""
+    made: list[Any] = []
+    launched(monkeypatch, rank, processes=2, devices=2)
+    monkeypatch.setattr(torch.cuda, "set_device", made.append)
+    monkeypatch.setattr(dist, "init_process_group", lambda backend, timeout: made.append((backend, timeout)))
+    group = join(device)
+    assert (str(group.device), group.rank, group.size) == (own, rank, 2)
+    (backend, patience), cuda = made[-1], own != "cpu"
+    assert backend == ("nccl" if cuda else "gloo") and patience.days > 1 and len(made) == 1 + cuda
+
+
+def launched(monkeypatch: pytest.MonkeyPatch, rank: int, processes: int, devices: int) -> None:
+    for name, value in {"RANK": rank, "LOCAL_RANK": rank, "LOCAL_WORLD_SIZE": processes}.items():
+        monkeypatch.setenv(name, str(value))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: devices > 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: devices)
+    monkeypatch.setattr("miniwin.distributed.atexit.register", lambda function: None)
+    for name, value in {"is_torchelastic_launched": True, "get_rank": rank, "get_world_size": processes}.items():
+        monkeypatch.setattr(dist, name, lambda value=value: value)
+
+
+def test_devices_that_cannot_be_shared_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    launched(monkeypatch, rank=1, processes=2, devices=1)
+    with pytest.raises(UserError, match="got cuda:0 for 2 processes; expected cuda, of which each takes its own"):
+        join("cuda:0")
+    with pytest.raises(UserError, match="2 processes were started on a machine with 1 CUDA devices"):
+        join(None)
+    assert not speaks()
+
+
 def test_rows_are_shared_out() -> None:
     batch = torch.arange(12).view(6, 2)
     assert torch.equal(torch.cat([Group(rank, 3).rows(batch) for rank in range(3)]), batch)
@@ -110,7 +148,7 @@ def test_rows_are_shared_out() -> None:
 
 def test_alone_nothing_changes() -> None:
     group = join(None)
-    assert group.leads and group.size == 1
+    assert group.leads and group.size == 1 and speaks()
     parameter = nn.Parameter(torch.ones(2))
     parameter.grad = torch.full((2,), 3.0)
     group.average_gradients([parameter, nn.Parameter(torch.ones(1))])

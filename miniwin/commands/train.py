@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+ENDS = {"interrupted": 130, "diverged": 1}
+
 
 def train_command(
     model: Annotated[str, typer.Argument(help="Model spec: a YAML file, or the name of a shipped one.")],
@@ -34,6 +36,7 @@ def train_command(
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.")] = False,
 ) -> None:
     """Train a model. The same command continues a run that was stopped."""
+    from miniwin.distributed import speaks
     from miniwin.progress import duration, rate
     from miniwin.runs import home
     from miniwin.specs import load_model_spec, load_train_spec, resolve_spec_path
@@ -53,18 +56,16 @@ def train_command(
         device=device,
     )
     folder = result.folder
-    typer.echo(f"{result.status}: {folder}")
-    if result.reason:
-        typer.echo(f"  {result.reason}")
-    typer.echo(
+    lines = [f"{result.status}: {folder}", *([f"  {result.reason}"] if result.reason else [])]
+    lines.append(
         f"  {result.tokens:,} tokens in {duration(result.seconds)} ({rate(result.tokens_per_second)}, {result.dtype}), "
         f"training loss {result.final_loss:.4f} nats per token"
     )
     if result.status == "complete":
-        typer.echo(f'next: miniwin generate {folder} --prompt "..."')
-        typer.echo(f"      miniwin eval {folder}")
+        lines += [f'next: miniwin generate {folder} --prompt "..."', f"      miniwin eval {folder}"]
     elif result.status == "interrupted":
-        typer.echo("the same command continues it")
-        raise typer.Exit(130)
-    elif result.status == "diverged":
-        raise typer.Exit(1)
+        lines.append("the same command continues it")
+    if speaks():
+        typer.echo("\n".join(lines))
+    if result.status in ENDS:
+        raise typer.Exit(ENDS[result.status])

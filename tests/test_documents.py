@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from helpers import enliven
 from tiny_runs import tiny_model, tiny_train
 from torch import Tensor
 
@@ -142,9 +143,24 @@ def test_documents_that_make_no_sense(documents: Tensor, others: dict[str, Any],
 # Training
 
 
-def test_a_separator_ends_its_document() -> None:
+def test_a_separator_is_what_the_next_document_begins_with() -> None:
     ids = torch.tensor([[5, 0, 7, 7, 0, 0, 3], [0, 1, 1, 1, 1, 1, 1]])
-    assert document_numbers(ids, 0).tolist() == [[0, 0, 1, 1, 1, 2, 3], [0, 1, 1, 1, 1, 1, 1]]
+    assert document_numbers(ids, 0).tolist() == [[0, 1, 1, 1, 2, 3, 3], [1, 1, 1, 1, 1, 1, 1]]
+
+
+def test_what_a_document_is_trained_on_is_in_no_other() -> None:
+    """Every document from the separator before it to the one after it: packed, and one by one."""
+    decoder = enliven(tiny_model().build())
+    documents = [[5, 9, 7], [8], [3, 3, 4, 6, 2]]
+    row = torch.tensor([[0] + [token for one in documents for token in (*one, 0)]])
+
+    def losses(ids: Tensor) -> Tensor:
+        inputs, targets = ids[:, :-1], ids[0, 1:]
+        hidden = decoder.hidden(inputs, documents=document_numbers(inputs, 0))
+        return torch.nn.functional.cross_entropy(decoder.logits(hidden)[0], targets, reduction="none")
+
+    alone = torch.cat([losses(torch.tensor([[0, *one, 0]])) for one in documents])
+    torch.testing.assert_close(losses(row), alone)
 
 
 def test_training_keeps_documents_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

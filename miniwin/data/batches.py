@@ -42,9 +42,12 @@ def batch_at(split: np.ndarray, step: int, *, batch_size: int, seq_len: int, see
 
 
 def document_numbers(inputs: torch.Tensor, separator: int) -> torch.Tensor:
-    """(B, N) ids -> (B, N) int64: each token's document in its row, from 0. A separator ends the document before it."""
-    ends = (inputs == separator).long()
-    return ends.cumsum(1) - ends
+    """(B, N) ids -> (B, N) int64: numbers of the documents that each row's tokens belong to, growing.
+
+    As an input a separator is a document's first token: what follows it is predicted from nothing else, as for an empty
+    prompt. As a target it is the end of the document before.
+    """
+    return (inputs == separator).long().cumsum(1)
 
 
 def windows_per_epoch(split: np.ndarray, seq_len: int) -> int:

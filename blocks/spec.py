@@ -61,6 +61,8 @@ def _real(value: Any) -> Any:
 Count = Annotated[int, BeforeValidator(_whole), Field(ge=0)]
 # Bounds keep a slip of the keyboard from computing for minutes or overflowing a tensor's size.
 PositiveInt = Annotated[int, BeforeValidator(_whole), Field(ge=1, le=2**31 - 1)]
+Budget = Annotated[int, BeforeValidator(_whole), Field(ge=1, le=10**15)]  # of tokens: counted, never a tensor's size
+Seed = Annotated[int, BeforeValidator(_whole), Field(ge=0, le=2**64 - 1)]  # what torch's generators take
 Real = Annotated[float, BeforeValidator(_real)]
 PositiveReal = Annotated[float, BeforeValidator(_real), Field(gt=0)]
 Fraction = Annotated[float, BeforeValidator(_real), Field(ge=0, le=1)]

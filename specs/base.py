@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from miniwin.blocks.spec import Count, Fraction, PositiveInt, PositiveReal, Real, Strict, UserError
+from miniwin.blocks.spec import Budget, Count, Fraction, PositiveInt, PositiveReal, Real, Seed, Strict, UserError
 
-__all__ = ["Count", "Fraction", "PositiveInt", "PositiveReal", "Real", "Strict", "UserError"]
+__all__ = ["Budget", "Count", "Fraction", "PositiveInt", "PositiveReal", "Real", "Seed", "Strict", "UserError"]

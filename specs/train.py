@@ -9,12 +9,13 @@ comparable. Every fraction of the schedule is a fraction of all optimizer steps.
 
 from __future__ import annotations
 
+import glob
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
-from miniwin.specs.base import Count, Fraction, PositiveInt, PositiveReal, Real, Strict
+from miniwin.specs.base import Budget, Fraction, PositiveInt, PositiveReal, Real, Seed, Strict
 from miniwin.specs.data import DataSpec
 from miniwin.specs.model import Name
 
@@ -110,11 +111,12 @@ class TrainSpec(_Grown):
     data: DataSpec
     tokenizer: str = "byte"  # or the path of a Hugging Face tokenizer.json, relative to the YAML file
     seq_len: PositiveInt = 512
-    # stream: a row is a stretch of text, whatever it holds; documents: nothing is seen across their ends
+    # stream: a row is a stretch of text, whatever it holds; documents: nothing is seen across their ends, and the
+    # separator that ends one is the first that the next one sees
     packing: Literal["stream", "documents"] = "stream"
     batch_size: PositiveInt = 8  # sequences in one forward and backward pass
     gradient_accumulation: PositiveInt = 1  # passes in one optimizer step
-    tokens: PositiveInt
+    tokens: Budget
     optimizer: OptimizerSpec = OptimizerSpec()
     schedule: ScheduleSpec = CosineSchedule()
     clip_grad_norm: PositiveReal | None = 1.0
@@ -122,7 +124,7 @@ class TrainSpec(_Grown):
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     # torch.compile the layers: costs seconds at the start, so not for short runs, nor on a CPU with kernels of our own
     compile: bool = False
-    seed: Count = 0
+    seed: Seed = 0
     log_every: PositiveInt = 10  # optimizer steps between lines of metrics.jsonl
     checkpoint_seconds: Annotated[Real, Field(ge=0)] = 60.0  # 0: after every step
     stop: StopSpec = StopSpec()
@@ -140,9 +142,17 @@ class TrainSpec(_Grown):
     def resolved(self, base: Path) -> TrainSpec:
         """The same run with paths that no longer depend on where the YAML file was."""
         found: dict[str, Any] = {
-            field: tuple(str(base / path) for path in paths)
+            field: tuple(_under(base, path) for path in paths)
             for field in ("paths", "valid_paths")
             if (paths := getattr(self.data, field, None)) is not None
         }
-        tokenizer = self.tokenizer if self.tokenizer == "byte" else str(base / self.tokenizer)
+        tokenizer = self.tokenizer if self.tokenizer == "byte" else str(base / Path(self.tokenizer).expanduser())
         return self.model_copy(update={"data": self.data.model_copy(update=found), "tokenizer": tokenizer})
+
+
+def _under(base: Path, path: str) -> str:
+    """A path, or a pattern, that no longer depends on where the YAML file was."""
+    given = Path(path).expanduser()
+    if given.is_absolute() or not glob.has_magic(path) or (base / given).exists():
+        return str(base / given)
+    return str(Path(glob.escape(str(base))) / given)

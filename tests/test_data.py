@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from pydantic import TypeAdapter, ValidationError
+from tiny_runs import tiny_train
 
 from miniwin.data import Corpus, batch_at, loader, prepare, windows_per_epoch
 from miniwin.data import corpus as corpus_module
@@ -174,6 +175,25 @@ def test_files_folders_and_globs_are_relative_to_the_base(tmp_path: Path) -> Non
     assert corpus.describe()["left_out"] == 1 and corpus.describe()["files"] == 6
 
 
+def test_a_train_spec_finds_its_files_from_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its paths, made independent of where its YAML file is: home, patterns, and folders that look like patterns."""
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    write(tmp_path / "home", {"mine.txt": "first"})
+    base = write(tmp_path / "odd[1]", {"a/b.txt": "second", "a/c.txt": "third", "[x].txt": "fourth", "v.txt": "fifth"})
+    spec = tiny_train(
+        data={"source": "text", "paths": ["~/mine.txt", "a/*.txt", "[x].txt"], "valid_paths": ["v.txt"]},
+        tokenizer="~/tokenizer.json",
+    ).resolved(base)
+    assert spec.tokenizer == str(tmp_path / "home" / "tokenizer.json")
+    corpus = prepare(spec.data, BYTE)
+    assert documents(corpus.train) == ["first", "second", "third", "fourth"]
+    elsewhere = write(
+        tmp_path / "plain", {"a/b.txt": "second", "a/c.txt": "third", "[x].txt": "fourth", "v.txt": "fifth"}
+    )
+    moved = spec.data.model_copy(update={"paths": ("~/mine.txt", "a/*.txt", "[x].txt"), "valid_paths": ("v.txt",)})
+    assert prepare(moved, BYTE, base=elsewhere).fingerprint == corpus.fingerprint
+
+
 def test_one_file_is_split_by_its_tail(tmp_path: Path) -> None:
     text = "".join(f"line {number} é\n" for number in range(100))
     corpus = prepare(TextData(paths=("a.txt",), valid_fraction=0.2), BYTE, base=write(tmp_path, {"a.txt": text}))
@@ -271,6 +291,7 @@ def test_json_lines_of_another_field_and_valid_paths(tmp_path: Path) -> None:
         ('{"text": null}', r"a.jsonl:3: got null in 'text'; expected"),
         ('{"text": 7}', r"a.jsonl:3: got a number in 'text'; expected"),
         ("[" * 100_000, r"a.jsonl:3: not JSON \("),
+        ('{"text": "x", "n": ' + "1" * 5000 + "}", r"a.jsonl:3: not JSON \(a number is too long\); expected"),
     ],
 )
 def test_a_broken_line_is_named(tmp_path: Path, line: str, message: str) -> None:

@@ -11,6 +11,7 @@ import glob
 import hashlib
 import json
 import os
+import re
 import sys
 import sysconfig
 from collections.abc import Iterable, Iterator
@@ -27,6 +28,7 @@ STDLIB_LEFT_OUT = frozenset(
     {"test", "tests", "idlelib", "idle_test", "site-packages", "dist-packages", "__pycache__", "lib-dynload"}
 )
 SIDES = ("train", "valid")
+ESCAPED = re.compile(r"\[([*?[])\]")
 BINARY_PROBE = 8192  # a NUL byte in so many bytes tells a binary file, as git tells it
 
 
@@ -197,12 +199,12 @@ def _walk(root: Path) -> Iterator[Path]:
 
 
 def _unglobbed(pattern: Path) -> Path:
-    """The part of a pattern before its first wildcard."""
+    """The part of a pattern before its first wildcard. What glob.escape has made of one is none."""
     parts = []
     for part in pattern.parts:
-        if glob.has_magic(part):
+        if glob.has_magic(ESCAPED.sub("", part)):
             break
-        parts.append(part)
+        parts.append(ESCAPED.sub(r"\1", part))
     return Path(*parts)
 
 
@@ -244,8 +246,9 @@ def _json_lines(file: SourceFile, spec: JsonlData) -> Iterator[Document]:
                 where = f"{file.path}:{number}"
                 try:
                     record = json.loads(line.decode("utf-8", "replace"))
-                except (json.JSONDecodeError, RecursionError) as error:
-                    reason = error.msg if isinstance(error, json.JSONDecodeError) else "nested too deeply"
+                except (ValueError, RecursionError) as error:
+                    other = "nested too deeply" if isinstance(error, RecursionError) else "a number is too long"
+                    reason = error.msg if isinstance(error, json.JSONDecodeError) else other
                     raise UserError(f"{where}: not JSON ({reason}); {expected}") from None
                 if not isinstance(record, dict):
                     raise UserError(f"{where}: got {_kind(record)}; {expected}")

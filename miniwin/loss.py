@@ -97,7 +97,8 @@ class _Loss(torch.autograd.Function):
                     chunk = max(1, LOGITS // len(w) // FEWEST) * FEWEST
                 total, *grads = _in_stretches(h, w, targets, scale, cap, chunk, (to_hidden, to_weight))
         ctx.save_for_backward(*grads)  # which is let go of with the graph
-        ctx.factor, ctx.dtypes = factor / count, (hidden.dtype, weight.dtype)
+        ctx.dtypes = hidden.dtype, weight.dtype
+        ctx.factor = factor / count.clamp(min=1).to(total.dtype)  # of no target the loss is nan, its gradient 0
         return total / count
 
     @staticmethod

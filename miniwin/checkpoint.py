@@ -10,7 +10,6 @@ name is a whole one. It is read with `weights_only=True`: tensors and plain valu
 
 from __future__ import annotations
 
-import pickle
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +30,14 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
 def load_checkpoint(path: Path, map_location: str | torch.device = "cpu") -> dict[str, Any]:
     """The state that `save_checkpoint` wrote. A file that is something else is a UserError."""
     try:
+        path.open("rb").close()
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror or error}") from None
+    try:
         state = torch.load(path, map_location=map_location, weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
+    except torch.cuda.OutOfMemoryError:
+        raise
+    except Exception as error:  # what a damaged file makes of it depends on where it is damaged
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(
             f"{path} cannot be read as a checkpoint ({first}); expected a file written by `miniwin train`: "

@@ -6,7 +6,7 @@ section 2.2). Its steps of Newton-Schulz are in bfloat16 on every device.
 
 AdamW's weight decay is for matrices only. Decay pulls weights towards zero. That makes sense for the matrices of linear
 maps; the gains of norms, scales per head and other vectors would lose their meaning, and the rows of an embedding are
-decayed whether or not their token occurs.
+decayed whether or not their token occurs; so are those of a table of positions, which its module names in `undecayed`.
 """
 
 from __future__ import annotations
@@ -44,17 +44,17 @@ def make_optimizer(model: nn.Module, spec: OptimizerSpec) -> torch.optim.Optimiz
 
 def split_parameters(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
     """Trainable parameters with weight decay and without. A tied head is an embedding."""
-    embeddings = {
+    tables = {
         id(parameter)
         for module in model.modules()
-        if isinstance(module, nn.Embedding)
-        for parameter in module.parameters(recurse=False)
+        for name, parameter in module.named_parameters(recurse=False)
+        if isinstance(module, nn.Embedding) or name in getattr(module, "undecayed", ())
     }
     decayed: list[nn.Parameter] = []
     plain: list[nn.Parameter] = []
     for parameter in model.parameters():  # each shared parameter once
         if parameter.requires_grad:
-            matrix = parameter.ndim >= 2 and id(parameter) not in embeddings
+            matrix = parameter.ndim >= 2 and id(parameter) not in tables
             (decayed if matrix else plain).append(parameter)
     return decayed, plain
 

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import json
 import os
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -172,13 +173,24 @@ def read_result(folder: str | Path) -> RunResult:
 
 
 def read_metrics(folder: str | Path) -> list[dict[str, Any]]:
-    """The lines of metrics.jsonl, without a last line that a crash cut short."""
+    """The lines of metrics.jsonl, without a last one that a crash cut short, nor what is no line of ours: the run is
+    what its checkpoint says. What is left out is warned of."""
+    path = Path(folder) / METRICS
     try:
-        text = (Path(folder) / METRICS).read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8", errors="replace")
     except FileNotFoundError:
         return []
     lines, _, _torn = text.rpartition("\n")
-    return [json.loads(line) for line in lines.splitlines() if line]
+    found = []
+    for number, line in enumerate(lines.split("\n"), 1):
+        if not line:
+            continue
+        try:
+            record = json.loads(line)
+            found.append({**record, "step": int(record["step"])})
+        except (ValueError, TypeError, KeyError):
+            warnings.warn(f"{path}:{number}: no line of metrics; it is left out", stacklevel=2)
+    return found
 
 
 def keep_metrics(folder: Path, step: int) -> list[dict[str, Any]]:

@@ -51,27 +51,38 @@ def _refuse_foreign(folder: Path) -> None:
 
 
 def recorded(folder: Path, model: ModelSpec, train: TrainSpec, fingerprint: str) -> dict[str, Any] | None:
-    """What run.json says of the run in this folder, once it is certain that it is the same run."""
+    """What run.json says of the run in this folder, once it is certain that it is the same run. One that never took a
+    step is none."""
     if not (folder / runs.RUN).exists():
         return None
     before = runs.read_run(folder)
+    other = _other(before, model, train, fingerprint)
+    if other is None:
+        return before
+    if before["steps"] == 0 and not any((folder / name).exists() for name in (runs.CHECKPOINT, runs.WEIGHTS)):
+        return None
+    raise UserError(f"{folder} holds a run {other}")
+
+
+def _other(before: dict[str, Any], model: ModelSpec, train: TrainSpec, fingerprint: str) -> str | None:
+    """In what the run recorded is another one, and what to do about it."""
     if before["spec_hash"] != model.hash:
-        raise UserError(
-            f"{folder} holds a run of another architecture ('{before['model']}', {before['spec_hash'][:12]} "
-            f"there; '{model.name}', {model.hash[:12]} now): {FRESH}"
+        return (
+            f"of another architecture ('{before['model']}', {before['spec_hash'][:12]} there; '{model.name}', "
+            f"{model.hash[:12]} now): {FRESH}"
         )
     now = train.model_dump(mode="json")
     if train.dtype == "auto":  # what it meant when the run began
         now["dtype"] = before["train"]["dtype"]
     found = differences(_decisive(before["train"]), _decisive(now), "train")
     if found:
-        raise UserError(f"{folder} holds a run with other settings ({'; '.join(found)}): {FRESH}")
+        return f"with other settings ({'; '.join(found)}): {FRESH}"
     if before["data"]["fingerprint"] != fingerprint:
-        raise UserError(
-            f"{folder} holds a run on other data (its fingerprint was {before['data']['fingerprint'][:12]}, "
-            f"and is {fingerprint[:12]} now): put the data back, {FRESH}"
+        return (
+            f"on other data (its fingerprint was {before['data']['fingerprint'][:12]}, and is {fingerprint[:12]} now): "
+            f"put the data back, {FRESH}"
         )
-    return before
+    return None
 
 
 def differences(before: Any, now: Any, path: str) -> list[str]:

@@ -71,6 +71,9 @@ def train(
         assert isinstance(train, TrainSpec)
     spec = train.resolved(Path(base or ".").resolve())
     model_spec = model if isinstance(model, ModelSpec) else load_model_spec(model)
+    _check_packing(model_spec, spec)
+    if workers < 0:
+        raise UserError(f"workers: got {workers}; expected how many processes read data ahead, 0 or more")
     folder = Path(out)
     rungs = _rungs(eval_at, on_eval, spec)
     tokenizer = load_tokenizer(spec.tokenizer)
@@ -81,7 +84,7 @@ def train(
             f"set the model's vocab_size to {tokenizer.vocab_size}, or take a smaller tokenizer"
         )
     asked = None if device is None else find_device(device)
-    group = join(asked)
+    group = join(device)
     group.check(spec.batch_size)
     corpus = prepare(spec.data, tokenizer, progress=progress and group.leads)
     windows_per_epoch(corpus.train, spec.seq_len)  # a mistake is said while there is still no folder
@@ -89,10 +92,8 @@ def train(
         where = group.device if group.size > 1 else asked or find_device(None)
         before = None
         if group.leads:
-            if not resume:
-                runs.clear_run(folder)
             runs.remove_leftovers(folder)
-            before = recorded(folder, model_spec, spec, corpus.fingerprint)
+            before = recorded(folder, model_spec, spec, corpus.fingerprint) if resume else None
         before = group.share(before)
         spec = group.share(settled(spec, where, before["train"]["dtype"] if before else None))
         over = before is not None and _over(folder, before["status"], asks=on_eval is not None)
@@ -108,10 +109,21 @@ def train(
             resume=before["tracking"]["run_id"] if before else None,
             tags={"spec_hash": model_spec.hash, "data": corpus.fingerprint},
         )
+        if group.leads and before is None:  # only now: whatever was wrong until here left a finished run as it was
+            runs.clear_run(folder)
         with torch.random.fork_rng([where] if where.type == "cuda" else []):
             session = Session(place, model_spec, spec, corpus, tokenizer, tracker, where, before, group)
             result = session.run(on_eval, rungs, stop_after_tokens, workers, progress and group.leads)
         return replace(result, folder=folder)
+
+
+def _check_packing(model: ModelSpec, spec: TrainSpec) -> None:
+    for letter, block in model.blocks.items():
+        if spec.packing == "documents" and getattr(block.attention, "keep_first", 0):
+            raise UserError(
+                f"packing: documents goes not with keep_first (blocks.{letter}.attention): a row keeps its own "
+                "first tokens, not those of each document; use packing: stream"
+            )
 
 
 @contextmanager

@@ -235,6 +235,18 @@ def test_a_torn_last_line_and_lines_past_the_checkpoint_are_cut() -> None:
     assert_same_run("whole", "run")
 
 
+def test_what_is_no_line_of_metrics_is_left_out() -> None:
+    """A power cut may leave zeros in a file that is appended to; the checkpoint is sound."""
+    go("whole", tiny_train())
+    go("run", tiny_train(), stop_after_tokens=10 * 128)
+    metrics = Path("run/metrics.jsonl")
+    lines = metrics.read_text().splitlines()
+    metrics.write_text("\n".join([*lines[:3], "\0" * 40, "[1]", '{"loss": 2}', *lines[3:]]) + "\n")
+    with pytest.warns(UserWarning, match=r"run/metrics\.jsonl:[456]: no line of metrics; it is left out"):
+        go("run", tiny_train())
+    assert_same_run("whole", "run")
+
+
 def test_leftovers_of_a_killed_process_are_removed() -> None:
     go("run", tiny_train(), stop_after_tokens=1000)
     for name in (".checkpoint.pt.123.tmp", ".run.json.7.tmp"):
@@ -267,10 +279,12 @@ def test_a_checkpoint_is_never_code() -> None:
     assert not Path("sprung").exists()
 
 
-@pytest.mark.parametrize("damage", [b"", b"not a checkpoint"])
-def test_a_damaged_checkpoint_is_named(damage: bytes) -> None:
+@pytest.mark.parametrize("damage", [b"", b"not a checkpoint", b".", 8_000, 30_000, 66_000])
+def test_a_damaged_checkpoint_is_named(damage: bytes | int) -> None:
+    """As it was written by somebody else, or cut after so many bytes."""
     go("run", tiny_train(), stop_after_tokens=1000)
-    Path("run/checkpoint.pt").write_bytes(damage)
+    path = Path("run/checkpoint.pt")
+    path.write_bytes(path.read_bytes()[:damage] if isinstance(damage, int) else damage)
     with pytest.raises(UserError, match=r"run/checkpoint\.pt cannot be read as a checkpoint .* with --fresh"):
         go("run", tiny_train())
     assert go("run", tiny_train(), resume=False).status == "complete"

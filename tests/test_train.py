@@ -138,6 +138,23 @@ def test_weight_decay_reaches_matrices_only() -> None:
         assert ("lm_head.weight" in {names[id(p)] for p in decayed}) is not tied
 
 
+def test_weight_decay_spares_tables_of_positions() -> None:
+    """A row of a table that no token reaches would fade."""
+    tables: tuple[tuple[dict[str, Any], tuple[str, ...]], ...] = (
+        ({"type": "learned", "num_positions": 9, "then": {"type": "nope"}}, ("queries", "keys")),
+        ({"type": "t5"}, ("bias",)),
+        ({"type": "transformer-xl"}, ("content_bias", "position_bias")),
+    )
+    for position, spared in tables:
+        blocks = tiny_model().model_dump(mode="json")["blocks"]
+        blocks["G"]["attention"]["position"] = position
+        decoder = tiny_model(blocks=blocks).build()
+        plain = {id(parameter) for parameter in split_parameters(decoder)[1]}
+        found = {name for name, p in decoder.named_parameters() if p.ndim >= 2 and id(p) in plain}
+        assert {name.rpartition(".")[2] for name in found} == {*spared, "weight"}
+        assert [name for name in found if name.endswith("weight")] == ["embed_tokens.weight"]
+
+
 def test_muon_trains(run: Run) -> None:
     muon = {"type": "muon", "lr": 1e-2}
     got, adamw = losses(run(optimizer=muon)), losses(run("adamw"))
@@ -248,6 +265,51 @@ def test_fresh_starts_over(run: Run) -> None:
     assert second.seed == 3 and not math.isclose(second.final_loss, first.final_loss)
     assert [line["step"] for line in read_metrics(second.folder)] == list(range(1, 31))
     assert (first.folder / "notes.txt").read_text() == "mine"
+
+
+def test_fresh_leaves_a_run_alone_that_is_not_begun_anew(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever is wrong is found before the finished run is gone."""
+    folder = run().folder
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    for changes, options, message in (
+        (
+            {"packing": "documents"},
+            {"model": kept_model()},
+            r"packing: documents goes not with keep_first \(blocks.S.att",
+        ),
+        ({}, {"options": {"workers": -1}}, "workers: got -1; expected how many processes"),
+    ):
+        options = {**options, "options": {"resume": False, **options.get("options", {})}}
+        with pytest.raises(UserError, match=message):
+            run(**options, **changes)  # type: ignore[arg-type]
+        assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def kept_model() -> ModelSpec:
+    blocks = tiny_model().model_dump(mode="json")["blocks"]
+    blocks["S"]["attention"]["keep_first"] = 2
+    return tiny_model(blocks=blocks)
+
+
+def test_a_run_that_never_took_a_step_is_in_nobodys_way(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*args: object) -> None:
+        raise RuntimeError("no memory")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("miniwin.session.next_token_loss", fails)
+        with pytest.raises(RuntimeError, match="no memory"):
+            run()
+    other = run(seed=4)
+    assert (other.status, other.seed) == ("complete", 4)
+    assert [line["step"] for line in read_metrics(other.folder)] == list(range(1, 31))
+
+
+def test_the_largest_seeds_and_budgets(run: Run) -> None:
+    assert tiny_train(seed=2**64 - 1, tokens=3 * 10**12).tokens == 3 * 10**12
+    assert run(seed=2**64 - 1, tokens=256).status == "complete"
+    for name, value in (("seed", 2**64), ("tokens", 10**15 + 1)):
+        with pytest.raises(ValueError, match=f"{name}: got .*; expected at most"):
+            tiny_train(**{name: value})
 
 
 # Rungs

@@ -73,6 +73,8 @@ class PositionEncoding(nn.Module):
     # Why their variance cannot be honoured, where it cannot.
     needs_exact: str | None = None
     weighting: Literal["softmax", "stick-breaking"] = "softmax"
+    # Names of its own parameters that are tables or vectors, so that weight decay is not for them.
+    undecayed: tuple[str, ...] = ()
 
     def encode(self, q: Tensor, k: Tensor, positions: Positions) -> tuple[Tensor, Tensor]:
         """Queries (B, N, H, D) and keys (B, N, Hkv, D) with their positions in them; the last dimension may widen."""

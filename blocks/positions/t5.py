@@ -37,6 +37,7 @@ def buckets(num_buckets: int, max_distance: int) -> Tensor:
 
 
 class RelativeBuckets(PositionEncoding):
+    undecayed = ("bias",)
     counts_tokens = "t5's buckets count the tokens between query and key"
 
     def __init__(self, num_heads: int, num_buckets: int, max_distance: int) -> None:

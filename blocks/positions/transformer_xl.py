@@ -37,6 +37,8 @@ from miniwin.blocks.spec import PositiveInt, PositiveReal
 class TransformerXL(PositionEncoding):
     """frequencies (K,) float64."""
 
+    undecayed = ("content_bias", "position_bias")
+
     def __init__(self, num_heads: int, head_dim: int, frequencies: Tensor) -> None:
         super().__init__()
         self.content_bias = nn.Parameter(torch.empty(num_heads, head_dim))  # u

@@ -10,7 +10,7 @@ help:
 	@echo "make demo    search, promote, generate: the whole line on this machine, about 5 minutes on 2 cores"
 	@echo "make test    lint, types and the whole test suite, about 10 minutes on 2 cores"
 	@echo "make lint    ruff and mypy only"
-	@echo "make bench   the quick benchmark against peers, about 10 minutes on 2 quiet cores"
+	@echo "make bench   the quick benchmark against peers, about 11 minutes on 2 quiet cores"
 	@echo "make clean   remove .venv, caches and what the demo made"
 
 $(STAMP): requirements.lock pyproject.toml setup.py $(wildcard blocks/native/*.[ch])
@@ -38,7 +38,7 @@ lint: $(STAMP)
 	@$(BIN)/mypy
 
 bench: $(STAMP)
-	@echo "== quick benchmark: interleaved with its peers, about 10 minutes; results go to benchmarks/results"
+	@echo "== quick benchmark: interleaved with its peers, about 11 minutes; results go to benchmarks/results"
 	@$(BIN)/python -m benchmarks
 
 lock: $(STAMP)

@@ -22,12 +22,13 @@ def markdown(result: dict[str, Any], plot: str | None = None) -> str:
     machine = result["machine"]
     facts = [f"{key.replace('_', ' ')} {value}" for key, value in machine.items() if value is not None]
     peak = ", ".join(f"{dtype} {found['median'] / 1e9:,.0f}" for dtype, found in result["matmul_peak"].items())
+    products = f"Matrix products: {peak} GFLOP/s. " if peak else ""
     busy = " and ".join("unknown" if each is None else f"{each:g}" for each in result["load"])
     lines = [
         f"# Benchmark, {result['kind']}, {result['date']}",
         "",
         f"{'; '.join(facts)}.",
-        f"Matrix products: {peak} GFLOP/s. {result['minutes']:g} minutes; load at the start and the end: {busy}.",
+        f"{products}{result['minutes']:g} minutes; load at the start and the end: {busy}.",
         "",
         "Interleaved runs (A, B, A, B, ...), medians; in brackets the middle half of the runs, or of the ratios in "
         f"each round. `times ours`: the side's median over that of {OURS}.",

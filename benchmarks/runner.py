@@ -23,7 +23,7 @@ def run_all(
     repeats: int,
     kind: str,
     said: Callable[[str], None],
-    peak_size: int,
+    peak_size: int | None,
     minutes: float | None = None,
     before: dict[str, Any] | None = None,
     save: Callable[[dict[str, Any]], None] = lambda result: None,
@@ -45,6 +45,7 @@ def run_all(
         "matmul_peak": {
             str(dtype).removeprefix("torch."): matmul_peak(dtype, peak_size)
             for dtype in (torch.float32, torch.bfloat16)
+            if peak_size is not None
         },
         "minutes": 0.0,
         "cases": [],

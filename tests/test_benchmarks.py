@@ -174,7 +174,9 @@ def test_a_case_that_fails_says_so_and_the_next_one_runs() -> None:
     found = runner.run_all(cases, 3, "tiny", lambda line: None, 16)
     assert [case["status"] for case in found["cases"]] == ["failed", "ok"]
     assert found["cases"][0]["reason"] == "RuntimeError: no such kernel"
-    assert "**attention/a** failed: RuntimeError: no such kernel" in report.markdown(found)
+    text = report.markdown(found)
+    assert "**attention/a** failed: RuntimeError: no such kernel" in text and "Matrix products: float32" in text
+    assert "Matrix products" not in report.markdown(runner.run_all(cases, 3, "gpu", lambda line: None, None))
 
 
 def test_a_timed_case_is_measured_in_a_process_of_its_own() -> None:

@@ -9,7 +9,7 @@ import importlib.util
 import sys
 import warnings
 from dataclasses import replace
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,10 +17,11 @@ import torch
 from test_attention_ops import BY_NAME, SHAPES, agree, make_call, real_rows
 from torch import Tensor
 
-from miniwin.blocks.attention_ops import AttentionCall, attend, use_backend
+from miniwin.blocks.attention_ops import AttentionCall, attend, choose, use_backend
 from miniwin.blocks.attention_ops import xformers as xformers_backend
 from miniwin.blocks.attention_ops.call import full_mask
 from miniwin.blocks.documents import Documents
+from miniwin.specs import UserError
 
 
 @pytest.fixture
@@ -186,7 +187,7 @@ def on_cuda(call: AttentionCall) -> Any:
 
 def test_it_declines_what_it_would_get_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
     """On CUDA: a score bias, a soft-cap, training in float32, odd head dims."""
-    monkeypatch.setattr(xformers_backend, "_installed", lambda: True)
+    monkeypatch.setattr(xformers_backend, "missing", lambda: None)
 
     def reason(call: AttentionCall) -> str | None:
         return xformers_backend.declines(on_cuda(call))
@@ -203,8 +204,52 @@ def test_it_declines_what_it_would_get_wrong(monkeypatch: pytest.MonkeyPatch) ->
     assert "head" in str(reason(make_call(9, 4, dim=12, **half)))  # a multiple of 8
     assert "at most 256" in str(reason(make_call(9, 4, dim=264, **half)))
     assert reason(make_call(9, 4, dim=256, **half)) is None
-    monkeypatch.setattr(xformers_backend, "_installed", lambda: False)
-    assert reason(make_call(9, 4, **half)) == "xformers is not installed"
+
+
+class Operator:
+    def __init__(self, name: str, there: bool = True) -> None:
+        self.NAME, self.there = name, there
+
+    def is_available(self) -> bool:
+        return self.there
+
+
+def library(monkeypatch: pytest.MonkeyPatch, loaded: bool = True, flash: bool = True) -> None:
+    """An xformers that is installed and looks like this."""
+    package, lib, ops = (ModuleType(name) for name in ("xformers", "xformers._cpp_lib", "xformers.ops"))
+    lib._built_with_cuda = loaded  # type: ignore[attr-defined]
+    operators = {"flash": Operator("fa2F", flash), "cutlass": Operator("cutlassF-pt")}
+    ops.fmha = SimpleNamespace(**{k: SimpleNamespace(FwOp=op) for k, op in operators.items()})  # type: ignore[attr-defined]
+    package._cpp_lib, package.ops = lib, ops  # type: ignore[attr-defined]
+    for module in (package, lib, ops):
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
+
+
+def test_what_is_installed_and_cannot_be_called_is_declined(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its library may not load, of which it only writes a line to its log; and to import it may raise."""
+    call = on_cuda(make_call(9, 4, dtype=torch.bfloat16))
+
+    def reason() -> str | None:
+        xformers_backend.missing.cache_clear()
+        return xformers_backend.declines(call)
+
+    try:
+        library(monkeypatch)
+        assert reason() is None
+        library(monkeypatch, loaded=False)
+        assert "does not load" in str(reason())
+        assert choose(call) is not xformers_backend
+        with use_backend("xformers"), pytest.raises(UserError, match="does not load"):
+            choose(call)
+        library(monkeypatch, flash=False)
+        assert reason() == "xformers is built without its kernels fa2F"
+        monkeypatch.setitem(sys.modules, "xformers.ops", None)
+        assert "cannot be imported (ModuleNotFoundError: " in str(reason())
+        monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+        assert reason() == "xformers is not installed"
+    finally:
+        xformers_backend.missing.cache_clear()
 
 
 @pytest.mark.gpu

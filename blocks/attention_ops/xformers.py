@@ -19,6 +19,8 @@ a copy; in training they are repeated, since no backward takes the expanded ones
 from __future__ import annotations
 
 import importlib.util
+import logging
+import warnings
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -33,16 +35,32 @@ HONOURS = frozenset({"window", "pad", "documents"})
 
 
 @cache
-def _installed() -> bool:
-    return importlib.util.find_spec("xformers") is not None
+def missing() -> str | None:
+    """Why its kernels cannot be called here, whatever is asked of them."""
+    if importlib.util.find_spec("xformers") is None:
+        return "xformers is not installed"
+    log = logging.getLogger("xformers")
+    level = log.level
+    try:
+        log.setLevel(logging.ERROR)  # what it would log is the reason given here
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            from xformers import _cpp_lib
+            from xformers.ops import fmha
+        if not _cpp_lib._built_with_cuda:  # then every call would fail: there is no other word of it than in its log
+            return "xformers' library of CUDA kernels does not load: it is built for another torch, CUDA or Python"
+        absent = [op.NAME for op in (fmha.flash.FwOp, fmha.cutlass.FwOp) if not op.is_available()]
+        return f"xformers is built without its kernels {', '.join(absent)}" if absent else None
+    except Exception as error:  # it checks the versions of flash_attn, triton and torch, each in its own way
+        return f"xformers cannot be imported ({type(error).__name__}: {str(error).strip()[:200]})"
+    finally:
+        log.setLevel(level)
 
 
 def declines(call: AttentionCall) -> str | None:
     if call.q.device.type != "cuda":
         return f"its kernels need CUDA, not {call.q.device.type}"
-    if not _installed():
-        return "xformers is not installed"
-    reason = call.beyond(HONOURS)
+    reason = missing() or call.beyond(HONOURS)
     if reason is not None:
         return reason
     if call.q.shape[-1] % 8 or call.q.shape[-1] > 256:

@@ -17,7 +17,7 @@ import torch
 from test_attention_ops import BY_NAME, SHAPES, agree, make_call, real_rows
 from torch import Tensor
 
-from miniwin.blocks.attention_ops import AttentionCall, attend, choose, use_backend
+from miniwin.blocks.attention_ops import AttentionCall, attend, choose, sdpa, use_backend
 from miniwin.blocks.attention_ops import xformers as xformers_backend
 from miniwin.blocks.attention_ops.call import full_mask
 from miniwin.blocks.documents import Documents
@@ -84,11 +84,15 @@ def packed(name: str, **more: Any) -> AttentionCall:
     return replace(make_call(n, window, **given, **more), documents=parts)
 
 
-@pytest.mark.parametrize("training", [True, False])
+# Of a call: its dtype, and whether it is training. In float32 the kernels are only used in inference.
+USES = [(torch.bfloat16, True), (torch.bfloat16, False), (torch.float32, False)]
+
+
+@pytest.mark.parametrize(("dtype", "training"), USES)
 @pytest.mark.parametrize("name", PACKED)
-def test_the_bias_of_packed_rows_is_our_mask(fmha: ModuleType, name: str, training: bool) -> None:
+def test_the_bias_of_packed_rows_is_our_mask(fmha: ModuleType, name: str, dtype: torch.dtype, training: bool) -> None:
     """Over all rows as one: what is packed sees what it did, and no row sees another."""
-    call = packed(name)
+    call = packed(name, dtype=dtype)
     batch, n, m = call.q.shape[0], call.q.shape[1], call.k.shape[1]
     ours = torch.full((batch, n, batch, m), float("-inf"))
     for row, mask in enumerate(full_mask(call)[:, 0].expand(batch, n, m)):
@@ -103,7 +107,8 @@ def test_the_bias_of_packed_rows_is_our_mask(fmha: ModuleType, name: str, traini
         ours = ours[:, pack.keys]
     assert torch.equal(pack.bias.materialize(tuple(ours.shape)), ours)
     gaps = isinstance(pack.bias, fmha.attn_bias.BlockDiagonalCausalWithOffsetGappyKeysMask)
-    assert gaps == (not training and call.pad is not None and (call.window is None or call.window >= m))
+    wide = call.window is None or call.window >= m
+    assert gaps == (not training and dtype == torch.bfloat16 and call.pad is not None and wide)
 
 
 def as_xformers(q: Tensor, k: Tensor, v: Tensor, attn_bias: Any = None, p: float = 0.0, scale: Any = None) -> Tensor:
@@ -125,23 +130,30 @@ CALLS: dict[str, tuple[int, int | None, dict[str, Any], Documents | None]] = {
 
 
 @pytest.mark.parametrize("heads", [(4, 4), (4, 2), (4, 1)])
-@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize(("dtype", "training"), USES)
 @pytest.mark.parametrize("name", CALLS)
 def test_what_its_kernels_are_handed_is_the_reference(
-    fmha: ModuleType, monkeypatch: pytest.MonkeyPatch, name: str, training: bool, heads: tuple[int, int]
+    fmha: ModuleType,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    dtype: torch.dtype,
+    training: bool,
+    heads: tuple[int, int],
 ) -> None:
     """Layout, bias, scale and packing mean our attention, gradients too; and its operators take them."""
     asked: list[Any] = []
 
     def record(q: Tensor, k: Tensor, v: Tensor, attn_bias: Any = None, p: float = 0.0, scale: Any = None) -> Tensor:
-        half = [t.detach().to(torch.bfloat16) for t in (q, k, v)]
-        asked.append(fmha.Inputs(*half, attn_bias=attn_bias, p=p, scale=scale))
+        given = [t.detach().to(dtype) for t in (q, k, v)]
+        asked.append(fmha.Inputs(*given, attn_bias=attn_bias, p=p, scale=scale))
         return as_xformers(q, k, v, attn_bias, p, scale)
 
     n, window, given, parts = CALLS[name]
     call = replace(make_call(n, window, heads=heads, **given), documents=parts)
     real = real_rows(call)
     monkeypatch.setattr(sys.modules["xformers.ops"], "memory_efficient_attention", record)
+    if dtype == torch.bfloat16:  # as in bfloat16, and compared in float32
+        monkeypatch.setattr(xformers_backend, "FLASH", (torch.float32,))
     with torch.set_grad_enabled(training):
         out = xformers_backend.run(call)
     assert out.shape == call.q.shape
@@ -204,6 +216,17 @@ def test_it_declines_what_it_would_get_wrong(monkeypatch: pytest.MonkeyPatch) ->
     assert "head" in str(reason(make_call(9, 4, dim=12, **half)))  # a multiple of 8
     assert "at most 256" in str(reason(make_call(9, 4, dim=264, **half)))
     assert reason(make_call(9, 4, dim=256, **half)) is None
+
+
+def test_no_cache_is_packed_for_one_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In float32, where padding cannot be left where it is."""
+    monkeypatch.setattr(xformers_backend, "missing", lambda: None)
+    for dtype, backend in ((torch.bfloat16, xformers_backend), (torch.float32, sdpa)):
+        with torch.no_grad():
+            call = make_call(1, m=9, batch=2, pad=(2, 0), dtype=dtype)
+            stub = on_cuda(replace(call, **{name: getattr(call, name).detach() for name in "qkv"}))
+            assert choose(stub) is backend
+            assert choose(replace(stub, pad=None)) is xformers_backend
 
 
 class Operator:

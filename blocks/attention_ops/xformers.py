@@ -10,7 +10,7 @@ Which bias says what we mean (checked by materialising, in the tests):
     left padding                            the same, over the tokens alone: padding is packed away; where queries are
                                             fewer than keys, their FromBottomRight forms
     left padding, in inference, no window   BlockDiagonalCausalWithOffsetGappyKeysMask: queries packed, keys left where
-                                            the cache has them
+                                            the cache has them; not in float32, whose one kernel does not take it
 
 In inference grouped-query heads use the five-dimensional layout (B, N, Hkv, H/Hkv, D), keys and values expanded without
 a copy; in training they are repeated, since no backward takes the expanded ones.
@@ -32,6 +32,7 @@ from miniwin.blocks.attention_ops.call import AttentionCall
 
 NAME = "xformers"
 HONOURS = frozenset({"window", "pad", "documents"})
+FLASH = (torch.float16, torch.bfloat16)  # what its flash kernels take; float32 is left to cutlass
 
 
 @cache
@@ -67,7 +68,7 @@ def declines(call: AttentionCall) -> str | None:
         return f"its kernels take head dims that are a multiple of 8 and at most 256, not {call.q.shape[-1]}"
     if call.q.dtype == torch.float64:
         return "its kernels do not take float64"
-    if call.q.dtype not in (torch.float16, torch.bfloat16) and call.q.requires_grad:
+    if call.q.dtype not in FLASH and call.q.requires_grad:
         return f"its fast kernels take float16 or bfloat16, not {call.q.dtype}"
     return None
 
@@ -111,7 +112,7 @@ def packing(call: AttentionCall, training: bool) -> Packing:
     key = torch.arange(m, device=device)
     real = key >= call.pad.unsqueeze(1)  # (B, M)
     queries = None if max(pads) <= call.offset else real[:, call.offset :].flatten().nonzero().flatten()
-    if training or (call.window is not None and call.window < m):
+    if training or call.q.dtype not in FLASH or (call.window is not None and call.window < m):
         return Packing(_block_diagonal(call, asking, tokens), queries, real.flatten().nonzero().flatten())
     starts = [row * m + pad for row, pad in enumerate(pads) if pad < m]
     gappy = attn_bias.BlockDiagonalCausalWithOffsetGappyKeysMask.from_seqlens(

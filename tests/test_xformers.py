@@ -218,6 +218,47 @@ def test_it_declines_what_it_would_get_wrong(monkeypatch: pytest.MonkeyPatch) ->
     assert reason(make_call(9, 4, dim=256, **half)) is None
 
 
+def test_it_is_for_devices_that_its_kernels_are_built_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(xformers_backend, "missing", lambda: None)
+    half, single = (on_cuda(make_call(9, 4, dtype=dtype)) for dtype in (torch.float16, torch.float32))
+
+    def reasons(*capability: int) -> tuple[str | None, str | None]:
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+        xformers_backend._capability.cache_clear()
+        with torch.no_grad():
+            return xformers_backend.declines(half), xformers_backend.declines(single)
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    try:
+        assert reasons(8, 0) == reasons(9, 0) == (None, None)
+        assert reasons(7, 5) == ("its kernels for torch.float16 need compute capability 8.0 or more, not 7.5", None)
+        for newer in ((10, 0), (12, 0)):
+            assert reasons(*newer)[0] is None
+            assert "capability 9.0 or less, not " + ".".join(map(str, newer)) in str(reasons(*newer)[1])
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: False)  # as miniwin explain asks
+        assert reasons(7, 5) == (None, None)
+    finally:
+        xformers_backend._capability.cache_clear()
+
+
+def test_those_are_the_devices_that_its_operators_name(fmha: ModuleType) -> None:
+    assert fmha.flash.FwOp.CUDA_MINIMUM_COMPUTE_CAPABILITY == xformers_backend.FLASH_FROM
+    assert fmha.flash.FwOp.CUDA_MAXIMUM_COMPUTE_CAPABILITY is None
+    assert fmha.cutlass.FwOp.CUDA_MAXIMUM_COMPUTE_CAPABILITY == xformers_backend.CUTLASS_TO
+    assert fmha.cutlass.FwOp.CUDA_MINIMUM_COMPUTE_CAPABILITY < xformers_backend.FLASH_FROM
+
+
+def test_where_a_backward_must_be_deterministic_it_declines(fmha: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And rightly, as that of flash is not; in inference nothing is wrong with it."""
+    monkeypatch.setattr(xformers_backend, "missing", lambda: None)
+    monkeypatch.setattr(torch, "are_deterministic_algorithms_enabled", lambda: True)
+    call = on_cuda(make_call(9, 4, dtype=torch.bfloat16))
+    assert "not deterministic" in str(xformers_backend.declines(call))
+    with torch.no_grad():
+        assert xformers_backend.declines(call) is None
+    assert fmha.flash.FwOp.IS_DETERMINISTIC and not fmha.flash.BwOp.IS_DETERMINISTIC
+
+
 def test_no_cache_is_packed_for_one_token(monkeypatch: pytest.MonkeyPatch) -> None:
     """In float32, where padding cannot be left where it is."""
     monkeypatch.setattr(xformers_backend, "missing", lambda: None)

@@ -33,6 +33,7 @@ from miniwin.blocks.attention_ops.call import AttentionCall
 NAME = "xformers"
 HONOURS = frozenset({"window", "pad", "documents"})
 FLASH = (torch.float16, torch.bfloat16)  # what its flash kernels take; float32 is left to cutlass
+FLASH_FROM, CUTLASS_TO = (8, 0), (9, 0)  # the compute capabilities that they are built for
 
 
 @cache
@@ -68,8 +69,32 @@ def declines(call: AttentionCall) -> str | None:
         return f"its kernels take head dims that are a multiple of 8 and at most 256, not {call.q.shape[-1]}"
     if call.q.dtype == torch.float64:
         return "its kernels do not take float64"
-    if call.q.dtype not in FLASH and call.q.requires_grad:
+    training = _trains(call)
+    if call.q.dtype not in FLASH and training:
         return f"its fast kernels take float16 or bfloat16, not {call.q.dtype}"
+    if training and torch.are_deterministic_algorithms_enabled():
+        return "the backward of its fast kernels is not deterministic, which is asked for"
+    return _unbuilt(call.q.dtype, _capability(call.q.device))
+
+
+def _trains(call: AttentionCall) -> bool:
+    return torch.is_grad_enabled() and any(t.requires_grad for t in (call.q, call.k, call.v))
+
+
+@cache
+def _capability(device: torch.device) -> tuple[int, int] | None:
+    """None where there is no such device, and a call is only asked about."""
+    return torch.cuda.get_device_capability(device) if torch.cuda.is_available() else None
+
+
+def _unbuilt(dtype: torch.dtype, capability: tuple[int, int] | None) -> str | None:
+    if capability is None:
+        return None
+    had = ".".join(map(str, capability))
+    if dtype in FLASH and capability < FLASH_FROM:
+        return f"its kernels for {dtype} need compute capability 8.0 or more, not {had}"
+    if dtype not in FLASH and capability > CUTLASS_TO:
+        return f"its kernel for {dtype} is built for compute capability 9.0 or less, not {had}"
     return None
 
 
@@ -135,7 +160,7 @@ def _block_diagonal(call: AttentionCall, queries: list[int], keys: list[int]) ->
 
 def run(call: AttentionCall) -> Tensor:
     q, k, v = call.q, call.k, call.v
-    training = torch.is_grad_enabled() and any(t.requires_grad for t in (q, k, v))
+    training = _trains(call)
     if call.pad is None and call.documents is None:
         bias = bias_class(q.shape[1], k.shape[1], call.window)
         return _attend(q, k, v, bias, call.scale, training)

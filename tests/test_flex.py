@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from test_attention_ops import LearnedBias, make_call
+from test_xformers import on_cuda
 from torch import Tensor
 from torch.nn.attention import flex_attention as flex_module
 
@@ -172,6 +173,21 @@ def test_what_it_declines() -> None:
     assert flex.declines(meta) == "it is compiled for CUDA or a CPU, not for meta"
     with use_backend("flex"), pytest.raises(UserError, match=r"'flex' cannot answer .*: it has no backward on a CPU"):
         attend(call)
+
+
+def test_heads_too_narrow_for_triton_are_declined_on_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There it would raise as it is compiled; another backend answers."""
+    monkeypatch.setattr(flex, "_has_triton", lambda: True)
+
+    def answered(keys: int, values: int) -> tuple[str | None, bool]:
+        call = replace(make_call(20, dim=keys), v=make_call(20, dim=values).v, softcap=2.0)
+        return flex.declines(on_cuda(call)), choose(on_cuda(call)) is flex
+
+    assert answered(16, 16) == answered(16, 24) == (None, True)
+    for keys, values in ((8, 8), (8, 16), (24, 8)):
+        assert answered(keys, values) == ("its kernels take head dims from 16 on, not 8", False)
+    with torch.no_grad():
+        assert flex.declines(make_call(20, dim=8)) is None, "on a CPU they are as good as any"
 
 
 def test_a_cpu_never_compiles_it_unasked() -> None:

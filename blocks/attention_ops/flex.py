@@ -25,6 +25,7 @@ from miniwin.blocks.attention_ops.call import AttentionCall
 NAME = "flex"
 HONOURS = frozenset({"window", "chunk", "documents", "pad", "kept", "sinks", "softcap", "bias", "value_dim"})
 BLOCK = 128  # queries and keys of a block of the mask
+NARROWEST = 16  # channels of a head on CUDA: Triton's products take no fewer
 
 Seen = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]  # (batch, head, query, key) -> bool, on numbers
 Scores = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]  # (score, batch, head, query, key) -> score
@@ -41,6 +42,8 @@ def declines(call: AttentionCall) -> str | None:
         return "it has no backward on a CPU"
     if device == "cuda" and call.q.dtype == torch.float64:
         return "its kernels do not take float64"
+    if device == "cuda" and min(call.q.shape[-1], call.v.shape[-1]) < NARROWEST:
+        return f"its kernels take head dims from {NARROWEST} on, not {min(call.q.shape[-1], call.v.shape[-1])}"
     if device == "cuda" and not _has_triton():
         return "triton, which compiles it, is not installed"
     return None

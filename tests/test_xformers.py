@@ -19,7 +19,7 @@ from torch import Tensor
 
 from miniwin.blocks.attention_ops import AttentionCall, attend, choose, sdpa, use_backend
 from miniwin.blocks.attention_ops import xformers as xformers_backend
-from miniwin.blocks.attention_ops.call import full_mask
+from miniwin.blocks.attention_ops.call import capability, full_mask
 from miniwin.blocks.documents import Documents
 from miniwin.specs import UserError
 
@@ -222,9 +222,9 @@ def test_it_is_for_devices_that_its_kernels_are_built_for(monkeypatch: pytest.Mo
     monkeypatch.setattr(xformers_backend, "missing", lambda: None)
     half, single = (on_cuda(make_call(9, 4, dtype=dtype)) for dtype in (torch.float16, torch.float32))
 
-    def reasons(*capability: int) -> tuple[str | None, str | None]:
-        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
-        xformers_backend._capability.cache_clear()
+    def reasons(*gpu: int) -> tuple[str | None, str | None]:
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: gpu)
+        capability.cache_clear()
         with torch.no_grad():
             return xformers_backend.declines(half), xformers_backend.declines(single)
 
@@ -238,7 +238,7 @@ def test_it_is_for_devices_that_its_kernels_are_built_for(monkeypatch: pytest.Mo
         monkeypatch.setattr(torch.cuda, "is_available", lambda: False)  # as miniwin explain asks
         assert reasons(7, 5) == (None, None)
     finally:
-        xformers_backend._capability.cache_clear()
+        capability.cache_clear()
 
 
 def test_those_are_the_devices_that_its_operators_name(fmha: ModuleType) -> None:

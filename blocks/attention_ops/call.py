@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import MISSING, dataclass, fields
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Literal
 
 import torch
@@ -39,6 +39,12 @@ NO_STICK = frozenset({"sinks", "kept", "log_gates"})  # features without a meani
 def dense(t: Tensor) -> Tensor:
     """The same tensor, its last dimension contiguous, as the CPU kernels need it."""
     return t if t.stride(-1) == 1 else t.contiguous()
+
+
+@cache
+def capability(device: torch.device) -> tuple[int, int] | None:
+    """A GPU's compute capability; None where there is none, and a call is only asked about."""
+    return torch.cuda.get_device_capability(device) if torch.cuda.is_available() else None
 
 
 @dataclass(frozen=True)

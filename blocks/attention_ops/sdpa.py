@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from miniwin.blocks.attention_ops.call import AttentionCall, full_mask
+from miniwin.blocks.attention_ops.call import AttentionCall, capability, full_mask
 
 NAME = "sdpa"
 NARROW = (torch.float16, torch.bfloat16)
+WIDEST, FLASH_FROM = 256, (8, 0)  # head dim of torch's flash kernel, and the compute capability that it needs
 SUMMED = 8  # query heads of a key/value head whose gradients torch's kernel may not sum in half precision: 2 % go wrong
 HONOURS = frozenset({"window", "bias", "pad", "chunk", "value_dim", "documents"})
 
@@ -35,10 +36,24 @@ def mask_size(call: AttentionCall) -> int:
     return rows * (1 if call.bias is None else call.q.shape[2]) * n * m
 
 
+def _shares_keys(call: AttentionCall) -> bool:
+    """Whether torch has a kernel for query heads that share keys: on CUDA that is flash alone.
+
+    Else it would take plain products there, with a matrix of all scores; with keys repeated, its memory-efficient
+    kernel.
+    """
+    if call.q.device.type != "cuda":
+        return True
+    keys, values, gpu = call.k.shape[-1], call.v.shape[-1], capability(call.q.device)
+    takes = call.q.dtype in NARROW and keys == values <= WIDEST and mask_size(call) == 0
+    return takes and (gpu is None or gpu >= FLASH_FROM)
+
+
 def run(call: AttentionCall) -> Tensor:
     mask = full_mask(call).to(call.q.dtype) if mask_size(call) else None
     k, v, groups = call.k, call.v, call.q.shape[2] // call.k.shape[2]
-    if groups >= SUMMED and call.q.dtype in NARROW and torch.is_grad_enabled():
+    poor = groups >= SUMMED and call.q.dtype in NARROW and torch.is_grad_enabled()
+    if groups > 1 and (poor or not _shares_keys(call)):
         k, v, groups = k.repeat_interleave(groups, 2), v.repeat_interleave(groups, 2), 1
     out = scaled_dot_product_attention(
         call.q.transpose(1, 2),  # (B, H, N, D)

@@ -28,7 +28,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from miniwin.blocks.attention_ops.call import AttentionCall
+from miniwin.blocks.attention_ops.call import AttentionCall, capability
 
 NAME = "xformers"
 HONOURS = frozenset({"window", "pad", "documents"})
@@ -74,26 +74,20 @@ def declines(call: AttentionCall) -> str | None:
         return f"its fast kernels take float16 or bfloat16, not {call.q.dtype}"
     if training and torch.are_deterministic_algorithms_enabled():
         return "the backward of its fast kernels is not deterministic, which is asked for"
-    return _unbuilt(call.q.dtype, _capability(call.q.device))
+    return _unbuilt(call.q.dtype, capability(call.q.device))
 
 
 def _trains(call: AttentionCall) -> bool:
     return torch.is_grad_enabled() and any(t.requires_grad for t in (call.q, call.k, call.v))
 
 
-@cache
-def _capability(device: torch.device) -> tuple[int, int] | None:
-    """None where there is no such device, and a call is only asked about."""
-    return torch.cuda.get_device_capability(device) if torch.cuda.is_available() else None
-
-
-def _unbuilt(dtype: torch.dtype, capability: tuple[int, int] | None) -> str | None:
-    if capability is None:
+def _unbuilt(dtype: torch.dtype, gpu: tuple[int, int] | None) -> str | None:
+    if gpu is None:
         return None
-    had = ".".join(map(str, capability))
-    if dtype in FLASH and capability < FLASH_FROM:
+    had = ".".join(map(str, gpu))
+    if dtype in FLASH and gpu < FLASH_FROM:
         return f"its kernels for {dtype} need compute capability 8.0 or more, not {had}"
-    if dtype not in FLASH and capability > CUTLASS_TO:
+    if dtype not in FLASH and gpu > CUTLASS_TO:
         return f"its kernel for {dtype} is built for compute capability 9.0 or less, not {had}"
     return None
 

@@ -29,6 +29,7 @@ HONOURS = frozenset({"window", "pad", "value_dim"})
 
 
 WIDENED = 1 << 17  # numbers that are widened from int8 at a time: 512 KiB of float32
+WIDENED_ON_CUDA = 1 << 24  # there, where each time is a few kernels more to launch: 64 MiB
 
 
 def attend_cached(call: AttentionCall, scales: Sequence[Tensor] | None = None) -> Tensor:
@@ -64,9 +65,8 @@ def _step(call: AttentionCall) -> Tensor:
 
 
 def _int8_step(call: AttentionCall, k_scale: Tensor, v_scale: Tensor) -> Tensor:
-    batch, _, kv_heads, width = call.k.shape
+    kv_heads, size = call.k.shape[2], _at_a_time(call)
     q = call.q.unflatten(2, (kv_heads, -1))[:, 0].to(call.wide) * call.scale  # (B, Hkv, H/Hkv, D)
-    size = max(64, WIDENED // (batch * kv_heads * width))
     pieces = [q @ piece.transpose(1, 2).to(q.dtype).transpose(-1, -2) for piece in call.k.split(size, 1)]
     scores = torch.cat(pieces, -1).mul_(k_scale.transpose(1, 2).unsqueeze(2))  # (B, Hkv, H/Hkv, M)
     hidden = hidden_keys(call, scores.dtype)
@@ -74,6 +74,12 @@ def _int8_step(call: AttentionCall, k_scale: Tensor, v_scale: Tensor) -> Tensor:
     parts = zip(weights.split(size, -1), call.v.split(size, 1), strict=True)
     out = torch.stack([part @ piece.transpose(1, 2).to(q.dtype) for part, piece in parts]).sum(0)
     return out.flatten(1, 2).unsqueeze(1).to(call.q.dtype)
+
+
+def _at_a_time(call: AttentionCall) -> int:
+    """How many tokens of an int8 cache are widened."""
+    batch, _, kv_heads, width = call.k.shape
+    return max(64, (WIDENED_ON_CUDA if call.k.device.type == "cuda" else WIDENED) // (batch * kv_heads * width))
 
 
 def hidden_keys(call: AttentionCall, dtype: torch.dtype) -> Tensor | None:

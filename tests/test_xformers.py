@@ -17,7 +17,8 @@ import torch
 from test_attention_ops import BY_NAME, SHAPES, agree, make_call, real_rows
 from torch import Tensor
 
-from miniwin.blocks.attention_ops import AttentionCall, attend, choose, sdpa, use_backend
+from miniwin.blocks import decoding
+from miniwin.blocks.attention_ops import AttentionCall, attend, choose, sdpa, steps_by_sdpa, use_backend
 from miniwin.blocks.attention_ops import xformers as xformers_backend
 from miniwin.blocks.attention_ops.call import capability, full_mask
 from miniwin.blocks.documents import Documents
@@ -268,6 +269,27 @@ def test_no_cache_is_packed_for_one_token(monkeypatch: pytest.MonkeyPatch) -> No
             stub = on_cuda(replace(call, **{name: getattr(call, name).detach() for name in "qkv"}))
             assert choose(stub) is backend
             assert choose(replace(stub, pad=None)) is xformers_backend
+
+
+def test_a_cache_narrower_than_the_queries_is_not_widened_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One token goes by the way that reads it as it is; whoever asks for xformers by name gets it all the same."""
+    monkeypatch.setattr(xformers_backend, "missing", lambda: None)
+    with torch.no_grad():
+        for dtype, stored in (
+            (torch.float32, torch.bfloat16),
+            (torch.float32, torch.int8),
+            (torch.bfloat16, torch.int8),
+        ):
+            call = make_call(1, m=9, dtype=dtype)
+            held = {name: getattr(call, name).detach().to(stored) for name in "kv"}
+            narrow = on_cuda(replace(call, q=call.q.detach(), **held))
+            assert steps_by_sdpa(narrow)
+            assert choose(on_cuda(call)) is xformers_backend and not steps_by_sdpa(on_cuda(call))
+            with use_backend("xformers"):
+                assert not steps_by_sdpa(narrow)
+    many = replace(call, k=torch.zeros(2, 1 << 17, 2, 32, dtype=torch.int8))
+    assert decoding._at_a_time(many) == 1 << 10
+    assert decoding._at_a_time(on_cuda(many)) == 1 << 17  # all at once
 
 
 class Operator:

@@ -85,6 +85,8 @@ def ill_suited(backend: ModuleType, call: AttentionCall) -> str | None:
         return "one query needs no cutting up: its window is already cut out of the keys"
     if backend is xformers and call.q.shape[1] == 1 and call.pad is not None and call.q.dtype not in xformers.FLASH:
         return "its float32 kernel has padding packed away: a copy of the cache for one query"
+    if backend is xformers and call.k.dtype != call.q.dtype:  # as a cache stores them
+        return f"it would have a cache in {call.k.dtype} widened whole; sdpa reads it as it is, or a part at a time"
     if backend is cpu_native and not cpu_native.gains(call):
         return "on a global layer in bfloat16 torch's products are faster, but for training"
     if backend is cpu_causal and not cpu_causal.gains(call):

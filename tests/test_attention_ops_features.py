@@ -175,6 +175,26 @@ def same_output(call: AttentionCall, backend: str | None) -> None:
     assert float(error) <= TOLERANCE[call.q.dtype] * float(want.abs().max())
 
 
+@pytest.mark.parametrize("backend", ["tiled", "reference"])
+@pytest.mark.parametrize("feature", ["log_gates", "score", "weighting", "kept"])
+def test_autocast_narrows_nothing_that_was_widened(feature: str, backend: str) -> None:
+    """In several tiles, which training computes once more: outputs and gradients against float64."""
+    call = with_features((feature,), n=300, heads=(2, 1))
+    call = with_tensors(call, {name: t.detach().requires_grad_() for name, t in tensors(call).items()})
+    double = with_tensors(call, {name: t.detach().double().requires_grad_() for name, t in tensors(call).items()})
+    upstream = torch.randn(call.q.shape, generator=torch.Generator().manual_seed(3))
+
+    def answered(call: AttentionCall, name: str, narrow: bool) -> list[Tensor]:
+        with use_backend(name), torch.autocast("cpu", torch.bfloat16, enabled=narrow):
+            out = attend(call)
+        assert out.dtype == call.q.dtype
+        return [out.detach(), *torch.autograd.grad(out, list(tensors(call).values()), upstream.to(out.dtype))]
+
+    pairs = zip(answered(call, backend, True), answered(double, "reference", False), strict=True)
+    for got, want in pairs:
+        assert float((got - want).abs().max()) < 1e-5 * max(1.0, float(want.abs().max()))
+
+
 @pytest.mark.parametrize("names", SETS, ids="+".join)
 def test_xformers_declines_all_but_a_window_and_padding(
     monkeypatch: pytest.MonkeyPatch, names: tuple[str, ...]

@@ -10,9 +10,10 @@ M keys' tokens: query i stands at key index M - N + i. Query head h reads key/va
 from __future__ import annotations
 
 from collections.abc import Collection
+from contextlib import AbstractContextManager
 from dataclasses import MISSING, dataclass, fields
 from functools import cache, cached_property
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -136,6 +137,12 @@ class AttentionCall:
     def wide(self) -> torch.dtype:
         """What scores are computed in where a backend is free to choose."""
         return torch.float64 if self.q.dtype == torch.float64 else torch.float32
+
+
+def unnarrowed(device: torch.device) -> AbstractContextManager[Any]:
+    """No autocast: it would narrow products that a backend has widened on purpose."""
+    known = torch.amp.is_autocast_available(device.type)  # not on meta
+    return torch.autocast(device.type if known else "cpu", enabled=False)
 
 
 def distances(num_queries: int, num_keys: int, first: int, device: torch.device) -> Tensor:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid, pad
 
-from miniwin.blocks.attention_ops.call import AttentionCall, distances, full_mask
+from miniwin.blocks.attention_ops.call import AttentionCall, distances, full_mask, unnarrowed
 
 NAME = "reference"
 HONOURS = frozenset(
@@ -20,6 +20,11 @@ def declines(call: AttentionCall) -> str | None:
 
 
 def run(call: AttentionCall) -> Tensor:
+    with unnarrowed(call.q.device):
+        return _attended(call)
+
+
+def _attended(call: AttentionCall) -> Tensor:
     q, v = call.q.to(call.wide), _per_query_head(call, call.v)  # (B, N, H, Dk), (B, H, M, Dv)
     distance = distances(q.shape[1], v.shape[2], call.offset, q.device)
     if call.score is None:

@@ -1,7 +1,9 @@
 """Any attention on any device, a tile of queries at a time, in plain tensor operations: memory linear in length.
 
-A tile's keys are cut to those that its window or chunk can reach, its scores are computed in float32 and forgotten; in
-training they are computed once more in the backward (torch.utils.checkpoint), unless one tile is all there is.
+A tile's keys are cut to those that its window or chunk can reach, its scores are computed in float32, under autocast
+too, and forgotten; in training they are computed once more in the backward (torch.utils.checkpoint), unless one tile is
+all there is.
+
 Whatever a call asks for is honoured, and gradients reach all of it: queries, keys, values, sinks, kept tokens, forget
 gates, learned score biases.
 
@@ -18,7 +20,7 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid, pad
 from torch.utils.checkpoint import checkpoint
 
-from miniwin.blocks.attention_ops.call import AttentionCall, distances, visible
+from miniwin.blocks.attention_ops.call import AttentionCall, distances, unnarrowed, visible
 from miniwin.blocks.attention_ops.reference import HONOURS
 
 NAME = "tiled"
@@ -33,10 +35,11 @@ def declines(call: AttentionCall) -> str | None:
 
 def run(call: AttentionCall) -> Tensor:
     tiles = _Tiles(call)
-    if len(tiles.firsts) == 1 or not torch.is_grad_enabled():
-        return torch.cat([tiles.attend(first) for first in tiles.firsts], 1)
-    outs = [checkpoint(tiles.attend, f, use_reentrant=False, preserve_rng_state=False) for f in tiles.firsts]
-    return torch.cat(outs, 1)
+    with unnarrowed(call.q.device):  # checkpoints remember it for the backward
+        if len(tiles.firsts) == 1 or not torch.is_grad_enabled():
+            return torch.cat([tiles.attend(first) for first in tiles.firsts], 1)
+        outs = [checkpoint(tiles.attend, f, use_reentrant=False, preserve_rng_state=False) for f in tiles.firsts]
+        return torch.cat(outs, 1)
 
 
 class _Rows:

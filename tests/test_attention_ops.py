@@ -447,8 +447,9 @@ def test_long_rows_are_cut_into_several_calls(more: dict[str, Any], monkeypatch:
         agree(make_call(300, window, m=371, batch=2, **more), "cpu_banded")
 
 
-def test_masks_are_made_once() -> None:
+def test_masks_are_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """The same call again builds no mask; another window, type or bias has its own."""
+    monkeypatch.setattr(cpu_banded._Masks, "known", {})  # when that is full, all are forgotten
     call = make_call(300, 33)
 
     def built(call: AttentionCall) -> int:

@@ -110,7 +110,9 @@ class FixedStep:
                 self._run()
         now.wait_stream(aside)
         self.graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self.graph):
+        # The outer one since torch leaves the stream of a recording current where that fails, and decoding goes on;
+        # ours to record on since torch's own is of the device that was current when it was first made.
+        with torch.cuda.stream(now), torch.cuda.graph(self.graph, stream=aside):
             self.logits = self._run()
 
 

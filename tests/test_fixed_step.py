@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -218,6 +220,52 @@ def test_where_it_cannot_be_recorded_it_is_done_without(model: LanguageModel, mo
     monkeypatch.setattr(ways, "FixedStep", broken)
     with pytest.warns(UserWarning, match="without a CUDA graph: RuntimeError: operation not permitted"):
         assert drawn(model) == plain
+
+
+class Cuda:
+    """As much of torch.cuda as a recording needs: which stream is current, and a graph that may fail in its end."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, fails: bool) -> None:
+        self.current, self.fails, self.recorded_on = SimpleNamespace(wait_stream=lambda other: None), fails, None
+        monkeypatch.setattr(torch.cuda, "current_stream", lambda *device: self.current)
+        monkeypatch.setattr(torch.cuda, "Stream", lambda *device: SimpleNamespace(wait_stream=lambda other: None))
+        monkeypatch.setattr(torch.cuda, "CUDAGraph", lambda: self)
+        monkeypatch.setattr(torch._C, "_host_emptyCache", lambda: None, raising=False)
+        for name in ("synchronize", "empty_cache"):
+            monkeypatch.setattr(torch.cuda, name, lambda: None)
+        cuda = self
+
+        class Within:
+            def __init__(self, stream: Any) -> None:
+                self.stream = stream
+
+            def __enter__(self) -> None:
+                self.before, cuda.current = cuda.current, self.stream
+
+            def __exit__(self, *error: Any) -> None:
+                cuda.current = self.before
+
+        monkeypatch.setattr(torch.cuda, "stream", Within)
+
+    def capture_begin(self, *given: Any, **named: Any) -> None:
+        self.recorded_on = self.current
+
+    def capture_end(self) -> None:
+        if self.fails:
+            raise RuntimeError("operation failed due to a previous error during capture")
+
+
+@pytest.mark.parametrize("fails", [True, False])
+def test_the_stream_is_as_before_a_recording_though_it_fails(fails: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch leaves its own current when it cannot end one."""
+    decoder = built()
+    steps = FixedStep(decoder, warmed(decoder, random_ids(tiny_spec(), 1, 20), 20), capacity=30)
+    cuda = Cuda(monkeypatch, fails)
+    before = cuda.current
+    with pytest.raises(RuntimeError, match="during capture") if fails else nullcontext():
+        steps._record()
+    assert cuda.current is before
+    assert cuda.recorded_on not in (None, before)
 
 
 @pytest.mark.gpu

@@ -11,6 +11,7 @@ import pytest
 import torch
 from helpers import attention, enliven, largest, random_ids, tiny_spec
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers.models.t5.modeling_t5 import T5Attention
 
 from miniwin.blocks import POSITIONS, AttentionCall, PositionEncoding, attend, use_backend
@@ -320,6 +321,18 @@ def test_positions_of_the_callers_are_refused_where_tokens_are_counted(position:
     spec = tiny_spec({"X": attention(7, position)})
     with pytest.raises(UserError, match=f"positions: a layer of this model cannot take them: {reason}"):
         spec.build()(random_ids(spec, 1, 3), positions=torch.tensor([[0.0, 2.0, 4.0]]))
+
+
+def test_transformer_xl_moves_its_frequencies_to_a_device_once() -> None:
+    """A step that is recorded as a CUDA graph may copy nothing from the host."""
+    position: Any = build(type="transformer-xl")
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        device = torch.device("cuda", 0)
+        first = position._frequencies_on(device)
+        assert first.device == device and position._frequencies_on(device) is first
+    position = build(type="transformer-xl")
+    assert position._frequencies_on(torch.device("meta")).is_meta
+    assert not position._frequencies.is_meta, "meta has no numbers to bring back"
 
 
 def test_a_model_with_transformer_xl_positions_takes_the_callers() -> None:

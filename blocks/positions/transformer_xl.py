@@ -58,10 +58,19 @@ class TransformerXL(PositionEncoding):
         place = torch.cat((cos, sin), dim=-1).to(k.dtype).expand(*k.shape[:-1], -1)  # (B, N, Hkv, 2K)
         return queries.to(q.dtype), torch.cat((k, place), dim=-1)
 
+    def _frequencies_on(self, device: torch.device) -> Tensor:
+        """They stay there: each move would wait for the device, and within a CUDA graph there can be none."""
+        own = self._frequencies
+        if own.device != device:
+            own = own.to(device)
+            if device.type != "meta" and not torch.compiler.is_compiling():
+                self._frequencies = own
+        return own
+
     def _features(self, positions: Positions) -> tuple[Tensor, Tensor]:
         """sin and cos of every frequency at every position, attenuated by its variance: (1 or B, N, K) float64."""
         at = positions.index.to(torch.float64) if positions.mean is None else positions.mean
-        frequencies = self._frequencies.to(at.device)
+        frequencies = self._frequencies_on(at.device)
         turn = at.unsqueeze(-1) * frequencies
         if positions.variance is None:
             return turn.sin(), turn.cos()

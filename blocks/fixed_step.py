@@ -21,6 +21,7 @@ from miniwin.blocks.cache import Cache, GrowingCache, Int8Cache, LayerCache, Rin
 from miniwin.blocks.decoder import Decoder
 from miniwin.blocks.positions.base import Positions
 
+RECORDED = "cuda"  # the devices that record
 WARM = 3  # steps before recording: libraries ask for memory and compile kernels in their first ones
 
 
@@ -75,8 +76,9 @@ class FixedStep:
         self.layers = [FixedCache(held, capacity, self.at) for held in cache.layers]
         self.graph: torch.cuda.CUDAGraph | None = None
         self.logits: Tensor | None = None
-        if device.type == "cuda":
-            self._record()
+        if device.type == RECORDED:
+            with torch.cuda.device_of(self.at):  # streams are those of the current device, which may be another
+                self._record()
 
     def step(self, ids: Tensor) -> Tensor:
         assert self.length < self.capacity, "more tokens than there is room for"
@@ -84,7 +86,8 @@ class FixedStep:
         if self.graph is None:
             self.logits = self._run()
         else:
-            self.graph.replay()
+            with torch.cuda.device_of(self.at):
+                self.graph.replay()
         self.at += 1
         self.length += 1
         assert self.logits is not None

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Sequence
+from contextlib import nullcontext
 from functools import cache as once
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
@@ -97,33 +98,35 @@ def launch(
     k_held, v_held = held
     assert k_held.stride(-1) == v_held.stride(-1) == 1
     out = torch.empty_like(q)
-    rotary_kernel.enter[(batch * tokens, heads + 2 * kv_heads)](
-        q,
-        k,
-        v,
-        cos,
-        sin,
-        cos if norms is None else norms[0].weight,  # without a norm nobody looks
-        cos if norms is None else norms[1].weight,
-        out,
-        k_held,
-        v_held,
-        tokens,
-        start,
-        k_held.shape[1],
-        0 if len(cos) == 1 else cos.stride(0),
-        *k_held.stride()[:3],
-        *v_held.stride()[:3],
-        0.0 if norms is None else norms[0].eps,
-        0.0 if norms is None else norms[0].offset,
-        heads,
-        kv_heads,
-        dim,
-        cos.shape[-1],
-        BLOCK=1 << (dim - 1).bit_length(),
-        NORMED=norms is not None,
-        INTERLEAVED=interleaved,
-    )
+    # Triton launches on the current device, which may be another; compiled code sees to that itself.
+    with nullcontext() if torch.compiler.is_compiling() else torch.cuda.device_of(q):
+        rotary_kernel.enter[(batch * tokens, heads + 2 * kv_heads)](
+            q,
+            k,
+            v,
+            cos,
+            sin,
+            cos if norms is None else norms[0].weight,  # without a norm nobody looks
+            cos if norms is None else norms[1].weight,
+            out,
+            k_held,
+            v_held,
+            tokens,
+            start,
+            k_held.shape[1],
+            0 if len(cos) == 1 else cos.stride(0),
+            *k_held.stride()[:3],
+            *v_held.stride()[:3],
+            0.0 if norms is None else norms[0].eps,
+            0.0 if norms is None else norms[0].offset,
+            heads,
+            kv_heads,
+            dim,
+            cos.shape[-1],
+            BLOCK=1 << (dim - 1).bit_length(),
+            NORMED=norms is not None,
+            INTERLEAVED=interleaved,
+        )
     return out
 
 

@@ -14,7 +14,7 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTens
 
 import miniwin
 from miniwin import steps as ways
-from miniwin.blocks import Attention, Decoder, use_backend
+from miniwin.blocks import Attention, Decoder, fixed_step, use_backend
 from miniwin.blocks.fixed_step import FixedStep, declines
 from miniwin.generation import generate
 from miniwin.language_model import LanguageModel
@@ -253,6 +253,33 @@ class Cuda:
     def capture_end(self) -> None:
         if self.fails:
             raise RuntimeError("operation failed due to a previous error during capture")
+
+
+def test_a_graph_is_recorded_and_replayed_on_the_device_of_its_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which need not be the current one. On a CPU everything but the graph itself can be watched."""
+    seen: list[str] = []
+
+    class Guard:
+        def __init__(self, tensor: Tensor) -> None:
+            self.place = tensor.device
+
+        def __enter__(self) -> None:
+            seen.append(f"on {self.place}")
+
+        def __exit__(self, *error: Any) -> None:
+            seen.append("off")
+
+    class Step(FixedStep):
+        def _record(self) -> None:
+            seen.append("recorded")
+            self.graph = SimpleNamespace(replay=lambda: seen.append("replayed"))  # type: ignore[assignment]
+            self.logits = torch.zeros(1)
+
+    monkeypatch.setattr(torch.cuda, "device_of", Guard)
+    monkeypatch.setattr(fixed_step, "RECORDED", "cpu")
+    decoder, ids = built(), random_ids(tiny_spec(), 1, 20)
+    Step(decoder, warmed(decoder, ids, 20), capacity=30).step(ids[:, :1])
+    assert seen == ["on cpu", "recorded", "off", "on cpu", "replayed", "off"]
 
 
 @pytest.mark.parametrize("fails", [True, False])

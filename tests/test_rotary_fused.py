@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 from importlib.util import find_spec
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ import torch
 from helpers import attention, enliven, largest, random_ids, tiny_spec
 from torch import Tensor
 
+from miniwin import blocks
 from miniwin.blocks import Decoder, rotary_fused
 
 P_ROPE = {"type": "p-rope", "period": 14}
@@ -140,6 +142,36 @@ def test_what_it_declines(monkeypatch: pytest.MonkeyPatch) -> None:
     ):
         other = built(position, **fields) if position["type"] == "rope" else built_local(position, **fields)
         assert why in str(reason(other, x, other.new_cache().layers[0])), (position, fields)
+
+
+@torch.no_grad()
+def test_it_is_launched_on_the_device_of_its_tensors(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Triton asks for the current device, which may be another GPU."""
+    seen: list[Any] = []
+
+    class Guard:
+        def __init__(self, tensor: Tensor) -> None:
+            self.tensor = tensor
+
+        def __enter__(self) -> None:
+            seen.append(tuple(self.tensor.shape))
+
+        def __exit__(self, *error: Any) -> None:
+            seen.append("off")
+
+    class Kernel:
+        def __getitem__(self, grid: tuple[int, int]) -> Any:
+            return lambda *given, **named: seen.append("launched")
+
+    kernel = ModuleType("rotary_kernel")
+    kernel.enter = Kernel()  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "miniwin.blocks.rotary_kernel", kernel)
+    monkeypatch.setattr(blocks, "rotary_kernel", kernel, raising=False)
+    monkeypatch.setattr(torch.cuda, "device_of", Guard)
+    q, k, angle = torch.zeros(2, 1, 4, 8), torch.zeros(2, 1, 2, 8), torch.zeros(1, 1, 4)
+    held = [torch.zeros(2, 3, 2, 8) for _ in range(2)]
+    rotary_fused.launch(q, k, k, angle, angle, False, None, held, 0)
+    assert seen == [(2, 1, 4, 8), "launched", "off"]
 
 
 @torch.no_grad()

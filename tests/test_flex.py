@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -11,6 +12,8 @@ import torch
 from test_attention_ops import LearnedBias, make_call
 from test_xformers import on_cuda
 from torch import Tensor
+from torch._dynamo import config as dynamo_config
+from torch._dynamo.testing import CompileCounterWithBackend
 from torch.nn.attention import flex_attention as flex_module
 
 from miniwin.blocks.attention_ops import AttentionCall, Kept, attend, choose, flex, use_backend
@@ -23,7 +26,7 @@ from miniwin.specs import UserError
 def eager(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Neither compiled nor refused for the CPU's want of a backward: plain operations with the same functions."""
     monkeypatch.setattr(flex_module, "_FLEX_ATTENTION_DISABLE_COMPILE_DEBUG", True)
-    monkeypatch.setattr(flex, "_compiled", lambda: flex_module.flex_attention)
+    monkeypatch.setattr(flex, "_compiled", lambda *kind: flex_module.flex_attention)
     yield
 
 
@@ -138,7 +141,9 @@ def test_outputs_equal_the_reference(name: str, eager: None) -> None:
 def test_gradients_equal_the_reference(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Not on a CPU, says torch; its uncompiled operations can, and what we give it then has the right gradients."""
     monkeypatch.setattr(flex_module, "_validate_device", lambda *tensors: None)
-    monkeypatch.setattr(flex, "_compiled", lambda: flex_module.flex_attention)  # traced, so that captures get gradients
+    monkeypatch.setattr(
+        flex, "_compiled", lambda *kind: flex_module.flex_attention
+    )  # traced, so that captures get gradients
     call = made(name)
     bias = torch.rand(4, 1, 1)
     given = {"q": call.q, "k": call.k, "v": call.v} | ({} if call.sinks is None else {"sinks": call.sinks})
@@ -188,6 +193,62 @@ def test_heads_too_narrow_for_triton_are_declined_on_cuda(monkeypatch: pytest.Mo
         assert answered(keys, values) == ("its kernels take head dims from 16 on, not 8", False)
     with torch.no_grad():
         assert flex.declines(make_call(20, dim=8)) is None, "on a CPU they are as good as any"
+
+
+def test_other_lengths_do_not_compile_it_again_and_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As it is compiled for CUDA, up to what a device is needed for. At torch's limit, which each kind has for itself,
+    it would run unfused; here that is an error, and the limit half of what it is."""
+    counter = CompileCounterWithBackend("eager")
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=counter))
+    monkeypatch.setitem(flex.DYNAMIC, "cpu", flex.DYNAMIC["cuda"])
+    names, lengths = ("soft-cap", "window", "kept, sinks, soft-cap and bias"), range(256, 256 + 10 * 37, 37)
+
+    def compiled(name: str, n: int, m: int, batch: int) -> int:
+        _, given, more = CALLS[name]
+        first = {"kept": kept(n, batch)} if "kept" in more else {}
+        call = replace(make_call(n, **{**given, "m": m, "batch": batch}), **{**more, **first})
+        with torch.no_grad():
+            with use_backend("flex"), dynamo_config.patch(recompile_limit=4, fail_on_recompile_limit_hit=True):
+                got = attend(call)
+            with use_backend("reference"):
+                assert torch.allclose(got, attend(call), atol=1e-4)
+        return int(counter.frame_count)
+
+    torch._dynamo.reset()
+    flex._compiled.cache_clear()
+    try:
+        for number, name in enumerate(names):
+            counts = [compiled(name, n, 2 * n - 7 * i, 2 + i // 5) for i, n in enumerate(lengths)]
+            assert counts[-1] <= 3 * (number + 1), "for one length, then for any, then for any number of rows"
+            assert counts[-1] == counts[5]
+        assert counts[-1] > 4, "more than one function may be compiled for"
+        for n, m, batch in ((77, 77, 1), (128, 384, 1), (300, 300, 2), (300, 301, 1)):  # other kinds
+            compiled("soft-cap", n, m, batch)
+        assert flex._compiled.cache_info().currsize == len(names) + 4
+    finally:
+        flex._compiled.cache_clear()
+        torch._dynamo.reset()
+
+
+def test_calls_of_a_kind_differ_in_lengths_alone() -> None:
+    call = make_call(20, 5)
+    assert flex.kind(call) == flex.kind(make_call(30, 5))
+    chunk = flex.kind(make_call(300, 5, m=500, batch=2))
+    assert chunk == flex.kind(make_call(301, 5, m=303, batch=3)) != flex.kind(make_call(300, 5, m=500))
+    for other in (
+        make_call(20, 6),
+        make_call(20, 5, dim=24),
+        make_call(20, 5, heads=(4, 1)),
+        make_call(20, 5, dtype=torch.bfloat16),
+        replace(call, softcap=1.0),
+        replace(call, scale=2.0),
+        replace(call, window=None, chunk=8),
+    ):
+        assert flex.kind(other) != flex.kind(call)
+    with torch.no_grad():
+        assert flex.kind(call) != flex.kind(replace(call, softcap=1.0))
+        without = flex.kind(call)
+    assert without != flex.kind(call)
 
 
 def test_a_cpu_never_compiles_it_unasked() -> None:

@@ -7,8 +7,8 @@ What a query sees is a function of indices, `mask_mod`; what is done to its scor
     kept first tokens, sinks            further keys behind the row's own; a sink's score is replaced by its logit
     soft-cap, score bias                score_mod; the bias is a table by distance, to which gradients flow
 
-It is compiled on first use, and again for other features, which takes seconds; so it is for GPUs, and on a CPU, where
-it has no backward, only runs when it is asked for by name.
+It is compiled on first use, again for other features, and a few times until lengths are symbols in it, which takes
+seconds; so it is for GPUs, and on a CPU, where it has no backward, only runs when it is asked for by name.
 """
 
 from __future__ import annotations
@@ -25,6 +25,9 @@ from miniwin.blocks.attention_ops.call import AttentionCall
 NAME = "flex"
 HONOURS = frozenset({"window", "chunk", "documents", "pad", "kept", "sinks", "softcap", "bias", "value_dim"})
 BLOCK = 128  # queries and keys of a block of the mask
+# Whether lengths are symbols in what is compiled: on CUDA once a second one is seen (None). What is made for a CPU does
+# not compile with them (torch 2.13), so that there each length is compiled for.
+DYNAMIC = {"cuda": None, "cpu": False}
 NARROWEST = 16  # channels of a head on CUDA: Triton's products take no fewer
 
 Seen = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]  # (batch, head, query, key) -> bool, on numbers
@@ -64,18 +67,36 @@ def _has_triton() -> bool:
 
 
 @cache
-def _compiled() -> Any:
-    from torch.nn.attention.flex_attention import flex_attention
+def _compiled(device: str, kind: tuple[Any, ...]) -> Any:
+    """For calls of a kind, which are alike but for their lengths.
 
-    # Shapes and numbers fixed: with symbols for them, what is made for a CPU does not compile (torch 2.13).
-    return torch.compile(flex_attention, dynamic=False)
+    Each kind has a function of its own, since torch compiles one anew 8 times at most (its recompile_limit) and then
+    runs it as it is written, which makes a matrix of all scores.
+    """
+    from torch.nn.attention import flex_attention as torchs
+
+    def attended(*given: Any, **named: Any) -> Any:
+        return torchs.flex_attention(*given, **named)
+
+    attended.__code__ = attended.__code__.replace()  # by which torch counts: a copy, as all calls here share it
+    return torch.compile(attended, dynamic=DYNAMIC[device])
+
+
+def kind(call: AttentionCall) -> tuple[Any, ...]:
+    """What is compiled apart: all that is not a length or the number of rows; and of these whether they are 0 or 1, or
+    one block, of which torch makes no symbols."""
+    (rows, n), m = call.q.shape[:2], call.k.shape[1] + further(call)
+    shapes = call.q.shape[2:], call.k.shape[2:], call.v.shape[2:]
+    fixed = call.window, call.chunk, call.scale, further(call)
+    few = min(rows, 2), min(n, 2), min(call.offset, 2), n <= BLOCK, m <= BLOCK
+    return call.features, call.q.dtype, shapes, fixed, few, torch.is_grad_enabled()
 
 
 def run(call: AttentionCall) -> Tensor:
     q, k, v = (t.transpose(1, 2) for t in (call.q, *_with_further(call)))  # (B, H, N, D), (B, Hkv, M + further, D)
     if not torch.is_grad_enabled():
         q, k, v = q.detach(), k.detach(), v.detach()  # on a CPU it refuses parameters even where no gradient is wanted
-    out: Tensor = _compiled()(
+    out: Tensor = _compiled(q.device.type, kind(call))(
         q,
         k,
         v,

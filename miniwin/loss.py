@@ -28,6 +28,8 @@ from miniwin.blocks.native import head_loss, rows
 
 IGNORED = -100  # the target of a token that is not counted, as in torch
 LOGITS = 1 << 22  # numbers in the logits of one stretch, at most, unless it would have fewer than FEWEST tokens
+LOGITS_ON_A_GPU = 1 << 26  # the same there, where few tokens leave most of it idle: 256 MiB of float32
+LOOKED_AT = ("cpu",)  # devices whose numbers are at hand; to look at another's is to wait until its work is done
 SMALL = 1e-30  # float32 keeps all its digits down to 1e-38; a chance below this is computed by its logarithm
 FEWEST = 256  # tokens of a stretch, or a multiple: with fewer, or with an odd number, the products are slow
 
@@ -94,7 +96,7 @@ class _Loss(torch.autograd.Function):
                 total = losses.sum()
             else:
                 if chunk is None:
-                    chunk = max(1, LOGITS // len(w) // FEWEST) * FEWEST
+                    chunk = _stretch(len(w), h.device.type)
                 total, *grads = _in_stretches(h, w, targets, scale, cap, chunk, (to_hidden, to_weight))
         ctx.save_for_backward(*grads)  # which is let go of with the graph
         ctx.dtypes = hidden.dtype, weight.dtype
@@ -111,6 +113,11 @@ class _Loss(torch.autograd.Function):
             room = to_weight.new_empty(to_weight.shape)
             to_weight = torch.mul(to_weight, factor, out=room).to(ctx.dtypes[1])
         return to_hidden, to_weight, None, None, None, None, None, None
+
+
+def _stretch(vocabulary: int, device: str) -> int:
+    """How many tokens go through the head at a time."""
+    return max(1, (LOGITS if device == "cpu" else LOGITS_ON_A_GPU) // vocabulary // FEWEST) * FEWEST
 
 
 def _counted(targets: Tensor, vocabulary: int) -> Tensor:
@@ -155,12 +162,17 @@ def _in_stretches(
         logits, bent = room.logits(own, scale, cap)  # (t, V)
         real = targets[part] != IGNORED
         at = targets[part].where(real, 0).unsqueeze(1)
-        chances = torch.softmax(logits, -1, out=logits if h.device.type == "cpu" else None)
-        chance = chances.gather(1, at).squeeze(1)
-        log_p, lost = chance.log(), chance < SMALL  # so small a chance has lost its digits
-        if bool(lost.any()):
-            again = torch.log_softmax(_Room(own[lost], w, chunk, wide).logits(own[lost], scale, cap)[0], -1)
-            log_p[lost] = again.gather(1, at[lost]).squeeze(1)
+        if h.device.type in LOOKED_AT:
+            chances = torch.softmax(logits, -1, out=logits)
+            chance = chances.gather(1, at).squeeze(1)
+            log_p, lost = chance.log(), chance < SMALL  # so small a chance has lost its digits
+            if bool(lost.any()):
+                again = torch.log_softmax(_Room(own[lost], w, chunk, wide).logits(own[lost], scale, cap)[0], -1)
+                log_p[lost] = again.gather(1, at[lost]).squeeze(1)
+        else:
+            chances = torch.log_softmax(logits, -1)
+            log_p = chances.gather(1, at).squeeze(1)
+            chances.exp_()
         total -= (log_p * real).sum()
         if grad_h is None and grad_w is None:
             continue

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from tiny_runs import tiny_model
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from miniwin import loss
 from miniwin.blocks import Decoder
 from miniwin.loss import IGNORED, linear_cross_entropy, next_token_loss
 
@@ -90,6 +94,42 @@ def test_large_logits_stay_finite() -> None:
     got, expected = linear_cross_entropy(hidden, weight, targets, chunk=5), naive(hidden, weight, targets, None, None)
     torch.testing.assert_close(got, expected)
     torch.testing.assert_close(gradients(got, hidden), gradients(expected, hidden))
+
+
+class Looks(TorchDispatchMode):
+    """How often a number is asked of a tensor."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += "_local_scalar_dense" in str(func)
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(("scale", "cap"), CAPS)
+@pytest.mark.parametrize("size", [1.0, 1e3])  # with the larger, chances that float32 cannot hold
+def test_as_on_a_gpu_it_never_waits_for_a_number(
+    size: float, scale: float | None, cap: float | None, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And is as exact."""
+    monkeypatch.setattr(loss, "LOOKED_AT", ())
+    monkeypatch.setattr(loss.rows, "fit", lambda *given: False)
+    monkeypatch.setattr(loss, "_counted", lambda targets, vocabulary: (targets != IGNORED).sum())
+    hidden, weight, targets = inputs(dtype)
+    hidden = (size * hidden).detach().requires_grad_()
+    with Looks() as looks:
+        got = linear_cross_entropy(hidden, weight, targets, scale, cap, 7)
+    assert looks.count == 0
+    expected = naive(hidden, weight, targets, scale, cap)
+    torch.testing.assert_close(got, expected, rtol=2e-6, atol=1e-6)
+    for mine, theirs in zip(gradients(got, hidden, weight), gradients(expected, hidden, weight), strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-5, atol=1e-6 * max(1.0, float(theirs.abs().max())))
+
+
+def test_a_gpu_takes_longer_stretches() -> None:
+    for vocabulary, on_cpu, on_gpu in ((50_304, 256, 1280), (6400, 512, 10_240), (1 << 27, 256, 256)):
+        assert (loss._stretch(vocabulary, "cpu"), loss._stretch(vocabulary, "cuda")) == (on_cpu, on_gpu)
 
 
 def test_targets_that_are_ignored_pull_at_nothing() -> None:

@@ -41,7 +41,7 @@ from miniwin.provenance import code_version, machine
 from miniwin.runs import RunResult, Status
 from miniwin.schedule import learning_rate
 from miniwin.signals import StopRequest
-from miniwin.specs import ModelSpec, TrainSpec, dump_yaml
+from miniwin.specs import ModelSpec, TrainSpec, UserError, dump_yaml
 from miniwin.tokenizer import Tokenizer
 from miniwin.tracking import Tracker
 
@@ -305,7 +305,13 @@ class Session:
         self.step, self.passed = state["step"], list(state["passed"])
         self.seconds, self.step_seconds = state["seconds"], state["step_seconds"]
         self.model.decoder.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        try:
+            self.optimizer.load_state_dict(state["optimizer"])
+        except ValueError:  # a version may decay other parameters than the one before it
+            raise UserError(
+                f"{self.folder / runs.CHECKPOINT} was written by a version of miniwin that shares out the parameters "
+                "among the optimizer's groups otherwise: train again with --fresh, or go on with that version"
+            ) from None
         self.watch.restore(state["watch"])
         restore_rng(state["random"], self.device)
 

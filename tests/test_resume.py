@@ -298,6 +298,18 @@ def test_a_checkpoint_of_another_format_is_refused(monkeypatch: pytest.MonkeyPat
         load_checkpoint(Path("newer.pt"))
 
 
+def test_a_checkpoint_with_other_groups_of_parameters_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    def all_decayed(model: torch.nn.Module) -> tuple[list[Any], list[Any]]:
+        return list(model.parameters()), []
+
+    with monkeypatch.context() as older:
+        older.setattr("miniwin.optimizer.split_parameters", all_decayed)
+        go("run", tiny_train(), stop_after_tokens=1000)
+    with pytest.raises(UserError, match=r"run/checkpoint\.pt was written by a version of miniwin that shares out"):
+        go("run", tiny_train())
+    assert go("run", tiny_train(), resume=False).status == "complete"
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [

@@ -232,6 +232,19 @@ class Cache:
         return self.layers[0].stored[0].shape[0]
 
     @property
+    def halfway(self) -> bool:
+        """Whether a call that failed has put its tokens into some layers and not into others."""
+        return any(layer.length != self.length for layer in self.layers)
+
+    def check_whole(self) -> None:
+        """
+        Raises:
+            UserError: it was left halfway.
+        """
+        if self.halfway:
+            raise UserError("the cache was left halfway by a call that failed; make a new one, or reset() it")
+
+    @property
     def nbytes(self) -> int:
         """Bytes of all entries held."""
         return sum(layer.nbytes for layer in self.layers)

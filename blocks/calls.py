@@ -49,8 +49,7 @@ def check_cache(x: Tensor, cache: Cache | None) -> None:
             f"input_ids: got a batch of {len(x)}; the cache holds {cache.batch_size} rows. "
             "Make one with model.new_cache(batch_size)."
         )
-    if any(layer.length != cache.length for layer in cache.layers):
-        raise UserError("the cache was left halfway by a call that failed; make a new one, or reset() it")
+    cache.check_whole()
 
 
 def padding(x: Tensor, cache: Cache | None, attention_mask: Tensor | None) -> Tensor | None:

@@ -95,8 +95,7 @@ def check_together(caches: Sequence[Cache]) -> None:
             raise UserError(f"cache: got a {type(cache).__name__}; this model's contexts cannot be put side by side")
         if cache.batch_size != 1 or cache.pad is not None:
             raise UserError(f"cache: got one of {cache.batch_size} rows, or padded; expected one row without padding")
-        if any(layer.length != cache.length for layer in cache.layers):
-            raise UserError("a cache was left halfway by a call that failed; make a new one, or reset() it")
+        cache.check_whole()
         if _kind(cache) != _kind(caches[0]):
             raise UserError("caches: got ones of different models, dtypes or devices; expected all of one kind")
     if len({cache.given for cache in caches if cache.length}) > 1:

@@ -28,8 +28,7 @@ class Mark:
         """
         if tokens < 1:
             raise UserError(f"tokens: got {tokens}; expected how many may be taken back, at least 1")
-        if any(layer.length != cache.length for layer in cache.layers):
-            raise UserError("the cache was left halfway by a call that failed; make a new one, or reset() it")
+        cache.check_whole()
         self.cache, self.tokens, self.rows = cache, tokens, cache.batch_size
         self.length, self.pad, self.given = cache.length, cache.pad, cache.given
         self._lost: list[list[Tensor]] = []  # of each layer, what the next tokens will be written over

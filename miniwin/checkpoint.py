@@ -35,7 +35,7 @@ def load_checkpoint(path: Path, map_location: str | torch.device = "cpu") -> dic
         raise UserError(f"{path} cannot be read: {error.strerror or error}") from None
     try:
         state = torch.load(path, map_location=map_location, weights_only=True)
-    except torch.cuda.OutOfMemoryError:
+    except (MemoryError, torch.OutOfMemoryError):  # which say nothing of the file
         raise
     except Exception as error:  # what a damaged file makes of it depends on where it is damaged
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

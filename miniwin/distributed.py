@@ -127,7 +127,7 @@ def _own(asked: torch.device | None) -> torch.device:
     if asked is None:
         asked = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if asked.type != "cuda":
-        return asked
+        return CPU if asked.type == "cpu" else asked  # cpu:3 is the same memory
     here, processes = int(os.environ["LOCAL_RANK"]), int(os.environ["LOCAL_WORLD_SIZE"])
     if asked.index is not None and processes > 1:
         raise UserError(f"device: got {asked} for {processes} processes; expected cuda, of which each takes its own")

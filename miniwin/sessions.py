@@ -65,7 +65,7 @@ def new_session(model: LanguageModel, cache_dtype: str | torch.dtype | None = No
 
 
 def save_session(session: Session, model: LanguageModel, path: str | PathLike[str]) -> None:
-    if any(layer.length != session.cache.length for layer in session.cache.layers):
+    if session.cache.halfway:
         raise UserError("the session was left halfway by a call that failed, so it cannot be saved")
     about = {
         "kind": KIND,

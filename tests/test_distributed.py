@@ -106,7 +106,7 @@ def test_a_batch_that_cannot_be_shared() -> None:
 
 @pytest.mark.parametrize(
     ("device", "rank", "own"),
-    [(None, 1, "cuda:1"), ("cuda", 1, "cuda:1"), ("cuda", 0, "cuda:0"), ("cpu", 1, "cpu")],
+    [(None, 1, "cuda:1"), ("cuda", 1, "cuda:1"), ("cuda", 0, "cuda:0"), ("cpu", 1, "cpu"), ("cpu:3", 1, "cpu")],
 )
 def test_each_process_takes_its_own_device(
     device: str | None, rank: int, own: str, monkeypatch: pytest.MonkeyPatch

@@ -290,6 +290,12 @@ def test_a_damaged_checkpoint_is_named(damage: bytes | int) -> None:
     assert go("run", tiny_train(), resume=False).status == "complete"
 
 
+def test_a_checkpoint_that_cannot_be_opened_is_no_damaged_one() -> None:
+    Path("folder.pt").mkdir()
+    with pytest.raises(UserError, match=r"folder\.pt cannot be read: Is a directory"):
+        load_checkpoint(Path("folder.pt"))
+
+
 def test_a_checkpoint_of_another_format_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as later:
         later.setattr("miniwin.checkpoint.FORMAT", 2)

@@ -267,7 +267,7 @@ def test_fresh_starts_over(run: Run) -> None:
     assert (first.folder / "notes.txt").read_text() == "mine"
 
 
-def test_fresh_leaves_a_run_alone_that_is_not_begun_anew(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fresh_leaves_a_run_alone_that_is_not_begun_anew(run: Run) -> None:
     """Whatever is wrong is found before the finished run is gone."""
     folder = run().folder
     before = {path.name: path.read_bytes() for path in folder.iterdir()}

@@ -18,6 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from miniwin.blocks.visible import visible
 from miniwin.runs import home
 
 OFF = "off"
@@ -173,7 +174,7 @@ def _have_mlflow(asked_for: str | None) -> bool:
 
 
 def _warn(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+    print(visible(line), file=sys.stderr, flush=True)  # a server's words may be in it
 
 
 def _client(uri: str) -> Any:

@@ -14,6 +14,7 @@ import warnings
 from dataclasses import replace
 from pathlib import Path
 
+from miniwin.blocks.visible import visible_line
 from miniwin.zoo.check import check
 from miniwin.zoo.entry import Entry
 from miniwin.zoo.errors import ZooError
@@ -47,9 +48,12 @@ def resolve(ref: str, zoo: Path | str | None = None) -> Entry:
     if entry is None:
         entry = install(_offered(parsed, zoo), zoo=zoo)
     if entry.status == "yanked":
-        warnings.warn(f"{entry.ref} was yanked: {entry.reason}; miniwin zoo list shows the others", stacklevel=2)
+        warnings.warn(
+            f"{entry.ref} was yanked: {visible_line(str(entry.reason))}; miniwin zoo list shows the others",
+            stacklevel=2,
+        )
     elif entry.status == "deprecated":
-        warnings.warn(f"{entry.ref} is deprecated: {entry.reason}", stacklevel=2)
+        warnings.warn(f"{entry.ref} is deprecated: {visible_line(str(entry.reason))}", stacklevel=2)
     log.info("%s is %s (%s, %s)", ref, entry.ref, entry.source, entry.folder)
     return check(entry)
 
@@ -59,7 +63,7 @@ def _find_local(ref: Ref, zoo: Path | str | None) -> Entry | None:
     usable = [entry for entry in found if ref.exact or entry.status != "yanked"]
     if found and not usable:
         raise ZooError(
-            f"every version of {ref} was yanked ({found[-1].ref}: {found[-1].reason}); "
+            f"every version of {ref} was yanked ({found[-1].ref}: {visible_line(str(found[-1].reason))}); "
             f"name one exactly to use it all the same, for example {found[-1].ref}"
         )
     # max keeps the first of equals: the user's zoo comes before the package

@@ -19,6 +19,7 @@ from pathlib import Path
 from filelock import FileLock
 
 import miniwin
+from miniwin.blocks.visible import visible_line
 from miniwin.zoo.check import file_problems
 from miniwin.zoo.entry import Entry, read_manifest
 from miniwin.zoo.errors import ZooError
@@ -96,9 +97,8 @@ def choose(ref: Ref, offered: list[Offer]) -> Offer | None:
     usable = [offer for offer in found if ref.exact or offer.release.status != "yanked"]
     if found and not usable:
         release = found[-1].release
-        raise ZooError(
-            f"every version of {ref} was yanked ({release.ref}: {release.reason}); name one exactly to pull it"
-        )
+        why = f"{release.ref}: {visible_line(str(release.reason))}"
+        raise ZooError(f"every version of {ref} was yanked ({why}); name one exactly to pull it")
     return max(usable, key=lambda offer: offer.release.parsed_version, default=None)
 
 

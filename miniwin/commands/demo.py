@@ -25,6 +25,7 @@ def demo(
     """Search a few small architectures, compare the winner with a baseline, add it to your zoo, generate from it."""
     import shutil
 
+    from miniwin.commands.saying import write
     from miniwin.commands.specs import LENGTHS, print_explanation
     from miniwin.explain import explanation
     from miniwin.loading import load
@@ -50,7 +51,7 @@ def demo(
     print_explanation(explanation(load_model_spec(entry.folder / "model.yaml"), LENGTHS))
 
     _say(f"miniwin generate {entry.ref} --prompt '{PROMPT}'")
-    load(entry.ref).generate(PROMPT, max_new_tokens=200, seed=0, stream=lambda text: print(text, end="", flush=True))
+    load(entry.ref).generate(PROMPT, max_new_tokens=200, seed=0, stream=write)
     typer.echo(f"\n\n{_verdict(data)}")
     typer.echo(f"open {report}: the search, the winner against the baseline, loss by length (works without network)")
     typer.echo(f"try  miniwin generate miniwin-1m --prompt '{PROMPT}'   a model that was trained for longer")

@@ -98,12 +98,13 @@ def _print(metrics: Metrics) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from miniwin.blocks.visible import visible_line
     from miniwin.progress import rate
 
     console = Console(highlight=False)
-    source = metrics.data.get("source", "corpus")
+    model, source = visible_line(metrics.model), visible_line(str(metrics.data.get("source", "corpus")))
     console.print(
-        f"{metrics.model}: {metrics.parameters:,} parameters, {metrics.tokens:,} validation tokens of {source}",
+        f"{model}: {metrics.parameters:,} parameters, {metrics.tokens:,} validation tokens of {source}",
         markup=False,
         soft_wrap=True,
     )

@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from miniwin.commands.saying import say
+
 
 def export_command(
     ref: Annotated[str, typer.Argument(help="Zoo name, run folder, imported folder or model spec.")],
@@ -29,12 +31,12 @@ def export_command(
 
     made = export_model(ref, to, kind, architecture)  # type: ignore[arg-type]
     if made.architecture != "custom":
-        typer.echo(f"wrote {made.folder}: a stock {made.architecture} model")
-        typer.echo(f'AutoModelForCausalLM.from_pretrained("{made.folder}")')
+        say(f"wrote {made.folder}: a stock {made.architecture} model")
+        say(f'AutoModelForCausalLM.from_pretrained("{made.folder}")')
         return
-    typer.echo(f"wrote {made.folder}: a model with code of its own, modeling_miniwin.py, that needs miniwin installed")
-    typer.echo(f'AutoModelForCausalLM.from_pretrained("{made.folder}", trust_remote_code=True)')
+    say(f"wrote {made.folder}: a model with code of its own, modeling_miniwin.py, that needs miniwin installed")
+    say(f'AutoModelForCausalLM.from_pretrained("{made.folder}", trust_remote_code=True)')
     if made.refusals:
-        typer.echo("no stock architecture can say it; the first field in the way of each:")
+        say("no stock architecture can say it; the first field in the way of each:")
         for refusal in made.refusals:
-            typer.echo(f"  {refusal}")
+            say(f"  {refusal}")

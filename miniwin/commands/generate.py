@@ -44,6 +44,7 @@ def generate_command(
     no_stream: Annotated[bool, typer.Option("--no-stream", help="Print the text at the end, as a whole.")] = False,
 ) -> None:
     """Continue a text. The prompt and its continuation go to stdout, tokens per second to stderr."""
+    from miniwin.commands.saying import say, write
     from miniwin.generation import generate as run
     from miniwin.loading import load
     from miniwin.progress import rate
@@ -57,14 +58,6 @@ def generate_command(
         check_writable(save_session)
     if prompt == "-":
         prompt = sys.stdin.read()
-
-    # A terminal obeys control characters; what a model writes is only ever shown.
-    shown_as = {code: 0x2400 + code for code in range(32) if chr(code) not in "\n\t"} | {127: 0x2421}
-    to_terminal = sys.stdout.isatty()
-
-    def show(text: str) -> None:
-        sys.stdout.write(text.translate(shown_as) if to_terminal else text)
-        sys.stdout.flush()
 
     model = load(ref, device=device)
     if model.tokenizer is None:
@@ -85,7 +78,7 @@ def generate_command(
 
     def stream(text: str) -> None:
         nonlocal shown
-        show(text if shown else prompt + text)
+        write(text if shown else prompt + text)
         shown = True
 
     result = run(
@@ -105,10 +98,10 @@ def generate_command(
     if session is not None and save_session is not None:
         with said_if_unwritable(save_session):
             session_to(session, model, save_session)
-    show("\n" if shown else f"{prompt}{result.text}\n")
+    write("\n" if shown else f"{prompt}{result.text}\n")
     ends = {"length": "", "stop": ", ended at a stop string", "separator": ", the model ended the document"}
-    print(
+    say(
         f"{model.ref}: {result.new_tokens} tokens at {rate(result.tokens_per_second)} "
         f"after a prompt of {result.prompt_tokens} in {result.prefill_seconds:.2f} s{ends[result.ended]}",
-        file=sys.stderr,
+        err=True,
     )

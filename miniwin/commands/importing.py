@@ -9,6 +9,8 @@ from typing import Annotated, Any
 
 import typer
 
+from miniwin.commands.saying import say
+
 PLAIN_SECONDS = 10.0  # between two lines of progress where there is no terminal
 
 
@@ -33,6 +35,7 @@ def import_command(
     ] = None,
 ) -> None:
     """Import a model: spec, weights and tokenizer into one folder, with a record of where they came from."""
+    from miniwin.blocks.visible import visible_line
     from miniwin.zoo.importing import import_model
 
     with _Shown() as shown:
@@ -47,7 +50,7 @@ def import_command(
             progress=shown.update,
         )
     for note in made.notes:
-        typer.echo(f"note: {note}", err=True)
+        say(f"note: {note}", err=True)
     spec, record = made.spec, made.record
     said = ", ".join(f"{key} {value}" for key, value in record["said"].items())
     inferred = ", ".join(f"{key} {one['value']}" for key, one in record["inferred"].items())
@@ -63,7 +66,7 @@ def import_command(
     ]
     for title, text in rows:
         if text:
-            typer.echo(f"{title:<12} {text}")
+            say(f"{title:<12} {visible_line(text)}")
 
 
 def _settings(texts: list[str]) -> dict[str, Any]:

@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from miniwin.commands.saying import say
+
 ENDS = {"interrupted": 130, "diverged": 1}
 
 
@@ -66,6 +68,6 @@ def train_command(
     elif result.status == "interrupted":
         lines.append("the same command continues it")
     if speaks():
-        typer.echo("\n".join(lines))
+        say("\n".join(lines))
     if result.status in ENDS:
         raise typer.Exit(ENDS[result.status])

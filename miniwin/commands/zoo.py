@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from miniwin.commands.saying import say
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -27,21 +29,22 @@ def list_command(
     """All entries: the package's own, those in your zoo and, if asked, those that can be pulled."""
     import json
 
+    from miniwin.blocks.visible import visible_line
     from miniwin.zoo import list_entries, user_zoo
 
     rows = [_row(entry) for entry in list_entries()]
     if remote:
         rows += _offered({row["ref"] for row in rows})
     if as_json:
-        typer.echo(json.dumps(rows, indent=2))
+        typer.echo(json.dumps(rows, indent=2))  # JSON spells control characters out by itself
         return
     if not rows:
-        typer.echo(f"The zoo {user_zoo()} is empty. Add a finished run: miniwin zoo add RUN_FOLDER --name NAME")
+        say(f"The zoo {user_zoo()} is empty. Add a finished run: miniwin zoo add RUN_FOLDER --name NAME")
         return
     _print(_table(rows))
     for row in rows:
         if row["reason"]:
-            typer.echo(f"{row['ref']} is {row['status']}: {row['reason']}", err=True)
+            say(f"{row['ref']} is {row['status']}: {visible_line(row['reason'])}", err=True)
 
 
 @app.command()
@@ -56,15 +59,15 @@ def show(
     entry = find(ref)
     _say_what(ref, entry)
     manifest = entry.require_manifest()
-    typer.echo(entry.card)
-    typer.echo(f"Folder: {entry.folder}")
-    typer.echo(f"Digest: {entry.digest}")
-    typer.echo("Files:")
+    say(entry.card)
+    say(f"Folder: {entry.folder}")
+    say(f"Digest: {entry.digest}")
+    say("Files:")
     for name, record in sorted(manifest.files.items()):
-        typer.echo(f"  {name:<22} {format_bytes(record.size):>9}  sha256 {record.sha256}")
+        say(f"  {name:<22} {format_bytes(record.size):>9}  sha256 {record.sha256}")
     problems = file_problems(entry.folder, manifest)
     for problem in problems:
-        typer.echo(f"broken: {problem}", err=True)
+        say(f"broken: {problem}", err=True)
     if problems:
         raise typer.Exit(1)
 
@@ -91,11 +94,11 @@ def verify(
     for entry in entries:
         problems = run(entry, logits=logits)
         broken += bool(problems)
-        typer.echo(f"{entry.ref}: {'BROKEN' if problems else 'ok'} ({entry.folder})")
+        say(f"{entry.ref}: {'BROKEN' if problems else 'ok'} ({entry.folder})")
         for problem in problems:
-            typer.echo(f"  {problem}")
+            say(f"  {problem}")
     if broken:
-        typer.echo(f"{broken} of {len(entries)} broken", err=True)
+        say(f"{broken} of {len(entries)} broken", err=True)
         raise typer.Exit(1)
 
 
@@ -144,9 +147,9 @@ def add(
         zoo=zoo,
         allow_incomplete=allow_incomplete,
     )
-    typer.echo(f"added {entry.ref}: {entry.folder}")
+    say(f"added {entry.ref}: {entry.folder}")
     if zoo is None:
-        typer.echo(f"next: miniwin generate {entry.ref} --prompt 'def main('")
+        say(f"next: miniwin generate {entry.ref} --prompt 'def main('")
 
 
 @app.command()
@@ -156,7 +159,7 @@ def pull(ref: Annotated[str, typer.Argument(help="name, name@1, name@1.2 or name
 
     entry = run(ref)
     _say_what(ref, entry)
-    typer.echo(f"{entry.ref}: {entry.folder}")
+    say(f"{entry.ref}: {entry.folder}")
 
 
 @app.command()
@@ -164,13 +167,13 @@ def index(zoo: Annotated[Path, typer.Argument(help="A zoo folder.")]) -> None:
     """Write ZOO/index.json. Serve the folder with any web server, and others can pull from it."""
     from miniwin.zoo import write_index
 
-    typer.echo(f"wrote {write_index(zoo)}")
+    say(f"wrote {write_index(zoo)}")
 
 
 def _say_what(ref: str, entry: Entry) -> None:
     """An alias says what it stands for."""
     if ref != entry.ref:
-        typer.echo(f"{ref} is {entry.ref} ({entry.source})", err=True)
+        say(f"{ref} is {entry.ref} ({entry.source})", err=True)
 
 
 def _evaluate(source: Path, lengths: str | None) -> dict[str, Any]:
@@ -245,7 +248,9 @@ def _offered(known: set[str]) -> list[dict[str, Any]]:
 
 def _table(rows: list[dict[str, Any]]) -> Table:
     from rich.table import Table
+    from rich.text import Text
 
+    from miniwin.blocks.visible import visible_line
     from miniwin.zoo.lengths import format_bytes
 
     table = Table(box=None, pad_edge=False, header_style="bold")
@@ -256,15 +261,8 @@ def _table(rows: list[dict[str, Any]]) -> Table:
     for row in rows:
         parameters = "" if row["parameters"] is None else f"{row['parameters']:,}"
         layout = row["layout"] or ""
-        table.add_row(
-            row["ref"],
-            parameters,
-            layout,
-            _bits(row),
-            format_bytes(row["size"]),
-            row["source"],
-            row["status"],
-        )
+        cells = row["ref"], parameters, layout, _bits(row), format_bytes(row["size"]), row["source"], row["status"]
+        table.add_row(*(Text(visible_line(cell)) for cell in cells))  # as text: what others wrote is no markup
     return table
 
 

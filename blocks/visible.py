@@ -1,0 +1,23 @@
+"""Text that somebody else wrote, made safe to look at.
+
+A terminal obeys control characters: they rename its window, move its cursor and hide lines. Overrides of the
+direction of writing show other text than is there. `visible` spells them out; line breaks and tabs stay.
+"""
+
+from __future__ import annotations
+
+_CONTROLS = (*(code for code in range(32) if chr(code) not in "\n\t"), *range(0x7F, 0xA0))
+_DIRECTIONS = (*range(0x202A, 0x202F), *range(0x2066, 0x206A))
+_HALVES = range(0xD800, 0xE000)  # no characters: bytes of a file's name that are not text
+_SPELT = {code: repr(chr(code))[1:-1] for code in (*_CONTROLS, *_DIRECTIONS, *_HALVES)}
+_SPELT_LINE = _SPELT | {ord("\n"): "\\n", ord("\t"): "\\t"}
+
+
+def visible(text: str) -> str:
+    """The text with every character that a terminal would obey spelt out, such as \\x1b."""
+    return text if text.isprintable() else text.translate(_SPELT)
+
+
+def visible_line(text: str) -> str:
+    """The same for what belongs on one line: a break in it would look like a line of ours."""
+    return text if text.isprintable() else text.translate(_SPELT_LINE)

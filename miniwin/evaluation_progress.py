@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from miniwin.blocks.visible import visible
 from miniwin.progress import duration, rate
 
 
@@ -32,7 +33,7 @@ class EvaluationProgress:
     def task(self, name: str, total: int) -> Callable[[int], None]:
         if not self._enabled:
             return lambda tokens: None
-        bar = None if self._bars is None else self._bars.add_task(name, total=total, rate="-", left="-")
+        bar = None if self._bars is None else self._bars.add_task(visible(name), total=total, rate="-", left="-")
         started, done = time.monotonic(), 0
 
         def advance(tokens: int) -> None:
@@ -43,7 +44,7 @@ class EvaluationProgress:
                 left = duration((total - done) * seconds / done) if done < total else duration(seconds)
                 self._bars.update(bar, completed=done, rate=rate(done / seconds), left=left)
             elif done >= total:
-                print(f"{name}: {duration(seconds)}, {rate(done / seconds)}", file=sys.stderr, flush=True)
+                print(f"{visible(name)}: {duration(seconds)}, {rate(done / seconds)}", file=sys.stderr, flush=True)
 
         return advance
 
@@ -53,7 +54,7 @@ def _rich_bars() -> Any:
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
     return Progress(
-        TextColumn("{task.description:<24}"),
+        TextColumn("{task.description:<24}", markup=False),
         BarColumn(),
         TaskProgressColumn(),
         TextColumn("{task.fields[rate]}"),

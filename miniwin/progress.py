@@ -11,6 +11,8 @@ import time
 from types import TracebackType
 from typing import Any
 
+from miniwin.blocks.visible import visible
+
 PLAIN_SECONDS = 10.0
 
 
@@ -41,7 +43,7 @@ class TrainProgress:
         self._bar: Any = None
         if enabled and sys.stderr.isatty():
             self._bar = _rich_bar()
-            self._task = self._bar.add_task(name, total=steps, completed=done, loss="-", rate="-", left="-")
+            self._task = self._bar.add_task(visible(name), total=steps, completed=done, loss="-", rate="-", left="-")
 
     def __enter__(self) -> TrainProgress:
         if self._bar is not None:
@@ -74,9 +76,9 @@ class TrainProgress:
         if not self._enabled:
             return
         if self._bar is not None:
-            self._bar.console.print(text, markup=False, highlight=False)
+            self._bar.console.print(visible(text), markup=False, highlight=False)
         else:
-            print(text, file=sys.stderr, flush=True)
+            print(visible(text), file=sys.stderr, flush=True)
 
 
 def _rich_bar() -> Any:
@@ -84,7 +86,7 @@ def _rich_bar() -> Any:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
     return Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TextColumn("loss {task.fields[loss]}"),

@@ -9,8 +9,10 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from miniwin.blocks.visible import visible, visible_line
 from miniwin.progress import duration, rate
 from miniwin.search.records import StudyData, TrialRecord
+from miniwin.terminal import cell
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -51,9 +53,9 @@ class SearchDisplay:
 
     def note(self, text: str) -> None:
         if self._live is not None:
-            self._live.console.print(text, markup=False, highlight=False)
+            self._live.console.print(visible(text), markup=False, highlight=False)
         elif self._enabled:
-            print(text, file=sys.stderr, flush=True)
+            print(visible(text), file=sys.stderr, flush=True)
 
     def update(self, data: StudyData) -> None:
         if not self._enabled:
@@ -67,7 +69,7 @@ class SearchDisplay:
                 self._shown[trial.number] = trial.state
                 # What had ended before this session is counted, not listed.
                 if trial.state in ("complete", "pruned", "failed") and not first:
-                    print(_line(trial, data), file=sys.stderr, flush=True)
+                    self.note(_line(trial, data))
         if first:
             self._shown.setdefault(-2, "seen")
             if data.trained:
@@ -102,14 +104,19 @@ def study_table(data: StudyData, caption: str = "", rows: int | None = ROWS) -> 
     latter."""
     from rich.table import Table
 
-    table = Table(title=f"search {data.name}", caption=caption or None, caption_justify="left", title_justify="left")
+    table = Table(
+        title=cell(f"search {data.name}"),
+        caption=cell(caption) if caption else None,
+        caption_justify="left",
+        title_justify="left",
+    )
     table.add_column("trial", justify="right")
     table.add_column("layers")
     for name in data.spec.variables:
-        table.add_column(name, justify="right")
+        table.add_column(cell(name), justify="right")
     table.add_column("state")
     for objective in data.objectives:
-        table.add_column(objective.name, justify="right")
+        table.add_column(cell(objective.name), justify="right")
     table.add_column("tokens", justify="right")
     table.add_column("time", justify="right")
     front = {trial.number for trial in data.front}
@@ -130,10 +137,10 @@ def _add_row(table: Table, trial: TrialRecord, data: StudyData, best: bool) -> N
     mark = "" if trial.values else "~"  # on the way, measured on less text
     table.add_row(
         "base" if trial.number < 0 else str(trial.number),
-        shortened(trial.layout),
-        *(shown(trial.params.get(name, "")) for name in data.spec.variables),
-        f"[{STYLES.get(state, 'dim')}]{state}{' *' if best else ''}[/]",
-        *(mark + shown(values[o.name]) if o.name in values else "" for o in data.objectives),
+        cell(shortened(trial.layout)),
+        *(cell(shown(trial.params.get(name, ""))) for name in data.spec.variables),
+        cell(f"{state}{' *' if best else ''}", STYLES.get(state, "dim")),
+        *(cell(mark + shown(values[o.name])) if o.name in values else "" for o in data.objectives),
         f"{tokens / 1e6:.2f}M",
         duration(trial.seconds) if trial.seconds else "",
         style="bold" if best else None,
@@ -161,7 +168,7 @@ def shortened(layout: str, most: int = 24) -> str:
 def shown(value: Any) -> str:
     """A number as a person reads it: 1.234, 131,072, 3e-05."""
     if isinstance(value, bool) or not isinstance(value, int | float):
-        return str(value)
+        return visible_line(str(value))
     if isinstance(value, int) or (value.is_integer() and abs(value) >= 1000):
         return f"{int(value):,}"
     return f"{value:.4f}" if 0.01 <= abs(value) < 1000 else f"{value:.3g}"

@@ -235,9 +235,9 @@ class _Bar:
             from rich.console import Console
             from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
-            columns = TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn()
-            self._progress = Progress(*columns, console=Console(stderr=True))
-            self._task = self._progress.add_task(release.ref, total=release.size)
+            columns = TextColumn("{task.description}", markup=False), BarColumn(), DownloadColumn()
+            self._progress = Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True))
+            self._task = self._progress.add_task(visible_line(release.ref), total=release.size)
 
     def __enter__(self) -> _Bar:
         if self._progress is not None:

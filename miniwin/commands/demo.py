@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from miniwin.commands.saying import say, write
+
 if TYPE_CHECKING:
     from miniwin.search.records import StudyData
     from miniwin.zoo import Entry
@@ -25,7 +27,6 @@ def demo(
     """Search a few small architectures, compare the winner with a baseline, add it to your zoo, generate from it."""
     import shutil
 
-    from miniwin.commands.saying import write
     from miniwin.commands.specs import LENGTHS, print_explanation
     from miniwin.explain import explanation
     from miniwin.loading import load
@@ -40,11 +41,11 @@ def demo(
     _say(f"miniwin search run {SEARCH} --out {study} --workers {workers}")
     data = run_search(SEARCH, out=study, workers=workers)
     for line in summary(data):
-        typer.echo(line)
+        say(line)
 
     report = out / "report.html"
     _say(f"miniwin search report {study} --out {report}")
-    typer.echo(f"report: {write_report(study, report)}")
+    say(f"report: {write_report(study, report)}")
 
     entry = _promoted(study)
     _say(f"miniwin explain {entry.ref}")
@@ -52,10 +53,10 @@ def demo(
 
     _say(f"miniwin generate {entry.ref} --prompt '{PROMPT}'")
     load(entry.ref).generate(PROMPT, max_new_tokens=200, seed=0, stream=write)
-    typer.echo(f"\n\n{_verdict(data)}")
-    typer.echo(f"open {report}: the search, the winner against the baseline, loss by length (works without network)")
-    typer.echo(f"try  miniwin generate miniwin-1m --prompt '{PROMPT}'   a model that was trained for longer")
-    typer.echo("     miniwin search run period-window-ratio --workers 2   the same search at a serious size")
+    say(f"\n\n{_verdict(data)}")
+    say(f"open {report}: the search, the winner against the baseline, loss by length (works without network)")
+    say(f"try  miniwin generate miniwin-1m --prompt '{PROMPT}'   a model that was trained for longer")
+    say("     miniwin search run period-window-ratio --workers 2   the same search at a serious size")
 
 
 def _promoted(study: Path) -> Entry:
@@ -67,11 +68,11 @@ def _promoted(study: Path) -> Entry:
     study_id = Study(study).about["id"]
     for entry in list_entries():
         if entry.name == ENTRY and entry.provenance.get("study_id") == study_id:
-            typer.echo(f"\n{entry.ref} is in the zoo already: {entry.folder}")
+            say(f"\n{entry.ref} is in the zoo already: {entry.folder}")
             return entry
     _say(f"miniwin search promote {study} --name {ENTRY}")
     entry = promote(study, name=ENTRY, description="What `make demo` found: trained for seconds, not for use.")
-    typer.echo(f"added {entry.ref}: {entry.folder}")
+    say(f"added {entry.ref}: {entry.folder}")
     return entry
 
 
@@ -90,4 +91,4 @@ def _verdict(data: StudyData) -> str:
 
 
 def _say(command: str) -> None:
-    typer.echo(f"\n$ {command}")
+    say(f"\n$ {command}")

@@ -100,6 +100,7 @@ def _print(metrics: Metrics) -> None:
 
     from miniwin.blocks.visible import visible_line
     from miniwin.progress import rate
+    from miniwin.terminal import cell
 
     console = Console(highlight=False)
     model, source = visible_line(metrics.model), visible_line(str(metrics.data.get("source", "corpus")))
@@ -126,7 +127,7 @@ def _print(metrics: Metrics) -> None:
     positions.add_column("position", justify="right")
     positions.add_column("bits/byte", justify="right")
     for bucket, bits in metrics.by_position.items():
-        positions.add_row(bucket, f"{bits:.4f}")
+        positions.add_row(cell(bucket), f"{bits:.4f}")
     console.print(positions)
     if metrics.prefill_tokens_per_second is not None and metrics.decode_tokens_per_second is not None:
         console.print(

@@ -97,9 +97,10 @@ class _Shown:
     def __enter__(self) -> _Shown:
         if sys.stderr.isatty():
             from rich.console import Console
-            from rich.progress import Progress
+            from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-            self._bar = Progress(console=Console(stderr=True), transient=True)
+            columns = (TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn())
+            self._bar = Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True)
             self._bar.start()
         return self
 
@@ -108,6 +109,9 @@ class _Shown:
             self._bar.stop()
 
     def update(self, what: str, done: int, whole: int) -> None:
+        from miniwin.blocks.visible import visible_line
+
+        what = visible_line(what)
         if self._bar is not None:
             if what not in self._tasks:
                 self._tasks[what] = self._bar.add_task(what, total=whole)

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from miniwin.commands.saying import say
+
 app = typer.Typer(
     rich_markup_mode=None, no_args_is_help=True, help="Search for architectures: run, status, report, promote."
 )
@@ -50,14 +52,14 @@ def run(
             progress=not quiet,
         )
     except KeyboardInterrupt:
-        typer.echo("stopped; the same command goes on", err=True)
+        say("stopped; the same command goes on", err=True)
         raise typer.Exit(130) from None
     for line in summary(data):
-        typer.echo(line)
+        say(line)
     ref = data.folder if out is not None else data.name
-    typer.echo(f"next: miniwin search report {ref}")
+    say(f"next: miniwin search report {ref}")
     if data.best is not None:
-        typer.echo(f"      miniwin search promote {ref} --name MY_MODEL")
+        say(f"      miniwin search promote {ref} --name MY_MODEL")
 
 
 @app.command()
@@ -75,7 +77,7 @@ def status(
     console = Console(width=None if Console().is_terminal else 140, highlight=False)
     console.print(study_table(data, rows=None))
     for line in [*(free_lines(data) if every else []), *summary(data)]:
-        typer.echo(line)
+        say(line)
 
 
 @app.command()
@@ -88,7 +90,7 @@ def report(
     from miniwin.search.study import find_study
 
     folder = find_study(study)
-    typer.echo(f"report: {write_report(folder, out or folder / 'report.html')}")
+    say(f"report: {write_report(folder, out or folder / 'report.html')}")
 
 
 @app.command()
@@ -135,10 +137,10 @@ def promote(
             progress=not quiet,
         )
     except KeyboardInterrupt:
-        typer.echo("stopped; the same command goes on", err=True)
+        say("stopped; the same command goes on", err=True)
         raise typer.Exit(130) from None
-    typer.echo(f"added {entry.ref}: {entry.folder}")
-    typer.echo(f'next: miniwin generate {entry.ref} --prompt "..."')
+    say(f"added {entry.ref}: {entry.folder}")
+    say(f'next: miniwin generate {entry.ref} --prompt "..."')
 
 
 def _lengths(text: str) -> list[int]:

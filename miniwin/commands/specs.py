@@ -7,6 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
+from miniwin.commands.saying import say
+
 LENGTHS = [4096, 131_072, 1_048_576]
 
 Overrides = Annotated[
@@ -41,11 +43,11 @@ def check(
                 about = f", {check_search(spec, resolve_spec_path(file).resolve().parent)}"
         except UserError as error:
             wrong += 1
-            typer.echo(f"error: {error}", err=True)
+            say(f"error: {error}", err=True)
             continue
         if isinstance(spec, ModelSpec):
             about = f", {spec.layout}, {spec.parameters():,} parameters"
-        typer.echo(f"ok: {resolve_spec_path(file)}: {spec.kind} {spec.name}{about}")
+        say(f"ok: {resolve_spec_path(file)}: {spec.kind} {spec.name}{about}")
     if wrong:
         raise typer.Exit(2)
 
@@ -129,7 +131,7 @@ def explain(
     if backends:
         print_backends(facts)
     if html is not None:
-        typer.echo(f"page         {html}")
+        say(f"page         {html}")
 
 
 def schema(
@@ -149,13 +151,12 @@ def print_explanation(facts: dict[str, Any]) -> None:
     from rich.table import Table
 
     from miniwin.explain import binary, short
+    from miniwin.terminal import cell
 
     console = Console(width=None if Console().is_terminal else 120, highlight=False)
     lengths = list(facts["cache_bytes"])
-    console.print(
-        f"[bold]{facts['name']}[/bold]  layers {facts['layout']}  hidden_size {facts['hidden_size']}  "
-        f"vocab_size {facts['vocab_size']}"
-    )
+    about = f"  layers {facts['layout']}  hidden_size {facts['hidden_size']}  vocab_size {facts['vocab_size']}"
+    console.print(cell(facts["name"], "bold") + cell(about))
     table = Table(box=None, header_style="bold", pad_edge=False)
     for name in ("layer", "block"):
         table.add_column(name)
@@ -167,7 +168,7 @@ def print_explanation(facts: dict[str, Any]) -> None:
     for row in facts["layers"]:
         cells = [row["layer"], row["block"], row["sees"], row["heads"], row["encoding"], row["period"] or "-"]
         caches = [binary(row["cache_bytes"][n]) for n in lengths]
-        table.add_row(*map(str, cells), f"{row['parameters']:,}", *caches)
+        table.add_row(*map(cell, cells), f"{row['parameters']:,}", *caches)
     table.add_section()
     totals = [binary(facts["cache_bytes"][n]) for n in lengths]
     table.add_row("all", "", "", "", "", "", f"{facts['parameters']:,}", *totals, style="bold")
@@ -191,6 +192,7 @@ def print_soundness(facts: dict[str, Any], trained_length: int | None) -> None:
     from rich.table import Table
 
     from miniwin.explain_page import figures, layer_numbers
+    from miniwin.terminal import cell
 
     console = Console(width=None if Console().is_terminal else 160, highlight=False)
     for n, rows in facts["soundness"].items():
@@ -206,9 +208,12 @@ def print_soundness(facts: dict[str, Any], trained_length: int | None) -> None:
         for row in rows:
             about = f"{row['encoding']} (layers {layer_numbers(row['layers'])}): {row['says']}"
             verdict = "-" if not row["rotary"] else "ok" if row["says"] == "sound" else "outside"
-            table.add_row(row["block"], "all", "", "", verdict, about, style="bold" if row["rotary"] else "")
+            table.add_row(
+                cell(row["block"]), "all", "", "", verdict, cell(about), style="bold" if row["rotary"] else ""
+            )
             for criterion in row["criteria"]:
-                table.add_row("", criterion["name"], *figures(criterion), criterion["verdict"], criterion["says"])
+                cells = (criterion["name"], *figures(criterion), criterion["verdict"], criterion["says"])
+                table.add_row("", *map(cell, cells))
         console.print(table)
 
 
@@ -216,6 +221,8 @@ def print_shift(facts: dict[str, Any]) -> None:
     """How far outputs change when the same content stands later."""
     from rich.console import Console
     from rich.table import Table
+
+    from miniwin.terminal import cell
 
     console = Console(width=None if Console().is_terminal else 120, highlight=False)
     console.print("\n[bold]the same content, some tokens later[/bold]  (change of attention's outputs, rms)")
@@ -227,7 +234,9 @@ def print_shift(facts: dict[str, Any]) -> None:
     for row in facts["shift"]:
         first, last = row["shifts"]
         changes = (f"{row[key]:.1%}" if row[key] > 1e-6 else f"{row[key]:.0g}" for key in ("mean", "max"))
-        table.add_row(row["block"], row["encoding"], f"{row['tokens']} tokens", f"{first} to {last}", *changes)
+        table.add_row(
+            cell(row["block"]), cell(row["encoding"]), f"{row['tokens']} tokens", f"{first} to {last}", *changes
+        )
     console.print(table)
 
 
@@ -237,6 +246,7 @@ def print_backends(facts: dict[str, Any]) -> None:
     from rich.table import Table
 
     from miniwin.explain_page import layer_numbers
+    from miniwin.terminal import cell
 
     console = Console(width=None if Console().is_terminal else 160, highlight=False)
     console.print("\n[bold]attention backends[/bold]  (to force one: MINIWIN_ATTENTION=name, or use_backend in Python)")
@@ -247,9 +257,9 @@ def print_backends(facts: dict[str, Any]) -> None:
     for row in facts["backends"]:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in row["declined"].items())
         cells = (row["block"], layer_numbers(row["layers"]), row["device"], row["phase"], row["backend"], reasons)
-        table.add_row(*cells)
+        table.add_row(*map(cell, cells))
     console.print(table)
     console.print("\n[bold]generation[/bold]  (on a CPU in float32 or int8; on CUDA for one prompt)")
     whole = {"cpu": "all layers in one call for each token", "cuda": "all layers in one CUDA graph for each token"}
     for device, reason in facts["generation"].items():
-        console.print(f"{device:5} {whole[device] if reason is None else f'layer by layer: {reason}'}")
+        console.print(cell(f"{device:5} {whole[device] if reason is None else f'layer by layer: {reason}'}"))

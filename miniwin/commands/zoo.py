@@ -248,9 +248,8 @@ def _offered(known: set[str]) -> list[dict[str, Any]]:
 
 def _table(rows: list[dict[str, Any]]) -> Table:
     from rich.table import Table
-    from rich.text import Text
 
-    from miniwin.blocks.visible import visible_line
+    from miniwin.terminal import cell
     from miniwin.zoo.lengths import format_bytes
 
     table = Table(box=None, pad_edge=False, header_style="bold")
@@ -262,7 +261,7 @@ def _table(rows: list[dict[str, Any]]) -> Table:
         parameters = "" if row["parameters"] is None else f"{row['parameters']:,}"
         layout = row["layout"] or ""
         cells = row["ref"], parameters, layout, _bits(row), format_bytes(row["size"]), row["source"], row["status"]
-        table.add_row(*(Text(visible_line(cell)) for cell in cells))  # as text: what others wrote is no markup
+        table.add_row(*map(cell, cells))
     return table
 
 

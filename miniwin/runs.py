@@ -24,6 +24,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from miniwin.json_files import JSONProblem, parse_json, read_json
 from miniwin.specs.base import UserError
 
 FORMAT = 1
@@ -137,13 +138,15 @@ def read_run(folder: str | Path) -> dict[str, Any]:
     """The contents of run.json. A folder that is not a run folder is a UserError."""
     path = Path(folder) / RUN
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = read_json(path)
     except (FileNotFoundError, NotADirectoryError):
         raise UserError(
             f"{folder} is not a run folder: it has no {RUN}; expected a folder that `miniwin train` made"
         ) from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not JSON ({error}); expected what `miniwin train` wrote") from None
+    except JSONProblem as error:
+        raise UserError(f"{path} is {error}; expected what `miniwin train` wrote") from None
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from None
     if not isinstance(data, dict) or data.get("format") != FORMAT:
         found = data.get("format") if isinstance(data, dict) else type(data).__name__
         raise UserError(f"{path} has format {found!r}; this version of miniwin reads format {FORMAT}")
@@ -153,23 +156,26 @@ def read_run(folder: str | Path) -> dict[str, Any]:
 def read_result(folder: str | Path) -> RunResult:
     """The RunResult that run.json records. Of a run that was killed: the state of its last checkpoint."""
     data = read_run(folder)
-    loss = data["final_loss"]
-    return RunResult(
-        folder=Path(folder),
-        status=data["status"],
-        reason=data["reason"],
-        tokens=data["tokens"],
-        steps=data["steps"],
-        seconds=data["seconds"],
-        tokens_per_second=data["tokens_per_second"],
-        final_loss=float("nan") if loss is None else loss,
-        spec_hash=data["spec_hash"],
-        parameters=data["parameters"],
-        seed=data["seed"],
-        data_fingerprint=data["data"]["fingerprint"],
-        dtype=data["train"]["dtype"],
-        tracking_run=data["tracking"]["run_id"],
-    )
+    try:
+        loss = data["final_loss"]
+        return RunResult(
+            folder=Path(folder),
+            status=data["status"],
+            reason=data["reason"],
+            tokens=data["tokens"],
+            steps=data["steps"],
+            seconds=data["seconds"],
+            tokens_per_second=data["tokens_per_second"],
+            final_loss=float("nan") if loss is None else loss,
+            spec_hash=data["spec_hash"],
+            parameters=data["parameters"],
+            seed=data["seed"],
+            data_fingerprint=data["data"]["fingerprint"],
+            dtype=data["train"]["dtype"],
+            tracking_run=data["tracking"]["run_id"],
+        )
+    except (KeyError, TypeError) as error:
+        raise UserError(f"{Path(folder) / RUN} does not say how the run went ({error!r}); put back the file") from None
 
 
 def read_metrics(folder: str | Path) -> list[dict[str, Any]]:
@@ -186,7 +192,7 @@ def read_metrics(folder: str | Path) -> list[dict[str, Any]]:
         if not line:
             continue
         try:
-            record = json.loads(line)
+            record = parse_json(line)
             found.append({**record, "step": int(record["step"])})
         except (ValueError, TypeError, KeyError):
             warnings.warn(f"{path}:{number}: no line of metrics; it is left out", stacklevel=2)

@@ -26,6 +26,7 @@ from torch import Tensor
 
 from miniwin.blocks import Cache
 from miniwin.continuation import CONTEXT
+from miniwin.json_files import JSONProblem, parse_json
 from miniwin.runs import replacing
 from miniwin.specs import UserError
 
@@ -142,8 +143,8 @@ def _fill(path: Path, cache: Cache, tokens: int, saved: dict[str, Tensor]) -> No
 
 def _about(path: Path, text: str | None) -> dict[str, Any]:
     try:
-        about = json.loads(text or "")
-    except ValueError:
+        about = parse_json(text or "")
+    except JSONProblem:
         about = None
     if not isinstance(about, dict) or about.get("kind") != KIND:
         raise UserError(f"{path}: it is not a session; save_session writes one, or generate --save-session")

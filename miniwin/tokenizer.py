@@ -18,6 +18,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from miniwin.json_files import JSONProblem, parse_json
 from miniwin.specs import UserError
 
 FILE = "tokenizer.json"
@@ -74,7 +75,7 @@ def load_tokenizer(ref: str | Path, base: Path | None = None) -> Tokenizer:
     if path.is_dir():
         path = path / FILE
     try:
-        text = path.read_bytes().decode("utf-8")
+        text = path.read_bytes().decode("utf-8-sig")
     except FileNotFoundError:
         raise UserError(
             f"tokenizer: no such file: {str(ref)!r} (looked for {path.absolute()}); expected `byte`, a "
@@ -83,10 +84,10 @@ def load_tokenizer(ref: str | Path, base: Path | None = None) -> Tokenizer:
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"tokenizer: cannot read {path}: {error}; expected a Hugging Face tokenizer.json") from None
     try:
-        data = json.loads(text)
-    except json.JSONDecodeError as error:
-        where = f"{path}:{error.lineno}:{error.colno}"
-        raise UserError(f"tokenizer: {where}: not JSON ({error.msg}); expected a Hugging Face tokenizer.json") from None
+        data = parse_json(text)
+    except JSONProblem as error:
+        where = ":".join(map(str, (path, *(error.place or ()))))
+        raise UserError(f"tokenizer: {where}: {error.problem}; expected a Hugging Face tokenizer.json") from None
     if isinstance(data, dict) and data.get("type") == "byte":
         return ByteTokenizer()
     return HFTokenizer(text, where=str(path))

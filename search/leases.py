@@ -7,7 +7,6 @@ lease is dead when it has not been renewed for `STALE_SECONDS`.
 
 from __future__ import annotations
 
-import json
 import os
 import socket
 import threading
@@ -15,6 +14,7 @@ import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from miniwin.json_files import JSONProblem, read_json
 from miniwin.runs import write_json
 
 RENEW_SECONDS = 15.0
@@ -50,8 +50,8 @@ class Lease:
 
 def read_lease(path: Path) -> Lease | None:
     try:
-        return Lease(**json.loads(path.read_text(encoding="utf-8")))
-    except (FileNotFoundError, json.JSONDecodeError, TypeError):
+        return Lease(**read_json(path))
+    except (FileNotFoundError, JSONProblem, TypeError):
         return None
 
 

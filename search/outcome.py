@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from miniwin.json_files import JSONProblem, read_json
 from miniwin.runs import write_json
 from miniwin.search.candidate import Candidate
 from miniwin.search.space import Assignment
@@ -87,25 +87,27 @@ class Outcome:
         """The outcome in a folder, or None where there is none yet."""
         path = folder / FILE
         try:
-            data = json.loads(path.read_text(encoding="utf-8"))
+            data = read_json(path)
         except FileNotFoundError:
             return None
-        except json.JSONDecodeError as error:
-            raise UserError(f"{path} is not JSON ({error}); expected the file that `miniwin search` wrote") from None
-        if data.pop("format", None) != FORMAT:
+        except JSONProblem as error:
+            raise UserError(f"{path} is {error}; expected the file that `miniwin search` wrote") from None
+        if not isinstance(data, dict) or data.pop("format", None) != FORMAT:
             raise UserError(f"{path} has another format; this version of miniwin reads format {FORMAT}")
-        data["losses"] = {
-            int(length): float("nan") if loss is None else loss for length, loss in data["losses"].items()
-        }
-        return cls(**data)
+        try:
+            data["losses"] = {
+                int(length): float("nan") if loss is None else loss for length, loss in data["losses"].items()
+            }
+            return cls(**data)
+        except (KeyError, TypeError, ValueError, AttributeError):
+            raise UserError(f"{path} has other fields than the file that `miniwin search` wrote; restore it") from None
 
 
 def _tokens(run: Path) -> int:
     """How far training has got, by its last checkpoint."""
     try:
-        tokens: int = json.loads((run / "run.json").read_text(encoding="utf-8"))["tokens"]
-        return tokens
-    except (OSError, json.JSONDecodeError, KeyError):
+        return int(read_json(run / "run.json")["tokens"])
+    except (OSError, ValueError, KeyError, TypeError):
         return 0
 
 

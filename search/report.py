@@ -9,7 +9,6 @@ mattered, how the trials learnt, every trial in a table, and the winner's YAML. 
 
 from __future__ import annotations
 
-import json
 import math
 import shlex
 from collections import Counter
@@ -19,6 +18,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from miniwin.json_files import read_json
 from miniwin.runs import home, write_text
 from miniwin.search import charts
 from miniwin.search.formats import LN2, bits_text, count_text, known, measure, plural, seconds_text
@@ -173,7 +173,7 @@ def _about(study: StudyData) -> dict[str, Any]:
         if trial.run_folder is None:
             continue
         try:
-            about = json.loads((trial.run_folder / "run.json").read_text(encoding="utf-8"))
+            about = read_json(trial.run_folder / "run.json")
         except (OSError, ValueError):
             continue
         if isinstance(about, dict):

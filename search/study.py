@@ -14,7 +14,6 @@ Who works on what is in claims.py.
 
 from __future__ import annotations
 
-import json
 import uuid
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -24,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock
 
 from miniwin.devices import find_device, settled
+from miniwin.json_files import JSONProblem, read_json
 from miniwin.runs import home, write_json, write_text
 from miniwin.search.candidate import Candidate
 from miniwin.search.outcome import Outcome
@@ -253,15 +253,14 @@ def _differences(before: Any, now: Any, path: str = "") -> list[str]:
 
 def _read_about(folder: Path) -> dict[str, Any]:
     try:
-        about: dict[str, Any] = json.loads((folder / "study.json").read_text(encoding="utf-8"))
+        about: dict[str, Any] = read_json(folder / "study.json")
     except (FileNotFoundError, NotADirectoryError):
         raise UserError(
             f"{folder} is not a study folder: it has no study.json; expected one that `miniwin search run` made"
         ) from None
-    except json.JSONDecodeError as error:
-        raise UserError(f"{folder / 'study.json'} is not JSON ({error})") from None
-    if about.get("format") != FORMAT:
-        raise UserError(
-            f"{folder / 'study.json'} has format {about.get('format')!r}; this version of miniwin reads format {FORMAT}"
-        )
+    except JSONProblem as error:
+        raise UserError(f"{folder / 'study.json'} is {error}; expected what `miniwin search` wrote") from None
+    if not isinstance(about, dict) or about.get("format") != FORMAT:
+        found = about.get("format") if isinstance(about, dict) else type(about).__name__
+        raise UserError(f"{folder / 'study.json'} has format {found!r}; this version of miniwin reads format {FORMAT}")
     return about

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import time
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from miniwin.blocks.visible import visible, visible_line
+from miniwin.json_files import parse_json
 from miniwin.progress import duration, rate
 from miniwin.search.records import StudyData, TrialRecord
 from miniwin.terminal import cell
@@ -183,8 +183,8 @@ def tokens_so_far(trial: TrialRecord) -> int:
             size = file.seek(0, os.SEEK_END)
             file.seek(max(0, size - 4096))
             lines = file.read().decode(errors="replace").rpartition("\n")[0].splitlines()
-        return int(json.loads(lines[-1])["tokens"])
-    except (OSError, IndexError, KeyError, json.JSONDecodeError):
+        return int(parse_json(lines[-1])["tokens"])
+    except (OSError, IndexError, KeyError, TypeError, ValueError):
         return trial.tokens
 
 

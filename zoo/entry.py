@@ -24,7 +24,7 @@ from pydantic import ConfigDict, Field, ValidationError
 
 from miniwin.specs import ModelSpec, Strict, load_model_spec
 from miniwin.zoo.errors import ZooError
-from miniwin.zoo.files import read_json, sha256_json, to_json
+from miniwin.zoo.files import read_object, sha256_json, to_json
 from miniwin.zoo.version import NAME_PATTERN, VERSION_PATTERN, Version
 
 CARD = "README.md"
@@ -93,9 +93,7 @@ def read_manifest(folder: Path) -> Manifest:
     path = folder / MANIFEST
     if not path.is_file():
         raise ZooError(f"{path}: the file is missing, so this folder is not a zoo entry")
-    data = read_json(path)
-    if not isinstance(data, dict):
-        raise ZooError(f"{path}: expected a JSON object, got {type(data).__name__}")
+    data = read_object(path)
     check_schema(data, path)
     digest = data.pop("digest", None)
     try:
@@ -154,11 +152,11 @@ class Entry:
 
     @property
     def metrics(self) -> dict[str, Any]:
-        return _object(self.folder / METRICS)
+        return read_object(self.folder / METRICS)
 
     @property
     def provenance(self) -> dict[str, Any]:
-        return _object(self.folder / PROVENANCE)
+        return read_object(self.folder / PROVENANCE)
 
     @property
     def card(self) -> str:
@@ -183,10 +181,3 @@ def open_entry(folder: Path, source: str, name: str | None = None, version: str 
         reason = f"{folder / MANIFEST}: says {found}, but lies where {name}@{version} should"
         return Entry(name, str(version), folder, source, None, "broken", reason)
     return Entry(manifest.name, manifest.version, folder, source, manifest)
-
-
-def _object(path: Path) -> dict[str, Any]:
-    data = read_json(path)
-    if not isinstance(data, dict):
-        raise ZooError(f"{path}: expected a JSON object, got {type(data).__name__}")
-    return data

@@ -8,6 +8,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from miniwin.json_files import JSONProblem, read_json
 from miniwin.zoo.errors import ZooError
 
 CHUNK = 1 << 20
@@ -55,8 +56,14 @@ def to_json(value: Any, what: str) -> str:
         raise ZooError(f"{what}: {error}") from error
 
 
-def read_json(path: Path) -> Any:
+def read_object(path: Path) -> dict[str, Any]:
+    """The JSON object in a file that may come from anywhere."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ZooError(f"{path}: cannot be read as JSON: {error}") from error
+        data = read_json(path)
+    except JSONProblem as error:
+        raise ZooError(f"{path}: is {error}") from None
+    except OSError as error:
+        raise ZooError(f"{path}: cannot be read: {error.strerror}") from error
+    if not isinstance(data, dict):
+        raise ZooError(f"{path}: expected a JSON object, got {type(data).__name__}")
+    return data

@@ -15,10 +15,11 @@ import json
 from collections import Counter
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
+from miniwin.json_files import JSONProblem, parse_json
 from miniwin.zoo.entry import (
     ENTRY_FILES,
     MANIFEST,
@@ -97,9 +98,9 @@ class Index(Record):
 
 def parse_index(text: str | bytes, where: str) -> Index:
     try:
-        data: Any = json.loads(text)
-    except ValueError as error:
-        raise ZooError(f"{where}: is not JSON: {error}") from None
+        data = parse_json(text)
+    except JSONProblem as error:
+        raise ZooError(f"{where}: is {error}") from None
     if not isinstance(data, dict) or "schema" not in data:
         raise ZooError(f"{where}: is not a zoo index (a JSON object with a schema number and releases)")
     check_schema(data, where)

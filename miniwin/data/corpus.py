@@ -25,6 +25,7 @@ import numpy as np
 
 from miniwin.data.sources import SIDES, Source, list_source
 from miniwin.data.tasks import character_ids
+from miniwin.json_files import read_json
 from miniwin.specs import UserError
 from miniwin.specs.data import DataSpec, TaskData
 from miniwin.tokenizer import SEPARATORS, Tokenizer
@@ -102,7 +103,7 @@ def cache_folder() -> Path:
 def _open(folder: Path) -> Corpus | None:
     """The corpus in a folder, or None when anything about it is not as it was written."""
     try:
-        record = json.loads((folder / "corpus.json").read_text(encoding="utf-8"))
+        record = read_json(folder / "corpus.json")
         splits = {}
         for side in SIDES:
             path, want = folder / f"{side}.npy", record["files"][side]

@@ -8,7 +8,6 @@ those is not read: `pytorch_model.bin` is a pickle.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -16,6 +15,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from miniwin.json_files import JSONProblem, read_json
 from miniwin.specs.base import UserError
 from miniwin.specs.yaml_words import shown
 from miniwin.zoo.importing.source import Source, some
@@ -27,7 +27,6 @@ TOKENIZER = "tokenizer.json"
 LARGEST_CONFIG = 8 << 20  # bytes; published ones have a few thousand
 LARGEST_INDEX = 64 << 20
 LARGEST_TOKENIZER = 256 << 20
-DEEPEST = 64
 
 # As the headers of safetensors files write them. A type that is not here is named, and refused, when a tensor is read.
 DTYPES = {
@@ -199,23 +198,13 @@ def read_object(path: Path, largest: int) -> dict[str, Any]:
     """A JSON object from a file of at most `largest` bytes, with no key given twice."""
     expected = "expected what transformers writes, a JSON object"
     try:
-        with path.open("rb") as file:
-            raw = file.read(largest + 1)
-        if len(raw) > largest:
-            raise UserError(f"{path}: larger than {largest >> 20} MiB; {expected}")
-        data = json.loads(raw.decode("utf-8"), object_pairs_hook=lambda pairs: _once(path, pairs))
+        data = read_json(path, largest, pairs=lambda pairs: _once(path, pairs))
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from None
-    except RecursionError:
-        raise UserError(f"{path}: nested too deeply; {expected}") from None
-    except UserError:
-        raise
-    except ValueError as error:  # not UTF-8, not JSON, or a number of thousands of digits
-        raise UserError(f"{path}: not JSON ({error}); {expected}") from None
+    except JSONProblem as error:
+        raise UserError(f"{path}: {error}; {expected}") from None
     if not isinstance(data, dict):
         raise UserError(f"{path}: got {shown(data)}; {expected}")
-    if _depth(data) > DEEPEST:
-        raise UserError(f"{path}: nested too deeply; {expected}")
     return data
 
 
@@ -226,17 +215,3 @@ def _once(path: Path, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         twice = next(name for name in names if names.count(name) > 1)
         raise UserError(f"{path}: {shown(twice)} is given twice; which one is meant cannot be known")
     return data
-
-
-def _depth(data: Any) -> int:
-    """Levels of nesting, counted without recursion, up to one more than are allowed."""
-    level, depth = [data], 0
-    while level and depth <= DEEPEST:
-        depth += 1
-        level = [
-            child
-            for item in level
-            for child in (item.values() if isinstance(item, dict) else item)
-            if isinstance(child, dict | list)
-        ]
-    return depth

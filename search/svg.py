@@ -14,10 +14,16 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from html import escape
+from itertools import pairwise
 
 WIDTH, HEIGHT = 480, 300
 TOP, RIGHT, BOTTOM = 34, 18, 52
+MORE_DIGITS = 12  # at most, on an axis whose ticks are close together
 CHARACTER = 8.0  # width of one character of a tick label, at the size used on a phone
+
+
+def number_text(value: float, more: int = 0) -> str:
+    return f"{value:.{6 + more}g}"
 
 
 @dataclass(frozen=True)
@@ -25,7 +31,7 @@ class Axis:
     """What an axis says: its name, how its numbers are written, and where its ticks are."""
 
     label: str
-    format: Callable[[float], str] = "{:g}".format
+    format: Callable[..., str] = number_text  # of a number, and how many more digits are wanted
     log: bool = False  # base 2, for lengths and bytes
     ticks: Sequence[float] | None = None  # None: chosen here
     unit: float = 1.0  # ticks are round multiples of this (2**20 for bytes shown in MiB)
@@ -80,8 +86,9 @@ class Scale:
         self.log = log
         inside = [self._flat(v) for v in values]
         low, high = min(inside), max(inside)
-        # A single value still needs an axis around it.
-        pad = (high - low) * 0.06 if high > low else (0.5 if log else abs(high) * 0.05 or 1.0)
+        # A single value still needs an axis around it; and so do values that no tick could tell apart.
+        apart = high - low > 1e-9 * max(abs(low), abs(high))
+        pad = (high - low) * 0.06 if apart else (0.5 if log else abs(high) * 0.05 or 1.0)
         self.low, self.high, self.start, self.end = low - pad, high + pad, start, end
 
     def _flat(self, value: float) -> float:
@@ -223,8 +230,13 @@ def _frame(xs: Sequence[float], ys: Sequence[float], x: Axis, y: Axis) -> tuple[
 
 
 def _labels(ticks: Sequence[float], axis: Axis) -> list[tuple[float, str]]:
-    """Ticks with their text, without decimals that are zero in all of them."""
-    texts = [axis.format(tick) for tick in ticks]
+    """Ticks with their text: as many digits as tell them apart, without decimals that are zero in all of them."""
+    # What lies halfway has to look different too: 4.7705 is no 4.770 or 4.771.
+    between = [(a + b) / 2 for a, b in pairwise(ticks)]
+    for more in range(MORE_DIGITS):
+        texts = [axis.format(tick, more) for tick in ticks]
+        if len({*texts, *(axis.format(value, more) for value in between)}) == len(texts) + len(between):
+            break
     while texts and all("." in text and text.endswith("0") for text in texts):
         texts = [text[:-1].removesuffix(".") for text in texts]
     return list(zip(ticks, texts, strict=True))

@@ -438,6 +438,34 @@ def test_linear_ticks_are_round_and_inside(low: float, width: float) -> None:
     assert min(abs(mantissa - m) for m in (1, 2, 5, 10)) < 1e-3
 
 
+@settings(max_examples=200, deadline=None)
+@given(st.floats(1e-3, 1e12), st.floats(1e-8, 1e3), st.sampled_from(["loss", "recall", "cache_bytes", "parameters"]))
+def test_ticks_can_be_told_apart(low: float, width: float, metric: str) -> None:
+    """Of every axis, each tick says another number than what lies halfway to the next."""
+    values = [low, low * (1 + width)]
+    shown = measure(Objective("minimize", metric, 64 if metric != "parameters" else None))
+    for axis in (shown.axis(values), Axis("plain")):
+        points = [Point(v, v, "complete", "") for v in values]
+        chart = scatter(points, x=axis, y=axis, title="t", description="d", ident="i")
+        texts = re.findall(r'<text class="tick"[^>]*text-anchor="end">([^<]*)<', chart)
+        assert len(set(texts)) == len(texts) >= 1, texts
+
+
+def test_ticks_have_the_digits_that_they_need() -> None:
+    def ticks(*values: float, metric: str = "loss") -> list[str]:
+        axis = measure(Objective("minimize", metric, 64)).axis(values)
+        points = [Point(1.0, v, "complete", "") for v in values]
+        chart = scatter(points, x=Axis("x"), y=axis, title="t", description="d", ident="i")
+        return re.findall(r'<text class="tick"[^>]*text-anchor="end">([^<]*)<', chart)
+
+    assert ticks(4.7701, 4.7709) == ["4.7702", "4.7704", "4.7706", "4.7708"]
+    assert ticks(4.0, 5.0) == ["4.0", "4.5", "5.0"]
+    assert ticks(4.77, 4.77 + 1e-13) == ticks(4.77)  # nothing to tell apart
+    assert ticks(0.5001, 0.5003, metric="recall") == ["50.010%", "50.015%", "50.020%", "50.025%", "50.030%"]
+    close = ticks(2.0**30, 2.0**30 + 2.0**20, metric="cache_bytes")
+    assert len(set(close)) == len(close) > 2
+
+
 @settings(max_examples=100, deadline=None)
 @given(st.floats(1, 1e12), st.floats(2, 1e6))
 def test_octave_ticks_are_powers_of_two_inside(low: float, ratio: float) -> None:

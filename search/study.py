@@ -150,6 +150,9 @@ class Study:
                 f"the storage {self.about['storage']} already has a study named {self.spec.name!r}, of another "
                 "study folder: give the search another name, or use that folder with --out"
             )
+        names = [objective.name for objective in self.spec.parsed_objectives]
+        if study.metric_names != names:  # what Optuna's dashboard calls them
+            study.set_metric_names(names)
 
     @cached_property
     def _storage(self) -> Any:

@@ -447,6 +447,21 @@ def test_a_failed_baseline_is_tried_again(tmp_path: Path, monkeypatch: pytest.Mo
     assert spend(study) == NoClaim(over=True) and collect(study).finished
 
 
+def test_objectives_have_names_in_optuna(tmp_path: Path) -> None:
+    objectives = ["minimize loss@64", "minimize cache_bytes@4096"]
+    study = make(tmp_path, objectives=objectives, baseline=None)
+    assert study.optuna.metric_names == ["loss@64", "cache_bytes@4096"]
+    # A study from before they were given: read as it is, named when it goes on.
+    journal = study.folder / "journal.log"
+    lines = journal.read_text().splitlines(keepends=True)
+    journal.write_text("".join(line for line in lines if "metric_names" not in line))
+    before = journal.read_text()
+    assert collect(Study(study.folder)).trials == [] and journal.read_text() == before
+    assert make(tmp_path, objectives=objectives, baseline=None).optuna.metric_names == ["loss@64", "cache_bytes@4096"]
+    make(tmp_path, objectives=objectives, baseline=None)
+    assert journal.read_text().count("metric_names") == 1  # once is enough
+
+
 def test_the_table_of_trials(tmp_path: Path) -> None:
     study = make(tmp_path, budget={"trials": 3})
     spend_one = take_work(study, "0")

@@ -26,6 +26,7 @@ from benchmarks.plot import svg
 from benchmarks.report import bars_table, markdown
 from benchmarks.runner import run_all
 from miniwin.runs import write_text
+from miniwin.specs import user_path
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -43,8 +44,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--repeats", type=int, help="runs of each side at most (the budget of a case may allow fewer)")
     parser.add_argument("--minutes", type=float, help="begin no case later than that (quick: 20; full: no limit)")
     places = parser.add_mutually_exclusive_group()
-    places.add_argument("--out", type=Path, help="folder for the results (default benchmarks/results)")
-    places.add_argument("--continue", dest="begun", type=Path, metavar="FILE", help="go on with what it has measured")
+    places.add_argument("--out", type=user_path, help="folder for the results (default benchmarks/results)")
+    places.add_argument(
+        "--continue", dest="begun", type=user_path, metavar="FILE", help="go on with what it has measured"
+    )
     options = parser.parse_args(arguments)
     kind = next((kind for kind in ("full", "gpu", "tiny") if getattr(options, kind)), "quick")
     if kind == "gpu" and not (options.list or torch.cuda.is_available()):

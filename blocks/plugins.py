@@ -21,6 +21,7 @@ from pathlib import Path
 from types import ModuleType
 
 from miniwin.blocks.spec import UserError
+from miniwin.blocks.user_path import user_path
 
 GROUP = "miniwin.plugins"
 VARIABLE = "MINIWIN_PLUGINS"
@@ -36,7 +37,7 @@ def load_plugin(name: str) -> ModuleType:
         UserError: there is no such module or file, or importing it fails.
     """
     is_file = name.endswith(".py") or os.sep in name
-    key = str(Path(name).expanduser().resolve()) if is_file else name
+    key = str(user_path(name).resolve()) if is_file else name
     if key not in _loaded:
         try:
             _loaded[key] = _import_file(Path(key)) if is_file else importlib.import_module(name)
@@ -66,7 +67,7 @@ def use_plugins(names: list[str]) -> None:
     """Load these now, and in every process started from this one."""
     for name in names:
         load_plugin(name)
-        whole = str(Path(name).expanduser().resolve()) if name.endswith(".py") else name
+        whole = str(user_path(name).resolve()) if name.endswith(".py") else name
         before = [n for n in os.environ.get(VARIABLE, "").split(os.pathsep) if n and n != whole]
         os.environ[VARIABLE] = os.pathsep.join([*before, whole])
 

@@ -20,7 +20,7 @@ from miniwin.blocks.positions.soundness import cosine_sum, turning
 from miniwin.explain import binary, short
 from miniwin.runs import write_text
 from miniwin.soundness import Rotary, rotary_blocks
-from miniwin.specs import ModelSpec, UserError
+from miniwin.specs import ModelSpec, UserError, user_path
 
 WIDTH, HEIGHT = 640, 300
 LEFT, RIGHT, TOP, BOTTOM = 48, 16, 18, 40
@@ -52,17 +52,19 @@ svg text { font: 12px system-ui, sans-serif; fill: var(--soft); }
 """
 
 
-def page_file(path: Path) -> None:
-    """UserError where no page can be written."""
+def page_file(path: Path) -> Path:
+    """The file to write, or UserError where no page can be written."""
+    path = user_path(path)
     if path.is_dir():
         raise UserError(f"--html: {path} is a folder; expected a file to write, such as {path / 'model.html'}")
     if not path.absolute().parent.is_dir():
         raise UserError(f"--html: there is no folder {path.absolute().parent}; make it first, or write elsewhere")
+    return path
 
 
 def write_page(path: Path, spec: ModelSpec, facts: dict[str, Any]) -> None:
     """Write the page, whole or not at all. facts: of `explanation`, with `soundness` by length."""
-    page_file(path)
+    path = page_file(path)
     write_text(path, page(spec, facts))
 
 

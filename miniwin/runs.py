@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from miniwin.json_files import JSONProblem, parse_json, read_json
-from miniwin.specs.base import UserError
+from miniwin.specs.base import UserError, user_path
 
 FORMAT = 1
 RUN, MODEL, TRAIN, TOKENIZER = "run.json", "model.yaml", "train.yaml", "tokenizer.json"
@@ -65,7 +65,7 @@ class RunResult:
 
 def home() -> Path:
     """Where runs, searches and the tracking database live: $MINIWIN_HOME, else ./runs."""
-    return Path(os.environ.get("MINIWIN_HOME") or "runs").expanduser()
+    return user_path(os.environ.get("MINIWIN_HOME") or "runs")
 
 
 @contextmanager
@@ -136,7 +136,7 @@ def finite(value: Any) -> Any:
 
 def read_run(folder: str | Path) -> dict[str, Any]:
     """The contents of run.json. A folder that is not a run folder is a UserError."""
-    path = Path(folder) / RUN
+    path = user_path(folder) / RUN
     try:
         data = read_json(path)
     except (FileNotFoundError, NotADirectoryError):
@@ -159,7 +159,7 @@ def read_result(folder: str | Path) -> RunResult:
     try:
         loss = data["final_loss"]
         return RunResult(
-            folder=Path(folder),
+            folder=user_path(folder),
             status=data["status"],
             reason=data["reason"],
             tokens=data["tokens"],
@@ -175,13 +175,13 @@ def read_result(folder: str | Path) -> RunResult:
             tracking_run=data["tracking"]["run_id"],
         )
     except (KeyError, TypeError) as error:
-        raise UserError(f"{Path(folder) / RUN} does not say how the run went ({error!r}); put back the file") from None
+        raise UserError(f"{user_path(folder) / RUN} does not say how the run went ({error!r}); put back the file") from None
 
 
 def read_metrics(folder: str | Path) -> list[dict[str, Any]]:
     """The lines of metrics.jsonl, without a last one that a crash cut short, nor what is no line of ours: the run is
     what its checkpoint says. What is left out is warned of."""
-    path = Path(folder) / METRICS
+    path = user_path(folder) / METRICS
     try:
         text = path.read_text(encoding="utf-8", errors="replace")
     except FileNotFoundError:

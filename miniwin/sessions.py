@@ -28,7 +28,7 @@ from miniwin.blocks import Cache
 from miniwin.continuation import CONTEXT
 from miniwin.json_files import JSONProblem, parse_json
 from miniwin.runs import replacing
-from miniwin.specs import UserError
+from miniwin.specs import UserError, user_path
 
 if TYPE_CHECKING:
     from miniwin.language_model import LanguageModel
@@ -81,7 +81,7 @@ def save_session(session: Session, model: LanguageModel, path: str | PathLike[st
         "tail": session.tail,
     }
     held = {name: tensor.cpu().contiguous() for name, tensor in _held(session.cache).items()}
-    with replacing(Path(path)) as temporary:
+    with replacing(user_path(path)) as temporary:
         temporary.write_bytes(save(held, metadata={"session": json.dumps(about)}))
 
 
@@ -91,7 +91,7 @@ def load_session(model: LanguageModel, path: str | PathLike[str]) -> Session:
     Raises:
         UserError: there is no such file, it is no session, or it is another model's.
     """
-    path = Path(path)
+    path = user_path(path)
     try:
         with safe_open(path, framework="pt") as file:
             about = _about(path, (file.metadata() or {}).get("session"))

@@ -19,7 +19,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from miniwin.json_files import JSONProblem, parse_json
-from miniwin.specs import UserError
+from miniwin.specs import UserError, user_path
 
 FILE = "tokenizer.json"
 SEPARATORS = (
@@ -71,7 +71,7 @@ def load_tokenizer(ref: str | Path, base: Path | None = None) -> Tokenizer:
     """`byte`, a `tokenizer.json`, or a folder that holds one. Paths are relative to `base`."""
     if ref == "byte":
         return ByteTokenizer()
-    path = (base or Path()) / Path(ref).expanduser()
+    path = (base or Path()) / user_path(ref)
     if path.is_dir():
         path = path / FILE
     try:

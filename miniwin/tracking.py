@@ -20,6 +20,7 @@ from typing import Any
 
 from miniwin.blocks.visible import visible
 from miniwin.runs import home
+from miniwin.specs import user_path
 
 OFF = "off"
 FLUSH_SECONDS = 10.0
@@ -28,7 +29,11 @@ BATCH = 1000  # metrics in one call: what MLflow accepts
 
 def tracking_uri(uri: str | None = None) -> str:
     """The URI to track to, or "off"."""
-    return uri or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{home().resolve() / 'mlflow.db'}"
+    asked = uri or os.environ.get("MLFLOW_TRACKING_URI")
+    if not asked:
+        return f"sqlite:///{home().resolve() / 'mlflow.db'}"
+    scheme = "sqlite:///" if asked.startswith("sqlite:///~") else ""
+    return scheme + str(user_path(asked.removeprefix(scheme))) if scheme or asked.startswith("~") else asked
 
 
 class Tracker:

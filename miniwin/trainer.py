@@ -23,7 +23,15 @@ from miniwin.distributed import Group, join
 from miniwin.runs import RunResult
 from miniwin.same_run import only_one, recorded
 from miniwin.session import OnEval, Session
-from miniwin.specs import ModelSpec, TrainSpec, UserError, load_model_spec, load_train_spec, resolve_spec_path
+from miniwin.specs import (
+    ModelSpec,
+    TrainSpec,
+    UserError,
+    load_model_spec,
+    load_train_spec,
+    resolve_spec_path,
+    user_path,
+)
 from miniwin.tokenizer import load_tokenizer
 from miniwin.tracking import OFF, Tracker
 
@@ -69,12 +77,12 @@ def train(
         base = path.resolve().parent if base is None else base
         train = load_train_spec(path)
         assert isinstance(train, TrainSpec)
-    spec = train.resolved(Path(base or ".").resolve())
+    spec = train.resolved(user_path(base or ".").resolve())
     model_spec = model if isinstance(model, ModelSpec) else load_model_spec(model)
     _check_packing(model_spec, spec)
     if workers < 0:
         raise UserError(f"workers: got {workers}; expected how many processes read data ahead, 0 or more")
-    folder = Path(out)
+    folder = user_path(out)
     rungs = _rungs(eval_at, on_eval, spec)
     tokenizer = load_tokenizer(spec.tokenizer)
     if tokenizer.vocab_size > model_spec.vocab_size:

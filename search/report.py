@@ -26,7 +26,7 @@ from miniwin.search.importance import importances
 from miniwin.search.page import copyable, sheet
 from miniwin.search.records import StudyData, TrialRecord, read_study
 from miniwin.search.report_tables import STATES, length_table, periods, trial_table, windows
-from miniwin.specs import UserError, dump_yaml
+from miniwin.specs import UserError, dump_yaml, user_path
 
 EQUAL = 0.005  # differences up to this share of the loss are no more than another seed makes
 
@@ -35,7 +35,7 @@ def write_report(study_folder: Path | str, out: Path | str | None = None) -> Pat
     """Write the report of a study (its folder or its name), finished or not, and return where it is: report.html in
     the study folder, unless `out` says otherwise. A report that was there is replaced in one step."""
     study = read_study(study_folder)
-    target = study.folder / "report.html" if out is None else Path(out)
+    target = study.folder / "report.html" if out is None else user_path(out)
     if target.is_dir():
         example = target / "report.html"
         raise UserError(f"--out {target} is a folder; expected the name of a file, such as {example}")

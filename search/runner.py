@@ -22,7 +22,7 @@ from miniwin.search.records import StudyData, collect
 from miniwin.search.space import check_space
 from miniwin.search.study import Study
 from miniwin.search.table import SearchDisplay
-from miniwin.specs import SearchSpec, UserError, load_search_spec, resolve_spec_path
+from miniwin.specs import SearchSpec, UserError, load_search_spec, resolve_spec_path, user_path
 
 POLL_SECONDS = 0.2
 REFRESH_SECONDS = 1.0
@@ -59,7 +59,9 @@ def run_search(
     workers = spec.workers if workers is None else workers
     if workers < 1:
         raise UserError(f"workers: got {workers}; expected at least 1")
-    study = Study.create(spec, Path(base_folder or "."), out=None if out is None else Path(out), storage=storage)
+    study = Study.create(
+        spec, user_path(base_folder or "."), out=None if out is None else user_path(out), storage=storage
+    )
     with SearchDisplay(progress) as display, _terminating():
         if not collect(study).finished:
             display.note(f"{spec.name}: {check_space(study.space)}")

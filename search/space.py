@@ -26,6 +26,7 @@ from miniwin.specs import (
     load_train_spec,
     parse_spec,
     resolve_spec_path,
+    user_path,
 )
 from miniwin.specs.expressions import Expression
 from miniwin.specs.search import COSTS, ChoiceVariable, FloatVariable, IntVariable
@@ -176,7 +177,7 @@ class Space:
 
 def find_spec(ref: str, folder: Path, kind: str) -> Path:
     """A spec that a search names: relative to the search's own folder, or one that ships with MiniWin."""
-    near = folder / ref
+    near = folder / user_path(ref)
     return near if near.is_file() else resolve_spec_path(ref, kind)
 
 
@@ -187,9 +188,9 @@ def check_search(search: SearchSpec | str | Path, base_folder: str | Path | None
     drawn at random at least one gives an architecture that holds the constraints.
     """
     if not isinstance(search, SearchSpec):
-        base_folder = Path(search).resolve().parent if base_folder is None else base_folder
+        base_folder = user_path(search).resolve().parent if base_folder is None else base_folder
         search = load_search_spec(search)
-    folder = Path(base_folder or ".")
+    folder = user_path(base_folder or ".")
     space = Space(
         search,
         load_model_spec(find_spec(search.base, folder, "model")),

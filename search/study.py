@@ -39,6 +39,7 @@ from miniwin.specs import (
     load_model_spec,
     load_search_spec,
     load_train_spec,
+    user_path,
 )
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ class Study:
     ) -> Study:
         """Make the study folder, or open it where it exists and is of the same search. `base_folder` is what the paths
         in the spec are relative to."""
-        folder = Path(out) if out is not None else home() / "searches" / spec.name
+        folder = user_path(out) if out is not None else home() / "searches" / spec.name
         if folder.exists() and not folder.is_dir():
             raise UserError(f"{folder} is a file; expected a folder for the study: choose another --out")
         parts = _Parts.load(spec, base_folder)
@@ -235,7 +236,7 @@ class _Parts:
 
 def find_study(ref: str | Path) -> Path:
     """The folder of a study, from its path or its name."""
-    for folder in (Path(ref), home() / "searches" / str(ref)):
+    for folder in (user_path(ref), home() / "searches" / str(ref)):
         if (folder / "study.json").is_file():
             return folder
     there = sorted(path.parent.name for path in (home() / "searches").glob("*/study.json"))

@@ -19,7 +19,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
 
-from miniwin.specs import UserError
+from miniwin.specs import UserError, user_path
 
 if TYPE_CHECKING:
     from miniwin.data import Corpus
@@ -34,7 +34,7 @@ GRACE_SECONDS = 60.0  # for the last step and the checkpoint
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m miniwin.search.worker", description="Work on a study.")
-    parser.add_argument("study", type=Path, help="the study folder")
+    parser.add_argument("study", type=user_path, help="the study folder")
     parser.add_argument("--worker-id", default="0", help="a name for this worker, shown in leases")
     parser.add_argument("--threads", type=int, default=None, help="PyTorch threads")
     parser.add_argument("--parent", type=int, default=None, help="stop when this process, our parent, is gone")

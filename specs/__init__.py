@@ -5,7 +5,7 @@ if __name__ == "specs":
 
 from typing import Any
 
-from miniwin.specs.base import Count, Strict, UserError
+from miniwin.specs.base import Count, Strict, UserError, user_path
 from miniwin.specs.loading import (
     dump_yaml,
     load_model_spec,
@@ -36,6 +36,7 @@ __all__ = [
     "parse_spec",
     "resolve_spec_path",
     "shipped_specs",
+    "user_path",
 ]
 
 _LAZY = {"DataSpec": "data", "TrainSpec": "train", "SearchSpec": "search"}

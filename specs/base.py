@@ -3,5 +3,17 @@
 from __future__ import annotations
 
 from miniwin.blocks.spec import Budget, Count, Fraction, PositiveInt, PositiveReal, Real, Seed, Strict, UserError
+from miniwin.blocks.user_path import user_path
 
-__all__ = ["Budget", "Count", "Fraction", "PositiveInt", "PositiveReal", "Real", "Seed", "Strict", "UserError"]
+__all__ = [
+    "Budget",
+    "Count",
+    "Fraction",
+    "PositiveInt",
+    "PositiveReal",
+    "Real",
+    "Seed",
+    "Strict",
+    "UserError",
+    "user_path",
+]

@@ -12,7 +12,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from miniwin.blocks.plugins import load_plugins
-from miniwin.specs.base import UserError
+from miniwin.specs.base import UserError, user_path
 from miniwin.specs.model import ModelSpec
 from miniwin.specs.problems import MISSING, Problem, explain, said
 from miniwin.specs.schema import models_at
@@ -135,7 +135,7 @@ _Dumper.add_representer(str, _text)
 
 def resolve_spec_path(ref: str | Path, kind: str | None = None) -> Path:
     """A path as it is, or a shipped spec by its stem: miniwin-1m -> specs/models/miniwin-1m.yaml."""
-    path = Path(ref)
+    path = user_path(ref)
     if os.path.isfile(path) or path.suffix in (".yaml", ".yml") or len(path.parts) != 1:
         return path
     shipped = {one: _shipped(one) for one in ([kind] if kind else KINDS)}

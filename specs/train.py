@@ -15,7 +15,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
-from miniwin.specs.base import Budget, Fraction, PositiveInt, PositiveReal, Real, Seed, Strict
+from miniwin.specs.base import Budget, Fraction, PositiveInt, PositiveReal, Real, Seed, Strict, user_path
 from miniwin.specs.data import DataSpec
 from miniwin.specs.model import Name
 
@@ -146,13 +146,13 @@ class TrainSpec(_Grown):
             for field in ("paths", "valid_paths")
             if (paths := getattr(self.data, field, None)) is not None
         }
-        tokenizer = self.tokenizer if self.tokenizer == "byte" else str(base / Path(self.tokenizer).expanduser())
+        tokenizer = self.tokenizer if self.tokenizer == "byte" else str(base / user_path(self.tokenizer))
         return self.model_copy(update={"data": self.data.model_copy(update=found), "tokenizer": tokenizer})
 
 
 def _under(base: Path, path: str) -> str:
     """A path, or a pattern, that no longer depends on where the YAML file was."""
-    given = Path(path).expanduser()
+    given = user_path(path)
     if given.is_absolute() or not glob.has_magic(path) or (base / given).exists():
         return str(base / given)
     return str(Path(glob.escape(str(base))) / given)

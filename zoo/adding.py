@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 import miniwin
 from miniwin.provenance import code_version
 from miniwin.runs import RUN, read_run
-from miniwin.specs import ModelSpec, dump_yaml, load_model_spec
+from miniwin.specs import ModelSpec, dump_yaml, load_model_spec, user_path
 from miniwin.tokenizer import load_tokenizer
 from miniwin.zoo.card import write_card
 from miniwin.zoo.check import check
@@ -85,7 +85,7 @@ def add(
     """
     known, wanted = _destination(name, version, zoo)
     try:
-        read = _read_source(Path(source), allow_incomplete)
+        read = _read_source(user_path(source), allow_incomplete)
         with known[0].staging() as staged:
             return _write(staged, read, known, name, wanted, metrics, provenance or {}, description, licence)
     except OSError as error:
@@ -102,7 +102,7 @@ def check_addable(
 ) -> None:
     """Raise what `add` would, as far as it can be known beforehand: worth it before a long evaluation."""
     _destination(name, version, zoo)
-    read = _read_source(Path(source), allow_incomplete)
+    read = _read_source(user_path(source), allow_incomplete)
     _check_weights(read.folder / WEIGHTS, read.spec)
 
 

@@ -20,6 +20,7 @@ from typing import Annotated, Literal
 from pydantic import Field, ValidationError, model_validator
 
 from miniwin.json_files import JSONProblem, parse_json
+from miniwin.specs.base import user_path
 from miniwin.zoo.entry import (
     ENTRY_FILES,
     MANIFEST,
@@ -132,7 +133,7 @@ def local_statuses(root: Path) -> dict[str, tuple[ReleaseStatus, str | None]]:
 
 def write_index(zoo: Path | str) -> Path:
     """Write the index of a zoo folder, `<zoo>/index.json`; what it says of status and reason is kept."""
-    root = Path(zoo).expanduser()
+    root = user_path(zoo)
     path = index_path(root)
     prefix = "" if path.parent == root else f"package:{root.name}/"
     before = local_statuses(root)

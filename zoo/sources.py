@@ -15,6 +15,7 @@ import re
 from pathlib import Path, PurePosixPath
 from urllib.parse import quote, unquote, urlsplit
 
+from miniwin.specs.base import user_path
 from miniwin.zoo.errors import ZooError
 
 Location = Path | str
@@ -44,7 +45,7 @@ def index_location(text: str) -> Location:
     """$MINIWIN_ZOO_INDEX or $MINIWIN_ZOO_MIRROR: a path, file:// or a URL."""
     if text.startswith("file:"):
         return _file_url(text)
-    return check_url(text) if is_url(text) else Path(text).expanduser()
+    return check_url(text) if is_url(text) else user_path(text)
 
 
 def source_location(source: str, index: Location) -> Location:

@@ -17,6 +17,7 @@ from pathlib import Path
 import platformdirs
 from filelock import FileLock, Timeout
 
+from miniwin.specs.base import user_path
 from miniwin.zoo.entry import ENTRY_FILES, Entry, open_entry
 from miniwin.zoo.errors import ZooError
 from miniwin.zoo.files import fsync_path
@@ -34,13 +35,13 @@ def built_in_zoo() -> Path:
 def user_zoo() -> Path:
     """Where the user's entries are written: $MINIWIN_ZOO, or the platform's folder for application data."""
     chosen = os.environ.get("MINIWIN_ZOO")
-    return Path(chosen).expanduser() if chosen else Path(platformdirs.user_data_dir("miniwin")) / "zoo"
+    return user_path(chosen) if chosen else Path(platformdirs.user_data_dir("miniwin")) / "zoo"
 
 
 def cache_folder() -> Path:
     """Downloads in progress and verification stamps: everything here can be deleted at any time."""
     chosen = os.environ.get("MINIWIN_CACHE")
-    return Path(chosen).expanduser() if chosen else Path(platformdirs.user_cache_dir("miniwin"))
+    return user_path(chosen) if chosen else Path(platformdirs.user_cache_dir("miniwin"))
 
 
 class Store:
@@ -140,7 +141,7 @@ class Store:
 def stores(zoo: Path | str | None = None) -> list[Store]:
     """The zoos to look in, first match first: the one given, or the user's and then the package's."""
     if zoo is not None:
-        root = Path(zoo).expanduser()
+        root = user_path(zoo)
         return [Store(root, "built-in" if root.resolve() == built_in_zoo() else "user")]
     return [Store(user_zoo(), "user"), Store(built_in_zoo(), "built-in")]
 

@@ -33,8 +33,9 @@ def demo(
     from miniwin.search import run_search
     from miniwin.search.report import write_report
     from miniwin.search.table import summary
-    from miniwin.specs import load_model_spec
+    from miniwin.specs import load_model_spec, user_path
 
+    out = user_path(out)
     study = out / "search"
     if fresh and study.exists():
         shutil.rmtree(study)

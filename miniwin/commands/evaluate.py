@@ -18,7 +18,7 @@ def eval_command(
         str | None,
         typer.Option(
             help="python-stdlib, a text file or folder, a .jsonl file, or a train spec or run folder: their "
-            "validation part. Default: what a run was trained on, else python-stdlib."
+            "validation part. Default: what a run or entry was trained on; python-stdlib for imported models."
         ),
     ] = None,
     lengths: Annotated[
@@ -48,9 +48,11 @@ def eval_command(
     from miniwin.evaluation import evaluate as run
     from miniwin.loading import load
     from miniwin.runs import check_writable, said_if_unwritable, write_json
+    from miniwin.specs import user_path
 
     printed = str(json_file) == "-"
     if json_file is not None and not printed:
+        json_file = user_path(json_file)
         check_writable(json_file)
     wanted = [_count("--lengths", part) for part in lengths.split(",")]
     model = load(ref, device=device, dtype=dtype)

@@ -52,9 +52,10 @@ def generate_command(
     from miniwin.sessions import load_session as session_from
     from miniwin.sessions import new_session
     from miniwin.sessions import save_session as session_to
-    from miniwin.specs import UserError
+    from miniwin.specs import UserError, user_path
 
     if save_session is not None:
+        save_session = user_path(save_session)
         check_writable(save_session)
     if prompt == "-":
         prompt = sys.stdin.read()

@@ -99,7 +99,7 @@ def explain(
     from miniwin.specs import UserError
 
     if html is not None:
-        page_file(html)
+        html = page_file(html)
     if trained_length is not None and not (length or html):
         raise UserError("--trained-length: got it without --length; say at which context to judge, or leave it out")
     spec = model_spec(ref, overrides or ())

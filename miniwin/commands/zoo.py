@@ -124,15 +124,17 @@ def add(
     allow_incomplete: Annotated[bool, typer.Option("--allow-incomplete", help="Add a run that was cut short.")] = False,
 ) -> None:
     """Write a run into the zoo as name@version, immutable from then on."""
+    from miniwin.specs import user_path
     from miniwin.zoo import ZooError, check_addable
     from miniwin.zoo import add as run
     from miniwin.zoo.files import read_object
 
+    source = user_path(source)
     measured: dict[str, Any] | None = None
     if lengths is not None and (metrics is not None or not evaluate or (source / "entry.json").is_file()):
         raise ZooError("zoo add: --lengths says where to measure, but nothing is measured here; leave it out")
     if metrics is not None:
-        measured = read_object(metrics)
+        measured = read_object(user_path(metrics))
     elif evaluate and not (source / "entry.json").is_file():  # an entry brings its measurements along
         # What would be refused afterwards is refused before minutes of measuring.
         check_addable(source, name=name, version=version, zoo=zoo, allow_incomplete=allow_incomplete)

@@ -26,7 +26,7 @@ import numpy as np
 from miniwin.data.sources import SIDES, Source, list_source
 from miniwin.data.tasks import character_ids
 from miniwin.json_files import read_json
-from miniwin.specs import UserError
+from miniwin.specs import UserError, user_path
 from miniwin.specs.data import DataSpec, TaskData
 from miniwin.tokenizer import SEPARATORS, Tokenizer
 
@@ -64,7 +64,7 @@ def prepare(
             f"{', '.join(SEPARATORS)}, or byte 0 in a byte-level vocabulary: add one as a special token"
         )
     source = list_source(spec, base)
-    root = (cache_folder() if cache_dir is None else Path(cache_dir)) / "data"
+    root = (cache_folder() if cache_dir is None else user_path(cache_dir)) / "data"
     files = [file.key() for file in source.files]
     question = json.dumps(
         [FORMAT, spec.model_dump(mode="json"), files, source.facts, tokenizer.identity], sort_keys=True
@@ -94,7 +94,7 @@ def prepare(
 def cache_folder() -> Path:
     """`$MINIWIN_CACHE`, else the system's place for a user's caches."""
     if os.environ.get("MINIWIN_CACHE"):
-        return Path(os.environ["MINIWIN_CACHE"]).expanduser()
+        return user_path(os.environ["MINIWIN_CACHE"])
     from platformdirs import user_cache_dir
 
     return Path(user_cache_dir("miniwin", appauthor=False))

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from miniwin.data.tasks import check_recall, recall_documents
-from miniwin.specs import UserError
+from miniwin.specs import UserError, user_path
 from miniwin.specs.data import DataSpec, JsonlData, PythonStdlibData, TaskData, TextData
 
 # Tests are not what a library is read for, and what others installed is not of the library.
@@ -159,14 +159,14 @@ def _find(
     found: dict[str, SourceFile] = {}
     left_out = 0
     for given in paths:
-        root = base / Path(given).expanduser()
+        root = base / user_path(given)
         if root.is_file():
             named = [(root, root.name)]
         elif root.is_dir():
             inside = ((path, path.relative_to(root).as_posix()) for path in _walk(root))
             named = [one for one in inside if suffix is None or one[0].suffix == suffix]
         elif glob.has_magic(given):
-            pattern = Path(given).expanduser()
+            pattern = user_path(given)
             stem = base / _unglobbed(pattern)
             matches = (base / match for match in glob.glob(str(pattern), root_dir=base, recursive=True))
             named = [(path, path.relative_to(stem).as_posix()) for path in matches if path.is_file()]

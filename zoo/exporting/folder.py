@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 import miniwin
 from miniwin.language_model import LanguageModel
-from miniwin.specs import ModelSpec, UserError, dump_yaml
+from miniwin.specs import ModelSpec, UserError, dump_yaml, user_path
 from miniwin.zoo.exporting.stock import Refusal, Stock, find_stock
 from miniwin.zoo.exporting.tokenizing import write_tokenizer
 from miniwin.zoo.importing.writing import appearing, refuse_existing
@@ -44,7 +44,7 @@ def export_model(
     Raises:
         UserError: `to` exists, there is no such model, or no stock architecture says it where one was asked for.
     """
-    folder = Path(to)
+    folder = user_path(to)
     refuse_existing(folder)
     if kind == "custom" and model_type is not None:
         raise UserError(f"--architecture {model_type}: got it beside --as custom; give one of them")

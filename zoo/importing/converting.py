@@ -25,7 +25,7 @@ from torch import Tensor
 import miniwin
 from miniwin.provenance import code_version
 from miniwin.runs import IMPORT, MODEL, TOKENIZER, WEIGHTS
-from miniwin.specs import ModelSpec, UserError, dump_yaml, parse_spec
+from miniwin.specs import ModelSpec, UserError, dump_yaml, parse_spec, user_path
 from miniwin.specs.model import NAME
 from miniwin.specs.yaml_words import shown
 from miniwin.tokenizer import Tokenizer, load_tokenizer
@@ -82,7 +82,7 @@ def import_model(
     Raises:
         UserError: something about the source, the settings or the destination is not as it must be. Nothing is written.
     """
-    to = Path(to).expanduser()
+    to = user_path(to)
     refuse_existing(to)
     if dtype not in (KEEP, *DTYPES):
         raise UserError(f"--dtype: got {dtype!r}; expected {KEEP} or one of {', '.join(DTYPES)}")
@@ -295,7 +295,7 @@ def _tokenizer(source: Source, chosen: str | Path | None, spec: ModelSpec) -> tu
     """The tokenizer to carry over, read once to see that it can be, and that the model has its ids."""
     if chosen == NO_TOKENIZER:
         return None
-    path = source.tokenizer if chosen is None else Path(chosen).expanduser()
+    path = source.tokenizer if chosen is None else user_path(chosen)
     if path is None:
         return None
     path = path / TOKENIZER if path.is_dir() else path

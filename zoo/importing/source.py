@@ -14,7 +14,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from miniwin.specs.base import UserError
+from miniwin.specs.base import UserError, user_path
 
 CHECKPOINTS = (".pth", ".pt", ".bin")
 
@@ -83,7 +83,7 @@ def open_source(path: str | os.PathLike[str]) -> Source:
     from miniwin.zoo.importing.hf_folder import HFFolder
     from miniwin.zoo.importing.pth import PthFile
 
-    path = Path(path).expanduser()
+    path = user_path(path)
     if path.is_dir():
         return HFFolder(path)
     if not path.exists():

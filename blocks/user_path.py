@@ -1,0 +1,25 @@
+"""A path as a person gives it: `~` is a home folder wherever it comes from. A shell expands it in some places only."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from miniwin.blocks.spec import UserError
+
+
+def user_path(given: str | os.PathLike[str]) -> Path:
+    """The path with `~` and `~name` expanded.
+
+    Raises:
+        UserError: that home folder is not known, and nothing here is called so: it would become a folder named `~`.
+    """
+    text = os.fspath(given)
+    if not text.startswith("~"):
+        return Path(text)
+    expanded = os.path.expanduser(text)
+    first = Path(text).parts[0]
+    if expanded == text and not os.path.lexists(first):
+        whose = f"user {first[1:]!r} is not known here" if len(first) > 1 else "your home folder is not known (no HOME)"
+        raise UserError(f"{text}: {whose}, so {first} stands for no folder; write the whole path, or ./{text}")
+    return Path(expanded)

@@ -44,10 +44,10 @@ def evaluate(
     """Measure `model` (a LanguageModel, or anything `miniwin.load` takes) on a validation split.
 
     `data`: a corpus, a data spec, a train spec's YAML file (its data), a text file or folder (its validation
-    part); left out, what the model was trained on where a run folder says so, else the Python standard
-    library's source. `tokens_per_length`: how many tokens to predict at every length; by default 65,536, or
-    the longest length if that is more. Memory stays bounded by one `chunk` of activations and the caches,
-    whatever the lengths.
+    part); left out, what the model was trained on (where that cannot be found, a UserError says so), or the Python
+    standard library's source for an imported model and for random weights. `tokens_per_length`: how many tokens to
+    predict at every length; by default 65,536, or the longest length if that is more. Memory stays bounded by one
+    `chunk` of activations and the caches, whatever the lengths.
     """
     from miniwin.evaluation_data import corpus_for
     from miniwin.loading import load

@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from miniwin.runs import TRAIN
-from miniwin.specs import TrainSpec, UserError, load_train_spec
-from miniwin.specs.data import JsonlData, PythonStdlibData, TextData
+from pydantic import TypeAdapter, ValidationError
+
+from miniwin.json_files import JSONProblem, read_json
+from miniwin.runs import RUN, TRAIN, read_run
+from miniwin.specs import TrainSpec, UserError, load_train_spec, user_path
+from miniwin.specs.data import DataSpec, JsonlData, PythonStdlibData, TextData
 
 if TYPE_CHECKING:
     from miniwin.data import Corpus
     from miniwin.language_model import LanguageModel
-    from miniwin.specs import DataSpec
+
+PROVENANCE = "provenance.json"
+NAME_IT = "name what to measure on with --data (data= in Python)"
 
 
 def corpus_for(model: LanguageModel, data: DataSpec | TrainSpec | Corpus | str | Path | None) -> Corpus:
     """The corpus that `data` names, in the model's tokens.
 
     It is always the validation part that is evaluated, also of text that is named directly: a model that was
-    trained on the same file with the default split has not seen that part.
+    trained on the same file with the default split has not seen that part. Without `data` it is what the model was
+    trained on, or nothing: other data would give a number that looks like the same one.
     """
     from miniwin.data import Corpus, prepare
 
@@ -27,15 +34,67 @@ def corpus_for(model: LanguageModel, data: DataSpec | TrainSpec | Corpus | str |
         return data
     if model.tokenizer is None:
         raise UserError(f"{model.ref} has no tokenizer, so it cannot be evaluated on text")
-    spec, base = _data_spec(model, data)
-    return prepare(spec, model.tokenizer, base=base)
+    if data is not None:
+        spec, base = _data_spec(data)
+        return prepare(spec, model.tokenizer, base=base)
+    spec, base = _own_data(model)
+    try:
+        corpus = prepare(spec, model.tokenizer, base=base)
+    except UserError as error:
+        raise UserError(f"what {model.ref} was trained on cannot be read: {error}; put it back, or {NAME_IT}") from None
+    if model.folder is not None and (model.folder / RUN).is_file():
+        refuse_other_data(model.folder, corpus)
+    return corpus
 
 
-def _data_spec(model: LanguageModel, data: Any) -> tuple[Any, Path | None]:
+def refuse_other_data(run: Path, corpus: Corpus) -> None:
+    """UserError where `corpus` is not the one that the run was trained on, by its fingerprint."""
+    recorded = read_run(run).get("data")
+    before = recorded.get("fingerprint") if isinstance(recorded, Mapping) else None
+    if before not in (None, corpus.fingerprint):
+        raise UserError(
+            f"{run} was trained on other data than what is there now: its fingerprint was {before[:12]}, and is "
+            f"{corpus.fingerprint[:12]} now ({corpus.info.get('source')}); put the data back, or {NAME_IT}"
+        )
+
+
+def _own_data(model: LanguageModel) -> tuple[Any, Path | None]:
+    """What the model was trained on, and where its relative paths start: nothing is known of an imported model, nor of
+    random weights, and they get the corpus that every machine has."""
+    folder = model.folder
+    if folder is None:
+        return PythonStdlibData(), None
+    if not folder.is_dir():
+        raise UserError(f"{model.ref}: {folder} is gone, and with it what it was trained on; {NAME_IT}")
+    if (folder / TRAIN).is_file():
+        return _of_train_spec(folder / TRAIN)
+    if (folder / RUN).is_file():
+        return _recorded(read_run(folder), model.ref), folder
+    if not (folder / PROVENANCE).is_file():
+        return PythonStdlibData(), None
+    try:
+        provenance = read_json(folder / PROVENANCE)
+    except (OSError, JSONProblem) as error:
+        raise UserError(f"{folder / PROVENANCE}: {error}; {NAME_IT}") from None
+    run = provenance.get("run") if isinstance(provenance, Mapping) else None
+    spec = _recorded(run if isinstance(run, Mapping) else {}, model.ref)
+    if isinstance(spec, TextData | JsonlData):  # an entry has their last names only
+        paths = ", ".join(spec.paths)
+        raise UserError(f"{model.ref} was trained on {spec.source} ({paths}), which an entry does not hold; {NAME_IT}")
+    return spec, None
+
+
+def _recorded(run: Mapping[str, Any], ref: str) -> Any:
+    """The data spec that the record of a run holds."""
+    train = run.get("train")
+    try:
+        return TypeAdapter(DataSpec).validate_python(train.get("data") if isinstance(train, Mapping) else None)
+    except ValidationError:
+        raise UserError(f"{ref}: its record does not say what it was trained on; {NAME_IT}") from None
+
+
+def _data_spec(data: Any) -> tuple[Any, Path | None]:
     """(data spec, the folder its relative paths start from)."""
-    if data is None:
-        trained = Path(model.ref) / TRAIN
-        return _of_train_spec(trained) if trained.is_file() else (PythonStdlibData(), None)
     if isinstance(data, TrainSpec):
         return data.data, None
     if not isinstance(data, str | Path):
@@ -44,7 +103,7 @@ def _data_spec(model: LanguageModel, data: Any) -> tuple[Any, Path | None]:
         return PythonStdlibData(), None
     if data == "":
         raise UserError("data: got an empty name; expected python-stdlib, a file or a folder ('.' is the current one)")
-    path = Path(data).expanduser()
+    path = user_path(data)
     if (path / TRAIN).is_file():
         return _of_train_spec(path / TRAIN)
     if path.suffix in (".yaml", ".yml"):

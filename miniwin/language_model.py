@@ -10,6 +10,7 @@ text = model.generate("def main(", seed=0)
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 import torch
@@ -27,12 +28,21 @@ if TYPE_CHECKING:
 class LanguageModel(nn.Module):
     """A decoder with its spec and tokenizer. `tokenizer` is None for a vocabulary that is not text."""
 
-    def __init__(self, decoder: Decoder, spec: ModelSpec, tokenizer: Tokenizer | None, ref: str | None = None) -> None:
+    def __init__(
+        self,
+        decoder: Decoder,
+        spec: ModelSpec,
+        tokenizer: Tokenizer | None,
+        ref: str | None = None,
+        folder: Path | None = None,
+    ) -> None:
         super().__init__()
         self.decoder = decoder
         self.spec = spec
         self.tokenizer = tokenizer
         self.ref = ref if ref is not None else spec.name  # where it came from, as a person would name it
+        # Where its weights were read from, whatever the current folder is later; None for random ones.
+        self.folder = None if folder is None else folder.resolve()
 
     @property
     def device(self) -> torch.device:

@@ -24,7 +24,7 @@ from torch import Tensor
 from miniwin.devices import find_device
 from miniwin.language_model import LanguageModel
 from miniwin.runs import CHECKPOINT, IMPORT, MODEL, RUN, TOKENIZER, WEIGHTS
-from miniwin.specs import ModelSpec, UserError, load_model_spec, shipped_specs
+from miniwin.specs import ModelSpec, UserError, load_model_spec, shipped_specs, user_path
 from miniwin.tokenizer import Tokenizer, load_tokenizer
 
 ENTRY = "entry.json"
@@ -144,7 +144,7 @@ def _from_folder(folder: Path, name: str, device: torch.device) -> LanguageModel
             f"{folder}: the tokenizer has {tokenizer.vocab_size} ids and the model only {spec.vocab_size}; "
             f"{TOKENIZER} and {MODEL} must come from the same run"
         )
-    return LanguageModel(decoder, spec, tokenizer, name)
+    return LanguageModel(decoder, spec, tokenizer, name, folder)
 
 
 def _fresh(spec: ModelSpec, name: str, seed: int) -> LanguageModel:
@@ -162,7 +162,7 @@ def _resolve(ref: str) -> tuple[Path | None, Path | None, str]:
     """(folder with weights, None, name) or (None, model spec, name)."""
     if not ref:
         raise UserError("the model reference is empty: give a zoo name, a run folder or a model spec's path")
-    path = Path(ref).expanduser()
+    path = user_path(ref)
     named = os.sep not in ref and "/" not in ref and path.suffix not in (".yaml", ".yml")  # could be a name
     if path.is_dir():
         if (path / RUN).is_file() or (path / IMPORT).is_file():

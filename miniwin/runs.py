@@ -175,7 +175,7 @@ def read_result(folder: str | Path) -> RunResult:
             tracking_run=data["tracking"]["run_id"],
         )
     except (KeyError, TypeError) as error:
-        raise UserError(f"{user_path(folder) / RUN} does not say how the run went ({error!r}); put back the file") from None
+        raise UserError(f"{folder}/{RUN} does not say how the run went ({error!r}); put back the file") from None
 
 
 def read_metrics(folder: str | Path) -> list[dict[str, Any]]:

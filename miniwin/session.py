@@ -78,7 +78,7 @@ class Session:
 
         torch.manual_seed(spec.seed)
         decoder = model_spec.build().to(device)  # built on the CPU: the same weights whatever the device
-        self.model = LanguageModel(decoder, model_spec, tokenizer, str(folder))
+        self.model = LanguageModel(decoder, model_spec, tokenizer, str(folder), folder)
         self.parameters = [parameter for parameter in decoder.parameters() if parameter.requires_grad]
         self.optimizer = make_optimizer(decoder, spec.optimizer)
         if spec.compile:

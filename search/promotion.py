@@ -42,6 +42,7 @@ def promote(
     """
     from miniwin.data import prepare
     from miniwin.evaluation import evaluate
+    from miniwin.evaluation_data import refuse_other_data
     from miniwin.loading import load
     from miniwin.zoo import add
     from miniwin.zoo.adding import check_addable
@@ -58,6 +59,7 @@ def promote(
     model = load(run, device=find_device(None))
     assert model.tokenizer is not None
     corpus = prepare(spec.data, model.tokenizer, base)
+    refuse_other_data(run, corpus)
     at = sorted(set(lengths)) if lengths else report_lengths(opened.spec, spec)
     needed = max(eval_tokens(opened.spec, spec), *at)
     metrics = evaluate(

@@ -6,23 +6,28 @@ import errno
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from tiny import run_cli, spec
+from tiny_runs import tiny_model, tiny_train
 from torch.nn import functional as F
 
 import miniwin
 from miniwin.data import Corpus, associative_recall
 from miniwin.evaluation import evaluate, loss_at, sequence_loss
+from miniwin.evaluation_data import _own_data
 from miniwin.language_model import LanguageModel
 from miniwin.metrics import Metrics
 from miniwin.recall import recall_at
 from miniwin.runs import check_writable
 from miniwin.specs import UserError
+from miniwin.specs.data import PythonStdlibData
 from miniwin.speed import measure_speed
 from miniwin.streaming import chunk_for, position_losses, span
+from miniwin.zoo import add
 
 VALID = np.random.default_rng(0).integers(0, 256, 1501).astype(np.uint16)
 
@@ -365,3 +370,77 @@ def test_a_disk_that_is_full_in_the_end_is_one_message(text_file: Path, monkeypa
 def test_the_command_refuses_lengths_that_are_no_numbers() -> None:
     code, _, err = run_cli("eval", "miniwin-tiny", "--lengths", "512,long")
     assert code == 2 and err == "error: --lengths: expected a number of tokens such as 2048, 16k or 1M, got 'long'\n"
+
+
+# --- what a model was trained on, and nothing else
+
+BRIEF: dict[str, Any] = {"lengths": (32,), "tokens_per_length": 64, "recall": False, "speed": False}
+
+
+@pytest.fixture
+def trained(text_file: Path) -> Path:
+    train = tiny_train(data={"source": "text", "paths": [text_file.name]}, tokens=256)
+    folder = text_file.parent
+    miniwin.train(tiny_model(), train, out=folder / "run", base=folder, progress=False, tracking="off")
+    return folder / "run"
+
+
+def test_a_run_is_measured_on_its_own_data_wherever_one_stands(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(trained.parent))
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(trained.parent)
+    relative = miniwin.load("run")
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    for model in (relative, "~/run", trained):
+        assert evaluate(model, **BRIEF).data["source"] == "text"
+    measured: list[str] = []
+    train = tiny_train(data={"source": "text", "paths": [str(trained.parent / "novel.txt")]}, tokens=256)
+    miniwin.train(
+        tiny_model(),
+        train,
+        out="run",  # relative, and the model that is passed is measured like any other
+        on_eval=lambda _, model: measured.append(evaluate(model, **BRIEF).data["source"]) or True,  # type: ignore[func-returns-value]
+        eval_at=[128],
+        progress=False,
+        tracking="off",
+    )
+    assert measured == ["text"]
+
+
+def test_other_data_is_never_taken_in_its_place(trained: Path, text_file: Path) -> None:
+    model = miniwin.load(trained)
+    text = text_file.read_text(encoding="utf-8")
+    text_file.write_text(text.replace("novel", "story"), encoding="utf-8")
+    for measure in (lambda: evaluate(model, **BRIEF), lambda: evaluate(str(trained), **BRIEF)):
+        with pytest.raises(UserError, match=r"run was trained on other data than what is there now: .*put the data ba"):
+            measure()
+    code, _, err = run_cli("zoo", "add", str(trained), "--name", "mine", "--lengths", "32")
+    assert code == 2 and "was trained on other data than what is there now" in err
+    assert evaluate(model, trained, **BRIEF).data["source"] == "text", "unless it is named"
+    text_file.unlink()
+    with pytest.raises(UserError, match=r"run was trained on cannot be read: .*no such file or folder: .*--data"):
+        evaluate(model, **BRIEF)
+    (trained / "train.yaml").unlink()  # run.json knows as well
+    with pytest.raises(UserError, match=r"run was trained on cannot be read: .*no such file or folder"):
+        evaluate(model, **BRIEF)
+    trained.rename(trained.with_name("moved"))
+    with pytest.raises(UserError, match=r"run is gone, and with it what it was trained on; name what to measure on"):
+        evaluate(model, **BRIEF)
+    code, _, err = run_cli("eval", str(trained.with_name("moved")), "--lengths", "32")
+    assert code == 2 and "was trained on cannot be read" in err and "--data" in err
+
+
+def test_an_entry_is_measured_on_what_it_was_trained_on(trained: Path, text_file: Path) -> None:
+    entry = add(trained, name="mine", zoo=text_file.parent / "zoo")
+    with pytest.raises(UserError, match=r"mine@1.0.0 was trained on text \(novel.txt\), which an entry does not hold"):
+        evaluate(str(entry.folder), **BRIEF)
+    assert evaluate(str(entry.folder), text_file, **BRIEF).data["source"] == "text"
+    task = {"source": "tasks", "task": "associative-recall", "length": 256, "tokens": 3000}
+    other = text_file.parent / "other"
+    miniwin.train(tiny_model(), tiny_train(data=task, tokens=256), out=other, progress=False, tracking="off")
+    entry = add(other, name="task", zoo=text_file.parent / "zoo")
+    assert evaluate(str(entry.folder), **BRIEF).data["source"] == "tasks"
+    assert _own_data(miniwin.load("miniwin-1m@1.0.0")) == (PythonStdlibData(), None)
+    assert _own_data(miniwin.build(spec())) == (PythonStdlibData(), None)

@@ -79,3 +79,14 @@ def test_bits_and_nats_agree(study: StudyData) -> None:
     assert study.baseline is not None
     for length, loss in study.baseline.losses.items():
         assert study.baseline.bits_per_byte[length] == pytest.approx(loss / math.log(2))
+
+
+def test_promotion_measures_on_the_study_s_own_data(study: StudyData, tmp_path: Path) -> None:
+    text = study.folder.parent / "text.txt"
+    before = text.read_text()
+    text.write_text(before.replace("def", "let"))
+    try:
+        with pytest.raises(UserError, match=r"was trained on other data than what is there now"):
+            promote(study.folder, name="other", zoo=tmp_path, lengths=[64], progress=False, tracking="off")
+    finally:
+        text.write_text(before)

@@ -114,12 +114,20 @@ def put_weights(model: torch.nn.Module, tensors: dict[str, Tensor], where: Path)
             f"{', '.join(filter(None, problems))}; spec and weights must come from the same run"
         )
     for name, tensor in expected.items():
+        if wrong := wrong_type(tensors[name], tensor):
+            raise UserError(f"{where}: {name} {wrong}; is the file damaged?")
         if tensors[name].shape != tensor.shape:
             raise UserError(
                 f"{where}: {name} has shape {tuple(tensors[name].shape)}, and the {MODEL} beside it "
                 f"describes {tuple(tensor.shape)}; spec and weights must come from the same run"
             )
     model.load_state_dict(tensors, assign=True)
+
+
+def wrong_type(tensor: Tensor, expected: Tensor) -> str | None:
+    """What is wrong with the type of a tensor from a file, in the model's place of `expected`; None where it fits."""
+    allowed = [*DTYPES, "float64"] if expected.is_floating_point() else [_type(expected)]
+    return None if _type(tensor) in allowed else f"holds {_type(tensor)}; expected {' or '.join(allowed)}"
 
 
 def _from_folder(folder: Path, name: str, device: torch.device) -> LanguageModel:
@@ -235,6 +243,10 @@ def _dtype(dtype: str | torch.dtype | None) -> torch.dtype | None:
     if chosen not in DTYPES.values():
         raise UserError(f"dtype: expected one of {', '.join(DTYPES)}, got {dtype!r}")
     return chosen
+
+
+def _type(tensor: Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")
 
 
 def _some(names: list[str]) -> str:

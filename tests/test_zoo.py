@@ -21,8 +21,9 @@ from zoo_runs import METRICS, make_run, tiny_spec
 import miniwin
 from miniwin.commands.zoo import app
 from miniwin.specs import UserError
-from miniwin.zoo import Entry, ZooError, add, find, is_ref, list_entries, resolve, user_zoo, verify
+from miniwin.zoo import Entry, ZooError, add, find, is_ref, list_entries, resolve, user_zoo, verification, verify
 from miniwin.zoo import check as check_module
+from miniwin.zoo import entry as entry_module
 from miniwin.zoo.entry import ENTRY_FILES, HASHED_FILES, FileRecord, read_manifest, write_manifest
 from miniwin.zoo.files import sha256_file
 from miniwin.zoo.store import Store
@@ -426,6 +427,122 @@ def test_wrong_facts_in_the_manifest_are_found(entry: Entry) -> None:
         f"model.yaml: has {tiny_spec().parameters()} parameters, entry.json says 5",
         "model.yaml: has layout SG, entry.json says GG",
     }
+
+
+def test_metrics_and_provenance_of_a_wrong_kind_break_their_entry_alone(entry: Entry, run: Path) -> None:
+    """What somebody else wrote into them is signed and well-formed, and of the wrong type."""
+    other = add(run, name="other", metrics=METRICS)
+    wrong: list[tuple[str, Any, str]] = [
+        ("metrics.json", {"bits_per_byte": [1, 2]}, "bits_per_byte: got [1, 2]; expected a mapping"),
+        ("metrics.json", {"bits_per_byte": {"512": "low"}}, "bits_per_byte.512: got 'low'; expected a number"),
+        (
+            "metrics.json",
+            {"bits_per_byte": {"long": 1}},
+            "bits_per_byte: got the length 'long'; expected whole numbers",
+        ),
+        ("metrics.json", {"recall": {"512": True}}, "recall.512: got true; expected a number"),
+        ("metrics.json", {"cache_bytes": {"512": 10**400}}, "cache_bytes.512: got 1000"),
+        ("metrics.json", {"by_position": {"0-128": []}}, "by_position.0-128: got []; expected a number"),
+        ("metrics.json", {"prefill_tokens_per_second": "fast"}, "prefill_tokens_per_second: got 'fast'"),
+        ("metrics.json", [], "expected a JSON object, got list"),
+        ("provenance.json", {"run": 7}, "run: got 7; expected a mapping"),
+        ("provenance.json", {"run": {"train": []}}, "train: got []; expected a mapping"),
+        (
+            "provenance.json",
+            {"run": {"train": {"seq_len": [1]}}},
+            "run.train.seq_len: got [1]; expected a whole number",
+        ),
+        ("provenance.json", {"run": {"tokens": "many"}}, "run.tokens: got 'many'; expected a number"),
+    ]
+    for name, content, message in wrong:
+        before = (entry.folder / name).read_bytes()
+        overwrite(entry.folder / name, json.dumps(content).encode())
+        sign_again(entry.folder)
+        problems = verify("tiny", logits=False)
+        assert [problem.file for problem in problems] == [name] and message in problems[0].message
+        for as_json in ((), ("--json",)):
+            result = zoo_command("list", *as_json)
+            assert result.exit_code == 0, result.exception
+            assert other.ref in result.stdout and entry.ref in result.stdout
+        result = zoo_command("verify", "--all", "--no-logits")
+        assert "other@1.0.0: ok" in result.stdout and "tiny@1.0.0: BROKEN" in result.stdout
+        with pytest.raises(ZooError, match=r"(metrics|provenance): |expected a JSON object"):
+            add(entry.folder, name="tiny")
+        overwrite(entry.folder / name, before)
+    sign_again(entry.folder)
+    assert verify("tiny") == []
+
+
+@pytest.mark.parametrize("kind", [torch.int64, torch.bool, torch.complex64, torch.float8_e4m3fn])
+def test_weights_that_are_no_floats_break_their_entry_alone(entry: Entry, run: Path, kind: torch.dtype) -> None:
+    add(run, name="other")
+    path = entry.folder / "model.safetensors"
+    weights = load_file(path)
+    weights["layers.0.attention_norm.weight"] = weights["layers.0.attention_norm.weight"].to(kind)
+    path.chmod(0o644)
+    save_file(weights, path)
+    sign_again(entry.folder)
+    said = f"holds {str(kind)[6:]}; expected float32 or bfloat16 or float16 or float64"
+    result = zoo_command("verify", "--all")
+    assert f"  model.safetensors: tensor layers.0.attention_norm.weight {said}" in result.stdout
+    assert "other@1.0.0: ok" in result.stdout
+    with pytest.raises(UserError, match=rf"model\.safetensors: layers\.0\.attention_norm\.weight {said}; is"):
+        miniwin.load("tiny")
+
+
+@pytest.mark.parametrize(
+    ("name", "tensor", "message"),
+    [
+        ("input_ids", torch.arange(64.0), "input_ids is no list of 1 to 1024 whole numbers"),
+        ("input_ids", torch.zeros(2000, dtype=torch.int64), "input_ids is no list of 1 to 1024 whole numbers"),
+        ("input_ids", torch.full((64,), 256), "input_ids must lie between 0 and 255"),
+        ("positions", torch.full((64,), 64), "positions must lie between 0 and 63"),
+        ("logits", torch.zeros(64, 256, dtype=torch.int32), "logits must be 64 x 256 numbers in float32"),
+        ("logits", torch.zeros(1, 1), "logits must be 64 x 256 numbers in float32"),
+    ],
+)
+def test_a_reference_of_a_wrong_kind_is_found(entry: Entry, name: str, tensor: torch.Tensor, message: str) -> None:
+    path = entry.folder / "reference.safetensors"
+    stored = load_file(path)
+    path.chmod(0o644)
+    save_file({**stored, name: tensor}, path)
+    sign_again(entry.folder)
+    problems = verify("tiny")
+    assert [problem.file for problem in problems] == ["reference.safetensors"] and message in problems[0].message
+
+
+def test_an_entry_that_cannot_be_read_hides_no_other(entry: Entry, run: Path, monkeypatch: Any) -> None:
+    add(run, name="other")
+
+    def denied(path: Path) -> Any:
+        if "tiny" in str(path):
+            raise PermissionError(13, "Permission denied", str(path))
+        return read(path)
+
+    read = check_module.sha256_file
+    monkeypatch.setattr(check_module, "sha256_file", denied)
+    result = zoo_command("verify", "--all", "--no-logits")
+    assert "  README.md: cannot be read: Permission denied" in result.stdout and "other@1.0.0: ok" in result.stdout
+    read_there = entry_module.read_manifest
+    monkeypatch.setattr(
+        entry_module, "read_manifest", lambda path: denied(path) if "tiny" in str(path) else read_there(path)
+    )
+    result = zoo_command("list")
+    assert result.exit_code == 0 and "other@1.0.0" in result.stdout
+    assert "tiny@1.0.0 is broken: [Errno 13] Permission denied" in result.stderr
+
+
+def test_whatever_an_entry_does_to_its_check_stops_no_other(entry: Entry, run: Path, monkeypatch: Any) -> None:
+    add(run, name="other")
+    whole = verification._content_problems
+
+    def surprising(folder: Path, manifest: Any) -> Any:
+        return 1 / 0 if "tiny" in str(folder) else whole(folder, manifest)
+
+    monkeypatch.setattr(verification, "_content_problems", surprising)
+    result = zoo_command("verify", "--all", "--no-logits")
+    assert "  entry.json: the entry cannot be checked: ZeroDivisionError: division by zero" in result.stdout
+    assert "other@1.0.0: ok" in result.stdout
 
 
 def test_an_entry_in_the_wrong_place_is_broken(entry: Entry, zoo: Path) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -42,6 +42,7 @@ from miniwin.zoo.entry import (
 )
 from miniwin.zoo.errors import ZooError
 from miniwin.zoo.files import sha256_file, to_json, write_text
+from miniwin.zoo.lengths import check_metrics, check_provenance
 from miniwin.zoo.reference import open_model, write_reference
 from miniwin.zoo.store import Store, stores
 from miniwin.zoo.verification import weight_problems
@@ -128,11 +129,13 @@ def _write(
     description: str,
     licence: str,
 ) -> Entry:
+    _check_written("provenance", check_provenance, source.provenance)
     measured = _without_folders(dict(metrics) if metrics is not None else source.metrics or {})
     whole = _without_folders(_merge(source.provenance, extra))
     metrics_text, provenance_text = to_json(measured, "metrics"), to_json(whole, "provenance")
     # JSON makes text of integer keys; the card is written from what a reader of the files will see.
     measured, whole = json.loads(metrics_text), json.loads(provenance_text)
+    _check_written("metrics", check_metrics, measured)
 
     write_text(staged / MODEL, dump_yaml(source.spec))
     write_text(staged / METRICS, metrics_text)
@@ -172,6 +175,13 @@ def _write(
         )
         write_text(staged / MANIFEST, write_manifest(manifest))
         return known[0].commit(staged, name, version)
+
+
+def _check_written(what: str, check_written: Callable[[dict[str, Any]], None], data: dict[str, Any]) -> None:
+    try:
+        check_written(data)
+    except ZooError as error:
+        raise ZooError(f"{what}: {error}") from None
 
 
 def _read_source(folder: Path, allow_incomplete: bool) -> _Source:

@@ -8,13 +8,15 @@ hashed again.
 from __future__ import annotations
 
 import json
+import os
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from miniwin.zoo.entry import ENTRY_FILES, Entry, Manifest
+from miniwin.zoo.entry import ENTRY_FILES, METRICS, PROVENANCE, Entry, FileRecord, Manifest
 from miniwin.zoo.errors import ZooError
-from miniwin.zoo.files import sha256_file, sha256_json
+from miniwin.zoo.files import read_object, sha256_file, sha256_json
+from miniwin.zoo.lengths import check_metrics, check_provenance
 from miniwin.zoo.store import cache_folder
 
 
@@ -53,16 +55,35 @@ def file_problems(folder: Path, manifest: Manifest) -> list[Problem]:
     """Missing and extra files, wrong sizes, wrong hashes."""
     problems = []
     for name, record in manifest.files.items():
-        path = folder / name
-        if path.is_symlink() or not path.is_file():
-            problems.append(Problem(name, "the file is missing" if not path.exists() else "is not a plain file"))
-        elif (size := path.stat().st_size) != record.size:
-            problems.append(Problem(name, f"is {size} bytes long, entry.json says {record.size}"))
-        elif (found := sha256_file(path)) != record.sha256:
-            problems.append(Problem(name, f"has sha256 {found[:12]}..., entry.json says {record.sha256[:12]}..."))
-    for path in sorted(folder.iterdir()):
-        if path.name not in ENTRY_FILES:
-            problems.append(Problem(path.name, "does not belong to an entry"))
+        try:
+            if found := _problem(folder / name, record):
+                problems.append(Problem(name, found))
+        except OSError as error:
+            problems.append(Problem(name, f"cannot be read: {error.strerror}"))
+    for name in sorted(os.listdir(folder)):
+        if name not in ENTRY_FILES:
+            problems.append(Problem(name, "does not belong to an entry"))
+    return problems
+
+
+def _problem(path: Path, record: FileRecord) -> str | None:
+    if path.is_symlink() or not path.is_file():
+        return "the file is missing" if not path.exists() else "is not a plain file"
+    if (size := path.stat().st_size) != record.size:
+        return f"is {size} bytes long, entry.json says {record.size}"
+    if (found := sha256_file(path)) != record.sha256:
+        return f"has sha256 {found[:12]}..., entry.json says {record.sha256[:12]}..."
+    return None
+
+
+def written_problems(folder: Path) -> list[Problem]:
+    """What the list and the card could not show of metrics and provenance."""
+    problems = []
+    for name, check_written in ((METRICS, check_metrics), (PROVENANCE, check_provenance)):
+        try:
+            check_written(read_object(folder / name))
+        except ZooError as error:
+            problems.append(Problem(name, str(error)))
     return problems
 
 

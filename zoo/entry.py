@@ -44,7 +44,7 @@ Name = Annotated[str, Field(pattern=rf"^{NAME_PATTERN}$")]
 VersionText = Annotated[str, Field(pattern=rf"^{VERSION_PATTERN}$")]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Requirement = Annotated[str, Field(pattern=r"^>=[0-9]+(\.[0-9]+){0,2}$")]
-Size = Annotated[int, Field(ge=0)]
+Size = Annotated[int, Field(ge=0, lt=1 << 62)]
 Status = Literal["active", "deprecated", "yanked", "broken"]
 
 
@@ -143,8 +143,11 @@ class Entry:
 
     @property
     def size(self) -> int:
-        """Bytes of all files together."""
-        return sum(path.stat().st_size for path in self.folder.iterdir() if path.is_file())
+        """Bytes of all files together; 0 where they cannot be looked at."""
+        try:
+            return sum(path.stat().st_size for path in self.folder.iterdir() if path.is_file())
+        except OSError:
+            return 0
 
     @property
     def spec(self) -> ModelSpec:
@@ -172,7 +175,7 @@ def open_entry(folder: Path, source: str, name: str | None = None, version: str 
     """The entry in `folder`. Name and version: what its path in a zoo says, if it lies in one."""
     try:
         manifest = read_manifest(folder)
-    except ZooError as error:
+    except (ZooError, OSError) as error:
         if name is None or version is None:
             raise
         return Entry(name, version, folder, source, None, "broken", str(error))

@@ -1,20 +1,58 @@
-"""Reading metrics by length: JSON makes text of the integer keys, and a length may not have been measured."""
+"""Reading metrics.json and provenance.json, which anybody may have written.
+
+JSON makes text of the integer keys, a length may not have been measured, and a value may be of any type: what the card,
+the list and the index show is checked here, the rest of both files is free.
+"""
 
 from __future__ import annotations
 
+import math
 from typing import Any
+
+from miniwin.specs.yaml_words import shown
+from miniwin.zoo.errors import ZooError
+
+LENGTHS = ("bits_per_byte", "recall", "cache_bytes")  # numbers by length
+SPEEDS = ("prefill_tokens_per_second", "decode_tokens_per_second")
 
 
 def by_length(metrics: dict[str, Any], key: str) -> dict[int, Any]:
-    """`{"512": 2.1, "2048": None}` -> `{512: 2.1}`, in order of length."""
-    values = metrics.get(key) or {}
+    """`{"512": 2.1, "2048": None}` -> `{512: 2.1}`, in order of length. Raises ZooError on anything else."""
+    values = _mapping(metrics, key)
+    for length, value in values.items():
+        if not (length.isascii() and length.isdecimal() and len(length) < 16):
+            raise ZooError(f"{key}: got the length {shown(length)}; expected whole numbers, such as 512")
+        _number(value, f"{key}.{length}")
     return {int(n): values[n] for n in sorted(values, key=int) if values[n] is not None}
 
 
 def training_length(provenance: dict[str, Any]) -> int | None:
-    """`seq_len` of the training spec that the run recorded."""
-    length: int | None = ((provenance.get("run") or {}).get("train") or {}).get("seq_len")
+    """`seq_len` of the training spec that the run recorded. Raises ZooError where it is no whole number."""
+    length = _mapping(_mapping(provenance, "run"), "train").get("seq_len")
+    if length is not None and (type(length) is not int or not 0 < length < 1 << 62):
+        raise ZooError(f"run.train.seq_len: got {shown(length)}; expected a whole number")
     return length
+
+
+def check_metrics(metrics: dict[str, Any]) -> None:
+    """Raise ZooError where a card could not show them."""
+    for key in LENGTHS:
+        by_length(metrics, key)
+    for span, value in _mapping(metrics, "by_position").items():
+        _number(value, f"by_position.{span}")
+    for key in SPEEDS:
+        _number(metrics.get(key), key)
+    _mapping(metrics, "data")
+
+
+def check_provenance(provenance: dict[str, Any]) -> None:
+    """Raise ZooError where a card could not show it."""
+    training_length(provenance)
+    run = _mapping(provenance, "run")
+    for key in ("data", "machine"):
+        _mapping(run, key)
+    for key in ("tokens", "seconds"):
+        _number(run.get(key), f"run.{key}")
 
 
 def format_bytes(count: float) -> str:
@@ -24,3 +62,18 @@ def format_bytes(count: float) -> str:
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
         count /= 1000
     return f"{count:.1f} TB"
+
+
+def _mapping(data: dict[str, Any], key: str) -> dict[str, Any]:
+    value = data.get(key)
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise ZooError(f"{key}: got {shown(value)}; expected a mapping")
+    return value
+
+
+def _number(value: Any, where: str) -> None:
+    if value is None or (type(value) in (int, float) and abs(value) < 1e300 and math.isfinite(value)):
+        return
+    raise ZooError(f"{where}: got {shown(value)}; expected a number")

@@ -20,7 +20,7 @@ from filelock import FileLock
 
 import miniwin
 from miniwin.blocks.visible import visible_line
-from miniwin.zoo.check import file_problems
+from miniwin.zoo.check import file_problems, written_problems
 from miniwin.zoo.entry import Entry, read_manifest
 from miniwin.zoo.errors import ZooError
 from miniwin.zoo.files import fsync_path, sha256_file
@@ -153,7 +153,7 @@ def _check_staged(staged: Path, offer: Offer) -> None:
             f"{offer.index}: {release.ref} is listed with digest {release.digest[:12]}..., "
             f"its entry.json is {manifest.name}@{manifest.version} with digest {manifest.digest[:12]}..."
         )
-    if problems := file_problems(staged, manifest):
+    if problems := file_problems(staged, manifest) or written_problems(staged):
         raise ZooError(f"{release.ref} was not pulled: {'; '.join(map(str, problems))}")
 
 

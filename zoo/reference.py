@@ -98,6 +98,14 @@ def reference_error(path: Path, model: LanguageModel) -> float:
         ids, positions, logits = stored["input_ids"], stored["positions"], stored["logits"]
     except (SafetensorError, KeyError) as error:
         raise ZooError(f"{path}: is not a reference file: {error}") from None
+    vocab_size = model.spec.vocab_size
+    for name, tensor, below in (("input_ids", ids, vocab_size), ("positions", positions, len(ids))):
+        if tensor.dtype != torch.int64 or tensor.ndim != 1 or not 0 < len(tensor) <= MAX_LENGTH:
+            raise ZooError(f"{path}: {name} is no list of 1 to {MAX_LENGTH} whole numbers")
+        if tensor.min() < 0 or tensor.max() >= below:
+            raise ZooError(f"{path}: {name} must lie between 0 and {below - 1}")
+    if logits.dtype != torch.float32 or logits.shape != (len(positions), vocab_size):
+        raise ZooError(f"{path}: logits must be {len(positions)} x {vocab_size} numbers in float32")
     return float((_logits(model, ids, positions) - logits).abs().max())
 
 

@@ -149,7 +149,7 @@ def stores(zoo: Path | str | None = None) -> list[Store]:
 def _listdir(folder: Path) -> list[str]:
     try:
         return os.listdir(folder)
-    except (FileNotFoundError, NotADirectoryError):
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
         return []
 
 

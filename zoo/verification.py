@@ -8,8 +8,9 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
+from miniwin.loading import wrong_type
 from miniwin.specs import ModelSpec, UserError, load_model_spec
-from miniwin.zoo.check import Problem, file_problems
+from miniwin.zoo.check import Problem, file_problems, written_problems
 from miniwin.zoo.entry import MANIFEST, MODEL, REFERENCE, TOKENIZER, WEIGHTS, Entry, Manifest, open_entry
 from miniwin.zoo.lookup import find
 from miniwin.zoo.reference import TOLERANCE, open_model, reference_error
@@ -30,9 +31,14 @@ def verify(entry: Entry | str | Path, *, logits: bool = True) -> list[Problem]:
     problems = file_problems(entry.folder, now.manifest)
     if any(problem.file in (MODEL, WEIGHTS, TOKENIZER) for problem in problems):
         return problems  # the rest would only repeat that these files are wrong
-    problems += _content_problems(entry.folder, now.manifest)
-    if logits and not problems:
-        problems += _logit_problems(entry.folder)
+    try:
+        known = {problem.file for problem in problems}
+        problems += [problem for problem in written_problems(entry.folder) if problem.file not in known]
+        problems += _content_problems(entry.folder, now.manifest)
+        if logits and not problems:
+            problems += _logit_problems(entry.folder)
+    except Exception as error:  # anybody may have made it: whatever it does to us is its fault, and stops no other
+        problems.append(Problem(MANIFEST, f"the entry cannot be checked: {type(error).__name__}: {error}"))
     return problems
 
 
@@ -50,7 +56,9 @@ def weight_problems(path: Path, spec: ModelSpec) -> list[Problem]:
         for name in sorted(set(found) - set(expected))
     ]
     for name in sorted(set(found) & set(expected)):
-        if found[name].shape != expected[name].shape:
+        if wrong := wrong_type(found[name], expected[name]):
+            problems.append(Problem(path.name, f"tensor {name} {wrong}"))
+        elif found[name].shape != expected[name].shape:
             shapes = f"{list(found[name].shape)}, the architecture has {list(expected[name].shape)}"
             problems.append(Problem(path.name, f"tensor {name} has shape {shapes}"))
         elif not torch.isfinite(found[name]).all():

@@ -52,7 +52,7 @@ def is_cost(name: str) -> bool:
     return name.partition("@")[0] in COSTS
 
 
-def put(document: dict[str, Any], path: str, value: Any, shown: str, checking: bool = False) -> None:
+def put(document: dict[str, Any], path: str, value: Any, checking: bool = False) -> None:
     """Replace one field of a dumped spec. When only checking, a field that an expression sets keeps what it has."""
     here: Any = document
     parts = path.split(".")
@@ -61,16 +61,13 @@ def put(document: dict[str, Any], path: str, value: Any, shown: str, checking: b
         if not isinstance(here, dict):
             where = ".".join(walked) or "the spec"
             raise UserError(
-                f"set.{shown}: {where} is {here!r} in the base spec, so it has no field {part!r}; "
-                f"set {where} as a whole instead"
+                f"{where} is {here!r} in the base spec, so it has no field {part!r}; set {where} as a whole instead"
             )
         if part not in here:
             near = difflib.get_close_matches(part, list(here), n=1)
             hint = f"did you mean {'.'.join([*walked, near[0]])!r}? " if near else ""
             where = ".".join(walked) or "the base spec"
-            raise UserError(
-                f"set.{shown}: there is no {'.'.join([*walked, part])!r}; {hint}{where} has {', '.join(map(str, here))}"
-            )
+            raise UserError(f"there is no {'.'.join([*walked, part])!r}; {hint}{where} has {', '.join(map(str, here))}")
         walked.append(part)
         if len(walked) < len(parts):
             here = here[part]

@@ -18,6 +18,7 @@ from miniwin.runs import write_json
 from miniwin.search import worker
 from miniwin.search.claims import retry_failed
 from miniwin.search.measure import check_corpus
+from miniwin.search.places import placed
 from miniwin.search.records import StudyData, collect
 from miniwin.search.space import check_space
 from miniwin.search.study import Study
@@ -48,6 +49,7 @@ def run_search(
     tracking: an MLflow tracking URI, or "off". Ctrl-C (KeyboardInterrupt) lets the workers write checkpoints first;
     call again to go on.
     """
+    path = None
     if isinstance(search, SearchSpec):
         if overrides:
             raise UserError("overrides go with a YAML file; a SearchSpec is changed with model_copy(update=...)")
@@ -59,9 +61,10 @@ def run_search(
     workers = spec.workers if workers is None else workers
     if workers < 1:
         raise UserError(f"workers: got {workers}; expected at least 1")
-    study = Study.create(
-        spec, user_path(base_folder or "."), out=None if out is None else user_path(out), storage=storage
-    )
+    with placed(path, overrides):
+        study = Study.create(
+            spec, user_path(base_folder or "."), out=None if out is None else user_path(out), storage=storage
+        )
     with SearchDisplay(progress) as display, _terminating():
         if not collect(study).finished:
             display.note(f"{spec.name}: {check_space(study.space)}")

@@ -10,12 +10,13 @@ from __future__ import annotations
 import itertools
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from miniwin.search.candidate import Candidate, cost, is_cost, put
+from miniwin.search.places import SpaceError, find_spec, placed
 from miniwin.specs import (
     ModelSpec,
     SearchSpec,
@@ -29,7 +30,9 @@ from miniwin.specs import (
     user_path,
 )
 from miniwin.specs.expressions import Expression
+from miniwin.specs.problems import Problem
 from miniwin.specs.search import COSTS, ChoiceVariable, FloatVariable, IntVariable
+from miniwin.specs.yaml_text import Loc
 
 if TYPE_CHECKING:
     from optuna.trial import BaseTrial
@@ -105,80 +108,112 @@ class Space:
     # -- from values to specs
 
     def assign(self, values: Mapping[str, Any]) -> Assignment:
-        """The architecture that these values of the variables make. Mistakes in the search spec are UserErrors; values
-        that do not fit together, or break a constraint, give an Assignment without a candidate."""
+        """The architecture that these values of the variables make. Values that do not fit together, break a
+        constraint, or leave an expression without a value (a division by zero) give an Assignment without a candidate,
+        and the reason. Mistakes that do not depend on the values were found when the Space was made."""
         values = dict(values)
         names = {**self.letters, **values}
-        constraints = {
-            text: expression.violation(names)
-            for text, expression in self._constraints.items()
-            if not any(is_cost(name) for name in expression.names)
-        }
-        if broken := _broken(constraints):
-            return Assignment(values, None, constraints, broken)
+        judged = _Judged()
+        for text, expression in self._constraints.items():
+            if not any(is_cost(name) for name in expression.names):
+                judged.judge(text, expression, names)
+        if judged.reason:
+            return Assignment(values, None, judged.constraints, judged.reason)
         try:
             candidate = self._build(names)
         except UserError as error:
             # A number that is 0 where it holds and 1 where it does not, for the sampler to learn from.
-            return Assignment(values, None, {**constraints, "a valid architecture": 1.0}, str(error))
-        model = candidate.model
+            return Assignment(values, None, {**judged.constraints, "a valid architecture": 1.0}, str(error))
         for text, expression in self._constraints.items():
-            if text not in constraints:
-                costs = {name: cost(name, model) for name in expression.names if is_cost(name)}
-                constraints[text] = expression.violation({**names, **costs})
-        if broken := _broken(constraints):
-            return Assignment(values, None, constraints, broken)
-        return Assignment(values, candidate, constraints)
+            if text not in judged.constraints:
+                judged.judge(text, expression, names, candidate.model)
+        if not judged.reason:
+            for objective in self.spec.parsed_objectives:
+                if not objective.measured:
+                    judged.need(objective.name, candidate.model)
+        return Assignment(values, None if judged.reason else candidate, judged.constraints, judged.reason)
 
     def _build(self, names: Mapping[str, Any]) -> Candidate:
         model, train = _dump(self.base), _dump(self.train)
         for path, value in self._set.items():
-            result = value.evaluate(names) if isinstance(value, Expression) else value
             document, rest = (train, path.removeprefix("train.")) if path.startswith("train.") else (model, path)
-            put(document, rest, result, path)
+            try:
+                put(document, rest, value.evaluate(names) if isinstance(value, Expression) else value)
+            except UserError as error:
+                raise UserError(f"set.{path}: {error}") from None
         return Candidate(parse_spec(model, "model"), parse_spec(train, "train"))
 
     # -- checking
 
     def _check(self) -> None:
-        """UserError for a path that the specs do not have, an unknown name, or a variable that nothing uses."""
-        for name in self.spec.variables:
-            if name in self.letters:
-                raise UserError(
-                    f"variables.{name}: {name!r} is also a block of {self.base.name}; call the variable something else"
-                )
+        """SpaceError for paths that the specs do not have, unknown names, and variables that nothing uses."""
+        problems = [
+            Problem(
+                ("variables", name),
+                f"{name!r} is also a block of {self.base.name}; call the variable something else",
+                on_key=True,
+            )
+            for name in self.spec.variables
+            if name in self.letters
+        ]
         documents = {"model": _dump(self.base), "train": _dump(self.train)}
-        for path, value in self._set.items():
-            for fixed, why in _FIXED.items():
-                if path == fixed or path.startswith(fixed + "."):
-                    raise UserError(f"set.{path}: this field cannot be searched; {why}")
-            rest = path.removeprefix("train.")
-            document = documents["train" if path.startswith("train.") else "model"]
-            put(document, rest, None if isinstance(value, Expression) else value, path, checking=True)
         known = [*self.spec.variables, *self.letters]
+        short, long = ([name for name, by_length in COSTS.items() if by_length is wanted] for wanted in (False, True))
         used: set[str] = set()
         for path, value in self._set.items():
+            try:
+                _check_path(documents, path, None if isinstance(value, Expression) else value)
+            except UserError as error:
+                problems.append(Problem(("set", path), str(error), on_key=True))
             if isinstance(value, Expression):
-                _located(f"set.{path}", value, known, ())
                 used.update(value.names)
-        for text, expression in self._constraints.items():
-            _located(
-                f"constraints: {text}",
-                expression,
-                [*known, *(name for name, long in COSTS.items() if not long)],
-                [name for name, long in COSTS.items() if long],
-            )
+                problems += _unknown_names(("set", path), value, known, ())
+        for index, text in enumerate(self.spec.constraints):
+            problems += _unknown_names(("constraints", index), self._constraints[text], [*known, *short], long)
         if unused := [name for name in self.spec.variables if name not in used]:
-            near = ", ".join(unused)
-            raise UserError(
-                f"variables.{unused[0]}: nothing under `set` uses it ({near}); use it in an expression or remove it"
-            )
+            problems += [
+                Problem(
+                    ("variables", unused[0]),
+                    f"nothing under `set` uses it ({', '.join(unused)}); use it in an expression or remove it",
+                    on_key=True,
+                )
+            ]
+        if problems:
+            raise SpaceError(problems)
 
 
-def find_spec(ref: str, folder: Path, kind: str) -> Path:
-    """A spec that a search names: relative to the search's own folder, or one that ships with MiniWin."""
-    near = folder / user_path(ref)
-    return near if near.is_file() else resolve_spec_path(ref, kind)
+class _Judged:
+    """What is known of the constraints for one assignment, and why it is out, if it is."""
+
+    def __init__(self) -> None:
+        self.constraints: dict[str, float] = {}
+        self._without_value: dict[str, str] = {}
+
+    def judge(
+        self, text: str, expression: Expression, names: Mapping[str, Any], model: ModelSpec | None = None
+    ) -> None:
+        try:
+            costs = {} if model is None else {name: cost(name, model) for name in expression.names if is_cost(name)}
+            self.constraints[text] = expression.violation({**names, **costs})
+        except (UserError, ArithmeticError) as error:
+            self.constraints[text] = 1.0  # there is no distance, but samplers should keep away
+            self._without_value[text] = str(error) if text in str(error) else f"constraint {text!r}: {error}"
+
+    def need(self, name: str, model: ModelSpec) -> None:
+        """An objective that is known before training has to have a value."""
+        try:
+            number = cost(name, model)
+            if not math.isfinite(number):
+                self._without_value[name] = f"the objective {name} is {number}"
+        except (UserError, ArithmeticError) as error:
+            self._without_value[name] = f"the objective {name} has no value: {error}"
+
+    @property
+    def reason(self) -> str | None:
+        violated = (text for text, violation in self.constraints.items() if violation > 0)
+        broken = [text for text in violated if text not in self._without_value]
+        held = [f"does not hold: {'; '.join(broken)}"] if broken else []
+        return "; ".join([*held, *self._without_value.values()]) or None
 
 
 def check_search(search: SearchSpec | str | Path, base_folder: str | Path | None = None) -> str:
@@ -187,17 +222,20 @@ def check_search(search: SearchSpec | str | Path, base_folder: str | Path | None
     The specs it names load, the paths under `set` exist, the expressions can be worked out, and of a few assignments
     drawn at random at least one gives an architecture that holds the constraints.
     """
+    path = None
     if not isinstance(search, SearchSpec):
-        base_folder = user_path(search).resolve().parent if base_folder is None else base_folder
-        search = load_search_spec(search)
+        path = resolve_spec_path(search, "search")
+        base_folder = path.resolve().parent if base_folder is None else base_folder
+        search = load_search_spec(path)
     folder = user_path(base_folder or ".")
-    space = Space(
-        search,
-        load_model_spec(find_spec(search.base, folder, "model")),
-        load_train_spec(find_spec(search.train, folder, "train")),
-    )
-    if search.baseline is not None:
-        load_model_spec(find_spec(search.baseline, folder, "model"))
+    with placed(path):
+        space = Space(
+            search,
+            load_model_spec(find_spec(search.base, folder, "model", "base")),
+            load_train_spec(find_spec(search.train, folder, "train", "train")),
+        )
+        if search.baseline is not None:
+            load_model_spec(find_spec(search.baseline, folder, "model", "baseline"))
     return check_space(space)
 
 
@@ -235,16 +273,20 @@ def sample(space: Space, count: int) -> list[Assignment]:
     return list(drawn.values())
 
 
-def _broken(constraints: Mapping[str, float]) -> str | None:
-    broken = [text for text, violation in constraints.items() if violation > 0]
-    return f"does not hold: {'; '.join(broken)}" if broken else None
+def _check_path(documents: dict[str, dict[str, Any]], path: str, value: Any) -> None:
+    for fixed, why in _FIXED.items():
+        if path == fixed or path.startswith(fixed + "."):
+            raise UserError(f"this field cannot be searched; {why}")
+    kind = "train" if path.startswith("train.") else "model"
+    put(documents[kind], path.removeprefix("train."), value, checking=True)
 
 
-def _located(where: str, expression: Expression, known: list[str], costs: Any) -> None:
+def _unknown_names(where: Loc, expression: Expression, known: list[str], costs: Sequence[str]) -> list[Problem]:
     try:
         expression.check_names(known, costs)
     except UserError as error:
-        raise UserError(f"{where}: {error}") from None
+        return [Problem(where, str(error))]
+    return []
 
 
 def _dump(spec: Any) -> dict[str, Any]:

@@ -27,8 +27,9 @@ from miniwin.json_files import JSONProblem, read_json
 from miniwin.runs import home, write_json, write_text
 from miniwin.search.candidate import Candidate
 from miniwin.search.outcome import Outcome
+from miniwin.search.places import find_spec
 from miniwin.search.sampling import make_pruner
-from miniwin.search.space import Assignment, Space, find_spec
+from miniwin.search.space import Assignment, Space
 from miniwin.search.storage import open_storage
 from miniwin.specs import (
     ModelSpec,
@@ -201,12 +202,12 @@ class _Parts:
 
     @classmethod
     def load(cls, spec: SearchSpec, folder: Path) -> _Parts:
-        train = find_spec(spec.train, folder, "train")
+        train = find_spec(spec.train, folder, "train", "train")
         return cls(
             spec,
-            load_model_spec(find_spec(spec.base, folder, "model")),
+            load_model_spec(find_spec(spec.base, folder, "model", "base")),
             load_train_spec(train),
-            None if spec.baseline is None else load_model_spec(find_spec(spec.baseline, folder, "model")),
+            None if spec.baseline is None else load_model_spec(find_spec(spec.baseline, folder, "model", "baseline")),
             train.resolve().parent,
         )
 

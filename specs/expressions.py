@@ -17,6 +17,7 @@ import difflib
 import math
 import operator
 import re
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn
@@ -28,6 +29,9 @@ MAX_NODES = 200
 MAX_DEPTH = 40
 MAX_BITS = 128  # of a whole number
 MAX_TEXT = 1024  # characters of a pattern
+FARTHEST = 1e300  # how far from true a constraint can be: samplers calculate with it
+LENGTH = r"[1-9][0-9]*(_[0-9]+)*"  # of a context, as in cache_bytes@131_072
+MAX_LENGTH_DIGITS = 15
 
 # `cost@length` becomes one Python identifier by swapping the @ for a letter that no expression may contain. One
 # character for one, so that Python's columns stay ours; and tighter than any operator, unlike Python's own @.
@@ -62,6 +66,7 @@ _COMPARISONS: dict[type[ast.cmpop], tuple[str, Callable[[Any, Any], bool]]] = {
     ast.Eq: ("==", operator.eq),
     ast.NotEq: ("!=", operator.ne),
 }
+_SIGNS = dict(_COMPARISONS.values())
 _LEAVES = (ast.Constant, ast.Name)
 _BRANCHES = (ast.BinOp, ast.UnaryOp, ast.BoolOp, ast.Compare, ast.IfExp, ast.Call)
 
@@ -93,13 +98,17 @@ class Expression:
             if not isinstance(node, ast.Name) or self._is_function(node):
                 continue
             name = _original(node.id)
-            stem, at, _ = name.partition("@")
-            if name in known or (at and stem in costs):
+            stem, at, length = name.partition("@")
+            if name in known:
+                continue
+            if at and stem in costs:
+                if not is_length(length):
+                    self._fail(node, f"{length!r} is no length; expected {stem}@N, such as {stem}@4096")
                 continue
             if name in costs:
                 self._fail(node, f"{name!r} needs a length: write {name}@4096, say")
             if at and stem in known:
-                self._fail(node, f"{stem!r} does not depend on a length: write {stem} without {at}{_}")
+                self._fail(node, f"{stem!r} does not depend on a length: write {stem} without {at}{length}")
             self._unknown(node, name, known + [f"{cost}@N" for cost in costs])
 
     def evaluate(self, values: Mapping[str, Any]) -> Any:
@@ -115,11 +124,19 @@ class Expression:
     def violation(self, values: Mapping[str, Any]) -> float:
         """How far from true the expression is: at most 0 where it holds, relative to the size of the right side.
 
-        `or` and any other logic count as 1 where they are false, since no distance is defined for them.
+        `or` and any other logic count as 1 where they are false, since no distance is defined for them. An earlier
+        comparison guards the later ones, as in `evaluate`: `k > 0 and 8 / k <= 2` is false for k = 0, and no error.
         """
-        if self.is_conjunction():
-            return max(self._distance(comparison, values) for comparison in self.comparisons())
-        return -1.0 if self.evaluate(values) else 1.0
+        if not self.is_conjunction():
+            return -1.0 if self.evaluate(values) else 1.0
+        worst = -math.inf
+        for comparison in self.comparisons():
+            try:
+                worst = max(worst, self._distance(comparison, values))
+            except UserError:
+                if worst <= 0:
+                    raise
+        return worst
 
     def is_conjunction(self) -> bool:
         """Whether the expression is a comparison, or comparisons joined by `and`."""
@@ -156,9 +173,11 @@ class Expression:
             )
         self._start = start
         try:
-            tree = ast.parse(source, mode="eval").body
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # about '\\d' in a text: it would name a file <unknown>
+                tree = ast.parse(source, mode="eval").body
         except SyntaxError as error:
-            column = min(start + (error.offset or 1) - 1, max(len(text) - 1, 0))
+            column = min(max(start + (error.offset or 1) - 1, 0), max(len(text) - 1, 0))
             self._fail_at(column, f"cannot be read ({error.msg})")
         except (ValueError, RecursionError, MemoryError):
             self._fail_at(0, "is nested too deeply")
@@ -290,13 +309,15 @@ class Expression:
             )
         if size > MAX_TEXT:
             self._fail(node, f"the result would be {_big(size)} letters long; at most {MAX_TEXT} are allowed")
+        if size == 0:  # Python repeats even nothing only so many times
+            return ""
         return left + right if sign == "+" else left * right
 
     def _check_power(self, node: ast.BinOp, base: Any, exponent: Any) -> None:
         whole = _is_whole(base) and _is_whole(exponent)
         if whole and exponent > 0 and abs(base) > 1 and exponent * (abs(base).bit_length() - 1) > MAX_BITS:
             self._fail(node, f"the result of {_shown(base)} ** {_shown(exponent)} is too large")
-        if base < 0 and not float(exponent).is_integer():
+        if base < 0 and isinstance(exponent, float) and not exponent.is_integer():
             self._fail(node, f"{_shown(base)} ** {_shown(exponent)} is not a real number")
 
     def _unary(self, node: ast.UnaryOp, value: Any) -> Any:
@@ -336,7 +357,7 @@ class Expression:
 
     def _numbers(self, node: ast.AST, sign: str, *values: Any) -> None:
         for value in values:
-            if not isinstance(value, (bool, int, float)):
+            if not _is_number(value):
                 self._fail(node, f"{sign} needs numbers, got {_shown(value)}")
 
     def _bounded(self, value: Any, node: ast.AST) -> Any:
@@ -366,18 +387,17 @@ class Expression:
     def _distance(self, comparison: Comparison, values: Mapping[str, Any]) -> float:
         left, right = self._walk(comparison.left, values), self._walk(comparison.right, values)
         sign = comparison.sign
-        if isinstance(left, str) or isinstance(right, str) or left is None or right is None:
-            if sign not in ("==", "!="):
-                self._fail(comparison.left, f"{_shown(left)} {sign} {_shown(right)} has no meaning")
-            return -1.0 if (left == right) is (sign == "==") else 1.0
-        self._numbers(comparison.left, sign, left, right)
-        scale = max(abs(right), 1e-12)
-        gap = (left - right) / scale if sign in ("<", "<=", "==", "!=") else (right - left) / scale
-        if sign in ("<=", ">="):
-            return float(gap)
-        if sign in ("<", ">"):
-            return float(gap) if gap != 0 else 1e-9  # equal is not less, however little is missing
-        return float(abs(gap)) if sign == "==" else (1.0 if gap == 0 else -1.0)
+        is_text = isinstance(left, str) and isinstance(right, str)
+        if sign not in ("==", "!=") and not is_text:
+            self._numbers(comparison.left, sign, left, right)
+        holds = _SIGNS[sign](left, right)
+        if sign == "!=" or not (_is_number(left) and _is_number(right)):
+            return -1.0 if holds else 1.0
+        gap = _gap(right, left, abs(right)) if sign in (">", ">=") else _gap(left, right, abs(right))
+        gap = abs(gap) if sign == "==" else gap
+        if holds:
+            return min(gap, 0.0)
+        return gap if gap > 0 else 1e-9  # equal is not less, however little is missing
 
     # -- errors
 
@@ -411,6 +431,24 @@ def _is_test(node: ast.expr) -> bool:
     return isinstance(node, ast.Compare)
 
 
+def is_length(text: str) -> bool:
+    """Whether a text is a number of tokens that a cost or a loss can be asked for."""
+    return bool(re.fullmatch(LENGTH, text)) and len(text.replace("_", "")) <= MAX_LENGTH_DIGITS
+
+
+def _gap(larger: Any, smaller: Any, scale: Any) -> float:
+    """How much larger, in units of `scale`, kept within what a float holds."""
+    try:
+        gap = float((larger - smaller) / max(scale, 1e-12))
+    except OverflowError:  # of whole numbers: a cost may have any size
+        gap = FARTHEST if larger > smaller else -FARTHEST
+    return 0.0 if math.isnan(gap) else max(min(gap, FARTHEST), -FARTHEST)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (bool, int, float))
+
+
 def _is_whole(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
@@ -424,7 +462,12 @@ def _shown(value: Any) -> str:
 
 
 def _big(value: int) -> str:
-    return str(value) if abs(value) < 10**12 else f"{float(value):.3g}"
+    if abs(value) < 10**12:
+        return str(value)
+    try:
+        return f"{float(value):.3g}"
+    except OverflowError:
+        return f"a number of {value.bit_length()} bits"
 
 
 def _listed() -> str:

@@ -80,6 +80,13 @@ def load_spec(path: str | Path, kind: str | None = None, overrides: Sequence[str
     return spec
 
 
+def at_their_places(problems: list[Problem], path: str | Path, kind: str, overrides: Sequence[str] = ()) -> UserError:
+    """What was found wrong with a spec after it was loaded from `path` with these overrides, said as load_spec does."""
+    document = Document.read(resolve_spec_path(path, kind))
+    written = dict(_override(document.data, override, spec_class(kind)) for override in overrides)
+    return said(problems, document, written)
+
+
 def load_model_spec(path: str | Path, overrides: Sequence[str] = ()) -> ModelSpec:
     return load_spec(path, "model", overrides)  # type: ignore[no-any-return]
 

@@ -117,7 +117,8 @@ def _problems(detail: Any, data: Any, model: type[BaseModel]) -> list[Problem]:
     kind, context = detail["type"], detail.get("ctx") or {}
     loc: Loc = tuple(detail["loc"])
     if kind == "located":
-        return [Problem(_deeper(loc, tuple(at.split(".")), data), text) for at, text in _located(context)]
+        within = _value(data, _resolved(loc, data))
+        return [Problem(_deeper(loc, _parts(at, within), data), text) for at, text in _located(context)]
     if loc[-1:] == ("[key]",):
         path = _deeper(loc[:-2], loc[-2:-1], data)
         return [Problem(path, f"got the name {shown(path[-1])}; {_expected(kind, context, detail)}", True)]
@@ -141,6 +142,13 @@ def _problems(detail: Any, data: Any, model: type[BaseModel]) -> list[Problem]:
 def _located(context: Any) -> list[tuple[str, str]]:
     """What a model found wrong with fields deeper in it: one of them, or several at once."""
     return list(context["all"]) if "all" in context else [(str(context["at"]), str(context["message"]))]
+
+
+def _parts(at: str, within: Any) -> Loc:
+    """`blocks.S` in a model, `0` in a list; but of a mapping whose keys have dots, as `set` in a search, the key."""
+    if isinstance(within, dict) and at in within:
+        return (at,)
+    return tuple(int(part) if part.isdecimal() else part for part in at.split("."))
 
 
 def _wrong_choice(path: Loc, loc: Loc, data: Any, model: type[BaseModel]) -> Problem:

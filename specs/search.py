@@ -15,13 +15,15 @@ from __future__ import annotations
 import difflib
 import math
 import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, JsonValue, Tag, field_validator, model_validator
 
+from miniwin.blocks.positions.base import located_all
 from miniwin.specs.base import Count, Fraction, PositiveInt, Real, Strict, UserError
-from miniwin.specs.expressions import FUNCTION_NAMES, Expression
+from miniwin.specs.expressions import FUNCTION_NAMES, Expression, is_length
 
 # Of rotary encodings: at most 1 where the worst layer is sound, 0 where no layer is rotary (miniwin/soundness.py).
 SOUNDNESS = ("rope_aliasing", "rope_stability", "rope_cosine_bound", "rope_precision")
@@ -192,7 +194,7 @@ class Objective:
                 f"objective {text!r}: unknown metric {name!r}; {hint}there are: "
                 + ", ".join(metric + ("@N" if long else "") for metric, long in known.items())
             )
-        if known[name] and not re.fullmatch(r"[1-9][0-9_]{0,14}", length):
+        if known[name] and not is_length(length):
             raise UserError(f"objective {text!r}: {name} is known at a length; expected {name}@N, such as {name}@4096")
         if at and not known[name]:
             raise UserError(f"objective {text!r}: {name} does not depend on a length; write {words[0]} {name}")
@@ -258,39 +260,48 @@ class SearchSpec(Strict):
     @field_validator("set")
     @classmethod
     def _readable(cls, value: dict[str, Any]) -> dict[str, Any]:
-        for path, text in value.items():
+        def check(path: str) -> None:
             if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z0-9_]+)*", path):
-                raise ValueError(
+                raise UserError(
                     f"{path!r} is not a path into a spec; expected names joined by dots, such as "
                     "blocks.S.attention.window"
                 )
-            if isinstance(text, str):
-                Expression(text)
+            if isinstance(value[path], str):
+                Expression(value[path])
+
+        _each({path: path for path in value}, check)
         return value
 
     @field_validator("objectives")
     @classmethod
     def _objectives(cls, value: list[str]) -> list[str]:
-        parsed = [Objective.parse(text) for text in value]
-        for index, objective in enumerate(parsed):
-            if objective.name in (other.name for other in parsed[:index]):
-                raise ValueError(f"the objective {objective.name} is there twice")
+        seen: set[str] = set()
+
+        def check(text: str) -> None:
+            name = Objective.parse(text).name
+            if name in seen:
+                raise UserError(f"the objective {name} is there twice")
+            seen.add(name)
+
+        _each(dict(enumerate(value)), check)
         return value
 
     @field_validator("constraints")
     @classmethod
     def _constraints(cls, value: list[str]) -> list[str]:
-        for text in value:
+        def check(text: str) -> None:
             expression = Expression(text)
             measured = [name for name in expression.names if name.partition("@")[0] in MEASURES]
             if measured:
-                raise ValueError(
+                raise UserError(
                     f"constraint {text!r}: {measured[0]} is known only after training; make it an objective"
                 )
             if not expression.is_test():
-                raise ValueError(
+                raise UserError(
                     f"constraint {text!r} is not a comparison; expected something like 'parameters <= 1.2e6'"
                 )
+
+        _each(dict(enumerate(value)), check)
         return value
 
     @field_validator("rungs")
@@ -325,8 +336,9 @@ class SearchSpec(Strict):
 
     @property
     def needs_torch(self) -> bool:
-        """Whether a constraint asks for the frequencies of a rotary encoding."""
+        """Whether a constraint or an objective asks for the frequencies of a rotary encoding."""
         names = [name for text in self.constraints for name in Expression(text).names]
+        names += [objective.metric for objective in self.parsed_objectives]
         return any(name.partition("@")[0] in SOUNDNESS for name in names)
 
     @property
@@ -343,3 +355,15 @@ class SearchSpec(Strict):
             else:
                 sizes.append(math.floor((variable.float[1] - variable.float[0]) / variable.step + 1e-9) + 1)
         return math.prod(sizes)
+
+
+def _each(items: Mapping[Any, str], check: Callable[[str], None]) -> None:
+    """Check every item of a field; what is wrong is said at the item's own place."""
+    problems = []
+    for key, item in items.items():
+        try:
+            check(item)
+        except UserError as error:
+            problems.append((str(key), str(error)))
+    if problems:
+        raise located_all(problems)

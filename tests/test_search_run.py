@@ -22,7 +22,7 @@ from miniwin.search.measure import check_corpus
 from miniwin.search.records import StudyData, collect
 from miniwin.search.storage import cut_torn_line
 from miniwin.search.study import Study
-from miniwin.search.table import SearchDisplay, study_table, summary
+from miniwin.search.table import SearchDisplay, free_lines, study_table, summary
 from miniwin.search.worker import DONE, GAVE_UP, MISTAKE, work
 from miniwin.specs import UserError, load_search_spec
 
@@ -224,6 +224,16 @@ def test_workers_that_keep_dying_give_a_trial_up(tmp_path: Path, monkeypatch: py
     assert isinstance(following, Claim) and following.number != 0
     lost = collect(study).trials[0]
     assert lost.state == "failed" and lost.reason is not None and "killed 3 times without progress" in lost.reason
+
+
+def test_a_constraint_without_a_value_for_one_assignment_does_not_end_the_search(tmp_path: Path) -> None:
+    study = make(tmp_path, constraints=["1 / (factor - 1) <= 10"], baseline=None, budget={"trials": 3})
+    assert spend(study) == NoClaim(over=True)
+    data = collect(study)
+    out = [trial for trial in data.trials if trial.state == "infeasible"]
+    assert len(data.trained) == 3 and out
+    assert all(trial.params["factor"] == 1 and trial.constraints == {"1 / (factor - 1) <= 10": 1.0} for trial in out)
+    assert "divides by zero: 1 / 0" in "\n".join(free_lines(data))
 
 
 def test_failed_trials_do_not_count_end_the_search_and_are_tried_again(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from pathlib import Path
@@ -80,6 +81,77 @@ def test_expressions_agree_with_pythons_own_arithmetic(text: str) -> None:
         assert any(limit in str(error) for limit in ("too large", "more than 200 parts", "characters")), error
         return
     assert found == expected and type(found) is type(expected)
+
+
+HOSTILE = {
+    "a": 3, "b": -7.5, "n": None, "d": {"x": [1]}, "big": 10**400, "inf": math.inf, "nan": math.nan, "S": "S",
+    "cache_bytes@1024": 10**300, "parameters": 10**330,
+}  # fmt: skip
+ATOMS = """0 1 2 0.5 1e308 '' 'S' '\\d' 10**20 2**127 True None cache_bytes@0 cache_bytes@1__0 cache_bytes@0x1"""
+SIGNS = "+ - * / // % ** < <= > >= == != and or"
+atom, sign = st.sampled_from([*HOSTILE, *ATOMS.split()]), st.sampled_from(SIGNS.split())
+
+
+def hostile(inner: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
+    return st.one_of(
+        st.tuples(inner, sign, inner).map(lambda t: f"({' '.join(t)})"),
+        st.tuples(inner, sign, inner).map(" ".join),
+        st.tuples(st.sampled_from(["int", "abs", "log2", "sqrt", "round", "not ", "-"]), inner).map(
+            lambda t: f"{t[0]}({t[1]})"
+        ),
+        st.tuples(st.sampled_from(["min", "max", "round"]), inner, inner).map(lambda t: f"{t[0]}({t[1]}, {t[2]})"),
+        st.tuples(inner, inner, inner).map(lambda t: f"({t[0]} if {t[1]} else {t[2]})"),
+    )
+
+
+letters = st.text(st.sampled_from("abS01.e*+-/%()<>=!,'\"@_ \n\t#\\;:[]{}\x00~"), max_size=30)
+
+
+@settings(max_examples=400, deadline=None)
+@given(st.one_of(st.recursive(atom, hostile, max_leaves=6), letters))
+def test_no_expression_ends_in_anything_but_a_value_or_a_user_error(text: str) -> None:
+    try:
+        expression = Expression(text)
+        expression.check_names(HOSTILE, ["cache_bytes"])
+        violation = expression.violation(HOSTILE)
+    except UserError:
+        return
+    assert abs(violation) <= 1e300
+    if expression.is_test():
+        with contextlib.suppress(UserError):  # of a part that a false one before it guards
+            assert bool(expression.evaluate(HOSTILE)) is (violation <= 0)
+
+
+def test_what_fuzzing_found_in_expressions() -> None:
+    assert Expression("'' * 10**20").evaluate({}) == ""
+    assert Expression("S * 0").evaluate({"S": "S"}) == ""
+    assert Expression("parameters <= 5").violation({"parameters": 10**400}) == 1e300
+    assert Expression("parameters >= 5").violation({"parameters": 10**400}) == -1e300
+    assert Expression("a <= 5").violation({"a": math.nan}) > 0  # as Python has it
+    assert "a number of 1329 bits - 'S' has no meaning" in message("a - S", {"a": 10**400, "S": "S"})
+    for length in ("0", "1__0", "0x10", "1_", "9" * 16):
+        with pytest.raises(UserError, match=r"is no length; expected cache_bytes@N, such as cache_bytes@4096"):
+            Expression(f"cache_bytes@{length} < 3").check_names([], ["cache_bytes"])
+        with pytest.raises(UserError, match=r"expected loss@N, such as loss@4096"):
+            Objective.parse(f"minimize loss@{length}")
+
+
+def test_expressions_warn_of_nothing(recwarn: pytest.WarningsRecorder) -> None:
+    assert Expression(r"'\d' + S").evaluate({"S": "S"}) == r"\dS"
+    assert not recwarn.list
+
+
+def test_and_guards_in_constraints_as_it_does_in_values() -> None:
+    guarded = Expression("factor > 1 and 8 / (factor - 1) <= 4")
+    assert guarded.violation({"factor": 1}) > 0  # and not a division by zero
+    assert guarded.violation({"factor": 2}) == 1.0 and guarded.violation({"factor": 3}) <= 0
+    assert Expression("1 < k < 1 / (k - 1)").violation({"k": 1}) > 0
+    assert Expression("k == 0 or 1 / k > 2").violation({"k": 0}) == -1
+    assert Expression("(k > 0) == True and (1 / k if k else 0) < 2").violation({"k": 0}) == 1.0
+    # What was recorded of studies so far: the farthest of all comparisons.
+    assert Expression("a <= 1 and b <= 1").violation({"a": 2, "b": 4}) == 3.0
+    with pytest.raises(UserError, match="divides by zero"):
+        Expression("8 / (factor - 1) <= 8 and factor > 1").violation({"factor": 1})
 
 
 def test_expressions_write_patterns() -> None:
@@ -327,6 +399,70 @@ def test_an_impossible_architecture_is_an_infeasible_assignment() -> None:
     made = backwards.assign({"ratio": 3, "window": 16, "factor": 1})  # period 8 < window 16
     assert made.candidate is None and made.constraints["a valid architecture"] == 1.0
     assert made.reason is not None and "period" in made.reason
+
+
+def test_an_assignment_that_leaves_an_expression_without_a_value_is_infeasible() -> None:
+    values = {"ratio": 3, "window": 16, "factor": 1}
+    divided = space(constraints=["1 / (factor - 1) <= 10", "window <= 8"]).assign(values)
+    assert divided.candidate is None and divided.constraints["1 / (factor - 1) <= 10"] == 1.0
+    assert divided.reason == (
+        "does not hold: window <= 8; expression '1 / (factor - 1) <= 10', column 1: divides by zero: 1 / 0"
+    )
+    costly = space(constraints=["cache_bytes@1024 / (factor - 1) <= 10"]).assign(values)
+    assert costly.reason is not None and "divides by zero" in costly.reason
+    for formula in ("window / (factor - 1)", "log2(factor - 1)", "sqrt(-factor)", "2.0 ** (window * 100)"):
+        made = space(set={**SEARCH["set"], "hidden_size": formula}).assign(values)
+        assert made.candidate is None and made.constraints == {"a valid architecture": 1.0}
+        assert made.reason is not None and made.reason.startswith("set.hidden_size: expression ")
+    long = space(objectives=["minimize rope_aliasing@99999999"]).assign(values)
+    assert long.candidate is None and long.reason is not None
+    assert long.reason.startswith("the objective rope_aliasing@99999999 has no value: ")
+
+
+def test_mistakes_that_show_beside_the_base_are_placed_in_the_search_spec(tmp_path: Path) -> None:
+    path = tmp_path / "search.yaml"
+    text = dump_yaml(parse_spec({**SEARCH, "constraints": ["parametrs < 3", "windw < 3"]}, "search"))
+    path.write_text(text.replace("attention.window:", "attention.windw:"))
+    with pytest.raises(UserError) as caught:
+        check_search(path)
+
+    def place(part: str) -> str:
+        line = next(i for i, line in enumerate(text.splitlines(), 1) if part in line)
+        return f"{path}:{line}"
+
+    lines = str(caught.value).splitlines()
+    assert len(lines) == 3
+    assert lines[0].startswith(f"{place('attention.window:')}:3: set.blocks.S.attention.windw: there is no ")
+    assert lines[1].startswith(f"{place('parametrs')}:3: constraints.0: expression 'parametrs < 3', column 1: unknown")
+    assert lines[2].startswith(f"{place('windw < 3')}:3: constraints.1: expression 'windw < 3', column 1: unknown")
+    for field, wrong in (("base", "miniwin-tny"), ("train", "nothing.yaml"), ("baseline", "no.yaml")):
+        path.write_text(dump_yaml(parse_spec({**SEARCH, field: wrong}, "search")))
+        with pytest.raises(UserError, match=rf"search.yaml:\d+:\d+: {field}: .*{wrong}: there is no such file"):
+            check_search(path)
+
+
+def test_mistakes_in_what_was_overridden_are_placed_in_the_option(tmp_path: Path) -> None:
+    from miniwin.search import run_search
+
+    path = tmp_path / "search.yaml"
+    path.write_text(dump_yaml(parse_spec(SEARCH, "search")))
+    with pytest.raises(UserError, match=r"^--set constraints=\[a<1\]: constraints.0: .* unknown name 'a'"):
+        run_search(path, overrides=["constraints=[a<1]"], out=tmp_path / "out", tracking="off")
+    assert not (tmp_path / "out").exists()
+
+
+def test_items_of_a_search_spec_are_placed_each(tmp_path: Path) -> None:
+    path = tmp_path / "search.yaml"
+    path.write_text(
+        dump_yaml(parse_spec({**SEARCH, "constraints": ["parameters < 3", "num_layers < 3"]}, "search"))
+        .replace("num_layers <", "num_layers + ")
+        .replace("S * ratio + G", "S * * G")
+        .replace("loss@2048", "los@2048")
+    )
+    with pytest.raises(UserError) as caught:
+        load_search_spec(path)
+    fields = [line.split(": ")[1] for line in str(caught.value).splitlines()]
+    assert fields == ["set.pattern", "objectives.0", "constraints.1"]
 
 
 @pytest.mark.parametrize(

@@ -38,9 +38,12 @@ def check(
             if isinstance(spec, UserError):
                 raise spec
             if isinstance(spec, SearchSpec):
+                from miniwin.search.places import placed
                 from miniwin.search.space import check_search
 
-                about = f", {check_search(spec, resolve_spec_path(file).resolve().parent)}"
+                path = resolve_spec_path(file, "search")
+                with placed(path, overrides or ()):
+                    about = f", {check_search(spec, path.resolve().parent)}"
         except UserError as error:
             wrong += 1
             say(f"error: {error}", err=True)

@@ -20,6 +20,8 @@ import torch
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # the benchmarks are run from a checkout, and are no part of the package
 
+from float64 import all_float64, assert_exact, called_in_float64  # noqa: E402
+
 from benchmarks import (  # noqa: E402
     alone,
     attention,
@@ -271,18 +273,20 @@ def test_agree_refuses_nan_and_shapes() -> None:
 def test_the_authors_code_restated_has_our_logits() -> None:
     """Past window and period: training pass, prefill, and decoding on the caches that the prefill left."""
     spec = tiny_spec()
-    decoder = strong(spec)
-    theirs = Authors(decoder, spec)
+    decoder = strong(spec).double()
+    with all_float64():
+        theirs = Authors(decoder, spec)
+    forward = called_in_float64(theirs)
     ids = torch.randint(0, spec.vocab_size, (2, 45), generator=torch.Generator().manual_seed(0))
-    torch.testing.assert_close(theirs(ids)[0], decoder(ids), atol=2e-4, rtol=1e-4)
+    assert_exact(decoder(ids), forward(ids)[0])
     cache = decoder.new_cache(2)
     ours = decoder(ids[:, :31], cache=cache, logits_to_keep=1)
-    logits, past = theirs(ids[:, :31], use_cache=True, logits_to_keep=1)
-    torch.testing.assert_close(logits, ours, atol=2e-4, rtol=1e-4)
+    logits, past = forward(ids[:, :31], use_cache=True, logits_to_keep=1)
+    assert_exact(ours, logits)
     for t in range(31, 45):
         ours = decoder(ids[:, t : t + 1], cache=cache)
-        logits, past = theirs(ids[:, t : t + 1], past, use_cache=True)
-        torch.testing.assert_close(logits, ours, atol=2e-4, rtol=1e-4)
+        logits, past = forward(ids[:, t : t + 1], past, use_cache=True)
+        assert_exact(ours, logits)
     assert all(k.shape[1] == 45 for k, _ in past)  # every layer holds every token
     with pytest.raises(ValueError, match="one token at a time"):
         theirs(ids[:, :2], past)
@@ -291,11 +295,14 @@ def test_the_authors_code_restated_has_our_logits() -> None:
 def test_the_authors_code_restated_has_our_gradients() -> None:
     spec = tiny_spec()
     ids = torch.randint(0, spec.vocab_size, (1, 30), generator=torch.Generator().manual_seed(0))
-    ours, theirs = Ours(strong(spec)), TheirOwn(strong(spec), spec)
-    for side in (ours, theirs):
-        side.loss(ids[:, :-1], ids[:, 1:]).backward()
-    for mine, other in zip(ours.module.parameters(), theirs.module.parameters(), strict=True):
-        gate.agree("gradients", mine.grad, other.grad)  # type: ignore[arg-type]
+    ours, other = Ours(strong(spec).double()), strong(spec).double()
+    ours.loss(ids[:, :-1], ids[:, 1:]).backward()
+    with all_float64():
+        theirs = TheirOwn(other, spec)
+        theirs.loss(ids[:, :-1], ids[:, 1:]).backward()
+    for mine, their in zip(ours.module.parameters(), theirs.module.parameters(), strict=True):
+        assert mine.grad is not None and their.grad is not None
+        assert_exact(mine.grad, their.grad)
 
 
 @torch.no_grad()

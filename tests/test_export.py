@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import GLOBAL, LOCAL, attention, enliven, largest, random_ids, tiny_spec
+from float64 import assert_exact, doubled
+from helpers import GLOBAL, LOCAL, attention, enliven, random_ids, tiny_spec
+from hf_models import compare
 
 import miniwin
 from miniwin.language_model import LanguageModel
@@ -34,10 +36,11 @@ def auto(folder: Path, **options: Any) -> Any:
 
 
 @torch.no_grad()
-def logits_agree(model: LanguageModel, theirs: Any) -> float:
+def assert_same(model: LanguageModel, other: Any) -> None:
+    """The same function, weights and all: judged in float64."""
     ids = random_ids(model.spec, 2, 90)
-    out = theirs(ids)
-    return largest(getattr(out, "logits", out), model(ids))
+    out = doubled(other)(ids)
+    assert_exact(getattr(out, "logits", out), doubled(model.decoder)(ids), 1e-12)
 
 
 @pytest.mark.parametrize(
@@ -58,10 +61,10 @@ def test_a_stock_architecture_where_one_says_it(
     assert made.architecture == architecture
     theirs = auto(tmp_path / "out")
     assert theirs.config.model_type == architecture
-    assert logits_agree(model, theirs) < 1e-4
+    compare(theirs, model.decoder, random_ids(model.spec, 2, 90), hf_prefill=None, our_prefill=80)
     back = import_model(tmp_path / "out", tmp_path / "back")
     assert back.spec.canonical()["layers"] == model.spec.canonical()["layers"]
-    assert logits_agree(model, miniwin.load(str(tmp_path / "back"))) < 1e-6
+    assert_same(model, miniwin.load(str(tmp_path / "back")).decoder)
 
 
 @pytest.mark.parametrize(
@@ -82,7 +85,7 @@ def test_code_where_none_does_and_why(
     made = export_model(model, tmp_path / "out")
     assert made.architecture == "custom" and any(named in refusal.field for refusal in made.refusals)
     theirs = auto(tmp_path / "out", trust_remote_code=True)
-    assert logits_agree(model, theirs) < 1e-6
+    assert_same(model, theirs)
     # Its own cache, and a batch padded on the left, through transformers' generate.
     ids = random_ids(model.spec, 1, 20)
     own = model.generate(ids[0].tolist(), max_new_tokens=12, temperature=0.0)

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from float64 import assert_as_near, doubled
 from helpers import largest
 from safetensors.torch import load_file
 from torch import Tensor
@@ -66,6 +67,11 @@ class Case:
         assert set(ours.values()) == set(self.weights)
         decoder.load_state_dict({name: self.weights[theirs] for name, theirs in ours.items()}, strict=True)
         return decoder
+
+    def holds(self, ours: Tensor, theirs: Tensor, exact: Tensor) -> None:
+        """The source's float32 is our float64 within the case's tolerance, and our float32 is as near to it."""
+        assert largest(theirs, exact) < self.tolerance
+        assert_as_near(ours, theirs, exact)
 
 
 def expect(fields: dict[str, Any], **values: Any) -> None:
@@ -195,22 +201,7 @@ def scales_by_total(case: Case) -> bool:
     return any(scale["type"] == "log_total_len" for scale in case.fields.get("query_scales", {}).values())
 
 
-every_case = pytest.mark.parametrize("name", [folder.name for folder in FOLDERS])
-variants = [(f.name, v) for f in FOLDERS for v in yaml.safe_load((f / "case.yaml").read_text()).get("variants", {})]
-
-
-@every_case
-def test_prefill_and_decode(name: str) -> None:
-    case = golden(name)
-    decoder = case.decoder()
-    assert largest(decoder(case.ids), case.io["logits.prefill"]) < case.tolerance
-    assert largest(one_by_one(decoder, case.ids), case.io["logits.decode"]) < case.tolerance
-
-
-@every_case
-def test_hidden_states_of_every_layer(name: str) -> None:
-    case = golden(name)
-    decoder = case.decoder()
+def hidden_states(decoder: Decoder, ids: Tensor) -> dict[str, Tensor]:
     seen: dict[str, Tensor] = {}
 
     def keep(key: str) -> Any:
@@ -220,10 +211,30 @@ def test_hidden_states_of_every_layer(name: str) -> None:
     for i, layer in enumerate(decoder.layers):
         layer.register_forward_hook(keep(f"hidden.layer{i}"))
         layer.attention.register_forward_hook(keep(f"attn_out.layer{i}"))
-    seen["hidden.final_norm"] = decoder.hidden(case.ids)
+    seen["hidden.final_norm"] = decoder.hidden(ids)
+    return seen
+
+
+every_case = pytest.mark.parametrize("name", [folder.name for folder in FOLDERS])
+variants = [(f.name, v) for f in FOLDERS for v in yaml.safe_load((f / "case.yaml").read_text()).get("variants", {})]
+
+
+@every_case
+def test_prefill_and_decode(name: str) -> None:
+    case = golden(name)
+    decoder = case.decoder()
+    case.holds(decoder(case.ids), case.io["logits.prefill"], doubled(decoder)(case.ids))
+    case.holds(one_by_one(decoder, case.ids), case.io["logits.decode"], one_by_one(doubled(decoder), case.ids))
+
+
+@every_case
+def test_hidden_states_of_every_layer(name: str) -> None:
+    case = golden(name)
+    decoder = case.decoder()
+    seen, exact = hidden_states(decoder, case.ids), hidden_states(doubled(decoder), case.ids)
     assert set(seen) == {key for key in case.io if key.startswith(("hidden.", "attn_out."))}
     for key, value in seen.items():
-        assert largest(value, case.io[key]) < case.tolerance, key
+        case.holds(value, case.io[key], exact[key])
 
 
 @pytest.mark.parametrize(("name", "variant"), variants)
@@ -235,10 +246,11 @@ def test_variants(name: str, variant: str) -> None:
     decoder, expected = case.decoder(**changes), case.io[fields["logits"]]
     last = expected.shape[1]  # of the longest ones only the last positions are kept
     assert last == fields.get("keep_last", ids.shape[1])
-    assert largest(decoder(ids)[:, -last:], expected) < case.tolerance
+    case.holds(decoder(ids)[:, -last:], expected, doubled(decoder)(ids)[:, -last:])
     if not scales_by_total(case) or "query_scales" in changes:
         prefill = 1 if last == ids.shape[1] else ids.shape[1] - last // 2
-        assert largest(one_by_one(decoder, ids, prefill)[:, -last:], expected) < case.tolerance
+        ours, exact = (one_by_one(each, ids, prefill)[:, -last:] for each in (decoder, doubled(decoder)))
+        case.holds(ours, expected, exact)
 
 
 def test_all_ten_cases_are_here() -> None:
@@ -289,10 +301,11 @@ def test_total_length_scaling_matches_only_behind_its_setting() -> None:
     causal = {"query_scales": case.fields["variants"]["causal"]["query_scales"]}
     right, defect = case.decoder(**causal), case.decoder()
     assert largest(right(case.ids), case.io["logits.prefill"]) > 0.5
+    exact = doubled(right)(case.ids)
     for prefill in (1, 40, 95):
-        assert largest(one_by_one(right, case.ids, prefill), case.io["logits.decode"]) < case.tolerance
-    split = one_by_one(defect, case.ids, prefill=40)
-    assert largest(split, case.io["logits.prefill40_then_decode"]) < case.tolerance
+        case.holds(one_by_one(right, case.ids, prefill), case.io["logits.decode"], exact)
+    split, exact = (one_by_one(decoder, case.ids, prefill=40) for decoder in (defect, doubled(defect)))
+    case.holds(split, case.io["logits.prefill40_then_decode"], exact)
     assert largest(split, case.io["logits.decode"]) > 0.1
     default = case.spec(**causal).layer_specs[3].attention.position.logit_scale
     assert default == type(default)(base=8.0), "off unless asked for"

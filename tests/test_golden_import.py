@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from float64 import assert_as_near, doubled
 from helpers import largest
 from safetensors.torch import load_file
 from torch import Tensor
@@ -46,13 +47,29 @@ def brought(tmp_path_factory: pytest.TempPathFactory) -> Any:
     return bring
 
 
-def tolerance(case: str) -> float:
+def holds(case: str, ours: Tensor, theirs: Tensor, exact: Tensor) -> None:
+    """The source's float32 is our float64 within the case's tolerance, and our float32 is as near to it."""
     fields = yaml.safe_load((FOLDERS[case] / "case.yaml").read_text())
-    return float(fields["tolerance"]["suggested_atol_float32_logits"])
+    assert largest(theirs, exact) < fields["tolerance"]["suggested_atol_float32_logits"]
+    assert_as_near(ours, theirs, exact)
 
 
 def test_all_ten_cases_are_here() -> None:
     assert sorted(FOLDERS) == [f"A{i:02}" for i in range(1, 11)]
+
+
+def decoded(decoder: Decoder, ids: Tensor) -> Tensor:
+    cache = decoder.new_cache(len(ids))
+    return torch.cat([decoder(token, cache=cache) for token in ids.split(1, dim=1)], dim=1)
+
+
+def hidden_states(decoder: Decoder, ids: Tensor) -> dict[str, Tensor]:
+    seen: dict[str, Tensor] = {}
+    for i, layer in enumerate(decoder.layers):
+        layer.register_forward_hook(lambda _m, _a, out, i=i: seen.__setitem__(f"hidden.layer{i}", out))
+        layer.attention.register_forward_hook(lambda _m, _a, out, i=i: seen.__setitem__(f"attn_out.layer{i}", out))
+    decoder(ids)
+    return seen
 
 
 @every_case
@@ -60,10 +77,8 @@ def test_all_ten_cases_are_here() -> None:
 def test_logits(case: str, brought: Any) -> None:
     _, decoder = brought(case)
     io = load_file(FOLDERS[case] / "io.safetensors")
-    assert largest(decoder(io["input_ids"]), io["logits.prefill"]) < tolerance(case)
-    cache = decoder.new_cache(len(io["input_ids"]))
-    decoded = torch.cat([decoder(ids, cache=cache) for ids in io["input_ids"].split(1, dim=1)], dim=1)
-    assert largest(decoded, io["logits.decode"]) < tolerance(case)
+    holds(case, decoder(io["input_ids"]), io["logits.prefill"], doubled(decoder)(io["input_ids"]))
+    holds(case, decoded(decoder, io["input_ids"]), io["logits.decode"], decoded(doubled(decoder), io["input_ids"]))
 
 
 @every_case
@@ -71,14 +86,10 @@ def test_logits(case: str, brought: Any) -> None:
 def test_every_layer(case: str, brought: Any) -> None:
     _, decoder = brought(case)
     io = load_file(FOLDERS[case] / "io.safetensors")
-    seen: dict[str, Tensor] = {}
-    for i, layer in enumerate(decoder.layers):
-        layer.register_forward_hook(lambda _m, _a, out, i=i: seen.__setitem__(f"hidden.layer{i}", out))
-        layer.attention.register_forward_hook(lambda _m, _a, out, i=i: seen.__setitem__(f"attn_out.layer{i}", out))
-    decoder(io["input_ids"])
+    seen, exact = hidden_states(decoder, io["input_ids"]), hidden_states(doubled(decoder), io["input_ids"])
     assert len(seen) == 2 * len(decoder.layers)
     for key, value in seen.items():
-        assert largest(value, io[key]) < tolerance(case), key
+        holds(case, value, io[key], exact[key])
 
 
 def test_the_patterns_are_those_of_the_configs(brought: Any) -> None:
@@ -112,7 +123,7 @@ def test_a_checkpoint_without_config(case: str, tmp_path: Path, brought: Any) ->
     spec, decoder = from_checkpoint(tmp_path, case, family, **settings, **EXTRA[case])
     assert spec.hash == brought(case)[0].hash
     io = load_file(FOLDERS[case] / "io.safetensors")
-    assert largest(decoder(io["input_ids"]), io["logits.prefill"]) < tolerance(case)
+    holds(case, decoder(io["input_ids"]), io["logits.prefill"], doubled(decoder)(io["input_ids"]))
     record = json.loads((tmp_path / "ours" / "import.json").read_text())
     assert record["said"] == settings | EXTRA[case]
     assert record["inferred"]["hidden_size"]["value"] == 64

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import largest
+from float64 import assert_exact, in_float64
 from hf_models import (
     TINY,
     compare,
@@ -193,14 +193,14 @@ def test_drawn_configurations(family: str, draw: int, tmp_path: Path) -> None:
     # original context, and of a model that has seen this length.
     whole = draw % 10 == 0  # every token decoded by itself; else the last ones
     first = 1 if whole and rope_kind(said) not in ("dynamic", "longrope") else LENGTH - 5
-    compare(model, decoder, ids, hf_prefill=first, our_prefill=1 if whole else LENGTH - 9)
+    exact = compare(model, decoder, ids, hf_prefill=first, our_prefill=1 if whole else LENGTH - 9)
 
     if dynamic and any(getattr(layer.attention.position, "scaling", None) for layer in spec.layer_specs):
         with pytest.raises(CannotSay, match="scaling: got dynamic-ntk for one length; transformers changes it"):
             FAMILIES[family].config(spec)
         return
     again = exported(FAMILIES[family], spec, decoder)
-    assert largest(hf_logits(again, ids), decoder(ids).detach()) < 1e-4
+    assert_exact(hf_logits(in_float64(again), ids), exact)
     config = json.loads(json.dumps(FAMILIES[family].config(spec)))
     assert meaning(spec_of(config)) == meaning(spec)
     assert meaning(spec_of(json.loads(again.config.to_json_string()))) == meaning(spec)

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import largest
+from float64 import assert_exact, in_float64
 from hf_models import (
     TINY,
     by_rules,
@@ -213,9 +213,10 @@ def test_drawn_configurations(family: str, draw: int, tmp_path: Path) -> None:
     first = 1 if token_by_token else LENGTH - 5
     # A window of one token is where transformers' own cache keeps all of them.
     decodes = said.get("sliding_window") != 1
-    compare(model, decoder, ids, hf_prefill=first if decodes else None, our_prefill=1 if token_by_token else LENGTH - 7)
+    ours = 1 if token_by_token else LENGTH - 7
+    exact = compare(model, decoder, ids, hf_prefill=first if decodes else None, our_prefill=ours)
     again = exported(FAMILIES[family], spec, decoder)
-    assert largest(hf_logits(again, ids), decoder(ids).detach()) < 1e-4
+    assert_exact(hf_logits(in_float64(again), ids), exact)
     config = json.loads(json.dumps(FAMILIES[family].config(spec)))
     assert meaning(spec_of(config)) == meaning(spec)
     assert meaning(spec_of(json.loads(again.config.to_json_string()))) == meaning(spec)
@@ -272,12 +273,12 @@ def test_a_folder_comes_in_and_goes_out(family: str, tmp_path: Path) -> None:
     model = tiny(family)
     spec, decoder = brought(saved(model, tmp_path / "source"), tmp_path / "ours")
     ids = random_ids(50)
-    compare(model, decoder, ids, hf_prefill=45, our_prefill=44)
+    exact = compare(model, decoder, ids, hf_prefill=45, our_prefill=44)
     made = export_model(LanguageModel(decoder, spec, None), tmp_path / "out", "stock", family)
     assert made.architecture == family
     again = AutoModelForCausalLM.from_pretrained(tmp_path / "out", attn_implementation="eager").eval()
     assert type(again) is type(model)
-    assert largest(hf_logits(again, ids), hf_logits(model, ids)) < 1e-4
+    assert_exact(hf_logits(in_float64(again), ids), exact)
     with torch.no_grad():
         assert torch.equal(brought(tmp_path / "out", tmp_path / "back")[1](ids), decoder(ids))
 
@@ -329,8 +330,7 @@ def test_the_language_model_of_a_multimodal_one(kind: str, tied: bool, tmp_path:
     decoder = made.spec.build().eval()
     decoder.load_state_dict(load_file(tmp_path / "ours" / "model.safetensors"), strict=True)
     ids = random_ids(LENGTH)
-    with torch.no_grad():
-        assert largest(decoder(ids), hf_logits(model, ids)) < 1e-4
+    compare(model, decoder, ids, hf_prefill=None, our_prefill=LENGTH - 7)
     assert made.spec.tie_word_embeddings == tied
 
 

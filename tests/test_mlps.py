@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from float64 import all_float64, assert_as_near, assert_exact, doubled
 from helpers import largest
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
@@ -168,8 +169,10 @@ def test_mlps_equal_transformers(name: str) -> None:
             state[f"{RENAMED.get(child, child)}.{leaf}"] = value
         ours.load_state_dict(state)
         x = draw(2, 9, HIDDEN, seed=100 + seed)
-        want = theirs(x)
-        assert largest(ours(x), want) < 1e-6 * max(1.0, float(want.abs().max()))
+        with all_float64():
+            exact = doubled(theirs)(x.double())
+        assert_exact(doubled(ours)(x.double()), exact, 1e-12)
+        assert_as_near(ours(x), theirs(x), exact)
 
 
 def test_a_bias_left_at_its_default_does_not_change_what_older_specs_hash_to() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from float64 import all_float64, assert_as_near, assert_exact, doubled
 from helpers import GLOBAL, attention, enliven, largest, random_ids, tiny_spec
 from tiny_runs import tiny_model, tiny_train, write_text
 from torch import Tensor, nn
@@ -207,6 +208,10 @@ THEIRS: dict[str, tuple[Callable[[], nn.Module], dict[str, Any], str]] = {
 }
 
 
+def only(out: Any) -> Tensor:
+    return out[0] if isinstance(out, tuple) else out
+
+
 @pytest.mark.parametrize("name", THEIRS)
 @torch.no_grad()
 def test_it_equals_transformers(name: str) -> None:
@@ -217,9 +222,10 @@ def test_it_equals_transformers(name: str) -> None:
         stirred(theirs, seed=100 * seed)
         unstacked(theirs, ours, kind)
         x = draw(2, 11, 16, seed=7 + seed)
-        want = theirs(x)
-        want = (want[0] if isinstance(want, tuple) else want).view(x.shape)
-        assert largest(ours(x), want) < 1e-5 * max(1.0, float(want.abs().max()))
+        with all_float64():
+            exact = only(doubled(theirs)(x.double())).view(x.shape)
+        assert_exact(doubled(ours)(x.double()), exact, 1e-12)
+        assert_as_near(ours(x), only(theirs(x)).view(x.shape), exact)
 
 
 # ---- Balance

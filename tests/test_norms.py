@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from float64 import all_float64, assert_as_near, assert_exact, doubled
 from helpers import largest
 from torch import Tensor, nn
 from transformers.models.cohere2.modeling_cohere2 import Cohere2LayerNorm
@@ -125,7 +126,10 @@ def test_norms_equal_transformers(spec: Any, theirs: nn.Module) -> None:
     ours.load_state_dict(theirs.state_dict())
     for seed in range(3):
         x = 3 * draw(2, 9, SIZE, seed=10 + seed) + 0.5
-        assert largest(ours(x), theirs(x)) < 1e-5
+        with all_float64():
+            exact = doubled(theirs)(x.double())
+        assert_exact(doubled(ours)(x.double()), exact, 1e-12)
+        assert_as_near(ours(x), theirs(x), exact)
     assert not torch.allclose(ours(x), x, atol=0.1)
 
 

@@ -131,7 +131,11 @@ def test_the_python_runs(workplace: tuple[Path, dict[str, str]], printed: dict[s
     folder, environment = workplace
     code = "\n".join(blocks("python"))
     assert "miniwin.load" in code
-    same = "ids = torch.arange(40)[None]\nassert torch.allclose(theirs(ids).logits, ours(ids), atol=1e-5)"
+    same = (
+        f"import sys\nsys.path.insert(0, {str(Path(__file__).parent)!r})\n"
+        "from float64 import assert_exact, doubled, in_float64\nids = torch.arange(40)[None]\n"
+        "assert_exact(in_float64(theirs)(ids).logits, doubled(ours.decoder)(ids))"
+    )
     done = subprocess.run(
         [sys.executable, "-c", f"{code}\n{same}"],
         cwd=folder,

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from float64 import all_float64
 from helpers import attention, enliven, largest, random_ids, tiny_spec
 from torch import Tensor
 from transformers import LlamaConfig
@@ -228,7 +229,8 @@ def theirs(name: str, head_dim: int, max_length: int, seq_len: int | None, **par
         max_position_embeddings=max_length,
         rope_parameters={"rope_type": name, **parameters},
     )
-    frequencies, factor = ROPE_INIT_FUNCTIONS[name](config, torch.device("cpu"), seq_len=seq_len)
+    with all_float64():
+        frequencies, factor = ROPE_INIT_FUNCTIONS[name](config, torch.device("cpu"), seq_len=seq_len)
     return frequencies, float(factor)
 
 

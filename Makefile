@@ -4,11 +4,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup demo test lint types bench lock clean
+.PHONY: help setup demo test test-machines lint types bench lock clean
 
 help:
 	@echo "make demo    search, promote, generate: the whole line on this machine, about 5 minutes on 2 cores"
 	@echo "make test    lint, types and the whole test suite, about 10 minutes on 2 cores"
+	@echo "make test-machines   the suite as other processors compute: other instructions, kernels, threads; an hour"
 	@echo "make lint    ruff and mypy only"
 	@echo "make bench   the quick benchmark against peers, about 11 minutes on 2 quiet cores"
 	@echo "make clean   remove .venv, caches and what the demo made"
@@ -30,6 +31,10 @@ demo: $(STAMP)
 test: lint
 	@echo "== tests"
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+test-machines: $(STAMP)
+	@echo "== the suite once for each way in which another machine may compute; about an hour on 2 cores"
+	@$(BIN)/python tests/machines.py
 
 lint: $(STAMP)
 	@echo "== ruff and mypy"

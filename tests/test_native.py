@@ -380,7 +380,22 @@ def test_why_there_are_none(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
     monkeypatch.setattr(native, "able", lambda: [])
     assert found() == "its kernels are for Linux on x86-64 with AVX2 or AVX-512"
     monkeypatch.setenv(native.SWITCH, "off")
-    with pytest.raises(UserError, match="MINIWIN_NATIVE: got 'off' in the environment; expected 0, to go without"):
+    expected = "expected 0, to go without kernels, 1, or a build: amx, avx512, avx2"
+    with pytest.raises(UserError, match=f"MINIWIN_NATIVE: got 'off' in the environment; {expected}"):
+        found()
+
+
+def test_a_build_by_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    found = native._found.__wrapped__
+    monkeypatch.setenv(native.SWITCH, "avx2")
+    if "_avx2" in native.able():
+        assert found()[0] == "_avx2"
+    monkeypatch.setattr(native, "able", lambda: ["_avx512", "_avx2"])
+    monkeypatch.setattr(native, "__file__", str(tmp_path / "__init__.py"))
+    with pytest.raises(UserError, match="got 'avx2' in the environment, and it cannot be had: its kernels were not"):
+        found()
+    monkeypatch.setenv(native.SWITCH, "amx")
+    with pytest.raises(UserError, match="MINIWIN_NATIVE: got 'amx' in the environment; this processor can run avx512"):
         found()
 
 

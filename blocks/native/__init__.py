@@ -26,7 +26,7 @@ from torch.nn import Parameter
 
 from miniwin.blocks.spec import UserError
 
-SWITCH = "MINIWIN_NATIVE"  # in the environment: 0 goes without
+SWITCH = "MINIWIN_NATIVE"  # in the environment: 0 goes without, 1 takes the best build, avx2 and so on that one
 # The builds, the best first, and what the processor must have for each, in Linux's words.
 AVX512 = frozenset({"avx512f", "avx512bw", "avx512dq", "avx512vl"})
 BUILDS = {
@@ -54,14 +54,34 @@ def able() -> list[str]:
 
 @functools.cache
 def _found() -> tuple[str, ctypes.CDLL] | str:
-    """The best build that works here, its name first; or why there is none."""
-    switch = os.environ.get(SWITCH, "1")
-    if switch not in ("0", "1"):
-        raise UserError(f"{SWITCH}: got {switch!r} in the environment; expected 0, to go without kernels, or 1")
-    if switch == "0":
+    """The best build that works here, or the one that was asked for, its name first; or why there is none.
+
+    Raises:
+        UserError: the environment asks for what there is not.
+    """
+    asked = os.environ.get(SWITCH, "1")
+    if asked == "0":
         return f"{SWITCH}=0 switches it off"
+    runs = able()
+    if asked != "1":
+        names = [name.removeprefix("_") for name in BUILDS]
+        if asked not in names:
+            expected = f"0, to go without kernels, 1, or a build: {', '.join(names)}"
+            raise UserError(f"{SWITCH}: got {asked!r} in the environment; expected {expected}")
+        if f"_{asked}" not in runs:
+            here = ", ".join(name.removeprefix("_") for name in runs) or "none of them"
+            raise UserError(f"{SWITCH}: got {asked!r} in the environment; this processor can run {here}")
+        runs = [f"_{asked}"]
+    found = _loaded(runs)
+    if asked != "1" and isinstance(found, str):
+        raise UserError(f"{SWITCH}: got {asked!r} in the environment, and it cannot be had: {found}")
+    return found
+
+
+def _loaded(names: list[str]) -> tuple[str, ctypes.CDLL] | str:
+    """The first of these builds that works; or why none does."""
     reason = "its kernels are for Linux on x86-64 with AVX2 or AVX-512"
-    for name in able():
+    for name in names:
         file = Path(__file__).parent / f"{name}.so"
         if not file.exists():
             reason = "its kernels were not compiled when miniwin was installed"

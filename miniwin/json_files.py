@@ -12,6 +12,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from miniwin.specs.encodings import wide
+
+PROBE = 8192  # bytes that show an encoding
 LARGEST = 16 << 20  # bytes
 DEEPEST = 64  # levels: what is read is walked by functions that recurse
 _HALF = re.compile(r"\\u[dD][89a-fA-F]")  # a surrogate, written as an escape
@@ -44,6 +47,8 @@ def parse_json(text: str | bytes, pairs: Callable[[list[tuple[str, Any]]], Any] 
     Raises:
         JSONProblem: not UTF-8, not JSON, nested too deeply, or with text that is not Unicode.
     """
+    if isinstance(text, bytes) and (encoding := wide(text[:PROBE])):
+        raise JSONProblem(f"not JSON (it is {encoding}; save it as UTF-8)")
     try:
         text = text.decode("utf-8-sig") if isinstance(text, bytes) else text.removeprefix("\ufeff")
         value = json.loads(text, object_pairs_hook=pairs)

@@ -75,22 +75,22 @@ def load_tokenizer(ref: str | Path, base: Path | None = None) -> Tokenizer:
     if path.is_dir():
         path = path / FILE
     try:
-        text = path.read_bytes().decode("utf-8-sig")
+        raw = path.read_bytes()
     except FileNotFoundError:
         raise UserError(
             f"tokenizer: no such file: {str(ref)!r} (looked for {path.absolute()}); expected `byte`, a "
             "Hugging Face tokenizer.json, or a folder that holds one"
         ) from None
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
         raise UserError(f"tokenizer: cannot read {path}: {error}; expected a Hugging Face tokenizer.json") from None
     try:
-        data = parse_json(text)
+        data = parse_json(raw)
     except JSONProblem as error:
-        where = ":".join(map(str, (path, *(error.place or ()))))
+        where = ":".join(map(str, (path, *error.place))) if error.place else f"cannot read {path}"
         raise UserError(f"tokenizer: {where}: {error.problem}; expected a Hugging Face tokenizer.json") from None
     if isinstance(data, dict) and data.get("type") == "byte":
         return ByteTokenizer()
-    return HFTokenizer(text, where=str(path))
+    return HFTokenizer(raw.decode("utf-8-sig"), where=str(path))
 
 
 class ByteTokenizer:

@@ -6,6 +6,7 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from miniwin.specs.base import UserError
+from miniwin.specs.encodings import wide
 
 MOST_BYTES = 256_000
 
@@ -32,8 +33,10 @@ def read_text(path: Path) -> str:
     except UnicodeDecodeError as error:
         text = error.object  # without the byte order mark, unlike raw
         line, column = mark_of(text[: error.start].decode("utf-8", "replace"), None)
-        wide = raw.startswith((b"\xff\xfe", b"\xfe\xff"))
-        hint = "the file is UTF-16; save it as UTF-8" if wide else "save the file as UTF-8, if it is text at all"
+        encoding = wide(raw)
+        hint = (
+            f"the file is {encoding}; save it as UTF-8" if encoding else "save the file as UTF-8, if it is text at all"
+        )
         raise UserError(f"{path}:{line}:{column}: byte {text[error.start]:#04x} is not UTF-8 text; {hint}") from None
 
 

@@ -221,10 +221,126 @@ def test_a_split_by_file_that_leaves_a_side_empty(tmp_path: Path) -> None:
         prepare(TextData(paths=("a.txt",), split="file"), BYTE, base=base)
 
 
+@pytest.mark.filterwarnings("ignore:.*read as U")
 def test_text_is_utf8_with_bad_bytes_replaced_and_nul_removed(tmp_path: Path) -> None:
     base = write(tmp_path, {"a.txt": b"caf\xc3\xa9 \xff\0!", "b.txt": "valid"})
     corpus = prepare(TextData(paths=("a.txt",), valid_paths=("b.txt",)), BYTE, base=base)
     assert documents(corpus.train) == ["café \ufffd!"]
+
+
+@pytest.mark.parametrize(
+    ("spec", "expected"),
+    [
+        (PythonStdlibData(), "cd18e6568b82d66c871e8087869849e58f3c41f22062213e39459b1341d28899"),
+        (
+            TextData(paths=("t",), valid_paths=("v.txt",)),
+            "57ee37f2ca9c4f29180fe53b5299fe030245da9f5542a7b05ee91ac104aa2080",
+        ),
+        (
+            JsonlData(paths=("a.jsonl",), valid_paths=("v.jsonl",)),
+            "d8105179992a41d7c410157b9a732003b8c6bf73232e619a75a62ccd7a9691d0",
+        ),
+        (
+            TaskData(task="associative-recall", tokens=2000),
+            "979cce8c9ce07c2ebcde4ccf709f33651f9b50a7da4f8bd6578ba64c54553b18",
+        ),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:.*read as U")
+def test_fingerprints_stay_what_they_were(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spec: DataSpec, expected: str
+) -> None:
+    """Of runs that exist: with others, the same command would no longer continue them."""
+    files: dict[str, bytes | str] = {
+        "lib/a.py": b"\xef\xbb\xbfprint('caf\xc3\xa9')\n",
+        "lib/b.py": b"# caf\xe9\n" * 40,
+        "lib/module_3.py": "valid = 1\n",
+        "t/a.txt": "one é\n",
+        "t/b.txt": b"two \xff\n",
+        "v.txt": b"three\0\n",
+        "a.jsonl": '{"text": "four"}\n\n{"text": "five \\ud800"}\n',
+        "v.jsonl": '{"text": "six"}\n',
+    }
+    base = write(tmp_path, files)
+    if isinstance(spec, PythonStdlibData):
+        monkeypatch.setattr("sysconfig.get_path", lambda _: str(base / "lib"))
+    assert prepare(spec, BYTE, base=base).fingerprint == expected
+
+
+# --- encodings
+
+RUSSIAN = "Съешь же ещё этих мягких французских булок.\n" * 40
+
+
+@pytest.mark.parametrize(
+    ("raw", "message"),
+    [
+        (
+            RUSSIAN.encode("cp1251"),
+            r"{base}/a.txt:1:1: byte 0xd1 is not UTF-8, .*the file is in another encoding, such",
+        ),
+        (
+            ("plain line\n" * 3 + "café crème\n" * 20).encode("latin-1"),
+            r"{base}/a.txt:4:4: byte 0xe9 is not UTF-8, and so are 39 other places \(\d+% of the text\): .*iconv",
+        ),
+        (
+            "hello\n".encode("utf-16"),
+            r"paths: {base}/a.txt:1:1: this is UTF-16. MiniWin reads UTF-8: convert the ",
+        ),
+        (RUSSIAN.encode("utf-16-le"), r"a.txt:1:1: this is UTF-16"),
+        (RUSSIAN.encode("utf-16-be"), r"a.txt:1:1: this is UTF-16"),
+        (b"h\0i\0", r"a.txt:1:1: this is UTF-16"),
+        (RUSSIAN.encode("utf-32"), r"a.txt:1:1: this is UTF-32. .*iconv -f UTF-32 -t UTF-8"),
+        (RUSSIAN.encode("gb18030"), r"is not UTF-8, .*another encoding"),
+    ],
+)
+def test_text_in_another_encoding_is_refused(tmp_path: Path, raw: bytes, message: str) -> None:
+    base = write(tmp_path / "base", {"a.txt": raw, "b.txt": "valid", "a.jsonl": raw})
+    message = message.replace("{base}", str(base))
+    with pytest.raises(UserError, match=message):
+        prepare(TextData(paths=("a.txt",), valid_paths=("b.txt",)), BYTE, base=base)
+    with pytest.raises(UserError, match=message):
+        prepare(TextData(paths=("b.txt",), valid_paths=("a.txt",)), BYTE, base=base)
+    with pytest.raises(UserError, match=r"a.jsonl:1(:1: this is UTF|: not JSON)"):
+        prepare(JsonlData(paths=("a.jsonl",)), BYTE, base=base)
+    assert not list((tmp_path / "cache").glob("data/*/corpus.json"))
+
+
+def test_json_lines_in_another_encoding_are_refused(tmp_path: Path) -> None:
+    lines = "".join(json.dumps({"text": f"{number} {RUSSIAN[:40]}"}, ensure_ascii=False) + "\n" for number in range(9))
+    base = write(tmp_path, {"a.jsonl": ('{"text": "plain"}\n' + lines).encode("cp1251")})
+    with pytest.raises(UserError, match=r"a.jsonl:2:13: byte 0xd1 is not UTF-8, .*another encoding"):
+        prepare(JsonlData(paths=("a.jsonl",)), BYTE, base=base)
+
+
+def test_a_few_bytes_that_are_no_text_are_said_every_time(tmp_path: Path) -> None:
+    base = write(tmp_path, {"a.txt": b"fine\nbad \xe9 and \xe8\n" + b"fine\n" * 50, "b.txt": "valid \ufffd"})
+    spec = TextData(paths=("a.txt",), valid_paths=("b.txt",))
+    for _ in range(2):  # the second time nothing is read
+        with pytest.warns(UserWarning, match=r"2 places in the text data: not UTF-8, .*; first .*a.txt:2:5: byte 0xe9"):
+            corpus = prepare(spec, BYTE, base=base)
+    assert corpus.describe()["replaced"] == 2
+    assert "replaced" not in prepare(TextData(paths=("b.txt",), split="tail"), BYTE, base=base).describe()
+
+
+def test_utf16_in_a_folder_is_left_out_and_said(tmp_path: Path) -> None:
+    base = write(tmp_path, {"t/a.txt": "first", "t/b.txt": RUSSIAN.encode("utf-16"), "t/c.bin": b"\0\0", "v.txt": "v"})
+    with pytest.warns(UserWarning, match=r"data.paths: 't': 1 file was left out as UTF-16 or UTF-32, .*t/b.txt"):
+        corpus = prepare(TextData(paths=("t",), valid_paths=("v.txt",)), BYTE, base=base)
+    assert documents(corpus.train) == ["first"] and corpus.describe()["left_out"] == 2
+
+
+def test_a_byte_order_mark_is_no_text(tmp_path: Path) -> None:
+    files = {"a.txt": "first \ufeff", "b.txt": "valid", "a.jsonl": '{"text": "first"}\n{"text": "\ufeffsecond"}\n'}
+    plain = write(tmp_path / "plain", files)
+    marked = write(tmp_path / "marked", {name: text.encode("utf-8-sig") for name, text in files.items()})
+    text = TextData(paths=("a.txt",), valid_paths=("b.txt",))
+    lines = JsonlData(paths=("a.jsonl",))
+    corpus = prepare(text, BYTE, base=marked)
+    assert documents(corpus.train) == ["first \ufeff"] and documents(corpus.valid) == ["valid"]
+    assert corpus.fingerprint == prepare(text, BYTE, base=plain).fingerprint
+    both = [list(list_source(lines, base).documents()) for base in (plain, marked)]
+    assert both[0] == both[1] and [document.text for document in both[0]] == ["first", "\ufeffsecond"]
 
 
 @pytest.mark.parametrize(

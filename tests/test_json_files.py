@@ -39,6 +39,8 @@ BOMB = "[" * 200_000
         (b"[\xff]", "not JSON (byte 0xff is not UTF-8)"),
         ('{\n"a" 1}', "not JSON (Expecting ':' delimiter) in line 2, column 5"),
         ("", "not JSON (Expecting value) in line 1, column 1"),
+        ('{"a": 1}'.encode("utf-16"), "not JSON (it is UTF-16; save it as UTF-8)"),
+        ('{"a": 1}'.encode("utf-16-be"), "not JSON (it is UTF-16; save it as UTF-8)"),
     ],
 )
 def test_what_is_not_json_says_why(text: str | bytes, message: str) -> None:

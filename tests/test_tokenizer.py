@@ -236,3 +236,12 @@ def test_a_sentencepiece_model_is_refused(tmp_path: Path) -> None:
     (tmp_path / "tok.model").write_bytes(b"\x0a\xff\xfe\x00")
     with pytest.raises(UserError, match=r"tokenizer: cannot read .*tok.model.*expected a Hugging Face tokenizer.json"):
         load_tokenizer("tok.model", base=tmp_path)
+
+
+def test_a_byte_order_mark_changes_no_tokenizer(tmp_path: Path) -> None:
+    (tmp_path / "plain.json").write_text(train_bpe(), encoding="utf-8")
+    (tmp_path / "marked.json").write_text(train_bpe(), encoding="utf-8-sig")
+    plain, marked = (load_tokenizer(f"{name}.json", base=tmp_path) for name in ("plain", "marked"))
+    assert plain.identity == marked.identity and plain.name == marked.name
+    marked.save(tmp_path / "out")
+    assert (tmp_path / "out" / "tokenizer.json").read_bytes() == (tmp_path / "plain.json").read_bytes()

@@ -15,6 +15,7 @@ import hashlib
 import json
 import os
 import shutil
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -27,10 +28,11 @@ from miniwin.data.sources import SIDES, Source, list_source
 from miniwin.data.tasks import character_ids
 from miniwin.json_files import read_json
 from miniwin.specs import UserError, user_path
-from miniwin.specs.data import DataSpec, TaskData
+from miniwin.specs.data import DataSpec, JsonlData, TaskData, TextData
 from miniwin.tokenizer import SEPARATORS, Tokenizer
 
 FORMAT = 1
+READING = 2  # how bytes of text files become text: what an older version prepared is not looked up
 PIECE = 1 << 14  # characters the tokenizer gets in one piece: a whole novel takes it minutes and gigabytes
 BATCH = 256  # pieces at once, which it shares out among threads
 
@@ -65,14 +67,27 @@ def prepare(
         )
     source = list_source(spec, base)
     root = (cache_folder() if cache_dir is None else user_path(cache_dir)) / "data"
+    key = _key(source, tokenizer)
+    found = _open(root / key) or _made(root, key, source, tokenizer, progress)
+    if replaced := found.info.get("replaced"):
+        warnings.warn(
+            f"{replaced} place{'s' * (replaced > 1)} in the {spec.source} data: not UTF-8, and read as U+FFFD; first "
+            f"{found.info['replaced_first']}",
+            stacklevel=2,
+        )
+    return found
+
+
+def _key(source: Source, tokenizer: Tokenizer) -> str:
     files = [file.key() for file in source.files]
-    question = json.dumps(
-        [FORMAT, spec.model_dump(mode="json"), files, source.facts, tokenizer.identity], sort_keys=True
-    )
-    key = hashlib.sha256(question.encode("utf-8", "backslashreplace")).hexdigest()[:32]
-    found = _open(root / key)
-    if found is not None:
-        return found
+    reading = [READING] if isinstance(source.spec, TextData | JsonlData) else []
+    question = [FORMAT, source.spec.model_dump(mode="json"), files, source.facts, tokenizer.identity, *reading]
+    text = json.dumps(question, sort_keys=True)
+    return hashlib.sha256(text.encode("utf-8", "backslashreplace")).hexdigest()[:32]
+
+
+def _made(root: Path, key: str, source: Source, tokenizer: Tokenizer, progress: bool) -> Corpus:
+    """The corpus, made now, or by another process meanwhile."""
     from filelock import FileLock
 
     try:
@@ -182,6 +197,8 @@ def _write(folder: Path, source: Source, tokenizer: Tokenizer, progress: bool) -
         "tokenizer": tokenizer.name,
         **source.facts,
     }
+    if source.replaced.count:
+        info |= {"replaced": source.replaced.count, "replaced_first": source.replaced.first}
     record = {"format": FORMAT, "fingerprint": fingerprint, "files": files, "info": info}
     with (folder / "corpus.json").open("w", encoding="utf-8") as file:
         json.dump(record, file, indent=1)

@@ -1,8 +1,8 @@
 """From a data spec to documents: which files, in which order, on which side of the split.
 
 Listing (`list_source`) is cheap and reads no text: it is what a prepared corpus is looked up by. Reading
-(`documents`) happens once per corpus. Text is UTF-8 with bad bytes replaced, and NUL characters are dropped:
-byte 0 is the document separator.
+(`documents`) happens once per corpus. Text is UTF-8 (see `plain_text.py`), and NUL characters are dropped: byte 0 is
+the document separator.
 """
 
 from __future__ import annotations
@@ -14,14 +14,17 @@ import os
 import re
 import sys
 import sysconfig
+import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from miniwin.data.plain_text import CONVERT, Replaced, TextReader
 from miniwin.data.tasks import check_recall, recall_documents
 from miniwin.specs import UserError, user_path
 from miniwin.specs.data import DataSpec, JsonlData, PythonStdlibData, TaskData, TextData
+from miniwin.specs.encodings import wide
 
 # Tests are not what a library is read for, and what others installed is not of the library.
 STDLIB_LEFT_OUT = frozenset(
@@ -29,7 +32,7 @@ STDLIB_LEFT_OUT = frozenset(
 )
 SIDES = ("train", "valid")
 ESCAPED = re.compile(r"\[([*?[])\]")
-BINARY_PROBE = 8192  # a NUL byte in so many bytes tells a binary file, as git tells it
+PROBE = 8192  # a NUL byte in so many bytes tells a binary file, as git tells it
 
 
 class Document(NamedTuple):
@@ -56,6 +59,7 @@ class Source:
     spec: DataSpec
     files: tuple[SourceFile, ...] = ()
     facts: dict[str, Any] = field(default_factory=dict)
+    replaced: Replaced = field(default_factory=Replaced, compare=False)  # known once all documents were read
 
     @property
     def bytes(self) -> int:
@@ -71,10 +75,16 @@ class Source:
 
     def _read(self) -> Iterator[Document]:
         for file in self.files:
+            reader = TextReader(file.path, self.replaced)
             if isinstance(self.spec, JsonlData):
-                yield from _json_lines(file, self.spec)
+                yield from _json_lines(file, self.spec, reader)
+                reader.close()
                 continue
-            text = _clean(_read_bytes(file.path).decode("utf-8", "replace"))
+            if isinstance(self.spec, PythonStdlibData):  # as others wrote it
+                text = _clean(_read_bytes(file.path).decode("utf-8", "replace"))
+            else:
+                text = _clean(reader.text(_read_bytes(file.path)))
+                reader.close()
             if file.side == "tail":
                 assert isinstance(self.spec, TextData)
                 cut = len(text) - round(len(text) * self.spec.share)
@@ -175,18 +185,33 @@ def _find(
                 f"{where}: no such file or folder: {given!r} (looked for {root.absolute()}); a path is "
                 "relative to the folder of the YAML file that names it"
             )
-        kept = []
+        kept, foreign = [], []
         for path, name in sorted(named, key=lambda one: one[1]):
-            if path != root and _is_binary(path):
+            start = _read_bytes(path, PROBE)
+            encoding = wide(start)
+            if path == root and encoding:
+                raise UserError(f"{where}: {path}:1:1: this is {encoding}. {CONVERT.format(encoding=encoding)}")
+            if path != root and (encoding or b"\0" in start):
                 left_out += 1
+                foreign += [path] if encoding else []
                 continue
             kept.append(_file(path, name, side))
+        if foreign:
+            warnings.warn(
+                f"{where}: {given!r}: {_files(len(foreign))} left out as UTF-16 or UTF-32, first {foreign[0]}. "
+                + CONVERT.format(encoding="UTF-16"),
+                stacklevel=2,
+            )
         if not kept:
             what = f"files that end in {suffix}" if suffix and root.is_dir() else "text files"
             raise UserError(f"{where}: {given!r} names no {what} (looked in {root.absolute()}); expected at least one")
         for file in kept:
             found.setdefault(str(file.path.resolve()), file)
     return list(found.values()), left_out
+
+
+def _files(count: int) -> str:
+    return "1 file was" if count == 1 else f"{count} files were"
 
 
 def _walk(root: Path) -> Iterator[Path]:
@@ -206,10 +231,6 @@ def _unglobbed(pattern: Path) -> Path:
             break
         parts.append(ESCAPED.sub(r"\1", part))
     return Path(*parts)
-
-
-def _is_binary(path: Path) -> bool:
-    return b"\0" in _read_bytes(path, BINARY_PROBE)
 
 
 def _read_bytes(path: Path, count: int = -1) -> bytes:
@@ -236,16 +257,17 @@ def _disjoint(train: list[SourceFile], valid: list[SourceFile]) -> tuple[SourceF
     return (*train, *valid)
 
 
-def _json_lines(file: SourceFile, spec: JsonlData) -> Iterator[Document]:
+def _json_lines(file: SourceFile, spec: JsonlData, reader: TextReader) -> Iterator[Document]:
     expected = f'expected a JSON object with text in "{spec.field}", like {{"{spec.field}": "..."}}'
     try:
         with file.path.open("rb") as lines:
             for number, line in enumerate(lines, 1):
-                if not line.strip():
+                text = reader.text(line, number)
+                if not text.strip(" \t\r\n\v\f"):
                     continue
                 where = f"{file.path}:{number}"
                 try:
-                    record = json.loads(line.decode("utf-8", "replace"))
+                    record = json.loads(text)
                 except (ValueError, RecursionError) as error:
                     other = "nested too deeply" if isinstance(error, RecursionError) else "a number is too long"
                     reason = error.msg if isinstance(error, json.JSONDecodeError) else other

@@ -1,0 +1,23 @@
+"""Whether bytes that should be UTF-8 are UTF-16 or UTF-32, which many editors and shells of Windows write."""
+
+from __future__ import annotations
+
+import codecs
+
+_MARKS = (  # the longer ones first: UTF-32's begins with UTF-16's
+    (codecs.BOM_UTF32_LE, "UTF-32"),
+    (codecs.BOM_UTF32_BE, "UTF-32"),
+    (codecs.BOM_UTF16_LE, "UTF-16"),
+    (codecs.BOM_UTF16_BE, "UTF-16"),
+)
+
+
+def wide(start: bytes) -> str | None:
+    """`UTF-16` or `UTF-32`, where the first bytes of a file show it: by a mark, or by NUL in every other place only."""
+    for mark, name in _MARKS:
+        if start.startswith(mark):
+            return name
+    places = start[::2].count(0), start[1::2].count(0)
+    if min(places) == 0 and (max(places) >= 8 or max(places) == len(start) // 2 > 0):
+        return "UTF-16"
+    return None

@@ -14,9 +14,11 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -26,6 +28,9 @@ from miniwin.language_model import LanguageModel
 from miniwin.runs import CHECKPOINT, IMPORT, MODEL, RUN, TOKENIZER, WEIGHTS
 from miniwin.specs import ModelSpec, UserError, load_model_spec, shipped_specs, user_path
 from miniwin.tokenizer import Tokenizer, load_tokenizer
+
+if TYPE_CHECKING:
+    from miniwin.zoo import Entry
 
 ENTRY = "entry.json"
 STUDY = "search.yaml"
@@ -48,12 +53,11 @@ def load(
     `dtype` (a torch dtype or its name) converts the weights; by default they stay as they were saved.
     """
     where, chosen = find_device(device), _dtype(dtype)
-    folder, spec_path, name = _resolve(os.fspath(ref))
-    if spec_path is not None:
-        model = _fresh(load_model_spec(spec_path), f"{name} (random weights)", seed)
+    found = _resolve(os.fspath(ref))
+    if found.spec is not None:
+        model = _fresh(load_model_spec(found.spec), f"{found.name} (random weights)", seed)
         return model.to(device=where, dtype=chosen).eval()
-    assert folder is not None
-    return _from_folder(folder, name, where).to(dtype=chosen).eval()
+    return _from_folder(found, where).to(dtype=chosen).eval()
 
 
 def build(
@@ -81,19 +85,22 @@ def model_spec(ref: str, overrides: Sequence[str] = ()) -> ModelSpec:
     """
     if ref in shipped_specs("model"):
         return load_model_spec(ref, overrides)
-    folder, path, _ = _resolve(ref)
-    if folder is not None:
-        path = folder / MODEL
-    assert path is not None
-    return load_model_spec(path, overrides)
+    found = _resolve(ref)
+    if found.folder is None:
+        assert found.spec is not None
+        return load_model_spec(found.spec, overrides)
+    with found.reading() as read:
+        return load_model_spec(found.folder / MODEL, overrides, read(MODEL))
 
 
-def read_weights(path: Path, device: torch.device) -> dict[str, Tensor]:
-    """The tensors of a safetensors file."""
+def read_weights(path: Path, device: torch.device, raw: bytes | None = None) -> dict[str, Tensor]:
+    """The tensors of a safetensors file. raw: its bytes, where they have been read already."""
     from safetensors import SafetensorError
-    from safetensors.torch import load_file
+    from safetensors.torch import load, load_file
 
     try:
+        if raw is not None:
+            return {name: tensor.to(device) for name, tensor in load(raw).items()}
         return load_file(path, device=str(device))
     except SafetensorError as error:
         raise UserError(f"{path} cannot be read as safetensors ({error}); restore it or train again") from None
@@ -130,12 +137,40 @@ def wrong_type(tensor: Tensor, expected: Tensor) -> str | None:
     return None if _type(tensor) in allowed else f"holds {_type(tensor)}; expected {' or '.join(allowed)}"
 
 
-def _from_folder(folder: Path, name: str, device: torch.device) -> LanguageModel:
-    spec = load_model_spec(folder / MODEL)
+@dataclass(frozen=True)
+class _Found:
+    """What a reference stands for: a folder with weights, which may be a zoo entry, or a model spec."""
+
+    name: str
+    folder: Path | None = None
+    spec: Path | None = None
+    entry: Entry | None = None
+
+    @contextmanager
+    def reading(self) -> Iterator[Callable[[str], bytes | None]]:
+        """How the files of the folder are read: those of an entry are held to their hashes, see zoo/check.py."""
+        if self.entry is None:
+            yield lambda name: None  # by its path
+            return
+        from miniwin.zoo.check import opened
+
+        with opened(self.entry) as read:
+            yield read
+
+
+def _from_folder(found: _Found, device: torch.device) -> LanguageModel:
+    with found.reading() as read:
+        return _read_folder(found, device, read)
+
+
+def _read_folder(found: _Found, device: torch.device, read: Callable[[str], bytes | None]) -> LanguageModel:
+    folder = found.folder
+    assert folder is not None
+    spec = load_model_spec(folder / MODEL, raw=read(MODEL))
     with torch.device("meta"):
         decoder = spec.build()
     if (folder / WEIGHTS).is_file():
-        put_weights(decoder, read_weights(folder / WEIGHTS, device), folder / WEIGHTS)
+        put_weights(decoder, read_weights(folder / WEIGHTS, device, read(WEIGHTS)), folder / WEIGHTS)
     elif (folder / CHECKPOINT).is_file():
         from miniwin.checkpoint import load_checkpoint
 
@@ -146,13 +181,13 @@ def _from_folder(folder: Path, name: str, device: torch.device) -> LanguageModel
             f"{folder} has no weights yet: neither {WEIGHTS} nor {CHECKPOINT}; train it first, or load "
             f"{folder / MODEL} for random weights"
         )
-    tokenizer = load_tokenizer(folder) if (folder / TOKENIZER).is_file() else None
+    tokenizer = load_tokenizer(folder, raw=read(TOKENIZER)) if (folder / TOKENIZER).is_file() else None
     if tokenizer is not None and tokenizer.vocab_size > spec.vocab_size:
         raise UserError(
             f"{folder}: the tokenizer has {tokenizer.vocab_size} ids and the model only {spec.vocab_size}; "
             f"{TOKENIZER} and {MODEL} must come from the same run"
         )
-    return LanguageModel(decoder, spec, tokenizer, name, folder)
+    return LanguageModel(decoder, spec, tokenizer, found.name, folder)
 
 
 def _fresh(spec: ModelSpec, name: str, seed: int) -> LanguageModel:
@@ -166,23 +201,21 @@ def _fresh(spec: ModelSpec, name: str, seed: int) -> LanguageModel:
     return LanguageModel(decoder, spec, tokenizer, name)
 
 
-def _resolve(ref: str) -> tuple[Path | None, Path | None, str]:
-    """(folder with weights, None, name) or (None, model spec, name)."""
+def _resolve(ref: str) -> _Found:
     if not ref:
         raise UserError("the model reference is empty: give a zoo name, a run folder or a model spec's path")
     path = user_path(ref)
     named = os.sep not in ref and "/" not in ref and path.suffix not in (".yaml", ".yml")  # could be a name
     if path.is_dir():
         if (path / RUN).is_file() or (path / IMPORT).is_file():
-            return path, None, ref
+            return _Found(ref, path)
         if (path / ENTRY).is_file():
-            entry, name = _entry_folder(path)
-            return entry, None, name
+            return _entry_folder(path)
         if not named:
             raise UserError(_not_a_model(path))
     elif path.is_file():
         if path.suffix in (".yaml", ".yml"):
-            return None, path, ref
+            return _Found(ref, spec=path)
         raise UserError(
             f"{ref} is a file, but not a model spec (.yaml): give the spec, or the folder that holds {MODEL} "
             f"and {WEIGHTS}"
@@ -192,7 +225,7 @@ def _resolve(ref: str) -> tuple[Path | None, Path | None, str]:
     return _resolve_name(ref, path)
 
 
-def _resolve_name(ref: str, path: Path) -> tuple[Path | None, Path | None, str]:
+def _resolve_name(ref: str, path: Path) -> _Found:
     from miniwin.zoo import is_ref, list_entries, resolve
     from miniwin.zoo.pull import offers
 
@@ -203,10 +236,10 @@ def _resolve_name(ref: str, path: Path) -> tuple[Path | None, Path | None, str]:
         entries |= {offer.release.name for offer in offers()}
     if name in entries:
         entry = resolve(ref)
-        return entry.folder, None, entry.ref
+        return _Found(entry.ref, entry.folder, entry=entry)
     shipped = shipped_specs("model")
     if ref in shipped:
-        return None, shipped[ref], ref
+        return _Found(ref, spec=shipped[ref])
     if path.is_dir():
         raise UserError(_not_a_model(path))
     near = difflib.get_close_matches(name, sorted(entries | set(shipped)), n=3, cutoff=0.5)
@@ -217,13 +250,12 @@ def _resolve_name(ref: str, path: Path) -> tuple[Path | None, Path | None, str]:
     )
 
 
-def _entry_folder(folder: Path) -> tuple[Path, str]:
-    """An entry outside any zoo, its files checked against their hashes."""
-    from miniwin.zoo.check import check
+def _entry_folder(folder: Path) -> _Found:
+    """An entry outside any zoo."""
     from miniwin.zoo.entry import open_entry
 
-    entry = check(open_entry(folder, "folder"))
-    return entry.folder, entry.ref
+    entry = open_entry(folder, "folder")
+    return _Found(entry.ref, entry.folder, entry=entry)
 
 
 def _not_a_model(path: Path) -> str:

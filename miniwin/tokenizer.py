@@ -67,15 +67,18 @@ class Tokenizer(Protocol):
         """Writes `tokenizer.json`, which `load_tokenizer` reads back."""
 
 
-def load_tokenizer(ref: str | Path, base: Path | None = None) -> Tokenizer:
-    """`byte`, a `tokenizer.json`, or a folder that holds one. Paths are relative to `base`."""
+def load_tokenizer(ref: str | Path, base: Path | None = None, raw: bytes | None = None) -> Tokenizer:
+    """`byte`, a `tokenizer.json`, or a folder that holds one. Paths are relative to `base`.
+
+    raw: the bytes of the file, where they have been read already.
+    """
     if ref == "byte":
         return ByteTokenizer()
     path = (base or Path()) / user_path(ref)
     if path.is_dir():
         path = path / FILE
     try:
-        raw = path.read_bytes()
+        raw = path.read_bytes() if raw is None else raw
     except FileNotFoundError:
         raise UserError(
             f"tokenizer: no such file: {str(ref)!r} (looked for {path.absolute()}); expected `byte`, a "

@@ -40,16 +40,18 @@ def spec_class(kind: str) -> type[BaseModel]:
     raise UserError(f"unknown kind of spec '{kind}': expected one of {', '.join(KINDS)}")
 
 
-def load_spec(path: str | Path, kind: str | None = None, overrides: Sequence[str] = ()) -> Any:
+def load_spec(
+    path: str | Path, kind: str | None = None, overrides: Sequence[str] = (), raw: bytes | None = None
+) -> Any:
     """Read a spec from a YAML file, or a shipped one by its name.
 
     kind: model, train or search; None takes what the file says. overrides: "blocks.S.attention.window=32", the value
-    read as YAML, applied before validation.
+    read as YAML, applied before validation. raw: the bytes of the file, where they have been read already.
 
     Raises:
         UserError: with file, line, column and field of everything that is wrong.
     """
-    document = Document.read(resolve_spec_path(path, kind))
+    document = Document.read(resolve_spec_path(path, kind)) if raw is None else Document.of(raw, Path(path))
     data = document.data
     if not isinstance(data, dict):
         got = "the file is empty" if data is None else f"got {shown(data)}"
@@ -87,8 +89,8 @@ def at_their_places(problems: list[Problem], path: str | Path, kind: str, overri
     return said(problems, document, written)
 
 
-def load_model_spec(path: str | Path, overrides: Sequence[str] = ()) -> ModelSpec:
-    return load_spec(path, "model", overrides)  # type: ignore[no-any-return]
+def load_model_spec(path: str | Path, overrides: Sequence[str] = (), raw: bytes | None = None) -> ModelSpec:
+    return load_spec(path, "model", overrides, raw)  # type: ignore[no-any-return]
 
 
 def load_train_spec(path: str | Path, overrides: Sequence[str] = ()) -> Any:

@@ -28,6 +28,13 @@ def read_text(path: Path) -> str:
         raw = path.read_bytes()
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from None
+    return decoded(raw, path)
+
+
+def decoded(raw: bytes, path: Path) -> str:
+    """The text of a file whose bytes are at hand. Raises UserError on what is too large or not UTF-8."""
+    if len(raw) > MOST_BYTES:
+        raise UserError(f"{path}:1:1: got {len(raw)} bytes; a spec has at most {MOST_BYTES}. Is this the right file?")
     try:
         return raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:

@@ -17,7 +17,7 @@ from typing import Any
 import yaml
 
 from miniwin.specs.base import UserError
-from miniwin.specs.yaml_file import Mark, mark_of, read_text
+from miniwin.specs.yaml_file import Mark, decoded, mark_of, read_text
 from miniwin.specs.yaml_words import LARGEST, is_number_too_large, plain, shown
 
 MOST_VALUES = 50_000
@@ -75,6 +75,11 @@ class Document:
     def read(cls, path: Path) -> Document:
         """Raises UserError on a file that is missing, a folder, too large, not UTF-8, or not YAML."""
         return cls(read_text(path), str(path))
+
+    @classmethod
+    def of(cls, raw: bytes, path: Path) -> Document:
+        """Of a file whose bytes are at hand. Raises UserError on what is too large, not UTF-8, or not YAML."""
+        return cls(decoded(raw, path), str(path))
 
     def mark(self, path: Loc, key: bool = False) -> Mark:
         """Line and column of the value at a path into the data, or of its key; of the deepest part there is of it.

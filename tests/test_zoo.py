@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save, save_file
 from typer.testing import CliRunner, Result
 from zoo_processes import add_and_stop, add_together, kill, start, wait_for
 from zoo_runs import METRICS, make_run, tiny_spec
@@ -21,7 +21,19 @@ from zoo_runs import METRICS, make_run, tiny_spec
 import miniwin
 from miniwin.commands.zoo import app
 from miniwin.specs import UserError
-from miniwin.zoo import Entry, ZooError, add, find, is_ref, list_entries, resolve, user_zoo, verification, verify
+from miniwin.zoo import (
+    Entry,
+    ZooError,
+    add,
+    adding,
+    find,
+    is_ref,
+    list_entries,
+    resolve,
+    user_zoo,
+    verification,
+    verify,
+)
 from miniwin.zoo import check as check_module
 from miniwin.zoo import entry as entry_module
 from miniwin.zoo.entry import ENTRY_FILES, HASHED_FILES, FileRecord, read_manifest, write_manifest
@@ -585,6 +597,99 @@ def test_files_are_hashed_once_and_again_after_a_change(entry: Entry, monkeypatc
     assert sorted(hashed) == sorted(HASHED_FILES)
     hashed.clear()
     assert verify(entry, logits=False) == [] and len(hashed) == len(HASHED_FILES)  # verify never trusts the stamp
+
+
+def zeroed(path: Path) -> bytes:
+    """A whole safetensors file of the same size whose tensors are all zero."""
+    weights = {name: torch.zeros_like(tensor) for name, tensor in load_file(path).items()}
+    return save(weights, metadata={"format": "pt"})
+
+
+def test_weights_changed_behind_the_stamp_are_not_loaded(entry: Entry) -> None:
+    """Same size, same modification time: what a program that only wants to look untouched would do."""
+    resolve("tiny")  # stamped
+    path = entry.folder / "model.safetensors"
+    status, other = path.stat(), zeroed(path)
+    assert len(other) == status.st_size
+    overwrite(path, other)
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert path.stat().st_mtime_ns == status.st_mtime_ns
+    for ref in ("tiny", str(entry.folder)):
+        with pytest.raises(ZooError, match=r"tiny@1\.0\.0 is damaged and was not loaded: model\.safetensors: has"):
+            miniwin.load(ref)
+    with pytest.raises(ZooError, match="is damaged"):
+        resolve("tiny")
+    with pytest.raises(ZooError, match="is damaged"):
+        add(entry.folder, name="again")
+
+
+@pytest.mark.parametrize(
+    ("name", "large"),
+    [("model.safetensors", False), ("model.safetensors", True), ("tokenizer.json", False), ("model.yaml", False)],
+)
+def test_a_file_swapped_after_its_check_is_not_loaded(entry: Entry, name: str, large: bool, monkeypatch: Any) -> None:
+    """The check sees the right file, and the load another one in its place, also where it is read by its path."""
+    whole = check_module.check
+    right = entry.folder / name
+    other = right.read_bytes().replace(b"window: 8", b"window: 4").replace(b"byte", b"bite")
+    if name == "model.safetensors":
+        other = zeroed(right)
+
+    def checked(entry: Entry) -> Entry:
+        found = whole(entry)
+        new = entry.folder.with_name("new")
+        new.write_bytes(other)
+        os.replace(new, right)
+        return found
+
+    if large:
+        monkeypatch.setattr(check_module, "LARGE", 0)
+    monkeypatch.setattr(check_module, "check", checked)
+    with pytest.raises(ZooError) as caught:
+        miniwin.load(entry.folder)
+    message = "its files changed while they were read" if large else f"{name}: has not the sha256"
+    assert f"tiny@1.0.0 is damaged and was not loaded: {message}" in str(caught.value)
+
+
+def test_weights_written_over_after_the_load_change_no_model(entry: Entry) -> None:
+    """A file that is mapped into memory would be read as late as its numbers are needed."""
+    model = miniwin.load("tiny")
+    expected = load_file(entry.folder / "model.safetensors")
+    expected = {name: tensor.clone() for name, tensor in expected.items()}
+    overwrite(entry.folder / "model.safetensors", zeroed(entry.folder / "model.safetensors"))
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in model.decoder.state_dict().items())
+
+
+def test_an_entry_that_changes_while_it_is_added_again_is_not(entry: Entry, monkeypatch: Any) -> None:
+    whole = adding._copy_weights
+
+    def swapped(source: Path, target: Path, spec: Any) -> None:
+        overwrite(source, zeroed(source))
+        whole(source, target, spec)
+
+    monkeypatch.setattr(adding, "_copy_weights", swapped)
+    with pytest.raises(ZooError, match="its files changed while they were read"):
+        add(entry.folder, name="again")
+    assert mine() == ["tiny@1.0.0"]
+
+
+def test_a_large_file_is_not_hashed_at_every_load(entry: Entry, monkeypatch: Any) -> None:
+    miniwin.load("tiny")
+    monkeypatch.setattr(check_module, "LARGE", 0)
+    monkeypatch.setattr(check_module, "sha256_file", lambda path: pytest.fail(f"{path} is hashed again"))
+    expected = load_file(entry.folder / "model.safetensors")
+    model = miniwin.load("tiny")
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in model.decoder.state_dict().items())
+
+
+def test_a_stamp_of_an_older_version_only_costs_time(entry: Entry, tmp_path: Path) -> None:
+    resolve("tiny")
+    (stamp,) = (tmp_path / "cache" / "verified").iterdir()
+    now = json.loads(stamp.read_text(encoding="utf-8"))
+    for old in ({**now, "files": {name: values[:2] for name, values in now["files"].items()}}, [], "[" * 100_000):
+        stamp.write_text(old if isinstance(old, str) else json.dumps(old), encoding="utf-8")
+        assert resolve("tiny") == entry
+        assert json.loads(stamp.read_text(encoding="utf-8")) == now
 
 
 def test_a_cache_that_cannot_be_written_only_costs_time(entry: Entry, tmp_path: Path, monkeypatch: Any) -> None:

@@ -23,7 +23,7 @@ from miniwin.runs import RUN, read_run
 from miniwin.specs import ModelSpec, dump_yaml, load_model_spec, user_path
 from miniwin.tokenizer import load_tokenizer
 from miniwin.zoo.card import write_card
-from miniwin.zoo.check import check
+from miniwin.zoo.check import watched
 from miniwin.zoo.entry import (
     CARD,
     HASHED_FILES,
@@ -58,6 +58,7 @@ class _Source:
     spec: ModelSpec
     provenance: dict[str, Any]
     metrics: dict[str, Any] | None
+    confirm: Callable[[], None] = lambda: None  # raises if the source changed while it was read
 
 
 def add(
@@ -142,6 +143,7 @@ def _write(
     write_text(staged / PROVENANCE, provenance_text)
     _copy_weights(source.folder / WEIGHTS, staged / WEIGHTS, source.spec)
     shutil.copyfile(source.folder / TOKENIZER, staged / TOKENIZER)
+    source.confirm()
     write_reference(staged / REFERENCE, open_model(staged))
 
     with known[0].lock(name):  # from here on nobody else decides about a version of this name
@@ -186,8 +188,9 @@ def _check_written(what: str, check_written: Callable[[dict[str, Any]], None], d
 
 def _read_source(folder: Path, allow_incomplete: bool) -> _Source:
     if (folder / MANIFEST).is_file():
-        entry = check(open_entry(folder, "folder"))
-        return _Source(folder, entry.spec, entry.provenance, entry.metrics)
+        entry = open_entry(folder, "folder")
+        confirm = watched(entry)
+        return _Source(folder, entry.spec, entry.provenance, entry.metrics, confirm)
     run = read_run(folder)
     status = run.get("status")
     if status != "complete" and not allow_incomplete:

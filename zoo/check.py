@@ -1,23 +1,35 @@
-"""The quick check before an entry is used: every file has the hash that entry.json gives.
+"""The check before an entry is used: every file has the hash that entry.json gives.
 
-Hashing happens once. Size and modification time of every file are then kept in the cache, so that loading a
-checked entry costs a few `stat` calls; any change to a file, and any file that comes or goes, makes it be
-hashed again.
+`check` hashes once. Size, times and identity (inode, device) of every file are then kept in the cache; while they are
+the same, the files count as checked, and any change, and any file that comes or goes, makes them be hashed again. Such
+a stamp can be deceived, so nothing is loaded on its word: `opened` hands out the bytes of a file only when these very
+bytes have the right hash, a few milliseconds for a model of a million parameters. Only a file of more than LARGE bytes
+is read by its path, without being hashed again; its stamp has to be right before and after.
+
+What is guaranteed: spec, tokenizer and weights up to LARGE are those that entry.json describes, whatever happens to the
+files meanwhile. What is not: that entry.json itself is the one that somebody published (the digest in an index says
+that); and beyond LARGE, anything against a writer who can set the change time of a file, or who writes into it while
+its model is in use, as its pages are read when they are needed.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from miniwin.json_files import JSONProblem, read_json
 from miniwin.zoo.entry import ENTRY_FILES, METRICS, PROVENANCE, Entry, FileRecord, Manifest
 from miniwin.zoo.errors import ZooError
 from miniwin.zoo.files import read_object, sha256_file, sha256_json
 from miniwin.zoo.lengths import check_metrics, check_provenance
 from miniwin.zoo.store import cache_folder
+
+LARGE = 1 << 30  # bytes
 
 
 @dataclass(frozen=True)
@@ -36,19 +48,64 @@ def check(entry: Entry) -> Entry:
     manifest = entry.require_manifest()
     stamp = cache_folder() / "verified" / f"{sha256_json(str(entry.folder.resolve()))[:32]}.json"
     seen = _fingerprint(entry.folder, manifest)
-    with suppress(OSError, ValueError):
-        if json.loads(stamp.read_text(encoding="utf-8")) == seen:
+    with suppress(OSError, JSONProblem):
+        if read_json(stamp) == seen:
             return entry
     problems = file_problems(entry.folder, manifest)
     if problems:
-        raise ZooError(
-            f"{entry.ref} is damaged and was not loaded: {'; '.join(map(str, problems))} (in "
-            f"{entry.folder}); remove the folder and add or pull the entry again"
-        )
+        raise _damaged(entry, "; ".join(map(str, problems)))
     with suppress(OSError):  # a cache that cannot be written only costs time
         stamp.parent.mkdir(parents=True, exist_ok=True)
         stamp.write_text(json.dumps(seen), encoding="utf-8")
     return entry
+
+
+@contextmanager
+def opened(entry: Entry) -> Iterator[Callable[[str], bytes | None]]:
+    """Read a checked entry. What is yielded gives the bytes of a file, which have the hash that entry.json gives, or
+    None for a file that is too large for that, and is to be read by its path.
+
+    Raises:
+        ZooError: the bytes are others, or a file changed while the entry was open.
+    """
+    manifest = entry.require_manifest()
+    by_path = []
+    confirm = watched(entry)
+
+    def read(name: str) -> bytes | None:
+        record = manifest.files[name]
+        if record.size > LARGE:
+            by_path.append(name)
+            return None
+        with (entry.folder / name).open("rb") as file:
+            raw = file.read(record.size + 1)
+        if hashlib.sha256(raw).hexdigest() != record.sha256:
+            raise _damaged(entry, f"{name}: has not the sha256 that entry.json gives")
+        return raw
+
+    yield read
+    if by_path:
+        confirm()
+
+
+def watched(entry: Entry) -> Callable[[], None]:
+    """Check an entry. The answer, called later, raises if any of its files has changed since."""
+    manifest = entry.require_manifest()
+    before = _fingerprint(entry.folder, manifest)
+    check(entry)
+
+    def confirm() -> None:
+        if _fingerprint(entry.folder, manifest) != before:
+            raise _damaged(entry, "its files changed while they were read")
+
+    return confirm
+
+
+def _damaged(entry: Entry, problem: str) -> ZooError:
+    return ZooError(
+        f"{entry.ref} is damaged and was not loaded: {problem} (in {entry.folder}); remove the folder and add or pull "
+        "the entry again"
+    )
 
 
 def file_problems(folder: Path, manifest: Manifest) -> list[Problem]:
@@ -91,5 +148,7 @@ def _fingerprint(folder: Path, manifest: Manifest) -> dict[str, object]:
     files: dict[str, object] = {}
     for path in sorted(folder.iterdir()):
         status = path.lstat()
-        files[path.name] = [status.st_size, status.st_mtime_ns]
+        # The change time is the kernel's own note: a program can set back the time of the last modification, not this.
+        times = status.st_mtime_ns, status.st_ctime_ns
+        files[path.name] = [status.st_size, *times, status.st_ino, status.st_dev]
     return {"digest": manifest.digest, "files": files}

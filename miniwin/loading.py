@@ -227,17 +227,19 @@ def _resolve(ref: str) -> _Found:
 
 def _resolve_name(ref: str, path: Path) -> _Found:
     from miniwin.zoo import is_ref, list_entries, resolve
-    from miniwin.zoo.pull import offers
+    from miniwin.zoo.pull import ask
 
     name = ref.partition("@")[0]
     entries = {entry.name for entry in list_entries()}
-    if name not in entries and is_ref(ref):
-        # An index is asked before the shipped specs: weights, where there are any, come before random ones.
-        entries |= {offer.release.name for offer in offers()}
+    shipped = shipped_specs("model")
+    asked = None
+    if name not in entries and ref not in shipped and is_ref(ref) and not path.is_dir():
+        # What is here comes first, and never waits for a network.
+        asked = ask()
+        entries |= {offer.release.name for offer in asked.offers}
     if name in entries:
         entry = resolve(ref)
         return _Found(entry.ref, entry.folder, entry=entry)
-    shipped = shipped_specs("model")
     if ref in shipped:
         return _Found(ref, spec=shipped[ref])
     if path.is_dir():
@@ -247,6 +249,11 @@ def _resolve_name(ref: str, path: Path) -> _Found:
     raise UserError(
         f"{ref}: no such file or folder, zoo entry or shipped spec; {hint}"
         f"Zoo entries: {', '.join(sorted(entries)) or 'none'}. Shipped specs: {', '.join(shipped) or 'none'}"
+        + (
+            f". Not all indexes could be asked: {'; '.join(asked.problems.values())}"
+            if asked and asked.problems
+            else ""
+        )
     )
 
 

@@ -7,6 +7,7 @@ import json
 import shutil
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -57,12 +58,18 @@ class Server:
         return [asked for file, asked in self.asked if file == name]
 
     def answer(self, handler: BaseHTTPRequestHandler) -> None:
-        path = self.folder / handler.path.lstrip("/")
+        path = self.folder / handler.path.partition("?")[0].lstrip("/")
         wanted = handler.headers.get("Range")
         self.asked.append((path.name, wanted))
         fault = self.faults.get(path.name)
         if callable(fault):
             fault = fault(len(self.ranges(path.name)))  # by the number of the request, from 1
+        if isinstance(fault, Iterator):  # of bytes: the answer as it goes over the wire
+            handler.close_connection = True
+            with suppress(OSError):  # whoever asked may have had enough
+                for piece in fault:
+                    handler.wfile.write(piece)
+            return
         if isinstance(fault, int):
             handler.send_error(fault)
             return
@@ -242,7 +249,7 @@ def test_the_package_may_have_an_index_of_its_own(published: Path, tmp_path: Pat
     assert write_index(package) == package.parent / "index.json"
     monkeypatch.delenv("MINIWIN_ZOO_INDEX")
     assert {offer.release.ref for offer in offers()} == {"tiny@1.0.0", "tiny@1.1.0"}
-    assert source_location("package:entries/tiny/1.0.0/model.yaml", "https://example.org/index.json") == (
+    assert source_location("package:entries/tiny/1.0.0/model.yaml", package.parent / "index.json") == (
         package / "tiny" / "1.0.0" / "model.yaml"
     )
     shutil.move(package / "tiny" / "1.1.0", tmp_path / "gone")
@@ -455,6 +462,7 @@ def test_a_bad_release_in_the_index_is_refused(server: Server, key: str, value: 
         ("/etc/passwd", "must be a plain relative path"),
         ("a/%2e%2e/b", "must be a plain relative path"),
         ("package:../../secrets", "must be a plain relative path"),
+        ("package:entries/x", "an index from the network may not name files of this machine"),
         ("file:///etc/passwd", "an index from the network may not name files of this machine"),
         ("http://example.org/model.yaml", "http is not safe against changes on the way; use https"),
         ("ftp://example.org/model.yaml", "scheme 'ftp' is not one the zoo reads"),

@@ -19,7 +19,7 @@ from miniwin.zoo.check import check
 from miniwin.zoo.entry import Entry
 from miniwin.zoo.errors import ZooError
 from miniwin.zoo.index import local_statuses
-from miniwin.zoo.pull import Offer, asked, choose, indexes, install, offers
+from miniwin.zoo.pull import Offer, ask, choose, indexes, install, warn_of
 from miniwin.zoo.store import Store, stores
 from miniwin.zoo.version import Ref, parse_ref
 
@@ -72,12 +72,14 @@ def _find_local(ref: Ref, zoo: Path | str | None) -> Entry | None:
 
 def _offered(ref: Ref, zoo: Path | str | None) -> Offer:
     """What an index offers for a reference that is not on this disk."""
+    asked = ask()
     try:
-        offer = choose(ref, offers())
+        offer = choose(ref, asked.offers)
     except ZooError as error:
         raise ZooError(f"{_unknown(ref, zoo)}; {error}") from error
     if offer is None:
-        raise ZooError(_unknown(ref, zoo) + (f"; {asked()}" if indexes() else ""))
+        raise ZooError(_unknown(ref, zoo) + (f"; {asked.said()}" if indexes() else ""))
+    warn_of(asked)
     return offer
 
 

@@ -11,6 +11,7 @@ import logging
 import os
 import shutil
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -22,15 +23,16 @@ import miniwin
 from miniwin.blocks.visible import visible_line
 from miniwin.zoo.check import file_problems, written_problems
 from miniwin.zoo.entry import Entry, read_manifest
-from miniwin.zoo.errors import ZooError
+from miniwin.zoo.errors import UnreachableError, ZooError
 from miniwin.zoo.files import fsync_path, sha256_file
-from miniwin.zoo.index import Index, IndexFile, Release, index_path, parse_index
-from miniwin.zoo.sources import Location, below, index_location, source_location
+from miniwin.zoo.index import INDEX, IndexFile, Release, index_path, parse_index
+from miniwin.zoo.sources import Location, below, index_beneath, index_location, source_location
 from miniwin.zoo.store import built_in_zoo, cache_folder, stores
 from miniwin.zoo.transport import ResumingDownloader, offline, read_url
 from miniwin.zoo.version import Ref, parse_ref
 
 MAX_INDEX_BYTES = 16_000_000
+MOST_SOURCES = 8  # of a file: each may take its time to fail
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,26 @@ class Offer:
 
     release: Release
     index: Location
+    near: bool = True  # whether the index lies on this machine or its network, so that its sources may
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What the indexes offer, and what is wrong with those that cannot be read, by location."""
+
+    offers: list[Offer]
+    problems: dict[str, str]
+
+    def said(self) -> str:
+        """What came of asking the indexes for something that none of them has."""
+        if not indexes():
+            return "there is no index to ask (MINIWIN_ZOO_INDEX is not set)"
+        told = []
+        for location in indexes():
+            skipped = offline() and not isinstance(location, Path)
+            what = "was not asked, as MINIWIN_OFFLINE is set" if skipped else "has no such entry"
+            told.append(self.problems.get(str(location), f"{location} {what}"))
+        return ", ".join(told)
 
 
 def indexes() -> list[Location]:
@@ -52,43 +74,78 @@ def indexes() -> list[Location]:
     return found
 
 
-def read_index(location: Location) -> Index:
-    if isinstance(location, Path):
+def ask() -> Asked:
+    """Ask every index; without a network (MINIWIN_OFFLINE), those that are files. One that fails stops no other."""
+    offers: list[Offer] = []
+    problems: dict[str, str] = {}
+    for location in indexes():
         try:
-            return parse_index(location.read_bytes(), str(location))
-        except OSError as error:
-            raise ZooError(f"the zoo index {location} cannot be read: {error.strerror}") from error
-    return parse_index(read_url(location, MAX_INDEX_BYTES), location)
+            if isinstance(location, Path):
+                offers += _read_file(location)
+            elif not offline():
+                offers += _read_url(location)
+        except ZooError as error:
+            problems[str(location)] = str(error)
+    return Asked(offers, problems)
 
 
 def offers() -> list[Offer]:
-    """Everything that the indexes offer; without a network (MINIWIN_OFFLINE), those that are files."""
-    asked = [location for location in indexes() if isinstance(location, Path) or not offline()]
-    return [Offer(release, location) for location in asked for release in read_index(location).releases]
+    """Everything that the indexes offer; an error if one cannot be read."""
+    asked = ask()
+    if asked.problems:
+        raise ZooError("; ".join(asked.problems.values()))
+    return asked.offers
+
+
+def _read_file(location: Path) -> list[Offer]:
+    path = location / INDEX if location.is_dir() else location
+    try:
+        index = parse_index(path.read_bytes(), str(path))
+    except OSError as error:
+        hint = f"; miniwin zoo index {location} writes one" if path != location else ""
+        raise ZooError(f"the zoo index {path} cannot be read: {error.strerror}{hint}") from error
+    return [Offer(release, path) for release in index.releases]
+
+
+def _read_url(location: str) -> list[Offer]:
+    """What the index at a URL offers, which may also be the URL of its folder."""
+    try:
+        return _parse(location)
+    except UnreachableError:
+        raise
+    except ZooError as error:
+        beneath = index_beneath(location, INDEX)
+        if beneath is None:
+            raise
+        try:
+            return _parse(beneath)
+        except ZooError as other:
+            raise ZooError(f"{error}; {other}; give the URL of an {INDEX}, or of the folder that holds it") from None
+
+
+def _parse(url: str) -> list[Offer]:
+    data, near = read_url(url, MAX_INDEX_BYTES)
+    return [Offer(release, url, near) for release in parse_index(data, url).releases]
 
 
 def pull(ref: str, *, zoo: Path | str | None = None, progress: bool = True) -> Entry:
     """Fetch the entry that `ref` stands for in the indexes, unless that version is in the zoo already."""
-    parsed, offered = parse_ref(ref), offers()
+    parsed, asked = parse_ref(ref), ask()
+    offered = asked.offers
     offer = choose(parsed, offered)
     if offer is None:
         there = sorted(o.release.version for o in offered if o.release.name == parsed.name)
         names = sorted({o.release.name for o in offered})
         what = f"{parsed.name} {', '.join(there)}" if there else ", ".join(names) or "nothing"
-        raise ZooError(f"{parsed} cannot be pulled: {asked()}; what is offered: {what}")
+        raise ZooError(f"{parsed} cannot be pulled: {asked.said()}; what is offered: {what}")
+    warn_of(asked)
     return install(offer, zoo=zoo, progress=progress)
 
 
-def asked() -> str:
-    """What came of asking the indexes for something that none of them has."""
-    if not indexes():
-        return "there is no index to ask (MINIWIN_ZOO_INDEX is not set)"
-    told = []
-    for location in indexes():
-        skipped = offline() and not isinstance(location, Path)
-        what = "was not asked, as MINIWIN_OFFLINE is set" if skipped else "has no such entry"
-        told.append(f"{location} {what}")
-    return ", ".join(told)
+def warn_of(asked: Asked) -> None:
+    """An index that was passed over may have had something newer."""
+    if asked.problems:
+        warnings.warn(f"an index was passed over: {'; '.join(asked.problems.values())}", stacklevel=3)
 
 
 def choose(ref: Ref, offered: list[Offer]) -> Offer | None:
@@ -178,13 +235,13 @@ def _fetch(offer: Offer, file: IndexFile, target: Path, bar: _Bar) -> None:
     """Put the file at `target`, from the cache, the mirror or the first source that has it right."""
     release = offer.release
     problems: list[str] = []
-    for where in _locations(offer, file, problems):
+    for where, near in _locations(offer, file, problems):
         try:
             with _blob_lock(file) as blob:
                 if isinstance(where, Path):
                     _copy(where, file, target)
                 else:
-                    _download(where, file, blob, bar.counter())
+                    _download(where, file, blob, near, bar.counter())
                     shutil.copyfile(blob, target)
             bar.done(file.size)
             return
@@ -193,18 +250,26 @@ def _fetch(offer: Offer, file: IndexFile, target: Path, bar: _Bar) -> None:
     raise ZooError(f"{release.ref} was not pulled, {file.path} is not to be had: {'; '.join(problems)}")
 
 
-def _locations(offer: Offer, file: IndexFile, problems: list[str]) -> Iterator[Location]:
+def _locations(offer: Offer, file: IndexFile, problems: list[str]) -> Iterator[tuple[Location, bool]]:
+    """Where to look, and whether that may be on this machine or its network: a mirror is the user's own choice."""
     if mirror := os.environ.get("MINIWIN_ZOO_MIRROR"):
-        yield below(index_location(mirror), f"{offer.release.name}/{offer.release.version}/{file.path}")
-    for source in file.sources:
         try:
-            yield source_location(source, offer.index)
+            yield below(index_location(mirror), f"{offer.release.name}/{offer.release.version}/{file.path}"), True
+        except ZooError as error:
+            problems.append(f"MINIWIN_ZOO_MIRROR: {error}")
+    for source in file.sources[:MOST_SOURCES]:
+        try:
+            yield source_location(source, offer.index), offer.near
         except ZooError as error:
             problems.append(str(error))
+    if len(file.sources) > MOST_SOURCES:
+        problems.append(f"only the first {MOST_SOURCES} of {len(file.sources)} sources are tried")
 
 
 def _copy(source: Path, file: IndexFile, target: Path) -> None:
     try:
+        if not source.is_file():
+            raise ZooError(f"{source}: {'is not a file' if source.exists() else 'No such file or directory'}")
         if (size := source.stat().st_size) != file.size:
             raise ZooError(f"{source}: is {size} bytes long, expected {file.size}")
         shutil.copyfile(source, target)
@@ -215,12 +280,12 @@ def _copy(source: Path, file: IndexFile, target: Path) -> None:
         raise ZooError(f"{source}: has sha256 {found}, expected {file.sha256}")
 
 
-def _download(url: str, file: IndexFile, blob: Path, on_bytes: Callable[[int], None]) -> None:
+def _download(url: str, file: IndexFile, blob: Path, near: bool, on_bytes: Callable[[int], None]) -> None:
     import pooch
 
     pooch.get_logger().setLevel(logging.WARNING)  # it announces every file on stderr
     part = blob.with_name(f"{blob.name}.part")
-    downloader = ResumingDownloader(part, size=file.size, sha256=file.sha256, on_bytes=on_bytes)
+    downloader = ResumingDownloader(part, size=file.size, sha256=file.sha256, near=near, on_bytes=on_bytes)
     pooch.retrieve(url, known_hash=f"sha256:{file.sha256}", fname=blob.name, path=blob.parent, downloader=downloader)
     fsync_path(blob.parent)
 

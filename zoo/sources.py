@@ -3,17 +3,18 @@
     miniwin-1m/1.0.0/model.yaml                    relative to the index
     https://example.org/zoo/model.yaml             (http only to this machine itself)
     file:///data/zoo/model.yaml                    only in an index that is a local file
-    package:entries/miniwin-1m/1.0.0/model.yaml    inside the installed miniwin.zoo
+    package:entries/miniwin-1m/1.0.0/model.yaml    inside the installed miniwin.zoo; likewise
     hf:org/repo@<40-hex commit>/model.yaml         a file of a Hugging Face repository at one commit
 
-A location is a `Path` on this machine or a URL. Nothing relative may climb out of where it starts.
+A location is a `Path` on this machine or a URL. Nothing relative may climb out of where it starts. What is
+relative to a URL leaves its query behind (`index.json?sig=...`): a signature is of one file.
 """
 
 from __future__ import annotations
 
 import re
 from pathlib import Path, PurePosixPath
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import quote, unquote, urljoin, urlsplit
 
 from miniwin.specs.base import user_path
 from miniwin.zoo.errors import ZooError
@@ -31,7 +32,20 @@ def is_url(text: str) -> bool:
 
 def check_url(url: str) -> str:
     """https anywhere; http only to this machine."""
-    parts = urlsplit(url)
+    if not url.isascii() or not url.isprintable() or " " in url:
+        raise ZooError(f"{url}: holds a character that a URL writes as % and two digits (a host in its xn-- form)")
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+        (parts.hostname or "").encode("idna")  # as the look-up of a name will
+    except ValueError as error:
+        raise ZooError(f"{url}: is not a URL: {error}") from None
+    if "@" in parts.netloc:
+        raise ZooError(
+            f"{parts.scheme}://{parts.hostname}: a user and a password in a URL are not sent; leave them out"
+        )
+    if port == 0:
+        raise ZooError(f"{url}: is not a URL: port 0")
     if parts.scheme == "https" and parts.hostname:
         return url
     if parts.scheme == "http" and parts.hostname in _LOOPBACK:
@@ -54,7 +68,10 @@ def source_location(source: str, index: Location) -> Location:
     if kind == "package":
         from miniwin.zoo.store import built_in_zoo
 
-        return built_in_zoo().parent / _inside(rest, source)
+        path = _inside(rest, source)
+        if not isinstance(index, Path):
+            raise ZooError(f"source {source!r}: an index from the network may not name files of this machine")
+        return built_in_zoo().parent / path
     if kind == "hf":
         return _hub_url(rest, source)
     if kind == "file":
@@ -71,18 +88,38 @@ def beside(index: Location, relative: str) -> Location:
     path = _inside(relative, relative)
     if isinstance(index, Path):
         return index.parent / path
-    return index.rsplit("/", 1)[0] + "/" + quote(str(path))
+    return urljoin(index, quote(str(path)))
 
 
 def below(root: Location, relative: str) -> Location:
     """`relative` to a folder or base URL."""
     path = _inside(relative, relative)
-    return root / path if isinstance(root, Path) else f"{root.rstrip('/')}/{quote(str(path))}"
+    if isinstance(root, Path):
+        return root / path
+    if urlsplit(root).query or urlsplit(root).fragment:
+        raise ZooError(f"{root}: expected the URL of a folder, without ? and #")
+    return urljoin(f"{root.rstrip('/')}/", quote(str(path)))
+
+
+def index_beneath(index: str, name: str) -> str | None:
+    """Where the index is if the URL is its folder's; None if it names a file."""
+    parts = urlsplit(index)
+    if parts.path.endswith(".json"):
+        return None
+    return parts._replace(path=f"{parts.path.rstrip('/')}/{name}").geturl()
 
 
 def _inside(text: str, source: str) -> PurePosixPath:
     path = PurePosixPath(text)
-    if not text or path.is_absolute() or ".." in path.parts or "\\" in text or ":" in text or "%" in text:
+    if (
+        not text
+        or "\0" in text
+        or path.is_absolute()
+        or ".." in path.parts
+        or "\\" in text
+        or ":" in text
+        or "%" in text
+    ):
         raise ZooError(f"source {source!r}: must be a plain relative path that stays inside its folder")
     return path
 

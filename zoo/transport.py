@@ -11,70 +11,61 @@ from __future__ import annotations
 import http.client
 import os
 import re
-import time
 import urllib.error
-import urllib.request
 from collections.abc import Callable
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from pathlib import Path
-from typing import IO, Any
+from time import sleep
+from typing import Any, NamedTuple
 
-from miniwin.zoo.errors import ZooError
+from miniwin.zoo.clock import Clock, for_bytes
+from miniwin.zoo.connections import offline, open_url
+from miniwin.zoo.errors import UnreachableError, ZooError
 from miniwin.zoo.files import CHUNK, sha256_file
-from miniwin.zoo.sources import check_url
 
-TIMEOUT = 30.0
-ATTEMPTS, PAUSE = 4, 0.5  # tries in a row without a byte, and seconds between them, more each time
-_CONTENT_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+|\*)")
+ATTEMPTS, PAUSE = 4, 0.5  # tries in a row without progress, and seconds between them, more each time
+PROGRESS = 4096  # bytes
+MOST_WAIT = 60.0  # seconds that a server may ask us to wait
+SMALL_SECONDS = 60.0  # for a whole small file, with its tries
+_AGAIN = (408, 425, 429)  # of the 4xx answers: not now
+_CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,18})-[0-9]{1,18}/([0-9]{1,18}|\*)")
 _BROKEN = (OSError, http.client.HTTPException)  # what a connection that fails or ends early raises
 
-
-class _SafeRedirects(urllib.request.HTTPRedirectHandler):
-    """A redirect may not lead from https to http, ftp or a file."""
-
-    def redirect_request(
-        self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: Any, newurl: str
-    ) -> Any:
-        return super().redirect_request(req, fp, code, msg, headers, check_url(newurl))
+__all__ = ["Fetched", "ResumingDownloader", "offline", "read_url"]
 
 
-_opener = urllib.request.build_opener(_SafeRedirects)
+class Fetched(NamedTuple):
+    data: bytes
+    near: bool  # whether it came from this machine or its network
 
 
-def offline() -> bool:
-    return os.environ.get("MINIWIN_OFFLINE", "") not in ("", "0")
-
-
-def open_url(url: str, start: int = 0) -> http.client.HTTPResponse:
-    """A GET for the bytes from `start` on."""
-    check_url(url)
-    if offline():
-        raise ZooError(f"{url}: not fetched, because MINIWIN_OFFLINE is set; unset it to use the network")
-    headers = {
-        "User-Agent": "miniwin",
-        "Accept-Encoding": "identity",
-    }  # hashes and ranges are of the plain bytes
-    if start:
-        headers["Range"] = f"bytes={start}-"
-    response: http.client.HTTPResponse = _opener.open(urllib.request.Request(url, headers=headers), timeout=TIMEOUT)
-    return response
-
-
-def read_url(url: str, limit: int) -> bytes:
-    """A whole small file."""
-    try:
-        with open_url(url) as response:
-            data = response.read(limit + 1)
-    except urllib.error.HTTPError as error:
-        raise ZooError(f"{url}: the server answered {error.code} {error.reason}") from error
-    except _BROKEN as error:
-        raise ZooError(f"{url}: could not be fetched: {_plain(error)}") from error
-    if len(data) > limit:
-        raise ZooError(f"{url}: is larger than {limit} bytes")
-    return data
+def read_url(url: str, limit: int) -> Fetched:
+    """A whole small file, from a URL that the user named."""
+    clock = Clock(SMALL_SECONDS)
+    failures = 0
+    while True:
+        failures += 1
+        try:
+            with open_url(url, clock) as response:
+                data, near = response.read(limit + 1), response.near
+                if response.length and len(data) <= limit:
+                    raise OSError("the connection ended early")
+        except urllib.error.HTTPError as error:
+            _wait(url, error, failures, clock)
+        except _BROKEN as error:
+            raise UnreachableError(f"{url}: could not be fetched: {_plain(error)}") from error
+        else:
+            if len(data) > limit:
+                raise ZooError(f"{url}: is larger than {limit} bytes")
+            return Fetched(data, near)
 
 
 class ResumingDownloader:
-    """pooch calls it as `downloader(url, output_file, pooch)`; it leaves the whole file, verified."""
+    """pooch calls it as `downloader(url, output_file, pooch)`; it leaves the whole file, verified.
+
+    near: whether the URL may lie on this machine or its network.
+    """
 
     def __init__(
         self,
@@ -82,11 +73,13 @@ class ResumingDownloader:
         *,
         size: int,
         sha256: str,
+        near: bool = True,
         on_bytes: Callable[[int], None] = lambda total: None,
     ) -> None:
         self.part = part
         self.size = size
         self.sha256 = sha256
+        self.near = near
         self.on_bytes = on_bytes
 
     def __call__(self, url: str, output_file: str | Path, pooch: Any, check_only: bool = False) -> None:
@@ -117,45 +110,47 @@ class ResumingDownloader:
 
     def _download(self, url: str) -> None:
         failures = 0
+        clock = for_bytes(self.size)
         if self.size == 0:
             self.part.touch()
         while (before := self._length()) < self.size:
+            failures += 1
+            problem: Exception
             try:
-                self._receive(url, before)
-                problem: Exception | str = "the connection ended early"
+                self._receive(url, before, clock)
+                problem = OSError("the connection ended early")
             except urllib.error.HTTPError as error:
-                if error.code == 416:  # our part is not a beginning of what the server has
-                    self.part.unlink(missing_ok=True)
-                elif error.code < 500:
-                    raise ZooError(f"{url}: the server answered {error.code} {error.reason}") from error
+                if error.code != 416:
+                    _wait(url, error, failures, clock)
+                    continue
+                self.part.unlink(missing_ok=True)  # our part is not a beginning of what the server has
                 problem = error
             except _BROKEN as error:
                 problem = error
-            if self._length() > before:
+            if self._length() - before >= min(PROGRESS, self.size - before):
                 failures = 0  # it moves: patience starts anew
-                continue
-            failures += 1
-            if failures >= ATTEMPTS:
+                if not clock.ended():
+                    continue
+            if failures >= ATTEMPTS or clock.ended():
                 raise ZooError(
                     f"{url}: {self._length()} of {self.size} bytes arrived, then: {_plain(problem)}; "
                     "run the same command again to continue"
                 )
-            time.sleep(PAUSE * failures)
+            sleep(PAUSE * failures)
 
-    def _receive(self, url: str, start: int) -> None:
-        with open_url(url, start) as response:
+    def _receive(self, url: str, start: int, clock: Clock) -> None:
+        with open_url(url, clock, start, near=self.near) as response:
             if response.status == 206:
-                match = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", ""))
+                got = response.headers.get("Content-Range", "")
+                match = _CONTENT_RANGE.fullmatch(got)
                 if match is None or int(match[1]) != start or match[2] not in ("*", str(self.size)):
                     # Not the bytes that were asked for: appended, they would make a file that never was.
                     self.part.unlink(missing_ok=True)
-                    got = response.headers.get("Content-Range")
-                    raise OSError(f"asked for bytes from {start}, got Content-Range {got!r}")
+                    raise OSError(f"asked for bytes from {start}, got Content-Range {got[:80]!r}")
             else:
                 start = 0  # the server sends everything
-                length = response.headers.get("Content-Length")
-                if length is not None and length.isdigit() and int(length) != self.size:
-                    raise ZooError(f"{url}: is {length} bytes long, expected {self.size}")
+                if response.length not in (None, self.size):
+                    raise ZooError(f"{url}: is {response.length} bytes long, expected {self.size}")
             with self.part.open("ab" if start else "wb") as file:
                 written = start
                 while chunk := response.read(min(CHUNK, self.size - written + 1)):
@@ -169,6 +164,33 @@ class ResumingDownloader:
                     self.on_bytes(written)
 
 
-def _plain(problem: Exception | str) -> str:
+def _wait(url: str, error: urllib.error.HTTPError, failures: int, clock: Clock) -> None:
+    """Before another try, as long as the server asks for; an error where another try is of no use."""
+    answered = f"{url}: the server answered {error.code} {_plain(error)}"
+    if error.code < 500 and error.code not in _AGAIN:
+        raise ZooError(answered) from error
+    seconds = _asked_to_wait(error.headers.get("Retry-After"))
+    if seconds is not None and seconds > MOST_WAIT:
+        raise ZooError(f"{answered}, and asks to wait {seconds:,.0f} s; run the same command again then") from error
+    if failures >= ATTEMPTS or clock.ended():
+        raise ZooError(f"{answered}; run the same command again to continue") from error
+    sleep(PAUSE * failures if seconds is None else seconds)
+
+
+def _asked_to_wait(text: str | None) -> float | None:
+    """Retry-After: seconds, or a date."""
+    if text is None:
+        return None
+    if re.fullmatch("[0-9]{1,9}", text.strip()):
+        return float(text)
+    try:
+        date = parsedate_to_datetime(text)
+        date = date if date.tzinfo else date.replace(tzinfo=UTC)
+        return max(0.0, (date - datetime.now(UTC)).total_seconds())
+    except (ValueError, OverflowError):
+        return None
+
+
+def _plain(problem: Exception) -> str:
     reason = getattr(problem, "reason", problem)  # URLError wraps the real one
-    return str(reason) or type(reason).__name__
+    return str(reason)[:200] or type(reason).__name__

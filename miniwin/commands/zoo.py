@@ -33,18 +33,23 @@ def list_command(
     from miniwin.zoo import list_entries, user_zoo
 
     rows = [_row(entry) for entry in list_entries()]
+    problems: list[str] = []
     if remote:
-        rows += _offered({row["ref"] for row in rows})
+        offered, problems = _offered({row["ref"] for row in rows})
+        rows += offered
+    for problem in problems:  # of an index: what is here is listed all the same
+        say(f"error: {problem}", err=True)
     if as_json:
         typer.echo(json.dumps(rows, indent=2))  # JSON spells control characters out by itself
-        return
-    if not rows:
+    elif not rows:
         say(f"The zoo {user_zoo()} is empty. Add a finished run: miniwin zoo add RUN_FOLDER --name NAME")
-        return
-    _print(_table(rows))
-    for row in rows:
+    else:
+        _print(_table(rows))
+    for row in rows if not as_json else ():
         if row["reason"]:
             say(f"{row['ref']} is {row['status']}: {visible_line(row['reason'])}", err=True)
+    if problems:
+        raise typer.Exit(2)
 
 
 @app.command()
@@ -223,11 +228,12 @@ def _row(entry: Entry) -> dict[str, Any]:
     return row
 
 
-def _offered(known: set[str]) -> list[dict[str, Any]]:
-    from miniwin.zoo.pull import offers
+def _offered(known: set[str]) -> tuple[list[dict[str, Any]], list[str]]:
+    """What the indexes offer besides, and what is wrong with those that cannot be read."""
+    from miniwin.zoo.pull import ask
 
-    rows = []
-    for offer in offers():
+    rows, asked = [], ask()
+    for offer in asked.offers:
         release = offer.release
         if release.ref in known:
             continue
@@ -245,7 +251,7 @@ def _offered(known: set[str]) -> list[dict[str, Any]]:
                 "reason": release.reason,
             }
         )
-    return rows
+    return rows, list(asked.problems.values())
 
 
 def _table(rows: list[dict[str, Any]]) -> Table:

@@ -93,6 +93,13 @@ def model_spec(ref: str, overrides: Sequence[str] = ()) -> ModelSpec:
         return load_model_spec(found.folder / MODEL, overrides, read(MODEL))
 
 
+def local_entries() -> list[Entry]:
+    """The zoo's entries on this machine, for those who may not import it."""
+    from miniwin.zoo import list_entries
+
+    return list_entries()
+
+
 def read_weights(path: Path, device: torch.device, raw: bytes | None = None) -> dict[str, Tensor]:
     """The tensors of a safetensors file. raw: its bytes, where they have been read already."""
     from safetensors import SafetensorError
@@ -267,8 +274,9 @@ def _entry_folder(folder: Path) -> _Found:
 
 def _not_a_model(path: Path) -> str:
     if (path / STUDY).is_file():
-        trial = path / "trials" / "0" / "run"
-        return f"{path} is a search, not a model: load one of its trials, such as {trial}"
+        trained = sorted(path.glob(f"trials/*/run/{WEIGHTS}"))
+        how = f"load one of its trials, such as {trained[0].parent}" if trained else "none of its trials is trained yet"
+        return f"{path} is a search, not a model: {how}"
     return (
         f"{path} is neither a run folder ({RUN}) nor a zoo entry ({ENTRY}) nor an imported model ({IMPORT}): there is "
         "no model in it"

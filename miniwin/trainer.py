@@ -20,6 +20,7 @@ from miniwin.data import prepare
 from miniwin.data.batches import windows_per_epoch
 from miniwin.devices import find_device, settled
 from miniwin.distributed import Group, join
+from miniwin.from_scratch import spec_to_train
 from miniwin.runs import RunResult
 from miniwin.same_run import only_one, recorded
 from miniwin.session import OnEval, Session
@@ -27,7 +28,6 @@ from miniwin.specs import (
     ModelSpec,
     TrainSpec,
     UserError,
-    load_model_spec,
     load_train_spec,
     resolve_spec_path,
     user_path,
@@ -56,6 +56,8 @@ def train(
 ) -> RunResult:
     """Train `model` as `train` says, into the run folder `out`.
 
+    Its weights are random at first: a zoo entry, or another folder of trained weights, is a UserError.
+
     Called again with the same specs it continues, and a run that is complete or diverged is returned as it
     is. Other specs or other data in the same folder are a UserError. `resume=False` discards the run in the
     folder.
@@ -78,7 +80,7 @@ def train(
         train = load_train_spec(path)
         assert isinstance(train, TrainSpec)
     spec = train.resolved(user_path(base or ".").resolve())
-    model_spec = model if isinstance(model, ModelSpec) else load_model_spec(model)
+    model_spec = model if isinstance(model, ModelSpec) else spec_to_train(model)
     _check_packing(model_spec, spec)
     if workers < 0:
         raise UserError(f"workers: got {workers}; expected how many processes read data ahead, 0 or more")

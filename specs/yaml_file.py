@@ -17,7 +17,9 @@ def read_text(path: Path) -> str:
     """Raises UserError on a file that is missing, a folder, too large, not readable, or not UTF-8."""
     try:
         if path.is_dir():
-            raise UserError(f"{path}: this is a folder; expected a YAML file, such as {path / 'model.yaml'}")
+            inside = sorted(one for one in path.iterdir() if one.suffix in (".yaml", ".yml"))
+            example = f", such as {inside[0]}" if inside else ""
+            raise UserError(f"{path}: this is a folder; expected a YAML file{example}")
         if not path.exists():
             raise UserError(f"{path}: there is no such file{_near_file(path)}")
         if not path.is_file():

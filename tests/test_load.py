@@ -200,7 +200,12 @@ def test_folders_and_files_that_are_no_model(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"empty is neither a run folder \(run.json\) nor a zoo entry \(entry.json\)"):
         miniwin.load(tmp_path / "empty")
     (tmp_path / "empty" / "search.yaml").touch()
-    with pytest.raises(UserError, match=r"empty is a search, not a model: load one of its trials, such as .*trials"):
+    with pytest.raises(UserError, match=r"empty is a search, not a model: none of its trials is trained yet"):
+        miniwin.load(tmp_path / "empty")
+    trained = tmp_path / "empty" / "trials" / "0a1b2c3d4e5f" / "run"
+    trained.mkdir(parents=True)
+    (trained / "model.safetensors").touch()
+    with pytest.raises(UserError, match=f"empty is a search, not a model: load one of its trials, such as {trained}$"):
         miniwin.load(tmp_path / "empty")
     (tmp_path / "weights.safetensors").touch()
     with pytest.raises(UserError, match=r"weights.safetensors is a file, but not a model spec"):

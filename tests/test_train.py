@@ -23,9 +23,10 @@ from miniwin.language_model import LanguageModel
 from miniwin.loss_watch import LossWatch
 from miniwin.optimizer import split_parameters
 from miniwin.runs import RunResult, read_metrics, read_run
-from miniwin.specs import ModelSpec, TrainSpec, UserError, dump_yaml, load_train_spec
+from miniwin.specs import ModelSpec, TrainSpec, UserError, dump_yaml, load_spec, load_train_spec
 from miniwin.specs.train import StopSpec
 from miniwin.trainer import train
+from miniwin.zoo import add
 
 # Loss by step of tiny_model() and tiny_train() on write_text(): a refactor must not move them.
 GOLDEN = {1: 5.52453, 2: 5.2347, 10: 2.87368, 20: 2.72769, 30: 2.7364}
@@ -554,3 +555,71 @@ def test_the_command_trains_and_says_what_is_next(tmp_path: Path, monkeypatch: p
     diverged = CliRunner().invoke(app, [*line, "--fresh", "--set-train", "optimizer.lr=1e38"])
     assert diverged.exit_code == 1
     assert diverged.stdout.startswith(f"diverged: {folder}\n  step ")
+
+
+# --- what training starts from
+
+
+@pytest.fixture
+def brief(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """A command line of train, but for the model."""
+    monkeypatch.setenv("MINIWIN_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("MINIWIN_ZOO", str(tmp_path / "zoo"))
+    monkeypatch.chdir(tmp_path)
+    write_text(tmp_path)
+    (tmp_path / "train.yaml").write_text(dump_yaml(tiny_train(tokens=256)))
+    (tmp_path / "model.yaml").write_text(dump_yaml(tiny_model()))
+    return ["--train", "train.yaml", "--quiet", "--tracking", "off"]
+
+
+def test_training_says_in_one_line_that_weights_are_random(brief: list[str], tmp_path: Path) -> None:
+    code, _, err = run_cli("train", "model.yaml", *brief, "--out", "run")
+    assert code == 0 and err == "tiny-test: training starts from random weights (seed 0)\n", err
+    for again in (["--resume"], ["--resume", "--quiet"]):  # nothing starts
+        code, _, err = run_cli("train", "model.yaml", *brief, "--out", "run", *again)
+        assert code == 0 and err == ""
+    code, _, err = run_cli("train", "model.yaml", *brief, "--out", "run", "--fresh")
+    assert code == 0 and "training starts from random weights" in err
+    code, _, err = run_cli("train", "run/model.yaml", *brief, "--out", "other")
+    assert code == 0 and err == "tiny-test: training starts from random weights (seed 0), not from those in run\n"
+    # A name of both kinds is the spec's.
+    add(tmp_path / "run", name="miniwin-tiny")
+    code, _, err = run_cli("train", "miniwin-tiny", *brief, "--out", "third", "--set-train", "tokens=64")
+    assert code == 0 and err.startswith(
+        "miniwin-tiny: training starts from random weights (seed 0), not from the zoo en"
+    )
+    assert read_run(tmp_path / "third")["spec_hash"] == load_spec("miniwin-tiny").hash
+
+
+def test_trained_weights_are_not_trained_on(brief: list[str], tmp_path: Path) -> None:
+    assert run_cli("train", "model.yaml", *brief, "--out", "run")[0] == 0
+    entry = add(tmp_path / "run", name="mine")
+    imported = tmp_path / "imported"
+    imported.mkdir()
+    for name in ("model.yaml", "model.safetensors"):
+        (imported / name).write_bytes((tmp_path / "run" / name).read_bytes())
+    refused = {
+        "mine": entry.folder,
+        "mine@1.0.0": entry.folder,
+        "mine@latest": entry.folder,
+        str(entry.folder): entry.folder,
+        str(entry.folder / "model.yaml"): entry.folder,
+        "miniwin-1m@1.0.0": None,
+        "imported": imported,  # as an export is: weights, and nothing that says whence
+        "imported/model.yaml": imported,
+    }
+    for ref, folder in refused.items():
+        code, out, err = run_cli("train", ref, *brief, "--out", "new")
+        assert code == 2 and out == "" and err.count("\n") == 1, err
+        assert "training cannot start from its weights: it starts from random ones" in err
+        assert folder is None or err.endswith("model.yaml my-model.yaml\n")
+        with pytest.raises(UserError, match="training cannot start from its weights"):
+            train(ref, tiny_train(), out="new", base=tmp_path, progress=False, tracking="off")
+    (imported / "import.json").touch()
+    code, _, err = run_cli("train", "imported/model.yaml", *brief, "--out", "new")
+    assert code == 2 and err.startswith("error: imported/model.yaml is of an imported model, and training cannot")
+    code, _, err = run_cli("train", "run", *brief, "--out", "new")
+    assert code == 2 and "run is a folder; training starts from random weights, whatever is in it: give its sp" in err
+    code, _, err = run_cli("train", "no-such-thing", *brief, "--out", "new")
+    assert code == 2 and "no-such-thing: there is no such file, and no shipped spec is called so" in err
+    assert not (tmp_path / "new").exists()

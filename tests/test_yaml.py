@@ -285,6 +285,8 @@ def refused(path: Path) -> str:
 
 
 def test_a_folder(tmp_path: Path) -> None:
+    assert refused(tmp_path) == f"{tmp_path}: this is a folder; expected a YAML file"
+    (tmp_path / "model.yaml").touch()
     assert refused(tmp_path) == f"{tmp_path}: this is a folder; expected a YAML file, such as {tmp_path}/model.yaml"
     (tmp_path / "x.yaml").mkdir()
     assert "this is a folder" in refused(tmp_path / "x.yaml")

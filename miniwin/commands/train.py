@@ -37,19 +37,24 @@ def train_command(
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1. Default: CUDA where there is one.")] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.")] = False,
 ) -> None:
-    """Train a model. The same command continues a run that was stopped."""
+    """Train a model from random weights. The same command continues a run that was stopped."""
     from miniwin.distributed import speaks
+    from miniwin.from_scratch import random_weights, spec_to_train
     from miniwin.progress import duration, rate
-    from miniwin.runs import home
-    from miniwin.specs import load_model_spec, load_train_spec, resolve_spec_path
+    from miniwin.runs import CHECKPOINT, WEIGHTS, home
+    from miniwin.specs import load_train_spec, resolve_spec_path, user_path
     from miniwin.trainer import train as run
 
-    model_spec = load_model_spec(model, set_model or ())
+    model_spec = spec_to_train(model, set_model or ())
     train_spec = load_train_spec(train, set_train or ())
+    folder = home() / f"{model_spec.name}-{train_spec.name}" if out is None else user_path(out)
+    begun = resume and any((folder / name).exists() for name in (CHECKPOINT, WEIGHTS))
+    if not begun and out != "" and speaks():
+        say(random_weights(model, model_spec, train_spec.seed), err=True)
     result = run(
         model_spec,
         train_spec,
-        out=home() / f"{model_spec.name}-{train_spec.name}" if out is None else out,
+        out=folder if out != "" else out,
         resume=resume,
         progress=not quiet,
         tracking=tracking,

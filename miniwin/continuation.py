@@ -24,8 +24,9 @@ class Continuation:
         stops: Sequence[str],
         seed: int | None,
         stream: Callable[[str], None] | None,
+        ends: Sequence[int] = (),
     ) -> None:
-        """before: ids that the text follows. most: ids to take."""
+        """before: ids that the text follows. most: ids to take. ends: those that end the text."""
         self.generator = torch.Generator()
         if seed is None:
             self.generator.seed()
@@ -34,7 +35,7 @@ class Continuation:
         self.ids: list[int] = []
         self.ended: str | None = None
         self._most, self._stream = most, stream
-        self._separator = None if tokenizer is None else tokenizer.separator
+        self._ends = frozenset(ends)
         self._decoder = None if tokenizer is None else StreamDecoder(tokenizer)
         if self._decoder is not None:
             for token in before[-CONTEXT:]:
@@ -45,7 +46,7 @@ class Continuation:
 
     def push(self, token: int) -> None:
         """Take the next id. Sets `ended` to separator, stop or length where it is the last."""
-        if token == self._separator:
+        if token in self._ends:
             self._end("separator")
             return
         self.ids.append(token)

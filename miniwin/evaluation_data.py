@@ -36,7 +36,7 @@ def corpus_for(model: LanguageModel, data: DataSpec | TrainSpec | Corpus | str |
         raise UserError(f"{model.ref} has no tokenizer, so it cannot be evaluated on text")
     if data is not None:
         spec, base = _data_spec(data)
-        return prepare(spec, model.tokenizer, base=base)
+        return _known(model, prepare(spec, model.tokenizer, base=base))
     spec, base = _own_data(model)
     try:
         corpus = prepare(spec, model.tokenizer, base=base)
@@ -44,6 +44,18 @@ def corpus_for(model: LanguageModel, data: DataSpec | TrainSpec | Corpus | str |
         raise UserError(f"what {model.ref} was trained on cannot be read: {error}; put it back, or {NAME_IT}") from None
     if model.folder is not None and (model.folder / RUN).is_file():
         refuse_other_data(model.folder, corpus)
+    return _known(model, corpus)
+
+
+def _known(model: LanguageModel, corpus: Corpus) -> Corpus:
+    """The corpus, unless it holds special tokens of an imported tokenizer that lie beyond the rows of its model."""
+    assert model.tokenizer is not None
+    size = model.spec.vocab_size
+    if model.tokenizer.vocab_size > size and (last := int(corpus.valid.max())) >= size:
+        raise UserError(
+            f"{model.ref}: its text holds {model.tokenizer.decode([last])!r}, whose id {last} the model does not know "
+            f"(0 to {size - 1}), so it cannot be evaluated on it"
+        )
     return corpus
 
 

@@ -2,7 +2,9 @@
 
 What comes back is the new text only, without the prompt. Generation ends after `max_new_tokens`, at a stop
 string (cut off), or when the model draws the document separator (not part of the text): a document that is
-over has no next token. An empty prompt starts where documents start in training: after a separator.
+over has no next token. An imported model ends at every id that its files call an end, such as <|eot_id|>. An empty
+prompt starts where documents start in training: after a separator. A prompt of an imported model is the ids that
+transformers makes of it, <bos> included; within a session only the first one is.
 
 Several prompts are generated together, padded on the left; each draws from a generator of its own and leaves the
 batch when it ends, so that it gets the text that it would get alone. A prompt may continue a session, and leaves it
@@ -45,7 +47,7 @@ class Generation:
     ids: list[int]  # the new ids; with a stop string only those whose text lies before it
     prompt_tokens: int
     new_tokens: int  # drawn, including those that a stop string cut off again
-    ended: str  # "length", "stop" or "separator"
+    ended: str  # "length", "stop" or "separator", which any id that ends a text is
     prefill_seconds: float
     decode_seconds: float  # of several prompts together: until this one ended
 
@@ -90,9 +92,9 @@ def generate(
     wishes = _wishes(model, max_new_tokens, temperature, top_k, top_p, min_p, stop, seed, stream)
     if session is not None:
         _check_sessions([prompt], [session], cache_dtype)
-    ids = _prompt_ids(model, prompt, may_be_empty=session is not None and bool(session.pending))
+    ids = _prompt_ids(model, prompt, session)
     before = ids if session is None else session.tail + ids
-    row = Continuation(model.tokenizer, before, wishes.max_new_tokens, wishes.stops, wishes.seed, stream)
+    row = Continuation(model.tokenizer, before, wishes.max_new_tokens, wishes.stops, wishes.seed, stream, model.ends)
     return _run(model, [ids], [row], wishes, cache_dtype, [] if session is None else [session])[0]
 
 
@@ -122,10 +124,10 @@ def generate_batch(
     else:
         _check_sessions(prompts, sessions, cache_dtype)
         pairs = list(zip(prompts, sessions, strict=True))
-        ids = [_prompt_ids(model, prompt, may_be_empty=bool(session.pending)) for prompt, session in pairs]
+        ids = [_prompt_ids(model, prompt, session) for prompt, session in pairs]
         before = [session.tail + one for one, session in zip(ids, sessions, strict=True)]
     most, seed = wishes.max_new_tokens, wishes.seed
-    rows = [Continuation(model.tokenizer, one, most, wishes.stops, seed, None) for one in before]
+    rows = [Continuation(model.tokenizer, one, most, wishes.stops, seed, None, model.ends) for one in before]
     return _run(model, ids, rows, wishes, cache_dtype, sessions or []) if ids else []
 
 
@@ -268,27 +270,40 @@ def _stops(stop: str | Sequence[str]) -> tuple[str, ...]:
     return stops
 
 
-def _prompt_ids(model: LanguageModel, prompt: str | Sequence[int] | Tensor, may_be_empty: bool = False) -> list[int]:
-    """The prompt as a list of ids the model knows, at least one unless it may be empty."""
+def _prompt_ids(
+    model: LanguageModel, prompt: str | Sequence[int] | Tensor, session: Session | None = None
+) -> list[int]:
+    """The prompt as a list of ids the model knows, at least one unless it continues what the session has said."""
     tokenizer = model.tokenizer
     if isinstance(prompt, str):
         if tokenizer is None:
             raise UserError(f"{model.ref} has no tokenizer: give the prompt as token ids instead of text")
-        ids = tokenizer.encode(prompt)
+        ids = tokenizer.encode_prompt(prompt, begins=session is None or session.tokens == 0)
     else:
         ids = _ids(prompt)
     if not ids:
-        if may_be_empty:
+        if session is not None and session.pending:
             return []
-        if tokenizer is None or tokenizer.separator is None:
-            raise UserError(
-                "the prompt is empty, and this model has no document separator to start from: give a prompt"
-            )
-        ids = [tokenizer.separator]
+        ids = [_beginning(model)]
     low, high, size = min(ids), max(ids), model.spec.vocab_size
+    if isinstance(prompt, str) and tokenizer is not None and high >= size:
+        raise UserError(
+            f"prompt: the token {tokenizer.decode([high])!r} has the id {high}, and this model knows the ids 0 to "
+            f"{size - 1} only: leave it out"
+        )
     if low < 0 or high >= size:
         raise UserError(f"prompt: expected token ids from 0 to {size - 1}, got {low if low < 0 else high}")
     return ids
+
+
+def _beginning(model: LanguageModel) -> int:
+    """The id that a text from nothing follows."""
+    bos = None if model.special is None else model.special.bos
+    separator = None if model.tokenizer is None else model.tokenizer.separator
+    first = separator if bos is None else bos
+    if first is None:
+        raise UserError("the prompt is empty, and this model has no document separator to start from: give a prompt")
+    return first
 
 
 def _ids(prompt: Sequence[int] | Tensor) -> list[int]:

@@ -21,6 +21,7 @@ from miniwin.specs import UserError
 if TYPE_CHECKING:
     from miniwin.blocks import Cache, Decoder
     from miniwin.sessions import Session
+    from miniwin.special_ids import SpecialIds
     from miniwin.specs import ModelSpec
     from miniwin.tokenizer import Tokenizer
 
@@ -35,6 +36,7 @@ class LanguageModel(nn.Module):
         tokenizer: Tokenizer | None,
         ref: str | None = None,
         folder: Path | None = None,
+        special: SpecialIds | None = None,
     ) -> None:
         super().__init__()
         self.decoder = decoder
@@ -43,6 +45,15 @@ class LanguageModel(nn.Module):
         self.ref = ref if ref is not None else spec.name  # where it came from, as a person would name it
         # Where its weights were read from, whatever the current folder is later; None for random ones.
         self.folder = None if folder is None else folder.resolve()
+        self.special = special  # of an imported model: what its files say
+
+    @property
+    def ends(self) -> tuple[int, ...]:
+        """The ids that end a text: what an imported model's files say, or else the separator of documents."""
+        if self.special is not None and self.special.ends:
+            return self.special.ends
+        separator = None if self.tokenizer is None else self.tokenizer.separator
+        return () if separator is None else (separator,)
 
     @property
     def device(self) -> torch.device:

@@ -26,6 +26,7 @@ from torch import Tensor
 from miniwin.devices import find_device
 from miniwin.language_model import LanguageModel
 from miniwin.runs import CHECKPOINT, IMPORT, MODEL, RUN, TOKENIZER, WEIGHTS
+from miniwin.special_ids import read_special_ids
 from miniwin.specs import ModelSpec, UserError, load_model_spec, shipped_specs, user_path
 from miniwin.tokenizer import Tokenizer, load_tokenizer
 
@@ -188,13 +189,16 @@ def _read_folder(found: _Found, device: torch.device, read: Callable[[str], byte
             f"{folder} has no weights yet: neither {WEIGHTS} nor {CHECKPOINT}; train it first, or load "
             f"{folder / MODEL} for random weights"
         )
-    tokenizer = load_tokenizer(folder, raw=read(TOKENIZER)) if (folder / TOKENIZER).is_file() else None
-    if tokenizer is not None and tokenizer.vocab_size > spec.vocab_size:
+    special = read_special_ids(folder / IMPORT) if (folder / IMPORT).is_file() else None
+    tokenizer = None
+    if (folder / TOKENIZER).is_file():
+        tokenizer = load_tokenizer(folder, raw=read(TOKENIZER), special=special)
+    if tokenizer is not None and tokenizer.rows > spec.vocab_size:
         raise UserError(
-            f"{folder}: the tokenizer has {tokenizer.vocab_size} ids and the model only {spec.vocab_size}; "
+            f"{folder}: the tokenizer has {tokenizer.rows} ids and the model only {spec.vocab_size}; "
             f"{TOKENIZER} and {MODEL} must come from the same run"
         )
-    return LanguageModel(decoder, spec, tokenizer, found.name, folder)
+    return LanguageModel(decoder, spec, tokenizer, found.name, folder, special)
 
 
 def _fresh(spec: ModelSpec, name: str, seed: int) -> LanguageModel:

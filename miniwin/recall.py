@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor
 
 from miniwin.streaming import Advance, Task, chunk_for, evaluating, rows_at_once
@@ -43,6 +44,10 @@ def recall_at(
         length, num_pairs=num_pairs, seed=seed, batch=count, tokenizer=model.tokenizer
     )
     advance = None if task is None else task(f"recall at {length:,}", count * length)
+    if model.tokenizer is not None and model.tokenizer.prefix:  # an imported model expects its texts to begin so
+        first = torch.tensor(model.tokenizer.prefix)
+        ids, positions = torch.cat((first.expand(count, -1), ids), dim=1), positions + len(first)
+        chunk += len(first) if chunk >= length else 0  # what takes one pass still does
     rows = rows_at_once(model, length, min(chunk, length))
     right = 0
     with evaluating(model):

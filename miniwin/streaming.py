@@ -9,7 +9,8 @@ float32 rounding.
 Every length is measured on the same predicted tokens: the span ids[1 .. S] of the split, cut into consecutive
 windows of that length. So a difference between two lengths comes from the context alone, not from the text.
 The price is that windows start anywhere in a document, as they do in training. Where a length does not divide
-S the last window is shorter.
+S the last window is shorter. A model whose texts begin with ids of their own, such as <bos>, is given those before
+each window; they are not counted.
 
 Shapes: B windows at once, N tokens per window, C chunk, V vocabulary.
 """
@@ -134,6 +135,8 @@ def position_losses(
     if chunk < 1:
         raise UserError(f"chunk: expected at least 1 token, got {chunk}")
     nats, sizes = np.zeros(length), np.zeros(length)
+    first = np.array(model.tokenizer.prefix, dtype=np.int64)  # (P,)
+    chunk += len(first) if chunk >= length else 0  # what takes one pass still does
     rows = rows_at_once(model, length, min(chunk, length))
     whole = tokens // length
     batches = [(first * length, min(rows, whole - first), length) for first in range(0, whole, rows)]
@@ -143,7 +146,8 @@ def position_losses(
         for start, count, size in batches:
             ids = np.asarray(valid[start : start + count * size + 1]).astype(np.int64)
             windows = np.lib.stride_tricks.sliding_window_view(ids, size + 1)[::size]  # (B, N + 1), sharing one id
-            losses = sequence_loss(model, torch.from_numpy(windows.copy()), chunk, advance)
+            whole_ids = np.concatenate([np.broadcast_to(first, (count, len(first))), windows], axis=1)  # (B, P + N + 1)
+            losses = sequence_loss(model, torch.from_numpy(whole_ids), chunk, advance)[:, len(first) :]
             nats[:size] += losses.to(torch.float64).sum(0).numpy()
             sizes[:size] += model.tokenizer.token_bytes(windows[:, 1:].ravel()).reshape(count, size).sum(0)
     return PositionLosses(nats, sizes)

@@ -19,6 +19,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from miniwin.json_files import JSONProblem, parse_json
+from miniwin.special_ids import SpecialIds
 from miniwin.specs import UserError, user_path
 
 FILE = "tokenizer.json"
@@ -47,10 +48,21 @@ class Tokenizer(Protocol):
     def vocab_size(self) -> int: ...
 
     @property
+    def rows(self) -> int:
+        """How many ids a model has to know: `vocab_size`, special tokens beyond all others not counted."""
+
+    @property
     def separator(self) -> int | None:
         """The id between documents; None where the vocabulary has none."""
 
+    @property
+    def prefix(self) -> tuple[int, ...]:
+        """The ids that a text begins with when the model reads it; none but for an imported model."""
+
     def encode(self, text: str) -> list[int]: ...
+
+    def encode_prompt(self, text: str, begins: bool = True) -> list[int]:
+        """The ids of a prompt: as `encode`, but for an imported model. begins: nothing was said before it."""
 
     def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]: ...
 
@@ -67,10 +79,13 @@ class Tokenizer(Protocol):
         """Writes `tokenizer.json`, which `load_tokenizer` reads back."""
 
 
-def load_tokenizer(ref: str | Path, base: Path | None = None, raw: bytes | None = None) -> Tokenizer:
+def load_tokenizer(
+    ref: str | Path, base: Path | None = None, raw: bytes | None = None, special: SpecialIds | None = None
+) -> Tokenizer:
     """`byte`, a `tokenizer.json`, or a folder that holds one. Paths are relative to `base`.
 
-    raw: the bytes of the file, where they have been read already.
+    raw: the bytes of the file, where they have been read already. special: of an imported model, whose prompts are read
+    as transformers reads them.
     """
     if ref == "byte":
         return ByteTokenizer()
@@ -93,7 +108,12 @@ def load_tokenizer(ref: str | Path, base: Path | None = None, raw: bytes | None 
         raise UserError(f"tokenizer: {where}: {error.problem}; expected a Hugging Face tokenizer.json") from None
     if isinstance(data, dict) and data.get("type") == "byte":
         return ByteTokenizer()
-    return HFTokenizer(raw.decode("utf-8-sig"), where=str(path))
+    text = raw.decode("utf-8-sig")
+    if special is not None:
+        from miniwin.imported_tokenizer import ImportedTokenizer
+
+        return ImportedTokenizer(text, str(path), special.ends)
+    return HFTokenizer(text, where=str(path))
 
 
 class ByteTokenizer:
@@ -101,11 +121,15 @@ class ByteTokenizer:
 
     name = "byte"
     identity = "byte"
-    vocab_size = 256
+    vocab_size = rows = 256
     separator = 0
+    prefix: tuple[int, ...] = ()
 
     def encode(self, text: str) -> list[int]:
         return list(_utf8(text))
+
+    def encode_prompt(self, text: str, begins: bool = True) -> list[int]:
+        return self.encode(text)
 
     def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]:
         return [np.frombuffer(_utf8(text), dtype=np.uint8) for text in texts]
@@ -134,6 +158,8 @@ class HFTokenizer:
     space.
     """
 
+    prefix: tuple[int, ...] = ()
+
     def __init__(self, text: str, where: str = FILE) -> None:
         # Tokenising runs in threads; set explicitly, the library does not warn when data workers
         # are forked later.
@@ -160,10 +186,12 @@ class HFTokenizer:
         self._byte_level = '"ByteLevel"' in json.dumps(
             [plain.get(k) for k in ("normalizer", "pre_tokenizer", "decoder")]
         )
+        special = {one["content"] for one in plain.get("added_tokens") or () if one.get("special")}
+        self.vocab_size = max(self._vocab.values()) + 1
+        self.rows = 1 + max((number for token, number in self._vocab.items() if token not in special), default=-1)
         self._pieces, self._sizes = self._measure(plain)
         digest = hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()
         self.identity = f"hf:{digest}"
-        self.vocab_size = max(self._vocab.values()) + 1
         self.name = f"{str(plain['model'].get('type') or 'hf').lower()}-{self.vocab_size}-{digest[:8]}"
 
     @property
@@ -177,7 +205,11 @@ class HFTokenizer:
         return None
 
     def encode(self, text: str) -> list[int]:
-        return self._inner.encode(_sound(text), add_special_tokens=False).ids
+        ids: list[int] = self._encoded(text).ids
+        return ids
+
+    def encode_prompt(self, text: str, begins: bool = True) -> list[int]:
+        return self.encode(text)
 
     def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]:
         encoded = self._inner.encode_batch_fast([_sound(text) for text in texts], add_special_tokens=False)
@@ -197,6 +229,10 @@ class HFTokenizer:
     def save(self, folder: Path) -> None:
         _write(folder, self._text)
 
+    def _encoded(self, text: str, frame: bool = False) -> Any:
+        """frame: with what the post-processor adds."""
+        return self._inner.encode(_sound(text), add_special_tokens=frame)
+
     def _measure(self, data: dict[str, Any]) -> tuple[dict[int, bytes], np.ndarray]:
         """The bytes of every id, and how many of them are text (a special token is none)."""
         added = {int(one["id"]): one for one in data.get("added_tokens") or ()}
@@ -205,7 +241,7 @@ class HFTokenizer:
         glue = (model.get("continuing_subword_prefix") or "") if model.get("type") == "WordPiece" else ""
         ending = model.get("end_of_word_suffix") or ""
         pieces: dict[int, bytes] = {}
-        sizes = np.zeros(max(self._vocab.values()) + 1, dtype=np.int64)
+        sizes = np.zeros(self.vocab_size, dtype=np.int64)
         for token, number in self._vocab.items():
             if number in added:
                 piece = str(added[number]["content"]).encode("utf-8", "replace")

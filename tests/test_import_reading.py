@@ -283,7 +283,7 @@ def test_a_tokenizer_that_does_not_fit(tmp_path: Path) -> None:
     small = write_tokenizer(tmp_path / "small", 9)
     assert import_model(source, tmp_path / "out", tokenizer=small).tokenizer is not None
     large.write_text("[" * 100_000)
-    with pytest.raises(UserError, match=r"tokenizer\.json: nested too deeply; give --tokenizer none"):
+    with pytest.raises(UserError, match=r"tokenizer\.json: nested too deeply .*; give --tokenizer none"):
         import_model(source, tmp_path / "out2")
 
 

@@ -22,6 +22,7 @@ from miniwin.zoo.importing.writing import appearing, refuse_existing
 
 Kind = Literal["auto", "stock", "custom"]
 CODE = "modeling_miniwin"
+NAMES = ("bos_token_id", "eos_token_id", "pad_token_id")
 
 
 @dataclass(frozen=True)
@@ -59,8 +60,13 @@ def export_model(
             _write_custom(model, part)
         else:
             _write_stock(model, stock, part)
+        ids = special_ids(model)
+        if (
+            model.special is not None
+        ):  # transformers generates by this file, and makes one of config.json where it lacks
+            _write_json(ids, part / "generation_config.json")
         if model.tokenizer is not None:
-            write_tokenizer(model.tokenizer, part)
+            write_tokenizer(model.tokenizer, ids, part)
         (part / "README.md").write_text(_card(model.spec, stock), encoding="utf-8")
         (part / "model.yaml").write_text(dump_yaml(model.spec), encoding="utf-8")
     return Exported(folder, "custom" if stock is None else stock.model_type, refusals)
@@ -72,7 +78,7 @@ def _write_stock(model: LanguageModel, stock: Stock, folder: Path) -> None:
     for rule in stock.family.rules(model.spec):
         theirs |= dict(zip(rule.theirs, rule.write([ours[name] for name in rule.ours]), strict=True))
     _save(theirs, folder)
-    _write_config({**stock.config, **_about(model)}, folder)
+    _write_json({**stock.config, **_about(model)}, folder / "config.json")
 
 
 def _write_custom(model: LanguageModel, folder: Path) -> None:
@@ -83,15 +89,29 @@ def _write_custom(model: LanguageModel, folder: Path) -> None:
         "auto_map": {"AutoConfig": f"{CODE}.MiniWinConfig", "AutoModelForCausalLM": f"{CODE}.MiniWinForCausalLM"},
         "spec": model.spec.model_dump(mode="json"),
     }
-    _write_config({**config, **_about(model)}, folder)
+    _write_json({**config, **_about(model)}, folder / "config.json")
     code = Path(__file__).with_name(f"{CODE}.txt").read_text(encoding="utf-8")
     (folder / f"{CODE}.py").write_text(code, encoding="utf-8")
 
 
 def _about(model: LanguageModel) -> dict[str, Any]:
-    separator = None if model.tokenizer is None else model.tokenizer.separator
-    ids = dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id"), separator)
-    return {"dtype": str(model.dtype).removeprefix("torch."), **ids}
+    return {"dtype": str(model.dtype).removeprefix("torch."), **special_ids(model)}
+
+
+def special_ids(model: LanguageModel) -> dict[str, Any]:
+    """Where texts begin and end and what pads them, as config.json says it.
+
+    An imported model's are those that it came with. One that was trained here has the separator for all three.
+    """
+    tokenizer, special = model.tokenizer, model.special
+    if special is None:
+        separator = None if tokenizer is None else tokenizer.separator
+        return dict.fromkeys(NAMES, separator)
+    ends, prefix = model.ends, () if tokenizer is None else tokenizer.prefix
+    bos = special.bos if special.bos is not None else prefix[0] if len(prefix) == 1 else None
+    pad = special.pad if special.pad is not None else ends[0] if ends else None
+    end = None if not ends else ends[0] if len(ends) == 1 else list(ends)
+    return dict(zip(NAMES, (bos, end, pad), strict=True))
 
 
 def _save(tensors: dict[str, Any], folder: Path) -> None:
@@ -101,8 +121,8 @@ def _save(tensors: dict[str, Any], folder: Path) -> None:
     save_file(plain, folder / "model.safetensors", metadata={"format": "pt"})
 
 
-def _write_config(config: dict[str, Any], folder: Path) -> None:
-    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+def _write_json(data: dict[str, Any], path: Path) -> None:
+    path.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
 
 
 def _card(spec: ModelSpec, stock: Stock | None) -> str:

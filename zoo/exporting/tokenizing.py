@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+from miniwin.imported_tokenizer import ImportedTokenizer
 from miniwin.tokenizer import ByteTokenizer, Tokenizer
 
 
@@ -16,7 +19,8 @@ def byte_alphabet() -> list[str]:
     return [chr(byte if byte in printable else next(hidden)) for byte in range(256)]
 
 
-def write_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
+def write_tokenizer(tokenizer: Tokenizer, ids: Mapping[str, Any], folder: Path) -> None:
+    """ids: eos_token_id and its like, as config.json has them."""
     from tokenizers import Tokenizer as Fast
     from tokenizers import decoders, models, pre_tokenizers
 
@@ -29,8 +33,11 @@ def write_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
     else:
         tokenizer.save(folder)
         fast = Fast.from_file(str(folder / "tokenizer.json"))
-    settings = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
+    settings: dict[str, Any] = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
     settings["padding_side"] = "left"  # the only one that all our models take
-    if tokenizer.separator is not None:
-        settings["eos_token"] = settings["pad_token"] = fast.id_to_token(tokenizer.separator)
+    for name in ("eos", "pad", *(("bos",) if isinstance(tokenizer, ImportedTokenizer) else ())):
+        number = ids[f"{name}_token_id"]
+        token = fast.id_to_token(number[0] if isinstance(number, list) else number) if number is not None else None
+        if token is not None:
+            settings[f"{name}_token"] = token
     (folder / "tokenizer_config.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")

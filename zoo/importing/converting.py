@@ -25,6 +25,7 @@ from torch import Tensor
 import miniwin
 from miniwin.provenance import code_version
 from miniwin.runs import IMPORT, MODEL, TOKENIZER, WEIGHTS
+from miniwin.special_ids import KEY, SpecialIds
 from miniwin.specs import ModelSpec, UserError, dump_yaml, parse_spec, user_path
 from miniwin.specs.model import NAME
 from miniwin.specs.yaml_words import shown
@@ -33,6 +34,7 @@ from miniwin.zoo.files import sha256_file, to_json, write_text
 from miniwin.zoo.importing.asked import Asked
 from miniwin.zoo.importing.family import DERIVED, Family, Rule, fitting
 from miniwin.zoo.importing.source import Source, open_source, short, size, some
+from miniwin.zoo.importing.special import special_ids
 from miniwin.zoo.importing.writing import TensorFile, appearing, refuse_existing
 
 FORMAT = 1
@@ -92,7 +94,9 @@ def import_model(
     known = families()[model_type]
     spec = _spec(known, source, asked, _name(name, source), settings or {})
     plan = _Plan(known, spec, source)
-    carried = _tokenizer(source, tokenizer, spec)
+    special = special_ids(source, asked, spec.vocab_size)
+    asked.refuse_unused()
+    carried = _tokenizer(source, tokenizer, spec, special)
     target = plan.common_dtype() if dtype == KEEP else DTYPES[dtype]
     tell = progress or (lambda what, done, whole: None)
     with appearing(to) as part:
@@ -115,6 +119,7 @@ def import_model(
             "spec_hash": spec.hash,
             "parameters": spec.parameters(),
             "tokenizer": carried[1].name if carried else None,
+            KEY: special.record(),
             "miniwin": miniwin.__version__,
             "code": code_version(),
             "date": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -168,7 +173,6 @@ def _spec(family: Family, source: Source, asked: Asked, name: str, settings: Map
             f"{where}: not a config that this family can have: a field is missing or of another kind "
             f"({type(error).__name__}: {error})"
         ) from error
-    asked.refuse_unused()
     try:
         spec = parse_spec(data, "model")
     except UserError as error:
@@ -291,7 +295,9 @@ class _Plan:
         return "config.json" if self._source.kind == "hf" else "the settings"
 
 
-def _tokenizer(source: Source, chosen: str | Path | None, spec: ModelSpec) -> tuple[Path, Tokenizer] | None:
+def _tokenizer(
+    source: Source, chosen: str | Path | None, spec: ModelSpec, special: SpecialIds
+) -> tuple[Path, Tokenizer] | None:
     """The tokenizer to carry over, read once to see that it can be, and that the model has its ids."""
     if chosen == NO_TOKENIZER:
         return None
@@ -301,15 +307,23 @@ def _tokenizer(source: Source, chosen: str | Path | None, spec: ModelSpec) -> tu
     path = path / TOKENIZER if path.is_dir() else path
     without = f"give --tokenizer {NO_TOKENIZER} to import without it"
     try:
-        tokenizer = load_tokenizer(path)
-    except RecursionError:
-        raise UserError(f"{path}: nested too deeply; {without}") from None
+        tokenizer = load_tokenizer(path, special=special)
     except UserError as error:
         raise UserError(f"{error}; {without}") from None
-    if tokenizer.vocab_size > spec.vocab_size:
+    if tokenizer.rows > spec.vocab_size:
         raise UserError(
-            f"{path}: the tokenizer has {tokenizer.vocab_size} ids and the model only {spec.vocab_size}: they do not "
+            f"{path}: the tokenizer has {tokenizer.rows} ids and the model only {spec.vocab_size}: they do not "
             f"belong together, or it names ids that the model never learned; {without}"
+        )
+    if any(one >= spec.vocab_size for one in tokenizer.prefix):
+        raise UserError(
+            f"{path}: every text begins with {tokenizer.decode(tokenizer.prefix)!r}, ids {list(tokenizer.prefix)}, and "
+            f"the model knows the ids 0 to {spec.vocab_size - 1} only; {without}"
+        )
+    if tokenizer.vocab_size > spec.vocab_size:
+        source.notes.append(
+            f"special tokens of the tokenizer have ids up to {tokenizer.vocab_size - 1}, and the model knows those "
+            f"below {spec.vocab_size} only: a prompt that holds one is refused"
         )
     return path, tokenizer
 

@@ -1,4 +1,5 @@
-"""A Hugging Face folder: config.json, weights in safetensors (one file, or shards and their index), tokenizer.json.
+"""A Hugging Face folder: config.json, weights in safetensors (one file, or shards and their index), tokenizer.json, and
+what generation_config.json says of special ids.
 
 The folder may come from anywhere. No file outside it is opened, whatever an index or a link says (the Hub's own cache,
 where the files of a snapshot are links to blobs beside it, is the one exception); JSON is read up to a size and depth;
@@ -23,6 +24,7 @@ from miniwin.zoo.importing.source import Source, some
 CONFIG = "config.json"
 INDEX = "model.safetensors.index.json"
 WEIGHTS = ("model.safetensors", "weights.safetensors")
+GENERATION = "generation_config.json"
 TOKENIZER = "tokenizer.json"
 LARGEST_CONFIG = 8 << 20  # bytes; published ones have a few thousand
 LARGEST_INDEX = 64 << 20
@@ -57,6 +59,10 @@ class HFFolder(Source):
             raise UserError(f"{path}: there is no {CONFIG} in it, so it is not a Hugging Face folder")
         self.config = read_object(config, LARGEST_CONFIG)
         self.files[CONFIG] = config
+        generation = self._inside(GENERATION)
+        if generation is not None:
+            self.files[GENERATION] = generation
+            self.generation = read_object(generation, LARGEST_CONFIG)
         index = self._inside(INDEX)
         if index is not None:
             self._open_shards(index)

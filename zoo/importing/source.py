@@ -22,7 +22,8 @@ CHECKPOINTS = (".pth", ".pt", ".bin")
 class Source(ABC):
     """What an importer reads from.
 
-    config: of a Hugging Face folder, config.json; {} for a checkpoint file. shapes, dtypes: of every tensor, in the
+    config: of a Hugging Face folder, config.json; {} for a checkpoint file. generation: likewise
+    generation_config.json, {} where there is none. shapes, dtypes: of every tensor, in the
     order of the file. files: all that decides about the model, by the name shown to people, for their hashes. notes:
     what was done to read it that a person should know.
     """
@@ -32,6 +33,7 @@ class Source(ABC):
     def __init__(self, path: Path) -> None:
         self.path = path
         self.config: dict[str, Any] = {}
+        self.generation: dict[str, Any] = {}
         self.shapes: dict[str, tuple[int, ...]] = {}
         self.dtypes: dict[str, torch.dtype] = {}
         self.tokenizer: Path | None = None

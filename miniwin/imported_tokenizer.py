@@ -1,0 +1,61 @@
+"""The tokenizer of an imported model: prompts become the ids that transformers makes of them.
+
+    encode_prompt   begins with what the post-processor puts before a text, such as <bos>, and ends with what it puts
+                    behind one; a special token that is written in the prompt is that token
+    encode          as everywhere here: text is only text. Data files are read by it
+
+The separator between documents is one at which the model itself ends texts.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+
+import numpy as np
+
+from miniwin.tokenizer import FILE, HFTokenizer
+
+# One tokenizer reads text in two ways, by a setting of the library's object: one at a time may set it.
+_READING = threading.Lock()
+PROBES = ("a", "0", "the", "\u4e00", " ")  # texts that have some token in any vocabulary
+
+
+class ImportedTokenizer(HFTokenizer):
+    def __init__(self, text: str, where: str = FILE, ends: Sequence[int] = ()) -> None:
+        """ends: the ids at which the model's texts end, where its files say so."""
+        self._ends = tuple(ends)
+        super().__init__(text, where)
+        self.prefix = self._before()
+        if self.separator != super().separator:
+            self.identity += f"+separator-{self.separator}"
+
+    @property
+    def separator(self) -> int | None:
+        usual, ends = super().separator, [end for end in self._ends if end < self.vocab_size]
+        return usual if not ends or usual in ends else ends[0]
+
+    def encode(self, text: str) -> list[int]:
+        with _READING:
+            return super().encode(text)
+
+    def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]:
+        with _READING:
+            return super().encode_batch(texts)
+
+    def encode_prompt(self, text: str, begins: bool = True) -> list[int]:
+        with _READING:
+            self._inner.encode_special_tokens = False
+            try:
+                return self._encoded(text, frame=begins).ids
+            finally:
+                self._inner.encode_special_tokens = True
+
+    def _before(self) -> tuple[int, ...]:
+        """The ids that the post-processor puts before a text."""
+        for probe in PROBES:
+            found = self._encoded(probe, frame=True)
+            own = [place for place, sequence in enumerate(found.sequence_ids) if sequence is not None]
+            if own:
+                return tuple(found.ids[: own[0]])
+        return ()

@@ -1,0 +1,47 @@
+"""The special ids of an imported model: at which its texts end, and which its own files call beginning and padding.
+
+`import.json` keeps them, under the names that config.json has for them:
+
+    "special_ids": {"eos_token_id": [1, 106], "bos_token_id": 2, "pad_token_id": 0}
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from miniwin.json_files import read_json
+from miniwin.specs.base import UserError
+
+KEY = "special_ids"
+
+
+@dataclass(frozen=True)
+class SpecialIds:
+    """ends: ids that end a text, all of them. What the model's files do not say is () and None."""
+
+    ends: tuple[int, ...] = ()
+    bos: int | None = None
+    pad: int | None = None
+
+    def record(self) -> dict[str, Any]:
+        return {"eos_token_id": list(self.ends), "bos_token_id": self.bos, "pad_token_id": self.pad}
+
+
+def read_special_ids(path: Path) -> SpecialIds:
+    """What an import.json keeps. One that was written before they were kept has none."""
+    try:
+        record = read_json(path)
+        said = record.get(KEY) or {}
+        ends, bos, pad = said.get("eos_token_id") or [], said.get("bos_token_id"), said.get("pad_token_id")
+        if not all(is_id(one) for one in ends) or not all(one is None or is_id(one) for one in (bos, pad)):
+            raise ValueError(f"{KEY}: got {said!r:.100}")
+    except (OSError, ValueError, AttributeError, TypeError) as error:
+        why = str(error) or type(error).__name__
+        raise UserError(f"{path}: cannot be read as the record of an import ({why}); import the model again") from None
+    return SpecialIds(tuple(ends), bos, pad)
+
+
+def is_id(value: object) -> bool:
+    return type(value) is int and value >= 0

@@ -1,0 +1,52 @@
+"""What a source says of its special ids: at which of them texts end.
+
+They are in config.json and in generation_config.json, and it is the second that transformers generates by. Both are
+read; a text ends at every id that either names. What stands around a prompt is said by tokenizer.json alone, by its
+post-processor: where there is one, transformers leaves add_bos_token of tokenizer_config.json out.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from miniwin.special_ids import SpecialIds, is_id
+from miniwin.specs import UserError
+from miniwin.specs.yaml_words import shown
+from miniwin.zoo.importing.asked import Asked
+from miniwin.zoo.importing.hf_folder import CONFIG, GENERATION
+from miniwin.zoo.importing.source import Source
+
+NAMES = ("eos_token_id", "bos_token_id", "pad_token_id")
+
+
+def special_ids(source: Source, asked: Asked, vocab_size: int) -> SpecialIds:
+    """Both files together. Ids that the model has no row for, which nobody can draw or give, are left out and noted."""
+    nested = source.config.get("text_config")
+    said: dict[str, list[int]] = {name: [] for name in NAMES}
+    for name in NAMES:
+        given = asked.get(name)
+        if given is None and isinstance(nested, dict):
+            given = nested.get(name)
+        for where, value in ((CONFIG, given), (GENERATION, source.generation.get(name))):
+            said[name] += _ids(source, where, name, value)
+    for name, ids in said.items():
+        beyond = sorted({one for one in ids if one >= vocab_size})
+        if beyond:
+            source.notes.append(
+                f"{name}: {', '.join(map(str, beyond))} left out: the model knows the ids 0 to {vocab_size - 1} only"
+            )
+        said[name] = [one for one in dict.fromkeys(ids) if one < vocab_size]
+    ends, bos, pad = (said[name] for name in NAMES)
+    # Of the one that there can be, generation_config.json's counts.
+    return SpecialIds(tuple(ends), bos[-1] if bos else None, pad[-1] if pad else None)
+
+
+def _ids(source: Source, where: str, name: str, value: Any) -> list[int]:
+    """An id or a list of them, or nothing. -1, by which some files say none, is none."""
+    many = name == "eos_token_id"
+    found: list[Any] = value if many and isinstance(value, list) else [] if value is None else [value]
+    for one in found:
+        if not is_id(one) and one != -1:
+            expected = "expected an id, or a list of ids" if many else "expected an id"
+            raise UserError(f"{source.path / where}: {name}: got {shown(value)}; {expected}")
+    return [one for one in found if one != -1]

@@ -38,8 +38,17 @@ def test_the_version() -> None:
     assert miniwin("--version").stdout == f"miniwin {__version__}\n"
 
 
-@pytest.mark.parametrize("command", [("check", "miniwin-1m", "tiny", "period-window-ratio"), ("schema", "model")])
-def test_describing_a_spec_does_not_import_torch(command: tuple[str, ...]) -> None:
+WITHOUT_TORCH = [
+    ("check", "miniwin-1m", "tiny", "period-window-ratio"),
+    ("schema", "model"),
+    ("zoo", "list"),
+    ("zoo", "list", "--json"),
+    ("zoo", "show", "miniwin-1m"),
+]
+
+
+@pytest.mark.parametrize("command", WITHOUT_TORCH)
+def test_what_only_describes_does_not_import_torch(command: tuple[str, ...]) -> None:
     done = miniwin(*command, options=("-X", "importtime"))
     assert done.returncode == 0, done.stderr[-2000:]
     assert "miniwin.blocks.attention" in done.stderr, "importtime lists what was imported"

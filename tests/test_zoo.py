@@ -19,6 +19,7 @@ from zoo_processes import add_and_stop, add_together, kill, start, wait_for
 from zoo_runs import METRICS, make_run, tiny_spec
 
 import miniwin
+from miniwin.commands import torch_free
 from miniwin.commands.zoo import app
 from miniwin.specs import UserError
 from miniwin.zoo import (
@@ -752,6 +753,15 @@ def test_zoo_list(entry: Entry, zoo: Path, monkeypatch: Any) -> None:
     result = zoo_command("list")
     assert next(line for line in result.stdout.splitlines() if "tiny" in line).split()[-1] == "broken"
     assert "tiny@1.0.0 is broken:" in result.stderr and "the file is missing" in result.stderr
+
+
+def test_without_torch_the_zoo_is_looked_at_as_with_it(entry: Entry, zoo: Path, monkeypatch: Any) -> None:
+    """What a console shows, in a process with stand-ins for torch, is what this process shows, which has torch."""
+    for command in (["list", "--json"], ["show", "tiny"], ["index", str(zoo)]):
+        line = ["zoo", *command]
+        assert torch_free.wanted(line)
+        done = subprocess.run([sys.executable, "-m", "miniwin", *line], capture_output=True, text=True, cwd=ROOT)
+        assert (done.returncode, done.stdout) == (0, zoo_command(*command).stdout), done.stderr
 
 
 def test_an_empty_zoo_says_what_to_do(tmp_path: Path, monkeypatch: Any) -> None:

@@ -10,14 +10,19 @@ if __name__ == "zoo":
         "(for example: from miniwin.zoo import resolve)"
     )
 
-from miniwin.zoo.adding import add, check_addable
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from miniwin.zoo.entry import Entry
 from miniwin.zoo.errors import ZooError
 from miniwin.zoo.index import write_index
 from miniwin.zoo.lookup import find, list_entries, resolve
 from miniwin.zoo.store import built_in_zoo, user_zoo
-from miniwin.zoo.verification import Problem, verify
 from miniwin.zoo.version import is_ref
+
+if TYPE_CHECKING:
+    from miniwin.zoo.adding import add, check_addable
+    from miniwin.zoo.verification import Problem, verify
 
 __all__ = [
     "Entry",
@@ -34,3 +39,12 @@ __all__ = [
     "verify",
     "write_index",
 ]
+
+# What computes with weights needs torch; listing, showing and pulling do without.
+_HOME = {"add": "adding", "check_addable": "adding", "Problem": "verification", "verify": "verification"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'miniwin.zoo' has no attribute {name!r}")
+    return getattr(import_module(f"miniwin.zoo.{_HOME[name]}"), name)

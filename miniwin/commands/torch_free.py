@@ -1,4 +1,4 @@
-"""Specs without torch: `miniwin check` and `miniwin schema` only describe, and importing torch takes seconds.
+"""Commands without torch: some only describe a spec or look at files, and importing torch takes seconds.
 
 A block's spec and its module share a file, so that a block is one file; reading the spec then imports torch for the
 module's sake. In a process that will never build a module, `install` puts stand-ins in torch's place: the modules'
@@ -17,10 +17,13 @@ from types import ModuleType
 from typing import Any
 
 COMMANDS = ("check", "schema")
+LOOKING = (("zoo", "list"), ("zoo", "show"), ("zoo", "index"))  # they read no spec, and so need no plugin
 
 
 def wanted(arguments: list[str]) -> bool:
     """Whether this command line can do without torch. Plugins may use it while they are imported."""
+    if tuple(arguments[:2]) in LOOKING:
+        return True
     if not arguments or arguments[0] not in COMMANDS or os.environ.get("MINIWIN_PLUGINS"):
         return False
     return not entry_points(group="miniwin.plugins")

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from miniwin.blocks import products
 from miniwin.blocks.attention import Attention
 from miniwin.blocks.cache import Cache
 from miniwin.blocks.calls import check_cache, check_input, padding, placed
@@ -51,6 +52,7 @@ class Decoder(nn.Module):
         self.layers = nn.ModuleList(layers)
         self.norm = norm
         self.lm_head = None if tie_word_embeddings else nn.Linear(hidden_size, vocab_size, bias=False)
+        self.product: products.Product = products.MKL  # `products.choose` sets it, here and in the layers
         self.embed_scale, self.logit_scale, self.logit_softcap = ends.embed_scale, ends.logit_scale, ends.logit_softcap
 
     @property
@@ -153,7 +155,7 @@ class Decoder(nn.Module):
     def logits(self, hidden: Tensor) -> Tensor:
         """(..., hidden_size) -> (..., vocab_size) float32."""
         head = self.embed_tokens if self.lm_head is None else self.lm_head
-        return self.shaped(nn.functional.linear(hidden, head.weight))
+        return self.shaped(products.linear(hidden, head.weight, None, self.product))
 
     def shaped(self, logits: Tensor) -> Tensor:
         """What the head gives, in float32, scaled and capped."""

@@ -23,6 +23,7 @@ from miniwin.blocks.native import step as native_step
 from miniwin.blocks.positions.base import PositionEncoding, Positions
 from miniwin.blocks.positions.nope import Nope
 from miniwin.blocks.positions.rope import Rope
+from miniwin.blocks.products import Linear
 from miniwin.blocks.rmsnorm import RMSNorm
 from miniwin.blocks.swiglu import SwiGLU
 
@@ -155,7 +156,7 @@ def declines(decoder: Decoder, cache: Cache) -> str | None:
     for layer in decoder.layers:
         if type(layer) is not Layer or type(layer.attention) is not Attention or type(layer.mlp) is not SwiGLU:
             return "a layer is not attention and then a SwiGLU"
-        if not all(type(module) is nn.Linear for module in _projections(layer)):
+        if not all(type(module) in (nn.Linear, Linear) for module in _projections(layer)):
             return "a projection is more than a matrix"
         reason = _attention_declines(layer.attention)
         if reason is not None:

@@ -6,7 +6,8 @@ cache, or a text of another length, would be compiled anew at every call.
 
 What is gained lies around it: norms, rotations, gates, residual sums, which eager mode sends through memory one by one.
 Compiling takes seconds to a minute and is done at the first step, so that it is not for short runs. On a CPU with
-kernels of our own (blocks/native) nothing is gained: they do the same, and compiled layers go without them.
+kernels of our own (blocks/native) nothing is gained: they do the same, and compiled layers go without them. They go
+without oneDNN's products too (blocks/products.py), whose operator torch.compile takes from nobody but itself.
 """
 
 from __future__ import annotations

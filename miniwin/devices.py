@@ -1,15 +1,16 @@
 """Where a training run takes place, and in which precision where its spec says `dtype: auto`.
 
 bfloat16 (autocast: weights, sums and the optimizer stay float32) where the processor has units for its products: CUDA
-since Ampere, and CPUs with AMX. There training takes about half the time; where such products are emulated it takes
-longer than in float32.
+since Ampere, and CPUs on which these products are measured to be clearly faster than those of float32, as with AMX, or
+AVX-512 with avx512_bf16. There training takes about half the time; where such products are emulated it takes longer
+than in float32.
 """
 
 from __future__ import annotations
 
 import torch
 
-from miniwin.blocks import native
+from miniwin.products import WORTH, measured
 from miniwin.specs import TrainSpec, UserError
 
 
@@ -48,10 +49,10 @@ def _try(device: torch.device) -> None:
 
 
 def multiplies_bfloat16(device: torch.device) -> bool:
-    """Whether this device has units for products of bfloat16."""
+    """Whether this device is faster at products of bfloat16, and clearly so."""
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
-    return device.type == "cpu" and "_amx" in native.able()
+    return device.type == "cpu" and measured().narrow_gain >= WORTH
 
 
 def settled(train: TrainSpec, device: torch.device, before: str | None = None) -> TrainSpec:

@@ -25,6 +25,7 @@ from torch import Tensor
 
 from miniwin.devices import find_device
 from miniwin.language_model import LanguageModel
+from miniwin.products import settle
 from miniwin.runs import CHECKPOINT, IMPORT, MODEL, RUN, TOKENIZER, WEIGHTS
 from miniwin.special_ids import read_special_ids
 from miniwin.specs import ModelSpec, UserError, load_model_spec, shipped_specs, user_path
@@ -57,8 +58,8 @@ def load(
     found = _resolve(os.fspath(ref))
     if found.spec is not None:
         model = _fresh(load_model_spec(found.spec), f"{found.name} (random weights)", seed)
-        return model.to(device=where, dtype=chosen).eval()
-    return _from_folder(found, where).to(dtype=chosen).eval()
+        return _settled(model.to(device=where, dtype=chosen).eval(), where)
+    return _settled(_from_folder(found, where).to(dtype=chosen).eval(), where)
 
 
 def build(
@@ -76,7 +77,7 @@ def build(
     where, chosen = find_device(device), _dtype(dtype)
     if not isinstance(spec, ModelSpec):
         spec = load_model_spec(os.fspath(spec))
-    return _fresh(spec, spec.name, seed).to(device=where, dtype=chosen)
+    return _settled(_fresh(spec, spec.name, seed).to(device=where, dtype=chosen), where)
 
 
 def model_spec(ref: str, overrides: Sequence[str] = ()) -> ModelSpec:
@@ -143,6 +144,12 @@ def wrong_type(tensor: Tensor, expected: Tensor) -> str | None:
     """What is wrong with the type of a tensor from a file, in the model's place of `expected`; None where it fits."""
     allowed = [*DTYPES, "float64"] if expected.is_floating_point() else [_type(expected)]
     return None if _type(tensor) in allowed else f"holds {_type(tensor)}; expected {' or '.join(allowed)}"
+
+
+def _settled(model: LanguageModel, device: torch.device) -> LanguageModel:
+    """It multiplies as is the fastest here."""
+    settle(model.decoder, device)
+    return model
 
 
 @dataclass(frozen=True)

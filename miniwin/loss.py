@@ -25,6 +25,7 @@ from torch.autograd.function import once_differentiable
 
 from miniwin.blocks import Decoder
 from miniwin.blocks.native import head_loss, rows
+from miniwin.blocks.products import MKL, Product, matmul
 
 IGNORED = -100  # the target of a token that is not counted, as in torch
 LOGITS = 1 << 22  # numbers in the logits of one stretch, at most, unless it would have fewer than FEWEST tokens
@@ -37,7 +38,8 @@ FEWEST = 256  # tokens of a stretch, or a multiple: with fewer, or with an odd n
 def next_token_loss(decoder: Decoder, hidden: Tensor, targets: Tensor) -> Tensor:
     """cross_entropy(decoder.logits(hidden), targets): hidden (B, N, C), targets (B, N) -> mean nats per token."""
     head = decoder.embed_tokens if decoder.lm_head is None else decoder.lm_head
-    return linear_cross_entropy(hidden, head.weight, targets, decoder.logit_scale, decoder.logit_softcap)
+    shape = decoder.logit_scale, decoder.logit_softcap
+    return linear_cross_entropy(hidden, head.weight, targets, *shape, product=decoder.product)
 
 
 def linear_cross_entropy(
@@ -47,11 +49,12 @@ def linear_cross_entropy(
     logit_scale: float | None = None,
     logit_softcap: float | None = None,
     chunk: int | None = None,
+    product: Product = MKL,
 ) -> Tensor:
     """Mean loss of hidden (..., C) and weight (V, C) at targets (...), whole numbers, float32 (or float64) scalar.
 
     Targets of -100 are left out; with nothing left the mean is NaN, as in torch. chunk: tokens of a stretch, by default
-    as many as are fast.
+    as many as are fast. product: which library multiplies float32 on a CPU.
 
     Raises:
         ValueError: the shapes do not go together, or targets are no whole numbers.
@@ -68,7 +71,7 @@ def linear_cross_entropy(
     flat = hidden.reshape(-1, hidden.shape[-1])  # (T, C)
     wanted = torch.is_grad_enabled()
     out: Tensor = _Loss.apply(
-        flat, weight, targets.reshape(-1).contiguous().long(), logit_scale, logit_softcap, chunk, dtype, wanted
+        flat, weight, targets.reshape(-1).contiguous().long(), logit_scale, logit_softcap, chunk, dtype, product, wanted
     )
     return out
 
@@ -84,6 +87,7 @@ class _Loss(torch.autograd.Function):
         cap: float | None,
         chunk: int | None,
         dtype: torch.dtype,
+        product: Product,
         wanted: bool,
     ) -> Tensor:
         to_hidden, to_weight = (wanted and need for need in ctx.needs_input_grad[:2])
@@ -97,7 +101,8 @@ class _Loss(torch.autograd.Function):
             else:
                 if chunk is None:
                     chunk = _stretch(len(w), h.device.type)
-                total, *grads = _in_stretches(h, w, targets, scale, cap, chunk, (to_hidden, to_weight))
+                grads_wanted = (to_hidden, to_weight)
+                total, *grads = _in_stretches(h, w, targets, scale, cap, chunk, grads_wanted, product)
         ctx.save_for_backward(*grads)  # which is let go of with the graph
         ctx.dtypes = hidden.dtype, weight.dtype
         ctx.factor = factor / count.clamp(min=1).to(total.dtype)  # of no target the loss is nan, its gradient 0
@@ -112,7 +117,7 @@ class _Loss(torch.autograd.Function):
         if to_weight is not None:
             room = to_weight.new_empty(to_weight.shape)
             to_weight = torch.mul(to_weight, factor, out=room).to(ctx.dtypes[1])
-        return to_hidden, to_weight, None, None, None, None, None, None
+        return to_hidden, to_weight, *[None] * 7
 
 
 def _stretch(vocabulary: int, device: str) -> int:
@@ -138,6 +143,7 @@ def _in_stretches(
     cap: float | None,
     chunk: int,
     wanted: tuple[bool, bool],
+    product: Product,
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
     """The sum of the losses, and its gradients over scale, of h (T, C) in its dtype and of w (V, C), where wanted."""
     wide = torch.float64 if h.dtype == torch.float64 else torch.float32
@@ -146,16 +152,16 @@ def _in_stretches(
     # Transposed, since the product that fills it is faster this way round.
     empty = torch.empty if len(h) else torch.zeros  # the first stretch does not add to what is there
     grad_w = empty(w.shape[::-1], dtype=wide, device=h.device) if wanted[1] else None
-    room = _Room(h, w, chunk, wide)
+    room = _Room(h, w, chunk, wide, product)
     quick = cap is None and rows.fit(len(w), room.narrow)
     for start in range(0, len(h), chunk):
         part = slice(start, start + chunk)
         own = h[part]
         if quick:
-            pull = torch.mm(own, w.t(), out=room.narrow[: len(own)])
+            pull = matmul(own, w.t(), product, room.narrow[: len(own)])
             total += rows.softmax_loss(pull, targets[part], IGNORED, 1.0 if scale is None else scale).sum()
             if grad_h is not None:
-                torch.mm(pull, w, out=grad_h[part])
+                _put(matmul(pull, w, product, grad_h[part]), grad_h[part])
             if grad_w is not None:
                 room.add_product(grad_w, own, pull, first=start == 0)
             continue
@@ -167,7 +173,9 @@ def _in_stretches(
             chance = chances.gather(1, at).squeeze(1)
             log_p, lost = chance.log(), chance < SMALL  # so small a chance has lost its digits
             if bool(lost.any()):
-                again = torch.log_softmax(_Room(own[lost], w, chunk, wide).logits(own[lost], scale, cap)[0], -1)
+                again = torch.log_softmax(
+                    _Room(own[lost], w, chunk, wide, product).logits(own[lost], scale, cap)[0], -1
+                )
                 log_p[lost] = again.gather(1, at[lost]).squeeze(1)
         else:
             chances = torch.log_softmax(logits, -1)
@@ -182,24 +190,29 @@ def _in_stretches(
             chances *= bent
         pull, counted = room.narrowed(chances), real.unsqueeze(1)  # ignored: left out of the narrower side
         if grad_h is not None:
-            torch.mm(pull, w, out=grad_h[part]).mul_(counted)
+            _put(matmul(pull, w, product, grad_h[part]), grad_h[part]).mul_(counted)
         if grad_w is not None:
             room.add_product(grad_w, own * counted, pull, first=start == 0)
     return total, grad_h, None if grad_w is None else grad_w.t()
 
 
+def _put(found: Tensor, place: Tensor) -> Tensor:
+    """What `matmul` gave, in its place."""
+    return found if found.data_ptr() == place.data_ptr() else place.copy_(found)
+
+
 class _Room:
     """Memory for the logits of a stretch, used again by the next: fresh memory costs more than what is done in it."""
 
-    def __init__(self, h: Tensor, w: Tensor, chunk: int, wide: torch.dtype) -> None:
-        self.w = w
+    def __init__(self, h: Tensor, w: Tensor, chunk: int, wide: torch.dtype, product: Product) -> None:
+        self.w, self.how = w, product
         self.narrow = h.new_empty(min(chunk, len(h)), len(w))
         self.product: Tensor | None = None  # in the dtype of the inputs, of the weight's gradient
         self.wide = self.narrow if h.dtype == wide else self.narrow.new_empty(self.narrow.shape, dtype=wide)
 
     def logits(self, h: Tensor, scale: float | None, cap: float | None) -> tuple[Tensor, Tensor | None]:
         """The logits (t, V) of a stretch h (t, C), and the slope of the soft cap there, where there is one."""
-        logits = torch.mm(h, self.w.t(), out=self.narrow[: len(h)])
+        logits = matmul(h, self.w.t(), self.how, self.narrow[: len(h)])
         if self.wide is not self.narrow:
             logits = self.wide[: len(h)].copy_(logits)
         if scale is not None:
@@ -215,15 +228,15 @@ class _Room:
 
     def add_product(self, total: Tensor, h: Tensor, pull: Tensor, first: bool) -> None:
         """total (C, V) += h (t, C)^T pull (t, V), in the wider dtype of the total; it is nothing before the first."""
-        if total.dtype == pull.dtype:
+        if total.dtype == pull.dtype and self.how == MKL:
             torch.addmm(total, h.t(), pull, beta=0 if first else 1, out=total)
             return
         if self.product is None:
             self.product = pull.new_empty(total.shape)
-        torch.mm(h.t(), pull, out=self.product)
-        if rows.fit(total.shape[1], total, self.product):
-            rows.add(total, self.product, first)
+        found = matmul(h.t(), pull, self.how, self.product)
+        if rows.fit(total.shape[1], total, found):
+            rows.add(total, found, first)
         elif first:
-            total.copy_(self.product)
+            total.copy_(found)
         else:
-            total += self.product.to(total.dtype)
+            total += found.to(total.dtype)

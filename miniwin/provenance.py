@@ -16,6 +16,13 @@ import torch
 
 from miniwin import __version__
 
+# Instruction sets that matrix products are made of, x86-64's and then ARM's.
+TELLING = (
+    *("avx2", "fma", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16"),
+    *("amx_tile", "amx_int8", "amx_bf16", "amx_fp16"),
+    *("asimd", "asimddp", "i8mm", "bf16", "sve", "sve2", "svebf16", "sme"),
+)
+
 
 @lru_cache(maxsize=1)
 def code_version() -> str:
@@ -61,6 +68,17 @@ def _cpu() -> str:
     except OSError:
         pass
     return platform.processor() or platform.machine()
+
+
+def instructions() -> list[str]:
+    """Those of TELLING that the processor has, in Linux's words; elsewhere what torch found."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    flags = next((line.partition(":")[2].split() for line in lines if line.startswith(("flags", "Features"))), [])
+    found = [name for name in TELLING if name in flags]
+    return found or [torch.backends.cpu.get_cpu_capability().lower()]
 
 
 def _memory_gb() -> float | None:

@@ -28,6 +28,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from miniwin import runs
+from miniwin.blocks.products import Product, choose
 from miniwin.checkpoint import load_checkpoint, restore_rng, rng_state, save_checkpoint
 from miniwin.compiled import compile_layers
 from miniwin.data import Corpus, document_numbers, loader
@@ -67,6 +68,7 @@ class Session:
         device: torch.device,
         before: dict[str, Any] | None,
         group: Group = Group(),
+        product: Product | None = None,
     ) -> None:
         self.group = group
         self.folder, self.spec, self.corpus, self.tracker, self.device = folder, spec, corpus, tracker, device
@@ -78,6 +80,8 @@ class Session:
 
         torch.manual_seed(spec.seed)
         decoder = model_spec.build().to(device)  # built on the CPU: the same weights whatever the device
+        if product is not None:
+            choose(decoder, product)
         self.model = LanguageModel(decoder, model_spec, tokenizer, str(folder), folder)
         self.parameters = [parameter for parameter in decoder.parameters() if parameter.requires_grad]
         self.optimizer = make_optimizer(decoder, spec.optimizer)
@@ -102,6 +106,7 @@ class Session:
             "code": code_version(),
             "machine": machine(),
             "device": str(device),
+            "products": product,  # on a CPU, in float32
             "started": before["started"] if before else datetime.now(UTC).isoformat(timespec="seconds"),
             "tracking": (
                 {"uri": tracker.uri, "run_id": tracker.run_id}

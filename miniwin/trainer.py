@@ -21,6 +21,7 @@ from miniwin.data.batches import windows_per_epoch
 from miniwin.devices import find_device, settled
 from miniwin.distributed import Group, join
 from miniwin.from_scratch import spec_to_train
+from miniwin.products import of_run
 from miniwin.runs import RunResult
 from miniwin.same_run import only_one, recorded
 from miniwin.session import OnEval, Session
@@ -109,6 +110,7 @@ def train(
         over = before is not None and _over(folder, before["status"], asks=on_eval is not None)
         if group.share(over):
             return runs.read_result(folder)
+        product = group.share(of_run(before, where, folder, spec.compile))
         if not group.leads and before is not None and (folder / runs.CHECKPOINT).exists():
             shutil.copy(folder / runs.CHECKPOINT, place)
         tracker = Tracker.open(
@@ -122,7 +124,7 @@ def train(
         if group.leads and before is None:  # only now: whatever was wrong until here left a finished run as it was
             runs.clear_run(folder)
         with torch.random.fork_rng([where] if where.type == "cuda" else []):
-            session = Session(place, model_spec, spec, corpus, tokenizer, tracker, where, before, group)
+            session = Session(place, model_spec, spec, corpus, tokenizer, tracker, where, before, group, product)
             result = session.run(on_eval, rungs, stop_after_tokens, workers, progress and group.leads)
         return replace(result, folder=folder)
 

@@ -10,8 +10,8 @@ import yaml
 from tiny_runs import tiny_model, tiny_train, write_text
 
 from miniwin import devices
-from miniwin.blocks import native
 from miniwin.devices import multiplies_bfloat16, settled
+from miniwin.products import Times
 from miniwin.runs import RunResult, read_run
 from miniwin.search.study import Study
 from miniwin.specs import TrainSpec, UserError, load_train_spec, parse_spec
@@ -20,15 +20,15 @@ from miniwin.trainer import train
 CPU = torch.device("cpu")
 
 
-def able(monkeypatch: pytest.MonkeyPatch, *builds: str) -> None:
-    """A processor that can run these builds of the kernels."""
-    monkeypatch.setattr(native, "able", lambda: list(builds))
+def able(monkeypatch: pytest.MonkeyPatch, times: float = 0.5) -> None:
+    """A processor that is so many times as fast at products of bfloat16; by default it emulates them."""
+    monkeypatch.setattr(devices, "measured", lambda: Times(mkl=6.0, onednn=3.0, bfloat16=3.0 / times))
 
 
-def test_auto_is_the_default_and_asks_the_processor(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_is_the_default_and_goes_by_what_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     assert TrainSpec.model_fields["dtype"].default == "auto"
-    for builds, expected in ((("_amx", "_avx512"), "bfloat16"), (("_avx512",), "float32"), ((), "float32")):
-        able(monkeypatch, *builds)
+    for times, expected in ((4.0, "bfloat16"), (1.9, "bfloat16"), (1.2, "float32"), (0.5, "float32")):
+        able(monkeypatch, times)
         assert settled(tiny_train(dtype="auto"), CPU).dtype == expected
         assert settled(tiny_train(dtype="float32"), CPU).dtype == "float32"
         assert settled(tiny_train(dtype="auto"), CPU, "float32").dtype == "float32"
@@ -56,7 +56,7 @@ def run(folder: Path, **changes: object) -> RunResult:
 
 def test_a_run_goes_on_in_the_precision_that_it_began_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_text(tmp_path)
-    able(monkeypatch, "_amx")
+    able(monkeypatch, 4.0)
     begun = run(tmp_path, dtype="auto", stop=256)
     assert (begun.status, begun.dtype) == ("interrupted", "bfloat16")
     assert load_train_spec(begun.folder / "train.yaml").dtype == "bfloat16"
@@ -87,7 +87,7 @@ def test_a_study_settles_it_once_for_all_its_trials(tmp_path: Path, monkeypatch:
         ),
         "search",
     )
-    able(monkeypatch, "_amx")
+    able(monkeypatch, 4.0)
     assert Study.create(spec, tmp_path, out=tmp_path / "study").train.dtype == "bfloat16"
     able(monkeypatch)
     assert Study.create(spec, tmp_path, out=tmp_path / "study").train.dtype == "bfloat16", "opened elsewhere"

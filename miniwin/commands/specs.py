@@ -119,8 +119,10 @@ def explain(
     if backends:
         from miniwin.explain_backends import backends as backends_of
         from miniwin.explain_backends import generation
+        from miniwin.products import explained
 
         facts["backends"], facts["generation"] = backends_of(spec), generation(spec)
+        facts["products"] = explained()
     if html is not None:
         write_page(html, spec, facts)
     if as_json:
@@ -266,3 +268,17 @@ def print_backends(facts: dict[str, Any]) -> None:
     whole = {"cpu": "all layers in one call for each token", "cuda": "all layers in one CUDA graph for each token"}
     for device, reason in facts["generation"].items():
         console.print(cell(f"{device:5} {whole[device] if reason is None else f'layer by layer: {reason}'}"))
+    print_products(facts["products"])
+
+
+def print_products(facts: dict[str, Any]) -> None:
+    """Whose matrix products are taken on a CPU, and what was measured."""
+    times = facts["milliseconds"]
+    typer.echo("\nmatrix products  (float32 on a CPU; MINIWIN_PRODUCTS=auto, mkl or onednn)")
+    names = {"mkl": "torch's own (MKL, where it has it)", "onednn": "oneDNN"}
+    typer.echo(f"chosen   {facts['float32 on a cpu']}: {names[facts['float32 on a cpu']]}")
+    if times is None:
+        typer.echo("this torch has no oneDNN here")
+        return
+    told = ", ".join(f"{name} {value:.3g} ms" for name, value in times.items())
+    typer.echo(f"measured {told}, of the three products of a linear map")

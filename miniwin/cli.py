@@ -62,10 +62,13 @@ def _options(
 
 def main() -> None:
     """The console script."""
+    from miniwin.console import any_console
+
     if torch_free.wanted(sys.argv[1:]):
         torch_free.install()
     try:
-        app()
+        with any_console():
+            app()
     except KeyboardInterrupt:
         print("\nstopped; the same command continues where it can", file=sys.stderr)
         sys.exit(130)

@@ -19,6 +19,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
 
+from miniwin.console import any_console
 from miniwin.specs import UserError, user_path
 
 if TYPE_CHECKING:
@@ -44,7 +45,8 @@ def main(arguments: list[str] | None = None) -> int:
     if options.parent is not None:
         threading.Thread(target=_watch, args=(options.parent,), daemon=True).start()
     try:
-        return work(options.study, options.worker_id, options.threads)
+        with any_console():
+            return work(options.study, options.worker_id, options.threads)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
         return MISTAKE

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -44,7 +43,7 @@ def generate_command(
     no_stream: Annotated[bool, typer.Option("--no-stream", help="Print the text at the end, as a whole.")] = False,
 ) -> None:
     """Continue a text. The prompt and its continuation go to stdout, tokens per second to stderr."""
-    from miniwin.commands.saying import say, write
+    from miniwin.commands.saying import say, typed, typed_in, write
     from miniwin.generation import generate as run
     from miniwin.loading import load
     from miniwin.progress import rate
@@ -58,7 +57,10 @@ def generate_command(
         save_session = user_path(save_session)
         check_writable(save_session)
     if prompt == "-":
-        prompt = sys.stdin.read()
+        prompt = typed_in("--prompt -")
+    typed("--prompt", prompt)
+    for text in stop or ():
+        typed("--stop", text)
 
     model = load(ref, device=device)
     if model.tokenizer is None:

@@ -20,3 +20,28 @@ def write(text: str) -> None:
 
     sys.stdout.write(visible(text) if sys.stdout.isatty() else text)
     sys.stdout.flush()
+
+
+def typed(option: str, text: str) -> str:
+    """What a person gave as text. Bytes that are none reach us as halves of surrogate pairs; a model would get `?`."""
+    from miniwin.specs import UserError
+
+    for place, letter in enumerate(text, 1):
+        if "\ud800" <= letter <= "\udfff":
+            what = f"byte {ord(letter) - 0xDC00:#04x}" if "\udc80" <= letter <= "\udcff" else "half a surrogate pair"
+            raise UserError(f"{option}: {what} at character {place} is not text; give it in UTF-8")
+    return text
+
+
+def typed_in(option: str) -> str:
+    """All of standard input, as text."""
+    from miniwin.specs import UserError
+
+    try:
+        text = sys.stdin.read()
+    except UnicodeDecodeError as error:
+        got = f"byte {error.object[error.start]:#04x}"
+        raise UserError(
+            f"{option}: {got} of standard input is not {error.encoding}; give it in that encoding"
+        ) from None
+    return typed(option, text.removeprefix("\ufeff"))

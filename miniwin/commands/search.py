@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from miniwin.commands.saying import say
+from miniwin.commands.saying import say, typed
 
 app = typer.Typer(
     rich_markup_mode=None, no_args_is_help=True, help="Search for architectures: run, status, report, promote."
@@ -121,6 +121,7 @@ def promote(
     """Evaluate a trial, trained longer if asked, and add it to the zoo."""
     from miniwin.search import promote as run_promote
 
+    typed("--description", description)
     try:
         entry = run_promote(
             study,

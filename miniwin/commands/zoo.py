@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from miniwin.commands.saying import say
+from miniwin.commands.saying import say, typed
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -135,6 +135,8 @@ def add(
     from miniwin.zoo.files import read_object
 
     source = user_path(source)
+    typed("--description", description)
+    typed("--licence", licence)
     measured: dict[str, Any] | None = None
     if lengths is not None and (metrics is not None or not evaluate or (source / "entry.json").is_file()):
         raise ZooError("zoo add: --lengths says where to measure, but nothing is measured here; leave it out")

@@ -1,0 +1,35 @@
+"""The console as it is: one that cannot write every character is no reason to stop, and a warning is one line."""
+
+from __future__ import annotations
+
+import io
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+@contextmanager
+def any_console() -> Iterator[None]:
+    """Spell out what stdout and stderr have no letters for, such as \\u4e2d, and say warnings plainly meanwhile.
+
+    Python's own choice for a console in another code page, or for a strict one, is to end in a traceback.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+            stream.reconfigure(errors="backslashreplace")
+    before = warnings.formatwarning
+    warnings.formatwarning = _plainly
+    try:
+        yield
+    finally:
+        warnings.formatwarning = before
+
+
+def _plainly(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+) -> str:
+    from miniwin.blocks.visible import visible
+
+    kind = "warning" if category is UserWarning else f"warning ({category.__name__}, {filename}:{lineno})"
+    return f"{kind}: {visible(str(message))}\n"

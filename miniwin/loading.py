@@ -251,7 +251,7 @@ def _resolve_name(ref: str, path: Path) -> _Found:
     entries = {entry.name for entry in list_entries()}
     shipped = shipped_specs("model")
     asked = None
-    if name not in entries and ref not in shipped and is_ref(ref) and not path.is_dir():
+    if name not in entries and ref not in shipped and is_ref(ref):
         # What is here comes first, and never waits for a network.
         asked = ask()
         entries |= {offer.release.name for offer in asked.offers}

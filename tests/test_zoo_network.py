@@ -31,6 +31,7 @@ from miniwin.zoo import ZooError, clock, connections, resolve, transport, user_z
 from miniwin.zoo.addresses import host_is_near
 from miniwin.zoo.clock import Clock
 from miniwin.zoo.connections import open_url
+from miniwin.zoo.errors import UnreachableError
 from miniwin.zoo.pull import offers, pull
 from miniwin.zoo.sources import check_url, source_location
 from miniwin.zoo.transport import Fetched
@@ -215,6 +216,7 @@ def test_a_strange_range_and_a_long_reason(server: Server) -> None:
         "a\0b",
         "missing",
         "hf:nowhere",
+        f"hf:../..@{'0' * 40}/x",
         "package:../x",
         ".",
     ],
@@ -238,6 +240,35 @@ def test_a_bad_mirror_does_not_stop_a_good_source(server: Server, monkeypatch: p
         monkeypatch.setenv("MINIWIN_ZOO_MIRROR", mirror)
         shutil.rmtree(user_zoo(), ignore_errors=True)
         assert verify(pull("tiny"), logits=False) == []
+
+
+def test_a_host_that_is_silent_is_asked_last_from_then_on(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    from miniwin.zoo import pull as module
+
+    asked: list[str] = []
+    download = module._download
+
+    def silent(url: str, *arguments: Any) -> None:
+        asked.append(url)
+        if url.startswith("https://silent.example.org/"):
+            raise UnreachableError(url)
+        download(url, *arguments)
+
+    monkeypatch.setattr(module, "_download", silent)
+    monkeypatch.setenv("MINIWIN_ZOO_MIRROR", "https://silent.example.org/")
+    assert verify(pull("tiny"), logits=False) == []
+    assert len([url for url in asked if "silent" in url]) == 1
+
+
+def test_nothing_at_all_is_another_answer_than_a_part(server: Server) -> None:
+    for size, kind in ((0, UnreachableError), (10_000, ZooError)):
+        server.faults["x"] = lambda request, size=size: ("cut", size if request == 1 else 0)
+        (server.folder / "x").write_bytes(b"?" * 20_000)
+        server.asked.clear()
+        download = transport.ResumingDownloader(server.folder / f"part{size}", size=20_000, sha256="0" * 64)
+        with pytest.raises(ZooError, match=rf"{size} of 20000 bytes arrived") as caught:
+            download(f"{server.url}/x", server.folder / "to", None)
+        assert type(caught.value) is kind
 
 
 def test_only_a_few_sources_are_tried(server: Server) -> None:

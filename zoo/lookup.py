@@ -72,8 +72,8 @@ def _find_local(ref: Ref, zoo: Path | str | None) -> Entry | None:
 
 def _offered(ref: Ref, zoo: Path | str | None) -> Offer:
     """What an index offers for a reference that is not on this disk."""
-    asked = ask()
     try:
+        asked = ask()
         offer = choose(ref, asked.offers)
     except ZooError as error:
         raise ZooError(f"{_unknown(ref, zoo)}; {error}") from error

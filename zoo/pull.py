@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from filelock import FileLock
 
@@ -171,8 +172,9 @@ def install(offer: Offer, *, zoo: Path | str | None = None, progress: bool = Tru
                 if known.folder(release.name, version).exists():
                     return _same(known.entry(release.name, version), offer)
             with store.staging() as staged, _Bar(release, progress) as bar:
+                silent: set[str] = set()
                 for file in release.files:
-                    _fetch(offer, file, staged / file.path, bar)
+                    _fetch(offer, file, staged / file.path, bar, silent)
                 _check_staged(staged, offer)
                 with store.lock(release.name):
                     entry = store.commit(staged, release.name, version)
@@ -231,11 +233,15 @@ def _forget(file: IndexFile) -> None:
         blob.unlink(missing_ok=True)
 
 
-def _fetch(offer: Offer, file: IndexFile, target: Path, bar: _Bar) -> None:
-    """Put the file at `target`, from the cache, the mirror or the first source that has it right."""
+def _fetch(offer: Offer, file: IndexFile, target: Path, bar: _Bar, silent: set[str]) -> None:
+    """Put the file at `target`, from the cache, the mirror or the first source that has it right.
+
+    silent: hosts that gave no answer. They are asked last: each may take minutes to say nothing.
+    """
     release = offer.release
     problems: list[str] = []
-    for where, near in _locations(offer, file, problems):
+    places = list(_locations(offer, file, problems))
+    for where, near in sorted(places, key=lambda place: _host(place[0]) in silent):
         try:
             with _blob_lock(file) as blob:
                 if isinstance(where, Path):
@@ -245,6 +251,9 @@ def _fetch(offer: Offer, file: IndexFile, target: Path, bar: _Bar) -> None:
                     shutil.copyfile(blob, target)
             bar.done(file.size)
             return
+        except UnreachableError as error:
+            silent.add(_host(where))
+            problems.append(str(error))
         except ZooError as error:
             problems.append(str(error))
     raise ZooError(f"{release.ref} was not pulled, {file.path} is not to be had: {'; '.join(problems)}")
@@ -264,6 +273,10 @@ def _locations(offer: Offer, file: IndexFile, problems: list[str]) -> Iterator[t
             problems.append(str(error))
     if len(file.sources) > MOST_SOURCES:
         problems.append(f"only the first {MOST_SOURCES} of {len(file.sources)} sources are tried")
+
+
+def _host(where: Location) -> str:
+    return "" if isinstance(where, Path) else urlsplit(where).netloc
 
 
 def _copy(source: Path, file: IndexFile, target: Path) -> None:

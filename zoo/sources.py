@@ -22,7 +22,7 @@ from miniwin.zoo.errors import ZooError
 Location = Path | str
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")  # two letters or more: C: is a Windows drive
-_HUB = re.compile(r"([\w.-]+/[\w.-]+)@([0-9a-f]{40})/(.+)", re.ASCII)
+_HUB = re.compile(r"(\w[\w.-]*/\w[\w.-]*)@([0-9a-f]{40})/(.+)", re.ASCII)
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 

@@ -109,7 +109,7 @@ class ResumingDownloader:
         return length
 
     def _download(self, url: str) -> None:
-        failures = 0
+        failures, began = 0, self._length()
         clock = for_bytes(self.size)
         if self.size == 0:
             self.part.touch()
@@ -132,7 +132,8 @@ class ResumingDownloader:
                 if not clock.ended():
                     continue
             if failures >= ATTEMPTS or clock.ended():
-                raise ZooError(
+                kind = ZooError if self._length() > began else UnreachableError
+                raise kind(
                     f"{url}: {self._length()} of {self.size} bytes arrived, then: {_plain(problem)}; "
                     "run the same command again to continue"
                 )

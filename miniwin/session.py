@@ -28,6 +28,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from miniwin import runs
+from miniwin.blocks.masked import masked
 from miniwin.blocks.products import Product, choose
 from miniwin.checkpoint import load_checkpoint, restore_rng, rng_state, save_checkpoint
 from miniwin.compiled import compile_layers
@@ -109,7 +110,7 @@ class Session:
             "products": product,  # on a CPU, in float32
             "started": before["started"] if before else datetime.now(UTC).isoformat(timespec="seconds"),
             "tracking": (
-                {"uri": tracker.uri, "run_id": tracker.run_id}
+                {"uri": masked(tracker.uri), "run_id": tracker.run_id}
                 if before is None or tracker.run_id
                 else before["tracking"]
             ),

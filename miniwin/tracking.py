@@ -18,6 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from miniwin.blocks.masked import masked, without_secrets_of
 from miniwin.blocks.visible import visible
 from miniwin.runs import home
 from miniwin.specs import user_path
@@ -163,8 +164,8 @@ class Tracker:
 
     def _give_up(self, error: Exception) -> None:
         """The first error ends the tracking, never the run."""
-        text = str(error).strip() or type(error).__name__
-        _warn(f"tracking to {self.uri} stopped, the run goes on: {text.splitlines()[0][:300]}")
+        text = without_secrets_of((str(error).strip() or type(error).__name__).splitlines()[0], self.uri)
+        _warn(f"tracking to {masked(self.uri)} stopped, the run goes on: {text[:300]}")
         self._client, self._waiting = None, []
 
 
@@ -174,7 +175,7 @@ def _have_mlflow(asked_for: str | None) -> bool:
     if find_spec("mlflow") is not None:
         return True
     if asked_for:
-        _warn(f"tracking to {asked_for} needs MLflow, going on without: pip install 'miniwin[mlflow]'")
+        _warn(f"tracking to {masked(asked_for)} needs MLflow, going on without: pip install 'miniwin[mlflow]'")
     return False
 
 

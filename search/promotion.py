@@ -47,7 +47,7 @@ def promote(
     from miniwin.zoo import add
     from miniwin.zoo.adding import check_addable
 
-    opened = Study(find_study(study))
+    opened = Study(find_study(study), reading=True)
     data = collect(opened)
     chosen = _chosen(data, trial)
     assert chosen.spec is not None and chosen.train is not None and chosen.run_folder is not None

@@ -129,7 +129,7 @@ class StudyData:
 
 def read_study(ref: str | Path) -> StudyData:
     """What is in a study: `ref` is its folder or its name."""
-    return collect(Study(find_study(ref)))
+    return collect(Study(find_study(ref), reading=True))
 
 
 def collect(study: Study) -> StudyData:

@@ -14,16 +14,18 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
-from miniwin.runs import write_json
+from miniwin.blocks.masked import has_secret, masked
 from miniwin.search import worker
 from miniwin.search.claims import retry_failed
 from miniwin.search.measure import check_corpus
 from miniwin.search.places import placed
 from miniwin.search.records import StudyData, collect
 from miniwin.search.space import check_space
+from miniwin.search.storage_url import PASSWORD
 from miniwin.search.study import Study
 from miniwin.search.table import SearchDisplay
 from miniwin.specs import SearchSpec, UserError, load_search_spec, resolve_spec_path, user_path
+from miniwin.tracking import OFF
 
 POLL_SECONDS = 0.2
 REFRESH_SECONDS = 1.0
@@ -75,7 +77,7 @@ def run_search(
             tracker = _track(study, tracking)
             status = "failed"
             try:
-                _Crew(study, workers, display).run()
+                _Crew(study, workers, display, tracker.uri).run()
                 status = "complete"
             except KeyboardInterrupt:
                 status = "interrupted"
@@ -110,16 +112,19 @@ def _track(study: Study, uri: str | None) -> Any:
         tags={"kind": "search", "study": study.about["id"]},
     )
     tracker.log_params({"search": study.spec.model_dump(mode="json")})
-    study.about["tracking"] = {"uri": tracker.uri if tracker.run_id else "off", "run": tracker.run_id}
-    write_json(study.folder / "study.json", study.about)
+    study.about["tracking"] = {"uri": masked(tracker.uri) if tracker.run_id else "off", "run": tracker.run_id}
+    study.write_about()
     return tracker
 
 
 class _Crew:
     """The worker processes of this machine."""
 
-    def __init__(self, study: Study, count: int, display: SearchDisplay) -> None:
+    def __init__(self, study: Study, count: int, display: SearchDisplay, tracking: str = OFF) -> None:
         self.study, self.count, self.display = study, count, display
+        # What a study does not keep.
+        self.secrets = {PASSWORD: study.password} if study.password else {}
+        self.secrets |= {"MLFLOW_TRACKING_URI": tracking} if has_secret(tracking) else {}
         self.working: dict[int, subprocess.Popen[bytes]] = {}
         self.restarts = 0
         self.gave_up: str | None = None
@@ -146,7 +151,7 @@ class _Crew:
 
     def _start(self, number: int) -> None:
         threads = max(1, _cores() // self.count)
-        environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "PYTHONUNBUFFERED": "1"}
+        environment = {**os.environ, **self.secrets, "OMP_NUM_THREADS": str(threads), "PYTHONUNBUFFERED": "1"}
         # A checkout that is not installed is importable for us only because of where we were started.
         root = str(Path(sys.modules["miniwin"].__path__[0]).parent)
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH", "")]))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import warnings
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,12 +17,16 @@ import optuna
 from filelock import FileLock
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 
+from miniwin.blocks.masked import MASK, masked, without_secrets_of
+from miniwin.search.database import open_database, read_database, what_is_wrong
+from miniwin.search.storage_url import EXAMPLES, PASSWORD, sqlite_path, with_password, with_path
 from miniwin.specs import UserError
 
 if TYPE_CHECKING:
     from optuna.storages import BaseStorage
 
 JOURNAL = "journal.log"
+OWNER = "miniwin_study"  # attribute of the Optuna study: the id of its study folder
 
 # What happens is shown in our own table; an ignored repeated report after a resume is expected.
 optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -67,27 +72,86 @@ def cut_torn_line(path: Path) -> None:
         file.truncate(0)
 
 
-def open_storage(url: str | None, folder: Path) -> BaseStorage:
-    """The storage at `url`, or the journal file in the study folder."""
-    if url is None:
-        journal = folder / JOURNAL
-        return optuna.storages.JournalStorage(JournalFileBackend(str(journal), lock_obj=KillSafeLock(journal)))
-    try:
-        if url.startswith(("redis://", "rediss://", "unix://")):
-            from optuna.storages.journal import JournalRedisBackend
+def open_journal(folder: Path) -> BaseStorage:
+    journal = folder / JOURNAL
+    return optuna.storages.JournalStorage(JournalFileBackend(str(journal), lock_obj=KillSafeLock(journal)))
 
-            return optuna.storages.JournalStorage(JournalRedisBackend(url))
-        return optuna.storages.get_storage(url)
+
+def make_storage(url: str, password: str | None) -> BaseStorage:
+    """The storage at a URL, for a study that is to be made."""
+    path = sqlite_path(url)
+    fresh = path is not None and not Path(path).exists()
+    try:
+        return _open(with_password(url, password), make=True)
     except Exception as error:  # of SQLAlchemy, of the driver, or of the network
-        first = (str(error).strip() or type(error).__name__).splitlines()[0]
+        if path is not None and fresh and Path(path).exists() and not Path(path).stat().st_size:
+            Path(path).unlink()
         raise UserError(
-            f"--storage {_without_password(url)} cannot be opened: {first}; expected an Optuna storage URL such as "
-            "sqlite:///study.db, postgresql://user@host/db or redis://host:6379"
+            f"--storage {masked(url)} cannot be opened: {_said(error, url, password)}; expected an Optuna storage URL "
+            f"such as {EXAMPLES}"
         ) from None
 
 
-def _without_password(url: str) -> str:
-    scheme, separator, rest = url.partition("://")
-    credentials, at, host = rest.rpartition("@")
-    user, colon, _ = credentials.partition(":")
-    return f"{scheme}{separator}{user}{':***' if colon else ''}{at}{host}"
+def join_storage(url: str, folder: Path, name: str, id: str, password: str | None, *, reading: bool) -> BaseStorage:
+    """The storage that a study was made in. Where the study is not there, nothing is made in its stead."""
+    what = f"{folder} keeps its trials in {masked(url)}"
+    try:
+        storage = _open(with_password(url, password), reading=True)
+        owned = owner(storage, name)
+    except Exception as error:
+        known = MASK not in url or password or os.environ.get(PASSWORD)
+        hint = "" if known else f"; its password is not kept: set ${PASSWORD}"
+        raise UserError(f"{what}, which cannot be read: {_said(error, url, password)}{hint}") from None
+    if owned != id:
+        whose = f"and that has no study {name!r}" if owned is None else f"and its study {name!r} is of another folder"
+        raise UserError(f"{what}, {whose}: put the storage back as it was, or begin anew with another --out")
+    if reading:
+        return storage
+    try:
+        return _open(with_password(url, password))
+    except Exception as error:
+        raise UserError(f"{what}, which cannot be written to: {_said(error, url, password)}") from None
+
+
+def owner(storage: BaseStorage, name: str) -> str | None:
+    """The id of the study folder that the study of this name belongs to; None where there is no such study, and ""
+    where nobody has said so."""
+    try:
+        number = storage.get_study_id_from_name(name)
+    except KeyError:
+        return None
+    return str(storage.get_study_user_attrs(number).get(OWNER, ""))
+
+
+def find_sqlite(url: str, folder: Path, name: str, id: str) -> str:
+    """The URL with the whole path of the file that holds the study. Older studies kept the path as it was given,
+    relative to where the search was started; and a study folder may have been moved with the file in it."""
+    path = sqlite_path(url)
+    assert path is not None
+    ancestors = [] if os.path.isabs(path) else folder.resolve().parents
+    places = dict.fromkeys([Path(path).absolute(), folder.resolve() / Path(path).name, *(a / path for a in ancestors)])
+    there = [place for place in places if place.is_file()]
+    for place in there:
+        with suppress(Exception):
+            if owner(read_database(with_path(url, place)), name) == id:
+                return with_path(url, place)
+    if there:
+        return with_path(url, there[0])  # which is then said not to have it
+    where = "there is no such file" if os.path.isabs(path) else "from where the search was started: it is not there now"
+    raise UserError(
+        f"{folder} keeps its trials in {url}, and {where}; put the file back, or into the study folder, or begin anew "
+        "with another --out"
+    )
+
+
+def _open(url: str, make: bool = False, reading: bool = False) -> BaseStorage:
+    if url.startswith(("redis://", "rediss://", "unix://")):
+        from optuna.storages.journal import JournalRedisBackend
+
+        return optuna.storages.JournalStorage(JournalRedisBackend(url))
+    return read_database(url) if reading else open_database(url, make=make)
+
+
+def _said(error: Exception, url: str, password: str | None) -> str:
+    text = what_is_wrong(error).splitlines()[0]
+    return without_secrets_of(text, with_password(url, password))

@@ -1,6 +1,6 @@
 """A study on disk: what was asked, and who may work on what.
 
-    study.json        format, id, storage, tracking
+    study.json        format, id, storage, tracking; ready: false until the storage has the study
     search.yaml       what was asked, with the specs it names:
     model.yaml train.yaml baseline.yaml
     journal.log       Optuna's study, unless it is at a storage URL
@@ -14,6 +14,7 @@ Who works on what is in claims.py.
 
 from __future__ import annotations
 
+import time
 import uuid
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -22,7 +23,9 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
 
-from miniwin.devices import find_device, settled
+from miniwin.blocks.masked import has_secret, masked
+from miniwin.devices import find_device
+from miniwin.devices import settled as settled_dtype
 from miniwin.json_files import JSONProblem, read_json
 from miniwin.runs import home, write_json, write_text
 from miniwin.search.candidate import Candidate
@@ -30,7 +33,7 @@ from miniwin.search.outcome import Outcome
 from miniwin.search.places import find_spec
 from miniwin.search.sampling import make_pruner
 from miniwin.search.space import Assignment, Space
-from miniwin.search.storage import open_storage
+from miniwin.search.storage_url import settled, sqlite_path, without_password
 from miniwin.specs import (
     ModelSpec,
     SearchSpec,
@@ -48,14 +51,17 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 BASELINE = "baseline"
+OWNER_TRIES, OWNER_SECONDS = 40, 0.05  # for another process to say that a new study is its own
 EXHAUSTED = "miniwin_exhausted"  # attribute of the Optuna study: every assignment has been tried
 
 
 class Study:
     """A study folder, opened."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = Path(folder)
+    def __init__(self, folder: Path, *, reading: bool = False, password: str | None = None) -> None:
+        """reading: nothing is written, nor is the storage. password: of the storage, where the study does not keep it
+        and the environment does not say it."""
+        self.folder, self.reading, self.password = Path(folder), reading, password
         self.about = _read_about(self.folder)
         self.spec = load_search_spec(self.folder / "search.yaml")
         self.base = load_model_spec(self.folder / "model.yaml")
@@ -84,42 +90,66 @@ class Study:
             raise UserError(
                 f"{folder} is not a study folder, and a search would write over what is there: choose another --out"
             )
+        from miniwin.search.storage import make_storage, owner
+
+        url, password = (None, None) if storage is None else settled(storage)
+        made = None
+        if url is not None and not _is_begun(folder):  # nothing is written here where that fails
+            made = make_storage(url, password)
+            if owner(made, spec.name) not in (None, "", _pending_id(folder)):
+                raise _taken(url, spec.name)
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / ".study.lock"):
-            if (folder / "study.json").exists():
-                study = cls(folder)
-                study._continue_with(parts, storage)
+            if _is_begun(folder):
+                study = cls(folder, password=password)
+                study._continue_with(parts, url, storage)
             else:
-                # One precision for all trials, wherever they run.
-                replace(parts, train=settled(parts.train, find_device(None))).write(folder)
-                write_json(
-                    folder / "study.json",
-                    {
-                        "format": FORMAT,
-                        "id": uuid.uuid4().hex,
-                        "name": spec.name,
-                        "storage": storage,
-                        "train_base": str(parts.train_base),
-                        "tracking": None,
-                    },
-                )
-                study = cls(folder)
+                study = cls._begin(folder, parts, url, password, made)
             for name in ("trials", "leases", "logs"):
                 (folder / name).mkdir(exist_ok=True)
+            study._name_objectives()
+        return study
+
+    @classmethod
+    def _begin(cls, folder: Path, parts: _Parts, url: str | None, password: str | None, made: Any) -> Study:
+        """A new study folder. Until the storage has the study, the folder is not bound to it."""
+        from miniwin.search.storage import open_journal
+
+        # One precision for all trials, wherever they run.
+        replace(parts, train=settled_dtype(parts.train, find_device(None))).write(folder)
+        about = {
+            "format": FORMAT,
+            "id": _pending_id(folder) or uuid.uuid4().hex,
+            "name": parts.spec.name,
+            "storage": url,
+            "train_base": str(parts.train_base),
+            "tracking": None,
+            "ready": False,
+        }
+        write_json(folder / "study.json", about)
+        try:
+            study = cls(folder, password=password)
+            study._storage = made if made is not None else open_journal(folder)
             study._create_in_storage()
+        except BaseException:
+            (folder / "study.json").unlink(missing_ok=True)
+            raise
+        del study.about["ready"]
+        study.write_about()
         return study
 
     # -- opening
 
-    def _continue_with(self, parts: _Parts, storage: str | None) -> None:
-        """Accept the same search with a larger budget; refuse any other change."""
-        if storage is not None and storage != self.about["storage"]:
+    def _continue_with(self, parts: _Parts, url: str | None, storage: str | None) -> None:
+        """Accept the same search with a larger budget; refuse any other change. url: of the `storage` asked for."""
+        kept = self._place
+        if url is not None and (kept is None or without_password(url) != without_password(kept)):
             raise UserError(
-                f"{self.folder} keeps its study in {self.about['storage'] or 'a journal file'}, not in {storage}: "
-                "leave --storage out, or choose another --out"
+                f"{self.folder} keeps its study in {masked(kept) if kept else 'a journal file'}, not in "
+                f"{masked(storage or url)}: leave --storage out, or choose another --out"
             )
         old = _Parts(self.spec, self.base, self.train, self.baseline, Path(self.about["train_base"]))
-        parts = replace(parts, train=settled(parts.train, find_device(None), self.train.dtype))
+        parts = replace(parts, train=settled_dtype(parts.train, find_device(None), self.train.dtype))
         found = _differences(old.comparable(), parts.comparable())
         before, now = self.spec.budget.trials, parts.spec.budget.trials
         if now < before:
@@ -131,40 +161,75 @@ class Study:
             )
         # The study's own copy of a train spec is not where its relative paths start from.
         moved = parts.train_base not in (old.train_base, self.folder.resolve())
-        if now != before or moved:
+        _ = self._storage  # nothing is written where it cannot be joined
+        if now != before or moved or kept != self.about["storage"]:
             parts.write(self.folder)
             self.about["train_base"] = str(parts.train_base if moved else old.train_base)
-            write_json(self.folder / "study.json", self.about)
+            self.about["storage"] = kept
+            self.write_about()
             self.spec = load_search_spec(self.folder / "search.yaml")
 
     def _create_in_storage(self) -> None:
         import optuna
 
+        from miniwin.search.storage import OWNER, owner
+
+        name, id = self.spec.name, self.about["id"]
         directions = [objective.direction for objective in self.spec.parsed_objectives]
-        study = optuna.create_study(
-            storage=self._storage, study_name=self.spec.name, directions=directions, load_if_exists=True
-        )
-        known = study.user_attrs.get("miniwin_study")
-        if known is None:
-            study.set_user_attr("miniwin_study", self.about["id"])
-        elif known != self.about["id"]:
-            raise UserError(
-                f"the storage {self.about['storage']} already has a study named {self.spec.name!r}, of another "
-                "study folder: give the search another name, or use that folder with --out"
-            )
+        try:
+            study = optuna.create_study(storage=self._storage, study_name=name, directions=directions)
+        except optuna.exceptions.DuplicatedStudyError:
+            study = optuna.load_study(storage=self._storage, study_name=name)
+            for _ in range(OWNER_TRIES):  # who made it says so at once, unless it was killed in that moment
+                if known := owner(self._storage, name):
+                    break
+                time.sleep(OWNER_SECONDS)
+            if (known or id) != id or study.get_trials(deepcopy=False):
+                raise _taken(self.about["storage"], name) from None
+        study.set_user_attr(OWNER, id)
+
+    def _name_objectives(self) -> None:
+        """What Optuna's dashboard calls the objectives."""
         names = [objective.name for objective in self.spec.parsed_objectives]
-        if study.metric_names != names:  # what Optuna's dashboard calls them
-            study.set_metric_names(names)
+        if self.optuna.metric_names != names:
+            self.optuna.set_metric_names(names)
+
+    def write_about(self) -> None:
+        write_json(self.folder / "study.json", self.about)
+        if has_secret(self.about["storage"] or ""):  # of a study that was made when passwords were kept
+            (self.folder / "study.json").chmod(0o600)
+
+    @cached_property
+    def _place(self) -> str | None:
+        """The URL of the storage, with the whole path of a file."""
+        url: str | None = self.about["storage"]
+        if url is None or sqlite_path(url) is None:
+            return url
+        from miniwin.search.storage import find_sqlite
+
+        return find_sqlite(url, self.folder, self.spec.name, self.about["id"])
 
     @cached_property
     def _storage(self) -> Any:
-        return open_storage(self.about["storage"], self.folder)
+        from miniwin.search.storage import join_storage, open_journal
+
+        if self._place is None:
+            return open_journal(self.folder)
+        name, id = self.spec.name, self.about["id"]
+        return join_storage(self._place, self.folder, name, id, self.password, reading=self.reading)
 
     @cached_property
     def optuna(self) -> OptunaStudy:
         import optuna
 
-        return optuna.load_study(study_name=self.spec.name, storage=self._storage, pruner=make_pruner(self.spec))
+        from miniwin.search.storage import JOURNAL
+
+        pruner = make_pruner(self.spec)
+        unmade = self.about["storage"] is None and not (self.folder / JOURNAL).exists()
+        if self.reading and (unmade or not self.about.get("ready", True)):  # there are no trials yet
+            directions = [objective.direction for objective in self.spec.parsed_objectives]
+            return optuna.create_study(study_name=self.spec.name, directions=directions, pruner=pruner)
+        return optuna.load_study(study_name=self.spec.name, storage=self._storage, pruner=pruner)
 
     @cached_property
     def space(self) -> Space:
@@ -245,6 +310,23 @@ def find_study(ref: str | Path) -> Path:
         f"studies in {home() / 'searches'}: {', '.join(there)}" if there else f"there are none in {home() / 'searches'}"
     )
     raise UserError(f"there is no study {str(ref)!r}: expected a study's name or folder; {known}")
+
+
+def _is_begun(folder: Path) -> bool:
+    """Whether there is a study in the folder, and its storage has it."""
+    return (folder / "study.json").exists() and bool(_read_about(folder).get("ready", True))
+
+
+def _pending_id(folder: Path) -> str | None:
+    """The id of a study whose making was cut off."""
+    return _read_about(folder)["id"] if (folder / "study.json").exists() else None
+
+
+def _taken(url: str | None, name: str) -> UserError:
+    return UserError(
+        f"the storage {masked(url or 'in the study folder')} already has a study named {name!r}, of another study "
+        "folder: give the search another name, or use that folder with --out"
+    )
 
 
 def _differences(before: Any, now: Any, path: str = "") -> list[str]:

@@ -19,6 +19,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
 
+from miniwin.blocks.masked import MASK
 from miniwin.console import any_console
 from miniwin.specs import UserError, user_path
 
@@ -82,11 +83,15 @@ def work(folder: Path, worker: str, threads: int | None = None) -> int:
 def _do(study: Study, claim: Claim, corpus: Corpus) -> None:
     """Train and measure one claim. What goes wrong with it is written down as its outcome; a request to stop is not."""
     from miniwin.search.claims import finish
+    from miniwin.search.database import StorageLost
     from miniwin.search.leases import Holding
     from miniwin.search.measure import Interrupted, Tracking, run_claim
+    from miniwin.tracking import OFF
 
     about = study.about["tracking"] or {"uri": "off", "run": None}
-    tracking = Tracking(about["uri"], about["run"], f"search/{study.spec.name}")
+    # A URI with a password is in the environment, not in the study.
+    uri = os.environ.get("MLFLOW_TRACKING_URI", OFF) if MASK in about["uri"] else about["uri"]
+    tracking = Tracking(uri, about["run"], f"search/{study.spec.name}")
     name = "baseline" if claim.number is None else f"trial {claim.number}"
     with Holding(claim.lease_path, claim.lease) as holding:
         print(f"{name}: {claim.candidate.model.layout} {claim.outcome.params}", flush=True)
@@ -95,6 +100,8 @@ def _do(study: Study, claim: Claim, corpus: Corpus) -> None:
         except Interrupted:
             print(f"{name}: stopped", flush=True)
             raise KeyboardInterrupt from None
+        except StorageLost:  # which is no fault of the trial
+            raise
         except Exception as error:  # of any kind: one architecture that cannot be trained must not end the search
             traceback.print_exc()
             claim.outcome.end("failed", f"{type(error).__name__}: {error}")

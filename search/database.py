@@ -1,0 +1,166 @@
+"""Optuna's database storage as a search needs it: one that waits for a database that is away, or that only reads."""
+
+from __future__ import annotations
+
+import logging
+import random
+import sqlite3
+import threading
+import time
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from types import FunctionType
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+import optuna
+from optuna.storages import RDBStorage
+
+from miniwin.blocks.masked import masked, without_secrets_of
+from miniwin.search.storage_url import sqlite_path
+from miniwin.specs import UserError
+
+if TYPE_CHECKING:
+    from optuna.storages import BaseStorage
+
+PATIENCE_SECONDS = 60.0  # for a database that is restarted
+FIRST_WAIT, LONGEST_WAIT = 0.1, 5.0
+MAKING_TRIES = 20  # of the tables, while another process makes them too
+
+_inside = threading.local()  # a method of the storage that calls another one waits once
+
+
+class StorageLost(UserError):
+    """The database has been away for longer than a restart takes."""
+
+
+def open_database(url: str, *, make: bool = False) -> BaseStorage:
+    """The storage at a database's URL, to write to. make: with its tables, where they are missing."""
+    tries = MAKING_TRIES if make else 1
+    while True:
+        tries -= 1
+        try:
+            # Braces would be a template to Optuna. A connection that has gone stale is replaced before it is used.
+            storage = _PatientStorage(
+                url.replace("{", "{{").replace("}", "}}"),
+                engine_kwargs={"pool_pre_ping": True},
+                skip_table_creation=not make,
+            )
+            return optuna.storages.get_storage(storage)
+        except Exception as error:
+            if not tries or not _made_by_another(error):
+                raise
+            time.sleep(random.uniform(0.01, 0.1))
+
+
+def read_database(url: str) -> BaseStorage:
+    """The storage at a database's URL, only to be read: nothing is made, altered or upgraded."""
+    path = sqlite_path(url)
+    if path is not None:
+        arguments = {"creator": lambda: _read_sqlite(Path(path))}
+        return optuna.storages.get_storage(
+            _PatientStorage("sqlite://", engine_kwargs=arguments, skip_table_creation=True)
+        )
+    options = {"postgresql_readonly": True} if url.startswith("postgresql") else {}
+    storage = _PatientStorage(
+        url.replace("{", "{{").replace("}", "}}"),
+        engine_kwargs={"pool_pre_ping": True, "execution_options": options},
+        skip_table_creation=True,
+    )
+    return optuna.storages.get_storage(storage)
+
+
+def _read_sqlite(path: Path) -> sqlite3.Connection:
+    # A file with a write-ahead log would be given a second file to share memory by, unless nobody writes to it.
+    with open(path, "rb") as file:
+        logged = file.read(20)[18:20] == b"\x02\x02"
+    alone = logged and not path.with_name(f"{path.name}-wal").exists()
+    place = f"file:{quote(str(path.absolute()))}?mode=ro{'&immutable=1' if alone else ''}"
+    return sqlite3.connect(place, uri=True, check_same_thread=False)
+
+
+def _made_by_another(error: Exception) -> bool:
+    """Whether two processes made the same tables at the same time; the second look finds them there."""
+    text = str(getattr(_database_error(error), "orig", "")).lower()
+    return any(words in text for words in ("already exists", "unique constraint", "duplicate key", "is locked"))
+
+
+# -- patience
+
+
+class _PatientStorage(RDBStorage):
+    """A method that finds the database away tries again, for as long as a restart takes.
+
+    What was written twice does no harm: an attribute or a value is the same, and a trial too many is an orphan that
+    the next worker takes over.
+    """
+
+
+def _patient(method: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(method)
+    def call(self: RDBStorage, *arguments: Any, **named: Any) -> Any:
+        if getattr(_inside, "busy", False):
+            return method(self, *arguments, **named)
+        began, wait, again = time.monotonic(), FIRST_WAIT, False
+        _inside.busy = True
+        try:
+            while True:
+                try:
+                    return method(self, *arguments, **named)
+                except optuna.exceptions.UpdateFinishedTrialError:
+                    if not again:
+                        raise
+                    return True  # the first try did arrive
+                except Exception as error:
+                    said = _away(error)
+                    if said is None:
+                        raise
+                    said, shown = without_secrets_of(said, self.url), masked(self.url)
+                    if time.monotonic() - began > PATIENCE_SECONDS:
+                        raise StorageLost(
+                            f"the storage {shown} does not answer: {said}; nothing is lost, and the same command goes "
+                            "on once it does"
+                        ) from None
+                    if not again:
+                        logging.getLogger(__name__).warning("the storage %s does not answer, waiting: %s", shown, said)
+                    again = True
+                    time.sleep(wait * random.uniform(0.5, 1.0))
+                    wait = min(2 * wait, LONGEST_WAIT)
+        finally:
+            _inside.busy = False
+
+    return call
+
+
+def _database_error(error: BaseException | None) -> BaseException | None:
+    """SQLAlchemy's error about what the driver raised, which Optuna wraps in one of its own. Optuna is what we depend
+    on, so that SQLAlchemy's classes are known here by what they have."""
+    while error is not None and not hasattr(error, "connection_invalidated"):
+        error = error.__cause__
+    return error
+
+
+def what_is_wrong(error: Exception) -> str:
+    """In the driver's words, where there is a driver."""
+    found: Any = _database_error(error) or error
+    if isinstance(error, ImportError):  # Optuna's own words do not name the driver that is missing
+        found = error.__cause__ or error
+    return str(getattr(found, "orig", None) or found).strip() or type(found).__name__
+
+
+def _away(error: Exception) -> str | None:
+    """What the driver says of a database that is away or busy; None of any other failure."""
+    found: Any = _database_error(error)
+    if found is None:
+        return None
+    text = what_is_wrong(found)
+    if isinstance(found.orig, sqlite3.Error):
+        return text if "is locked" in text else None
+    away = found.connection_invalidated or type(found).__name__ in ("OperationalError", "InterfaceError")
+    return text.splitlines()[0] if away else None
+
+
+for _name, _method in vars(RDBStorage).items():
+    if isinstance(_method, FunctionType) and not _name.startswith("__"):
+        setattr(_PatientStorage, _name, _patient(_method))

@@ -1,0 +1,87 @@
+"""The URL of a study's storage: what is kept of it in study.json, and what it is opened with.
+
+A file is kept with its whole path, since a relative one would be another file wherever the next command is started.
+A password is not kept, only that there is one (`***`): it comes from `--storage`, from $MINIWIN_STORAGE_PASSWORD, or
+from where the database's own driver looks ($PGPASSWORD, ~/.pgpass).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from urllib.parse import quote, unquote
+
+from miniwin.blocks.masked import MASK, masked
+from miniwin.specs import UserError, user_path
+
+PASSWORD = "MINIWIN_STORAGE_PASSWORD"
+EXAMPLES = "sqlite:////data/study.db, postgresql://user@host/db or redis://host:6379"
+
+_SQLITE = re.compile(r"(sqlite(?:\+[a-z0-9]+)?://)(/?)([^?]*)(\?.*)?", re.IGNORECASE)
+_PASSWORD = re.compile(r"^([^:/?#]+://[^:/@]*):([^@]*)@")
+_IN_QUERY = re.compile(r"[?&](password|passwd|pwd)=", re.IGNORECASE)
+
+
+def settled(url: str) -> tuple[str, str | None]:
+    """What to keep of a `--storage`, and its password.
+
+    Raises:
+        UserError: one that no study can be kept in, since workers are processes of their own.
+    """
+    if (path := sqlite_path(url)) is not None:
+        absolute = Path(os.path.abspath(user_path(path)))
+        if not absolute.parent.is_dir():
+            raise UserError(f"--storage {url}: there is no folder {absolute.parent}; make it, or choose another place")
+        return with_path(url, absolute), None
+    if url.lower().startswith("sqlite"):
+        raise UserError(
+            f"--storage {url}: a study needs a file, which all workers see, by its plain path; expected something "
+            "like sqlite:////data/study.db"
+        )
+    found = _PASSWORD.match(url)
+    if _IN_QUERY.search(url):
+        raise UserError(
+            f"--storage {masked(url)}: write the password as user:password@host, or put it into ${PASSWORD}"
+        )
+    if found is None:
+        return url, None
+    if "@" in url[found.end() :].partition("/")[0]:
+        raise UserError(f"--storage {masked(url)}: an @ in a password is written %40, or put it into ${PASSWORD}")
+    kept = f"{found.group(1)}:{MASK}@{url[found.end() :]}"
+    return kept, None if found.group(2) == MASK else unquote(found.group(2))
+
+
+def without_password(url: str) -> str:
+    return _PASSWORD.sub(r"\1@", url)
+
+
+def with_password(url: str, password: str | None) -> str:
+    """The URL to open: with the password, where there is one and a user for it."""
+    password = password or os.environ.get(PASSWORD)
+    found = _PASSWORD.match(url)
+    if found is not None and found.group(2) != MASK:
+        return url  # of a study that was made when passwords were kept
+    if sqlite_path(url) is not None or (found is None and not re.match(r"[^:/?#]+://[^/:@]+@", url)):
+        return url
+    user, rest = without_password(url).split("@", 1)
+    if user.endswith("://") and not password:
+        return f"{user}{rest}"
+    return f"{user}:{quote(password, safe='')}@{rest}" if password else f"{user}@{rest}"
+
+
+def sqlite_path(url: str) -> str | None:
+    """The file of an SQLite URL, as it is written there; None for another database, or one in memory."""
+    found = _SQLITE.fullmatch(url)
+    if found is None or not found.group(2):
+        return None
+    path = unquote(found.group(3))
+    return None if path in ("", ":memory:") or path.startswith("file:") else path
+
+
+def with_path(url: str, path: Path) -> str:
+    """The same SQLite URL of another file."""
+    found = _SQLITE.fullmatch(url)
+    assert found is not None
+    written = path.as_posix().replace("%", "%25").replace("?", "%3F")
+    return f"{found.group(1)}/{written}{found.group(4) or ''}"

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -278,8 +279,11 @@ def _resolve_name(ref: str, path: Path) -> _Found:
 def _entry_folder(folder: Path) -> _Found:
     """An entry outside any zoo."""
     from miniwin.zoo.entry import open_entry
+    from miniwin.zoo.lookup import said_by_indexes, with_mark
 
-    entry = open_entry(folder, "folder")
+    entry = with_mark(open_entry(folder, "folder"), said_by_indexes())
+    if entry.warning:
+        warnings.warn(entry.warning, stacklevel=2)
     return _Found(entry.ref, entry.folder, entry=entry)
 
 

@@ -6,6 +6,7 @@ import hashlib
 import json
 import shutil
 import threading
+import warnings
 from collections.abc import Iterator
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -13,12 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 from zoo_processes import kill, start, wait_for
 from zoo_processes import pull as pull_there
 from zoo_runs import METRICS, make_run
 
 import miniwin
+from miniwin.cli import app as miniwin_app
 from miniwin.commands.zoo import app
 from miniwin.zoo import ZooError, add, list_entries, resolve, transport, user_zoo, verify, write_index
 from miniwin.zoo.entry import ENTRY_FILES
@@ -618,6 +620,128 @@ def test_a_zoo_may_yank_its_own(server: Server, monkeypatch: Any) -> None:
         ZooError, match=r"every version of tiny@1\.1 was yanked .*name one exactly to use it all the same"
     ):
         resolve("tiny@1.1")
+
+
+def pulled_and_yanked(server: Server, status: str = "yanked") -> None:
+    """tiny@1.1.0 is here when the index turns against it."""
+    pull("tiny@1.0.0")
+    pull("tiny@1.1.0")
+    mark(server, "1.1.0", status)
+
+
+def zoo_command(*arguments: str) -> Result:
+    return CliRunner().invoke(app, list(arguments))
+
+
+SAID = "tiny@1.1.0 was yanked: wrong tokenizer"
+
+
+@pytest.mark.parametrize(
+    "asking",
+    [
+        ("pull", "tiny@1.1.0"),
+        ("verify", "--no-logits", "--all"),
+        ("verify", "--no-logits", "tiny@1.1.0"),
+        ("list", "--remote"),
+    ],
+)
+def test_a_yank_reaches_those_who_have_pulled(server: Server, asking: tuple[str, ...]) -> None:
+    """Whatever reads the index says it, and from then on it is said without a network."""
+    pulled_and_yanked(server)
+    result = zoo_command(*asking)
+    assert result.exit_code == 0
+    said = "tiny@1.1.0 is yanked: wrong tokenizer" if asking[0] == "list" else SAID
+    assert said in result.stdout + result.stderr
+    assert "tiny@1.0.0 was" not in result.stdout + result.stderr
+
+    server.close()
+    server.asked.clear()
+    with pytest.warns(UserWarning, match=rf"{SAID} \(says {server.url}/index\.json, read on 20"):
+        assert miniwin.load("tiny@1.1.0").ref == "tiny@1.1.0"
+    with pytest.warns(UserWarning, match=SAID):
+        miniwin.load(user_zoo() / "tiny" / "1.1.0")
+    assert miniwin.load("tiny").ref == "tiny@1.0.0"  # aliases pass over it
+    rows = {row["ref"]: row["status"] for row in json.loads(zoo_command("list", "--json").stdout)}
+    assert (rows["tiny@1.0.0"], rows["tiny@1.1.0"]) == ("active", "yanked")
+    assert SAID in zoo_command("show", "tiny@1.1.0").stderr
+    result = zoo_command("verify", "--no-logits", "tiny@1.1.0")
+    assert result.exit_code == 0 and SAID in result.stdout
+    assert "index.json: could not be fetched" in result.stderr and "what it said before holds" in result.stderr
+
+
+def test_generate_says_that_its_model_was_yanked(server: Server) -> None:
+    pulled_and_yanked(server)
+    offers()
+    with pytest.warns(UserWarning, match=SAID):
+        result = CliRunner().invoke(miniwin_app, ["generate", "tiny@1.1.0", "--prompt", "a", "--max-new-tokens", "1"])
+    assert result.exit_code == 0, result.exception
+
+
+def test_what_was_yanked_can_be_taken_back(server: Server) -> None:
+    pulled_and_yanked(server, "deprecated")
+    offers()
+    with pytest.warns(UserWarning, match=r"tiny@1\.1\.0 is deprecated: wrong tokenizer"):
+        resolve("tiny")
+    change_index(server, lambda data: release(data).update(status="active", reason=None))
+    offers()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert resolve("tiny").version == "1.1.0"
+
+
+def test_a_mark_is_of_the_entry_and_not_of_its_name(server: Server, tmp_path: Path) -> None:
+    """Somebody's own tiny@1.1.0 is another one."""
+    mark(server, "1.1.0", "yanked")
+    offers()
+    add(make_run(tmp_path / "mine", seed=5), name="tiny", version="1.1.0")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert resolve("tiny").version == "1.1.0"
+
+
+def test_every_version_that_is_here_was_yanked(server: Server) -> None:
+    pull("tiny@1.1.0")
+    mark(server, "1.1.0", "yanked")
+    offers()
+    with pytest.raises(ZooError, match=r"every version of tiny@latest was yanked .*zoo pull tiny looks for another"):
+        miniwin.load("tiny")
+    assert pull("tiny").version == "1.0.0" == resolve("tiny").version
+
+
+def test_an_index_that_is_a_file_is_read_again_when_it_changed(server: Server, monkeypatch: Any) -> None:
+    """That takes no network: nobody has to ask."""
+    for location in (server.folder / "index.json", server.folder):
+        monkeypatch.setenv("MINIWIN_ZOO_INDEX", str(location))
+        change_index(server, lambda data: release(data).update(status="active", reason=None))
+        assert pull("tiny").version == "1.1.0" == resolve("tiny").version
+        mark(server, "1.1.0", "yanked")
+        with pytest.warns(UserWarning, match=SAID):
+            resolve("tiny@1.1.0")
+        shutil.copy(server.folder / "index.json", server.folder / "whole")
+        (server.folder / "index.json").write_text("[" * 100_000, encoding="utf-8")
+        with pytest.warns(UserWarning, match=SAID):  # a broken index hides nothing, and takes nothing back
+            resolve("tiny@1.1.0")
+        shutil.copy(server.folder / "whole", server.folder / "index.json")
+
+
+def test_damaged_marks_and_a_bad_address_stop_nothing(server: Server, monkeypatch: Any) -> None:
+    pulled_and_yanked(server)
+    offers()
+    (path,) = (cache_folder() / "marks").iterdir()
+    for text in ("[" * 100_000, "[]", '{"marks": 5}', '{"marks": {"a": 5}}', '{"marks": {"a": ["b", "c"]}}'):
+        path.write_text(text, encoding="utf-8")
+        assert resolve("tiny").version == "1.1.0"
+    monkeypatch.setenv("MINIWIN_ZOO_INDEX", "http://example.org/index.json")
+    assert resolve("tiny").version == "1.1.0"
+    result = zoo_command("verify", "--no-logits", "tiny")
+    assert result.exit_code == 0 and "http is not safe" in result.stderr
+
+
+def test_a_broken_index_of_a_zoo_hides_no_entry(server: Server, monkeypatch: Any) -> None:
+    pull("tiny")
+    (user_zoo() / "index.json").write_text("[" * 100_000, encoding="utf-8")
+    with pytest.warns(UserWarning, match="nested too deeply .*which versions of this zoo are yanked is not known"):
+        assert resolve("tiny").version == "1.1.0"
 
 
 # -------------------------------------------------------------------------------------------- the command line

@@ -22,6 +22,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, ValidationError
 
+from miniwin.blocks.visible import visible_line
 from miniwin.specs import ModelSpec, Strict, load_model_spec
 from miniwin.zoo.errors import ZooError
 from miniwin.zoo.files import read_object, sha256_json, to_json
@@ -164,6 +165,12 @@ class Entry:
     @property
     def card(self) -> str:
         return (self.folder / CARD).read_text(encoding="utf-8")
+
+    @property
+    def warning(self) -> str | None:
+        """What whoever uses it has to know; None where nothing was said against it."""
+        said = {"yanked": "was yanked", "deprecated": "is deprecated"}.get(self.status)
+        return said and f"{self.ref} {said}: {visible_line(str(self.reason))}"
 
     def require_manifest(self) -> Manifest:
         if self.manifest is None:

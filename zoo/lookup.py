@@ -2,8 +2,8 @@
 
 The user's zoo is looked at first, then the entries of the package, and, for a reference that neither knows,
 the index (`$MINIWIN_ZOO_INDEX`), from which the entry is pulled into the user's zoo. A zoo's own
-`index.json` may mark versions as deprecated or yanked: aliases pass over yanked versions, and naming one
-gives a warning.
+`index.json`, and the indexes that were read last (see `marks.py`), may mark versions as deprecated or
+yanked: aliases pass over yanked versions, and naming one gives a warning.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ from miniwin.blocks.visible import visible_line
 from miniwin.zoo.check import check
 from miniwin.zoo.entry import Entry
 from miniwin.zoo.errors import ZooError
-from miniwin.zoo.index import local_statuses
-from miniwin.zoo.pull import Offer, ask, choose, indexes, install, warn_of
+from miniwin.zoo.index import ReleaseStatus, local_statuses
+from miniwin.zoo.marks import Mark, marks
+from miniwin.zoo.pull import Offer, ask, choose, indexes, install, remember_files, warn_of
 from miniwin.zoo.store import Store, stores
 from miniwin.zoo.version import Ref, parse_ref
 
@@ -28,7 +29,8 @@ log = logging.getLogger("miniwin.zoo")
 
 def list_entries(zoo: Path | str | None = None) -> list[Entry]:
     """Every entry of the user's zoo and of the package, or of `zoo` alone; also the broken ones."""
-    entries = [entry for store in stores(zoo) for entry in _entries(store)]
+    marked = said_by_indexes()
+    entries = [entry for store in stores(zoo) for entry in _entries(store, marked)]
     return sorted(entries, key=lambda entry: (entry.name, entry.parsed_version, entry.source))
 
 
@@ -47,24 +49,23 @@ def resolve(ref: str, zoo: Path | str | None = None) -> Entry:
     entry = _find_local(parsed, zoo)
     if entry is None:
         entry = install(_offered(parsed, zoo), zoo=zoo)
-    if entry.status == "yanked":
-        warnings.warn(
-            f"{entry.ref} was yanked: {visible_line(str(entry.reason))}; miniwin zoo list shows the others",
-            stacklevel=2,
-        )
-    elif entry.status == "deprecated":
-        warnings.warn(f"{entry.ref} is deprecated: {visible_line(str(entry.reason))}", stacklevel=2)
+    if entry.warning:
+        others = "; miniwin zoo list shows the others" if entry.status == "yanked" else ""
+        warnings.warn(f"{entry.warning}{others}", stacklevel=2)
     log.info("%s is %s (%s, %s)", ref, entry.ref, entry.source, entry.folder)
     return check(entry)
 
 
 def _find_local(ref: Ref, zoo: Path | str | None) -> Entry | None:
-    found = [entry for store in stores(zoo) for entry in _entries(store, ref.name) if ref.matches(entry.parsed_version)]
+    marked = said_by_indexes()
+    known = [entry for store in stores(zoo) for entry in _entries(store, marked, ref.name)]
+    found = [entry for entry in known if ref.matches(entry.parsed_version)]
     usable = [entry for entry in found if ref.exact or entry.status != "yanked"]
     if found and not usable:
         raise ZooError(
             f"every version of {ref} was yanked ({found[-1].ref}: {visible_line(str(found[-1].reason))}); "
-            f"name one exactly to use it all the same, for example {found[-1].ref}"
+            f"miniwin zoo pull {ref.name} looks for another; name one exactly to use it all the same, for example "
+            f"{found[-1].ref}"
         )
     # max keeps the first of equals: the user's zoo comes before the package
     return max(usable, key=lambda entry: entry.parsed_version, default=None)
@@ -83,8 +84,28 @@ def _offered(ref: Ref, zoo: Path | str | None) -> Offer:
     return offer
 
 
-def _entries(store: Store, name: str | None = None) -> list[Entry]:
-    statuses = local_statuses(store.root)
+def with_mark(entry: Entry, marked: dict[str, Mark]) -> Entry:
+    """The entry, with what an index said against it."""
+    mark = marked.get(entry.digest) if marked and entry.status == "active" else None
+    return entry if mark is None else replace(entry, status=mark[0], reason=mark[1])
+
+
+def said_by_indexes() -> dict[str, Mark]:
+    """What the indexes said when they were last read. One that is a file is read again when it has changed."""
+    remember_files()
+    return marks()
+
+
+def _statuses(store: Store) -> dict[str, tuple[ReleaseStatus, str | None]]:
+    try:
+        return local_statuses(store.root)
+    except ZooError as error:  # it hides no entry
+        warnings.warn(f"{error}; which versions of this zoo are yanked is not known until it is mended", stacklevel=2)
+        return {}
+
+
+def _entries(store: Store, marked: dict[str, Mark], name: str | None = None) -> list[Entry]:
+    statuses = _statuses(store)
     entries = []
     for known in [name] if name is not None else store.names():
         for version in store.versions(known):
@@ -92,7 +113,7 @@ def _entries(store: Store, name: str | None = None) -> list[Entry]:
             status, reason = statuses.get(entry.ref, ("active", None))
             if entry.status == "active" and status != "active":
                 entry = replace(entry, status=status, reason=reason)
-            entries.append(entry)
+            entries.append(with_mark(entry, marked))
     return entries
 
 

@@ -13,7 +13,7 @@ import shutil
 import sys
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -27,6 +27,7 @@ from miniwin.zoo.entry import Entry, read_manifest
 from miniwin.zoo.errors import UnreachableError, ZooError
 from miniwin.zoo.files import fsync_path, sha256_file
 from miniwin.zoo.index import INDEX, IndexFile, Release, index_path, parse_index
+from miniwin.zoo.marks import is_remembered, remember
 from miniwin.zoo.sources import Location, below, index_beneath, index_location, source_location
 from miniwin.zoo.store import built_in_zoo, cache_folder, stores
 from miniwin.zoo.transport import ResumingDownloader, offline, read_url
@@ -81,13 +82,32 @@ def ask() -> Asked:
     problems: dict[str, str] = {}
     for location in indexes():
         try:
-            if isinstance(location, Path):
-                offers += _read_file(location)
-            elif not offline():
-                offers += _read_url(location)
+            if isinstance(location, Path) or not offline():
+                offers += _read(location)
         except ZooError as error:
             problems[str(location)] = str(error)
     return Asked(offers, problems)
+
+
+def remember_files() -> None:
+    """Read what the indexes on this disk say, where they have changed since: that takes no network."""
+    with suppress(ZooError, OSError):  # what is wrong is said when something is looked for in it
+        for location in indexes():
+            if isinstance(location, Path) and not _is_own(location) and not is_remembered(location):
+                _read(location)
+
+
+def _read(location: Location) -> list[Offer]:
+    """What an index offers. What it says against releases is remembered."""
+    offers = _read_file(location) if isinstance(location, Path) else _read_url(location)
+    if not _is_own(location):
+        remember(location, [offer.release for offer in offers])
+    return offers
+
+
+def _is_own(location: Location) -> bool:
+    """The package's own index: what it says is read with the package's entries."""
+    return location == index_path(built_in_zoo())
 
 
 def offers() -> list[Offer]:
@@ -170,7 +190,7 @@ def install(offer: Offer, *, zoo: Path | str | None = None, progress: bool = Tru
         with store.lock(release.name, "pull"):  # a second process waits here, and finds the work done
             for known in stores(zoo):
                 if known.folder(release.name, version).exists():
-                    return _same(known.entry(release.name, version), offer)
+                    return _marked(_same(known.entry(release.name, version), offer), release)
             with store.staging() as staged, _Bar(release, progress) as bar:
                 silent: set[str] = set()
                 for file in release.files:
@@ -180,7 +200,7 @@ def install(offer: Offer, *, zoo: Path | str | None = None, progress: bool = Tru
                     entry = store.commit(staged, release.name, version)
             for file in release.files:  # the cache was for continuing; the entry holds the bytes now
                 _forget(file)
-            return replace(entry, status=release.status, reason=release.reason)
+            return _marked(entry, release)
     except OSError as error:
         raise ZooError(f"{release.ref} was not pulled: {error}") from error
 
@@ -192,6 +212,10 @@ def _refuse_newer(release: Release) -> None:
         raise ZooError(
             f"{release.ref} needs miniwin {release.requires_miniwin}, this is {miniwin.__version__}; upgrade miniwin"
         )
+
+
+def _marked(entry: Entry, release: Release) -> Entry:
+    return replace(entry, status=release.status, reason=release.reason)
 
 
 def _same(entry: Entry, offer: Offer) -> Entry:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from miniwin.zoo import Entry
+    from miniwin.zoo.pull import Asked
 
 app = typer.Typer(
     rich_markup_mode=None, help="Versioned, hashed models: list, show, verify, add, pull, index.", no_args_is_help=True
@@ -32,11 +33,12 @@ def list_command(
     from miniwin.blocks.visible import visible_line
     from miniwin.zoo import list_entries, user_zoo
 
+    asked = _ask() if remote else None  # before the entries are listed: it may have something to say of them
     rows = [_row(entry) for entry in list_entries()]
     problems: list[str] = []
-    if remote:
-        offered, problems = _offered({row["ref"] for row in rows})
-        rows += offered
+    if asked is not None:
+        rows += _offered(asked, {row["ref"] for row in rows})
+        problems = list(asked.problems.values())
     for problem in problems:  # of an index: what is here is listed all the same
         say(f"error: {problem}", err=True)
     if as_json:
@@ -63,6 +65,7 @@ def show(
 
     entry = find(ref)
     _say_what(ref, entry)
+    _say_warning(entry)
     manifest = entry.require_manifest()
     say(entry.card)
     say(f"Folder: {entry.folder}")
@@ -90,6 +93,8 @@ def verify(
 
     if (ref is None) != everything:
         raise UserError("zoo verify: name an entry, or give --all to verify every one")
+    for unread in _unread():
+        say(f"{unread}; what it said before holds", err=True)
     if ref is None:
         entries = list_entries()
     else:
@@ -100,6 +105,8 @@ def verify(
         problems = run(entry, logits=logits)
         broken += bool(problems)
         say(f"{entry.ref}: {'BROKEN' if problems else 'ok'} ({entry.folder})")
+        if entry.warning:
+            say(f"  {entry.warning}")
         for problem in problems:
             say(f"  {problem}")
     if broken:
@@ -168,6 +175,7 @@ def pull(ref: Annotated[str, typer.Argument(help="name, name@1, name@1.2 or name
 
     entry = run(ref)
     _say_what(ref, entry)
+    _say_warning(entry)
     say(f"{entry.ref}: {entry.folder}")
 
 
@@ -183,6 +191,11 @@ def _say_what(ref: str, entry: Entry) -> None:
     """An alias says what it stands for."""
     if ref != entry.ref:
         say(f"{ref} is {entry.ref} ({entry.source})", err=True)
+
+
+def _say_warning(entry: Entry) -> None:
+    if entry.warning:
+        say(entry.warning, err=True)
 
 
 def _evaluate(source: Path, lengths: str | None) -> dict[str, Any]:
@@ -230,11 +243,26 @@ def _row(entry: Entry) -> dict[str, Any]:
     return row
 
 
-def _offered(known: set[str]) -> tuple[list[dict[str, Any]], list[str]]:
-    """What the indexes offer besides, and what is wrong with those that cannot be read."""
+def _ask() -> Asked:
+    """Ask the indexes. What they say against releases is remembered, for the entries that are here."""
     from miniwin.zoo.pull import ask
 
-    rows, asked = [], ask()
+    return ask()
+
+
+def _unread() -> list[str]:
+    """Ask the indexes for what they say against the entries that are here; the problems of those that do not answer."""
+    from miniwin.zoo import ZooError
+
+    try:
+        return list(_ask().problems.values())
+    except ZooError as error:  # MINIWIN_ZOO_INDEX is no place for an index
+        return [str(error)]
+
+
+def _offered(asked: Asked, known: set[str]) -> list[dict[str, Any]]:
+    """What the indexes offer besides."""
+    rows = []
     for offer in asked.offers:
         release = offer.release
         if release.ref in known:
@@ -253,7 +281,7 @@ def _offered(known: set[str]) -> tuple[list[dict[str, Any]], list[str]]:
                 "reason": release.reason,
             }
         )
-    return rows, list(asked.problems.values())
+    return rows
 
 
 def _table(rows: list[dict[str, Any]]) -> Table:

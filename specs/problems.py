@@ -11,9 +11,9 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from miniwin.specs.base import UserError
-from miniwin.specs.schema import choices, models_at
+from miniwin.specs.schema import choices, models_at, nullable
 from miniwin.specs.yaml_text import MOST_SHOWN, Document, Loc
-from miniwin.specs.yaml_words import plain, shown
+from miniwin.specs.yaml_words import NOTHING, plain, shown
 
 MOST_READ = 200  # of pydantic's errors: near names take time
 MISSING = "this field is required, and missing"
@@ -136,7 +136,16 @@ def _problems(detail: Any, data: Any, model: type[BaseModel]) -> list[Problem]:
     if kind in ("value_error", "assertion_error"):
         return [Problem(path, str(detail["msg"]).removeprefix("Value error, ").removeprefix("Assertion failed, "))]
     value = _value(data, path)
-    return [Problem(path, f"got {shown(value)}; {_expected(kind, context, detail)}{_hint(kind, value)}")]
+    hint = _null(value, loc, path, model) or _hint(kind, value)
+    return [Problem(path, f"got {shown(value)}; {_expected(kind, context, detail)}{hint}")]
+
+
+def _null(value: Any, loc: Loc, path: Loc, model: type[BaseModel]) -> str:
+    """How to write nothing, where the field may hold it and the value looks as if it were meant."""
+    word = isinstance(value, str) and value.strip().lower() in NOTHING
+    if not (word or value is False or value == float("inf")) or not path or not nullable(model, loc, path[-1]):
+        return ""
+    return ", or null: remove the quotes" if isinstance(plain(str(value)), type(None)) else ", or null: write null"
 
 
 def _located(context: Any) -> list[tuple[str, str]]:
@@ -158,7 +167,8 @@ def _wrong_choice(path: Loc, loc: Loc, data: Any, model: type[BaseModel]) -> Pro
     expected = f"expected one of: {', '.join(names)}"
     if not isinstance(value, dict):
         example = value if value in names else names[0]
-        return Problem(path, f"got {shown(value)}; expected a mapping such as {{{field}: {example}}}")
+        null = _null(value, loc, path, model)
+        return Problem(path, f"got {shown(value)}; expected a mapping such as {{{field}: {example}}}{null}")
     if field not in value:
         return Problem(path, f"its '{field}' is missing; {expected}")
     tag = value[field]

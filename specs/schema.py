@@ -69,6 +69,22 @@ def models_at(model: type[BaseModel], loc: tuple[str | int, ...]) -> list[type[B
     return [m for _, m in held]
 
 
+def nullable(model: type[BaseModel], loc: tuple[str | int, ...], name: str | int) -> bool:
+    """Whether null may stand in the field `name`, the last one of that name in loc."""
+    at = max((i for i, part in enumerate(loc) if part == name), default=None)
+    if at is None:
+        return False
+    fields = [m.model_fields[str(name)] for m in models_at(model, loc[:at]) if name in m.model_fields]
+    return any(_holds_none(field.annotation) for field in fields)
+
+
+def _holds_none(annotation: Any) -> bool:
+    arguments = typing.get_args(annotation)
+    return annotation in (None, type(None)) or (
+        bool(arguments) and typing.get_origin(annotation) is not typing.Literal and any(map(_holds_none, arguments))
+    )
+
+
 def choices(models: list[type[BaseModel]]) -> tuple[str, list[str]]:
     """The field that tells models apart, and its values: `type` and the names of blocks, say."""
     for field in ("type", "source"):

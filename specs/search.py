@@ -24,6 +24,7 @@ from pydantic import Discriminator, Field, JsonValue, Tag, field_validator, mode
 from miniwin.blocks.positions.base import located_all
 from miniwin.specs.base import Count, Fraction, PositiveInt, Real, Strict, UserError
 from miniwin.specs.expressions import FUNCTION_NAMES, Expression, is_length
+from miniwin.specs.yaml_words import NOTHING, shown
 
 # Of rotary encodings: at most 1 where the worst layer is sound, 0 where no layer is rotary (miniwin/soundness.py).
 SOUNDNESS = ("rope_aliasing", "rope_stability", "rope_cosine_bound", "rope_precision")
@@ -229,6 +230,13 @@ class SearchSpec(Strict):
     rung_eval_tokens: Annotated[Count, Field(ge=1)] = 16384  # measured at a rung
     seed: Count = 0  # of the sampler and of the evaluation; a model's seed is the train spec's
     workers: PositiveInt = 2
+
+    @field_validator("baseline")
+    @classmethod
+    def _no_word_for_nothing(cls, baseline: str | None) -> str | None:
+        if baseline is not None and baseline.strip().lower() in NOTHING:
+            raise ValueError(f"got {shown(baseline)}; expected a model spec, or null: write null, without quotes")
+        return baseline
 
     @field_validator("variables")
     @classmethod

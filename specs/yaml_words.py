@@ -7,6 +7,7 @@ import math
 import re
 from typing import Any
 
+NOTHING = frozenset(("null", "~", "none", "nil", "nothing", "undefined", "no", "off", "-", ""))  # meant as null
 LARGEST = 2**63 - 1  # of whole numbers
 _MOST_DIGITS = 400  # enough for every float, few enough for int()
 

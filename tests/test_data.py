@@ -14,6 +14,8 @@ import numpy as np
 import pytest
 import torch
 from pydantic import TypeAdapter, ValidationError
+from search_helpers import write_search
+from tiny import run_cli
 from tiny_runs import tiny_train
 
 from miniwin.data import Corpus, batch_at, loader, prepare, windows_per_epoch
@@ -703,3 +705,36 @@ def test_progress_is_shown_on_stderr_and_only_when_asked_for(
     prepare(SPEC, BYTE, base=texts, progress=True)
     out, err = capsys.readouterr()
     assert out == "" and "preparing data" in err
+
+
+# --- what `miniwin check` says
+
+
+def test_check_finds_text_and_tokenizer(tmp_path: Path) -> None:
+    head = "kind: train\nformat: 1\nname: t\ntokens: 1e5\n"
+    path = tmp_path / "train.yaml"
+    path.write_text(
+        f"{head}data:\n  source: text\n  paths: [here.txt]\n  valid_paths: [gone.txt]\ntokenizer: no.json\n"
+    )
+    code, out, err = run_cli("check", str(path))
+    assert code == 2 and out == ""
+    assert f"{path}:7:10: data.paths: no such file or folder: 'here.txt' (looked for {tmp_path}/here.txt)" in err
+    assert f"{path}:9:12: tokenizer: no such file: 'no.json'" in err and "data.paths: data.paths" not in err
+    write(tmp_path, {"here.txt": "text", "bad.json": "{", "wide.txt": "hello".encode("utf-16")})
+    assert f"{path}:8:16: data.valid_paths: no such file or folder: 'gone.txt'" in run_cli("check", str(path))[2]
+    sets = ["--set", "data.valid_paths=[wide.txt]", "--set", "tokenizer=bad.json"]
+    code, _, err = run_cli("check", str(path), *sets)
+    assert code == 2 and "--set data.valid_paths=[wide.txt]: data.valid_paths: " in err and "this is UTF-16" in err
+    assert "--set tokenizer=bad.json: tokenizer: " in err and "not JSON" in err
+    write(tmp_path, {"gone.txt": "text", "no.json": '{"type": "byte"}'})
+    assert run_cli("check", str(path)) == (0, f"ok: {path}: train t\n", "")
+    path.write_text(f"{head}data: {{source: tasks, task: associative-recall, length: 16}}\n")
+    assert f"error: {path}:5:7: data: associative recall: 16 pairs" in run_cli("check", str(path))[2]
+
+
+def test_check_of_a_search_finds_its_text(tmp_path: Path) -> None:
+    path = write_search(tmp_path, constraints=[])
+    assert run_cli("check", str(path))[0] == 0
+    (tmp_path / "text.txt").unlink()
+    code, out, err = run_cli("check", str(path))
+    assert code == 2 and out == "" and err.startswith(f"error: {tmp_path}/train.yaml:") and "data.paths: no such" in err

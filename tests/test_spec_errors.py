@@ -6,6 +6,7 @@ tests/fixtures/broken holds a file for each mistake. Its last lines say what is 
 
 from __future__ import annotations
 
+import copy
 import re
 import subprocess
 import sys
@@ -13,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from search_helpers import SEARCH
+from tiny import TINY
 
 from miniwin.specs import Strict, UserError, load_spec, parse_spec, shipped_specs
 from miniwin.specs.problems import explain
@@ -20,7 +23,7 @@ from miniwin.specs.problems import explain
 BROKEN = Path(__file__).parent / "fixtures" / "broken"
 FILES = sorted(BROKEN.glob("*.yaml"))
 
-TINY = shipped_specs("model")["miniwin-tiny"]
+TINY_FILE = shipped_specs("model")["miniwin-tiny"]
 
 # What issue 2 asks for by name; a folder instead of a file is the tenth.
 TEN_KINDS = [
@@ -125,8 +128,8 @@ def test_the_command_as_a_real_process(tmp_path: Path) -> None:
     assert len(lines) == len(good)
     for path, line in zip(good, lines, strict=True):
         assert line.startswith(f"ok: {path}: ")
-    spec = load_spec(TINY)
-    assert f"ok: {TINY}: model miniwin-tiny, {spec.layout}, {spec.parameters():,} parameters" in lines
+    spec = load_spec(TINY_FILE)
+    assert f"ok: {TINY_FILE}: model miniwin-tiny, {spec.layout}, {spec.parameters():,} parameters" in lines
 
 
 # -- overrides
@@ -169,7 +172,7 @@ def test_the_command_as_a_real_process(tmp_path: Path) -> None:
     ],
 )
 def test_a_wrong_override_is_blamed_on_the_option(override: str, message: str) -> None:
-    said = refused(TINY, overrides=[override])
+    said = refused(TINY_FILE, overrides=[override])
     assert said.startswith(f"--set {override}: {message}") and "\n" not in said
 
 
@@ -177,9 +180,9 @@ def test_a_mistake_in_the_file_is_not_blamed_on_the_option() -> None:
     path = BROKEN / "typo-in-field.yaml"
     assert refused(path, overrides=["num_layers=4"]) == f"{path}:{expected(path)[0]}"
     # The window fits no longer: the period, which does not fit it, is the file's.
-    said = refused(TINY, overrides=["blocks.S.attention.window=65"])
+    said = refused(TINY_FILE, overrides=["blocks.S.attention.window=65"])
     assert re.match(
-        rf"{re.escape(str(TINY))}:\d+:\d+: blocks.S.attention.position.period: got period 64 with window 65", said
+        rf"{re.escape(str(TINY_FILE))}:\d+:\d+: blocks.S.attention.position.period: got period 64 with window 65", said
     )
 
 
@@ -217,7 +220,7 @@ def test_an_unknown_kind() -> None:
 
 def test_many_mistakes_are_cut_off(tmp_path: Path) -> None:
     path = tmp_path / "m.yaml"
-    path.write_text(TINY.read_text() + "".join(f"unknown{number}: 1\n" for number in range(2000)))
+    path.write_text(TINY_FILE.read_text() + "".join(f"unknown{number}: 1\n" for number in range(2000)))
     lines = refused(path).split("\n")
     assert len(lines) == 21 and lines[-1] == "... and 1980 more"
 
@@ -244,7 +247,68 @@ def test_a_validator_may_blame_several_fields_at_once() -> None:
 def test_every_registered_choice_is_named() -> None:
     from miniwin.blocks import POSITIONS
 
-    data = load_spec(TINY).model_dump(mode="json")
+    data = load_spec(TINY_FILE).model_dump(mode="json")
     data["blocks"]["G"]["attention"]["position"] = {"type": "nothing-like-it"}
     with pytest.raises(UserError, match=f"expected one of: {', '.join(POSITIONS.names())}$"):
         parse_spec(data, "model")
+
+
+# -- null, and words that are meant as null
+
+
+def nothing_refused(kind: str, path: str, value: Any) -> str:
+    """The message for a value in a field of a small spec."""
+    specs: dict[str, dict[str, Any]] = {
+        "model": TINY,
+        "train": {"kind": "train", "format": 1, "name": "t", "tokens": 1, "data": {"source": "text", "paths": ["a"]}},
+        "search": {"kind": "search", "format": 1, **SEARCH},
+    }
+    data = copy.deepcopy(specs[kind])
+    place, names = data, path.split(".")
+    for name in names[:-1]:
+        place = place.setdefault(name, {})
+    place[names[-1]] = value
+    with pytest.raises(UserError) as error:
+        parse_spec(data, kind)
+    return str(error.value)
+
+
+@pytest.mark.parametrize("value", ["none", "None", "nil", "off", "undefined", False, float("inf")])
+def test_a_word_for_nothing_names_null(value: object) -> None:
+    got = f"got {'false' if value is False else '.inf' if value == float('inf') else repr(value)}"
+    message = nothing_refused("model", "blocks.S.attention.window", value)
+    assert message == f"blocks.S.attention.window: {got}; expected a whole number, or null: write null"
+    # A field that may not be null says nothing of it.
+    assert nothing_refused("model", "blocks.S.attention.num_heads", value).endswith("expected a whole number")
+
+
+@pytest.mark.parametrize("value", ["~", "null", "Null"])
+def test_null_in_quotes_says_so(value: str) -> None:
+    message = nothing_refused("model", "blocks.S.attention.window", value)
+    assert message.endswith(f"got '{value}'; expected a whole number, or null: remove the quotes")
+
+
+@pytest.mark.parametrize(
+    ("kind", "path"),
+    [
+        ("model", "blocks.S.attention.qk_norm"),  # a block
+        ("model", "blocks.S.attention.position.harmonics"),  # one of several things
+        ("model", "logit_scale"),
+        ("model", "last"),
+        ("train", "data.split"),
+        ("train", "data.valid_paths"),
+        ("train", "clip_grad_norm"),
+        ("train", "stop.loss_spike"),
+        ("search", "pruner"),
+        ("search", "baseline"),
+        ("search", "report_lengths"),
+        ("search", "budget.tokens_per_trial"),
+    ],
+)
+def test_every_kind_of_field_that_may_be_null_names_it(kind: str, path: str) -> None:
+    assert ", or null: write null" in nothing_refused(kind, path, "none")
+
+
+def test_an_override_names_null_too() -> None:
+    with pytest.raises(UserError, match=r"--set blocks.S.attention.window=none: .*or null: write null"):
+        load_spec("miniwin-tiny", "model", ["blocks.S.attention.window=none"])

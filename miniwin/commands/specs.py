@@ -20,8 +20,9 @@ def check(
     files: Annotated[list[str], typer.Argument(help="YAML files, or names of shipped specs.")],
     overrides: Overrides = None,
 ) -> None:
-    """Check specs of any kind: a line for each file, and all that is wrong with it. Exit code 2 when anything is."""
-    from miniwin.specs import ModelSpec, SearchSpec, UserError, load_spec, resolve_spec_path
+    """Check specs of any kind, and that their text and tokenizer are there: a line for each file, and all that is wrong
+    with it. Exit code 2 when anything is."""
+    from miniwin.specs import ModelSpec, SearchSpec, TrainSpec, UserError, load_spec, resolve_spec_path
 
     wrong = 0
     specs: list[Any] = []
@@ -37,13 +38,20 @@ def check(
         try:
             if isinstance(spec, UserError):
                 raise spec
+            if isinstance(spec, SearchSpec | TrainSpec):
+                from miniwin.data.checking import check_data
             if isinstance(spec, SearchSpec):
-                from miniwin.search.places import placed
+                from miniwin.search.places import find_spec, placed
                 from miniwin.search.space import check_search
+                from miniwin.specs import load_train_spec
 
                 path = resolve_spec_path(file, "search")
                 with placed(path, overrides or ()):
                     about = f", {check_search(spec, path.resolve().parent)}"
+                    train = find_spec(spec.train, path.resolve().parent, "train", "train")
+                check_data(load_train_spec(train), train)
+            elif isinstance(spec, TrainSpec):
+                check_data(spec, resolve_spec_path(file, "train"), overrides or ())
         except UserError as error:
             wrong += 1
             say(f"error: {error}", err=True)

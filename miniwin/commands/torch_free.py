@@ -51,6 +51,9 @@ class _StandIn:
     def __mro_entries__(self, bases: tuple[Any, ...]) -> tuple[type, ...]:
         return ()
 
+    def __getitem__(self, item: Any) -> _StandIn:
+        return self
+
     def __or__(self, other: Any) -> _StandIn:
         return self
 

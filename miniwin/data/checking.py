@@ -1,0 +1,34 @@
+"""Whether what a train spec names is there: its text and its tokenizer, before a run needs them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from miniwin.data.sources import list_source
+from miniwin.specs import TrainSpec, UserError
+from miniwin.specs.data import PythonStdlibData
+from miniwin.specs.loading import at_their_places
+from miniwin.specs.problems import Problem
+from miniwin.tokenizer import load_tokenizer
+
+_FIELD = re.compile(r"(data(?:\.\w+)?|tokenizer): ")
+
+
+def check_data(spec: TrainSpec, path: Path, overrides: Sequence[str] = ()) -> None:
+    """UserError, with the place in the YAML file at `path`, where text or tokenizer cannot be found or read."""
+    base = path.resolve().parent
+    looks: dict[str, Callable[[], object]] = {"tokenizer": lambda: load_tokenizer(spec.tokenizer, base)}
+    if not isinstance(spec.data, PythonStdlibData):  # that is where Python is
+        looks["data"] = lambda: list_source(spec.data, base)
+    problems = []
+    for field, look in looks.items():
+        try:
+            look()
+        except UserError as error:
+            named = _FIELD.match(str(error))
+            at = tuple(named[1].split(".")) if named else (field,)
+            problems.append(Problem(at, _FIELD.sub("", str(error), count=1)))
+    if problems:
+        raise at_their_places(problems, path, "train", overrides)

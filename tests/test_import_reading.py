@@ -192,6 +192,10 @@ def test_the_hubs_cache_may_link_to_its_blobs(tmp_path: Path) -> None:
         (lambda tensors: tensors, None),
         (lambda tensors: {"model": tensors, "step": 3}, "the weights are those under 'model'"),
         (lambda tensors: {"state_dict": tensors, "lr": 0.1}, "the weights are those under 'state_dict'"),
+        (
+            lambda tensors: {"model": tensors, "step": torch.tensor(3), "rng": torch.zeros(9, dtype=torch.uint8)},
+            "the weights are those under 'model'; left out beside it: step, rng",
+        ),
         (lambda tensors: {f"module._orig_mod.{n}": t for n, t in tensors.items()}, "_orig_mod. and module. before the"),
     ],
 )

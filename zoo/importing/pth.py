@@ -22,7 +22,7 @@ from torch import Tensor
 
 from miniwin.specs.base import UserError
 from miniwin.specs.yaml_words import shown
-from miniwin.zoo.importing.source import Source
+from miniwin.zoo.importing.source import Source, some
 
 WRAPPERS = ("model", "state_dict")  # where training scripts put the weights
 PREFIXES = ("module.", "_orig_mod.")  # what DistributedDataParallel and torch.compile put before every name
@@ -43,11 +43,14 @@ class PthFile(Source):
         return self._tensors[name]
 
     def _state(self, loaded: Any) -> dict[Any, Any]:
-        """The dictionary that holds the weights."""
-        if isinstance(loaded, dict) and not any(isinstance(value, Tensor) for value in loaded.values()):
+        """The dictionary that holds the weights. What a training script saved beside them is none of the model: a step,
+        or a generator's state, as a tensor."""
+        if isinstance(loaded, dict):
             for key in WRAPPERS:
                 if isinstance(loaded.get(key), dict):
-                    self.notes.append(f"the weights are those under '{key}'")
+                    beside = [str(name) for name, value in loaded.items() if name != key and isinstance(value, Tensor)]
+                    left = f"; left out beside it: {some(beside)}" if beside else ""
+                    self.notes.append(f"the weights are those under '{key}'{left}")
                     loaded = loaded[key]
                     break
         if not isinstance(loaded, dict):

@@ -19,6 +19,9 @@ def export_command(
     architecture: Annotated[
         str | None, typer.Option("--architecture", help="The stock architecture to use, such as llama.")
     ] = None,
+    why: Annotated[
+        bool, typer.Option("--why", help="Say what stands in the way of each stock architecture that does not fit.")
+    ] = False,
 ) -> None:
     """Export a model for transformers: as a stock architecture where one can say it, with code of ours otherwise."""
     from miniwin.specs import UserError
@@ -33,10 +36,12 @@ def export_command(
     if made.architecture != "custom":
         say(f"wrote {made.folder}: a stock {made.architecture} model")
         say(f'AutoModelForCausalLM.from_pretrained("{made.folder}")')
-        return
-    say(f"wrote {made.folder}: a model with code of its own, modeling_miniwin.py, that needs miniwin installed")
-    say(f'AutoModelForCausalLM.from_pretrained("{made.folder}", trust_remote_code=True)')
-    if made.refusals:
-        say("no stock architecture can say it; the first field in the way of each:")
+    else:
+        say(f"wrote {made.folder}: a model with code of its own, modeling_miniwin.py, that needs miniwin installed")
+        say(f'AutoModelForCausalLM.from_pretrained("{made.folder}", trust_remote_code=True)')
+    if made.refusals and why:
+        say("what stands in the way of the stock architectures, the first field of each:")
         for refusal in made.refusals:
             say(f"  {refusal}")
+    elif made.refusals and made.architecture == "custom":
+        say(f"none of {len(made.refusals)} stock architectures can say it; --why says what stands in the way")

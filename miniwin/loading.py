@@ -197,7 +197,8 @@ def _read_folder(found: _Found, device: torch.device, read: Callable[[str], byte
             f"{folder} has no weights yet: neither {WEIGHTS} nor {CHECKPOINT}; train it first, or load "
             f"{folder / MODEL} for random weights"
         )
-    special = read_special_ids(folder / IMPORT) if (folder / IMPORT).is_file() else None
+    imported = found.entry is None and (folder / IMPORT).is_file()  # an entry has files of its own, and no other
+    special = read_special_ids(folder / IMPORT) if imported else None
     tokenizer = None
     if (folder / TOKENIZER).is_file():
         tokenizer = load_tokenizer(folder, raw=read(TOKENIZER), special=special)

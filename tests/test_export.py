@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,11 @@ import torch
 from float64 import assert_exact, doubled
 from helpers import GLOBAL, LOCAL, attention, enliven, random_ids, tiny_spec
 from hf_models import compare
+from tiny import run_cli
 
 import miniwin
 from miniwin.language_model import LanguageModel
-from miniwin.specs import ModelSpec, UserError, parse_spec
+from miniwin.specs import ModelSpec, UserError, load_model_spec, parse_spec, shipped_specs
 from miniwin.tokenizer import ByteTokenizer
 from miniwin.zoo.exporting import export_model, find_stock
 from miniwin.zoo.importing.converting import import_model
@@ -187,6 +189,57 @@ def test_what_cannot_be_done_is_one_message_and_nothing_written(tmp_path: Path) 
     with pytest.raises(UserError, match="give one of them"):
         export_model(model, tmp_path / "out", "custom", "llama")
     assert [p.name for p in tmp_path.iterdir()] == ["full"]
+
+
+@pytest.mark.parametrize("name", [name for name in shipped_specs("model") if name.endswith("-tiny")])
+def test_every_small_shipped_spec_comes_back(tmp_path: Path, name: str) -> None:
+    """With its hash, which how weights start and what training adds to the loss are part of."""
+    spec = load_model_spec(name)
+    stock, _ = find_stock(spec)
+    if stock is None:
+        assert name.startswith(("miniwin-", "gpt-oss-dense-", "nanochat-")), "it could be said before"
+        return
+    export_model(LanguageModel(spec.build(), spec, None), tmp_path / "out", "stock")
+    assert import_model(tmp_path / "out", tmp_path / "back").spec.hash == spec.hash
+
+
+MIXTURE = {
+    "type": "moe",
+    "num_experts": 7,
+    "experts_per_token": 3,
+    "expert": {"type": "swiglu", "intermediate_size": 8},
+    "router": {"type": "softmax-topk", "normalise": True},
+}
+
+
+@pytest.mark.parametrize(
+    ("mlp", "init"),
+    [
+        ({"intermediate_size": 24}, {"std": 0.1}),
+        ({"intermediate_size": 24}, {"std": 0.0173, "depth_scaled": False}),
+        ({**MIXTURE, "balance_loss": 0.9}, {"depth_scaled": False}),
+        ({**MIXTURE, "balance_loss": 0.015}, {}),
+    ],
+)
+def test_what_only_training_reads_comes_back(tmp_path: Path, mlp: dict[str, Any], init: dict[str, Any]) -> None:
+    """Also where transformers has written the config again."""
+    attended = attention(None, ROPE, qk_norm={"type": "rmsnorm"})
+    spec = tiny_spec({"X": {"attention": attended, "mlp": mlp}}, init=init)
+    model = model_of(spec)
+    export_model(model, tmp_path / "out", "stock")
+    assert import_model(tmp_path / "out", tmp_path / "back").spec.hash == spec.hash
+    auto(tmp_path / "out").save_pretrained(tmp_path / "saved")
+    assert import_model(tmp_path / "saved", tmp_path / "again").spec.hash == spec.hash
+
+
+def test_an_export_says_why_in_one_line_or_in_all(tmp_path: Path) -> None:
+    code, out, _ = run_cli("export", "miniwin-tiny", "--to", str(tmp_path / "a"))
+    assert code == 0 and len(out.splitlines()) == 3
+    assert re.fullmatch(r"none of (\d+) stock architectures can say it; --why says .*", out.splitlines()[-1])
+    code, out, _ = run_cli("export", "miniwin-tiny", "--to", str(tmp_path / "b"), "--why")
+    assert code == 0 and "llama: attention." in out and len(out.splitlines()) > 10
+    code, out, _ = run_cli("export", "minimind-tiny", "--to", str(tmp_path / "c"))
+    assert code == 0 and len(out.splitlines()) == 2
 
 
 def test_a_config_is_proved_by_reading_it_back(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -35,6 +35,7 @@ from miniwin.zoo.importing.asked import Asked
 from miniwin.zoo.importing.family import DERIVED, Family, Rule, fitting
 from miniwin.zoo.importing.source import Source, open_source, short, size, some
 from miniwin.zoo.importing.special import special_ids
+from miniwin.zoo.importing.starting import with_init
 from miniwin.zoo.importing.writing import TensorFile, appearing, refuse_existing
 
 FORMAT = 1
@@ -164,7 +165,7 @@ def _spec(family: Family, source: Source, asked: Asked, name: str, settings: Map
     config = source.config if source.kind == "hf" else dict(settings)
     _check_depth(config, source, where)
     try:
-        data = family.spec(config, name, asked)
+        data = with_init(family.spec(config, name, asked), config)
     except UserError as error:
         raise UserError(f"{where}: {error}") from None
     except (LookupError, TypeError, AttributeError, ValueError, ArithmeticError) as error:

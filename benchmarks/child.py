@@ -107,13 +107,16 @@ def million(asked: dict[str, Any]) -> Prepared:
     import numpy as np
 
     from miniwin.language_model import LanguageModel
+    from miniwin.products import settle
     from miniwin.specs import load_model_spec
     from miniwin.streaming import position_losses
     from miniwin.tokenizer import ByteTokenizer
 
     spec = load_model_spec(asked["model"])
     torch.manual_seed(0)
-    model = LanguageModel(spec.build(), spec, ByteTokenizer(), asked["model"])
+    decoder = spec.build()
+    settle(decoder, torch.device("cpu"))
+    model = LanguageModel(decoder, spec, ByteTokenizer(), asked["model"])
     n = asked["length"]
     ids = np.random.default_rng(0).integers(0, 256, n + 1)
 

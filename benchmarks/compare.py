@@ -115,7 +115,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("new", type=Path)
     options = parser.parse_args(arguments)
     old, new = read(options.old), read(options.new)
-    differing = sorted(key for key in HARDWARE if old["machine"].get(key) != new["machine"].get(key))
+    both = HARDWARE & old["machine"].keys() & new["machine"].keys()  # older results say less
+    differing = sorted(key for key in both if old["machine"][key] != new["machine"][key])
     if differing:
         print(f"the machines differ in {', '.join(differing)}: only the ratios to the peers mean something")
     changes = compare(old, new)

@@ -6,24 +6,32 @@ import datetime
 import os
 import platform
 import re
+import statistics
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
 
+from benchmarks.case import Run
 from benchmarks.timing import quartiles, seconds
-from miniwin.provenance import code_version, machine
+from miniwin.blocks import products
+from miniwin.products import chosen
+from miniwin.provenance import code_version, instructions, machine
 
 
 def described() -> dict[str, Any]:
-    """Hardware and software."""
+    """Hardware and software. instructions: what torch's own kernels are for; sets: what the processor has; products:
+    whose are chosen for float32."""
     facts = machine()
     return {
         "cpu": facts["cpu"],
         "cores": facts["cores"],
         "threads": torch.get_num_threads(),
         "instructions": torch.backends.cpu.get_cpu_capability(),
-        "amx": bool(_amx()),
+        "amx": "amx_tile" in instructions(),
+        "sets": " ".join(instructions()),
+        "products": chosen(),
         "memory_gb": facts["memory_gb"],
         "gpu": facts["gpu"],
         "system": f"{platform.system()} {platform.machine()}",
@@ -38,30 +46,53 @@ def load() -> float | None:
     return round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
 
 
-def _amx() -> bool:
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as lines:
-            return any(line.startswith("flags") and " amx_tile" in line for line in lines)
-    except OSError:
-        return False
-
-
-def matmul_peak(dtype: torch.dtype, size: int, runs: int = 9) -> dict[str, float]:
-    """FLOPs per second of a square product, the median of a few, and its quartiles."""
+def matmul_peaks(dtype: torch.dtype, size: int, runs: int = 9) -> dict[str, dict[str, float]]:
+    """FLOPs per second of a square product by each library that makes it, in turn: the median, and its quartiles."""
     a, b = (torch.randn(size, size).to(dtype) for _ in range(2))
-    a @ b
-    rates = sorted(2.0 * size**3 / seconds(lambda: a @ b) for _ in range(runs))
-    low, high = quartiles(rates)
-    return {"median": rates[len(rates) // 2], "low": low, "high": high}
+    sides = squares(a, b)
+    rates: dict[str, list[float]] = {name: [] for name in sides}
+    for run in sides.values():
+        run()
+    for _ in range(runs):
+        for name, run in sides.items():
+            rates[name].append(2.0 * size**3 / seconds(run))
+    found = {}
+    for name, each in rates.items():
+        low, high = quartiles(each)
+        found[name] = {"median": statistics.median(each), "low": low, "high": high}
+    return found
+
+
+def squares(a: torch.Tensor, b: torch.Tensor) -> dict[str, Run]:
+    """a @ b by each library: torch gives dtypes other than float32 to one alone."""
+    kinds = products.offered() if a.dtype == torch.float32 else (products.MKL,)
+    return {kind: partial(products.linear, a, b.t(), None, kind) for kind in kinds}
+
+
+def fastest_square(a: torch.Tensor, runs: int = 5) -> Run:
+    """a @ a, by the library that is the fastest at it."""
+    sides = squares(a, a)
+    first = {name: seconds(run) for name, run in sides.items()}
+    took = {name: min(seconds(run) for _ in range(runs)) for name, run in sides.items()} if len(first) > 1 else first
+    return sides[min(took, key=lambda name: took[name])]
 
 
 def stem(plan: str, only: Sequence[str] | None = None) -> str:
     """A file name that says the hardware and the date; and which cases, where they are not all."""
     facts = machine()
-    hardware = facts["gpu"] if plan == "gpu" else f"{facts['cpu']} {torch.get_num_threads()}threads"
+    hardware = facts["gpu"] if plan == "gpu" else f"{facts['cpu']} {_best_set()} {torch.get_num_threads()}threads"
     kind = "" if plan == "quick" else f"-{plan}"
     cases = "".join(f"-{_plain(name)}" for name in only or ())
     return f"{_plain(hardware)}-{datetime.date.today().isoformat()}{kind}{cases}"
+
+
+def _best_set() -> str:
+    """What tells two processors of one name apart, as those that clouds rent out have: the widest of their sets."""
+    here = instructions()
+    for name in ("amx_bf16", "avx512_bf16", "avx512f", "avx2", "sve2", "sve", "asimd"):
+        if name in here:
+            return name.removesuffix("f") if name == "avx512f" else name
+    return here[0]
 
 
 def _plain(text: str) -> str:

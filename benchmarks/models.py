@@ -20,12 +20,15 @@ from benchmarks.case import OURS
 from benchmarks.peers import hugging_face
 from benchmarks.peers.authors import Authors, Past, cached
 from miniwin.blocks import Decoder, Positions
+from miniwin.blocks.products import MKL, Product, choose
 from miniwin.language_model import LanguageModel
+from miniwin.products import chosen
 from miniwin.quantize import quantize
 from miniwin.specs import ModelSpec, load_model_spec, parse_spec
 from miniwin.steps import quicker
 
 AUTHORS = "MiniWin's authors, restated"
+WITH_MKL = f"{OURS}, MKL's products"  # torch's own, where ours are others
 INT8 = f"{OURS}, int8 weights"
 TITLES = {"cohere2": "HF Cohere2", "smollm3": "HF SmolLM3", "mistral": "HF Mistral"}
 PIECE = 1024  # tokens of random keys and values that a cache is filled with, over and over
@@ -51,10 +54,14 @@ def local_only(spec: ModelSpec) -> ModelSpec:
 
 
 @torch.no_grad()
-def built(spec: ModelSpec, seed: int = 0) -> Decoder:
-    """The same weights for the same seed. Queries and keys are sharpened: where a query looks shows in the logits."""
+def built(spec: ModelSpec, seed: int = 0, product: Product | None = None) -> Decoder:
+    """The same weights for the same seed. Queries and keys are sharpened: where a query looks shows in the logits.
+
+    product: by default the one that this machine chooses.
+    """
     torch.manual_seed(seed)
     decoder = spec.build()
+    choose(decoder, product or chosen())
     for attention in decoder.attentions:
         attention.q_proj.weight.mul_(4)
         attention.k_proj.weight.mul_(4)
@@ -180,12 +187,21 @@ def random_piece(spec: ModelSpec, tokens: int = PIECE) -> Tensor:
     return torch.randn(1, tokens, attention.num_kv_heads, attention.head_dim, generator=generator)
 
 
+def check_others_are_chosen() -> None:
+    """Raises where MKL's products are ours anyway: there is nothing to compare."""
+    if chosen() == MKL:
+        raise LookupError("MKL's products are what is chosen here")
+
+
 def side(name: str, spec: ModelSpec) -> Side:
-    """One of OURS, INT8, AUTHORS and the titles of transformers' models. Each has weights of its own, in memory."""
+    """One of OURS, WITH_MKL, INT8, AUTHORS and the titles of transformers' models, with weights of its own."""
     if name == OURS:
         return Ours(built(spec))
+    if name == WITH_MKL:
+        check_others_are_chosen()
+        return Ours(built(spec, product=MKL))
     if name == INT8:
         return Ours(quantize(LanguageModel(built(spec), spec, None, spec.name)).decoder)
     if name == AUTHORS:
-        return TheirOwn(built(spec), spec)
+        return TheirOwn(built(spec, product=MKL), spec)
     return HuggingFace({title: kind for kind, title in TITLES.items()}[name], spec)

@@ -13,7 +13,7 @@ from benchmarks import attention, decoding, memory, prefill, training
 from benchmarks import gpu as gpus
 from benchmarks.attention import Shape
 from benchmarks.case import Case
-from benchmarks.models import AUTHORS, INT8, TITLES, small_spec
+from benchmarks.models import AUTHORS, INT8, TITLES, WITH_MKL, small_spec
 from benchmarks.timing import STEADY
 from miniwin.specs import load_model_spec
 
@@ -41,8 +41,8 @@ def quick() -> Plan:
     cases = [
         *(attention.case(Shape(4 * K, w, flex=True, package=True, square=SQUARE), 12) for w in (64, 512)),
         *(attention.case(Shape(4 * K, w, backward=True, package=True), 16) for w in (64, 512)),
-        prefill.case(spec, 8 * K, near, 24),
-        training.case(spec, 2 * K, 1, FP32, near, 52),
+        prefill.case(spec, 8 * K, (WITH_MKL, *near), 24),
+        training.case(spec, 2 * K, 1, FP32, (WITH_MKL, *near), 52),
         training.case(spec, 2 * K, 1, BF16, near, 32),
         training.case(small, 512, 8, BF16, SMALL_STEPS, 30),
         decoding.case(spec, 256 * K, near, tokens=1, budget=15),
@@ -70,11 +70,12 @@ def full() -> Plan:
                 shape = Shape(n * K, w, dtype, backward=True, full=known, package=True)
                 cases.append(attention.case(shape, 90))
         cases += [memory.attention_case(n * K, w, [attention.MASKED] if n <= 16 else []) for n in (4, 8, 16, 32, 64)]
-    cases += [prefill.case(spec, n * K, EVERYBODY, 180) for n in (1, 2, 4, 8, 16)]
+    cases += [prefill.case(spec, n * K, (WITH_MKL, *EVERYBODY), 180) for n in (1, 2, 4, 8, 16)]
     cases += [prefill.case(spec, n * K, (), 120) for n in (32, 64)]
     cases += [memory.prefill_case(MODEL, n * K, EVERYBODY) for n in (2, 4, 8)]
     for dtype in (FP32, BF16):
-        cases += [training.case(spec, n * K, 1, dtype, EVERYBODY, 120) for n in (1, 2, 4)]
+        peers = (WITH_MKL, *EVERYBODY) if dtype == FP32 else EVERYBODY
+        cases += [training.case(spec, n * K, 1, dtype, peers, 120) for n in (1, 2, 4)]
         cases.append(training.case(small, 512, 8, dtype, [*SMALL_STEPS, AUTHORS], 30))
     for n in (1, 4, 16, 64, 256):
         tokens = 8 if n <= 16 else 2
@@ -94,8 +95,8 @@ def tiny() -> Plan:
         *(attention.case(replace(small, length=n, square=64)) for n in (33, 65, 97)),
         attention.case(replace(small, length=70, dtype=BF16, backward=True)),
         prefill.case(spec, 16, EVERYBODY),
-        *(prefill.case(spec, n, peers) for n in (32, 64)),
-        *(training.case(spec, 40, 2, dtype, (*peers, *SMALL_STEPS[1:])) for dtype in (FP32, BF16)),
+        *(prefill.case(spec, n, (WITH_MKL, *peers)) for n in (32, 64)),
+        *(training.case(spec, 40, 2, dtype, (*peers, WITH_MKL, *SMALL_STEPS[1:])) for dtype in (FP32, BF16)),
         decoding.case(spec, 48, (*EVERYBODY, INT8), tokens=2, piece=24),
         decoding.case(spec, 96, (AUTHORS,), tokens=2, piece=24),
         decoding.local_case(spec, 24, 96, tokens=2, piece=24),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from benchmarks.case import OURS
@@ -14,14 +15,14 @@ TITLES = {
     "rotary": "Into the cache",
     "memory": "Peak memory",
 }
-HARDWARE = {"cpu", "cores", "threads", "instructions", "amx", "memory_gb", "gpu"}
+HARDWARE = {"cpu", "cores", "threads", "instructions", "amx", "sets", "products", "memory_gb", "gpu"}
 
 
 def markdown(result: dict[str, Any], plot: str | None = None) -> str:
     """plot: file name of the picture beside it."""
     machine = result["machine"]
     facts = [f"{key.replace('_', ' ')} {value}" for key, value in machine.items() if value is not None]
-    peak = ", ".join(f"{dtype} {found['median'] / 1e9:,.0f}" for dtype, found in result["matmul_peak"].items())
+    peak = ", ".join(f"{dtype} {_rates(result, dtype)}" for dtype in result["matmul_peak"])
     products = f"Matrix products: {peak} GFLOP/s. " if peak else ""
     busy = " and ".join("unknown" if each is None else f"{each:g}" for each in result["load"])
     lines = [
@@ -52,6 +53,14 @@ def markdown(result: dict[str, Any], plot: str | None = None) -> str:
     return "\n".join([*lines, "", "## Checked before any figure", "", *gates, ""])
 
 
+def _rates(result: dict[str, Any], dtype: str) -> str:
+    """In 10^9 a second: of each library where there are several. Old results have the best alone."""
+    rates = result.get("products", {}).get(dtype, {})
+    if len(rates) < 2:
+        return f"{result['matmul_peak'][dtype]['median'] / 1e9:,.0f}"
+    return " and ".join(f"{found['median'] / 1e9:,.0f} ({name})" for name, found in rates.items())
+
+
 def bars_table(result: dict[str, Any]) -> list[str]:
     lines = ["| case | bar | measured | verdict |", "|---|---:|---:|---|"]
     for row in result["bars"]:
@@ -62,6 +71,29 @@ def bars_table(result: dict[str, Any]) -> list[str]:
             f"| {row['bar']} | {row['wanted'].replace('>=', '≥').replace('<=', '≤')} | {measured} | {row['verdict']} |"
         )
     return lines
+
+
+def bars_beside(results: Sequence[dict[str, Any]]) -> list[str]:
+    """A row for each bar of any of these results, a column for each result, called A, B, C, ... One that is missed says
+    so; one without what it had to reach is for information."""
+    wanted = {row["bar"]: row["wanted"] for result in reversed(results) for row in result["bars"]}
+    order = list(dict.fromkeys(row["bar"] for result in results for row in result["bars"]))
+    letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"[: len(results)]
+    lines = [f"| case | bar | {' | '.join(letters)} |", "|---|---:|" + "---:|" * len(results)]
+    for bar in order:
+        cells = []
+        for result in results:
+            row = next((row for row in result["bars"] if row["bar"] == bar), None)
+            cells.append("" if row is None else _cell(row))
+        lines.append(f"| {bar} | {wanted[bar].replace('>=', '≥').replace('<=', '≤')} | {' | '.join(cells)} |")
+    return lines
+
+
+def _cell(row: dict[str, Any]) -> str:
+    if row["measured"] is None:
+        return str(row["verdict"])
+    measured = _with_spread(row["measured"], row["low"], row["high"], row["unit"])
+    return f"{measured}, {row['verdict']}" if row["verdict"] in ("met", "missed") else measured
 
 
 def _with_spread(value: float, low: float, high: float, unit: str) -> str:

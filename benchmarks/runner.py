@@ -12,10 +12,11 @@ import torch
 from benchmarks.bars import judged
 from benchmarks.case import Case, Work, reason
 from benchmarks.growth import growth
-from benchmarks.machine import described, load, matmul_peak
+from benchmarks.machine import described, load, matmul_peaks
 from benchmarks.timing import STEADY, Samples, interleaved
 
 FORMAT = 1
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 def run_all(
@@ -42,11 +43,7 @@ def run_all(
         "machine": described(),
         "load": [],
         "repeats": repeats,
-        "matmul_peak": {
-            str(dtype).removeprefix("torch."): matmul_peak(dtype, peak_size)
-            for dtype in (torch.float32, torch.bfloat16)
-            if peak_size is not None
-        },
+        **_peaks(peak_size),
         "minutes": 0.0,
         "cases": [],
     }
@@ -65,6 +62,13 @@ def run_all(
     _sum_up(result, list(found.values()), spent + (time.monotonic() - began) / 60)
     save(result)
     return result
+
+
+def _peaks(size: int | None) -> dict[str, Any]:
+    """matmul_peak: the best product of each dtype that the machine offers; products: all of them."""
+    found = {} if size is None else {name: matmul_peaks(dtype, size) for name, dtype in DTYPES.items()}
+    best = {name: max(each.values(), key=lambda rate: rate["median"]) for name, each in found.items()}
+    return {"matmul_peak": best, "products": found}
 
 
 def _sum_up(result: dict[str, Any], cases: list[dict[str, Any]], minutes: float) -> None:

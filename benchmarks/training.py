@@ -16,9 +16,10 @@ from torch.nn.utils import clip_grad_norm_
 
 from benchmarks.case import OURS, Case, Run, Work
 from benchmarks.gate import agree
-from benchmarks.models import AUTHORS, Ours, Side, built, side
+from benchmarks.models import AUTHORS, WITH_MKL, Ours, Side, built, check_others_are_chosen, side
 from benchmarks.prefill import token_ids
 from miniwin.blocks import native
+from miniwin.blocks.products import MKL, Product
 from miniwin.compiled import compile_layers
 from miniwin.loss import next_token_loss
 from miniwin.optimizer import make_optimizer
@@ -49,7 +50,7 @@ def case(
 
 def work(spec: ModelSpec, length: int, rows: int, dtype: torch.dtype, peers: Sequence[str]) -> Work:
     """peers: AUTHORS, titles of transformers' models, PLAINEST; of our model PLAIN, an ordinary step in float32 of the
-    same layers, TORCH, and COMPILED."""
+    same layers with torch's own products, TORCH, and COMPILED; and WITH_MKL, with nothing changed but the products."""
     ids = token_ids(spec, length + 1, rows)
     inputs, targets = ids[:, :-1], ids[:, 1:]
     check(spec, inputs[:1, :96], targets[:1, :96])
@@ -66,8 +67,15 @@ class OurStep(Ours):
         return next_token_loss(self.model, self.model.hidden(ids), targets)
 
 
-def our_step(spec: ModelSpec, inputs: Tensor, targets: Tensor, dtype: torch.dtype, compiled: bool = False) -> Run:
-    model = OurStep(built(spec))
+def our_step(
+    spec: ModelSpec,
+    inputs: Tensor,
+    targets: Tensor,
+    dtype: torch.dtype,
+    compiled: bool = False,
+    product: Product | None = None,
+) -> Run:
+    model = OurStep(built(spec, product=product))
     if compiled:
         compile_layers(model.model, torch.device("cpu"))
     return _step(model, make_optimizer(model.model, OptimizerSpec()), inputs, targets, dtype)
@@ -78,12 +86,14 @@ def their_step(name: str, spec: ModelSpec, inputs: Tensor, targets: Tensor, dtyp
         run = our_step(spec, inputs, targets, dtype, compiled=True)
         run()  # compiles, which takes so long that it is no part of the case's budget
         return run
+    if name == WITH_MKL:
+        check_others_are_chosen()
+        return our_step(spec, inputs, targets, dtype, product=MKL)
     if name == TORCH:
         return _without_kernels(lambda: their_step(PLAIN, spec, inputs, targets, dtype))
     if name in (PLAIN, PLAINEST):
-        model, dtype = side(OURS if name == PLAIN else AUTHORS, spec), torch.float32
-    else:
-        model = side(name, spec)
+        dtype = torch.float32
+    model = Ours(built(spec, product=MKL)) if name == PLAIN else side(AUTHORS if name == PLAINEST else name, spec)
     # Of transformers' trainer the default is the fused one; of torch, and so of the others, it is not.
     fused = None if name in (PLAIN, PLAINEST, AUTHORS) else True
     optimizer = torch.optim.AdamW(model.module.parameters(), lr=1e-4, fused=fused)

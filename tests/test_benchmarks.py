@@ -26,11 +26,14 @@ from benchmarks import (  # noqa: E402
     alone,
     attention,
     bars,
+    beside,
     child,
     compare,
     continued,
     gate,
     gpu,
+    machine,
+    models,
     plan,
     plot,
     report,
@@ -42,10 +45,22 @@ from benchmarks.__main__ import main  # noqa: E402
 from benchmarks.case import OURS, Case, Work  # noqa: E402
 from benchmarks.growth import exponent, growth  # noqa: E402
 from benchmarks.machine import described  # noqa: E402
-from benchmarks.models import AUTHORS, INT8, TITLES, Ours, TheirOwn, built, local_only, random_piece, small_spec  # noqa: E402
+from benchmarks.models import (  # noqa: E402
+    AUTHORS,
+    INT8,
+    TITLES,
+    WITH_MKL,
+    Ours,
+    TheirOwn,
+    built,
+    local_only,
+    random_piece,
+    small_spec,
+)
 from benchmarks.peers import attention as peers  # noqa: E402
 from benchmarks.peers.authors import Authors  # noqa: E402
-from miniwin.blocks import Decoder, rotary_fused  # noqa: E402
+from miniwin.blocks import Decoder, products, rotary_fused  # noqa: E402
+from miniwin.blocks.products import MKL, ONEDNN  # noqa: E402
 from miniwin.specs import ModelSpec, load_model_spec  # noqa: E402
 
 
@@ -111,7 +126,8 @@ def test_every_case_runs_with_its_peers(result: dict[str, Any]) -> None:
     assert {case["family"] for case in result["cases"]} == {"attention", "prefill", "train", "decode"}
     for case in result["cases"]:
         assert case["status"] == "ok", case
-        assert set(case["absent"]) <= {attention.LOCAL}, case  # the one peer that may not be installed
+        # The one peer that may not be installed, and the one that there is only where others are chosen.
+        assert set(case["absent"]) <= {attention.LOCAL, WITH_MKL}, case
         assert next(iter(case["sides"])) == OURS
         for side in case["sides"].values():
             assert len(side["values"]) == 2 and 0 < side["low"] <= side["median"] <= side["high"]
@@ -499,6 +515,111 @@ def test_a_killed_run_is_gone_on_with(
         main([*asked, "--continue", str(file)])
 
 
+# Products, and several machines
+
+
+def test_the_same_with_mkls_products_is_there_where_others_are_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    case = training.case(tiny_spec(), 40, 1, torch.float32, (WITH_MKL,))
+    monkeypatch.setenv("MINIWIN_PRODUCTS", "mkl")
+    assert runner.run_case(case, 1, steady=0.0)["absent"] == {
+        WITH_MKL: "LookupError: MKL's products are what is chosen here"
+    }
+    if ONEDNN not in products.offered():
+        pytest.skip("this torch has no oneDNN here")
+    monkeypatch.setenv("MINIWIN_PRODUCTS", "onednn")
+    assert set(runner.run_case(case, 1, steady=0.0)["sides"]) == {OURS, WITH_MKL}
+    kinds = [model.module for model in (models.side(OURS, tiny_spec()), models.side(WITH_MKL, tiny_spec()))]
+    assert [module.product for module in kinds] == [ONEDNN, MKL]
+    theirs = models.side(AUTHORS, tiny_spec()).module
+    assert not any(isinstance(module, products.Linear) for module in theirs.modules()), "peers are as torch has them"
+
+
+def test_the_bar_of_products_is_asked_where_onednn_is_clearly_faster() -> None:
+    name = "train/miniwin-512/float32/1x2048"
+    (bar,) = (bar for bar in bars.BARS if bar.asked is bars.onednn_is_clear and bar.text.startswith("train"))
+    case = _synthetic(name, OURS, [1.0, 1.0], **{WITH_MKL: [1.4, 1.4]})
+
+    def verdict(mkl: float | None, onednn: float, cases: list[dict[str, Any]]) -> str:
+        rates = {"mkl": {"median": mkl}, "onednn": {"median": onednn}} if mkl else {}
+        (row,) = bars.judged({"cases": cases, "growth": [], "products": {"float32": rates}}, (bar,))
+        return str(row["verdict"])
+
+    assert verdict(1.0, 1.6, [case]) == "missed"
+    assert verdict(1.0, 1.6, [_synthetic(name, OURS, [1.0, 1.0], **{WITH_MKL: [1.5, 1.5]})]) == "met"
+    assert verdict(1.0, 1.4, [case]) == "for information"
+    assert verdict(1.0, 1.6, []) == "not measured"
+    assert verdict(1.0, 1.4, []) == verdict(None, 1.0, []) == "not asked here"
+    assert len([bar for bar in bars.BARS if bar.asked is bars.onednn_is_clear]) == 2
+
+
+def test_the_peak_is_that_of_the_best_product(monkeypatch: pytest.MonkeyPatch) -> None:
+    took = {"mkl": 3.0, "onednn": 1.0}
+    monkeypatch.setattr(products, "offered", lambda: (MKL, ONEDNN))
+    monkeypatch.setattr(machine, "seconds", lambda run: took[run.args[3]])
+    rates = machine.matmul_peaks(torch.float32, 8)
+    assert {name: rate["median"] for name, rate in rates.items()} == {"mkl": 2 * 512 / 3, "onednn": 2 * 512.0}
+    found = runner.run_all([], 1, "tiny", lambda line: None, 8)
+    assert found["matmul_peak"]["float32"]["median"] == 2 * 512 and set(found["products"]["float32"]) == set(took)
+    assert "float32 0 (mkl) and 0 (onednn), bfloat16 0 GFLOP/s" in report.markdown(found)
+    assert machine.fastest_square(torch.ones(8, 8)).args[3] == "onednn"  # type: ignore[attr-defined]
+    took["onednn"] = 4.0
+    assert machine.fastest_square(torch.ones(8, 8)).args[3] == "mkl"  # type: ignore[attr-defined]
+    assert machine.fastest_square(torch.ones(8, 8, dtype=torch.bfloat16)).args[3] == "mkl"  # type: ignore[attr-defined]
+
+
+def test_a_result_names_the_processor_its_sets_and_the_products(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MINIWIN_PRODUCTS", "mkl")
+    monkeypatch.setattr(machine, "instructions", lambda: ["avx2", "fma", "avx512f", "avx512_bf16"])
+    facts = machine.described()
+    assert facts["sets"] == "avx2 fma avx512f avx512_bf16" and facts["products"] == "mkl" and facts["amx"] is False
+    assert f"-avx512-bf16-{torch.get_num_threads()}threads-" in machine.stem("quick")
+    assert machine.stem("quick").startswith(machine._plain(facts["cpu"]))
+    assert "sets avx2 fma avx512f avx512_bf16; products mkl;" in report.markdown(
+        runner.run_all([], 1, "tiny", lambda line: None, 8)
+    )
+
+
+def _of(folder: Path, name: str, cpu: str, date: str, **changes: Any) -> Path:
+    facts = {"cpu": cpu, "threads": 2, "instructions": "AVX512", "amx": False, "torch": "2", **changes.pop("more", {})}
+    row = {"bar": "speed", "wanted": ">= 2x", "unit": "x", "measured": 3.0, "low": 3.0, "high": 3.0, "verdict": "met"}
+    result = {"format": 1, "kind": "quick", "date": date, "machine": facts, "bars": [row], "cases": [], **changes}
+    path = folder / f"{name}-{date}.json"
+    path.write_text(json.dumps(result))
+    return path
+
+
+def test_results_of_several_machines_stand_side_by_side(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    more = {"bar": "size", "wanted": "", "unit": " GB", "measured": 1.5, "low": 1.4, "high": 1.6}
+    rows = [
+        {"bar": "speed", "wanted": ">= 2x", "unit": "x", "measured": 1.0, "low": 1.0, "high": 1.0, "verdict": "missed"},
+        {**more, "verdict": "for information"},
+        {"bar": "new", "wanted": "<= 1x", "unit": "x", "measured": None, "verdict": "not measured"},
+    ]
+    files = [
+        _of(tmp_path, "old", "A cpu", "2026-01-01"),
+        _of(tmp_path, "new", "A cpu", "2026-02-01", bars=rows, more={"sets": "avx2 fma", "products": "onednn"}),
+        _of(tmp_path, "amx", "A cpu", "2026-01-03", more={"amx": True}),
+        _of(tmp_path, "full", "A cpu", "2026-03-01", kind="full"),
+        _of(tmp_path, "part", "A cpu", "2026-03-01").rename(tmp_path / "part-2026-03-01-decode.json"),
+    ]
+    assert [path.name[:3] for path, _ in beside.newest(files)] == ["new", "amx"]
+    assert beside.main([str(path) for path in files]) == 0
+    told = capsys.readouterr().out
+    assert "- A: A cpu, 2 threads; torch 2; avx2 fma; products of onednn; [2026-02-01](benchmarks/results/new-" in told
+    assert "- B: A cpu, 2 threads; torch 2; AVX512 and AMX; [2026-01-03](" in told
+    table = ["| case | bar | A | B |", "|---|---:|---:|---:|", "| speed | ≥ 2x | 1x, missed | 3x, met |"]
+    table += ["| size |  | 1.5 GB [1.4, 1.6] |  |", "| new | ≤ 1x | not measured |  |"]
+    assert "\n".join(table) in told
+    readme = tmp_path / "README.md"
+    readme.write_text(f"before\n{beside.FROM}\nold\n{beside.TO}\nafter\n")
+    beside.main(["--write", str(readme), *(str(path) for path in files)])
+    assert readme.read_text() == f"before\n{beside.FROM}\n{told}\n{beside.TO}\nafter\n"
+    readme.write_text("nothing")
+    with pytest.raises(SystemExit, match=r"README.md: got no <!-- benchmark: from --> with"):
+        beside.main(["--write", str(readme), str(files[0])])
+    assert readme.read_text() == "nothing"
+
+
 # compare.py
 
 
@@ -547,6 +668,7 @@ def test_compare_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     before = _result(_synthetic("attention/a", OURS, [1.0] * 4, peer=[5.0] * 4))
     after = _result(_synthetic("attention/a", OURS, [1.5] * 4, peer=[5.0] * 4))
     after["machine"]["threads"] = 4
+    after["machine"]["sets"] = "avx2"  # which older results do not say
     old.write_text(json.dumps(before))
     new.write_text(json.dumps(after))
     strange.write_text('{"rows": []}')
@@ -554,7 +676,7 @@ def test_compare_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert capsys.readouterr().out == "0 slower or gone, 1 the same within the noise, of 1 figures\n"
     assert compare.main([str(old), str(new)]) == 1
     told = capsys.readouterr().out
-    assert "the machines differ in threads" in told
+    assert "the machines differ in threads:" in told
     assert "slower  attention/a: 1.50x the old, noise 5%, drift of the peers 1.00x" in told
     script = [sys.executable, str(ROOT / "benchmarks" / "compare.py"), str(old), str(new)]
     done = subprocess.run(script, capture_output=True, text=True, cwd=tmp_path)

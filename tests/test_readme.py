@@ -7,7 +7,6 @@ out and nothing else is changed. The authors' checkpoint is a small stand-in wit
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import subprocess
@@ -18,7 +17,7 @@ from typing import get_args
 import pytest
 import torch
 
-from benchmarks.report import bars_table
+from benchmarks import beside
 from miniwin.blocks import LOGIT_SCALES, MLPS, NORMS, POSITIONS, ROUTERS, SCALINGS, AttentionSpec, LayerSpec
 from miniwin.blocks.registry import Registry
 from miniwin.specs import ModelSpec, load_model_spec, parse_spec, shipped_specs
@@ -209,14 +208,11 @@ def test_the_architectures_are_those_that_can_be_imported() -> None:
     assert set(in_backticks(paragraph)) == set(FAMILIES) - set(FROM_SETTINGS)
 
 
-def test_the_benchmark_shown_is_the_newest_committed_one() -> None:
-    results = ROOT / "benchmarks" / "results"
-    read = {path: json.loads(path.read_text(encoding="utf-8")) for path in results.glob("*.json")}
-    newest = max(
-        (path for path, found in read.items() if found["kind"] == "quick"), key=lambda path: read[path]["date"]
-    )
-    shown = README.partition("<!-- benchmark: from -->")[2].partition("<!-- benchmark: to -->")[0]
-    result = json.loads(newest.read_text(encoding="utf-8"))
-    assert "\n".join(bars_table(result)) in shown
-    assert f"benchmarks/results/{newest.stem}.svg" in shown and newest.with_suffix(".svg").is_file()
-    assert result["date"] in shown and f"benchmarks/results/{newest.stem}.md" in shown
+def test_the_benchmarks_shown_are_the_newest_committed_ones() -> None:
+    """Of each machine: `python benchmarks/beside.py --write README.md` puts them there."""
+    found = beside.newest(list((ROOT / "benchmarks" / "results").glob("*.json")))
+    shown = README.partition(beside.FROM)[2].partition(beside.TO)[0]
+    assert found and shown.strip() == beside.markdown(found).strip()
+    for path, result in found:
+        assert result["date"] in shown and f"benchmarks/results/{path.stem}.md" in shown
+        assert path.with_suffix(".md").is_file() and path.with_suffix(".svg").is_file()

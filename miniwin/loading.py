@@ -3,8 +3,8 @@
 A reference is tried in this order:
 
 1. the path of a run folder, an imported folder, a zoo entry's folder, or a model spec (`.yaml`; random weights,
-drawn from `seed`); 2. a zoo name: `name`, `name@1`, `name@1.2.3`, `name@latest`; 3. the stem of a model spec that ships
-with MiniWin (random weights).
+drawn from `seed`); 2. a zoo name (`name`, `name@1`, `name@1.2.3`, `name@latest`) that is on this disk; 3. the stem of a
+model spec that ships with MiniWin (random weights); 4. a zoo name that an index offers, which is pulled.
 
 The model is built on the meta device, where parameters take no memory, and then takes over the tensors that
 were read: loading never holds the weights twice.

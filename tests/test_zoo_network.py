@@ -236,7 +236,7 @@ def test_a_bad_first_source_does_not_stop_a_good_second_one(
 
 
 def test_a_bad_mirror_does_not_stop_a_good_source(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    for mirror in ("https://[", "http://example.org/", f"{server.url}/?sig=a", "/nowhere"):
+    for mirror in ("https://[", "http://example.org/", f"{server.url}/?sig=a", "/nowhere", "~nobody-here/x"):
         monkeypatch.setenv("MINIWIN_ZOO_MIRROR", mirror)
         shutil.rmtree(user_zoo(), ignore_errors=True)
         assert verify(pull("tiny"), logits=False) == []

@@ -1,5 +1,7 @@
 """Pulling an entry that an index offers into the user's zoo.
 
+`$MINIWIN_ZOO_INDEX` is the path or the URL of an `index.json`, or of the folder that holds it.
+
 Every file is fetched into the cache (resumable, hash checked), from `$MINIWIN_ZOO_MIRROR` first when it is
 set, then from the sources that the index gives; the entry is staged and renamed into the zoo in one step,
 as `add` does.
@@ -22,6 +24,7 @@ from filelock import FileLock
 
 import miniwin
 from miniwin.blocks.visible import visible_line
+from miniwin.specs import UserError
 from miniwin.zoo.check import file_problems, written_problems
 from miniwin.zoo.entry import Entry, read_manifest
 from miniwin.zoo.errors import UnreachableError, ZooError
@@ -288,7 +291,7 @@ def _locations(offer: Offer, file: IndexFile, problems: list[str]) -> Iterator[t
     if mirror := os.environ.get("MINIWIN_ZOO_MIRROR"):
         try:
             yield below(index_location(mirror), f"{offer.release.name}/{offer.release.version}/{file.path}"), True
-        except ZooError as error:
+        except UserError as error:
             problems.append(f"MINIWIN_ZOO_MIRROR: {error}")
     for source in file.sources[:MOST_SOURCES]:
         try:

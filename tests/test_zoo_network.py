@@ -214,6 +214,7 @@ def test_a_strange_range_and_a_long_reason(server: Server) -> None:
         f"https://{'a' * 70}.org/x",
         "https://user:secret@example.org/x",
         "a\0b",
+        "file://[x",
         "missing",
         "hf:nowhere",
         f"hf:../..@{'0' * 40}/x",

@@ -111,15 +111,8 @@ def index_beneath(index: str, name: str) -> str | None:
 
 def _inside(text: str, source: str) -> PurePosixPath:
     path = PurePosixPath(text)
-    if (
-        not text
-        or "\0" in text
-        or path.is_absolute()
-        or ".." in path.parts
-        or "\\" in text
-        or ":" in text
-        or "%" in text
-    ):
+    plain = text.isprintable() and not any(sign in text for sign in "\\:%")
+    if not text or not plain or path.is_absolute() or ".." in path.parts:
         raise ZooError(f"source {source!r}: must be a plain relative path that stays inside its folder")
     return path
 
@@ -133,7 +126,11 @@ def _hub_url(rest: str, source: str) -> str:
 
 
 def _file_url(url: str) -> Path:
-    parts = urlsplit(url)
-    if parts.scheme != "file" or parts.netloc not in ("", "localhost") or not parts.path:
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:
+        raise ZooError(f"{url}: is not a URL: {error}") from None
+    path = unquote(parts.path)
+    if parts.scheme != "file" or parts.netloc not in ("", "localhost") or not path or "\0" in path:
         raise ZooError(f"{url}: expected file:///absolute/path")
-    return Path(unquote(parts.path))
+    return Path(path)

@@ -164,6 +164,14 @@ def test_a_server_that_asks_to_wait_too_long(server: Server, after: str, naps: l
     assert naps == []
 
 
+def test_waiting_does_not_prolong_the_whole(server: Server, naps: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transport, "SMALL_SECONDS", 5.0)
+    server.faults["index.json"] = lambda request: refused(503, "20")
+    with pytest.raises(ZooError, match="asks to wait 20 s; run the same command again then"):
+        pull("tiny")
+    assert naps == [] and len(server.asked) == 1
+
+
 @pytest.mark.parametrize("after", ["soon", "-1", "Fri, 01 Jan 99999999999999999999 00:00:00 GMT", "Thu, 01 Jan 1970"])
 def test_a_wait_that_says_nothing(server: Server, after: str, naps: list[float]) -> None:
     server.faults["index.json"] = lambda request: refused(429, after)

@@ -48,9 +48,12 @@ class Clock:
             raise self.over()
         return left
 
+    def left_in_all(self) -> float:
+        """Seconds until another try is of no use."""
+        return max(0.0, self._end - time.monotonic())
+
     def ended(self) -> bool:
-        """Whether the whole has taken too long: another try is of no use."""
-        return time.monotonic() >= self._end
+        return self.left_in_all() <= 0
 
     def over(self) -> TimeoutError:
         if self.ended():

@@ -171,7 +171,7 @@ def _wait(url: str, error: urllib.error.HTTPError, failures: int, clock: Clock) 
     if error.code < 500 and error.code not in _AGAIN:
         raise ZooError(answered) from error
     seconds = _asked_to_wait(error.headers.get("Retry-After"))
-    if seconds is not None and seconds > MOST_WAIT:
+    if seconds is not None and seconds > min(MOST_WAIT, clock.left_in_all()):
         raise ZooError(f"{answered}, and asks to wait {seconds:,.0f} s; run the same command again then") from error
     if failures >= ATTEMPTS or clock.ended():
         raise ZooError(f"{answered}; run the same command again to continue") from error

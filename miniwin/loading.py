@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from miniwin.blocks.some import some
 from miniwin.devices import find_device
 from miniwin.language_model import LanguageModel
 from miniwin.products import settle
@@ -123,8 +124,8 @@ def put_weights(model: torch.nn.Module, tensors: dict[str, Tensor], where: Path)
     surplus = [name for name in tensors if name not in expected]
     if missing or surplus:
         problems = [
-            f"{_some(missing)} missing" if missing else "",
-            f"{_some(surplus)} not of this model" if surplus else "",
+            f"{some(missing, 3)} missing" if missing else "",
+            f"{some(surplus, 3)} not of this model" if surplus else "",
         ]
         raise UserError(
             f"{where} does not hold the weights of the {MODEL} beside it: "
@@ -268,7 +269,7 @@ def _resolve_name(ref: str, path: Path) -> _Found:
     hint = f"did you mean {' or '.join(near)}? " if near else ""
     raise UserError(
         f"{ref}: no such file or folder, zoo entry or shipped spec; {hint}"
-        f"Zoo entries: {', '.join(sorted(entries)) or 'none'}. Shipped specs: {', '.join(shipped) or 'none'}"
+        f"Zoo entries: {some(sorted(entries), 20) or 'none'}. Shipped specs: {', '.join(shipped) or 'none'}"
         + (
             f". Not all indexes could be asked: {'; '.join(asked.problems.values())}"
             if asked and asked.problems
@@ -310,8 +311,3 @@ def _dtype(dtype: str | torch.dtype | None) -> torch.dtype | None:
 
 def _type(tensor: Tensor) -> str:
     return str(tensor.dtype).removeprefix("torch.")
-
-
-def _some(names: list[str]) -> str:
-    """The first few of many names."""
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

@@ -8,6 +8,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+from miniwin.blocks.some import some
 from miniwin.specs import ModelSpec, TrainSpec, UserError
 from miniwin.specs.search import COSTS, SOUNDNESS
 
@@ -67,7 +68,7 @@ def put(document: dict[str, Any], path: str, value: Any, checking: bool = False)
             near = difflib.get_close_matches(part, list(here), n=1)
             hint = f"did you mean {'.'.join([*walked, near[0]])!r}? " if near else ""
             where = ".".join(walked) or "the base spec"
-            raise UserError(f"there is no {'.'.join([*walked, part])!r}; {hint}{where} has {', '.join(map(str, here))}")
+            raise UserError(f"there is no {'.'.join([*walked, part])!r}; {hint}{where} has {some(here, 40)}")
         walked.append(part)
         if len(walked) < len(parts):
             here = here[part]

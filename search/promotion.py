@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from miniwin.blocks.some import some
 from miniwin.devices import find_device
 from miniwin.search.candidate import Candidate
 from miniwin.search.measure import eval_tokens, report_lengths
@@ -93,7 +94,7 @@ def _chosen(data: StudyData, trial: int | str) -> TrialRecord:
     if found.state == "duplicate":
         raise UserError(f"trial {number} is a duplicate: promote trial {found.duplicate_of} instead")
     if found.state != "complete":
-        complete = ", ".join(str(other.number) for other in data.completed) or "none yet"
+        complete = some((other.number for other in data.completed), 20) or "none yet"
         raise UserError(f"trial {number} is {found.state}, not complete; complete are: {complete}")
     return found
 

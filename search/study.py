@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock
 
 from miniwin.blocks.masked import has_secret, masked
+from miniwin.blocks.some import some
 from miniwin.devices import find_device
 from miniwin.devices import settled as settled_dtype
 from miniwin.json_files import JSONProblem, read_json
@@ -307,7 +308,7 @@ def find_study(ref: str | Path) -> Path:
             return folder
     there = sorted(path.parent.name for path in (home() / "searches").glob("*/study.json"))
     known = (
-        f"studies in {home() / 'searches'}: {', '.join(there)}" if there else f"there are none in {home() / 'searches'}"
+        f"studies in {home() / 'searches'}: {some(there, 20)}" if there else f"there are none in {home() / 'searches'}"
     )
     raise UserError(f"there is no study {str(ref)!r}: expected a study's name or folder; {known}")
 

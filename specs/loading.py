@@ -12,6 +12,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from miniwin.blocks.plugins import load_plugins
+from miniwin.blocks.some import some
 from miniwin.specs.base import UserError, user_path
 from miniwin.specs.model import ModelSpec
 from miniwin.specs.problems import MISSING, Problem, explain, said
@@ -244,4 +245,4 @@ def _known(part: str, names: list[str]) -> str:
     if part == "layer":
         return "what it says is merged into the blocks by now: set it in each of them"
     near = get_close_matches(part, names, n=1)
-    return f"did you mean '{near[0]}'?" if near else f"it has: {', '.join(dict.fromkeys(names)) or 'no fields'}"
+    return f"did you mean '{near[0]}'?" if near else f"it has: {some(dict.fromkeys(names), 40) or 'no fields'}"

@@ -16,6 +16,7 @@ from miniwin.blocks.layer import LayerSpec
 from miniwin.blocks.positions.base import located_all
 from miniwin.blocks.registry import NORMS
 from miniwin.blocks.rmsnorm import RMSNormSpec
+from miniwin.blocks.some import some
 from miniwin.blocks.spec import facts
 from miniwin.specs.base import PositiveInt, PositiveReal, Strict, UserError
 
@@ -70,7 +71,7 @@ class ModelSpec(Strict):
         return problems
 
     def _pattern_problems(self) -> list[tuple[str, str]]:
-        known = f"(blocks: {', '.join(sorted(self.blocks)) or 'none'})"
+        known = f"(blocks: {some(sorted(self.blocks), 30) or 'none'})"
         if not self.pattern:
             return [("pattern", "it is empty; expected letters of blocks, such as SSSG")]
         unknown = [letter for letter in self.pattern if letter not in self.blocks]

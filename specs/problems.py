@@ -10,6 +10,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from miniwin.blocks.some import some
 from miniwin.specs.base import UserError
 from miniwin.specs.schema import choices, models_at, nullable
 from miniwin.specs.yaml_text import MOST_SHOWN, Document, Loc
@@ -97,15 +98,11 @@ def said(
         if path not in where:
             where.append(path)
     ordered = sorted(paths.items(), key=lambda item: item[0][0])
-    lines = [f"{place}{_listed(where)}: {message}" for (_, place, message, _), where in ordered]
+    lines = [f"{place}{some(where, 3)}: {message}" for (_, place, message, _), where in ordered]
     more = len(lines) - MOST_SHOWN
     if more > 0 or unread:
         lines = [*lines[:MOST_SHOWN], f"... and {max(more, 0) + unread} more"]
     return UserError("\n".join(lines))
-
-
-def _listed(paths: list[str]) -> str:
-    return ", ".join(paths[:3]) + (f" and {len(paths) - 3} more" if len(paths) > 3 else "")
 
 
 def _part(part: Any) -> str:

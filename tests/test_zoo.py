@@ -130,6 +130,16 @@ def test_aliases_mean_the_highest_version_by_number(run: Path) -> None:
         resolve("tiny@1.3")
 
 
+def test_lists_of_what_is_here_are_short(entry: Entry, zoo: Path) -> None:
+    for version in range(1, 30):
+        shutil.copytree(entry.folder, zoo / "tiny" / f"1.{version}.0")
+        (entry.folder / f"stray-{version}").write_text("?")
+    with pytest.raises(ZooError, match=r"tiny has no version 3; it has 1\.0\.0, 1\.1\.0, .* and 10 more"):
+        resolve("tiny@3")
+    with pytest.raises(ZooError, match=r"stray-1: does not belong to an entry; .* and 25 more"):
+        resolve("tiny@1.0.0")
+
+
 def test_an_unknown_name_gets_a_near_one(entry: Entry) -> None:
     with pytest.raises(ZooError, match=r"the zoo has no entry 'tinny'; did you mean tiny\? \(it has .*tiny") as caught:
         resolve("tinny")

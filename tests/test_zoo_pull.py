@@ -22,7 +22,9 @@ from zoo_runs import METRICS, make_run
 import miniwin
 from miniwin.cli import app as miniwin_app
 from miniwin.commands.zoo import app
+from miniwin.specs import UserError
 from miniwin.zoo import ZooError, add, list_entries, resolve, transport, user_zoo, verify, write_index
+from miniwin.zoo import index as index_module
 from miniwin.zoo.entry import ENTRY_FILES
 from miniwin.zoo.files import sha256_file
 from miniwin.zoo.pull import offers, pull
@@ -534,6 +536,38 @@ def test_something_that_is_not_an_index_is_refused(server: Server, content: str,
     with pytest.raises(ZooError) as caught:
         resolve("tiny")
     assert message in str(caught.value)
+
+
+def test_an_index_of_any_length_is_answered_in_a_few_words(server: Server, monkeypatch: Any) -> None:
+    """Junk is refused at its first piece, and what is offered is named in part."""
+    change_index(server, lambda data: data.update(releases=[{}] * 400_000))
+    with pytest.raises(ZooError, match=r"index\.json: lists 400,000 releases; at most 20,000 are read"):
+        pull("tiny")
+    change_index(server, lambda data: data.update(releases=[{}] * 20_000))
+    with pytest.raises(ZooError, match=r"releases\.0\.name: Field required; .* and 4 more") as caught:
+        pull("tiny")
+    assert len(str(caught.value)) < 500
+    monkeypatch.setattr(index_module, "LARGEST_FILE", 1 << 10)
+    monkeypatch.setenv("MINIWIN_ZOO_INDEX", str(server.folder))
+    with pytest.raises(ZooError, match=r"index\.json: is larger than 0 MiB"):
+        pull("tiny")
+
+
+def test_lists_of_what_is_offered_are_short(server: Server) -> None:
+    def many(data: dict[str, Any]) -> None:
+        one = data["releases"][0]
+        data["releases"] = [{**one, "name": f"model-{i}"} for i in range(1000)]
+        data["releases"] += [{**one, "version": f"1.{i}.0"} for i in range(300)]
+
+    change_index(server, many)
+    for ask, message in (
+        (lambda: pull("model-x"), r"model-0, .* and 98\d more; did you mean model-\d+\?"),
+        (lambda: pull("tiny@2"), r"offered: tiny 1\.0\.0, 1\.1\.0, 1\.2\.0, .* and 280 more"),
+        (lambda: miniwin.load("model-y"), r"Zoo entries: .* and 98\d more\. Shipped specs"),
+    ):
+        with pytest.raises(UserError, match=message) as caught:
+            ask()
+        assert len(str(caught.value)) < 1500
 
 
 def test_an_index_that_is_not_there(server: Server, tmp_path: Path, monkeypatch: Any) -> None:

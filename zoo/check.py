@@ -22,6 +22,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from miniwin.blocks.some import some
 from miniwin.json_files import JSONProblem, read_json
 from miniwin.zoo.entry import ENTRY_FILES, METRICS, PROVENANCE, Entry, FileRecord, Manifest
 from miniwin.zoo.errors import ZooError
@@ -53,7 +54,7 @@ def check(entry: Entry) -> Entry:
             return entry
     problems = file_problems(entry.folder, manifest)
     if problems:
-        raise _damaged(entry, "; ".join(map(str, problems)))
+        raise _damaged(entry, some(problems, 4, "; "))
     with suppress(OSError):  # a cache that cannot be written only costs time
         stamp.parent.mkdir(parents=True, exist_ok=True)
         stamp.write_text(json.dumps(seen), encoding="utf-8")

@@ -22,6 +22,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, ValidationError
 
+from miniwin.blocks.some import some
 from miniwin.blocks.visible import visible_line
 from miniwin.specs import ModelSpec, Strict, load_model_spec
 from miniwin.zoo.errors import ZooError
@@ -40,6 +41,7 @@ MANIFEST = "entry.json"
 # The allow-list. No archives, no pickles, no code: an entry is made of these files and of nothing else.
 HASHED_FILES = (CARD, MODEL, TOKENIZER, WEIGHTS, METRICS, PROVENANCE, REFERENCE)
 ENTRY_FILES = (*HASHED_FILES, MANIFEST)
+LARGEST_MANIFEST = 1 << 20  # bytes; two thousand are usual
 
 Name = Annotated[str, Field(pattern=rf"^{NAME_PATTERN}$")]
 VersionText = Annotated[str, Field(pattern=rf"^{VERSION_PATTERN}$")]
@@ -80,9 +82,12 @@ class Manifest(Record):
         return sha256_json(self.model_dump(mode="json", by_alias=True))
 
 
-def explain(error: ValidationError) -> str:
-    """pydantic's findings in one line."""
-    return "; ".join(f"{'.'.join(map(str, item['loc'])) or 'file'}: {item['msg']}" for item in error.errors())
+def explain(error: ValidationError, within: str = "") -> str:
+    """pydantic's findings in one line. within: the place that all of them are in."""
+    found = error.errors(include_url=False, include_context=False, include_input=False)
+    places = [".".join(map(str, ([within] if within else []) + list(item["loc"]))) or "file" for item in found[:4]]
+    lines = [f"{place}: {item['msg']}" for place, item in zip(places, found, strict=False)]
+    return some([*lines, *found[4:]], 4, "; ")
 
 
 def write_manifest(manifest: Manifest) -> str:
@@ -94,7 +99,7 @@ def read_manifest(folder: Path) -> Manifest:
     path = folder / MANIFEST
     if not path.is_file():
         raise ZooError(f"{path}: the file is missing, so this folder is not a zoo entry")
-    data = read_object(path)
+    data = read_object(path, LARGEST_MANIFEST)
     check_schema(data, path)
     digest = data.pop("digest", None)
     try:
@@ -106,7 +111,7 @@ def read_manifest(folder: Path) -> Manifest:
     if set(manifest.files) != set(HASHED_FILES):
         wrong = sorted(set(manifest.files) ^ set(HASHED_FILES))
         raise ZooError(
-            f"{path}: lists the wrong files ({', '.join(wrong)}); an entry is made of {', '.join(ENTRY_FILES)}"
+            f"{path}: lists the wrong files ({some(wrong, 8)}); an entry is made of {', '.join(ENTRY_FILES)}"
         )
     return manifest
 

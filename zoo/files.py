@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from miniwin.json_files import JSONProblem, read_json
+from miniwin.json_files import LARGEST, JSONProblem, read_json
 from miniwin.zoo.errors import ZooError
 
 CHUNK = 1 << 20
@@ -56,10 +56,10 @@ def to_json(value: Any, what: str) -> str:
         raise ZooError(f"{what}: {error}") from error
 
 
-def read_object(path: Path) -> dict[str, Any]:
+def read_object(path: Path, largest: int = LARGEST) -> dict[str, Any]:
     """The JSON object in a file that may come from anywhere."""
     try:
-        data = read_json(path)
+        data = read_json(path, largest)
     except JSONProblem as error:
         raise ZooError(f"{path}: is {error}") from None
     except OSError as error:

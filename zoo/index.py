@@ -19,6 +19,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
+from miniwin.blocks.some import some
 from miniwin.json_files import JSONProblem, parse_json
 from miniwin.specs.base import user_path
 from miniwin.zoo.entry import (
@@ -40,6 +41,8 @@ from miniwin.zoo.store import Store, built_in_zoo
 from miniwin.zoo.version import Version
 
 INDEX = "index.json"
+MOST_RELEASES = 20_000
+LARGEST_FILE = 64 << 20  # bytes
 ReleaseStatus = Literal["active", "deprecated", "yanked"]
 
 
@@ -79,7 +82,7 @@ class Release(Record):
     def _whole(self) -> Release:
         paths = sorted(file.path for file in self.files)
         if paths != sorted(ENTRY_FILES):
-            raise ValueError(f"{self.ref} must list each of {', '.join(ENTRY_FILES)} once, got {', '.join(paths)}")
+            raise ValueError(f"{self.ref} must list each of {', '.join(ENTRY_FILES)} once, got {some(paths, 8)}")
         if self.status != "active" and not self.reason:
             raise ValueError(f"{self.ref} is {self.status} without a reason")
         return self
@@ -105,10 +108,30 @@ def parse_index(text: str | bytes, where: str) -> Index:
     if not isinstance(data, dict) or "schema" not in data:
         raise ZooError(f"{where}: is not a zoo index (a JSON object with a schema number and releases)")
     check_schema(data, where)
+    listed = data.get("releases")
+    if not isinstance(listed, list):
+        raise ZooError(f"{where}: releases: {'Field required' if listed is None else 'Input should be a list'}")
+    if len(listed) > MOST_RELEASES:
+        raise ZooError(f"{where}: lists {len(listed):,} releases; at most {MOST_RELEASES:,} are read")
+    releases = []
+    for place, one in enumerate(listed):  # one by one: the first that is wrong is enough
+        try:
+            releases.append(Release.model_validate_json(json.dumps(one)))
+        except ValidationError as error:
+            raise ZooError(f"{where}: {explain(error, f'releases.{place}')}") from None
     try:
-        return Index.model_validate_json(json.dumps(data))
+        return Index.model_validate({**data, "releases": tuple(releases)})
     except ValidationError as error:
         raise ZooError(f"{where}: {explain(error)}") from None
+
+
+def read_index_file(path: Path) -> Index:
+    """Raises ZooError, or OSError where the file cannot be read."""
+    with path.open("rb") as file:
+        text = file.read(LARGEST_FILE + 1)
+    if len(text) > LARGEST_FILE:
+        raise ZooError(f"{path}: is larger than {LARGEST_FILE >> 20} MiB, which no index is")
+    return parse_index(text, str(path))
 
 
 def index_path(root: Path) -> Path:
@@ -150,7 +173,7 @@ def write_index(zoo: Path | str) -> Path:
 
 @lru_cache(maxsize=8)
 def _read(path: Path, mtime_ns: int, size: int) -> Index:
-    return parse_index(path.read_bytes(), str(path))
+    return read_index_file(path)
 
 
 def _release(entry: Entry, prefix: str, status: ReleaseStatus, reason: str | None) -> Release:

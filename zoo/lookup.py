@@ -14,6 +14,7 @@ import warnings
 from dataclasses import replace
 from pathlib import Path
 
+from miniwin.blocks.some import some
 from miniwin.blocks.visible import visible_line
 from miniwin.zoo.check import check
 from miniwin.zoo.entry import Entry
@@ -123,9 +124,9 @@ def _unknown(ref: Ref, zoo: Path | str | None) -> str:
     where = ", ".join(str(store.root) for store in stores(zoo))
     if versions:
         wanted = ".".join(map(str, ref.prefix))
-        return f"{ref.name} has no version {wanted}; it has {', '.join(versions)} (in {where})"
+        return f"{ref.name} has no version {wanted}; it has {some(versions, 20)} (in {where})"
     names = sorted({entry.name for entry in known})
     near = difflib.get_close_matches(ref.name, names, n=1)
     hint = f"; did you mean {near[0]}?" if near else ""
-    listed = f"it has {', '.join(names)}" if names else "it is empty"
+    listed = f"it has {some(names, 20)}" if names else "it is empty"
     return f"the zoo has no entry {ref.name!r}{hint} ({listed}; looked in {where})"

@@ -9,6 +9,7 @@ as `add` does.
 
 from __future__ import annotations
 
+import difflib
 import logging
 import os
 import shutil
@@ -23,13 +24,14 @@ from urllib.parse import urlsplit
 from filelock import FileLock
 
 import miniwin
+from miniwin.blocks.some import some
 from miniwin.blocks.visible import visible_line
 from miniwin.specs import UserError
 from miniwin.zoo.check import file_problems, written_problems
 from miniwin.zoo.entry import Entry, read_manifest
 from miniwin.zoo.errors import UnreachableError, ZooError
 from miniwin.zoo.files import fsync_path, sha256_file
-from miniwin.zoo.index import INDEX, IndexFile, Release, index_path, parse_index
+from miniwin.zoo.index import INDEX, IndexFile, Release, index_path, parse_index, read_index_file
 from miniwin.zoo.marks import is_remembered, remember
 from miniwin.zoo.sources import Location, below, index_beneath, index_location, source_location
 from miniwin.zoo.store import built_in_zoo, cache_folder, stores
@@ -124,7 +126,7 @@ def offers() -> list[Offer]:
 def _read_file(location: Path) -> list[Offer]:
     path = location / INDEX if location.is_dir() else location
     try:
-        index = parse_index(path.read_bytes(), str(path))
+        index = read_index_file(path)
     except OSError as error:
         hint = f"; miniwin zoo index {location} writes one" if path != location else ""
         raise ZooError(f"the zoo index {path} cannot be read: {error.strerror}{hint}") from error
@@ -158,9 +160,12 @@ def pull(ref: str, *, zoo: Path | str | None = None, progress: bool = True) -> E
     offered = asked.offers
     offer = choose(parsed, offered)
     if offer is None:
-        there = sorted(o.release.version for o in offered if o.release.name == parsed.name)
+        found = sorted(o.release.parsed_version for o in offered if o.release.name == parsed.name)
+        there = [str(version) for version in found]
         names = sorted({o.release.name for o in offered})
-        what = f"{parsed.name} {', '.join(there)}" if there else ", ".join(names) or "nothing"
+        what = f"{parsed.name} {some(there, 20)}" if there else some(names, 20) or "nothing"
+        near = [] if there else difflib.get_close_matches(parsed.name, names, n=1)
+        what += f"; did you mean {near[0]}?" if near else ""
         raise ZooError(f"{parsed} cannot be pulled: {asked.said()}; what is offered: {what}")
     warn_of(asked)
     return install(offer, zoo=zoo, progress=progress)

@@ -35,6 +35,7 @@ def import_command(
     ] = None,
 ) -> None:
     """Import a model: spec, weights and tokenizer into one folder, with a record of where they came from."""
+    from miniwin.blocks.some import some
     from miniwin.blocks.visible import visible_line
     from miniwin.zoo.importing import import_model
 
@@ -62,7 +63,7 @@ def import_command(
         ("tokenizer", record["tokenizer"] or "none: it takes token ids only"),
         ("said", said),
         ("inferred", inferred),
-        ("left out", ", ".join(record["ignored"])),
+        ("left out", some(record["ignored"], 40)),
     ]
     for title, text in rows:
         if text:

@@ -20,6 +20,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from miniwin.blocks.some import some
 from miniwin.data.plain_text import CONVERT, Replaced, TextReader
 from miniwin.data.tasks import check_recall, recall_documents
 from miniwin.specs import UserError, user_path
@@ -275,7 +276,7 @@ def _json_lines(file: SourceFile, spec: JsonlData, reader: TextReader) -> Iterat
                 if not isinstance(record, dict):
                     raise UserError(f"{where}: got {_kind(record)}; {expected}")
                 if spec.field not in record:
-                    raise UserError(f"{where}: got the fields {', '.join(map(repr, record)) or 'none'}; {expected}")
+                    raise UserError(f"{where}: got the fields {some(map(repr, record), 12) or 'none'}; {expected}")
                 if not isinstance(record[spec.field], str):
                     raise UserError(f"{where}: got {_kind(record[spec.field])} in {spec.field!r}; {expected}")
                 text = _clean(record[spec.field])

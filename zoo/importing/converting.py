@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 import miniwin
+from miniwin.blocks.some import some
 from miniwin.provenance import code_version
 from miniwin.runs import IMPORT, MODEL, TOKENIZER, WEIGHTS
 from miniwin.special_ids import KEY, SpecialIds
@@ -33,7 +34,7 @@ from miniwin.tokenizer import Tokenizer, load_tokenizer
 from miniwin.zoo.files import sha256_file, to_json, write_text
 from miniwin.zoo.importing.asked import Asked
 from miniwin.zoo.importing.family import DERIVED, Family, Rule, fitting
-from miniwin.zoo.importing.source import Source, open_source, short, size, some
+from miniwin.zoo.importing.source import Source, open_source, short, size
 from miniwin.zoo.importing.special import special_ids
 from miniwin.zoo.importing.starting import with_init
 from miniwin.zoo.importing.writing import TensorFile, appearing, refuse_existing

@@ -16,10 +16,11 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from miniwin.blocks.some import some
 from miniwin.json_files import JSONProblem, read_json
 from miniwin.specs.base import UserError
 from miniwin.specs.yaml_words import shown
-from miniwin.zoo.importing.source import Source, some
+from miniwin.zoo.importing.source import Source
 
 CONFIG = "config.json"
 INDEX = "model.safetensors.index.json"

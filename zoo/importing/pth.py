@@ -20,9 +20,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from miniwin.blocks.some import some
 from miniwin.specs.base import UserError
 from miniwin.specs.yaml_words import shown
-from miniwin.zoo.importing.source import Source, some
+from miniwin.zoo.importing.source import Source
 
 WRAPPERS = ("model", "state_dict")  # where training scripts put the weights
 PREFIXES = ("module.", "_orig_mod.")  # what DistributedDataParallel and torch.compile put before every name

@@ -113,9 +113,3 @@ def size(shape: tuple[int, ...]) -> int:
 def short(dtype: torch.dtype) -> str:
     """`bfloat16` of torch.bfloat16."""
     return str(dtype).removeprefix("torch.")
-
-
-def some(names: list[str], shown: int = 4) -> str:
-    """The first few of many names."""
-    more = len(names) - shown
-    return ", ".join(names[:shown]) + (f" and {more} more" if more > 0 else "")

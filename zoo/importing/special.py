@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from miniwin.blocks.some import some
 from miniwin.special_ids import SpecialIds, is_id
 from miniwin.specs import UserError
 from miniwin.specs.yaml_words import shown
@@ -33,7 +34,7 @@ def special_ids(source: Source, asked: Asked, vocab_size: int) -> SpecialIds:
         beyond = sorted({one for one in ids if one >= vocab_size})
         if beyond:
             source.notes.append(
-                f"{name}: {', '.join(map(str, beyond))} left out: the model knows the ids 0 to {vocab_size - 1} only"
+                f"{name}: {some(beyond, 8)} left out: the model knows the ids 0 to {vocab_size - 1} only"
             )
         said[name] = [one for one in dict.fromkeys(ids) if one < vocab_size]
     ends, bos, pad = (said[name] for name in NAMES)

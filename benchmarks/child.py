@@ -147,6 +147,8 @@ def _peak() -> int:
     found = _status("VmHWM")
     if found:
         return found
+    if sys.platform == "win32":  # which has no module for it
+        return 0
     import resource
 
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

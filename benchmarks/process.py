@@ -17,9 +17,10 @@ def answer(module: str, asked: dict[str, Any], timeout: float | None = None) -> 
     done = subprocess.run(
         [sys.executable, "-m", module, json.dumps(asked)],
         capture_output=True,
-        text=True,
+        encoding="utf-8",
+        errors="replace",
         timeout=timeout,
-        env={**os.environ, "PYTHONPATH": path},
+        env={**os.environ, "PYTHONPATH": path, "PYTHONUTF8": "1"},
     )
     if done.returncode != 0:
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]

@@ -15,8 +15,8 @@ from typing import Any
 
 import torch
 
-from miniwin.runs import replacing
 from miniwin.specs.base import UserError
+from miniwin.writing import replacing
 
 FORMAT = 1
 
@@ -24,7 +24,12 @@ FORMAT = 1
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
     """Write `state` (tensors, numbers, text, lists and dictionaries of them) atomically."""
     with replacing(path) as temporary, open(temporary, "wb") as file:
-        torch.save({"format": FORMAT, **state}, file)
+        try:
+            torch.save({"format": FORMAT, **state}, file)
+        except RuntimeError as error:
+            if isinstance(error.__context__, OSError):  # a full disk: torch then complains of a position in the file
+                raise error.__context__ from None
+            raise
 
 
 def load_checkpoint(path: Path, map_location: str | torch.device = "cpu") -> dict[str, Any]:

@@ -1,13 +1,15 @@
 """The command line. Every command lives in miniwin/commands/ and imports what it needs inside its function, so that
 `miniwin --help` answers at once.
 
-A user's mistake (UserError) is one message on stderr and exit code 2, without a traceback. Ctrl-C is exit code 130.
+A user's mistake (UserError) is one message on stderr and exit code 2, without a traceback; so is what the system
+refuses (OSError), such as a full disk. Ctrl-C is exit code 130.
 """
 
 from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
 from typing import Annotated
 
 import typer
@@ -68,20 +70,42 @@ def main() -> None:
         torch_free.install()
     try:
         with any_console():
-            app()
+            try:
+                app()
+            except SystemExit:
+                sys.stdout.flush()  # what cannot be written is told here: when Python ends it would be a traceback
+                raise
     except KeyboardInterrupt:
         print("\nstopped; the same command continues where it can", file=sys.stderr)
         sys.exit(130)
     except BrokenPipeError:  # the reader of our output (head, less) went away: not a fault of ours
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _forget_output()
         sys.exit(141)
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         from miniwin.specs import UserError
 
-        if not isinstance(error, UserError):
+        if not isinstance(error, UserError | OSError):
             raise
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {error if isinstance(error, UserError) else _refused(error)}", file=sys.stderr)
+        with suppress(ValueError):  # closed by a test
+            try:
+                sys.stdout.flush()
+            except OSError:
+                _forget_output()
         sys.exit(2)
+
+
+def _refused(error: OSError) -> str:
+    """What the system refused, in the words of a message: a full disk, a file that may not be read."""
+    from miniwin.blocks.visible import visible
+
+    places = [str(place) for place in (error.filename, error.filename2) if place is not None]
+    return visible(": ".join([" -> ".join(places), error.strerror or str(error)] if places else [str(error)]))
+
+
+def _forget_output() -> None:
+    """What waits to be written to stdout goes nowhere: Python would try once more at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 if __name__ == "__main__":

@@ -18,9 +18,9 @@ import torch
 
 from miniwin.blocks.positions.soundness import cosine_sum, turning
 from miniwin.explain import binary, short
-from miniwin.runs import write_text
 from miniwin.soundness import Rotary, rotary_blocks
 from miniwin.specs import ModelSpec, UserError, user_path
+from miniwin.writing import write_text
 
 WIDTH, HEIGHT = 640, 300
 LEFT, RIGHT, TOP, BOTTOM = 48, 16, 18, 40

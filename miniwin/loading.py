@@ -107,12 +107,14 @@ def local_entries() -> list[Entry]:
 def read_weights(path: Path, device: torch.device, raw: bytes | None = None) -> dict[str, Tensor]:
     """The tensors of a safetensors file. raw: its bytes, where they have been read already."""
     from safetensors import SafetensorError
-    from safetensors.torch import load, load_file
+    from safetensors.torch import load
+
+    from miniwin.tensor_files import load_tensors
 
     try:
         if raw is not None:
             return {name: tensor.to(device) for name, tensor in load(raw).items()}
-        return load_file(path, device=str(device))
+        return load_tensors(path, str(device))
     except SafetensorError as error:
         raise UserError(f"{path} cannot be read as safetensors ({error}); restore it or train again") from None
 

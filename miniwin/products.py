@@ -31,8 +31,8 @@ from miniwin.blocks import products
 from miniwin.blocks.products import MKL, ONEDNN, Product
 from miniwin.json_files import JSONProblem, read_json
 from miniwin.provenance import instructions, machine
-from miniwin.runs import write_json
 from miniwin.specs import UserError
+from miniwin.writing import write_json
 
 SWITCH = "MINIWIN_PRODUCTS"
 AUTO = "auto"

@@ -18,14 +18,13 @@ from __future__ import annotations
 import json
 import os
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from miniwin.json_files import JSONProblem, parse_json, read_json
 from miniwin.specs.base import UserError, user_path
+from miniwin.writing import said_if_unwritable, write_text
 
 FORMAT = 1
 RUN, MODEL, TRAIN, TOKENIZER = "run.json", "model.yaml", "train.yaml", "tokenizer.json"
@@ -66,72 +65,6 @@ class RunResult:
 def home() -> Path:
     """Where runs, searches and the tracking database live: $MINIWIN_HOME, else ./runs."""
     return user_path(os.environ.get("MINIWIN_HOME") or "runs")
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A name to write to: when the block ends well, that file is flushed and takes the place of `path`."""
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        yield temporary
-        _flush(temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    _flush(path.parent)
-
-
-def _flush(path: Path) -> None:
-    """fsync of a file; or of a folder, where the system allows it: a new name has to survive a power cut."""
-    if path.is_dir() and os.name == "nt":
-        return
-    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def check_writable(path: Path) -> None:
-    """Refuse a place that no file can be written to, before the work is done."""
-    folder = path.parent
-    # Not Path.is_dir: it raises where a folder on the way may not be read.
-    if not os.path.isdir(folder) or not os.access(folder, os.W_OK) or (os.path.exists(path) and not path.is_file()):
-        raise UserError(
-            f"{path}: cannot write there; expected a file name in a folder that exists and can be written to"
-        )
-
-
-@contextmanager
-def said_if_unwritable(path: Path) -> Iterator[None]:
-    """What goes wrong in writing to `path` after all, such as a full disk, as one message."""
-    try:
-        yield
-    except OSError as error:
-        raise UserError(f"{path}: could not be written ({error.strerror or error}); choose another place") from None
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a whole text file atomically."""
-    with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
-
-
-def write_json(path: Path, data: Any) -> None:
-    """Write a JSON file atomically. Numbers that JSON has no name for (NaN, infinity) become null."""
-    write_text(path, json.dumps(finite(data), indent=2, ensure_ascii=False) + "\n")
-
-
-def finite(value: Any) -> Any:
-    """The same data with null in place of the numbers that JSON has no name for."""
-    if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
-        return None
-    if isinstance(value, dict):
-        return {str(key): finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [finite(item) for item in value]
-    return value
 
 
 def read_run(folder: str | Path) -> dict[str, Any]:
@@ -209,11 +142,13 @@ def keep_metrics(folder: Path, step: int) -> list[dict[str, Any]]:
 def clear_run(folder: Path) -> None:
     """Remove the files of a run, and nothing else. run.json goes last: it makes the folder a run folder."""
     for name in FILES:
-        (folder / name).unlink(missing_ok=True)
+        with said_if_unwritable(folder / name):
+            (folder / name).unlink(missing_ok=True)
 
 
 def remove_leftovers(folder: Path) -> None:
     """Remove what a killed process was in the middle of writing."""
     for name in FILES:
         for leftover in folder.glob(f".{name}.*.tmp"):
-            leftover.unlink(missing_ok=True)
+            with said_if_unwritable(leftover):
+                leftover.unlink(missing_ok=True)

@@ -19,6 +19,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TextIO
@@ -46,6 +47,7 @@ from miniwin.signals import StopRequest
 from miniwin.specs import ModelSpec, TrainSpec, UserError, dump_yaml
 from miniwin.tokenizer import Tokenizer
 from miniwin.tracking import Tracker
+from miniwin.writing import Unwritable, finite, replacing, said_if_unwritable, write_json, write_text
 
 OnEval = Callable[[int, LanguageModel], bool | None]
 Batches = Iterator[tuple[Tensor, Tensor]]
@@ -116,8 +118,8 @@ class Session:
             ),
         }
         self._write_record("running", None)  # before the other files: it makes the folder a run folder
-        runs.write_text(folder / runs.MODEL, dump_yaml(model_spec))
-        runs.write_text(folder / runs.TRAIN, dump_yaml(spec))
+        write_text(folder / runs.MODEL, dump_yaml(model_spec))
+        write_text(folder / runs.TRAIN, dump_yaml(spec))
         tokenizer.save(folder)
         tracker.log_params(
             {
@@ -143,13 +145,14 @@ class Session:
         progress: bool,
     ) -> RunResult:
         """Train, and see to it that however it ends is written down."""
-        spec, name = self.spec, self.folder.resolve().name
+        spec, name, metrics = self.spec, self.folder.resolve().name, self.folder / runs.METRICS
         self.bar = TrainProgress(name, spec.steps, spec.tokens_per_step, self.step, progress)
         try:
             with (
+                said_if_unwritable(metrics),
                 StopRequest() as stop,
                 self.bar,
-                open(self.folder / runs.METRICS, "a", encoding="utf-8") as self.metrics,
+                open(metrics, "a", encoding="utf-8", newline="\n") as self.metrics,
             ):
                 self.batches = self._loader(workers)
                 status, reason = self._train(on_eval, rungs, stop_after_tokens, stop)
@@ -157,7 +160,8 @@ class Session:
             self._end("interrupted", "a second Ctrl-C: the steps since the last checkpoint are lost")
             raise
         except BaseException as error:
-            self._end("failed", f"{type(error).__name__}: {error}")
+            with suppress(Unwritable):  # on a full disk the first error is the one to tell
+                self._end("failed", f"{type(error).__name__}: {error}")
             raise
         return self._end(status, reason)
 
@@ -215,7 +219,7 @@ class Session:
             if auxiliary is not None:
                 line["auxiliary_loss"] = auxiliary
             self.logged = (self.step, self.step_seconds)
-            self.metrics.write(json.dumps(runs.finite(line)) + "\n")
+            self.metrics.write(json.dumps(finite(line)) + "\n")
             self.metrics.flush()
             self.tracker.catch_up([line])
         return diverged
@@ -324,7 +328,7 @@ class Session:
     def _save_weights(self) -> None:
         state = self.model.decoder.state_dict()
         weights = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
-        with runs.replacing(self.folder / runs.WEIGHTS) as temporary:
+        with replacing(self.folder / runs.WEIGHTS) as temporary:
             temporary.write_bytes(save(weights, metadata={"format": "pt"}))
 
     def _seconds(self) -> float:
@@ -345,10 +349,12 @@ class Session:
             "tokens_per_second": round(self._speed_since((0, 0.0)), 1),
             "final_loss": self.watch.smoothed,
         }
-        runs.write_json(self.folder / runs.RUN, self.record)
+        write_json(self.folder / runs.RUN, self.record)
 
     def _end(self, status: Status, reason: str | None) -> RunResult:
-        self._write_record(status, reason)
-        self.tracker.set_status(status, reason)
-        self.tracker.close()
+        try:
+            self._write_record(status, reason)
+        finally:
+            self.tracker.set_status(status, reason)
+            self.tracker.close()
         return runs.read_result(self.folder)

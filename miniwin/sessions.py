@@ -27,8 +27,9 @@ from torch import Tensor
 from miniwin.blocks import Cache
 from miniwin.continuation import CONTEXT
 from miniwin.json_files import JSONProblem, parse_json
-from miniwin.runs import replacing
 from miniwin.specs import UserError, user_path
+from miniwin.tensor_files import readable
+from miniwin.writing import replacing
 
 if TYPE_CHECKING:
     from miniwin.language_model import LanguageModel
@@ -93,7 +94,7 @@ def load_session(model: LanguageModel, path: str | PathLike[str]) -> Session:
     """
     path = user_path(path)
     try:
-        with safe_open(path, framework="pt") as file:
+        with readable(path) as name, safe_open(name, framework="pt") as file:
             about = _about(path, (file.metadata() or {}).get("session"))
             _check_model(path, about, model)
             session = new_session(model, about["dtype"])

@@ -1,15 +1,41 @@
 """Ctrl-C and SIGTERM as a request: finish the step, write a checkpoint, then stop.
 
 A second Ctrl-C does not wait: it raises KeyboardInterrupt where it finds the program, and the last checkpoint
-stands.
+stands. Windows has no SIGTERM that another process could send: there it is Ctrl-Break, to a group of processes.
 """
 
 from __future__ import annotations
 
 import signal
+import subprocess
+import sys
 import threading
 from types import FrameType, TracebackType
 from typing import Any
+
+
+def stop_signals() -> list[signal.Signals]:
+    """The signals that ask to stop."""
+    names = ("SIGINT", "SIGTERM", "SIGBREAK")  # the last on Windows only
+    return [getattr(signal, name) for name in names if hasattr(signal, name)]
+
+
+def own_group() -> dict[str, Any]:
+    """Options of Popen: Ctrl-C in the terminal reaches this process alone, which then tells the other one."""
+    if sys.platform == "win32":
+        return {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
+    return {"start_new_session": True}
+
+
+def ask_to_stop(process: subprocess.Popen[bytes]) -> None:
+    """A request to a process that was started with `own_group`."""
+    if sys.platform == "win32":  # terminate() would leave it no time for a checkpoint
+        try:
+            process.send_signal(signal.CTRL_BREAK_EVENT)
+            return
+        except OSError:  # there is no console that the two share
+            pass
+    process.terminate()
 
 
 class StopRequest:
@@ -24,7 +50,7 @@ class StopRequest:
 
     def __enter__(self) -> StopRequest:
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
+            for number in stop_signals():
                 self._before[number] = signal.signal(number, self._take)
         return self
 

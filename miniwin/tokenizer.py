@@ -21,6 +21,7 @@ import numpy as np
 from miniwin.json_files import JSONProblem, parse_json
 from miniwin.special_ids import SpecialIds
 from miniwin.specs import UserError, user_path
+from miniwin.writing import said_if_unwritable, write_text
 
 FILE = "tokenizer.json"
 SEPARATORS = (
@@ -313,10 +314,9 @@ def _join(tokenizer: Tokenizer, ids: Iterable[int]) -> str:
 
 
 def _write(folder: Path, text: str) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / f".{FILE}.{os.getpid()}.tmp"
-    temporary.write_bytes(text.encode("utf-8"))
-    os.replace(temporary, folder / FILE)
+    with said_if_unwritable(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    write_text(folder / FILE, text)
 
 
 def _byte_level_alphabet() -> dict[str, int]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+import re
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -32,7 +33,7 @@ def tracking_uri(uri: str | None = None) -> str:
     """The URI to track to, or "off"."""
     asked = uri or os.environ.get("MLFLOW_TRACKING_URI")
     if not asked:
-        return f"sqlite:///{home().resolve() / 'mlflow.db'}"
+        return _sqlite_url(home().resolve() / "mlflow.db")
     scheme = "sqlite:///" if asked.startswith("sqlite:///~") else ""
     return scheme + str(user_path(asked.removeprefix(scheme))) if scheme or asked.startswith("~") else asked
 
@@ -59,11 +60,12 @@ class Tracker:
         tags: Mapping[str, str] | None = None,
     ) -> Tracker:
         """Start a run below `parent_run`, if given; or continue run `resume`, where it still exists."""
-        tracker = cls(tracking_uri(uri))
         asked_for = uri or os.environ.get("MLFLOW_TRACKING_URI")
-        if tracker.uri == OFF or not _have_mlflow(asked_for):
-            return tracker
+        tracker = cls(asked_for or "a file")
         try:
+            tracker.uri = tracking_uri(uri)
+            if tracker.uri == OFF or not _have_mlflow(asked_for):
+                return tracker
             tracker._open(experiment, run_name, parent_run, resume, dict(tags or {}))
         except Exception as error:  # whatever a server, a database or MLflow itself may throw
             tracker._give_up(error)
@@ -227,9 +229,27 @@ def _start(
     return run_id
 
 
+def _sqlite_url(path: Path) -> str:
+    """What SQLAlchemy takes for the file at `path`."""
+    if not re.search("[?#%]", str(path)):
+        return f"sqlite:///{path}"
+    from sqlalchemy import __version__
+    from sqlalchemy.engine import URL, make_url
+
+    url = URL.create("sqlite", database=str(path)).render_as_string()
+    if make_url(url).database != str(path):
+        raise ValueError(f"SQLAlchemy {__version__} has no URL for {path}; set MINIWIN_HOME to a folder without ?")
+    return url
+
+
 def _sqlite_file(uri: str) -> Path | None:
-    prefix = "sqlite:///"
-    return Path(uri[len(prefix) :]).absolute() if uri.startswith(prefix) else None
+    """The file that a URL means to SQLAlchemy."""
+    if not uri.startswith("sqlite:///"):
+        return None
+    from sqlalchemy.engine import make_url
+
+    name = make_url(uri).database
+    return None if name in (None, "", ":memory:") or name.startswith("file:") else Path(name).absolute()
 
 
 def _flat(params: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:

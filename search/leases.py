@@ -2,20 +2,21 @@
 
 A lease names the host, the process, and when that process was started (a number that is used again belongs to another
 process). On the same host the lease is dead once that process is gone. From another host this cannot be seen: there the
-lease is dead when it has not been renewed for `STALE_SECONDS`.
+lease is dead when it has not been renewed for `STALE_SECONDS`; likewise where the system does not say when a
+process was started.
 """
 
 from __future__ import annotations
 
 import os
-import socket
 import threading
 import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from miniwin.json_files import JSONProblem, read_json
-from miniwin.runs import write_json
+from miniwin.processes import is_running, process_start, this_host
+from miniwin.writing import write_json
 
 RENEW_SECONDS = 15.0
 STALE_SECONDS = 120.0
@@ -34,11 +35,10 @@ class Lease:
         return cls(this_host(), os.getpid(), process_start(os.getpid()), worker, time.time())
 
     def alive(self) -> bool:
-        if self.host != this_host():
-            return time.time() - self.heartbeat < STALE_SECONDS
-        if self.started is not None:
+        if self.host == this_host() and self.started is not None:
             return process_start(self.pid) == self.started
-        return _exists(self.pid)
+        fresh = time.time() - self.heartbeat < STALE_SECONDS
+        return fresh and (self.host != this_host() or is_running(self.pid))
 
     def same_holder(self, other: Lease | None) -> bool:
         return other is not None and (self.host, self.pid, self.started) == (
@@ -91,34 +91,3 @@ class Holding:
 
 def write_lease(path: Path, lease: Lease) -> None:
     write_json(path, asdict(lease))
-
-
-def this_host() -> str:
-    """The host, and the process numbering on it: containers may share a host name but not process numbers."""
-    try:
-        space = os.readlink("/proc/self/ns/pid")
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-    except OSError:
-        return socket.gethostname()
-    return f"{socket.gethostname()}/{boot[:8]}/{space}"
-
-
-def process_start(pid: int) -> int | None:
-    """When a process was started, in ticks since the machine was, or None: it is gone, dead but not yet collected by
-    its parent, or the system does not tell."""
-    try:
-        # The second field is the program's name in brackets, and may itself hold spaces and brackets.
-        fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
-    except OSError:
-        return None
-    return None if fields[0] in ("Z", "X") else int(fields[19])
-
-
-def _exists(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from miniwin.json_files import JSONProblem, read_json
-from miniwin.runs import write_json
 from miniwin.search.candidate import Candidate
 from miniwin.search.space import Assignment
 from miniwin.specs import UserError
+from miniwin.writing import said_if_unwritable, write_json
 
 FORMAT = 1
 FILE = "trial.json"
@@ -79,7 +79,8 @@ class Outcome:
         self.state, self.reason, self.finished = state, reason, _now()
 
     def write(self, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
+        with said_if_unwritable(folder):
+            folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / FILE, {"format": FORMAT, **asdict(self)})
 
     @classmethod

@@ -117,10 +117,11 @@ def _train_spec(
     if not overrides:
         return own, study.train_base
     # Overrides are read and checked by the loader, so the trial's spec goes through a file.
-    from miniwin.runs import write_text
+    from miniwin.writing import said_if_unwritable, write_text
 
     path = study.folder / "promoted" / f"{hashlib.sha256(dump_yaml(own).encode()).hexdigest()[:12]}.yaml"
-    path.parent.mkdir(exist_ok=True)
+    with said_if_unwritable(path):
+        path.parent.mkdir(exist_ok=True)
     write_text(path, dump_yaml(own))
     return load_train_spec(path, overrides), study.train_base
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from miniwin.json_files import read_json
-from miniwin.runs import home, write_text
+from miniwin.runs import home
 from miniwin.search import charts
 from miniwin.search.formats import LN2, bits_text, count_text, known, measure, plural, seconds_text
 from miniwin.search.importance import importances
@@ -27,6 +27,7 @@ from miniwin.search.page import copyable, sheet
 from miniwin.search.records import StudyData, TrialRecord, read_study
 from miniwin.search.report_tables import STATES, length_table, periods, trial_table, windows
 from miniwin.specs import UserError, dump_yaml, user_path
+from miniwin.writing import said_if_unwritable, write_text
 
 EQUAL = 0.005  # differences up to this share of the loss are no more than another seed makes
 
@@ -40,11 +41,9 @@ def write_report(study_folder: Path | str, out: Path | str | None = None) -> Pat
         example = target / "report.html"
         raise UserError(f"--out {target} is a folder; expected the name of a file, such as {example}")
     page = render(study)
-    try:
+    with said_if_unwritable(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         write_text(target, page)
-    except OSError as error:
-        raise UserError(f"the report cannot be written to {target}: {error.strerror or error}") from None
     return target
 
 

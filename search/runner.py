@@ -24,6 +24,7 @@ from miniwin.search.space import check_space
 from miniwin.search.storage_url import PASSWORD
 from miniwin.search.study import Study
 from miniwin.search.table import SearchDisplay
+from miniwin.signals import ask_to_stop, own_group
 from miniwin.specs import SearchSpec, UserError, load_search_spec, resolve_spec_path, user_path
 from miniwin.tracking import OFF
 
@@ -126,6 +127,7 @@ class _Crew:
         self.secrets = {PASSWORD: study.password} if study.password else {}
         self.secrets |= {"MLFLOW_TRACKING_URI": tracking} if has_secret(tracking) else {}
         self.working: dict[int, subprocess.Popen[bytes]] = {}
+        self.began: dict[int, int] = {}  # where in its log a worker's own words begin
         self.restarts = 0
         self.gave_up: str | None = None
 
@@ -160,22 +162,25 @@ class _Crew:
         command = [sys.executable, "-m", "miniwin.search.worker", str(self.study.folder.resolve())]
         command += ["--worker-id", str(number), "--threads", str(threads), "--parent", str(os.getpid())]
         with open(self._log(number), "ab") as log:
-            # In a session of its own: Ctrl-C reaches us alone, and we tell the workers.
+            self.began[number] = log.seek(0, os.SEEK_END)
             self.working[number] = subprocess.Popen(
                 command,
                 stdout=log,
                 stderr=log,
                 stdin=subprocess.DEVNULL,
                 env=environment,
-                start_new_session=True,
+                **own_group(),
             )
 
     def _ended(self, number: int, code: int) -> None:
         if code == worker.DONE:
             return
-        said = _tail(self._log(number))
+        said = _tail(self._log(number), self.began[number])
         if code == worker.MISTAKE:
             raise UserError(said.rpartition("error: ")[2].strip())
+        if code == worker.UNWRITABLE:
+            reason = said.rpartition("error: ")[2].strip() or f"{self.study.folder}: could not be written"
+            raise UserError(f"{reason}; nothing that was written is lost: the same command goes on")
         if code == worker.GAVE_UP:
             self.gave_up = said.rpartition("gave up: ")[2].strip()
             return
@@ -194,7 +199,7 @@ class _Crew:
     def _stop(self) -> None:
         """Ask the workers that are left to stop, and wait for their checkpoints."""
         for process in self.working.values():
-            process.terminate()
+            ask_to_stop(process)
         deadline = time.monotonic() + STOP_SECONDS
         try:
             for process in self.working.values():
@@ -244,11 +249,11 @@ def _gpu(number: int) -> str | None:
     return names[number % count].strip() if count > 1 else None
 
 
-def _tail(path: Path, size: int = 8192) -> str:
-    """The end of a log."""
+def _tail(path: Path, start: int, size: int = 8192) -> str:
+    """The end of a log, from `start` on."""
     with open(path, "rb") as file:
         end = file.seek(0, os.SEEK_END)
-        file.seek(max(0, end - size))
+        file.seek(max(start, end - size))
         return file.read().decode(errors="replace")
 
 

@@ -28,7 +28,7 @@ from miniwin.blocks.some import some
 from miniwin.devices import find_device
 from miniwin.devices import settled as settled_dtype
 from miniwin.json_files import JSONProblem, read_json
-from miniwin.runs import home, write_json, write_text
+from miniwin.runs import home
 from miniwin.search.candidate import Candidate
 from miniwin.search.outcome import Outcome
 from miniwin.search.places import find_spec
@@ -46,6 +46,7 @@ from miniwin.specs import (
     load_train_spec,
     user_path,
 )
+from miniwin.writing import said_if_unwritable, write_json, write_text
 
 if TYPE_CHECKING:
     from optuna import Study as OptunaStudy
@@ -99,8 +100,9 @@ class Study:
             made = make_storage(url, password)
             if owner(made, spec.name) not in (None, "", _pending_id(folder)):
                 raise _taken(url, spec.name)
-        folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder / ".study.lock"):
+        with said_if_unwritable(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+        with said_if_unwritable(folder), FileLock(folder / ".study.lock"):
             if _is_begun(folder):
                 study = cls(folder, password=password)
                 study._continue_with(parts, url, storage)

@@ -3,7 +3,8 @@
     python -m miniwin.search.worker STUDY_FOLDER --worker-id 0
 
 `miniwin search run` starts workers on its own machine; more can be started by hand on any machine that sees the folder.
-Exit codes: 0 nothing is left to do, 2 a mistake the user can mend, 3 the search gave up, 130 asked to stop.
+Exit codes: 0 nothing is left to do, 2 a mistake the user can mend, 3 the search gave up, 4 the system refused something
+(a full disk), 130 asked to stop.
 """
 
 from __future__ import annotations
@@ -15,12 +16,15 @@ import sys
 import threading
 import time
 import traceback
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
 
 from miniwin.blocks.masked import MASK
 from miniwin.console import any_console
+from miniwin.processes import is_running
+from miniwin.signals import stop_signals
 from miniwin.specs import UserError, user_path
 
 if TYPE_CHECKING:
@@ -28,7 +32,7 @@ if TYPE_CHECKING:
     from miniwin.search.claims import Claim
     from miniwin.search.study import Study
 
-DONE, MISTAKE, GAVE_UP, STOPPED = 0, 2, 3, 130
+DONE, MISTAKE, GAVE_UP, UNWRITABLE, STOPPED = 0, 2, 3, 4, 130
 WAIT_SECONDS = 0.5  # between looks for work that another worker may have to give up
 PARENT_SECONDS = 1.0
 GRACE_SECONDS = 60.0  # for the last step and the checkpoint
@@ -41,13 +45,17 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--threads", type=int, default=None, help="PyTorch threads")
     parser.add_argument("--parent", type=int, default=None, help="stop when this process, our parent, is gone")
     options = parser.parse_args(arguments)
-    signal.signal(signal.SIGTERM, _stop)
-    signal.signal(signal.SIGINT, _stop)
+    for number in stop_signals():
+        signal.signal(number, _stop)
     if options.parent is not None:
         threading.Thread(target=_watch, args=(options.parent,), daemon=True).start()
     try:
         with any_console():
             return work(options.study, options.worker_id, options.threads)
+    except OSError as error:  # an Unwritable is one, too
+        with suppress(OSError):  # the log may lie on the disk that is full
+            print(f"error: {error}", file=sys.stderr, flush=True)
+        return UNWRITABLE
     except UserError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
         return MISTAKE
@@ -100,7 +108,7 @@ def _do(study: Study, claim: Claim, corpus: Corpus) -> None:
         except Interrupted:
             print(f"{name}: stopped", flush=True)
             raise KeyboardInterrupt from None
-        except StorageLost:  # which is no fault of the trial
+        except (StorageLost, OSError):  # no fault of the trial: what was done so far stays, and it can be gone on with
             raise
         except Exception as error:  # of any kind: one architecture that cannot be trained must not end the search
             traceback.print_exc()
@@ -118,9 +126,9 @@ def _stop(number: int, frame: FrameType | None) -> NoReturn:
 
 def _watch(parent: int) -> None:
     """A worker whose parent was killed stops as if it had been asked to."""
-    while os.getppid() == parent:
+    while os.getppid() == parent and is_running(parent):  # on Windows a dead parent stays the parent
         time.sleep(PARENT_SECONDS)
-    os.kill(os.getpid(), signal.SIGTERM)
+    signal.raise_signal(signal.SIGTERM)  # not os.kill, which ends the process at once on Windows
     time.sleep(GRACE_SECONDS)
     os._exit(STOPPED)
 

@@ -22,11 +22,11 @@ from miniwin.evaluation_data import _own_data
 from miniwin.language_model import LanguageModel
 from miniwin.metrics import Metrics
 from miniwin.recall import recall_at
-from miniwin.runs import check_writable
 from miniwin.specs import UserError
 from miniwin.specs.data import PythonStdlibData
 from miniwin.speed import measure_speed
 from miniwin.streaming import chunk_for, position_losses, span
+from miniwin.writing import check_writable
 from miniwin.zoo import add
 
 VALID = np.random.default_rng(0).integers(0, 256, 1501).astype(np.uint16)
@@ -357,14 +357,17 @@ def test_a_folder_that_may_not_be_written_to_is_refused(tmp_path: Path, monkeypa
 
 
 def test_a_disk_that_is_full_in_the_end_is_one_message(text_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(path: Path, data: object) -> None:
+    def full(path: Path) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("miniwin.runs.write_json", full)
+    monkeypatch.setattr("miniwin.writing.flush", full)
     arguments = ("--lengths", "64", "--tokens", "64", "--no-recall", "--no-speed", "--quiet")
     code, out, err = run_cli("eval", "miniwin-tiny", "--data", str(text_file), *arguments, "--json", "x.json")
     assert code == 2 and "by position" in out, "the tables come first"
-    assert err == "error: x.json: could not be written (No space left on device); choose another place\n"
+    assert (
+        err
+        == "error: x.json: could not be written (No space left on device); make room there, or choose another place\n"
+    )
 
 
 def test_the_command_refuses_lengths_that_are_no_numbers() -> None:

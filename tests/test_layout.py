@@ -96,7 +96,7 @@ def test_a_room_cannot_be_imported_under_its_bare_name(room: str) -> None:
 
 CORE = {"torch", "numpy", "pydantic", "pydantic_core"}
 SPECS = CORE | {"yaml"}
-ENGINE = SPECS | {"mlflow", "tokenizers", "safetensors", "rich", "platformdirs", "filelock"}
+ENGINE = SPECS | {"mlflow", "sqlalchemy", "tokenizers", "safetensors", "rich", "platformdirs", "filelock"}
 ZOO = ENGINE | {"pooch"}
 SEARCH = ZOO | {"optuna"}
 
@@ -112,7 +112,7 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
 # Only inside functions: `miniwin.load("name")` asks the zoo, which stands above the engine.
 LAZILY = {"miniwin.loading": {"zoo"}}
 # What an optional dependency is, and may therefore only be imported where it is used.
-ALWAYS_LAZY = {"mlflow", "xformers"}
+ALWAYS_LAZY = {"mlflow", "sqlalchemy", "xformers"}
 
 
 def layer_of(module: str) -> str:
@@ -194,6 +194,7 @@ def test_every_library_is_a_declared_dependency() -> None:
     ]
     declared = {re.split(r"[^A-Za-z0-9_-]", item)[0].lower().replace("-", "_") for item in named}
     distribution = {"yaml": "pyyaml", "pydantic_core": "pydantic", "triton": "torch"}  # torch for CUDA brings triton
+    distribution["sqlalchemy"] = "mlflow"  # which brings it
     for path in FILES:
         for imported, _, line in imports(path):
             top = imported.split(".")[0]

@@ -14,6 +14,7 @@ from tiny_runs import tiny_model, tiny_train, write_text
 from zoo_runs import make_run
 
 import miniwin
+from miniwin import places
 from miniwin.blocks.user_path import user_path
 from miniwin.data import corpus, prepare
 from miniwin.runs import home, read_metrics, read_result
@@ -23,7 +24,7 @@ from miniwin.search.study import Study, find_study
 from miniwin.specs import UserError, dump_yaml, load_search_spec
 from miniwin.tokenizer import load_tokenizer
 from miniwin.tracking import tracking_uri
-from miniwin.zoo import add, list_entries, store, write_index
+from miniwin.zoo import add, list_entries, write_index
 from miniwin.zoo.sources import index_location
 
 LLAMA: dict[str, Any] = {"num_heads": 2, "num_kv_heads": 1, "position": {"type": "rope"}}
@@ -119,7 +120,7 @@ def test_training_and_what_follows_it(mine: Path) -> None:
     result = miniwin.train("~/model.yaml", "~/train.yaml", out="~/again", progress=False, tracking="off")
     assert result.folder == mine / "again" and read_result("~/again").folder == mine / "again" and read_metrics("~/run")
     assert miniwin.build("~/model.yaml").spec == miniwin.load_spec("~/model.yaml") == tiny_model()
-    assert home() == mine / "runs" and corpus.cache_folder() == store.cache_folder() == mine / "cache"
+    assert home() == mine / "runs" and corpus.cache_folder() == places.cache_folder() == mine / "cache"
     assert load_tokenizer("~/tokenizer.json").name == "byte"
     prepare(tiny_train(data=data).data, load_tokenizer("byte"), cache_dir=Path("~/elsewhere"))
     assert (mine / "elsewhere" / "data").is_dir()

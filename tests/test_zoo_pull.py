@@ -22,6 +22,7 @@ from zoo_runs import METRICS, make_run
 import miniwin
 from miniwin.cli import app as miniwin_app
 from miniwin.commands.zoo import app
+from miniwin.places import cache_folder
 from miniwin.specs import UserError
 from miniwin.zoo import ZooError, add, list_entries, resolve, transport, user_zoo, verify, write_index
 from miniwin.zoo import index as index_module
@@ -29,7 +30,6 @@ from miniwin.zoo.entry import ENTRY_FILES
 from miniwin.zoo.files import sha256_file
 from miniwin.zoo.pull import offers, pull
 from miniwin.zoo.sources import source_location
-from miniwin.zoo.store import cache_folder
 
 WEIGHTS = "model.safetensors"
 

@@ -15,12 +15,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file, save_file
-
 import miniwin
 from miniwin.provenance import code_version
 from miniwin.runs import RUN, read_run
 from miniwin.specs import ModelSpec, dump_yaml, load_model_spec, user_path
+from miniwin.tensor_files import load_tensors, save_tensors
 from miniwin.tokenizer import load_tokenizer
 from miniwin.zoo.card import write_card
 from miniwin.zoo.check import watched
@@ -46,7 +45,7 @@ from miniwin.zoo.lengths import check_metrics, check_provenance
 from miniwin.zoo.reference import open_model, write_reference
 from miniwin.zoo.store import Store, stores
 from miniwin.zoo.verification import weight_problems
-from miniwin.zoo.version import Bump, Version, check_name
+from miniwin.zoo.version import Bump, Version, check_new_name
 
 LICENCE = "apache-2.0"
 _OWN_KEYS = ("schema", "run", "entry")  # of provenance.json: ours to write, not the caller's
@@ -110,8 +109,8 @@ def check_addable(
 
 def _destination(name: str, version: str | None, zoo: Path | str | None) -> tuple[list[Store], Version | None]:
     """The zoos that may know the name, the one to write to first, and the version that was asked for."""
-    check_name(name)
-    known = stores(zoo)
+    check_new_name(name)
+    known = stores(zoo, to_write=True)
     wanted = None if version is None else Version.parse(version)
     if wanted is not None:
         for store in known:
@@ -242,7 +241,7 @@ def _without_folders(value: Any) -> Any:
 def _copy_weights(source: Path, target: Path, spec: ModelSpec) -> None:
     """Written anew, not copied: equal weights then give an equal file, whatever the source's header held."""
     _check_weights(source, spec)
-    save_file(load_file(source), target, metadata={"format": "pt"})
+    save_tensors(load_tensors(source), target, {"format": "pt"})
 
 
 def _check_weights(path: Path, spec: ModelSpec) -> None:

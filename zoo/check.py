@@ -24,11 +24,11 @@ from pathlib import Path
 
 from miniwin.blocks.some import some
 from miniwin.json_files import JSONProblem, read_json
+from miniwin.places import NoHome, cache_folder
 from miniwin.zoo.entry import ENTRY_FILES, METRICS, PROVENANCE, Entry, FileRecord, Manifest
 from miniwin.zoo.errors import ZooError
 from miniwin.zoo.files import read_object, sha256_file, sha256_json
 from miniwin.zoo.lengths import check_metrics, check_provenance
-from miniwin.zoo.store import cache_folder
 
 LARGE = 1 << 30  # bytes
 
@@ -47,18 +47,22 @@ class Problem:
 def check(entry: Entry) -> Entry:
     """Raise unless every file has the hash that entry.json gives; quick when nothing was touched."""
     manifest = entry.require_manifest()
-    stamp = cache_folder() / "verified" / f"{sha256_json(str(entry.folder.resolve()))[:32]}.json"
     seen = _fingerprint(entry.folder, manifest)
-    with suppress(OSError, JSONProblem):
-        if read_json(stamp) == seen:
+    with suppress(OSError, JSONProblem, NoHome):
+        if read_json(_stamp(entry)) == seen:
             return entry
     problems = file_problems(entry.folder, manifest)
     if problems:
         raise _damaged(entry, some(problems, 4, "; "))
-    with suppress(OSError):  # a cache that cannot be written only costs time
+    with suppress(OSError, NoHome):  # a cache that cannot be written only costs time
+        stamp = _stamp(entry)
         stamp.parent.mkdir(parents=True, exist_ok=True)
         stamp.write_text(json.dumps(seen), encoding="utf-8")
     return entry
+
+
+def _stamp(entry: Entry) -> Path:
+    return cache_folder() / "verified" / f"{sha256_json(str(entry.folder.resolve()))[:32]}.json"
 
 
 @contextmanager

@@ -25,23 +25,12 @@ def sha256_file(path: Path) -> str:
 def sha256_json(value: Any) -> str:
     """The hash of a value written as JSON in one canonical way (sorted keys, no spaces)."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def fsync_path(path: Path) -> None:
-    """Flush a file, or a folder's list of names, to the disk."""
-    if path.is_dir() and os.name == "nt":
-        return  # Windows cannot open a folder for this
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    return hashlib.sha256(text.encode("utf-8", "backslashreplace")).hexdigest()
 
 
 def write_text(path: Path, text: str) -> None:
     """Write and flush, with '\\n' everywhere: the hash of a file must not depend on the machine."""
-    with path.open("w", encoding="utf-8", newline="\n") as file:
+    with path.open("w", encoding="utf-8", errors="backslashreplace", newline="\n") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())

@@ -22,6 +22,7 @@ from pydantic import Field, ValidationError, model_validator
 from miniwin.blocks.some import some
 from miniwin.json_files import JSONProblem, parse_json
 from miniwin.specs.base import user_path
+from miniwin.writing import write_text
 from miniwin.zoo.entry import (
     ENTRY_FILES,
     MANIFEST,
@@ -36,7 +37,7 @@ from miniwin.zoo.entry import (
     explain,
 )
 from miniwin.zoo.errors import ZooError
-from miniwin.zoo.files import sha256_file, to_json, write_text
+from miniwin.zoo.files import sha256_file, to_json
 from miniwin.zoo.store import Store, built_in_zoo
 from miniwin.zoo.version import Version
 
@@ -166,9 +167,8 @@ def write_index(zoo: Path | str) -> Path:
     if not releases:
         raise ZooError(f"{root}: holds no entries (folders <name>/<version>/), so there is nothing to index")
     index = Index(schema_number=1, releases=tuple(releases))
-    temporary = path.with_name(f".{INDEX}.part")
-    write_text(temporary, to_json(index.model_dump(mode="json", by_alias=True), INDEX))
-    return temporary.replace(path)
+    write_text(path, to_json(index.model_dump(mode="json", by_alias=True), INDEX))
+    return path
 
 
 @lru_cache(maxsize=8)

@@ -9,7 +9,6 @@ meant. The marks of an index hold until it is read again, also while another one
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -18,10 +17,11 @@ from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from miniwin.json_files import JSONProblem, read_json
+from miniwin.places import cache_folder
+from miniwin.writing import write_text
 from miniwin.zoo.files import sha256_json
 from miniwin.zoo.index import INDEX, Release, ReleaseStatus
 from miniwin.zoo.sources import Location
-from miniwin.zoo.store import cache_folder
 
 Mark = tuple[ReleaseStatus, str]
 LONGEST_REASON = 500
@@ -43,9 +43,7 @@ def remember(location: Location, releases: Iterable[Release]) -> None:
             "stamp": _stamp(location),
             "marks": {release.digest: [release.status, str(release.reason)[:LONGEST_REASON]] for release in marked},
         }
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        temporary.write_text(json.dumps(about), encoding="utf-8")
-        os.replace(temporary, path)
+        write_text(path, json.dumps(about))
 
 
 def is_remembered(location: Path) -> bool:

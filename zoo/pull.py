@@ -26,15 +26,17 @@ from filelock import FileLock
 import miniwin
 from miniwin.blocks.some import some
 from miniwin.blocks.visible import visible_line
+from miniwin.places import cache_folder
 from miniwin.specs import UserError
+from miniwin.writing import flush
 from miniwin.zoo.check import file_problems, written_problems
 from miniwin.zoo.entry import Entry, read_manifest
 from miniwin.zoo.errors import UnreachableError, ZooError
-from miniwin.zoo.files import fsync_path, sha256_file
+from miniwin.zoo.files import sha256_file
 from miniwin.zoo.index import INDEX, IndexFile, Release, index_path, parse_index, read_index_file
 from miniwin.zoo.marks import is_remembered, remember
 from miniwin.zoo.sources import Location, below, index_beneath, index_location, source_location
-from miniwin.zoo.store import built_in_zoo, cache_folder, stores
+from miniwin.zoo.store import built_in_zoo, stores
 from miniwin.zoo.transport import ResumingDownloader, offline, read_url
 from miniwin.zoo.version import Ref, parse_ref
 
@@ -192,7 +194,7 @@ def install(offer: Offer, *, zoo: Path | str | None = None, progress: bool = Tru
     """Fetch, check and put in place one release."""
     release = offer.release
     _refuse_newer(release)
-    store = stores(zoo)[0]
+    store = stores(zoo, to_write=True)[0]
     version = release.parsed_version
     try:
         with store.lock(release.name, "pull"):  # a second process waits here, and finds the work done
@@ -332,7 +334,7 @@ def _download(url: str, file: IndexFile, blob: Path, near: bool, on_bytes: Calla
     part = blob.with_name(f"{blob.name}.part")
     downloader = ResumingDownloader(part, size=file.size, sha256=file.sha256, near=near, on_bytes=on_bytes)
     pooch.retrieve(url, known_hash=f"sha256:{file.sha256}", fname=blob.name, path=blob.parent, downloader=downloader)
-    fsync_path(blob.parent)
+    flush(blob.parent)
 
 
 class _Bar:

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 
 from miniwin.specs import load_model_spec
+from miniwin.tensor_files import load_tensors, save_tensors
 from miniwin.zoo.entry import MODEL, TOKENIZER, WEIGHTS
 from miniwin.zoo.errors import ZooError
 
@@ -88,13 +88,13 @@ def write_reference(path: Path, model: LanguageModel) -> None:
     logits = _logits(model, ids, positions)
     if not torch.isfinite(logits).all():
         raise ZooError("the model gives logits that are NaN or infinite for the reference text; it cannot be added")
-    save_file({"input_ids": ids, "positions": positions, "logits": logits}, path)
+    save_tensors({"input_ids": ids, "positions": positions, "logits": logits}, path)
 
 
 def reference_error(path: Path, model: LanguageModel) -> float:
     """The largest difference between the stored logits and those that this machine computes."""
     try:
-        stored = load_file(path)
+        stored = load_tensors(path)
         ids, positions, logits = stored["input_ids"], stored["positions"], stored["logits"]
     except (SafetensorError, KeyError) as error:
         raise ZooError(f"{path}: is not a reference file: {error}") from None

@@ -12,9 +12,12 @@ relative to a URL leaves its query behind (`index.json?sig=...`): a signature is
 
 from __future__ import annotations
 
+import os
 import re
+import sys
 from pathlib import Path, PurePosixPath
-from urllib.parse import quote, unquote, urljoin, urlsplit
+from urllib.parse import quote, unquote_to_bytes, urljoin, urlsplit
+from urllib.request import url2pathname
 
 from miniwin.specs.base import user_path
 from miniwin.zoo.errors import ZooError
@@ -130,7 +133,7 @@ def _file_url(url: str) -> Path:
         parts = urlsplit(url)
     except ValueError as error:
         raise ZooError(f"{url}: is not a URL: {error}") from None
-    path = unquote(parts.path)
+    path = url2pathname(parts.path) if sys.platform == "win32" else os.fsdecode(unquote_to_bytes(parts.path))
     if parts.scheme != "file" or parts.netloc not in ("", "localhost") or not path or "\0" in path:
         raise ZooError(f"{url}: expected file:///absolute/path")
     return Path(path)

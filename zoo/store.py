@@ -8,19 +8,18 @@ writer, who knows that the owner is dead because the operating system has releas
 from __future__ import annotations
 
 import os
-import shutil
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-import platformdirs
 from filelock import FileLock, Timeout
 
+from miniwin.places import NoHome, data_folder
 from miniwin.specs.base import user_path
+from miniwin.writing import flush, move, remove_tree
 from miniwin.zoo.entry import ENTRY_FILES, Entry, open_entry
 from miniwin.zoo.errors import ZooError
-from miniwin.zoo.files import fsync_path
 from miniwin.zoo.version import Version, check_name, is_name
 
 STAGING = ".staging"
@@ -35,13 +34,7 @@ def built_in_zoo() -> Path:
 def user_zoo() -> Path:
     """Where the user's entries are written: $MINIWIN_ZOO, or the platform's folder for application data."""
     chosen = os.environ.get("MINIWIN_ZOO")
-    return user_path(chosen) if chosen else Path(platformdirs.user_data_dir("miniwin")) / "zoo"
-
-
-def cache_folder() -> Path:
-    """Downloads in progress and verification stamps: everything here can be deleted at any time."""
-    chosen = os.environ.get("MINIWIN_CACHE")
-    return user_path(chosen) if chosen else Path(platformdirs.user_cache_dir("miniwin"))
+    return user_path(chosen) if chosen else data_folder("MINIWIN_ZOO") / "zoo"
 
 
 class Store:
@@ -95,7 +88,7 @@ class Store:
         try:
             yield folder
         finally:
-            shutil.rmtree(folder, ignore_errors=True)
+            remove_tree(folder)
             lock.release()
             _unlink(base / f"{folder.name}.lock")
 
@@ -106,13 +99,13 @@ class Store:
         names = {path.name for path in staged.iterdir()}
         assert names == set(ENTRY_FILES), f"staged {sorted(names)}"
         for path in staged.iterdir():
+            flush(path)
             path.chmod(0o444)  # immutable: a slip of an editor should fail
-            fsync_path(path)
-        fsync_path(staged)
+        flush(staged)
         _folder(target.parent)
-        os.rename(staged, target)
-        fsync_path(target.parent)
-        fsync_path(self.root)
+        move(staged, target)
+        flush(target.parent)
+        flush(self.root)
         return self.entry(name, version)
 
     def refuse_existing(self, name: str, version: Version) -> None:
@@ -129,21 +122,30 @@ class Store:
             lock = FileLock(lock_path, timeout=0)
             try:
                 with lock:
-                    shutil.rmtree(lock_path.with_suffix(""), ignore_errors=True)
+                    remove_tree(lock_path.with_suffix(""))
                     _unlink(lock_path)
             except Timeout:
                 continue  # its owner lives
         for folder in base.iterdir():
             if folder.is_dir() and not folder.with_name(f"{folder.name}.lock").exists():
-                shutil.rmtree(folder, ignore_errors=True)
+                remove_tree(folder)
 
 
-def stores(zoo: Path | str | None = None) -> list[Store]:
-    """The zoos to look in, first match first: the one given, or the user's and then the package's."""
+def stores(zoo: Path | str | None = None, *, to_write: bool = False) -> list[Store]:
+    """The zoos to look in, first match first: the one given, or the user's and then the package's.
+
+    Without a home folder the user has none. to_write: then that is an error, as the first one is the one to write to.
+    """
     if zoo is not None:
         root = user_path(zoo)
         return [Store(root, "built-in" if root.resolve() == built_in_zoo() else "user")]
-    return [Store(user_zoo(), "user"), Store(built_in_zoo(), "built-in")]
+    built_in = Store(built_in_zoo(), "built-in")
+    try:
+        return [Store(user_zoo(), "user"), built_in]
+    except NoHome:
+        if to_write:
+            raise
+        return [built_in]
 
 
 def _listdir(folder: Path) -> list[str]:

@@ -15,10 +15,12 @@ import urllib.error
 from collections.abc import Callable
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from io import RawIOBase
 from pathlib import Path
 from time import sleep
 from typing import Any, NamedTuple
 
+from miniwin.writing import Unwritable, move, said_if_unwritable
 from miniwin.zoo.clock import Clock, for_bytes
 from miniwin.zoo.connections import offline, open_url
 from miniwin.zoo.errors import UnreachableError, ZooError
@@ -96,7 +98,7 @@ class ResumingDownloader:
             raise ZooError(f"{url}: has sha256 {found}, expected {self.sha256}; it was thrown away")
         with self.part.open("rb+") as file:
             os.fsync(file.fileno())
-        os.replace(self.part, output_file)
+        move(self.part, Path(output_file))
 
     def _length(self) -> int:
         try:
@@ -125,6 +127,8 @@ class ResumingDownloader:
                     continue
                 self.part.unlink(missing_ok=True)  # our part is not a beginning of what the server has
                 problem = error
+            except Unwritable:  # no fault of the connection, and no patience helps
+                raise
             except _BROKEN as error:
                 problem = error
             if self._length() - before >= min(PROGRESS, self.size - before):
@@ -152,17 +156,25 @@ class ResumingDownloader:
                 start = 0  # the server sends everything
                 if response.length not in (None, self.size):
                     raise ZooError(f"{url}: is {response.length} bytes long, expected {self.size}")
-            with self.part.open("ab" if start else "wb") as file:
+            with self._part(start) as file:
                 written = start
                 while chunk := response.read(min(CHUNK, self.size - written + 1)):
                     if written + len(chunk) > self.size:
                         file.close()
                         self.part.unlink()
                         raise ZooError(f"{url}: sends more than the expected {self.size} bytes; it was thrown away")
-                    file.write(chunk)
-                    file.flush()
+                    self._write(file, chunk)
                     written += len(chunk)
                     self.on_bytes(written)
+
+    def _part(self, start: int) -> RawIOBase:
+        with said_if_unwritable(self.part):
+            return self.part.open("ab" if start else "wb", buffering=0)
+
+    def _write(self, file: RawIOBase, chunk: bytes) -> None:
+        with said_if_unwritable(self.part):
+            while chunk:
+                chunk = chunk[file.write(chunk) :]
 
 
 def _wait(url: str, error: urllib.error.HTTPError, failures: int, clock: Clock) -> None:

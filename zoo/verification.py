@@ -6,10 +6,10 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
 
 from miniwin.loading import wrong_type
 from miniwin.specs import ModelSpec, UserError, load_model_spec
+from miniwin.tensor_files import load_tensors
 from miniwin.zoo.check import Problem, file_problems, written_problems
 from miniwin.zoo.entry import MANIFEST, MODEL, REFERENCE, TOKENIZER, WEIGHTS, Entry, Manifest, open_entry
 from miniwin.zoo.lookup import find
@@ -45,7 +45,7 @@ def verify(entry: Entry | str | Path, *, logits: bool = True) -> list[Problem]:
 def weight_problems(path: Path, spec: ModelSpec) -> list[Problem]:
     """Unreadable weights, tensors that the architecture does not have or lacks, wrong shapes, NaN."""
     try:
-        found = load_file(path)
+        found = load_tensors(path)
     except (SafetensorError, OSError) as error:
         return [Problem(path.name, f"is not a safetensors file: {error}")]
     with torch.device("meta"):

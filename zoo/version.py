@@ -72,6 +72,17 @@ def is_name(text: str) -> bool:
     return _NAME.fullmatch(text) is not None
 
 
+# Windows keeps these for devices: no folder can be called so there.
+_DEVICES = {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(1, 10))}
+
+
+def check_new_name(name: str) -> str:
+    """A name for an entry that is yet to be written: one that every system can have."""
+    if check_name(name) in _DEVICES:
+        raise ZooError(f"zoo name {name!r} is a device on Windows, where nobody could pull it; choose another")
+    return name
+
+
 def check_name(name: str) -> str:
     if not is_name(name):
         raise ZooError(

@@ -45,7 +45,7 @@ class MemoryRefused(MemoryError):
 def able() -> list[str]:
     """The builds that this processor can run."""
     try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="ascii").splitlines()
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return []
     flags = set(next((line.partition(":")[2] for line in lines if line.startswith("flags")), "").split())

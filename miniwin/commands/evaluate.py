@@ -47,8 +47,8 @@ def eval_command(
 
     from miniwin.evaluation import evaluate as run
     from miniwin.loading import load
-    from miniwin.runs import check_writable, said_if_unwritable, write_json
     from miniwin.specs import user_path
+    from miniwin.writing import check_writable, write_json
 
     printed = str(json_file) == "-"
     if json_file is not None and not printed:
@@ -75,8 +75,7 @@ def eval_command(
         return
     _print(metrics)
     if json_file is not None:
-        with said_if_unwritable(json_file):
-            write_json(json_file, metrics.to_dict())
+        write_json(json_file, metrics.to_dict())
         print(f"written to {json_file}", file=sys.stderr)
 
 

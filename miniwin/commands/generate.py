@@ -47,11 +47,11 @@ def generate_command(
     from miniwin.generation import generate as run
     from miniwin.loading import load
     from miniwin.progress import rate
-    from miniwin.runs import check_writable, said_if_unwritable
     from miniwin.sessions import load_session as session_from
     from miniwin.sessions import new_session
     from miniwin.sessions import save_session as session_to
     from miniwin.specs import UserError, user_path
+    from miniwin.writing import check_writable
 
     if save_session is not None:
         save_session = user_path(save_session)
@@ -98,10 +98,9 @@ def generate_command(
         cache_dtype=cache_dtype,
         session=session,
     )
-    if session is not None and save_session is not None:
-        with said_if_unwritable(save_session):
-            session_to(session, model, save_session)
     write("\n" if shown else f"{prompt}{result.text}\n")
+    if session is not None and save_session is not None:
+        session_to(session, model, save_session)
     ends = {"length": "", "stop": ", ended at a stop string", "separator": ", the model ended the document"}
     say(
         f"{model.ref}: {result.new_tokens} tokens at {rate(result.tokens_per_second)} "

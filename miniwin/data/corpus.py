@@ -14,7 +14,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -27,9 +26,11 @@ import numpy as np
 from miniwin.data.sources import SIDES, Source, list_source
 from miniwin.data.tasks import character_ids
 from miniwin.json_files import read_json
+from miniwin.places import cache_folder
 from miniwin.specs import UserError, user_path
 from miniwin.specs.data import DataSpec, JsonlData, TaskData, TextData
 from miniwin.tokenizer import SEPARATORS, Tokenizer
+from miniwin.writing import Unwritable, move, remove_tree
 
 FORMAT = 1
 READING = 2  # how bytes of text files become text: what an older version prepared is not looked up
@@ -98,21 +99,14 @@ def _made(root: Path, key: str, source: Source, tokenizer: Tokenizer, progress: 
                 _make(root, key, source, tokenizer, progress)
                 found = _open(root / key)
     except OSError as error:
-        raise UserError(
+        raise Unwritable(
+            root,
+            error,
             f"cannot write the prepared data to {root}: {error.strerror or error}; set MINIWIN_CACHE to a "
-            "folder that can be written and has room"
+            "folder that can be written and has room",
         ) from None
     assert found is not None, "a corpus just written does not match its own hashes"
     return found
-
-
-def cache_folder() -> Path:
-    """`$MINIWIN_CACHE`, else the system's place for a user's caches."""
-    if os.environ.get("MINIWIN_CACHE"):
-        return user_path(os.environ["MINIWIN_CACHE"])
-    from platformdirs import user_cache_dir
-
-    return Path(user_cache_dir("miniwin", appauthor=False))
 
 
 def _open(folder: Path) -> Corpus | None:
@@ -142,8 +136,8 @@ def _make(root: Path, key: str, source: Source, tokenizer: Tokenizer, progress: 
     try:
         _write(folder, source, tokenizer, progress)
         if (root / key).exists():
-            os.replace(root / key, folder.with_suffix(".old.tmp"))
-        os.replace(folder, root / key)
+            move(root / key, folder.with_suffix(".old.tmp"))
+        move(folder, root / key)
     finally:
         _remove_temporary(root, key)
 
@@ -151,7 +145,7 @@ def _make(root: Path, key: str, source: Source, tokenizer: Tokenizer, progress: 
 def _remove_temporary(root: Path, key: str) -> None:
     """Also what a killed process left: nobody else is at work on this key while we hold its lock."""
     for rest in root.glob(f"{key}.*.tmp"):
-        shutil.rmtree(rest, ignore_errors=True)
+        remove_tree(rest)
 
 
 def _write(folder: Path, source: Source, tokenizer: Tokenizer, progress: bool) -> None:
@@ -200,7 +194,7 @@ def _write(folder: Path, source: Source, tokenizer: Tokenizer, progress: bool) -
     if source.replaced.count:
         info |= {"replaced": source.replaced.count, "replaced_first": source.replaced.first}
     record = {"format": FORMAT, "fingerprint": fingerprint, "files": files, "info": info}
-    with (folder / "corpus.json").open("w", encoding="utf-8") as file:
+    with (folder / "corpus.json").open("w", encoding="utf-8", newline="\n") as file:
         json.dump(record, file, indent=1)
         file.flush()
         os.fsync(file.fileno())

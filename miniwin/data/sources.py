@@ -207,7 +207,7 @@ def _find(
             what = f"files that end in {suffix}" if suffix and root.is_dir() else "text files"
             raise UserError(f"{where}: {given!r} names no {what} (looked in {root.absolute()}); expected at least one")
         for file in kept:
-            found.setdefault(str(file.path.resolve()), file)
+            found.setdefault(_true_name(file.path), file)
     return list(found.values()), left_out
 
 
@@ -247,10 +247,17 @@ def _file(path: Path, name: str, side: str) -> SourceFile:
     return SourceFile(path.absolute(), name, side, stat.st_size, stat.st_mtime_ns)
 
 
+def _true_name(path: Path) -> str:
+    """One name for a file, however it was spelt: by a link, or on a system that takes a.txt and A.txt for one."""
+    name = str(path.resolve())
+    small = name.lower()
+    return small if small != name and os.path.exists(small) and os.path.samefile(small, name) else name
+
+
 def _disjoint(train: list[SourceFile], valid: list[SourceFile]) -> tuple[SourceFile, ...]:
-    held_out = {file.path.resolve() for file in valid}
+    held_out = {_true_name(file.path) for file in valid}
     for file in train:
-        if file.path.resolve() in held_out:
+        if _true_name(file.path) in held_out:
             raise UserError(
                 f"data: {file.path} is named by both paths and valid_paths; text that is trained on says "
                 "nothing about loss on new text: name it in one of them"

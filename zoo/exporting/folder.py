@@ -18,6 +18,7 @@ from miniwin.language_model import LanguageModel
 from miniwin.specs import ModelSpec, UserError, dump_yaml, user_path
 from miniwin.zoo.exporting.stock import Refusal, Stock, find_stock
 from miniwin.zoo.exporting.tokenizing import write_tokenizer
+from miniwin.zoo.files import write_text
 from miniwin.zoo.importing.writing import appearing, refuse_existing
 
 Kind = Literal["auto", "stock", "custom"]
@@ -67,8 +68,8 @@ def export_model(
             _write_json(ids, part / "generation_config.json")
         if model.tokenizer is not None:
             write_tokenizer(model.tokenizer, ids, part)
-        (part / "README.md").write_text(_card(model.spec, stock), encoding="utf-8")
-        (part / "model.yaml").write_text(dump_yaml(model.spec), encoding="utf-8")
+        write_text(part / "README.md", _card(model.spec, stock))
+        write_text(part / "model.yaml", dump_yaml(model.spec))
     return Exported(folder, "custom" if stock is None else stock.model_type, refusals)
 
 
@@ -91,7 +92,7 @@ def _write_custom(model: LanguageModel, folder: Path) -> None:
     }
     _write_json({**config, **_about(model)}, folder / "config.json")
     code = Path(__file__).with_name(f"{CODE}.txt").read_text(encoding="utf-8")
-    (folder / f"{CODE}.py").write_text(code, encoding="utf-8")
+    write_text(folder / f"{CODE}.py", code)
 
 
 def _about(model: LanguageModel) -> dict[str, Any]:
@@ -115,14 +116,14 @@ def special_ids(model: LanguageModel) -> dict[str, Any]:
 
 
 def _save(tensors: dict[str, Any], folder: Path) -> None:
-    from safetensors.torch import save_file
+    from miniwin.tensor_files import save_tensors
 
     plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-    save_file(plain, folder / "model.safetensors", metadata={"format": "pt"})
+    save_tensors(plain, folder / "model.safetensors", {"format": "pt"})
 
 
 def _write_json(data: dict[str, Any], path: Path) -> None:
-    path.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
+    write_text(path, json.dumps(data, indent=2) + "\n")
 
 
 def _card(spec: ModelSpec, stock: Stock | None) -> str:

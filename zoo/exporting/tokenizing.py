@@ -9,6 +9,7 @@ from typing import Any
 
 from miniwin.imported_tokenizer import ImportedTokenizer
 from miniwin.tokenizer import ByteTokenizer, Tokenizer
+from miniwin.zoo.files import write_text
 
 
 def byte_alphabet() -> list[str]:
@@ -29,10 +30,11 @@ def write_tokenizer(tokenizer: Tokenizer, ids: Mapping[str, Any], folder: Path) 
         fast = Fast(models.BPE(vocab=vocabulary, merges=[]))
         fast.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
         fast.decoder = decoders.ByteLevel()
-        fast.save(str(folder / "tokenizer.json"))
+        # Not fast.save: it hides what the system refuses, and takes no name that is not text.
+        write_text(folder / "tokenizer.json", fast.to_str(pretty=True))
     else:
         tokenizer.save(folder)
-        fast = Fast.from_file(str(folder / "tokenizer.json"))
+        fast = Fast.from_str((folder / "tokenizer.json").read_text(encoding="utf-8"))
     settings: dict[str, Any] = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
     settings["padding_side"] = "left"  # the only one that all our models take
     for name in ("eos", "pad", *(("bos",) if isinstance(tokenizer, ImportedTokenizer) else ())):
@@ -40,4 +42,4 @@ def write_tokenizer(tokenizer: Tokenizer, ids: Mapping[str, Any], folder: Path) 
         token = fast.id_to_token(number[0] if isinstance(number, list) else number) if number is not None else None
         if token is not None:
             settings[f"{name}_token"] = token
-    (folder / "tokenizer_config.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+    write_text(folder / "tokenizer_config.json", json.dumps(settings, indent=2) + "\n")

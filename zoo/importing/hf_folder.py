@@ -20,6 +20,7 @@ from miniwin.blocks.some import some
 from miniwin.json_files import JSONProblem, read_json
 from miniwin.specs.base import UserError
 from miniwin.specs.yaml_words import shown
+from miniwin.tensor_files import readable
 from miniwin.zoo.importing.source import Source
 
 CONFIG = "config.json"
@@ -159,7 +160,8 @@ class HFFolder(Source):
             raise UserError(f"{self.path / name}: the file is missing; {INDEX} names it. Fetch it, and import again")
         self.files[name] = path
         try:
-            opened: Any = safe_open(path, framework="pt", device="cpu")
+            with readable(path) as plain:
+                opened: Any = safe_open(plain, framework="pt", device="cpu")
             names = list(opened.keys())
             for tensor in names:
                 part = opened.get_slice(tensor)

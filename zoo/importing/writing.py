@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
+import re
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -18,12 +18,14 @@ from pathlib import Path
 from types import TracebackType
 
 import torch
+from filelock import FileLock, Timeout
 from torch import Tensor
 
 from miniwin.specs.base import UserError
-from miniwin.zoo.files import fsync_path
+from miniwin.writing import flush, move, remove_tree
 from miniwin.zoo.importing.source import size
 
+_PART = re.compile(r"\..+\.[0-9a-f]{8}\.part", re.DOTALL)
 NAMES = {torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
 
 
@@ -73,29 +75,53 @@ def refuse_existing(folder: Path) -> None:
 
 @contextmanager
 def appearing(folder: Path) -> Iterator[Path]:
-    """A folder to write in: when the block ends well it is called `folder`; otherwise nothing is left of it."""
+    """A folder to write in: when the block ends well it is called `folder`; otherwise nothing is left of it.
+
+    Of a process that was killed a folder is left; the next one beside it removes it. A lock says whether the owner of
+    such a folder lives: the system gives it back when a process dies, however it does.
+    """
     folder = folder.absolute()
     made = _make_parents(folder.parent)
     part = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.part")
+    lock = FileLock(_lock_of(part))
     try:
+        _remove_abandoned(folder.parent)
+        lock.acquire()  # before there is a folder that somebody could find unlocked
         part.mkdir()
         yield part
         for path in part.iterdir():
-            fsync_path(path)
-        fsync_path(part)
+            flush(path)
+        flush(part)
         refuse_existing(folder)
         with suppress(FileNotFoundError):
             folder.rmdir()  # an empty one, which not every system would replace
-        os.rename(part, folder)
+        move(part, folder)
         made = []
-        fsync_path(folder.parent)
+        flush(folder.parent)
     except OSError as error:
         raise UserError(f"{folder}: cannot be written: {error.strerror or error}") from None
     finally:
-        shutil.rmtree(part, ignore_errors=True)
+        remove_tree(part)
+        lock.release()
+        with suppress(OSError):
+            _lock_of(part).unlink()
         for parent in made:
             with suppress(OSError):
                 parent.rmdir()
+
+
+def _lock_of(part: Path) -> Path:
+    return part.with_name(f"{part.name}.lock")
+
+
+def _remove_abandoned(parent: Path) -> None:
+    """What killed processes left. A folder without a lock is left alone: nobody can tell whose it is."""
+    with suppress(OSError):
+        for part in parent.iterdir():
+            if _PART.fullmatch(part.name) and _lock_of(part).exists() and part.is_dir():
+                with suppress(Timeout, OSError), FileLock(_lock_of(part), timeout=0):
+                    remove_tree(part)
+                    _lock_of(part).unlink()
 
 
 def _make_parents(folder: Path) -> list[Path]:

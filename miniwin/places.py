@@ -1,0 +1,64 @@
+"""Where a user's things are kept when nothing else was said: caches, and the zoo.
+
+A container may have no home folder: no HOME, and a user of a number that the system does not know. Caches then go to
+the folder of temporary files. A zoo would be lost there, so its place has to be said.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import tempfile
+from pathlib import Path
+
+from miniwin.specs.base import UserError, user_path
+
+NO_HOME = "there is no home folder (HOME is not set, and the system does not know this user)"
+
+
+class NoHome(UserError):
+    """A place was asked for that would be in the user's home folder."""
+
+
+def cache_folder() -> Path:
+    """`$MINIWIN_CACHE`, else the system's place for a user's caches. Everything in it can be deleted at any time."""
+    if chosen := os.environ.get("MINIWIN_CACHE"):
+        return user_path(chosen)
+    from platformdirs import user_cache_dir
+
+    try:
+        found = user_cache_dir("miniwin", appauthor=False)
+    except RuntimeError:
+        found = "~"
+    return _temporary() if found.startswith("~") else Path(found)
+
+
+def data_folder(variable: str) -> Path:
+    """The system's place for a user's data. `variable` names the place without it.
+
+    Raises:
+        NoHome
+    """
+    from platformdirs import user_data_dir
+
+    try:
+        found = user_data_dir("miniwin")
+    except RuntimeError:
+        found = "~"
+    if found.startswith("~"):
+        raise NoHome(f"{NO_HOME}: set {variable} to a folder")
+    return Path(found)
+
+
+def _temporary() -> Path:
+    """A folder of temporary files that is this user's alone: others could leave there what we would believe."""
+    try:
+        folder = Path(tempfile.gettempdir()) / (f"miniwin-{os.getuid()}" if hasattr(os, "getuid") else "miniwin")
+        folder.mkdir(mode=0o700, exist_ok=True)
+        there = folder.lstat()
+    except OSError as error:
+        raise NoHome(f"{NO_HOME}, nor one for temporary files ({error}): set MINIWIN_CACHE to a folder") from None
+    mine = not hasattr(os, "getuid") or (there.st_uid == os.getuid() and not there.st_mode & 0o022)
+    if not stat.S_ISDIR(there.st_mode) or not mine:
+        raise NoHome(f"{NO_HOME}, and {folder} is not this user's alone: set MINIWIN_CACHE to a folder")
+    return folder

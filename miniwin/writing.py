@@ -1,0 +1,159 @@
+"""Writing files that a crash, a full disk or another process cannot tear.
+
+A file is written aside, flushed and renamed: at any moment the one under its own name is whole. What the system refuses
+is `Unwritable`, one message for whoever asked for the file, and what was there before stays.
+
+Windows differs in three ways. A file that somebody has open, if only to look for viruses, cannot be replaced for a
+moment. Only a file opened for writing can be flushed, and no folder can. Text would get other line ends.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import re
+import shutil
+import stat
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from miniwin.blocks.visible import visible
+from miniwin.processes import is_running
+from miniwin.specs.base import UserError
+
+PATIENCE_SECONDS = 5.0  # on Windows, for a file that is open elsewhere
+LEFTOVER_SECONDS = 3600.0  # since a file in the making last grew: no process that lives pauses so long in writing one
+
+
+class Unwritable(UserError, OSError):
+    """The system does not let a file be written: the disk is full, the place is read-only, or another reason."""
+
+    def __init__(self, path: Path, error: OSError, message: str | None = None) -> None:
+        reason = error.strerror or str(error)
+        room = "make room there, or " if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
+        super().__init__(message or f"{path}: could not be written ({reason}); {room}choose another place")
+        self.errno, self.strerror = error.errno, error.strerror
+
+    def __str__(self) -> str:
+        return visible(str(self.args[0]))  # OSError would print its number
+
+
+@contextmanager
+def said_if_unwritable(path: Path) -> Iterator[None]:
+    """What goes wrong in writing to `path`, as `Unwritable`."""
+    try:
+        yield
+    except Unwritable:
+        raise
+    except OSError as error:
+        raise Unwritable(path, error) from None
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A name to write to: when the block ends well, that file is flushed and takes the place of `path`.
+
+    Raises:
+        Unwritable: the system refused. Nothing has changed.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with said_if_unwritable(path):
+            _remove_leftovers(path)
+            yield temporary
+            flush(temporary)
+            move(temporary, path)
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+    flush(path.parent)
+
+
+def _remove_leftovers(path: Path) -> None:
+    """What a process that was killed in the middle of writing `path` left beside it."""
+    name = re.compile(rf"\.{re.escape(path.name)}\.([0-9]{{1,10}})\.tmp")
+    with suppress(OSError), os.scandir(path.parent) as found:
+        for one in found:
+            match = name.fullmatch(one.name)
+            if match and time.time() - one.stat().st_mtime > LEFTOVER_SECONDS and not is_running(int(match[1])):
+                os.unlink(one.path)
+
+
+def move(source: Path, target: Path) -> None:
+    """Give a file or a folder another name, in one step. A file that has that name already is replaced."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while True:
+        try:
+            os.replace(source, target)
+            return
+        except PermissionError:
+            if sys.platform != "win32" or time.monotonic() >= deadline:
+                raise
+            time.sleep(0.05)
+
+
+def flush(path: Path) -> None:
+    """fsync of a file; or of a folder, where the system allows it: a new name has to survive a power cut."""
+    folder = path.is_dir()
+    if folder and sys.platform == "win32":
+        return
+    descriptor = None
+    try:
+        descriptor = os.open(path, os.O_RDONLY if folder else os.O_RDWR)
+        os.fsync(descriptor)
+    except OSError:
+        if not folder:  # some file systems of a network know no fsync of a folder
+            raise
+    finally:
+        if descriptor is not None:
+            os.close(descriptor)
+
+
+def remove_tree(folder: Path) -> None:
+    """Remove a folder as far as it can be. Windows does not remove a file that may only be read."""
+    if sys.platform == "win32":
+        for path in folder.rglob("*"):
+            with suppress(OSError):
+                path.chmod(stat.S_IWRITE | stat.S_IREAD)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def check_writable(path: Path) -> None:
+    """Refuse a place that no file can be written to, before the work is done."""
+    folder = path.parent
+    # Not Path.is_dir: it raises where a folder on the way may not be read.
+    if not os.path.isdir(folder) or not os.access(folder, os.W_OK) or (os.path.exists(path) and not path.is_file()):
+        raise UserError(
+            f"{path}: cannot write there; expected a file name in a folder that exists and can be written to"
+        )
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a whole text file atomically: UTF-8, with the same line ends everywhere.
+
+    Bytes of a file's name that are no text become `\\udcff` and the like, which JSON reads back.
+    """
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace", newline="\n")
+
+
+def write_json(path: Path, data: Any) -> None:
+    """Write a JSON file atomically. Numbers that JSON has no name for (NaN, infinity) become null."""
+    write_text(path, json.dumps(finite(data), indent=2, ensure_ascii=False) + "\n")
+
+
+def finite(value: Any) -> Any:
+    """The same data with null in place of the numbers that JSON has no name for."""
+    if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
+        return None
+    if isinstance(value, dict):
+        return {str(key): finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(item) for item in value]
+    return value

@@ -10,6 +10,8 @@ import torch
 from miniwin.specs import ModelSpec, UserError
 from miniwin.specs.model import BYTES
 
+RUNS = 2  # of the numbers of equal layers that a table names; the layout has them all
+
 
 def explanation(spec: ModelSpec, lengths: Sequence[int], dtype: str = "float32") -> dict[str, Any]:
     """Per layer: what it sees, its encoding, parameters and cache bytes at each length; and the totals.
@@ -35,6 +37,7 @@ def explanation(spec: ModelSpec, lengths: Sequence[int], dtype: str = "float32")
                 "block": letter,
                 "sees": sees(attention),
                 "window": attention.window,
+                "chunk": attention.chunk,
                 "heads": f"{attention.num_heads}/{attention.kv_heads} x {attention.head_dim}",
                 "encoding": ", ".join(attention.position.words()),
                 "period": period(attention.position),
@@ -58,6 +61,31 @@ def explanation(spec: ModelSpec, lengths: Sequence[int], dtype: str = "float32")
         "cache_bytes": {n: spec.cache_bytes(n, dtype) for n in lengths},
         "layers": rows,
     }
+
+
+def groups(rows: Sequence[dict[str, Any]]) -> list[tuple[list[int], dict[str, Any]]]:
+    """The layers that differ in nothing but their number, as (numbers, one of them), the first one first."""
+    found: list[tuple[list[int], dict[str, Any]]] = []
+    for row in rows:
+        same = (numbers for numbers, other in found if {**other, "layer": None} == {**row, "layer": None})
+        numbers = next(same, None)
+        if numbers is None:
+            found.append(([row["layer"]], row))
+        else:
+            numbers.append(row["layer"])
+    return found
+
+
+def layer_numbers(numbers: Sequence[int], most: int | None = None) -> str:
+    """0-2, 4-6, 7 for [0, 1, 2, 4, 5, 6, 7] and so on: runs where there are any, the first `most` of them."""
+    runs: list[list[int]] = []
+    for n in numbers:
+        if runs and n == runs[-1][-1] + 1:
+            runs[-1].append(n)
+        else:
+            runs.append([n])
+    named = [str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs]
+    return ", ".join(named[:most] + ["..."] * (most is not None and len(named) > most))
 
 
 def sees(attention: Any) -> str:

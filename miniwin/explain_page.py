@@ -17,13 +17,16 @@ from typing import Any
 import torch
 
 from miniwin.blocks.positions.soundness import cosine_sum, turning
-from miniwin.explain import binary, short
+from miniwin.explain import RUNS, binary, groups, layer_numbers, short
+from miniwin.explain_strip import STYLE as STRIP_STYLE
+from miniwin.explain_strip import strip
 from miniwin.soundness import Rotary, rotary_blocks
 from miniwin.specs import ModelSpec, UserError, user_path
 from miniwin.writing import write_text
 
 WIDTH, HEIGHT = 640, 300
 LEFT, RIGHT, TOP, BOTTOM = 48, 16, 18, 40
+EACH = "Parameters and cache are of one layer; the last row has the sums."
 BINS = 240  # of distance, evenly spread over its logarithm
 SAMPLES = 64  # distances looked at in each
 
@@ -75,6 +78,7 @@ def page(spec: ModelSpec, facts: dict[str, Any]) -> str:
         f'<p class="soft">layers {escape(facts["layout"])}, hidden_size {facts["hidden_size"]}, vocab_size '
         f"{facts['vocab_size']}, {facts['parameters']:,} parameters, hash {escape(facts['hash'])}</p>",
         "<h2>Layers</h2>",
+        strip(facts),
         _layers(facts),
     ]
     lengths = list(facts["soundness"])
@@ -97,7 +101,7 @@ def page(spec: ModelSpec, facts: dict[str, Any]) -> str:
         "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'; "
         "base-uri 'none'; form-action 'none'\">\n"
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(title)}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n{''.join(body)}\n</body>\n</html>\n"
+        f"<title>{escape(title)}</title>\n<style>{STYLE}{STRIP_STYLE}</style>\n</head>\n<body>\n{''.join(body)}\n</body>\n</html>\n"
     )
 
 
@@ -114,13 +118,17 @@ def table(heads: Sequence[tuple[str, str]], rows: Sequence[Sequence[str]]) -> st
 
 def _layers(facts: dict[str, Any]) -> str:
     lengths = list(facts["cache_bytes"])
-    heads = [("layer", ""), ("block", "text"), ("sees", "text"), ("heads", ""), ("encoding", "text"), ("period", "")]
+    heads = [("layers", "text"), ("count", ""), ("block", "text"), ("sees", "text"), ("heads", "")]
+    heads += [("encoding", "text"), ("period", "")]
     heads += [("parameters", ""), *((f"cache @{short(n)}", "") for n in lengths)]
     rows = []
-    for row in facts["layers"]:
-        cells = [row["layer"], row["block"], row["sees"], row["heads"], row["encoding"], row["period"] or "-"]
+    for numbers, row in groups(facts["layers"]):
+        cells = [layer_numbers(numbers, RUNS), len(numbers), row["block"], row["sees"], row["heads"], row["encoding"]]
+        cells += [row["period"] or "-"]
         rows.append([*map(str, cells), f"{row['parameters']:,}", *(binary(row["cache_bytes"][n]) for n in lengths)])
-    return table(heads, rows)
+    totals = [f"{facts['parameters']:,}", *(binary(facts["cache_bytes"][n]) for n in lengths)]
+    rows.append(["all, with embeddings", str(len(facts["layers"])), "", "", "", "", "", *totals])
+    return f'{table(heads, rows)}<p class="soft">{EACH}</p>'
 
 
 def _verdicts(row: dict[str, Any]) -> str:
@@ -159,17 +167,6 @@ def figures(criterion: dict[str, Any]) -> tuple[str, str]:
         return f"{number:.3g}"
 
     return text(criterion["value"]), text(criterion["bound"])
-
-
-def layer_numbers(numbers: Sequence[int]) -> str:
-    """0-2, 4-6, 7 for [0, 1, 2, 4, 5, 6, 7] and so on: runs where there are any."""
-    runs: list[list[int]] = []
-    for n in numbers:
-        if runs and n == runs[-1][-1] + 1:
-            runs[-1].append(n)
-        else:
-            runs.append([n])
-    return ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)
 
 
 def curve(rotary: Rotary, most: int) -> list[tuple[float, float, float]]:

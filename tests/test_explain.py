@@ -11,10 +11,11 @@ import pytest
 from typer.testing import CliRunner
 
 from miniwin.cli import app
-from miniwin.explain import explanation, period, sees
-from miniwin.explain_page import figures, layer_numbers, page
+from miniwin.explain import explanation, groups, layer_numbers, period, sees
+from miniwin.explain_page import figures, page
+from miniwin.explain_strip import strip
 from miniwin.soundness import soundness
-from miniwin.specs import ModelSpec, UserError
+from miniwin.specs import ModelSpec, UserError, load_spec
 from tests.helpers import attention, tiny_spec
 
 SHAPES = {
@@ -108,7 +109,7 @@ def test_the_page_is_one_small_file_by_itself(tmp_path: Path) -> None:
     assert len(html) < 1_000_000 and "http" not in html.replace("http-equiv", "")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["model.html", "model.yaml"], "no temporary file stays"
     found = Page(html)
-    assert not found.open and found.tags.count("svg") == 2, "one plot for each rotary block"
+    assert not found.open and found.tags.count("svg") == 1 + 2, "the strip, and one plot for each rotary block"
     text = " ".join(found.text)
     for part in ("Is it sound at 4,096 tokens?", "Is it sound at 131,072 tokens?", "131,072", "straddling", "nope"):
         assert part in text
@@ -167,3 +168,39 @@ def test_small_words() -> None:
     assert layer_numbers([0, 1, 2, 4, 6, 7]) == "0-2, 4, 6-7" and layer_numbers([3]) == "3"
     assert figures({"value": 4096, "bound": float("inf")}) == ("4,096", "inf")
     assert figures({"value": 0.123456, "bound": 62831.85}) == ("0.123", "62,832")
+
+
+# -- equal layers
+
+
+def test_equal_layers_are_one_row() -> None:
+    rows = explanation(load_spec("llama-3-8b"), [512])["layers"]
+    assert len(rows) == 32 and [numbers for numbers, _ in groups(rows)] == [list(range(32))]
+    shown = run("llama-3-8b")
+    (row,) = [line for line in shown.splitlines() if "rope" in line]
+    assert row.split()[:3] == ["0-31", "32", "G"] and "218,112,000" in row and "32.0 MiB" in row
+    assert "params and cache are of one layer" in shown and "8,030,261,248" in shown
+    assert len(json.loads(run("llama-3-8b", "--json"))["layers"]) == 32
+
+
+def test_layers_of_several_kinds_are_a_row_each(tmp_path: Path) -> None:
+    rows = explanation(load_spec("miniwin-1m"), [512])["layers"]
+    assert [(numbers, row["block"]) for numbers, row in groups(rows)] == [([0, 1, 2, 3, 5, 6], "S"), ([4, 7], "G")]
+    assert layer_numbers([0, 2, 4], 2) == "0, 2, ..." and layer_numbers([0, 2], 2) == "0, 2"
+    shown = run("llama-4-scout")
+    assert "0-2, 4-6, ... " in shown and "2,202,101,760" in shown and "107,769,861,120" in shown, "no number is cut"
+    single = run(str(spec_file(tmp_path)), "--set", "num_layers=3", "--set", "pattern=SRG")
+    assert "of one layer" not in single
+
+
+def test_the_strip_has_a_bar_for_each_layer() -> None:
+    facts = explanation(load_spec("llama-4-scout"), [4096, 1 << 20])
+    drawn = Page(strip(facts))
+    assert drawn.tags.count("rect") == 48 and drawn.tags.count("li") == 2 and not drawn.open
+    heights = [float(height) for height in re.findall(r'height="([0-9.]+)" rx', strip(facts))]
+    assert heights[3] == 72 and 0.5 * 72 < heights[0] < 0.9 * 72 and heights[:4] * 12 == heights
+    assert "C, 36 layers: 0-2, 4-6" in "".join(drawn.text) and "sees chunks of 8192" in "".join(drawn.text)
+    evil = {**facts, "layers": [{**row, "encoding": "<script>"} for row in facts["layers"]]}
+    assert "<script>" not in strip(evil) and Page(strip(evil)).tags.count("rect") == 48
+    one = explanation(load_spec("miniwin-tiny"), [1])
+    assert 'height="72.0"' in strip(one) and "nan" not in strip(one)

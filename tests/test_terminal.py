@@ -145,7 +145,7 @@ def test_explain(on_terminal: Callable[[], Terminal]) -> None:
         check(terminal.getvalue(), times)
     facts["name"] = facts["layers"][0]["encoding"] = "<script>alert(1)</script>"
     text = page(load_model_spec("minimind-tiny", ["blocks.G.attention.position={type: nope}"]), facts)
-    assert "<script>" not in text and text.count("&lt;script&gt;") == 3
+    assert "<script>" not in text and text.count("&lt;script&gt;") == 5
 
 
 def test_errors(on_terminal: Callable[[], Terminal], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

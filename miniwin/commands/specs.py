@@ -163,29 +163,35 @@ def print_explanation(facts: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from miniwin.explain import binary, short
+    from miniwin.explain import RUNS, binary, groups, layer_numbers, short
     from miniwin.terminal import cell
 
-    console = Console(width=None if Console().is_terminal else 120, highlight=False)
+    console = Console(width=None if Console().is_terminal else 140, highlight=False)
     lengths = list(facts["cache_bytes"])
     about = f"  layers {facts['layout']}  hidden_size {facts['hidden_size']}  vocab_size {facts['vocab_size']}"
     console.print(cell(facts["name"], "bold") + cell(about))
     table = Table(box=None, header_style="bold", pad_edge=False)
-    for name in ("layer", "block"):
-        table.add_column(name)
+    table.add_column("layers", no_wrap=True)
+    table.add_column("count", justify="right", no_wrap=True)
+    table.add_column("block")
     for name in ("sees", "heads"):
         table.add_column(name, justify="right")
     table.add_column("encoding")
     for name in ("period", "params", *(f"cache @{short(n)}" for n in lengths)):
-        table.add_column(name, justify="right")
-    for row in facts["layers"]:
-        cells = [row["layer"], row["block"], row["sees"], row["heads"], row["encoding"], row["period"] or "-"]
+        table.add_column(name, justify="right", no_wrap=True)
+    kinds = groups(facts["layers"])
+    for numbers, row in kinds:
+        cells = [layer_numbers(numbers, RUNS), len(numbers), row["block"], row["sees"], row["heads"], row["encoding"]]
+        cells += [row["period"] or "-"]
         caches = [binary(row["cache_bytes"][n]) for n in lengths]
         table.add_row(*map(cell, cells), f"{row['parameters']:,}", *caches)
     table.add_section()
     totals = [binary(facts["cache_bytes"][n]) for n in lengths]
-    table.add_row("all", "", "", "", "", "", f"{facts['parameters']:,}", *totals, style="bold")
+    count, parameters = len(facts["layers"]), f"{facts['parameters']:,}"
+    table.add_row("all", str(count), "", "", "", "", "", parameters, *totals, style="bold")
     console.print(table)
+    if len(kinds) < count:
+        console.print("             params and cache are of one layer; the last row has the sums, with embeddings")
     built = "equal to" if facts["built_parameters"] == facts["parameters"] else "NOT equal to"
     console.print(
         f"parameters   {facts['parameters']:,} ({facts['embedding_parameters']:,} of them embeddings and head), "
@@ -204,7 +210,8 @@ def print_soundness(facts: dict[str, Any], trained_length: int | None) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from miniwin.explain_page import figures, layer_numbers
+    from miniwin.explain import layer_numbers
+    from miniwin.explain_page import figures
     from miniwin.terminal import cell
 
     console = Console(width=None if Console().is_terminal else 160, highlight=False)
@@ -258,7 +265,7 @@ def print_backends(facts: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from miniwin.explain_page import layer_numbers
+    from miniwin.explain import layer_numbers
     from miniwin.terminal import cell
 
     console = Console(width=None if Console().is_terminal else 160, highlight=False)

@@ -1,0 +1,65 @@
+"""The layers of a model as a strip: one bar a layer, as high as it sees (its logarithm), in the colour of its kind."""
+
+from __future__ import annotations
+
+import math
+from html import escape
+from typing import Any
+
+from miniwin.explain import groups, layer_numbers
+
+WIDTH, HIGH, LEAST = 640, 72, 0.12  # of the strip, of its highest bar, and the share of it that the lowest bar has
+WIDEST, ROOM = 34.0, 11.0  # a bar at most; and what a letter needs
+CAPTION = "One bar a layer: as high as it sees, on a logarithmic scale up to all keys."
+COLOURS = 6  # then they begin again: the letters tell the kinds apart
+
+STYLE = """
+.strip text { text-anchor: middle; } .key { display: inline-block; width: 0.8em; height: 0.8em; margin-right: 0.4em;
+  border-radius: 2px; } .keys { list-style: none; margin: 0.5rem 0 0; padding: 0; font-size: 0.9rem; }
+.kind0 { fill: #4a6cf0; background: #4a6cf0; } .kind1 { fill: #d98324; background: #d98324; }
+.kind2 { fill: #1f9e77; background: #1f9e77; } .kind3 { fill: #c2549d; background: #c2549d; }
+.kind4 { fill: #7b8794; background: #7b8794; } .kind5 { fill: #a33b2e; background: #a33b2e; }
+"""
+
+
+def strip(facts: dict[str, Any]) -> str:
+    """The bars, and what each colour stands for."""
+    kinds = groups(facts["layers"])
+    kind_of = {number: kind for kind, (numbers, _) in enumerate(kinds) for number in numbers}
+    longest, count = max(facts["cache_bytes"]), len(facts["layers"])
+    step = min(WIDTH / count, WIDEST)
+    gap = min(2.0, step / 6)
+    bars = []
+    for number, row in enumerate(facts["layers"]):
+        height = HIGH * _share(row.get("chunk") or row.get("window"), longest)
+        x = number * step
+        says = f"layer {number}, {row['block']}: sees {row['sees']}; {row['encoding']}"
+        bars.append(
+            f'<rect class="kind{kind_of[number] % COLOURS}" x="{x:.2f}" y="{HIGH - height:.1f}" '
+            f'width="{step - gap:.2f}" height="{height:.1f}" rx="1.5"><title>{escape(says)}</title></rect>'
+        )
+        if step >= ROOM:
+            middle = x + (step - gap) / 2
+            bars.append(f'<text x="{middle:.1f}" y="{HIGH + 15}">{escape(row["block"])}</text>')
+    keys = "".join(
+        f'<li><span class="key kind{kind % COLOURS}"></span>{escape(_key(numbers, row))}</li>'
+        for kind, (numbers, row) in enumerate(kinds)
+    )
+    label = f"{count} layers, {facts['layout']}: how far each sees"
+    height = HIGH + (20 if step >= ROOM else 2)
+    return (
+        f'<svg class="strip" viewBox="0 0 {WIDTH} {height}" role="img"><title>{escape(label)}</title>{"".join(bars)}'
+        f'</svg><p class="soft">{CAPTION}</p><ul class="keys">{keys}</ul>'
+    )
+
+
+def _share(sight: int | None, longest: int) -> float:
+    """Of the highest bar: all of it where a layer sees everything."""
+    if sight is None or longest < 2:
+        return 1.0
+    return max(LEAST, min(math.log(sight + 1) / math.log(longest + 1), 1.0))
+
+
+def _key(numbers: list[int], row: dict[str, Any]) -> str:
+    named = "layer" if len(numbers) == 1 else f"{len(numbers)} layers:"
+    return f"{row['block']}, {named} {layer_numbers(numbers)}: sees {row['sees']}; {row['encoding']}"

@@ -132,6 +132,7 @@ def test_explain(on_terminal: Callable[[], Terminal]) -> None:
         },
         **{"layers": [layer], "forward_flops_per_token": {512: 1.0}, "soundness": {512: [verdict]}, "shift": [shift]},
         **{"backends": [{**backend, "declined": {EVIL: EVIL}}], "generation": {"cpu": EVIL}},
+        "products": {"float32 on a cpu": "mkl", "milliseconds": None},
     }
     shown: list[tuple[Callable[..., None], tuple[Any, ...], int]] = [
         (specs.print_explanation, (), 6),

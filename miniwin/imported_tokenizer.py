@@ -17,7 +17,7 @@ import numpy as np
 from miniwin.tokenizer import FILE, HFTokenizer
 
 # One tokenizer reads text in two ways, by a setting of the library's object: one at a time may set it.
-_READING = threading.Lock()
+_READING = threading.RLock()
 PROBES = ("a", "0", "the", "\u4e00", " ")  # texts that have some token in any vocabulary
 
 

@@ -12,18 +12,22 @@ import codecs
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
 from miniwin.json_files import JSONProblem, parse_json
+from miniwin.regex_check import Unsafe
 from miniwin.special_ids import SpecialIds
 from miniwin.specs import UserError, user_path
+from miniwin.tokenizer_check import USUAL, check_ids, check_tokenizer
 from miniwin.writing import said_if_unwritable, write_text
 
 FILE = "tokenizer.json"
+TEXT = "cannot read this text"
 SEPARATORS = (
     "<|endoftext|>",
     "<|end_of_text|>",
@@ -167,23 +171,24 @@ class HFTokenizer:
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
         from tokenizers import Tokenizer as Inner
 
-        try:
+        self._where = where
+        with self._library(
+            "not a tokenizer that the `tokenizers` library can read", "; expected a Hugging Face tokenizer.json"
+        ):
             data = json.loads(text)
             # Settings for training batches of a fixed size: they would cut, pad or randomise the corpus.
             plain = {**data, "truncation": None, "padding": None, "model": {**data["model"]}}
             if "dropout" in plain["model"]:
                 plain["model"]["dropout"] = None
+            self._grows = check_tokenizer(plain) > USUAL
             self._inner = Inner.from_str(json.dumps(plain))
-        except Exception as error:  # the library raises bare Exception; a broken file is the user's to mend
-            raise UserError(
-                f"tokenizer: {where}: not a tokenizer that the `tokenizers` library can read "
-                f"({type(error).__name__}: {error}); expected a Hugging Face tokenizer.json"
-            ) from None
         self._inner.encode_special_tokens = True
         self._text = text
         self._vocab: dict[str, int] = self._inner.get_vocab(with_added_tokens=True)
         if not self._vocab:
             raise UserError(f"tokenizer: {where}: the vocabulary is empty; train the tokenizer before using it")
+        with self._library():
+            check_ids(self._vocab)
         self._byte_level = '"ByteLevel"' in json.dumps(
             [plain.get(k) for k in ("normalizer", "pre_tokenizer", "decoder")]
         )
@@ -213,13 +218,18 @@ class HFTokenizer:
         return self.encode(text)
 
     def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]:
-        encoded = self._inner.encode_batch_fast([_sound(text) for text in texts], add_special_tokens=False)
+        if self._grows:  # what many texts become is not to be held at once
+            return [np.array(self.encode(text), dtype=np.int64) for text in texts]
+        with self._library(TEXT):
+            encoded = self._inner.encode_batch_fast([_sound(text) for text in texts], add_special_tokens=False)
         return [np.array(one.ids, dtype=np.int64) for one in encoded]
 
     def decode(self, ids: Sequence[int]) -> str:
         if self._byte_level:
             return _join(self, ids)
-        return self._inner.decode([int(token) for token in ids], skip_special_tokens=False)
+        with self._library("cannot decode these ids"):
+            text: str = self._inner.decode([int(token) for token in ids], skip_special_tokens=False)
+        return text
 
     def piece(self, token: int) -> bytes | None:
         return self._pieces.get(token, b"\xff") if self._byte_level else None
@@ -232,7 +242,24 @@ class HFTokenizer:
 
     def _encoded(self, text: str, frame: bool = False) -> Any:
         """frame: with what the post-processor adds."""
-        return self._inner.encode(_sound(text), add_special_tokens=frame)
+        text = _sound(text)
+        with self._library(TEXT):
+            if self._grows and len(self._inner.normalizer.normalize_str(text)) > USUAL * len(text) + 1000:
+                raise Unsafe(f"normalizer: makes this text more than {USUAL:g} times as long")
+            return self._inner.encode(text, add_special_tokens=frame)
+
+    @contextmanager
+    def _library(self, what: str = "", expected: str = "; take another tokenizer.json") -> Iterator[None]:
+        """The library's errors, and ours about the file, as one message. It raises bare Exception, and panics."""
+        try:
+            yield
+        except Unsafe as error:
+            raise UserError(f"tokenizer: {self._where}: {error}; take another tokenizer.json") from None
+        except BaseException as error:
+            if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+                raise
+            said = f"{type(error).__name__}: {error}"
+            raise UserError(f"tokenizer: {self._where}: {what} ({said}){expected}") from None
 
     def _measure(self, data: dict[str, Any]) -> tuple[dict[int, bytes], np.ndarray]:
         """The bytes of every id, and how many of them are text (a special token is none)."""

@@ -29,10 +29,11 @@ from miniwin.commands.zoo import app
 from miniwin.specs import UserError
 from miniwin.zoo import ZooError, clock, connections, resolve, transport, user_zoo, verify
 from miniwin.zoo.addresses import host_is_near
+from miniwin.zoo.asking import offers
 from miniwin.zoo.clock import Clock
 from miniwin.zoo.connections import open_url
 from miniwin.zoo.errors import UnreachableError
-from miniwin.zoo.pull import offers, pull
+from miniwin.zoo.pull import pull
 from miniwin.zoo.sources import check_url, source_location
 from miniwin.zoo.transport import Fetched
 
@@ -351,7 +352,7 @@ def test_one_index_that_fails_does_not_stop_another(
     for file in (file for one in data["releases"] for file in one["files"]):
         file["sources"] = [f"entries/{file['sources'][0]}"]
     (folder.parent / "index.json").write_text(json.dumps(data), encoding="utf-8")
-    for module in ("index", "pull"):
+    for module in ("index", "asking"):
         monkeypatch.setattr(f"miniwin.zoo.{module}.built_in_zoo", lambda: folder)
     server.faults["index.json"] = 404
     with pytest.warns(UserWarning, match=r"an index was passed over: http.*the server answered 404"):
@@ -384,7 +385,7 @@ def test_near_hosts(host: str, near: bool) -> None:
 def test_an_index_from_elsewhere_names_nothing_here(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same index, as if it had come from the open network."""
     content = (server.folder / "index.json").read_bytes()
-    monkeypatch.setattr("miniwin.zoo.pull.read_url", lambda url, limit: Fetched(content, False))
+    monkeypatch.setattr("miniwin.zoo.asking.read_url", lambda url, limit: Fetched(content, False))
     with pytest.raises(
         ZooError, match=r"127\.0\.0\.1 is on this machine or its network, where only an index that lies"
     ):

@@ -26,9 +26,10 @@ from miniwin.places import cache_folder
 from miniwin.specs import UserError
 from miniwin.zoo import ZooError, add, list_entries, resolve, transport, user_zoo, verify, write_index
 from miniwin.zoo import index as index_module
+from miniwin.zoo.asking import offers
 from miniwin.zoo.entry import ENTRY_FILES
 from miniwin.zoo.files import sha256_file
-from miniwin.zoo.pull import offers, pull
+from miniwin.zoo.pull import pull
 from miniwin.zoo.sources import source_location
 
 WEIGHTS = "model.safetensors"
@@ -248,7 +249,7 @@ def test_the_package_may_have_an_index_of_its_own(published: Path, tmp_path: Pat
     package = tmp_path / "package" / "entries"
     shutil.copytree(published, package)
     (package / "index.json").unlink()
-    for module in ("index", "pull", "store"):
+    for module in ("index", "asking", "store"):
         monkeypatch.setattr(f"miniwin.zoo.{module}.built_in_zoo", lambda: package)
     assert write_index(package) == package.parent / "index.json"
     monkeypatch.delenv("MINIWIN_ZOO_INDEX")
@@ -574,7 +575,7 @@ def test_an_index_that_is_not_there(server: Server, tmp_path: Path, monkeypatch:
     server.faults["index.json"] = 404
     with pytest.raises(ZooError, match=r"index\.json: the server answered 404"):
         resolve("tiny")
-    monkeypatch.setattr("miniwin.zoo.pull.MAX_INDEX_BYTES", 100)
+    monkeypatch.setattr("miniwin.zoo.asking.MAX_INDEX_BYTES", 100)
     server.faults.clear()
     with pytest.raises(ZooError, match=r"index\.json: is larger than 100 bytes"):
         resolve("tiny")
@@ -611,7 +612,7 @@ def test_an_unknown_name_or_version(server: Server, monkeypatch: Any) -> None:
     with pytest.raises(ZooError, match=r"tiny@3 cannot be pulled: .* what is offered: tiny 1\.0\.0, 1\.1\.0"):
         pull("tiny@3")
     monkeypatch.delenv("MINIWIN_ZOO_INDEX")
-    monkeypatch.setattr("miniwin.zoo.pull.indexes", lambda: [])
+    monkeypatch.setattr("miniwin.zoo.asking.indexes", lambda: [])
     with pytest.raises(ZooError, match=r"cannot be pulled: there is no index to ask \(MINIWIN_ZOO_INDEX is not set\)"):
         pull("tiny")
 

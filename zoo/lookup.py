@@ -16,12 +16,13 @@ from pathlib import Path
 
 from miniwin.blocks.some import some
 from miniwin.blocks.visible import visible_line
+from miniwin.zoo.asking import Offer, ask, choose, indexes, remember_files, warn_of
 from miniwin.zoo.check import check
 from miniwin.zoo.entry import Entry
 from miniwin.zoo.errors import ZooError
 from miniwin.zoo.index import ReleaseStatus, local_statuses
 from miniwin.zoo.marks import Mark, marks
-from miniwin.zoo.pull import Offer, ask, choose, indexes, install, remember_files, warn_of
+from miniwin.zoo.pull import install
 from miniwin.zoo.store import Store, stores
 from miniwin.zoo.version import Ref, parse_ref
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from miniwin.zoo import Entry
-    from miniwin.zoo.pull import Asked
+    from miniwin.zoo.asking import Asked
 
 app = typer.Typer(
     rich_markup_mode=None, help="Versioned, hashed models: list, show, verify, add, pull, index.", no_args_is_help=True
@@ -245,7 +245,7 @@ def _row(entry: Entry) -> dict[str, Any]:
 
 def _ask() -> Asked:
     """Ask the indexes. What they say against releases is remembered, for the entries that are here."""
-    from miniwin.zoo.pull import ask
+    from miniwin.zoo.asking import ask
 
     return ask()
 

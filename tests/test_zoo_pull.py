@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -27,7 +28,7 @@ from miniwin.specs import UserError
 from miniwin.zoo import ZooError, add, list_entries, resolve, transport, user_zoo, verify, write_index
 from miniwin.zoo import index as index_module
 from miniwin.zoo.asking import offers
-from miniwin.zoo.entry import ENTRY_FILES
+from miniwin.zoo.entry import ENTRY_FILES, FileRecord, read_manifest, write_manifest
 from miniwin.zoo.files import sha256_file
 from miniwin.zoo.pull import pull
 from miniwin.zoo.sources import source_location
@@ -389,6 +390,87 @@ def test_no_more_than_the_expected_size_is_written(server: Server) -> None:
     with pytest.raises(ZooError, match=r"sends more than the expected \d+ bytes; it was thrown away"):
         pull("tiny")
     assert nothing_was_written() and parts() == []
+
+
+def lying(server: Server, name: str, size: int, **more: Any) -> None:
+    """The index says that a file of tiny@1.1.0 is so large, and the server would send that."""
+    change_index(server, lambda data: (file_of(data, name).update(size=size), release(data).update(more)))
+    server.asked.clear()
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        (
+            WEIGHTS,
+            r"model\.safetensors would be 1\.0 TB; a model of [\d,]+ parameters, which the index gives, has at most",
+        ),
+        ("tokenizer.json", r"tokenizer\.json would be 1\.0 TB; the largest that is read is 268\.4 MB"),
+        ("README.md", r"README\.md would be 1\.0 TB; the largest that is read is 16\.8 MB"),
+        ("entry.json", r"entry\.json would be 1\.0 TB; the largest that is read is 1\.0 MB"),
+    ],
+)
+def test_what_no_entry_can_have_is_not_asked_for(server: Server, name: str, message: str) -> None:
+    lying(server, name, 10**12)
+    with pytest.raises(ZooError, match=rf"tiny@1\.1\.0 was not pulled: {message}"):
+        pull("tiny")
+    assert [file for file, _ in server.asked] == ["index.json"]
+    assert nothing_was_written() and parts() == []
+
+
+def with_room(monkeypatch: pytest.MonkeyPatch, free: int) -> None:
+    monkeypatch.setattr("miniwin.zoo.sizes.shutil.disk_usage", lambda path: SimpleNamespace(free=free))
+
+
+def test_no_more_weights_come_than_the_spec_allows(server: Server, monkeypatch: Any) -> None:
+    """An index that says a model of a trillion parameters, where there is room for it."""
+    with_room(monkeypatch, 10**15)
+    lying(server, WEIGHTS, 10**12, parameters=10**12)
+    with pytest.raises(
+        ZooError, match=r"would be 1\.0 TB; a model of [\d,]+ parameters, which its model\.yaml describes"
+    ):
+        pull("tiny")
+    assert sorted(file for file, _ in server.asked) == ["entry.json", "index.json", "model.yaml"]
+    assert nothing_was_written() and parts() == []
+
+
+def test_a_disk_without_room_is_not_begun_to_be_filled(server: Server, monkeypatch: Any) -> None:
+    size = next(offer.release.size for offer in offers() if offer.release.ref == "tiny@1.1.0")
+    server.asked.clear()
+    with_room(monkeypatch, 2 * size - 1)  # it comes through the cache, which is on the same disk
+    message = r"tiny@1\.1\.0 was not pulled: it needs .* kB in .*zoo and .*cache, and .* kB are free; make room, or set"
+    with pytest.raises(ZooError, match=message):
+        pull("tiny")
+    assert [file for file, _ in server.asked] == ["index.json"] and nothing_was_written()
+    monkeypatch.setenv("MINIWIN_ZOO_INDEX", str(server.folder / "index.json"))  # copied, and not through the cache
+    assert verify(pull("tiny"), logits=False) == []
+    monkeypatch.setenv("MINIWIN_ZOO_INDEX", f"{server.url}/index.json")
+    with_room(monkeypatch, 2 * size)
+    assert verify(pull("tiny@1.0.0"), logits=False) == []
+
+
+def test_a_spec_that_cannot_be_read_is_refused_before_the_weights(server: Server) -> None:
+    path = server.folder / "tiny" / "1.1.0" / "model.yaml"
+    path.write_text("kind: model\n", encoding="utf-8")
+    told = {"size": path.stat().st_size, "sha256": sha256_file(path)}
+    change_index(server, lambda data: file_of(data, "model.yaml").update(told))
+    with pytest.raises(ZooError, match=r"tiny@1\.1\.0 was not pulled: .*model\.yaml"):
+        pull("tiny")
+    assert server.ranges(WEIGHTS) == [] and nothing_was_written()
+
+
+def test_metrics_of_a_wrong_type_are_not_pulled(server: Server) -> None:
+    folder = server.folder / "tiny" / "1.1.0"
+    (folder / "metrics.json").write_text('{"bits_per_byte": [1]}', encoding="utf-8")
+    manifest = read_manifest(folder)
+    path = folder / "metrics.json"
+    record = FileRecord(size=path.stat().st_size, sha256=sha256_file(path))
+    manifest = manifest.model_copy(update={"files": {**manifest.files, "metrics.json": record}})
+    (folder / "entry.json").write_text(write_manifest(manifest), encoding="utf-8")
+    write_index(server.folder)
+    with pytest.raises(ZooError, match=r"was not pulled: metrics\.json: bits_per_byte: got \[1\]; expected a mapping"):
+        pull("tiny")
+    assert nothing_was_written()
 
 
 def test_a_missing_file_says_which(server: Server) -> None:

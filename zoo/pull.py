@@ -28,15 +28,17 @@ from miniwin.specs import UserError
 from miniwin.writing import flush
 from miniwin.zoo.asking import Offer, ask, choose, warn_of
 from miniwin.zoo.check import file_problems, written_problems
-from miniwin.zoo.entry import Entry, read_manifest
+from miniwin.zoo.entry import MANIFEST, MODEL, Entry, Manifest, read_manifest
 from miniwin.zoo.errors import UnreachableError, ZooError
 from miniwin.zoo.files import sha256_file
 from miniwin.zoo.index import IndexFile, Release
+from miniwin.zoo.sizes import check_files, check_room, check_spec
 from miniwin.zoo.sources import Location, below, index_location, source_location
 from miniwin.zoo.store import stores
 from miniwin.zoo.transport import ResumingDownloader
 from miniwin.zoo.version import parse_ref
 
+FIRST = (MANIFEST, MODEL)  # small, and they say how large the others may be
 MOST_SOURCES = 8  # of a file: each may take its time to fail
 
 
@@ -68,9 +70,15 @@ def install(offer: Offer, *, zoo: Path | str | None = None, progress: bool = Tru
             for known in stores(zoo):
                 if known.folder(release.name, version).exists():
                     return _marked(_same(known.entry(release.name, version), offer), release)
+            check_files(release)
+            check_room(release, {store.root: release.size, cache_folder(): _to_download(offer)})
             with store.staging() as staged, _Bar(release, progress) as bar:
                 silent: set[str] = set()
-                for file in release.files:
+                files = sorted(release.files, key=lambda file: file.path not in FIRST)
+                for place, file in enumerate(files):
+                    if place == len(FIRST):  # what these say is checked before more is fetched
+                        _check_manifest(staged, offer)
+                        check_spec(release, staged)
                     _fetch(offer, file, staged / file.path, bar, silent)
                 _check_staged(staged, offer)
                 with store.lock(release.name):
@@ -104,8 +112,8 @@ def _same(entry: Entry, offer: Offer) -> Entry:
     return entry
 
 
-def _check_staged(staged: Path, offer: Offer) -> None:
-    """The index and the entry's own manifest must tell the same story, file by file."""
+def _check_manifest(staged: Path, offer: Offer) -> Manifest:
+    """The index and the entry's own manifest must tell the same story."""
     release = offer.release
     manifest = read_manifest(staged)
     if (manifest.name, manifest.version, manifest.digest) != (release.name, release.version, release.digest):
@@ -113,12 +121,33 @@ def _check_staged(staged: Path, offer: Offer) -> None:
             f"{offer.index}: {release.ref} is listed with digest {release.digest[:12]}..., "
             f"its entry.json is {manifest.name}@{manifest.version} with digest {manifest.digest[:12]}..."
         )
-    if problems := file_problems(staged, manifest) or written_problems(staged):
-        raise ZooError(f"{release.ref} was not pulled: {'; '.join(map(str, problems))}")
+    return manifest
+
+
+def _check_staged(staged: Path, offer: Offer) -> None:
+    """File by file too."""
+    if problems := file_problems(staged, _check_manifest(staged, offer)) or written_problems(staged):
+        raise ZooError(f"{offer.release.ref} was not pulled: {some(problems, 4, '; ')}")
+
+
+def _to_download(offer: Offer) -> int:
+    """Bytes that will come through the cache: what does not lie on this machine, and is not in the cache."""
+    total = 0
+    for file in offer.release.files:
+        where = next(_locations(offer, file, []), None)
+        if where is not None and not isinstance(where[0], Path):
+            blob = _blob(file)
+            there = (path for path in (blob, _part(blob)) if path.is_file())
+            total += max(0, file.size - sum(path.stat().st_size for path in there))
+    return total
 
 
 def _blob(file: IndexFile) -> Path:
     return cache_folder() / "blobs" / file.sha256[:2] / file.sha256
+
+
+def _part(blob: Path) -> Path:
+    return blob.with_name(f"{blob.name}.part")
 
 
 @contextmanager
@@ -198,8 +227,7 @@ def _download(url: str, file: IndexFile, blob: Path, near: bool, on_bytes: Calla
     import pooch
 
     pooch.get_logger().setLevel(logging.WARNING)  # it announces every file on stderr
-    part = blob.with_name(f"{blob.name}.part")
-    downloader = ResumingDownloader(part, size=file.size, sha256=file.sha256, near=near, on_bytes=on_bytes)
+    downloader = ResumingDownloader(_part(blob), size=file.size, sha256=file.sha256, near=near, on_bytes=on_bytes)
     pooch.retrieve(url, known_hash=f"sha256:{file.sha256}", fname=blob.name, path=blob.parent, downloader=downloader)
     flush(blob.parent)
 

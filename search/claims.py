@@ -71,7 +71,7 @@ def take_work(study: Study, worker: str) -> Claim | NoClaim:
                 reason = _why_stop(study, trials)
                 trial = None if reason else _ask(study, trials)
             if trial is None:
-                busy = bool(running) or (study.baseline is not None and not study.read_baseline().over)
+                busy = bool(running) or (study.baseline is not None and not _baseline_over(study))
                 return NoClaim(over=not busy, reason=reason)
             if claim := _take(study, trial, trials, worker):
                 return claim
@@ -90,7 +90,7 @@ def finish(study: Study, claim: Claim) -> None:
 def retry_failed(study: Study) -> int:
     """Queue what failed once more, trials and baseline: the user may have mended it. Returns how many there were."""
     with study.lock:
-        baseline = Outcome.read(study.folder / BASELINE)
+        baseline = Outcome.read_sound(study.folder / BASELINE)
         again = baseline is not None and baseline.state == "failed"
         if baseline is not None and again:
             baseline.state, baseline.deaths = "running", 0
@@ -114,10 +114,15 @@ def is_free(trial: FrozenTrial) -> bool:
 # -- finding work
 
 
+def _baseline_over(study: Study) -> bool:
+    baseline = Outcome.read_sound(study.folder / BASELINE)
+    return baseline is not None and baseline.over
+
+
 def _take_baseline(study: Study, worker: str) -> Claim | None:
     assert study.baseline is not None
     folder = study.folder / BASELINE
-    before = Outcome.read(folder)
+    before = Outcome.read_sound(folder)
     if live_lease(study.lease_path(None)) is not None:
         return None
     if before is not None and before.over:
@@ -212,8 +217,8 @@ def _take(study: Study, trial: Trial, trials: Sequence[FrozenTrial], worker: str
     trial.set_user_attr("hash", candidate.hash)
     trial.set_user_attr("layout", candidate.model.layout)
     folder = study.trial_folder(candidate.hash)
-    outcome = Outcome.read(folder)
-    if outcome is not None and outcome.number == trial.number and outcome.state in FINAL:
+    outcome = Outcome.read_sound(folder)
+    if outcome is not None and outcome.number == trial.number and _ended(study, outcome):
         _tell_outcome(study, trial, outcome)  # its worker was killed after writing it down
         return None
     return _hold(study, trial.number, assignment, candidate, folder, outcome, worker, trial)
@@ -251,6 +256,12 @@ def _hold(
 
 
 # -- ending it
+
+
+def _ended(study: Study, outcome: Outcome) -> bool:
+    """Whether an outcome says how a trial ended, and all of it."""
+    measured = all(objective.name in outcome.values for objective in study.spec.parsed_objectives)
+    return outcome.state in FINAL and (measured or outcome.state != "complete")
 
 
 def _tell_outcome(study: Study, trial: Trial, outcome: Outcome) -> None:

@@ -49,9 +49,13 @@ class Lease:
 
 
 def read_lease(path: Path) -> Lease | None:
+    """The lease in a file; None where there is none that can be read, and so no one who holds it."""
     try:
-        return Lease(**read_json(path))
-    except (FileNotFoundError, JSONProblem, TypeError):
+        lease = Lease(**read_json(path))
+        started = 0 if lease.started is None else lease.started
+        sound = [isinstance(value, int) for value in (lease.pid, started)] + [isinstance(lease.heartbeat, int | float)]
+        return lease if all(sound) else None
+    except (OSError, JSONProblem, TypeError):
         return None
 
 
@@ -90,4 +94,5 @@ class Holding:
 
 
 def write_lease(path: Path, lease: Lease) -> None:
+    path.parent.mkdir(exist_ok=True)
     write_json(path, asdict(lease))

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import os
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from miniwin.json_files import JSONProblem, read_json
+from miniwin.json_files import DEEPEST, LARGEST, JSONProblem, parse_json, read_json
 from miniwin.search.candidate import Candidate
 from miniwin.search.space import Assignment
 from miniwin.specs import UserError
@@ -86,22 +90,95 @@ class Outcome:
     @classmethod
     def read(cls, folder: Path) -> Outcome | None:
         """The outcome in a folder, or None where there is none yet."""
-        path = folder / FILE
+        path = f"{folder}{os.sep}{FILE}"
+        text = _text(path)
+        return None if text is None else cls._of(path, _fields(path, text))
+
+    @classmethod
+    def read_sound(cls, folder: Path) -> Outcome | None:
+        """The outcome in a folder, or None where there is none that can be read: who works on the trial writes another
+        one. What was trained is in run/ all the same, and training goes on from there."""
         try:
-            data = read_json(path)
-        except FileNotFoundError:
+            return cls.read(folder)
+        except UserError:
             return None
-        except JSONProblem as error:
-            raise UserError(f"{path} is {error}; expected the file that `miniwin search` wrote") from None
+
+    @classmethod
+    def skim(cls, folder: str | Path) -> tuple[Outcome, Specs] | None:
+        """The outcome without its specs, which are most of the file, and what reads them: for studies of thousands."""
+        path = f"{folder}{os.sep}{FILE}"
+        text = _text(path)
+        if text is None:
+            return None
+        # A line break within JSON is no part of a text, so these can only be fields of the file.
+        start = text.find(b'\n  "model": {')
+        end = text.find(b'\n  "constraints": {', start)
+        if 0 <= start < end:
+            rest = b'%s"model": {}, "train": {},%s' % (text[:start], text[end:])
+            # What parse_json looks for besides, such as deep nesting, is not in so little.
+            if b"\\u" not in rest and rest.count(b"[") + rest.count(b"{") <= DEEPEST:
+                with suppress(ValueError):  # read as a whole, it says what is wrong with it
+                    outcome = cls._of(path, json.loads(rest))
+                    return outcome, lambda: _fields(path, b"{%s}" % text[start:end].rstrip(b","))
+        outcome = cls._of(path, _fields(path, text))
+        return outcome, lambda: {"model": outcome.model, "train": outcome.train}
+
+    @classmethod
+    def _of(cls, path: str, data: Any) -> Outcome:
         if not isinstance(data, dict) or data.pop("format", None) != FORMAT:
             raise UserError(f"{path} has another format; this version of miniwin reads format {FORMAT}")
         try:
-            data["losses"] = {
-                int(length): float("nan") if loss is None else loss for length, loss in data["losses"].items()
-            }
+            for name, kind in _KINDS.items():
+                if not isinstance(data[name], kind):
+                    raise TypeError
+            for rung in data["rungs"]:
+                int(rung["tokens"]), rung["values"].items()
+            data["losses"] = {int(length): _number(loss) for length, loss in data["losses"].items()}
+            for found in (data["values"], *(rung["values"] for rung in data["rungs"])):
+                found.update({name: _number(value) for name, value in found.items()})
             return cls(**data)
         except (KeyError, TypeError, ValueError, AttributeError):
             raise UserError(f"{path} has other fields than the file that `miniwin search` wrote; restore it") from None
+
+
+Specs = Callable[[], dict[str, Any]]  # gives {"model": ..., "train": ...}
+
+_NUMBER, _NONE = (int, float), type(None)
+_KINDS: dict[str, Any] = {
+    **dict.fromkeys(("params", "model", "train", "constraints", "values", "losses"), dict),
+    **dict.fromkeys(("state", "hash", "layout", "started"), str),
+    **dict.fromkeys(("seed", "tokens", "attempts", "deaths"), int),
+    **{"number": (int, _NONE), "rungs": list, "seconds": _NUMBER, "reason": (str, _NONE), "finished": (str, _NONE)},
+}
+
+
+def _number(value: Any) -> float:
+    """A number of the file; null stands for what JSON has no name for."""
+    if value is None:
+        return float("nan")
+    if not isinstance(value, _NUMBER):
+        raise TypeError(value)
+    return value
+
+
+def _text(path: str) -> bytes | None:
+    """What is in the file; None where there is no file."""
+    try:
+        with open(path, "rb", buffering=0) as file:  # one read, for thousands of small files
+            if os.fstat(file.fileno()).st_size > LARGEST:
+                raise UserError(f"{path} is larger than {LARGEST >> 20} MiB; expected the file of a trial")
+            return file.read()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}); expected the file of a trial") from None
+
+
+def _fields(path: str, text: bytes) -> Any:
+    try:
+        return parse_json(text)
+    except JSONProblem as error:
+        raise UserError(f"{path} is {error}; expected the file that `miniwin search` wrote") from None
 
 
 def _tokens(run: Path) -> int:

@@ -85,7 +85,7 @@ def _chosen(data: StudyData, trial: int | str) -> TrialRecord:
     if str(trial) == "best":
         if data.best is None:
             raise UserError(f"{data.folder} has no complete trial yet: miniwin search run goes on with it")
-        return data.best
+        return _whole(data.best)
     try:
         number = int(trial)
     except ValueError:
@@ -96,7 +96,17 @@ def _chosen(data: StudyData, trial: int | str) -> TrialRecord:
     if found.state != "complete":
         complete = some((other.number for other in data.completed), 20) or "none yet"
         raise UserError(f"trial {number} is {found.state}, not complete; complete are: {complete}")
-    return found
+    return _whole(found)
+
+
+def _whole(trial: TrialRecord) -> TrialRecord:
+    """UserError where the trial's own files are not there to promote."""
+    if trial.problem is not None or trial.spec is None or trial.train is None or trial.run_folder is None:
+        problem = trial.problem or "its specs are not known"
+        raise UserError(
+            f"{trial.label} cannot be promoted: {problem}; put it back from a copy, or choose another --trial"
+        )
+    return trial
 
 
 def _train_spec(

@@ -3,18 +3,44 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Generic, TypeVar, overload
 
+from miniwin.search.journal import Told
 from miniwin.search.leases import live_lease
-from miniwin.search.outcome import TRAINED, Outcome
+from miniwin.search.outcome import FILE, TRAINED, Outcome, Specs
 from miniwin.search.study import BASELINE, EXHAUSTED, Study, find_study
 from miniwin.specs import ModelSpec, SearchSpec, TrainSpec, UserError, parse_spec
 from miniwin.specs.search import Objective
 
-if TYPE_CHECKING:
-    import optuna
+T = TypeVar("T")
+
+
+class Later(Generic[T]):
+    """A field that may be given as a function, which is called when the field is first looked at: reading the specs of
+    thousands of trials takes seconds, and most who look at a study need none of them."""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    @overload
+    def __get__(self, record: None, owner: type) -> None: ...
+    @overload
+    def __get__(self, record: object, owner: type) -> T | None: ...
+    def __get__(self, record: object | None, owner: type) -> T | None:
+        if record is None:
+            return None  # the default of the field
+        value = vars(record)[self._name]
+        if callable(value):
+            value = vars(record)[self._name] = value()
+        return value  # type: ignore[no-any-return]
+
+    def __set__(self, record: object, value: T | Callable[[], T] | None) -> None:
+        vars(record)[self._name] = value
 
 
 @dataclass(frozen=True)
@@ -24,7 +50,8 @@ class TrialRecord:
     state: complete, pruned (also a run that diverged), running (`alive` says whether a process works on it now),
     failed, infeasible (broke a constraint), duplicate (the same architecture as trial `duplicate_of`). The last two
     cost nothing. values: the objectives by name, such as "loss@4096". losses: nats per byte by length. rungs:
-    measurements on the way.
+    measurements on the way. problem: what is wrong with its files, where something is; the rest is known from the
+    study's journal.
     """
 
     number: int
@@ -34,8 +61,8 @@ class TrialRecord:
     losses: dict[int, float] = field(default_factory=dict)
     rungs: list[dict[str, Any]] = field(default_factory=list)
     constraints: dict[str, float] = field(default_factory=dict)
-    spec: ModelSpec | None = None
-    train: TrainSpec | None = None
+    spec: Later[ModelSpec] = Later()
+    train: Later[TrainSpec] = Later()
     seed: int | None = None
     hash: str | None = None
     layout: str = ""
@@ -46,6 +73,7 @@ class TrialRecord:
     duplicate_of: int | None = None
     run_folder: Path | None = None
     alive: bool = False
+    problem: str | None = None
 
     @property
     def label(self) -> str:
@@ -77,7 +105,7 @@ class StudyData:
     def name(self) -> str:
         return self.spec.name
 
-    @property
+    @cached_property
     def objectives(self) -> tuple[Objective, ...]:
         return self.spec.parsed_objectives
 
@@ -98,15 +126,22 @@ class StudyData:
         spent = len(self.trained) >= self.spec.budget.trials
         return over and (spent or (self.exhausted and not any(trial.state == "failed" for trial in self.trials)))
 
-    @property
+    @cached_property
     def front(self) -> list[TrialRecord]:
         """The completed trials that no other beats in every objective; with one objective, the best alone."""
-        scored = [(self._costs(trial), trial) for trial in self.completed]
-        if len(self.objectives) == 1:
-            return [min(scored, key=lambda pair: (pair[0], pair[1].number))[1]] if scored else []
-        return [trial for costs, trial in scored if not any(_dominates(other, costs) for other, _ in scored)]
+        names = [objective.name for objective in self.objectives]
+        measured = [t for t in self.completed if all(math.isfinite(t.values.get(name, math.nan)) for name in names)]
+        scored = sorted(((self._costs(trial), trial.number, trial) for trial in measured), key=lambda one: one[:2])
+        if len(names) == 1:
+            return [trial for _, _, trial in scored[:1]]
+        # Whoever beats a trial comes before it, and so does one of the front that beats it.
+        front: list[tuple[tuple[float, ...], int, TrialRecord]] = []
+        for one in scored:
+            if not any(_dominates(other[0], one[0]) for other in reversed(front)):
+                front.append(one)
+        return sorted((trial for _, _, trial in front), key=lambda trial: trial.number)
 
-    @property
+    @cached_property
     def best(self) -> TrialRecord | None:
         """The best trial. With several objectives: the one of the front with the lowest loss, or, where loss is no
         objective, the best in the first one."""
@@ -133,59 +168,97 @@ def read_study(ref: str | Path) -> StudyData:
 
 
 def collect(study: Study) -> StudyData:
-    """The same of a study that is open. Reads only: safe while it runs."""
+    """The same of a study that is open. Reads only: safe while it runs. A trial whose files are gone or damaged keeps
+    what the journal says of it, and hides no other."""
     trials = []
-    for trial in study.optuna.get_trials(deepcopy=False):
+    known = study.known()
+    for trial in known.trials:
         record = study.settled.get(trial.number) or _record(study, trial)
         if record is not None:
             trials.append(record)
-            if trial.state.is_finished() and record.state != "failed":  # a failed one may be tried again
+            if trial.ended and record.state != "failed":  # a failed one may be tried again
                 study.settled[trial.number] = record
-    exhausted = bool(study.optuna.user_attrs.get(EXHAUSTED))
-    baseline = None
-    if study.baseline is not None:
-        baseline = _from_outcome(study, -1, study.read_baseline(), study.folder / BASELINE, None)
+    exhausted = bool(known.user_attrs.get(EXHAUSTED))
+    baseline = None if study.baseline is None else _baseline(study)
     return StudyData(study.folder, study.spec, study.base, study.space.train, trials, baseline, exhausted)
 
 
-def _record(study: Study, trial: optuna.trial.FrozenTrial) -> TrialRecord | None:
-    state = trial.user_attrs.get("state", "running")
-    finished = trial.state.is_finished()
-    if finished and state in ("infeasible", "duplicate"):
+def with_specs(data: StudyData) -> StudyData:
+    """The same with all specs read: a trial whose specs cannot be read has none, and a problem."""
+    return replace(
+        data, trials=list(map(_read, data.trials)), baseline=None if data.baseline is None else _read(data.baseline)
+    )
+
+
+def _read(trial: TrialRecord) -> TrialRecord:
+    try:
+        _ = trial.spec, trial.train
+    except UserError as error:
+        return replace(trial, spec=None, train=None, problem=str(error))
+    return trial
+
+
+def _record(study: Study, trial: Told) -> TrialRecord | None:
+    state, reason = trial.user_attrs.get("state", "running"), trial.user_attrs.get("reason")
+    if trial.ended and state in ("infeasible", "duplicate"):
+        same = trial.user_attrs.get("duplicate_of")
         return TrialRecord(
-            trial.number,
-            state,
-            dict(trial.params),
-            constraints=dict(trial.constraints),
-            reason=trial.user_attrs.get("reason"),
-            duplicate_of=trial.user_attrs.get("duplicate_of"),
+            trial.number, state, trial.params, constraints=trial.constraints, reason=reason, duplicate_of=same
         )
     hash = trial.user_attrs.get("hash")
     if hash is None:  # waiting in the queue, or being looked at this moment
         return None
-    folder = study.trial_folder(hash)
-    outcome = Outcome.read(folder)
-    if outcome is None or outcome.number != trial.number:
-        if not finished:
-            return None
-        # A failed trial whose folder a later attempt has taken over.
-        return TrialRecord(trial.number, state, dict(trial.params), hash=hash, reason=trial.user_attrs.get("reason"))
-    # Between the outcome being written down and Optuna being told, the trial is still running.
-    return _from_outcome(study, trial.number, outcome, folder, None if finished else "running")
+    inside = "trials", str(hash)[:12]
+    folder = os.path.join(study.folder, *inside)  # thousands of Paths take their time
+    try:
+        found, problem = Outcome.skim(folder), None
+    except UserError as error:
+        found, problem = None, str(error)
+    if found is not None and found[0].number == trial.number:
+        # Between the outcome being written down and Optuna being told, the trial is still running.
+        return _from_outcome(study, trial.number, *found, inside, None if trial.ended else "running")
+    if not trial.ended and problem is None:
+        return None
+    if found is None:
+        problem = problem or f"{os.path.join(folder, FILE)} is gone"
+    elif state in TRAINED:
+        problem = f"{os.path.join(folder, FILE)} is of trial {found[0].number}"
+    # Its files are lost; or it failed, and a later attempt has taken its folder over.
+    values = dict(zip((o.name for o in study.spec.parsed_objectives), trial.values, strict=False))
+    known: dict[str, Any] = {"constraints": trial.constraints, "hash": hash, "reason": reason, "problem": problem}
+    return TrialRecord(
+        trial.number, state, trial.params, values, layout=str(trial.user_attrs.get("layout", "")), **known
+    )
 
 
-def _from_outcome(study: Study, number: int, outcome: Outcome, folder: Path, state: str | None) -> TrialRecord:
-    lease = study.lease_path(None if number < 0 else number)
+def _baseline(study: Study) -> TrialRecord:
+    folder = study.folder / BASELINE
+    try:
+        found = Outcome.skim(folder)
+    except UserError as error:
+        return replace(_from_outcome(study, -1, *_not_yet(study), (BASELINE,), None), problem=str(error))
+    return _from_outcome(study, -1, *(found or _not_yet(study)), (BASELINE,), None)
+
+
+def _not_yet(study: Study) -> tuple[Outcome, Specs]:
+    outcome = study.new_baseline()
+    return outcome, lambda: {"model": outcome.model, "train": outcome.train}
+
+
+def _from_outcome(
+    study: Study, number: int, outcome: Outcome, specs: Specs, inside: Sequence[str], state: str | None
+) -> TrialRecord:
+    state = state or outcome.state
     return TrialRecord(
         number,
-        state or outcome.state,
-        dict(outcome.params),
-        dict(outcome.values),
-        dict(outcome.losses),
-        list(outcome.rungs),
-        dict(outcome.constraints),
-        parse_spec(outcome.model, "model"),
-        parse_spec(outcome.train, "train"),
+        state,
+        outcome.params,
+        outcome.values,
+        outcome.losses,
+        outcome.rungs,
+        outcome.constraints,
+        partial(_spec, specs, "model"),
+        partial(_spec, specs, "train"),
         outcome.seed,
         outcome.hash,
         outcome.layout,
@@ -194,9 +267,13 @@ def _from_outcome(study: Study, number: int, outcome: Outcome, folder: Path, sta
         outcome.attempts,
         outcome.reason,
         None,
-        folder / "run",
-        live_lease(lease) is not None,
+        study.folder.joinpath(*inside, "run"),
+        state not in TRAINED and live_lease(study.lease_path(None if number < 0 else number)) is not None,
     )
+
+
+def _spec(specs: Specs, kind: str) -> Any:
+    return parse_spec(specs()[kind], kind)
 
 
 def _dominates(one: tuple[float, ...], other: tuple[float, ...]) -> bool:

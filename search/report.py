@@ -24,7 +24,7 @@ from miniwin.search import charts
 from miniwin.search.formats import LN2, bits_text, count_text, known, measure, plural, seconds_text
 from miniwin.search.importance import importances
 from miniwin.search.page import copyable, sheet
-from miniwin.search.records import StudyData, TrialRecord, read_study
+from miniwin.search.records import StudyData, TrialRecord, read_study, with_specs
 from miniwin.search.report_tables import STATES, length_table, periods, trial_table, windows
 from miniwin.specs import UserError, dump_yaml, user_path
 from miniwin.writing import said_if_unwritable, write_text
@@ -35,7 +35,7 @@ EQUAL = 0.005  # differences up to this share of the loss are no more than anoth
 def write_report(study_folder: Path | str, out: Path | str | None = None) -> Path:
     """Write the report of a study (its folder or its name), finished or not, and return where it is: report.html in
     the study folder, unless `out` says otherwise. A report that was there is replaced in one step."""
-    study = read_study(study_folder)
+    study = with_specs(read_study(study_folder))
     target = study.folder / "report.html" if out is None else user_path(out)
     if target.is_dir():
         example = target / "report.html"
@@ -145,9 +145,9 @@ def _facts(study: StudyData) -> str:
         ("Each trial", f"{count_text(study.train.tokens)} tokens of length {study.train.seq_len:,}", False),
     ]
     about = _about(study)
-    if data := about.get("data"):
+    data, machine = (found if isinstance(found := about.get(key), dict) else {} for key in ("data", "machine"))
+    if data:
         facts.append(("Data", str(data.get("source", "")), False))
-    machine = about.get("machine") or {}
     words = [
         str(machine.get("gpu") or machine.get("cpu") or ""),
         plural(machine["cores"], "core") if isinstance(machine.get("cores"), int) else "",

@@ -103,7 +103,7 @@ def _columns(study: StudyData, lengths: Sequence[int]) -> list[Column]:
         Column("tokens", lambda t: _number(t.tokens or None, count_text)),
         Column("seconds", lambda t: _number(t.seconds or None, "{:.1f}".format)),
         Column("run folder", lambda t: (_relative(t.run_folder, study.folder), None), text=True),
-        Column("why", lambda t: (t.reason or "", None), text=True, wide=True),
+        Column("why", lambda t: (t.problem or t.reason or "", None), text=True, wide=True),
     ]
 
 

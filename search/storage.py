@@ -19,13 +19,13 @@ from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 
 from miniwin.blocks.masked import MASK, masked, without_secrets_of
 from miniwin.search.database import open_database, read_database, what_is_wrong
+from miniwin.search.journal import JOURNAL
 from miniwin.search.storage_url import EXAMPLES, PASSWORD, sqlite_path, with_password, with_path
 from miniwin.specs import UserError
 
 if TYPE_CHECKING:
     from optuna.storages import BaseStorage
 
-JOURNAL = "journal.log"
 OWNER = "miniwin_study"  # attribute of the Optuna study: the id of its study folder
 
 # What happens is shown in our own table; an ignored repeated report after a resume is expected.

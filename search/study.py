@@ -30,6 +30,7 @@ from miniwin.devices import settled as settled_dtype
 from miniwin.json_files import JSONProblem, read_json
 from miniwin.runs import home
 from miniwin.search.candidate import Candidate
+from miniwin.search.journal import JOURNAL, Journal, Known, from_optuna
 from miniwin.search.outcome import Outcome
 from miniwin.search.places import find_spec
 from miniwin.search.sampling import make_pruner
@@ -105,7 +106,10 @@ class Study:
         with said_if_unwritable(folder), FileLock(folder / ".study.lock"):
             if _is_begun(folder):
                 study = cls(folder, password=password)
+                unmade = study._is_unmade()
                 study._continue_with(parts, url, storage)
+                if unmade:
+                    study._create_in_storage()
             else:
                 study = cls._begin(folder, parts, url, password, made)
             for name in ("trials", "leases", "logs"):
@@ -212,6 +216,33 @@ class Study:
 
         return find_sqlite(url, self.folder, self.spec.name, self.about["id"])
 
+    def known(self) -> Known:
+        """What Optuna knows of the trials. Reads only."""
+        if self.about["storage"] is not None:
+            return from_optuna(self.optuna)
+        return self._check_journal() or Known()
+
+    def _check_journal(self) -> Known | None:
+        """What the journal says, or None where nothing has been tried yet. A journal that is damaged or has been lost
+        is a UserError: with another one in its place what was tried would be tried again."""
+        known = self.journal.read()
+        if known is None and _has_files(self.folder / "trials"):
+            raise UserError(
+                f"{self.folder / JOURNAL} is gone or has no trials in it, though {self.folder / 'trials'} has; put it "
+                "back from a copy, or choose another --out to search anew"
+            )
+        return known
+
+    def _is_unmade(self) -> bool:
+        """Whether the making of the study was cut off, so that there are no trials yet."""
+        if self.about["storage"] is None:
+            return self._check_journal() is None
+        return not self.about.get("ready", True)
+
+    @cached_property
+    def journal(self) -> Journal:
+        return Journal(self.folder / JOURNAL, self.spec.name)
+
     @cached_property
     def _storage(self) -> Any:
         from miniwin.search.storage import join_storage, open_journal
@@ -225,11 +256,10 @@ class Study:
     def optuna(self) -> OptunaStudy:
         import optuna
 
-        from miniwin.search.storage import JOURNAL
-
         pruner = make_pruner(self.spec)
-        unmade = self.about["storage"] is None and not (self.folder / JOURNAL).exists()
-        if self.reading and (unmade or not self.about.get("ready", True)):  # there are no trials yet
+        if self._is_unmade():
+            if not self.reading:
+                raise UserError(f"{self.folder} has not begun: miniwin search run goes on with it")
             directions = [objective.direction for objective in self.spec.parsed_objectives]
             return optuna.create_study(study_name=self.spec.name, directions=directions, pruner=pruner)
         return optuna.load_study(study_name=self.spec.name, storage=self._storage, pruner=pruner)
@@ -248,13 +278,12 @@ class Study:
     def trial_folder(self, hash: str) -> Path:
         return self.folder / "trials" / hash[:12]
 
-    def read_baseline(self) -> Outcome:
+    def new_baseline(self) -> Outcome:
+        """The outcome of a baseline that nobody has worked on yet."""
         assert self.baseline is not None
-        outcome = Outcome.read(self.folder / BASELINE)
-        if outcome is None:
-            candidate = Candidate(self.baseline, self.space.train)
-            outcome = Outcome.begin(None, Assignment({}, candidate), candidate)
-            outcome.attempts = 0
+        candidate = Candidate(self.baseline, self.space.train)
+        outcome = Outcome.begin(None, Assignment({}, candidate), candidate)
+        outcome.attempts = 0
         return outcome
 
 
@@ -330,6 +359,10 @@ def _taken(url: str | None, name: str) -> UserError:
         f"the storage {masked(url or 'in the study folder')} already has a study named {name!r}, of another study "
         "folder: give the search another name, or use that folder with --out"
     )
+
+
+def _has_files(folder: Path) -> bool:
+    return folder.is_dir() and any(folder.iterdir())
 
 
 def _differences(before: Any, now: Any, path: str = "") -> list[str]:

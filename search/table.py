@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from miniwin.blocks.visible import visible, visible_line
 from miniwin.json_files import parse_json
@@ -17,6 +18,7 @@ from miniwin.terminal import cell
 if TYPE_CHECKING:
     from rich.table import Table
 
+PROBLEMS = 5  # trials with a problem that are named
 ROWS = 16  # trials that have ended, in the live table
 STYLES = {
     "complete": "green",
@@ -26,6 +28,8 @@ STYLES = {
     "infeasible": "dim",
     "duplicate": "dim",
 }
+CODES = {"bold": 1, "dim": 2, "red": 31, "green": 32, "yellow": 33, "cyan": 36}
+Justify = Literal["left", "right"]
 
 
 class SearchDisplay:
@@ -110,41 +114,78 @@ def study_table(data: StudyData, caption: str = "", rows: int | None = ROWS) -> 
         caption_justify="left",
         title_justify="left",
     )
-    table.add_column("trial", justify="right")
-    table.add_column("layers")
-    for name in data.spec.variables:
-        table.add_column(cell(name), justify="right")
-    table.add_column("state")
-    for objective in data.objectives:
-        table.add_column(cell(objective.name), justify="right")
-    table.add_column("tokens", justify="right")
-    table.add_column("time", justify="right")
-    front = {trial.number for trial in data.front}
-    ended = [trial for trial in data.trials if trial.state in ("complete", "pruned", "failed")]
-    chosen = [trial for trial in ended if trial.number in front or rows is None or trial in ended[-rows:]]
-    running = [trial for trial in data.trials if trial.state == "running"]
-    for trial in [*([data.baseline] if data.baseline else []), *chosen, *running]:
-        _add_row(table, trial, data, trial.number in front)
+    for name, justify in _headings(data):
+        table.add_column(cell(name), justify=justify)
+    for trial, best in _listed(data, rows):
+        table.add_row(*(cell(*one) for one in _cells(trial, data, best)), style="bold" if best else None)
     return table
 
 
-def _add_row(table: Table, trial: TrialRecord, data: StudyData, best: bool) -> None:
+def study_lines(data: StudyData, colours: bool = False) -> list[str]:
+    """The same of every trial, as lines of text: rich takes seconds for thousands of rows."""
+    headings = _headings(data)
+    rows = [[(name, "bold") for name, _ in headings]]
+    for trial, best in _listed(data, None):
+        rows.append([(text, style or ("bold" if best else "")) for text, style in _cells(trial, data, best)])
+    columns = []
+    for (_, justify), column in zip(headings, zip(*rows, strict=True), strict=True):
+        texts = _aligned([visible_line(text) for text, _ in column], justify)
+        if colours:
+            codes = [CODES.get(style) for _, style in column]
+            texts = [f"\x1b[{code}m{text}\x1b[0m" if code else text for text, code in zip(texts, codes, strict=True)]
+        columns.append(texts)
+    return [f"search {data.name}", *("  ".join(row).rstrip() for row in zip(*columns, strict=True))]
+
+
+def _aligned(texts: list[str], justify: Justify) -> list[str]:
+    width: Callable[[str], int] = len
+    if not all(map(str.isascii, texts)):
+        from rich.cells import cell_len  # some characters take two columns of a terminal
+
+        width = cell_len
+    most = max(map(width, texts))
+    spaces = [" " * (most - width(text)) for text in texts]
+    return [space + text if justify == "right" else text + space for text, space in zip(texts, spaces, strict=True)]
+
+
+def _headings(data: StudyData) -> list[tuple[str, Justify]]:
+    variables: list[tuple[str, Justify]] = [(name, "right") for name in data.spec.variables]
+    values: list[tuple[str, Justify]] = [(objective.name, "right") for objective in data.objectives]
+    ends: list[tuple[str, Justify]] = [("tokens", "right"), ("time", "right")]
+    return [("trial", "right"), ("layers", "left"), *variables, ("state", "left"), *values, *ends]
+
+
+def _listed(data: StudyData, rows: int | None) -> list[tuple[TrialRecord, bool]]:
+    """The trials to list, and whether each is of the front."""
+    front = {trial.number for trial in data.front}
+    ended = [trial for trial in data.trials if trial.state in ("complete", "pruned", "failed")]
+    latest = {trial.number for trial in ended[-rows:]} | front if rows is not None else None
+    chosen = [trial for trial in ended if latest is None or trial.number in latest]
+    running = [trial for trial in data.trials if trial.state == "running"]
+    return [(t, t.number in front) for t in [*([data.baseline] if data.baseline else []), *chosen, *running]]
+
+
+def _cells(trial: TrialRecord, data: StudyData, best: bool) -> list[tuple[str, str]]:
+    """What stands under each heading for a trial, with its style."""
     state = trial.state
     if state == "running" and not trial.alive:
         state = "waiting"
     tokens = trial.tokens if trial.trained else tokens_so_far(trial)
     values = trial.values if trial.values else (trial.rungs[-1]["values"] if trial.rungs else {})
     mark = "" if trial.values else "~"  # on the way, measured on less text
-    table.add_row(
+    texts = [
         "base" if trial.number < 0 else str(trial.number),
-        cell(shortened(trial.layout)),
-        *(cell(shown(trial.params.get(name, ""))) for name in data.spec.variables),
-        cell(f"{state}{' *' if best else ''}", STYLES.get(state, "dim")),
-        *(cell(mark + shown(values[o.name])) if o.name in values else "" for o in data.objectives),
+        shortened(trial.layout),
+        *(shown(trial.params.get(name, "")) for name in data.spec.variables),
+        f"{state}{' *' if best else ''}",
+        *(mark + shown(values[o.name]) if o.name in values else "" for o in data.objectives),
         f"{tokens / 1e6:.2f}M",
         duration(trial.seconds) if trial.seconds else "",
-        style="bold" if best else None,
-    )
+    ]
+    cells = [(text, "") for text in texts]
+    place = 2 + len(data.spec.variables)
+    cells[place] = (texts[place], STYLES.get(state, "dim"))
+    return cells
 
 
 def _line(trial: TrialRecord, data: StudyData) -> str:
@@ -208,7 +249,14 @@ def summary(data: StudyData) -> list[str]:
         lines.append(f"base: {_result(data.baseline)}")
     elif data.baseline is not None and data.baseline.reason:
         lines.append(f"base: {data.baseline.state}, {data.baseline.reason}")
-    return lines
+    return lines + _problems(data)
+
+
+def _problems(data: StudyData) -> list[str]:
+    """What is wrong with files of the study, where something is."""
+    broken = [trial for trial in [*([data.baseline] if data.baseline else []), *data.trials] if trial.problem]
+    lines = [f"note: {trial.label}: {trial.problem}" for trial in broken[:PROBLEMS]]
+    return lines + ([f"note: and {len(broken) - PROBLEMS} more trials"] if len(broken) > PROBLEMS else [])
 
 
 def _result(trial: TrialRecord) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -68,16 +70,32 @@ def status(
     every: Annotated[bool, typer.Option("--all", help="Also list trials that cost nothing.")] = False,
 ) -> None:
     """Show the trials of a study, running or not."""
-    from rich.console import Console
+    import os
+    import sys
 
     from miniwin.search import read_study
-    from miniwin.search.table import free_lines, study_table, summary
+    from miniwin.search.table import free_lines, study_lines, summary
 
-    data = read_study(study)
-    console = Console(width=None if Console().is_terminal else 140, highlight=False)
-    console.print(study_table(data, rows=None))
-    for line in [*(free_lines(data) if every else []), *summary(data)]:
-        say(line)
+    with _uncollected():
+        data = read_study(study)
+        # Every cell is spelt out already: what is left are colours.
+        typer.echo("\n".join(study_lines(data, colours=sys.stdout.isatty() and not os.environ.get("NO_COLOR"))))
+        for line in [*(free_lines(data) if every else []), *summary(data)]:
+            say(line)
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Without looking for garbage: of the many small objects of a study there is none, and looking takes longest."""
+    import gc
+
+    before = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if before:
+            gc.enable()
 
 
 @app.command()

@@ -16,7 +16,7 @@ from importlib.metadata import entry_points
 from types import ModuleType
 from typing import Any
 
-COMMANDS = ("check", "schema")
+COMMANDS = (("check",), ("schema",), ("search", "status"))
 LOOKING = (("zoo", "list"), ("zoo", "show"), ("zoo", "index"))  # they read no spec, and so need no plugin
 
 
@@ -24,7 +24,7 @@ def wanted(arguments: list[str]) -> bool:
     """Whether this command line can do without torch. Plugins may use it while they are imported."""
     if tuple(arguments[:2]) in LOOKING:
         return True
-    if not arguments or arguments[0] not in COMMANDS or os.environ.get("MINIWIN_PLUGINS"):
+    if not any(tuple(arguments[: len(words)]) == words for words in COMMANDS) or os.environ.get("MINIWIN_PLUGINS"):
         return False
     return not entry_points(group="miniwin.plugins")
 

@@ -175,7 +175,7 @@ class _Crew:
     def _ended(self, number: int, code: int) -> None:
         if code == worker.DONE:
             return
-        said = _tail(self._log(number), self.began[number])
+        said = _tail(self._log(number), self.began.get(number, 0))
         if code == worker.MISTAKE:
             raise UserError(said.rpartition("error: ")[2].strip())
         if code == worker.UNWRITABLE:

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from miniwin.devices import find_device
+from miniwin.runs import read_run
 from miniwin.search.candidate import Candidate, cost
 from miniwin.search.claims import Claim
 from miniwin.search.sampling import pruner_step
-from miniwin.search.study import Study
+from miniwin.search.study import BASELINE, Study
 from miniwin.specs import SearchSpec, TrainSpec, UserError
 from miniwin.specs.search import Objective
 
@@ -66,6 +67,22 @@ def check_corpus(spec: SearchSpec, train: TrainSpec, corpus: Corpus) -> None:
             f"(eval_tokens {spec.eval_tokens}, longest length {longest}): lower eval_tokens or report_lengths, or use "
             "more validation data"
         )
+
+
+def check_same_data(study: Study, corpus: Corpus) -> None:
+    """UserError where trials of the study were trained on other text: what is measured could not be compared."""
+    for path in (study.folder / BASELINE, *sorted((study.folder / "trials").glob("*"))):
+        try:
+            before = read_run(path / "run")["data"]["fingerprint"]
+        except (UserError, KeyError, TypeError):
+            continue  # not begun, or damaged: said elsewhere
+        if before != corpus.fingerprint:
+            raise UserError(
+                f"{study.folder}: its trials were trained on other data than what is there now (the fingerprint was "
+                f"{before[:12]}, and is {corpus.fingerprint[:12]} now), and could not be compared with new ones: put "
+                "the data back, or start another study with --out"
+            )
+        return
 
 
 def run_claim(study: Study, claim: Claim, corpus: Corpus, tracking: Tracking) -> None:

@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 from miniwin.blocks.masked import has_secret, masked
 from miniwin.search import worker
 from miniwin.search.claims import retry_failed
-from miniwin.search.measure import check_corpus
+from miniwin.search.measure import check_corpus, check_same_data
 from miniwin.search.places import placed
 from miniwin.search.records import StudyData, collect
 from miniwin.search.space import check_space
@@ -97,7 +97,9 @@ def _prepare(study: Study) -> None:
     from miniwin.tokenizer import load_tokenizer
 
     tokenizer = load_tokenizer(study.train.tokenizer, study.train_base)
-    check_corpus(study.spec, study.space.train, prepare(study.train.data, tokenizer, study.train_base))
+    corpus = prepare(study.train.data, tokenizer, study.train_base)
+    check_corpus(study.spec, study.space.train, corpus)
+    check_same_data(study, corpus)
 
 
 def _track(study: Study, uri: str | None) -> Any:

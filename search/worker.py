@@ -69,6 +69,7 @@ def work(folder: Path, worker: str, threads: int | None = None) -> int:
 
     from miniwin.data import prepare
     from miniwin.search.claims import Claim, take_work
+    from miniwin.search.measure import check_same_data
     from miniwin.search.study import Study
     from miniwin.tokenizer import load_tokenizer
 
@@ -76,6 +77,7 @@ def work(folder: Path, worker: str, threads: int | None = None) -> int:
         torch.set_num_threads(threads)
     study = Study(folder)
     corpus = prepare(study.train.data, load_tokenizer(study.train.tokenizer, study.train_base), study.train_base)
+    check_same_data(study, corpus)
     while True:
         claim = take_work(study, worker)
         if isinstance(claim, Claim):

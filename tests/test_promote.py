@@ -11,7 +11,7 @@ from search_helpers import write_search
 from typer.testing import CliRunner
 
 import miniwin
-from miniwin.search import StudyData, promote, read_study
+from miniwin.search import StudyData, promote, read_study, run_search
 from miniwin.search.study import Study
 from miniwin.search.worker import DONE, work
 from miniwin.specs import UserError, load_search_spec
@@ -88,5 +88,11 @@ def test_promotion_measures_on_the_study_s_own_data(study: StudyData, tmp_path: 
     try:
         with pytest.raises(UserError, match=r"was trained on other data than what is there now"):
             promote(study.folder, name="other", zoo=tmp_path, lengths=[64], progress=False, tracking="off")
+        # Nor does the study go on with trials on it.
+        with pytest.raises(UserError, match=r"its trials were trained on other data than what is there now .*--out"):
+            work(study.folder, "0")
+        search, options = text.parent / "search.yaml", {"tracking": "off", "progress": False, "workers": 1}
+        with pytest.raises(UserError, match=r"its trials were trained on other data than what is there now"):
+            run_search(search, out=study.folder, overrides=["budget.trials=3"], **options)  # type: ignore[arg-type]
     finally:
         text.write_text(before)

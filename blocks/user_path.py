@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from miniwin.blocks.spec import UserError
 
@@ -23,3 +25,10 @@ def user_path(given: str | os.PathLike[str]) -> Path:
         whose = f"user {first[1:]!r} is not known here" if len(first) > 1 else "your home folder is not known (no HOME)"
         raise UserError(f"{text}: {whose}, so {first} stands for no folder; write the whole path, or ./{text}")
     return Path(expanded)
+
+
+def any_name(value: Any, check: Callable[[Any], Any]) -> Any:
+    """Validates the name of a file. Not every one is text: bytes that are not UTF-8 stand in it as half surrogates."""
+    if isinstance(value, str) and any("\udc80" <= letter <= "\udcff" for letter in value):
+        return value
+    return check(value)

@@ -41,8 +41,11 @@ def read_json(path: Path, largest: int = LARGEST, **options: Any) -> Any:
     return parse_json(raw, **options)
 
 
-def parse_json(text: str | bytes, pairs: Callable[[list[tuple[str, Any]]], Any] | None = None) -> Any:
-    """The value that a text stands for; a byte order mark is passed over. pairs: makes an object of its pairs.
+def parse_json(
+    text: str | bytes, pairs: Callable[[list[tuple[str, Any]]], Any] | None = None, names: bool = False
+) -> Any:
+    """The value that a text stands for; a byte order mark is passed over. pairs: makes an object of its pairs. names:
+    of a file of ours, which may hold names of files: their bytes that are no text are halves of surrogate pairs.
 
     Raises:
         JSONProblem: not UTF-8, not JSON, nested too deeply, or with text that is not Unicode.
@@ -68,7 +71,7 @@ def parse_json(text: str | bytes, pairs: Callable[[list[tuple[str, Any]]], Any] 
         raise JSONProblem(_TOO_DEEP)
     if _HALF.search(text):
         try:
-            json.dumps(value, ensure_ascii=False).encode()
+            json.dumps(value, ensure_ascii=False).encode("utf-8", "surrogateescape" if names else "strict")
         except UnicodeEncodeError:
             raise JSONProblem("not JSON (it holds half of a surrogate pair, which is no character)") from None
     return value

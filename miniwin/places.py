@@ -9,6 +9,8 @@ from __future__ import annotations
 import os
 import stat
 import tempfile
+from contextlib import suppress
+from functools import lru_cache
 from pathlib import Path
 
 from miniwin.specs.base import UserError, user_path
@@ -51,14 +53,19 @@ def data_folder(variable: str) -> Path:
 
 
 def _temporary() -> Path:
-    """A folder of temporary files that is this user's alone: others could leave there what we would believe."""
+    """A folder of temporary files that is this user's alone: others could leave there what we would believe. Where it
+    is not, another one for this process."""
     try:
         folder = Path(tempfile.gettempdir()) / (f"miniwin-{os.getuid()}" if hasattr(os, "getuid") else "miniwin")
-        folder.mkdir(mode=0o700, exist_ok=True)
+        with suppress(FileExistsError):
+            folder.mkdir(mode=0o700)
         there = folder.lstat()
+        mine = not hasattr(os, "getuid") or (there.st_uid == os.getuid() and not there.st_mode & 0o022)
+        return folder if stat.S_ISDIR(there.st_mode) and mine else Path(_of_this_process().name)
     except OSError as error:
         raise NoHome(f"{NO_HOME}, nor one for temporary files ({error}): set MINIWIN_CACHE to a folder") from None
-    mine = not hasattr(os, "getuid") or (there.st_uid == os.getuid() and not there.st_mode & 0o022)
-    if not stat.S_ISDIR(there.st_mode) or not mine:
-        raise NoHome(f"{NO_HOME}, and {folder} is not this user's alone: set MINIWIN_CACHE to a folder")
-    return folder
+
+
+@lru_cache(maxsize=1)
+def _of_this_process() -> tempfile.TemporaryDirectory[str]:
+    return tempfile.TemporaryDirectory(prefix="miniwin-")

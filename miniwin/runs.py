@@ -71,7 +71,7 @@ def read_run(folder: str | Path) -> dict[str, Any]:
     """The contents of run.json. A folder that is not a run folder is a UserError."""
     path = user_path(folder) / RUN
     try:
-        data = read_json(path)
+        data = read_json(path, names=True)
     except (FileNotFoundError, NotADirectoryError):
         raise UserError(
             f"{folder} is not a run folder: it has no {RUN}; expected a folder that `miniwin train` made"

@@ -144,7 +144,7 @@ def _fill(path: Path, cache: Cache, tokens: int, saved: dict[str, Tensor]) -> No
 
 def _about(path: Path, text: str | None) -> dict[str, Any]:
     try:
-        about = parse_json(text or "")
+        about = parse_json(text or "", names=True)
     except JSONProblem:
         about = None
     if not isinstance(about, dict) or about.get("kind") != KIND:

@@ -176,7 +176,7 @@ def _text(path: str) -> bytes | None:
 
 def _fields(path: str, text: bytes) -> Any:
     try:
-        return parse_json(text)
+        return parse_json(text, names=True)
     except JSONProblem as error:
         raise UserError(f"{path} is {error}; expected the file that `miniwin search` wrote") from None
 
@@ -184,7 +184,7 @@ def _fields(path: str, text: bytes) -> Any:
 def _tokens(run: Path) -> int:
     """How far training has got, by its last checkpoint."""
     try:
-        return int(read_json(run / "run.json")["tokens"])
+        return int(read_json(run / "run.json", names=True)["tokens"])
     except (OSError, ValueError, KeyError, TypeError):
         return 0
 

@@ -172,7 +172,7 @@ def _about(study: StudyData) -> dict[str, Any]:
         if trial.run_folder is None:
             continue
         try:
-            about = read_json(trial.run_folder / "run.json")
+            about = read_json(trial.run_folder / "run.json", names=True)
         except (OSError, ValueError):
             continue
         if isinstance(about, dict):

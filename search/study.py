@@ -376,7 +376,7 @@ def _differences(before: Any, now: Any, path: str = "") -> list[str]:
 
 def _read_about(folder: Path) -> dict[str, Any]:
     try:
-        about: dict[str, Any] = read_json(folder / "study.json")
+        about: dict[str, Any] = read_json(folder / "study.json", names=True)
     except (FileNotFoundError, NotADirectoryError):
         raise UserError(
             f"{folder} is not a study folder: it has no study.json; expected one that `miniwin search run` made"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from miniwin.blocks.spec import Budget, Count, Fraction, PositiveInt, PositiveReal, Real, Seed, Strict, UserError
-from miniwin.blocks.user_path import user_path
+from miniwin.blocks.user_path import any_name, user_path
 
 __all__ = [
     "Budget",
@@ -15,5 +15,6 @@ __all__ = [
     "Seed",
     "Strict",
     "UserError",
+    "any_name",
     "user_path",
 ]

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field, WrapValidator, model_validator
 
-from miniwin.specs.base import Count, PositiveInt, Real, Strict
+from miniwin.specs.base import Count, PositiveInt, Real, Strict, any_name
 
 Share = Annotated[Real, Field(gt=0, lt=1)]  # of the text, kept back for validation
 
@@ -24,7 +24,7 @@ def _some(paths: tuple[str, ...]) -> tuple[str, ...]:
 
 
 Paths = Annotated[
-    tuple[Annotated[str, Field(min_length=1)], ...],
+    tuple[Annotated[str, Field(min_length=1), WrapValidator(any_name)], ...],
     Field(strict=False, json_schema_extra={"minItems": 1}),
     AfterValidator(_some),
 ]

@@ -13,9 +13,9 @@ import glob
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, WrapValidator, model_serializer, model_validator
 
-from miniwin.specs.base import Budget, Fraction, PositiveInt, PositiveReal, Real, Seed, Strict, user_path
+from miniwin.specs.base import Budget, Fraction, PositiveInt, PositiveReal, Real, Seed, Strict, any_name, user_path
 from miniwin.specs.data import DataSpec
 from miniwin.specs.model import Name
 
@@ -109,7 +109,8 @@ class TrainSpec(_Grown):
     format: Literal[1] = 1
     name: Name
     data: DataSpec
-    tokenizer: str = "byte"  # or the path of a Hugging Face tokenizer.json, relative to the YAML file
+    # byte, or the path of a Hugging Face tokenizer.json, relative to the YAML file
+    tokenizer: Annotated[str, WrapValidator(any_name)] = "byte"
     seq_len: PositiveInt = 512
     # stream: a row is a stretch of text, whatever it holds; documents: nothing is seen across their ends, and the
     # separator that ends one is the first that the next one sees

@@ -48,6 +48,20 @@ class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[mi
     DEFAULT_SCALAR_TAG = _IMPLICIT
 
 
+class _SlowLoader(yaml.SafeLoader):
+    """The same in Python, which takes "\\udcff": a byte of a file's name that is no text, in a file that we wrote."""
+
+    yaml_implicit_resolvers: dict[str, Any] = {}
+    DEFAULT_SCALAR_TAG = _IMPLICIT  # type: ignore[misc]
+
+
+_BYTE = re.compile(r"\\u[dD][cC][89a-fA-F]")
+
+
+def _loader(text: str) -> Any:
+    return _SlowLoader if _BYTE.search(text) else _Loader
+
+
 class Document:
     """A parsed file: `data`, and where each part of it stands.
 
@@ -137,7 +151,7 @@ class Document:
             )
         try:
             self._check_size(text)
-            return yaml.compose(text, Loader=_Loader)  # type: ignore[no-any-return]
+            return yaml.compose(text, Loader=_loader(text))  # type: ignore[no-any-return]
         except UserError:
             raise
         except yaml.MarkedYAMLError as error:
@@ -150,7 +164,7 @@ class Document:
     def _check_size(self, text: str) -> None:
         """Refuses nesting and numbers of values before nodes are made of them: the composer recurses."""
         depth = values = 0
-        for event in yaml.parse(text, Loader=_Loader):
+        for event in yaml.parse(text, Loader=_loader(text)):
             values += isinstance(event, yaml.NodeEvent)
             if isinstance(event, yaml.CollectionStartEvent):
                 depth += 1

@@ -195,7 +195,8 @@ def test_the_command_says_in_one_message_that_the_disk_is_full(tmp_path: Path, m
     monkeypatch.setattr("miniwin.sessions.save", full)
     path = tmp_path / "s"
     code, _, err = run_cli("generate", "miniwin-tiny", "-n", "1", "--save-session", str(path))
-    assert code == 2 and err == f"error: {path}: could not be written (No space left on device); choose another place\n"
+    said = "could not be written (No space left on device); make room there, or choose another place"
+    assert code == 2 and err == f"error: {path}: {said}\n"
 
 
 def test_text_goes_on_where_it_was_cut(tmp_path: Path) -> None:

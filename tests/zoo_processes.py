@@ -50,13 +50,13 @@ def kill(process: Any) -> None:
 
 def add_and_stop(run: Path, point: str, there: Path) -> None:
     """Add the run, but stand still at `point` for ever, having made the file `there`."""
-    from miniwin.zoo import adding
+    from miniwin.zoo import adding, store
 
     def stop(*arguments: Any, **options: Any) -> None:
         there.touch()
         time.sleep(600)
 
-    rename = os.rename
+    rename = store.move
 
     def rename_and_stop(source: Path, target: Path) -> None:
         rename(source, target)
@@ -67,9 +67,9 @@ def add_and_stop(run: Path, point: str, there: Path) -> None:
     elif point == "reference":
         adding.write_reference = stop
     elif point == "rename":
-        os.rename = stop
+        store.move = stop
     elif point == "after":
-        os.rename = rename_and_stop
+        store.move = rename_and_stop
     miniwin.zoo.add(run, name="tiny")
 
 

@@ -234,8 +234,9 @@ def _without_folders(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_without_folders(item) for item in value]
     if isinstance(value, Path) or (isinstance(value, str) and "\n" not in value and Path(value).is_absolute()):
-        return Path(value).name
-    return value
+        value = Path(value).name
+    # A name may hold bytes that are no text, which is nothing to publish either.
+    return value.encode("utf-8", "replace").decode() if isinstance(value, str) else value
 
 
 def _copy_weights(source: Path, target: Path, spec: ModelSpec) -> None:

@@ -24,7 +24,7 @@ from pathlib import Path
 
 from miniwin.blocks.some import some
 from miniwin.json_files import JSONProblem, read_json
-from miniwin.places import NoHome, cache_folder
+from miniwin.places import cache_folder
 from miniwin.zoo.entry import ENTRY_FILES, METRICS, PROVENANCE, Entry, FileRecord, Manifest
 from miniwin.zoo.errors import ZooError
 from miniwin.zoo.files import read_object, sha256_file, sha256_json
@@ -48,13 +48,13 @@ def check(entry: Entry) -> Entry:
     """Raise unless every file has the hash that entry.json gives; quick when nothing was touched."""
     manifest = entry.require_manifest()
     seen = _fingerprint(entry.folder, manifest)
-    with suppress(OSError, JSONProblem, NoHome):
+    with suppress(OSError, JSONProblem):
         if read_json(_stamp(entry)) == seen:
             return entry
     problems = file_problems(entry.folder, manifest)
     if problems:
         raise _damaged(entry, some(problems, 4, "; "))
-    with suppress(OSError, NoHome):  # a cache that cannot be written only costs time
+    with suppress(OSError):  # a cache that cannot be written only costs time
         stamp = _stamp(entry)
         stamp.parent.mkdir(parents=True, exist_ok=True)
         stamp.write_text(json.dumps(seen), encoding="utf-8")

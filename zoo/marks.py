@@ -73,7 +73,7 @@ def _path(location: Location) -> Path:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        about = read_json(path)
+        about = read_json(path, names=True)
     except (OSError, JSONProblem):
         return {}
     return about if isinstance(about, dict) else {}

@@ -112,7 +112,7 @@ def _made(root: Path, key: str, source: Source, tokenizer: Tokenizer, progress: 
 def _open(folder: Path) -> Corpus | None:
     """The corpus in a folder, or None when anything about it is not as it was written."""
     try:
-        record = read_json(folder / "corpus.json")
+        record = read_json(folder / "corpus.json", names=True)
         splits = {}
         for side in SIDES:
             path, want = folder / f"{side}.npy", record["files"][side]

@@ -99,7 +99,10 @@ def test_the_whole_has_an_end(server: Server, monkeypatch: pytest.MonkeyPatch) -
         pull("tiny")
 
 
-def test_a_source_that_drips_does_not_stop_a_good_one(server: Server, impatient: None) -> None:
+def test_a_source_that_drips_does_not_stop_a_good_one(
+    server: Server, impatient: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transport, "ATTEMPTS", 1)
     content = (server.folder / "tiny" / "1.1.0" / WEIGHTS).read_bytes()
     server.faults["slow"] = lambda request: dripping(content, "content")
     change_index(server, lambda data: file_of(data, WEIGHTS)["sources"].insert(0, "slow"))

@@ -1,5 +1,6 @@
-"""MiniMind (github.com/jingyaogong/minimind): Llama with QK-norm per head before the rotation (earlier checkpoints have
-none: their weights say so), and optionally a mixture of experts in every layer.
+"""MiniMind (github.com/jingyaogong/minimind): Llama with QK-norm per head before the rotation, and optionally a mixture
+of experts in every layer. Earlier checkpoints have no QK-norm, which their weights say, a larger epsilon where nothing
+says it, and another mixture (gated.py): with shared experts, and with one expert for each token its share as weight.
 
 Its YaRN is on at every length once max_position_embeddings is beyond the original context, clamps its ramp at the last
 pair (`high_clamp: pairs`), and has no attention factor unless told.
@@ -21,6 +22,8 @@ from miniwin.zoo.importing.dense import (
     outer_rules,
 )
 from miniwin.zoo.importing.family import CannotSay, Fields, Rule
+from miniwin.zoo.importing.gated import FIELDS as GATED
+from miniwin.zoo.importing.gated import gated_mixture, gated_rules, has_experts, inferred_mixture
 from miniwin.zoo.importing.rope import rope_position
 from miniwin.zoo.importing.shapes import inferred_heads, inferred_sizes, together
 
@@ -40,19 +43,17 @@ DEFAULTS: dict[str, Any] = {
     "router_aux_loss_coef": 5e-4,
 }
 YARN = {"rope_type": "yarn", "factor": 16, "original_max_position_embeddings": 2048, "beta_fast": 32, "beta_slow": 1}
-# Without a mixture nothing looks at these; the later ones are of earlier versions.
-MOE = (
-    "num_experts",
-    "num_experts_per_tok",
-    "norm_topk_prob",
-    "moe_intermediate_size",
-    "router_aux_loss_coef",
-    "n_routed_experts",
-    "n_shared_experts",
-    "scoring_func",
-    "aux_loss_alpha",
-    "seq_aux",
-)
+EARLIER = DEFAULTS | {
+    "num_key_value_heads": 2,
+    "rms_norm_eps": 1e-5,
+    "num_experts": None,
+    "num_experts_per_tok": 2,
+    "n_routed_experts": 4,
+    "n_shared_experts": 1,
+    "aux_loss_alpha": 0.01,
+}
+# Of mixtures, of one version or the other: without one, or in the other, nothing looks at them.
+MOE = (*GATED, "moe_intermediate_size", "router_aux_loss_coef")
 Q_NORM = "model.layers.0.self_attn.q_norm.weight"
 
 
@@ -60,12 +61,15 @@ class MiniMind:
     model_types = ("minimind",)
 
     def spec(self, config: dict[str, Any], name: str, asked: Asked) -> dict[str, Any]:
-        fields = Fields(together(self._inferred(asked), asked), "minimind", DEFAULTS)
+        # Without weights to look at, the config's words tell the versions apart.
+        earlier = Q_NORM not in asked.shapes if asked.shapes else "n_routed_experts" in config
+        values = together(self._inferred(asked, earlier), asked)
+        fields = Fields(values, "minimind", EARLIER if earlier else DEFAULTS)
         norm = {"type": "rmsnorm", "eps": fields.real("rms_norm_eps")}
         attention = {**head_counts(fields), "window": None, "position": self._position(fields, asked)}
-        if not asked.shapes or Q_NORM in asked.shapes:
+        if not earlier:
             attention["qk_norm"] = norm
-        layer = {"attention": attention, "mlp": self._mlp(fields), "norm": norm}
+        layer = {"attention": attention, "mlp": self._mlp(fields, earlier), "norm": norm}
         data = model_data(fields, name, [layer] * fields.count("num_hidden_layers"), norm)
         fields.finish()
         return data
@@ -73,23 +77,18 @@ class MiniMind:
     def rules(self, spec: ModelSpec) -> list[Rule]:
         rules = outer_rules(spec, "model.embed_tokens.weight", "model.norm")
         for i, layer in enumerate(spec.layer_specs):
-            ours, theirs, mlp = f"layers.{i}", f"model.layers.{i}", layer.mlp
+            ours, theirs = f"layers.{i}", f"model.layers.{i}"
+            mlp: Any = layer.mlp
             rules += norm_rules(layer, ours, theirs)
             rules += attention_rules(layer.attention, f"{ours}.attention", f"{theirs}.self_attn")
-            if mlp.type != "moe":  # type: ignore[attr-defined]
-                rules += mlp_rules(mlp, f"{ours}.mlp", f"{theirs}.mlp")
-                continue
-            rules.append(Rule((f"{ours}.mlp.router.weight",), (f"{theirs}.mlp.gate.weight",)))
-            for e in range(mlp.num_experts):  # type: ignore[attr-defined]
-                expert = f"mlp.experts.{e}"
-                rules += mlp_rules(mlp.expert, f"{ours}.{expert}", f"{theirs}.{expert}")  # type: ignore[attr-defined]
+            rules += (gated_rules if mlp.type == "moe" else mlp_rules)(mlp, f"{ours}.mlp", f"{theirs}.mlp")
         return rules
 
     def config(self, spec: ModelSpec) -> dict[str, Any]:
         raise CannotSay("model_type", "transformers has no minimind model of its own")
 
     @staticmethod
-    def _inferred(asked: Asked) -> dict[str, Any]:
+    def _inferred(asked: Asked, earlier: bool) -> dict[str, Any]:
         values = inferred_sizes(asked)
         if len(asked.shapes.get(Q_NORM, ())) == 1:
             (size,) = asked.shapes[Q_NORM]
@@ -100,6 +99,8 @@ class MiniMind:
             heads, hidden = asked.get("num_attention_heads"), values.get("hidden_size")
             if isinstance(heads, int) and heads > 0 and hidden is not None:
                 inferred_heads(asked, "model.layers.0.self_attn", asked.get("head_dim") or hidden // heads, values)
+        if earlier:
+            return values | (inferred_mixture(asked) if has_experts(asked) else {})
         experts = {name.split(".mlp.experts.")[1].split(".")[0] for name in asked.shapes if ".mlp.experts." in name}
         if experts:
             evidence = f"the weights have {len(experts)} experts in a layer"
@@ -136,11 +137,16 @@ class MiniMind:
         return position
 
     @staticmethod
-    def _mlp(fields: Fields) -> dict[str, Any]:
-        if not fields.flag("use_moe"):
-            for unused in MOE:
-                fields.raw(unused)
+    def _mlp(fields: Fields, earlier: bool) -> dict[str, Any]:
+        mixture = fields.flag("use_moe")
+        if mixture and earlier:
+            fields.only("moe_intermediate_size", why="earlier versions have experts of intermediate_size")
+        for unused in MOE:
+            fields.raw(unused)
+        if not mixture:
             return gated_mlp(fields)
+        if earlier:
+            return gated_mixture(fields)
         own = fields.maybe_count("moe_intermediate_size") is not None
         return {
             "type": "moe",

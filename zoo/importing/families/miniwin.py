@@ -3,7 +3,8 @@ and global layers without positions, laid out by `attention_pattern` (S and L), 
 
 Matched as it is, defects included: the period is the window; a partial rotation uses the whole head's frequencies and
 is none (`pairing: half-mismatched`); the logit scale of global layers goes by the total length (`total_length: true`),
-so that a prefill is not causal. A checkpoint file says neither window nor pattern: they are asked for.
+so that a prefill is not causal. A checkpoint file says neither window nor pattern: they are asked for. With `use_moe`
+every layer has a mixture of experts (gated.py).
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from miniwin.specs import ModelSpec
 from miniwin.zoo.importing.asked import Asked
 from miniwin.zoo.importing.dense import attention_rules, gated_mlp, mlp_rules, model_data, norm_rules, outer_rules
 from miniwin.zoo.importing.family import CannotSay, Fields, Rule
+from miniwin.zoo.importing.gated import FIELDS as GATED
+from miniwin.zoo.importing.gated import gated_mixture, gated_rules, has_experts, inferred_mixture
 from miniwin.zoo.importing.shapes import inferred_heads, inferred_sizes, together
 
 DEFAULTS: dict[str, Any] = {
@@ -27,19 +30,12 @@ DEFAULTS: dict[str, Any] = {
     "partial_rotary_factor": 1.0,
     "tie_word_embeddings": True,
     "use_moe": False,
+    "num_experts_per_tok": 1,
+    "n_routed_experts": 4,
+    "n_shared_experts": 0,
+    "aux_loss_alpha": 0.01,
+    "norm_topk_prob": True,
 }
-# Of mixtures of experts, and set by the authors' class but read by nothing.
-UNUSED = (
-    "num_experts_per_tok",
-    "n_routed_experts",
-    "num_experts",
-    "n_shared_experts",
-    "scoring_func",
-    "aux_loss_alpha",
-    "seq_aux",
-    "norm_topk_prob",
-    "max_seq_len",
-)
 
 
 def _wanted(asked: Asked) -> dict[str, str]:
@@ -60,11 +56,9 @@ class MiniWin:
         asked.require(**_wanted(asked))
         values = self._inferred(asked)
         fields = Fields(together(values, asked), "miniwin", DEFAULTS)
-        fields.only("use_moe", False, why="mixtures of experts of this family cannot be imported")
         fields.only("rope_scaling", why="the authors' code has no scaling")
         fields.only("rope_parameters", why="the authors' code has no scaling")
-        for unused in UNUSED:
-            fields.raw(unused)
+        fields.raw("max_seq_len")  # set by the authors' class, and read by nothing
         hidden, heads = fields.count("hidden_size"), fields.count("num_attention_heads")
         if hidden % heads or fields.maybe_count("head_dim") not in (None, hidden // heads):
             each = f"hidden_size / num_attention_heads = {hidden / heads:g}"
@@ -78,7 +72,9 @@ class MiniWin:
         window = fields.count("sliding_window_size")
         local = {**attention, "window": window, "position": self._local(fields, window, hidden // heads)}
         whole = {**attention, "window": None, "position": self._global(fields)}
-        mlp = gated_mlp(fields)
+        mlp = gated_mixture(fields) if fields.flag("use_moe") else gated_mlp(fields)
+        for unused in GATED:  # without a mixture
+            fields.raw(unused)
         layout = self._layout(fields, asked)
         layers = [{"attention": local if one == "S" else whole, "mlp": mlp, "norm": norm} for one in layout]
         data = model_data(fields, name, layers, norm)
@@ -93,7 +89,8 @@ class MiniWin:
             part = "self_attn" if attention.window is None else "shared_attn"
             rules += norm_rules(layer, ours, theirs)
             rules += attention_rules(attention, f"{ours}.attention", f"{theirs}.{part}")
-            rules += mlp_rules(layer.mlp, f"{ours}.mlp", f"{theirs}.mlp")
+            mlp: Any = layer.mlp
+            rules += (gated_rules if mlp.type == "moe" else mlp_rules)(mlp, f"{ours}.mlp", f"{theirs}.mlp")
         return rules
 
     def config(self, spec: ModelSpec) -> dict[str, Any]:
@@ -108,9 +105,7 @@ class MiniWin:
             heads = hidden // head_dim
         if hidden is not None and isinstance(heads, int) and heads > 0:
             inferred_heads(asked, f"model.layers.0.{kind}", hidden // heads, values)
-        if any(".mlp.experts." in name for name in asked.shapes):
-            values["use_moe"] = True
-        return values
+        return values | (inferred_mixture(asked) if has_experts(asked) else {})
 
     @staticmethod
     def _layout(fields: Fields, asked: Asked) -> str:

@@ -54,6 +54,7 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 BASELINE = "baseline"
+SPECS = ("search.yaml", "model.yaml", "train.yaml", "baseline.yaml")
 OWNER_TRIES, OWNER_SECONDS = 40, 0.05  # for another process to say that a new study is its own
 EXHAUSTED = "miniwin_exhausted"  # attribute of the Optuna study: every assignment has been tried
 
@@ -96,6 +97,12 @@ class Study:
         from miniwin.search.storage import make_storage, owner
 
         url, password = (None, None) if storage is None else settled(storage)
+        if (
+            not _is_begun(folder)
+            and folder.resolve() == user_path(base_folder).resolve()
+            and _pending_id(folder) is None
+        ):
+            raise UserError(f"{folder} holds the search itself, and a study would write over it: choose another --out")
         made = None
         if url is not None and not _is_begun(folder):  # nothing is written here where that fails
             made = make_storage(url, password)

@@ -46,6 +46,8 @@ MEASURES: dict[str, bool] = {  # from the trained model
 _HIGHER_IS_BETTER = {"recall", "decode_tokens_per_second"}
 _LOWER_IS_BETTER = {"loss", "bits_per_byte"}
 
+MOST_STEPS = 1e15  # of a real variable: beyond, neighbours are not told apart
+
 _Whole = int  # the fields of a variable are named as in YAML, after these types
 _Real = Real
 
@@ -81,6 +83,10 @@ class FloatVariable(Strict):
         low, high = self.float
         if low > high:
             raise ValueError(f"the range [{low:g}, {high:g}] is empty: write the smaller number first")
+        if not math.isfinite(high - low):
+            raise ValueError(f"the range [{low:g}, {high:g}] is wider than numbers go")
+        if self.step is not None and not (high - low) / self.step < MOST_STEPS:
+            raise ValueError(f"step {self.step:g} divides [{low:g}, {high:g}] too finely: leave it out")
         if self.log and (low <= 0 or self.step is not None):
             raise ValueError(f"log: true needs a lowest value above 0 and no step; got [{low:g}, {high:g}]")
         return self

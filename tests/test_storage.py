@@ -172,6 +172,14 @@ def test_braces_and_percent_signs_are_part_of_a_path(tmp_path: Path) -> None:
 # -- making one
 
 
+def test_a_study_does_not_write_over_the_search_that_it_is_of(tmp_path: Path) -> None:
+    path = write_search(tmp_path)
+    before = files(tmp_path)
+    with pytest.raises(UserError, match="holds the search itself, and a study would write over it: choose another"):
+        Study.create(load_search_spec(path), tmp_path, out=tmp_path)
+    assert files(tmp_path) == before
+
+
 def test_a_first_storage_that_fails_binds_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for url in ("postgresql+nothing://me:secret@x/db", f"sqlite:///{tmp_path}", "nonsense"):
         with pytest.raises(

@@ -23,7 +23,11 @@ def run(
     spec: Annotated[str, typer.Argument(help="Search spec: a YAML file, or the name of a shipped one.")],
     workers: Annotated[int | None, typer.Option(min=1, help="Worker processes. Default: as the spec says.")] = None,
     storage: Annotated[
-        str | None, typer.Option(help="Optuna storage URL. Default: a journal file in the study folder.")
+        str | None,
+        typer.Option(
+            help="Optuna storage URL, such as sqlite:///study.db or postgresql://user@host/db (its password: "
+            "$MINIWIN_STORAGE_PASSWORD). Default: a journal file in the study folder."
+        ),
     ] = None,
     out: Annotated[
         Path | None,

@@ -51,6 +51,8 @@ def corpus() -> Corpus:
 class Sizes:
     """A tokenizer of which only the sizes are asked: id i stands for i % 3 bytes."""
 
+    prefix: tuple[int, ...] = ()
+
     def token_bytes(self, ids: np.ndarray) -> np.ndarray:
         return ids % 3
 

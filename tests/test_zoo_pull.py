@@ -23,7 +23,7 @@ from zoo_runs import METRICS, make_run
 import miniwin
 from miniwin.cli import app as miniwin_app
 from miniwin.commands.zoo import app
-from miniwin.places import cache_folder
+from miniwin.places import NoHome, cache_folder
 from miniwin.specs import UserError
 from miniwin.zoo import ZooError, add, list_entries, resolve, transport, user_zoo, verify, write_index
 from miniwin.zoo import index as index_module
@@ -852,6 +852,18 @@ def test_damaged_marks_and_a_bad_address_stop_nothing(server: Server, monkeypatc
     assert resolve("tiny").version == "1.1.0"
     result = zoo_command("verify", "--no-logits", "tiny")
     assert result.exit_code == 0 and "http is not safe" in result.stderr
+
+
+def test_where_nothing_can_be_remembered_entries_are_used_all_the_same(server: Server, monkeypatch: Any) -> None:
+    def nowhere() -> Path:
+        raise NoHome("there is no home folder")
+
+    pulled_and_yanked(server)
+    monkeypatch.setattr("miniwin.zoo.marks.cache_folder", nowhere)
+    for index in (f"{server.url}/index.json", str(server.folder)):
+        monkeypatch.setenv("MINIWIN_ZOO_INDEX", index)
+        assert len(offers()) > 1
+        assert resolve("tiny").version == "1.1.0"
 
 
 def test_a_broken_index_of_a_zoo_hides_no_entry(server: Server, monkeypatch: Any) -> None:

@@ -17,7 +17,7 @@ from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from miniwin.json_files import JSONProblem, read_json
-from miniwin.places import cache_folder
+from miniwin.places import NoHome, cache_folder
 from miniwin.writing import write_text
 from miniwin.zoo.files import sha256_json
 from miniwin.zoo.index import INDEX, Release, ReleaseStatus
@@ -31,8 +31,8 @@ _RANK: dict[object, int] = {"deprecated": 1, "yanked": 2}
 def remember(location: Location, releases: Iterable[Release]) -> None:
     """Keep what an index says, in place of what it said before. A cache that cannot be written to remembers nothing."""
     marked = [release for release in releases if release.status != "active"]
-    path = _path(location)
-    with suppress(OSError):
+    with suppress(OSError, NoHome):
+        path = _path(location)
         if not marked and not isinstance(location, Path):
             path.unlink(missing_ok=True)
             return
@@ -47,14 +47,22 @@ def remember(location: Location, releases: Iterable[Release]) -> None:
 
 
 def is_remembered(location: Path) -> bool:
-    """Whether the index in this file is the one that was read last."""
-    return _read(_path(location)).get("stamp") == _stamp(location)
+    """Whether the index in this file is the one that was read last. Where nothing can be remembered, there is no need
+    to read it."""
+    try:
+        return _read(_path(location)).get("stamp") == _stamp(location)
+    except NoHome:
+        return True
 
 
 def marks() -> dict[str, Mark]:
     """By digest of an entry: yanked or deprecated, and the reason, with the index that gives it."""
     found: dict[str, Mark] = {}
-    for path in sorted((cache_folder() / "marks").glob("*.json")):
+    try:
+        paths = sorted((cache_folder() / "marks").glob("*.json"))
+    except NoHome:
+        return found
+    for path in paths:
         about = _read(path)
         said = about.get("marks")
         for digest, mark in said.items() if isinstance(said, dict) else ():

@@ -24,6 +24,7 @@ from typing import Any, Literal
 
 from miniwin.json_files import JSONProblem, parse_json, read_json
 from miniwin.specs.base import UserError, user_path
+from miniwin.specs.yaml_words import shown
 from miniwin.writing import said_if_unwritable, write_text
 
 FORMAT = 1
@@ -67,6 +68,14 @@ def home() -> Path:
     return user_path(os.environ.get("MINIWIN_HOME") or "runs")
 
 
+KINDS: dict[str, Any] = {  # of what run.json says, where it says it
+    **dict.fromkeys(("status", "reason", "model", "spec_hash", "code", "device", "started"), str),
+    **dict.fromkeys(("parameters", "seed", "steps", "tokens"), int),
+    **dict.fromkeys(("seconds", "tokens_per_second", "final_loss"), int | float),
+    **dict.fromkeys(("train", "data", "machine", "tracking"), dict),
+}
+
+
 def read_run(folder: str | Path) -> dict[str, Any]:
     """The contents of run.json. A folder that is not a run folder is a UserError."""
     path = user_path(folder) / RUN
@@ -83,6 +92,9 @@ def read_run(folder: str | Path) -> dict[str, Any]:
     if not isinstance(data, dict) or data.get("format") != FORMAT:
         found = data.get("format") if isinstance(data, dict) else type(data).__name__
         raise UserError(f"{path} has format {found!r}; this version of miniwin reads format {FORMAT}")
+    for name, kind in KINDS.items():
+        if data.get(name) is not None and not isinstance(data[name], kind):
+            raise UserError(f"{path}: {name}: got {shown(data[name])}; put back the file that `miniwin train` wrote")
     return data
 
 

@@ -56,10 +56,15 @@ def recorded(folder: Path, model: ModelSpec, train: TrainSpec, fingerprint: str)
     if not (folder / runs.RUN).exists():
         return None
     before = runs.read_run(folder)
-    other = _other(before, model, train, fingerprint)
+    try:
+        other = _other(before, model, train, fingerprint)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"{folder / runs.RUN} does not say what was trained ({error!r}): put back the file, or {FRESH}"
+        ) from None
     if other is None:
         return before
-    if before["steps"] == 0 and not any((folder / name).exists() for name in (runs.CHECKPOINT, runs.WEIGHTS)):
+    if before.get("steps") == 0 and not any((folder / name).exists() for name in (runs.CHECKPOINT, runs.WEIGHTS)):
         return None
     raise UserError(f"{folder} holds a run {other}")
 

@@ -323,6 +323,9 @@ def test_a_checkpoint_with_other_groups_of_parameters_is_refused(monkeypatch: py
         (None, r"nothing is not a run folder: it has no run\.json; expected a folder that `miniwin train` made"),
         ("{", r"nothing/run\.json is not JSON"),
         ('{"format": 2}', r"nothing/run\.json has format 2; this version of miniwin reads format 1"),
+        ('{"format": 1, "train": 5}', r"nothing/run\.json: train: got 5; put back the file that `miniwin train` wrote"),
+        ('{"format": 1, "tokens": "many"}', r"nothing/run\.json: tokens: got 'many'; put back the file"),
+        ('{"format": 1, "spec_hash": []}', r"nothing/run\.json: spec_hash: got \[\]; put back the file"),
     ],
 )
 def test_a_folder_that_is_no_run(content: str | None, message: str) -> None:
@@ -331,3 +334,12 @@ def test_a_folder_that_is_no_run(content: str | None, message: str) -> None:
         Path("nothing/run.json").write_text(content)
     with pytest.raises(UserError, match=message):
         read_run("nothing")
+
+
+@pytest.mark.parametrize("content", ['{"format": 1}', '{"format": 1, "spec_hash": "a", "train": {}}'])
+def test_a_run_that_does_not_say_what_it_is_is_not_continued(content: str) -> None:
+    Path("run").mkdir()
+    Path("run/run.json").write_text(content)
+    with pytest.raises(UserError, match=r"run/run\.json does not say what was trained|of another architecture"):
+        go("run", tiny_train())
+    assert Path("run/run.json").read_text() == content

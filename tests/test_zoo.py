@@ -827,6 +827,19 @@ def test_zoo_add_evaluates_unless_told_not_to(run: Path, tmp_path: Path, monkeyp
     assert isinstance(error, ZooError) and "exists already" in str(error) and evaluated == [run]
 
 
+def test_a_run_of_a_wrong_kind_is_not_added(tmp_path: Path) -> None:
+    wrong: list[tuple[dict[str, Any], str]] = [
+        ({"train": {"seq_len": "long"}}, "run.train.seq_len: got 'long'; expected a whole number"),
+        ({"train": {"lr": 1}}, "the run does not say at what length it was trained; say --lengths"),
+        ({"train": 5}, "run.json: train: got 5; put back the file"),
+    ]
+    for place, (changes, message) in enumerate(wrong):
+        folder = make_run(tmp_path / str(place), **changes)
+        error = zoo_command("add", str(folder), "--name", "tiny").exception
+        assert isinstance(error, UserError) and message in str(error)
+    assert mine() == []
+
+
 def test_zoo_add_really_evaluates(run: Path, tmp_path: Path, monkeypatch: Any) -> None:
     """The real evaluation, on a text of our own and at lengths that take no time."""
     import miniwin.evaluation

@@ -204,9 +204,12 @@ def _evaluate(source: Path, lengths: str | None) -> dict[str, Any]:
     from miniwin.evaluation import evaluate
     from miniwin.runs import read_run
     from miniwin.zoo import ZooError
+    from miniwin.zoo.lengths import training_length
 
     if lengths is None:
-        trained = int(read_run(source)["train"]["seq_len"])
+        trained = training_length({"run": read_run(source)})
+        if trained is None:
+            raise ZooError(f"{source}: the run does not say at what length it was trained; say --lengths")
         wanted = [trained * factor for factor in (1, 4, 16, 32)]
     else:
         try:

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from miniwin.blocks.positions.soundness import cosine_sum, turning
+from miniwin.blocks.visible import visible
 from miniwin.explain import RUNS, binary, groups, layer_numbers, short
 from miniwin.explain_strip import STYLE as STRIP_STYLE
 from miniwin.explain_strip import strip
@@ -96,7 +97,7 @@ def page(spec: ModelSpec, facts: dict[str, Any]) -> str:
         body += [f"<h3>Block {escape(letter)}: {escape(words)}</h3>", plot(rotary, lengths, f"Block {letter}: {words}")]
     if "shift" in facts:
         body += ["<h2>The same content, some tokens later</h2>", _shift(facts["shift"])]
-    return (
+    return visible(
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'; "
         "base-uri 'none'; form-action 'none'\">\n"

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -119,7 +120,7 @@ class Outcome:
             if b"\\u" not in rest and rest.count(b"[") + rest.count(b"{") <= DEEPEST:
                 with suppress(ValueError):  # read as a whole, it says what is wrong with it
                     outcome = cls._of(path, json.loads(rest))
-                    return outcome, lambda: _fields(path, b"{%s}" % text[start:end].rstrip(b","))
+                    return outcome, cache(lambda: _fields(path, b"{%s}" % text[start:end].rstrip(b",")))
         outcome = cls._of(path, _fields(path, text))
         return outcome, lambda: {"model": outcome.model, "train": outcome.train}
 

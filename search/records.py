@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import Any, Generic, TypeVar, overload
 
@@ -273,7 +274,14 @@ def _from_outcome(
 
 
 def _spec(specs: Specs, kind: str) -> Any:
-    return parse_spec(specs()[kind], kind)
+    data = specs()[kind]
+    # Most trials of a study are trained alike.
+    return parse_spec(data, kind) if kind == "model" else _train_spec(json.dumps(data))
+
+
+@lru_cache(maxsize=64)
+def _train_spec(text: str) -> Any:
+    return parse_spec(json.loads(text), "train")
 
 
 def _dominates(one: tuple[float, ...], other: tuple[float, ...]) -> bool:

@@ -18,6 +18,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from miniwin.blocks.visible import visible
 from miniwin.json_files import read_json
 from miniwin.runs import home
 from miniwin.search import charts
@@ -70,7 +71,8 @@ def render(study: StudyData) -> str:
     asked = _folded("The search spec", dump_yaml(study.spec)) + _folded("The train spec", dump_yaml(study.train))
     parts.append(_section("What was asked", asked))
     parts.append(_footer())
-    return sheet(f"{study.name}: MiniWin search report", "\n".join(parts))
+    # Nor does a page hold what turns lines around or cannot be written as text, such as half of a character.
+    return visible(sheet(f"{study.name}: MiniWin search report", "\n".join(parts)))
 
 
 def verdict(study: StudyData) -> list[str]:

@@ -108,7 +108,11 @@ def _columns(study: StudyData, lengths: Sequence[int]) -> list[Column]:
 
 
 def _derived(name: str, of: Callable[[TrialRecord], str]) -> Column:
-    return Column(name, lambda t: (of(t), _first_number(of(t))))
+    def cell(trial: TrialRecord) -> tuple[str, float | None]:
+        text = of(trial)
+        return text, _first_number(text)
+
+    return Column(name, cell)
 
 
 def _variable(study: StudyData, name: str) -> Column:

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import time
 import uuid
+import warnings
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -204,9 +205,13 @@ class Study:
 
     def _name_objectives(self) -> None:
         """What Optuna's dashboard calls the objectives."""
+        import optuna
+
         names = [objective.name for objective in self.spec.parsed_objectives]
         if self.optuna.metric_names != names:
-            self.optuna.set_metric_names(names)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+                self.optuna.set_metric_names(names)
 
     def write_about(self) -> None:
         write_json(self.folder / "study.json", self.about)

@@ -230,6 +230,16 @@ def test_everything_from_a_study_is_escaped(tmp_path: Path) -> None:
     assert page.words.count("<script>alert('x')</script>") > 5  # it is there to be read
 
 
+def test_a_page_turns_no_line_around_and_can_be_written(tmp_path: Path) -> None:
+    """A folder whose name is not UTF-8, and a reason that reads backwards or speaks to a terminal."""
+    study = make_study(tmp_path / b"caf\xe9".decode("utf-8", "surrogateescape"), trials=12)
+    trials = [replace(t, reason="\u202ereversed\x1b]0;owned\x07", layout="\x9b2J") for t in study.trials]
+    text = render(replace(study, trials=trials))
+    assert "caf\\udce9" in text and "\\u202ereversed\\x1b]0;owned\\x07" in text and "\\x9b2J" in text
+    assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202e\ud800-\udfff]", text)
+    assert Page(text).text and text.encode()
+
+
 def _with_choice(names: list[str]) -> dict[str, Any]:
     data = search_spec().model_dump(mode="json")
     data["variables"] = {"choice": {"choice": names}}

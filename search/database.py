@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import logging
 import random
+import shutil
 import sqlite3
 import threading
 import time
 from collections.abc import Callable
+from contextlib import closing
 from functools import wraps
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import FunctionType
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -72,12 +75,34 @@ def read_database(url: str) -> BaseStorage:
 
 
 def _read_sqlite(path: Path) -> sqlite3.Connection:
-    # A file with a write-ahead log would be given a second file to share memory by, unless nobody writes to it.
+    """A connection to a file that can only read it, and leaves no file beside it."""
     with open(path, "rb") as file:
-        logged = file.read(20)[18:20] == b"\x02\x02"
-    alone = logged and not path.with_name(f"{path.name}-wal").exists()
-    place = f"file:{quote(str(path.absolute()))}?mode=ro{'&immutable=1' if alone else ''}"
-    return sqlite3.connect(place, uri=True, check_same_thread=False)
+        logged = file.read(20)[18:20] == b"\x02\x02"  # what is new goes into a second file, `-wal`
+    log, shared = (path.with_name(f"{path.name}{end}").exists() for end in ("-wal", "-shm"))
+    if not logged or not log or shared:
+        # With no log nobody writes to it. Without being told so, SQLite would make one.
+        alone = "&immutable=1" if logged and not log else ""
+        connection = sqlite3.connect(f"file:{quote(str(path.absolute()))}?mode=ro{alone}", uri=True)
+        try:
+            connection.execute("select count(*) from sqlite_master").fetchone()
+            return connection
+        except sqlite3.OperationalError as error:
+            connection.close()
+            if "readonly" not in str(error):
+                raise
+    return _copied(path)
+
+
+def _copied(path: Path) -> sqlite3.Connection:
+    """The same of a file whose writer was killed in the middle: reading it means mending it, and so a copy is read."""
+    memory = sqlite3.connect(":memory:")
+    with TemporaryDirectory() as folder:
+        for end in ("", "-journal", "-wal"):
+            if (part := path.with_name(path.name + end)).exists():
+                shutil.copyfile(part, Path(folder) / part.name)
+        with closing(sqlite3.connect(Path(folder) / path.name)) as copy:
+            copy.backup(memory)
+    return memory
 
 
 def _made_by_another(error: Exception) -> bool:

@@ -96,7 +96,7 @@ def join_storage(url: str, folder: Path, name: str, id: str, password: str | Non
     """The storage that a study was made in. Where the study is not there, nothing is made in its stead."""
     what = f"{folder} keeps its trials in {masked(url)}"
     try:
-        storage = _open(with_password(url, password), reading=True)
+        storage = _open(with_password(url, password), reading=reading)
         owned = owner(storage, name)
     except Exception as error:
         known = MASK not in url or password or os.environ.get(PASSWORD)
@@ -105,12 +105,7 @@ def join_storage(url: str, folder: Path, name: str, id: str, password: str | Non
     if owned != id:
         whose = f"and that has no study {name!r}" if owned is None else f"and its study {name!r} is of another folder"
         raise UserError(f"{what}, {whose}: put the storage back as it was, or begin anew with another --out")
-    if reading:
-        return storage
-    try:
-        return _open(with_password(url, password))
-    except Exception as error:
-        raise UserError(f"{what}, which cannot be written to: {_said(error, url, password)}") from None
+    return storage
 
 
 def owner(storage: BaseStorage, name: str) -> str | None:

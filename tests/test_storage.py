@@ -10,6 +10,7 @@ import stat
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -364,6 +365,40 @@ def test_looking_at_a_study_whose_file_has_a_write_ahead_log(kept: Study, tmp_pa
     connection.execute("pragma journal_mode=wal")
     connection.close()
     assert path.read_bytes()[18:20] == b"\x02\x02" and not path.with_name("a.db-wal").exists()
+    before = files(tmp_path)
+    assert len(read_study(kept.folder).completed) == 1
+    assert files(tmp_path) == before
+
+
+def test_looking_at_a_study_whose_writer_was_killed_in_the_middle(kept: Study, tmp_path: Path) -> None:
+    path, live = tmp_path / "a.db", tmp_path / "live.db"
+    path.rename(live)
+    with closing(sqlite3.connect(live)) as writer:
+        writer.execute("pragma cache_size = 1")
+        writer.execute("create table long (text)")
+        for number in range(200):
+            writer.execute("insert into long values (?)", ("x" * 3000 + str(number),))
+        writer.commit()
+        writer.execute("update trials set state = 'FAIL'")
+        writer.execute("update long set text = text || 'y'")
+        for end in ("", "-journal"):
+            shutil.copy(f"{live}{end}", f"{path}{end}")
+    before = files(tmp_path)
+    assert path.with_name("a.db-journal").stat().st_size
+    assert len(read_study(kept.folder).completed) == 1
+    assert files(tmp_path) == before
+    assert len(collect(tried(make(tmp_path))).completed) == 2  # going on mends it
+    assert not path.with_name("a.db-journal").exists()
+
+
+def test_looking_at_a_study_with_a_log_that_nobody_is_writing(kept: Study, tmp_path: Path) -> None:
+    path, live = tmp_path / "a.db", tmp_path / "live.db"
+    path.rename(live)
+    with closing(sqlite3.connect(live)) as writer:
+        writer.execute("pragma journal_mode = wal")
+        writer.execute("create table mine (a)")
+        for end in ("", "-wal"):
+            shutil.copy(f"{live}{end}", f"{path}{end}")
     before = files(tmp_path)
     assert len(read_study(kept.folder).completed) == 1
     assert files(tmp_path) == before

@@ -270,6 +270,18 @@ def test_every_id_that_ends_a_text_does(
         model = miniwin.load(tmp_path / "in")
 
 
+def test_an_ordinary_token_may_end_texts_and_stays_ordinary(tmp_path: Path) -> None:
+    """In an export too, where transformers would split prompts at a token that is named as the end."""
+    text = tokenizer_json()
+    word = json.loads(text)["model"]["vocab"]["h"]
+    source = folder_of(tmp_path / "hf", text, {"eos_token_id": [word, 3]})
+    import_model(source, tmp_path / "in")
+    export_model(miniwin.load(tmp_path / "in"), tmp_path / "out")
+    assert json.loads((tmp_path / "out" / "config.json").read_text())["eos_token_id"] == [word, 3]
+    for prompt in ("the spaces there", *TEXTS):
+        assert theirs(tmp_path / "out")(prompt)["input_ids"] == theirs(source)(prompt)["input_ids"]
+
+
 def test_ends_count_without_a_tokenizer_and_may_be_said(tmp_path: Path) -> None:
     source = folder_of(tmp_path / "hf", tokenizer_json(), {})
     import_model(source, tmp_path / "in", tokenizer="none", settings={"eos_token_id": [5, 9]})

@@ -37,9 +37,13 @@ def write_tokenizer(tokenizer: Tokenizer, ids: Mapping[str, Any], folder: Path) 
         fast = Fast.from_str((folder / "tokenizer.json").read_text(encoding="utf-8"))
     settings: dict[str, Any] = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
     settings["padding_side"] = "left"  # the only one that all our models take
-    for name in ("eos", "pad", *(("bos",) if isinstance(tokenizer, ImportedTokenizer) else ())):
-        number = ids[f"{name}_token_id"]
-        token = fast.id_to_token(number[0] if isinstance(number, list) else number) if number is not None else None
-        if token is not None:
-            settings[f"{name}_token"] = token
+    imported = isinstance(tokenizer, ImportedTokenizer)
+    special = {number for number, token in fast.get_added_tokens_decoder().items() if token.special}
+    for name in ("eos", "pad", *(("bos",) if imported else ())):
+        said = ids[f"{name}_token_id"]
+        number = said[0] if isinstance(said, list) else said
+        # transformers makes a special token of what is named here, and would split prompts at an ordinary one.
+        if number is not None and (number in special or not imported):
+            token = fast.id_to_token(number)
+            settings |= {} if token is None else {f"{name}_token": token}
     write_text(folder / "tokenizer_config.json", json.dumps(settings, indent=2) + "\n")

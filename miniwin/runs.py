@@ -68,8 +68,8 @@ def home() -> Path:
     return user_path(os.environ.get("MINIWIN_HOME") or "runs")
 
 
-KINDS: dict[str, Any] = {  # of what run.json says, where it says it
-    **dict.fromkeys(("status", "reason", "model", "spec_hash", "code", "device", "started"), str),
+KINDS: dict[str, Any] = {  # of what is computed with, where run.json says it
+    **dict.fromkeys(("status", "model", "spec_hash"), str),
     **dict.fromkeys(("parameters", "seed", "steps", "tokens"), int),
     **dict.fromkeys(("seconds", "tokens_per_second", "final_loss"), int | float),
     **dict.fromkeys(("train", "data", "machine", "tracking"), dict),

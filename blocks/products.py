@@ -116,5 +116,6 @@ def _by_onednn(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 
 def _dense(matrix: Tensor) -> Tensor:
-    """Without gaps, by rows or by columns: oneDNN takes both as they are."""
+    """Without gaps, by rows or by columns: oneDNN takes both as they are. For others it has loops that are two thousand
+    times slower."""
     return matrix if matrix.is_contiguous() or matrix.t().is_contiguous() else matrix.contiguous()

@@ -109,6 +109,15 @@ def test_tensors_with_gaps(kind: str, calls: list[tuple[int, ...]]) -> None:
         held(found, mine, exact)
 
 
+def test_onednn_is_given_nothing_with_gaps() -> None:
+    """It would compute them, and take thousands of times as long."""
+    whole = drawn(16, 32)
+    for kept in (whole, whole.t(), whole[4:8]):
+        assert products._dense(kept) is kept
+    for cut in (whole[:, :16], whole[:, ::2], whole[:, :16].t(), drawn(1, 1).expand(16, 32)):
+        assert products._dense(cut).is_contiguous() and torch.equal(products._dense(cut), cut)
+
+
 @pytest.mark.parametrize("wanted", list(itertools.product([False, True], repeat=3)))
 def test_gradients_of_any_of_them(wanted: tuple[bool, ...], calls: list[tuple[int, ...]]) -> None:
     made = [drawn(64, 130), drawn(140, 130, seed=1), drawn(140, seed=2)]

@@ -123,6 +123,28 @@ def test_without_a_place_to_remember_it_is_measured_by_each_process(
     assert products.chosen() == products.chosen() == ONEDNN and len(asked) == 1
 
 
+def test_of_many_processes_one_measures(forgotten: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another one had the lock, and has measured meanwhile."""
+    machine(monkeypatch, AMD)
+    products.measured()
+    text = forgotten.read_text()
+    forgotten.unlink()
+
+    class Lock:
+        def __init__(self, path: Path, timeout: float) -> None:
+            assert path.parent == forgotten.parent and 0 < timeout < 60
+
+        def __enter__(self) -> None:
+            forgotten.write_text(text)
+
+        def __exit__(self, *given: object) -> None:
+            pass
+
+    monkeypatch.setattr(products, "FileLock", Lock)
+    asked = machine(monkeypatch, INTEL)
+    assert products.measured() == AMD and not asked
+
+
 @needs_onednn
 def test_the_measurement_itself() -> None:
     before = torch.get_num_threads()

@@ -98,11 +98,8 @@ class Study:
         from miniwin.search.storage import make_storage, owner
 
         url, password = (None, None) if storage is None else settled(storage)
-        if (
-            not _is_begun(folder)
-            and folder.resolve() == user_path(base_folder).resolve()
-            and _pending_id(folder) is None
-        ):
+        own = folder.resolve() == user_path(base_folder).resolve() and not (folder / "study.json").exists()
+        if own and any((folder / name).exists() for name in SPECS):
             raise UserError(f"{folder} holds the search itself, and a study would write over it: choose another --out")
         made = None
         if url is not None and not _is_begun(folder):  # nothing is written here where that fails

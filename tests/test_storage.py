@@ -179,6 +179,9 @@ def test_a_study_does_not_write_over_the_search_that_it_is_of(tmp_path: Path) ->
     with pytest.raises(UserError, match="holds the search itself, and a study would write over it: choose another"):
         Study.create(load_search_spec(path), tmp_path, out=tmp_path)
     assert files(tmp_path) == before
+    (tmp_path / "empty").mkdir()
+    shipped = load_search_spec("demo").model_copy(update={"train": "demo", "base": "miniwin-tiny", "baseline": None})
+    assert Study.create(shipped, tmp_path / "empty", out=tmp_path / "empty").folder == tmp_path / "empty"
 
 
 def test_a_first_storage_that_fails_binds_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

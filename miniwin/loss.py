@@ -10,7 +10,8 @@ section 3.2; and in one pass where Wijmans et al., arXiv 2411.09009, take two). 
 backward, which only multiplies them.
 
 The products are in the dtype of autocast or of the inputs; softmax and sums are in float32, for float64 in float64.
-On a CPU that multiplies bfloat16 (AMX) all of it is one kernel, in C (blocks/native/head_loss.c).
+On a CPU with AMX all of it is one kernel in bfloat16, in C (blocks/native/head_loss.c). With AVX-512's bfloat16 alone
+nothing would be gained by one: the three products, which are oneDNN's, are 85 % of the time.
 
 Shapes: T tokens, C hidden_size, V vocabulary.
 """

@@ -33,7 +33,7 @@ def run(setting: dict[str, str]) -> tuple[str, float]:
     command = [sys.executable, "-m", "pytest", "-n", workers, "--dist", "loadfile", "--no-loadscope-reorder"]
     begun = time.monotonic()
     done = subprocess.run(
-        [*command, "-o", "console_output_style=none"],
+        command,
         cwd=ROOT,
         env={**os.environ, **setting},
         stdout=subprocess.PIPE,

@@ -14,6 +14,8 @@ import time
 from pathlib import Path
 
 from miniwin.blocks import native
+from miniwin.blocks.products import offered
+from miniwin.products import SWITCH
 
 ROOT = Path(__file__).parents[1]
 ONE = {"OMP_NUM_THREADS": "1"}
@@ -23,6 +25,7 @@ SETTINGS: dict[str, dict[str, str]] = {
     "torch with avx2": ONE | {"ATEN_CPU_CAPABILITY": "avx2"},
     **{f"kernels {name[1:]}": ONE | {native.SWITCH: name[1:]} for name in native.able()},
     "no kernels": ONE | {native.SWITCH: "0"},
+    **{f"products {name}": ONE | {SWITCH: name} for name in offered()},
     "two threads": {"OMP_NUM_THREADS": "2"},
 }
 

@@ -4,7 +4,7 @@ Optuna replays a journal in seconds where a study has thousands of trials, takes
 there is none, and ends in a KeyError where the study is not in it. Looking at a study needs a part of what it keeps: of
 each trial its state, parameters, values and attributes. The format is Optuna's (optuna/storages/journal): one JSON
 object a line, `op_code` says what was done, and the first to end a trial has ended it. tests/test_journal.py holds this
-reading to Optuna's own.
+reading to Optuna's own. What is not known here is left to Optuna: a file is damaged only where Optuna finds it so, too.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ _CONSTRAINT = "constraints:"
     _USER_ATTR,
     _SYSTEM_ATTR,
 ) = range(10)
+_KINDS: dict[str, type | None] = {"IntDistribution": int, "FloatDistribution": float, "CategoricalDistribution": None}
 _LAST = 10  # DISCARD_TRIALS, which changes nothing here
 
 
@@ -79,6 +80,7 @@ class Journal:
         self._known: Known | None = None
         self._trials: list[Told | None] = []  # of all studies in the file, by their place in it
         self._choices: dict[str, Any] = {}
+        self._distributions: dict[str, str] = {}  # of each parameter, the first
 
     def read(self) -> Known | None:
         """The study as it stands, or None where the file is missing or does not have it."""
@@ -104,7 +106,7 @@ class Journal:
             try:
                 self._apply(entry)
             except (KeyError, TypeError, ValueError, IndexError, AttributeError):
-                raise self._damaged(self._lines) from None
+                return self._replayed(self._lines)
         self._offset += len(whole)
         return self._known
 
@@ -123,6 +125,22 @@ class Journal:
                 sound += 1
         raise self._damaged(self._lines + sound + 1)
 
+    def _replayed(self, line: int) -> Known | None:
+        """What Optuna makes of a file with a line that is not known here. Reads only, too."""
+        import optuna
+
+        from miniwin.search.storage import open_journal
+
+        self._forget()
+        try:
+            storage = open_journal(self.path.parent)
+        except Exception:  # of any kind: Optuna expects to read what it wrote
+            raise self._damaged(line) from None
+        try:
+            return from_optuna(optuna.load_study(study_name=self._name, storage=storage))
+        except KeyError:
+            return None
+
     def _damaged(self, line: int) -> UserError:
         self._forget()
         return UserError(
@@ -140,8 +158,10 @@ class Journal:
             if trial is None or trial.state in _ENDED:
                 return  # of another study, or too late
             if op == _PARAM:
-                value = self._external(entry["distribution"], entry["param_value_internal"])
-                trial.params[entry["param_name"]] = value
+                name, distribution = entry["param_name"], entry["distribution"]
+                if self._distributions.setdefault(name, distribution) != distribution:
+                    raise ValueError(distribution)  # which Optuna takes or leaves
+                trial.params[name] = self._external(distribution, entry["param_value_internal"])
             elif op == _STATE_VALUES:
                 trial.state = _STATES[entry["state"]]
                 if entry["values"] is not None:
@@ -149,12 +169,11 @@ class Journal:
             elif op == _USER_ATTR:
                 trial.user_attrs.update(entry["user_attr"])
             elif op == _SYSTEM_ATTR:
-                for key, value in entry["system_attr"].items():
-                    if key.startswith(_CONSTRAINT):
-                        trial.constraints[key.removeprefix(_CONSTRAINT)] = float(value)
+                trial.constraints.update(_constraints(entry["system_attr"]))
         elif op == _CREATE_TRIAL:
-            ours = self._known is not None and self._studies[entry["study_id"]] == self._name
-            self._trials.append(self._made(entry) if ours else None)
+            name = self._studies[entry["study_id"]]
+            if name is not None:
+                self._trials.append(self._made(entry) if name == self._name else None)
         elif op == _CREATE_STUDY:
             name = entry["study_name"]
             if name not in self._studies:
@@ -173,11 +192,14 @@ class Journal:
         """A trial from its first line, which for a queued one says more than its state."""
         assert self._known is not None
         given = entry.get("distributions", {})
+        for name, distribution in given.items():
+            self._distributions.setdefault(name, distribution)
         trial = Told(
             len(self._known.trials),
             _STATES[entry.get("state", 0)],
             {name: self._external(given[name], value) for name, value in entry.get("params", {}).items()},
             dict(entry.get("user_attrs", {})),
+            _constraints(entry.get("system_attrs", {})),
         )
         values = entry.get("values") or ([] if entry.get("value") is None else [entry["value"]])
         trial.values = [float(value) for value in values]
@@ -189,9 +211,17 @@ class Journal:
         known = self._choices.get(distribution)
         if known is None:
             said = json.loads(distribution)
-            known = self._choices[distribution] = (said["name"], said["attributes"].get("choices"))
-        name, choices = known
-        return choices[int(value)] if choices is not None else int(value) if name.startswith("Int") else value
+            known = self._choices[distribution] = (_KINDS[said["name"]], said["attributes"].get("choices"))
+        kind, choices = known
+        return choices[int(value)] if kind is None else kind(value)
+
+
+def _constraints(system_attrs: dict[str, Any]) -> dict[str, float]:
+    """The constraints among what Optuna keeps of a trial for itself; ValueError for those that it kept as a list."""
+    if "constraints" in system_attrs:
+        raise ValueError("constraints")
+    of = {key.removeprefix(_CONSTRAINT): value for key, value in system_attrs.items() if key.startswith(_CONSTRAINT)}
+    return {key: float(value) for key, value in of.items()}
 
 
 def from_optuna(study: OptunaStudy) -> Known:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
+from typing import Any
 
 import optuna
 import pytest
@@ -53,8 +55,15 @@ def work(study: optuna.Study) -> None:
             params={"choice": 3},
             distributions={"choice": optuna.distributions.CategoricalDistribution([1, 3])},
             user_attrs={"hash": "0"},
+            system_attrs={"constraints:parameters <= 1e6": 0.5},
         )
     )
+
+
+def param(name: str, distribution: dict[str, Any], value: float) -> dict[str, Any]:
+    """A line by another version of Optuna, or another program."""
+    text = json.dumps(distribution)
+    return {"op_code": 5, "trial_id": 4, "param_name": name, "param_value_internal": value, "distribution": text}
 
 
 @pytest.fixture
@@ -110,6 +119,47 @@ def test_other_studies_in_the_file_are_not_ours(tmp_path: Path) -> None:
     again = open_study(path)
     work(again)
     assert Journal(path, "small").read() == from_optuna(again)
+
+
+def test_a_study_that_was_deleted_leaves_no_gap(tmp_path: Path) -> None:
+    """A trial of a study that is gone has no place in the file, though its line is there."""
+    path = tmp_path / "journal.log"
+    open_study(path, "other")
+    ours = open_study(path)
+    optuna.delete_study(study_name="other", storage=storage(path))
+    with path.open("a") as file:  # by a worker that had not seen it yet
+        file.write('{"op_code":4,"worker_id":"w","study_id":0,"datetime_start":"2026-01-01T00:00:00.000000"}\n')
+    work(ours)
+    assert Journal(path, "small").read() == from_optuna(ours)
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        [{"op_code": 4, "study_id": 7, "datetime_start": None}],
+        [param("x", {"type": "int", "low": 1, "high": 9}, 3.0)],
+        [
+            param("x", {"name": "CategoricalDistribution", "attributes": {"choices": [1, 2]}}, 0),
+            param("x", {"name": "CategoricalDistribution", "attributes": {"choices": [3, 4]}}, 1),
+        ],
+        [{"op_code": 9, "trial_id": 4, "system_attr": {"constraints": [1.0, -0.5]}}],
+    ],
+)
+def test_what_is_not_known_here_is_left_to_optuna(tmp_path: Path, lines: list[dict[str, Any]]) -> None:
+    path = tmp_path / "journal.log"
+    study = open_study(path)
+    work(study)
+    reading = Journal(path, "small")
+    assert reading.read() == from_optuna(study)
+    with path.open("a") as file:
+        file.writelines(json.dumps({"worker_id": "w", **line}) + "\n" for line in lines)
+    before = path.read_bytes()
+    for _ in range(2):
+        assert reading.read() == from_optuna(optuna.load_study(study_name="small", storage=storage(path)))
+        assert Journal(path, "none").read() is None
+    assert path.read_bytes() == before
+    work(study)
+    assert reading.read() == from_optuna(study)
 
 
 @pytest.mark.parametrize(

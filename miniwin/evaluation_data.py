@@ -43,7 +43,7 @@ def corpus_for(model: LanguageModel, data: DataSpec | TrainSpec | Corpus | str |
     except UserError as error:
         raise UserError(f"what {model.ref} was trained on cannot be read: {error}; put it back, or {NAME_IT}") from None
     if model.folder is not None and (model.folder / RUN).is_file():
-        refuse_other_data(model.folder, corpus)
+        refuse_other_data(model.folder, corpus, f", or {NAME_IT}")
     return _known(model, corpus)
 
 
@@ -59,14 +59,15 @@ def _known(model: LanguageModel, corpus: Corpus) -> Corpus:
     return corpus
 
 
-def refuse_other_data(run: Path, corpus: Corpus) -> None:
-    """UserError where `corpus` is not the one that the run was trained on, by its fingerprint."""
+def refuse_other_data(run: Path, corpus: Corpus, otherwise: str = "") -> None:
+    """UserError where `corpus` is not the one that the run was trained on, by its fingerprint. otherwise: what else can
+    be done than put the data back."""
     recorded = read_run(run).get("data")
     before = recorded.get("fingerprint") if isinstance(recorded, Mapping) else None
     if before not in (None, corpus.fingerprint):
         raise UserError(
             f"{run} was trained on other data than what is there now: its fingerprint was {before[:12]}, and is "
-            f"{corpus.fingerprint[:12]} now ({corpus.info.get('source')}); put the data back, or {NAME_IT}"
+            f"{corpus.fingerprint[:12]} now ({corpus.info.get('source')}); put the data back{otherwise}"
         )
 
 

@@ -86,7 +86,8 @@ def test_promotion_measures_on_the_study_s_own_data(study: StudyData, tmp_path: 
     before = text.read_text()
     text.write_text(before.replace("def", "let"))
     try:
-        with pytest.raises(UserError, match=r"was trained on other data than what is there now"):
+        # Without a word about --data, which promote has not.
+        with pytest.raises(UserError, match=r"was trained on other data than what is there now: .*put the data back$"):
             promote(study.folder, name="other", zoo=tmp_path, lengths=[64], progress=False, tracking="off")
         # Nor does the study go on with trials on it.
         with pytest.raises(UserError, match=r"its trials were trained on other data than what is there now .*--out"):

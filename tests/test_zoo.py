@@ -808,7 +808,7 @@ def test_zoo_verify_says_which_file(entry: Entry, run: Path) -> None:
 def test_zoo_add_evaluates_unless_told_not_to(run: Path, tmp_path: Path, monkeypatch: Any) -> None:
     evaluated: list[Path] = []
 
-    def evaluation(source: Path, lengths: str | None) -> dict[str, Any]:
+    def evaluation(source: Path, lengths: str | None, data: str | None) -> dict[str, Any]:
         evaluated.append(source)
         return METRICS
 
@@ -847,10 +847,10 @@ def test_zoo_add_really_evaluates(run: Path, tmp_path: Path, monkeypatch: Any) -
     text = tmp_path / "text.txt"
     text.write_text("def main(argument):\n    return argument\n" * 400, encoding="utf-8")
     whole = miniwin.evaluation.evaluate
-    measured: list[list[int]] = []
+    measured: list[Any] = []
 
     def small(model: Any, data: Any, lengths: list[int], **options: Any) -> Any:
-        measured.append(lengths)
+        measured.append(lengths if data is None else [*lengths, data])
         return whole(model, text, lengths=lengths, tokens_per_length=1024, recall=False, speed=False, **options)
 
     monkeypatch.setattr(miniwin.evaluation, "evaluate", small)
@@ -861,11 +861,15 @@ def test_zoo_add_really_evaluates(run: Path, tmp_path: Path, monkeypatch: Any) -
     assert f"{entry.metrics['bits_per_byte']['32']:.4f}" in entry.card
     assert entry.metrics["model"] == run.name  # not where on this machine the run lies
     assert zoo_command("add", str(run), "--name", "tiny", "--lengths", "16,64").exit_code == 0
-    assert measured == [[32, 128, 512, 1024], [16, 64]]
+    # Where the run's own data is gone, the message names --data, which this command has as eval has it.
+    assert zoo_command("add", str(run), "--name", "tiny", "--lengths", "16", "--data", str(text)).exit_code == 0
+    assert measured == [[32, 128, 512, 1024], [16, 64], [16, str(text)]]
     error = zoo_command("add", str(run), "--name", "tiny", "--lengths", "16k").exception
     assert isinstance(error, ZooError) and "--lengths: expected whole numbers with commas" in str(error)
-    error = zoo_command("add", str(run), "--name", "tiny", "--lengths", "16", "--no-evaluate").exception
-    assert isinstance(error, ZooError) and "--lengths says where to measure, but nothing is measured" in str(error)
+    for option, says in (("--lengths", "where"), ("--data", "what")):
+        error = zoo_command("add", str(run), "--name", "tiny", option, "16", "--no-evaluate").exception
+        expected = f"{option} says {says} to measure, but nothing is measured"
+        assert isinstance(error, ZooError) and expected in str(error)
 
 
 def test_versions_sort_by_number() -> None:

@@ -127,6 +127,9 @@ def add(
         str | None,
         typer.Option(help="Lengths to measure at, with commas. Default: 1, 4, 16 and 32 times the training length."),
     ] = None,
+    data: Annotated[
+        str | None, typer.Option(help="What to measure on, as eval has it. Default: what the run was trained on.")
+    ] = None,
     metrics: Annotated[Path | None, typer.Option(help="Take the measurements from this JSON file instead.")] = None,
     description: Annotated[str, typer.Option(help="The first paragraph of the card.")] = "",
     licence: Annotated[
@@ -145,14 +148,16 @@ def add(
     typed("--description", description)
     typed("--licence", licence)
     measured: dict[str, Any] | None = None
-    if lengths is not None and (metrics is not None or not evaluate or (source / "entry.json").is_file()):
-        raise ZooError("zoo add: --lengths says where to measure, but nothing is measured here; leave it out")
+    if metrics is not None or not evaluate or (source / "entry.json").is_file():
+        for option, value, says in (("--lengths", lengths, "where"), ("--data", data, "what")):
+            if value is not None:
+                raise ZooError(f"zoo add: {option} says {says} to measure, but nothing is measured here; leave it out")
     if metrics is not None:
         measured = read_object(user_path(metrics))
     elif evaluate and not (source / "entry.json").is_file():  # an entry brings its measurements along
         # What would be refused afterwards is refused before minutes of measuring.
         check_addable(source, name=name, version=version, zoo=zoo, allow_incomplete=allow_incomplete)
-        measured = _evaluate(source, lengths)
+        measured = _evaluate(source, lengths, data)
     entry = run(
         source,
         name=name,
@@ -198,7 +203,7 @@ def _say_warning(entry: Entry) -> None:
         say(entry.warning, err=True)
 
 
-def _evaluate(source: Path, lengths: str | None) -> dict[str, Any]:
+def _evaluate(source: Path, lengths: str | None, data: str | None) -> dict[str, Any]:
     import sys
 
     from miniwin.evaluation import evaluate
@@ -218,7 +223,7 @@ def _evaluate(source: Path, lengths: str | None) -> dict[str, Any]:
             raise ZooError(
                 f"--lengths: expected whole numbers with commas, such as 512,2048, got {lengths!r}"
             ) from None
-    return evaluate(source, None, lengths=wanted, progress=sys.stderr.isatty()).to_dict()
+    return evaluate(source, data, lengths=wanted, progress=sys.stderr.isatty()).to_dict()
 
 
 def _row(entry: Entry) -> dict[str, Any]:

@@ -5,9 +5,14 @@ several of them need.
 from __future__ import annotations
 
 import ctypes
+from functools import cache
 from pathlib import Path
 
 import pytest
+import typer.testing
+
+# Of our many commands one is invoked at a time, and making all of them anew takes longer than most of the tests.
+typer.testing._get_command = cache(typer.testing._get_command)
 
 LONGEST = (
     "test_readme.py",

@@ -61,12 +61,24 @@ ASKED = ("study.json", "search.yaml", "model.yaml", "train.yaml", "baseline.yaml
 
 @pytest.fixture
 def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Workers run in this process, and nothing is measured."""
+    """Workers run in this process, nothing is measured, and nobody pulls the plug."""
+    monkeypatch.setattr("os.fsync", lambda _: None)
     monkeypatch.setenv("MINIWIN_ZOO", str(tmp_path / "zoo"))
     monkeypatch.setenv("MINIWIN_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(runner._Crew, "run", lambda crew: work(crew.study.folder, "0"))
     metrics = Metrics("x", 1, {}, 1, {32: 1.0}, {32: 1.5}, {}, {}, {32: 1})
     monkeypatch.setattr("miniwin.evaluation.evaluate", lambda *_, **__: metrics)
+
+
+@pytest.fixture
+def untrained(environment: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same, and what is left to be trained has been at once."""
+
+    def run_claim(study: Study, claim: Claim, *_: object) -> None:
+        claim.outcome.values = {objective.name: 2.0 for objective in study.spec.parsed_objectives}
+        claim.outcome.end("complete")
+
+    monkeypatch.setattr("miniwin.search.measure.run_claim", run_claim)
 
 
 def snapshot(folder: Path) -> dict[str, bytes | None]:
@@ -144,7 +156,7 @@ def test_promoting_from_a_damaged_study(
             assert names[0] in ASKED or (len(names) == 1 and names[0].startswith("trials")), (names, result.exception)
 
 
-def test_a_trial_whose_folder_is_gone_is_still_known(made: Path, tmp_path: Path, environment: None) -> None:
+def test_a_trial_whose_folder_is_gone_is_still_known(made: Path, tmp_path: Path, untrained: None) -> None:
     study = shutil.copytree(made, tmp_path / "study")
     whole = read_study(study)
     assert whole.best is not None and whole.best.run_folder is not None
@@ -182,7 +194,7 @@ def test_a_lost_journal_is_not_begun_anew(made: Path, tmp_path: Path, environmen
 
 @pytest.mark.parametrize("journal", [None, b"", b'{"op_code":0,'])
 def test_a_study_that_was_killed_as_it_was_made_has_no_trials_yet(
-    journal: bytes | None, tmp_path: Path, environment: None
+    journal: bytes | None, tmp_path: Path, untrained: None
 ) -> None:
     spec = write_search(tmp_path, budget={"trials": 1}, baseline=None)
     study = Study.create(load_search_spec(spec), tmp_path, out=tmp_path / "study").folder

@@ -4,7 +4,7 @@ The matcher (Oniguruma) tries one way after the other. Of a repetition within a 
 many ways to try, of k repetitions in a row N^k, and N^2 is what usual tokenizers cost on their worst text. So this
 reads an expression as Oniguruma's Ruby syntax has it, and refuses what could cost more, and what it does not know:
 
-    (a+)+         a repetition of what has no fixed length, or has alternatives
+    (a+)+b        a repetition of what has no fixed length, or has alternatives, before something that may fail
     .*.*x         two repetitions before something that may fail
     \\1, \\g<1>     what looks back at a match, or calls itself
 
@@ -64,6 +64,8 @@ def check_regex(pattern: str) -> int:
     if len(pattern) > SIZE:
         raise Unsafe(f"is {len(pattern)} characters long, and {SIZE} at most are read")
     branches = _Reader(pattern).read()
+    while len(branches) == 1 and len(branches[0]) == 1 and isinstance(group := branches[0][0], Group):
+        branches = group.branches  # brackets around the whole
     if sum(map(_size, branches)) > SIZE:
         raise Unsafe("repeats too much a counted number of times")
     costs = [_cost(branch, may_fail=False) for branch in branches]
@@ -91,7 +93,11 @@ def _cost(branch: list[Node], may_fail: bool) -> tuple[int, int]:
                 ways *= 1 + sum(one for one, _ in inside) if may_fail else 1
                 endless += max(one for _, one in inside)
             elif isinstance(node.inner, Group) and not _fixed(node.inner):
-                raise Unsafe("has a repetition of what can match in several ways")
+                inside = [_cost(inner, may_fail) for inner in node.inner.branches]
+                # At the end each round is tried by itself: after the last one that matches, the whole has matched.
+                if may_fail or node.least > 1 or _least([node.inner]) == 0 or any(endless for _, endless in inside):
+                    raise Unsafe("has a repetition of what can match in several ways")
+                ways *= sum(one for one, _ in inside)
             elif node.most is None or node.most - node.least > LONG:
                 endless += may_fail
             elif may_fail:

@@ -46,6 +46,9 @@ USED = {
     "image tokens": "(IMGIMG)(((A|B|C|D|E|F|G|H|I){1,4})Z)",
     "sentencepiece": " {2,}",
     "t5": r"\s+$",
+    "k-exaone": WORD + r"(?:\p{L}\p{M}*(?: \p{L}\p{M}*)*)+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]?|\s*[\r\n]|" + SPACES,
+    "words with hyphens": r"\p{L}+(?:[-'][\p{L}]+)*|\d+(?:[.,]\d+)*",
+    "smiles": r"(\[[^\]]+]|Br?|Cl?|N|O|S|P|F|I|b|c|n|o|s|p|\(|\)|\.|=|#|-|\+|\\|\/|:|~|@|\?|>|\*|\$|\%[0-9]{2}|[0-9])",
     "named": r"(?<word>\w+)(?#what it is)\s?|[[:alpha:]]{,3}|\x{3042}\u3042a{b",
 }
 HARMFUL = [
@@ -54,6 +57,8 @@ HARMFUL = [
     ("(?:a|ab|b)+c", "has a repetition of what can match in several ways"),
     ("(x+x+)+y", "several ways"),
     ("((a?){9}){9}", "several ways"),
+    ("(?:a+b?){2,}", "several ways"),
+    ("(?:a*ab)+", "several ways"),
     ("a{1,3}+", "has a repetition of a repetition"),
     ("(?:a*)*", "several ways"),
     (".*.*x|.", "has several repetitions before something that may fail"),

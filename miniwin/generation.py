@@ -27,6 +27,7 @@ from miniwin.blocks.joined import check_together, joined
 from miniwin.blocks.joined import row as row_of
 from miniwin.continuation import Continuation
 from miniwin.sampling import Sampling, is_number, sample
+from miniwin.sessions import check_owner
 from miniwin.specs import UserError
 from miniwin.steps import quicker
 from miniwin.streaming import FORWARD_TOKENS, chunk_for, evaluating
@@ -91,7 +92,7 @@ def generate(
     """
     wishes = _wishes(model, max_new_tokens, temperature, top_k, top_p, min_p, stop, seed, stream)
     if session is not None:
-        _check_sessions([prompt], [session], cache_dtype)
+        _check_sessions(model, [prompt], [session], cache_dtype)
     ids = _prompt_ids(model, prompt, session)
     before = ids if session is None else session.tail + ids
     row = Continuation(model.tokenizer, before, wishes.max_new_tokens, wishes.stops, wishes.seed, stream, model.ends)
@@ -122,7 +123,7 @@ def generate_batch(
         ids = [_prompt_ids(model, prompt) for prompt in prompts]
         before = ids
     else:
-        _check_sessions(prompts, sessions, cache_dtype)
+        _check_sessions(model, prompts, sessions, cache_dtype)
         pairs = list(zip(prompts, sessions, strict=True))
         ids = [_prompt_ids(model, prompt, session) for prompt, session in pairs]
         before = [session.tail + one for one, session in zip(ids, sessions, strict=True)]
@@ -224,13 +225,17 @@ def _prefill(
     return logits
 
 
-def _check_sessions(prompts: Sequence[object], sessions: Sequence[Session], cache_dtype: object) -> None:
+def _check_sessions(
+    model: LanguageModel, prompts: Sequence[object], sessions: Sequence[Session], cache_dtype: object
+) -> None:
     if sessions and cache_dtype is not None:
         raise UserError(f"cache_dtype: got {cache_dtype!r} with a session, whose cache has its dtype: leave it out")
     if len(sessions) != len(prompts):
         raise UserError(f"sessions: got {len(sessions)} for {len(prompts)} prompts; expected one for each")
     if len({id(session) for session in sessions}) < len(sessions):
         raise UserError("sessions: got one of them twice; expected another one for each prompt")
+    for session in sessions:
+        check_owner(session, model)
     if len(sessions) > 1:
         check_together([session.cache for session in sessions])
 

@@ -12,6 +12,7 @@ session of another model is refused. A session is saved as a whole or not at all
 from __future__ import annotations
 
 import json
+import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -46,6 +47,11 @@ class Session:
     dtype: str  # what the cache was asked to store
     pending: list[int] = field(default_factory=list)
     tail: list[int] = field(default_factory=list)
+    spec: str | None = None  # hash of the spec of the model that fills the cache
+    owner: weakref.ref[LanguageModel] | None = field(default=None, repr=False, compare=False)  # that model
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "owner": None}  # it means nothing in another process
 
     @property
     def tokens(self) -> int:
@@ -63,10 +69,26 @@ class Session:
 
 def new_session(model: LanguageModel, cache_dtype: str | torch.dtype | None = None) -> Session:
     dtype = str(cache_dtype or model.dtype).removeprefix("torch.")
-    return Session(model.new_cache(1, dtype=cache_dtype), dtype)
+    return Session(model.new_cache(1, dtype=cache_dtype), dtype, spec=model.spec.hash, owner=weakref.ref(model))
+
+
+def check_owner(session: Session, model: LanguageModel) -> None:
+    """Refuse a session that another model filled. The same model, loaded once more, may go on with it."""
+    owner = None if session.owner is None else session.owner()
+    if owner is model:
+        return
+    if session.spec not in (None, model.spec.hash):
+        whose = owner.ref if owner is not None else "another model"
+        raise UserError(f"session: it is one of {whose}, another architecture than {model.ref}; give it a new_session")
+    if owner is not None and weights_digest(owner) != weights_digest(model):
+        raise UserError(
+            f"session: it is one of {owner.ref} with other weights than those of {model.ref}; give it a new_session"
+        )
+    session.owner = weakref.ref(model)  # the weights are compared once
 
 
 def save_session(session: Session, model: LanguageModel, path: str | PathLike[str]) -> None:
+    check_owner(session, model)
     if session.cache.halfway:
         raise UserError("the session was left halfway by a call that failed, so it cannot be saved")
     about = {

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +97,39 @@ def test_another_models_session_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="with other weights than those of tiny"):
         load_session(made(tiny_spec(), seed=1), path)
     assert weights_digest(model) == weights_digest(made(tiny_spec())) != weights_digest(made(tiny_spec(), seed=1))
+
+
+def test_a_session_in_memory_is_its_models_too(tmp_path: Path) -> None:
+    model = made(tiny_spec())
+    session, longer = new_session(model), new_session(model)
+    generate(model, [1, 2, 3], max_new_tokens=4, seed=0, session=session)
+    other, trained = made(tiny_spec(BLOCKS["chunk"])), made(tiny_spec(), seed=1)
+    before = session.tokens
+    for wrong, said in ((other, "another architecture than tiny"), (trained, "with other weights than those of tiny")):
+        with pytest.raises(UserError, match=f"session: it is one of tiny.*{said}; give it a new_session"):
+            generate(wrong, [4], max_new_tokens=1, session=session)
+        with pytest.raises(UserError, match=said):
+            wrong.generate(["a", "b"], max_new_tokens=1, session=[new_session(wrong), longer])
+        with pytest.raises(UserError, match=said):
+            save_session(session, wrong, tmp_path / "s.safetensors")
+    assert session.tokens == before and not any(tmp_path.iterdir())
+
+
+def test_the_same_model_loaded_again_goes_on_with_a_session() -> None:
+    model = made(tiny_spec())
+    sessions = [new_session(model) for _ in range(3)]
+    for session in sessions:
+        generate(model, [1, 2, 3], max_new_tokens=4, seed=0, session=session)
+    sessions[1] = copy.deepcopy(sessions[1])
+    sessions[2] = pickle.loads(pickle.dumps(sessions[2]))
+    with pytest.raises(UserError, match="another architecture than tiny"):
+        generate(made(tiny_spec(BLOCKS["chunk"])), [4], session=sessions[2])
+    again = made(tiny_spec())
+    new = [
+        generate(one, [4], max_new_tokens=5, seed=1, session=session).ids
+        for one, session in zip((model, again, again), sessions, strict=True)
+    ]
+    assert new[0] == new[1] == new[2]
 
 
 def test_damaged_files_are_refused(tmp_path: Path) -> None:

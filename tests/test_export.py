@@ -254,3 +254,13 @@ def test_a_config_is_proved_by_reading_it_back(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(FAMILIES["llama"], "config", lambda spec: wrong)
     nothing, refusals = find_stock(spec, "llama")
     assert nothing is None and "eps" in refusals[0].field and "0.001" in refusals[0].why
+
+
+def test_an_export_of_a_spec_says_that_its_weights_are_random(tmp_path: Path) -> None:
+    code, _, err = run_cli("export", "miniwin-tiny", "--to", str(tmp_path / "spec"))
+    assert code == 0 and "its weights are random: miniwin-tiny is a model spec; give a run folder or a zoo" in err
+    card = (tmp_path / "spec" / "README.md").read_text()
+    assert "Its weights are random" in card
+    assert 'AutoTokenizer.from_pretrained("this folder", trust_remote_code=True)' in card  # or transformers asks y/N
+    code, out, err = run_cli("export", "miniwin-1m", "--to", str(tmp_path / "entry"))
+    assert code == 0 and "random" not in out + err + (tmp_path / "entry" / "README.md").read_text()

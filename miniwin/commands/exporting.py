@@ -39,6 +39,11 @@ def export_command(
     else:
         say(f"wrote {made.folder}: a model with code of its own, modeling_miniwin.py, that needs miniwin installed")
         say(f'AutoModelForCausalLM.from_pretrained("{made.folder}", trust_remote_code=True)')
+    if made.random:
+        say(
+            f"its weights are random: {ref} is a model spec; give a run folder or a zoo entry for trained ones",
+            err=True,
+        )
     if made.refusals and why:
         say("what stands in the way of the stock architectures, the first field of each:")
         for refusal in made.refusals:

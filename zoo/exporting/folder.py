@@ -28,11 +28,13 @@ NAMES = ("bos_token_id", "eos_token_id", "pad_token_id")
 
 @dataclass(frozen=True)
 class Exported:
-    """What an export made. architecture: the model_type of a stock one, or "custom"; refusals: why not the others."""
+    """What an export made. architecture: the model_type of a stock one, or "custom"; refusals: why not the others;
+    random: the reference was a spec, so the weights are not trained."""
 
     folder: Path
     architecture: str
     refusals: list[Refusal]
+    random: bool = False
 
 
 def export_model(
@@ -51,6 +53,7 @@ def export_model(
     if kind == "custom" and model_type is not None:
         raise UserError(f"--architecture {model_type}: got it beside --as custom; give one of them")
     model = ref if isinstance(ref, LanguageModel) else miniwin.load(ref)
+    random = model is not ref and model.folder is None
     stock, refusals = (None, []) if kind == "custom" else find_stock(model.spec, model_type)
     if stock is None and (kind == "stock" or model_type is not None):
         if not refusals:
@@ -68,9 +71,9 @@ def export_model(
             _write_json(ids, part / "generation_config.json")
         if model.tokenizer is not None:
             write_tokenizer(model.tokenizer, ids, part)
-        write_text(part / "README.md", _card(model.spec, stock))
+        write_text(part / "README.md", _card(model.spec, stock, random))
         write_text(part / "model.yaml", dump_yaml(model.spec))
-    return Exported(folder, "custom" if stock is None else stock.model_type, refusals)
+    return Exported(folder, "custom" if stock is None else stock.model_type, refusals, random)
 
 
 def _write_stock(model: LanguageModel, stock: Stock, folder: Path) -> None:
@@ -126,13 +129,15 @@ def _write_json(data: dict[str, Any], path: Path) -> None:
     write_text(path, json.dumps(data, indent=2) + "\n")
 
 
-def _card(spec: ModelSpec, stock: Stock | None) -> str:
+def _card(spec: ModelSpec, stock: Stock | None, random: bool) -> str:
     code = "" if stock is not None else ", trust_remote_code=True"
     needs = (
         f"It is a stock `{stock.model_type}` model."
         if stock is not None
         else "It needs the package miniwin, which builds the architecture that `model.yaml` describes."
     )
+    if random:
+        needs += " Its weights are random: nobody trained it."
     return f"""---
 library_name: transformers
 pipeline_tag: text-generation
@@ -147,6 +152,6 @@ Exported by MiniWin {miniwin.__version__}. {needs}
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 model = AutoModelForCausalLM.from_pretrained("this folder"{code})
-tokenizer = AutoTokenizer.from_pretrained("this folder")
+tokenizer = AutoTokenizer.from_pretrained("this folder"{code})
 ```
 """

@@ -65,6 +65,8 @@ def read_database(url: str) -> BaseStorage:
         return optuna.storages.get_storage(
             _PatientStorage("sqlite://", engine_kwargs=arguments, skip_table_creation=True)
         )
+    if url.lower().startswith("sqlite"):  # by a URI, which can say so itself
+        url += f"{'&' if '?' in url else '?'}mode=ro"
     options = {"postgresql_readonly": True} if url.startswith("postgresql") else {}
     storage = _PatientStorage(
         url.replace("{", "{{").replace("}", "}}"),

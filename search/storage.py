@@ -132,10 +132,10 @@ def find_sqlite(url: str, folder: Path, name: str, id: str) -> str:
                 return with_path(url, place)
     if there:
         return with_path(url, there[0])  # which is then said not to have it
-    where = "there is no such file" if os.path.isabs(path) else "from where the search was started: it is not there now"
+    where = "" if os.path.isabs(path) else ", as seen from where it was started"
     raise UserError(
-        f"{folder} keeps its trials in {url}, and {where}; put the file back, or into the study folder, or begin anew "
-        "with another --out"
+        f"{folder} keeps its trials in {url}{where}, and there is no such file; put it back, or into the study folder, "
+        "or begin anew with another --out"
     )
 
 
@@ -143,7 +143,16 @@ def _open(url: str, make: bool = False, reading: bool = False) -> BaseStorage:
     if url.startswith(("redis://", "rediss://", "unix://")):
         from optuna.storages.journal import JournalRedisBackend
 
-        return optuna.storages.JournalStorage(JournalRedisBackend(url))
+        class Backend(JournalRedisBackend):
+            """Without snapshots: they are pickles, and whoever can write one could run anything here."""
+
+            def load_snapshot(self) -> None:
+                return None
+
+            def save_snapshot(self, snapshot: bytes) -> None:
+                pass
+
+        return optuna.storages.JournalStorage(Backend(url))
     return read_database(url) if reading else open_database(url, make=make)
 
 

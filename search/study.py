@@ -57,6 +57,12 @@ FORMAT = 1
 BASELINE = "baseline"
 SPECS = ("search.yaml", "model.yaml", "train.yaml", "baseline.yaml")
 OWNER_TRIES, OWNER_SECONDS = 40, 0.05  # for another process to say that a new study is its own
+KINDS: dict[str, Any] = {  # of what is in study.json
+    "id": str,
+    "storage": str | None,
+    "train_base": str,
+    "tracking": dict | None,
+}
 EXHAUSTED = "miniwin_exhausted"  # attribute of the Optuna study: every assignment has been tried
 
 
@@ -395,4 +401,9 @@ def _read_about(folder: Path) -> dict[str, Any]:
     if not isinstance(about, dict) or about.get("format") != FORMAT:
         found = about.get("format") if isinstance(about, dict) else type(about).__name__
         raise UserError(f"{folder / 'study.json'} has format {found!r}; this version of miniwin reads format {FORMAT}")
+    for name, kind in KINDS.items():
+        if name not in about or not isinstance(about[name], kind):
+            raise UserError(
+                f"{folder / 'study.json'}: {name} is not what `miniwin search` wrote; put it back from a copy"
+            )
     return about

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import shutil
 import sqlite3
 import stat
@@ -16,6 +17,7 @@ from typing import Any
 
 import optuna
 import pytest
+from optuna.storages.journal._base import BaseJournalSnapshot
 from search_helpers import write_search
 
 from miniwin.blocks.masked import masked, without_secrets_of
@@ -116,7 +118,9 @@ def test_a_study_that_kept_a_relative_path_is_found_again(
     change(folder, storage="sqlite:///a.db")
     (start / "a.db").unlink()
     before = files(folder)
-    lost = r"keeps its trials in sqlite:///a.db, and from where .* it is not there now; put the file back"
+    lost = (
+        r"keeps its trials in sqlite:///a.db, as seen from where it was started, and there is no such file; put it back"
+    )
     for use in (lambda: read_study(folder), lambda: make(start, out="runs/searches/small")):
         with pytest.raises(UserError, match=lost):
             use()
@@ -362,6 +366,17 @@ def test_looking_at_a_study_writes_nothing(kept: Study, tmp_path: Path) -> None:
     assert files(tmp_path) == before
 
 
+def test_looking_at_a_study_by_a_uri_makes_no_file(kept: Study, tmp_path: Path) -> None:
+    folder = shutil.copytree(kept.folder, tmp_path / "copy")
+    change(folder, storage=f"sqlite:///file:{tmp_path}/a.db?uri=true")
+    assert len(read_study(folder).completed) == 1
+    for mode in ("", "&mode=rwc"):
+        change(folder, storage=f"sqlite:///file:{tmp_path}/none.db?uri=true{mode}")
+        with pytest.raises(UserError, match="which cannot be read"):
+            read_study(folder)
+        assert not (tmp_path / "none.db").exists()
+
+
 def test_looking_at_a_study_whose_file_has_a_write_ahead_log(kept: Study, tmp_path: Path) -> None:
     path = tmp_path / "a.db"
     connection = sqlite3.connect(path)
@@ -516,7 +531,30 @@ def test_redis_urls_are_opened_by_the_journal(monkeypatch: pytest.MonkeyPatch) -
     import optuna.storages.journal as journal
 
     given: list[str] = []
-    monkeypatch.setattr(journal, "JournalRedisBackend", lambda url: given.append(url))
-    monkeypatch.setattr(optuna.storages, "JournalStorage", lambda backend: backend)
-    storage.make_storage("redis://:***@host:6379", "secret")
-    assert given == ["redis://:secret@host:6379"]
+
+    class Backend(journal.BaseJournalBackend, BaseJournalSnapshot):
+        """Where somebody has put a snapshot, which Optuna would unpickle."""
+
+        def __init__(self, url: str) -> None:
+            given.append(url)
+
+        def read_logs(self, log_number_from: int) -> list[dict[str, Any]]:
+            return []
+
+        def append_logs(self, logs: list[dict[str, Any]]) -> None:
+            raise AssertionError
+
+        def load_snapshot(self) -> bytes:
+            return pickle.dumps(Unpickled())
+
+        def save_snapshot(self, snapshot: bytes) -> None:
+            raise AssertionError
+
+    monkeypatch.setattr(journal, "JournalRedisBackend", Backend)
+    opened = storage.make_storage("redis://:***@host:6379", "secret")
+    assert given == ["redis://:secret@host:6379"] and opened.get_all_studies() == []
+
+
+class Unpickled:
+    def __reduce__(self) -> Any:
+        return pytest.fail, ("unpickled",)

@@ -3,6 +3,7 @@ that tells of it or one message that names it, never a traceback, and nothing el
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -178,6 +179,17 @@ def test_a_trial_whose_folder_is_gone_is_still_known(made: Path, tmp_path: Path,
     search = str(made.parent / "search.yaml")
     more = ("--set", "budget.trials=3", "--quiet", "--tracking", "off")
     assert "3 of 3 trials trained" in run("search", "run", search, "--out", str(study), *more).stdout
+
+
+@pytest.mark.parametrize("name", ["id", "storage", "train_base", "tracking"])
+def test_what_study_json_lacks_is_named(made: Path, name: str, tmp_path: Path, environment: None) -> None:
+    study = shutil.copytree(made, tmp_path / "study")
+    about = json.loads((study / "study.json").read_text())
+    for other in ({**about, name: 5}, {key: value for key, value in about.items() if key != name}):
+        (study / "study.json").write_text(json.dumps(other))
+        search = ("run", str(made.parent / "search.yaml"), "--out", str(study), "--tracking", "off")
+        for command in (("status", str(study)), ("report", str(study)), search):
+            assert f"study.json: {name} is not what" in str(run("search", *command).exception)
 
 
 def test_a_lost_journal_is_not_begun_anew(made: Path, tmp_path: Path, environment: None) -> None:

@@ -12,6 +12,7 @@ from miniwin.json_files import JSONProblem, read_json
 from miniwin.runs import RUN, TRAIN, read_run
 from miniwin.specs import TrainSpec, UserError, load_train_spec, user_path
 from miniwin.specs.data import DataSpec, JsonlData, PythonStdlibData, TextData
+from miniwin.writing import Unwritable
 
 if TYPE_CHECKING:
     from miniwin.data import Corpus
@@ -40,6 +41,8 @@ def corpus_for(model: LanguageModel, data: DataSpec | TrainSpec | Corpus | str |
     spec, base = _own_data(model)
     try:
         corpus = prepare(spec, model.tokenizer, base=base)
+    except Unwritable:  # the cache, not the data
+        raise
     except UserError as error:
         raise UserError(f"what {model.ref} was trained on cannot be read: {error}; put it back, or {NAME_IT}") from None
     if model.folder is not None and (model.folder / RUN).is_file():

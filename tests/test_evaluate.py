@@ -437,6 +437,15 @@ def test_other_data_is_never_taken_in_its_place(trained: Path, text_file: Path) 
     assert code == 2 and "was trained on cannot be read" in err and "--data" in err
 
 
+def test_a_cache_that_cannot_be_written_is_not_missing_data(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("MINIWIN_CACHE", str(tmp_path / "file"))
+    with pytest.raises(UserError, match=r"^cannot write the prepared data to .*; set MINIWIN_CACHE to a folder that"):
+        evaluate(str(trained), **BRIEF)
+
+
 def test_an_entry_is_measured_on_what_it_was_trained_on(trained: Path, text_file: Path) -> None:
     entry = add(trained, name="mine", zoo=text_file.parent / "zoo")
     with pytest.raises(UserError, match=r"mine@1.0.0 was trained on text \(novel.txt\), which an entry does not hold"):

@@ -27,8 +27,9 @@ from torch import Tensor
 from miniwin.blocks.some import some
 from miniwin.devices import find_device
 from miniwin.language_model import LanguageModel
+from miniwin.memory import refuse_too_large
 from miniwin.products import settle
-from miniwin.runs import CHECKPOINT, IMPORT, MODEL, RUN, TOKENIZER, WEIGHTS
+from miniwin.runs import CHECKPOINT, IMPORT, MODEL, RUN, TOKENIZER, WEIGHTS, home
 from miniwin.special_ids import read_special_ids
 from miniwin.specs import ModelSpec, UserError, load_model_spec, shipped_specs, user_path
 from miniwin.tokenizer import Tokenizer, load_tokenizer
@@ -214,6 +215,7 @@ def _read_folder(found: _Found, device: torch.device, read: Callable[[str], byte
 
 
 def _fresh(spec: ModelSpec, name: str, seed: int) -> LanguageModel:
+    refuse_too_large(spec)
     with torch.random.fork_rng(devices=[]):  # the caller's random state is none of our business
         torch.manual_seed(seed)
         decoder = spec.build()
@@ -268,16 +270,22 @@ def _resolve_name(ref: str, path: Path) -> _Found:
     if path.is_dir():
         raise UserError(_not_a_model(path))
     near = difflib.get_close_matches(name, sorted(entries | set(shipped)), n=3, cutoff=0.5)
-    hint = f"did you mean {' or '.join(near)}? " if near else ""
-    raise UserError(
-        f"{ref}: no such file or folder, zoo entry or shipped spec; {hint}"
-        f"Zoo entries: {some(sorted(entries), 20) or 'none'}. Shipped specs: {', '.join(shipped) or 'none'}"
-        + (
-            f". Not all indexes could be asked: {'; '.join(asked.problems.values())}"
-            if asked and asked.problems
-            else ""
-        )
-    )
+    meant = [*_here(path), *near]
+    hint = f"did you mean {' or '.join(meant)}?"
+    if not meant:
+        hint = f"Zoo entries: {some(sorted(entries), 20) or 'none'}. Shipped specs: {', '.join(shipped) or 'none'}"
+    if asked and asked.problems:
+        hint += f" Not all indexes could be asked: {'; '.join(asked.problems.values())}"
+    raise UserError(f"{ref}: no such file or folder, zoo entry or shipped spec; {hint}")
+
+
+def _here(path: Path) -> list[str]:
+    """What a name may have meant: a spec or a run whose place was left out."""
+    specs = [one for suffix in (".yaml", ".yml") if (one := Path(f"{path}{suffix}")).is_file()]
+    runs = [
+        one for one in (home() / path, home() / "searches" / path) if any((one / f).is_file() for f in (RUN, STUDY))
+    ]
+    return [str(one) for one in (*specs, *runs)]
 
 
 def _entry_folder(folder: Path) -> _Found:
@@ -296,6 +304,13 @@ def _not_a_model(path: Path) -> str:
         trained = sorted(path.glob(f"trials/*/run/{WEIGHTS}"))
         how = f"load one of its trials, such as {trained[0].parent}" if trained else "none of its trials is trained yet"
         return f"{path} is a search, not a model: {how}"
+    if (path / "modeling_miniwin.py").is_file():
+        return (
+            f"{path} is an export for transformers, whose AutoModelForCausalLM loads it; here, load the run, entry or "
+            "spec that it was made from"
+        )
+    if (path / "config.json").is_file():
+        return f"{path} is a model for transformers (config.json): bring it in first, miniwin import {path} --to NEW"
     return (
         f"{path} is neither a run folder ({RUN}) nor a zoo entry ({ENTRY}) nor an imported model ({IMPORT}): there is "
         "no model in it"

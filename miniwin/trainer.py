@@ -21,6 +21,7 @@ from miniwin.data.batches import windows_per_epoch
 from miniwin.devices import find_device, settled
 from miniwin.distributed import Group, join
 from miniwin.from_scratch import spec_to_train
+from miniwin.memory import TRAINED, refuse_too_large
 from miniwin.products import of_run
 from miniwin.runs import RunResult
 from miniwin.same_run import only_one, recorded
@@ -95,6 +96,7 @@ def train(
             f"set the model's vocab_size to {tokenizer.vocab_size}, or take a smaller tokenizer"
         )
     asked = None if device is None else find_device(device)
+    refuse_too_large(model_spec, TRAINED if (asked or find_device(None)).type == "cpu" else 1)
     group = join(device)
     group.check(spec.batch_size)
     corpus = prepare(spec.data, tokenizer, progress=progress and group.leads)

@@ -123,7 +123,7 @@ def _train_spec(
     overrides = [*changes, *([] if tokens is None else [f"tokens={tokens}"])]
     if train is not None:
         path = resolve_spec_path(train, "train")
-        return load_train_spec(path, overrides), path.resolve().parent
+        return load_train_spec(path, overrides, "--set-train"), path.resolve().parent
     if not overrides:
         return own, study.train_base
     # Overrides are read and checked by the loader, so the trial's spec goes through a file.
@@ -133,7 +133,7 @@ def _train_spec(
     with said_if_unwritable(path):
         path.parent.mkdir(exist_ok=True)
     write_text(path, dump_yaml(own))
-    return load_train_spec(path, overrides), study.train_base
+    return load_train_spec(path, overrides, "--set-train"), study.train_base
 
 
 def _train_afresh(

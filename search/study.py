@@ -352,11 +352,11 @@ def find_study(ref: str | Path) -> Path:
     for folder in (user_path(ref), home() / "searches" / str(ref)):
         if (folder / "study.json").is_file():
             return folder
-    there = sorted(path.parent.name for path in (home() / "searches").glob("*/study.json"))
-    known = (
-        f"studies in {home() / 'searches'}: {some(there, 20)}" if there else f"there are none in {home() / 'searches'}"
-    )
-    raise UserError(f"there is no study {str(ref)!r}: expected a study's name or folder; {known}")
+    place = (home() / "searches").absolute()
+    there = sorted(path.parent.name for path in place.glob("*/study.json"))
+    known = f"studies in {place}: {some(there, 20)}" if there else f"there are none in {place}"
+    which = "a study's name (the `name` in its search spec)" if user_path(ref).is_file() else "a study's name"
+    raise UserError(f"there is no study {str(ref)!r}: expected {which} or folder; {known}")
 
 
 def _is_begun(folder: Path) -> bool:

@@ -239,9 +239,8 @@ def summary(data: StudyData) -> list[str]:
         lines.append(f"all {data.spec.space_size:g} assignments of the variables have been tried")
     if data.best is not None:
         if len(data.objectives) > 1:
-            lines.append(
-                f"front: {len(data.front)} trials that no other beats in every objective; of these the lowest loss is"
-            )
+            front = f"{len(data.front)} {'trial' if len(data.front) == 1 else 'trials'}"
+            lines.append(f"front: {front} that no other beats in every objective; of these the lowest loss is")
         lines.append(f"best: {_result(data.best)}")
         variables = ", ".join(f"{name} {shown(value)}" for name, value in data.best.params.items())
         lines.append(f"      {shortened(data.best.layout)}, {variables}")

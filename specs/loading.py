@@ -41,13 +41,21 @@ def spec_class(kind: str) -> type[BaseModel]:
     raise UserError(f"unknown kind of spec '{kind}': expected one of {', '.join(KINDS)}")
 
 
+SET = "--set"
+
+
 def load_spec(
-    path: str | Path, kind: str | None = None, overrides: Sequence[str] = (), raw: bytes | None = None
+    path: str | Path,
+    kind: str | None = None,
+    overrides: Sequence[str] = (),
+    raw: bytes | None = None,
+    option: str = SET,
 ) -> Any:
     """Read a spec from a YAML file, or a shipped one by its name.
 
     kind: model, train or search; None takes what the file says. overrides: "blocks.S.attention.window=32", the value
-    read as YAML, applied before validation. raw: the bytes of the file, where they have been read already.
+    read as YAML, applied before validation. raw: the bytes of the file, where they have been read already. option: what
+    the overrides were given as, to name it where one is wrong.
 
     Raises:
         UserError: with file, line, column and field of everything that is wrong.
@@ -73,7 +81,7 @@ def load_spec(
             )
         data = {key: value for key, value in data.items() if key != "layer"}
     cls = spec_class(stated)
-    written = dict(_override(data, override, cls) for override in overrides)
+    written = dict(_override(data, override, cls, option) for override in overrides)
     try:
         spec = cls.model_validate(data)
     except ValidationError as error:
@@ -86,7 +94,7 @@ def load_spec(
 def at_their_places(problems: list[Problem], path: str | Path, kind: str, overrides: Sequence[str] = ()) -> UserError:
     """What was found wrong with a spec after it was loaded from `path` with these overrides, said as load_spec does."""
     document = Document.read(resolve_spec_path(path, kind))
-    written = dict(_override(document.data, override, spec_class(kind)) for override in overrides)
+    written = dict(_override(document.data, override, spec_class(kind), SET) for override in overrides)
     return said(problems, document, written)
 
 
@@ -94,8 +102,8 @@ def load_model_spec(path: str | Path, overrides: Sequence[str] = (), raw: bytes 
     return load_spec(path, "model", overrides, raw)  # type: ignore[no-any-return]
 
 
-def load_train_spec(path: str | Path, overrides: Sequence[str] = ()) -> Any:
-    return load_spec(path, "train", overrides)
+def load_train_spec(path: str | Path, overrides: Sequence[str] = (), option: str = SET) -> Any:
+    return load_spec(path, "train", overrides, option=option)
 
 
 def load_search_spec(path: str | Path, overrides: Sequence[str] = ()) -> Any:
@@ -160,7 +168,8 @@ def resolve_spec_path(ref: str | Path, kind: str | None = None) -> Path:
     if os.path.exists(path):
         return path
     names = sorted({name for paths in shipped.values() for name in paths})
-    near = get_close_matches(str(ref), names, n=1)
+    here = [f"{ref}{suffix}" for suffix in (".yaml", ".yml") if os.path.isfile(f"{path}{suffix}")]
+    near = here or get_close_matches(str(ref), names, n=1)
     hint = f"did you mean '{near[0]}'?" if near else f"shipped: {', '.join(names)}"
     raise UserError(f"{ref}: there is no such file, and no shipped spec is called so; {hint}")
 
@@ -207,15 +216,16 @@ def _format_problems(data: dict[str, Any], document: Document, kind: str) -> lis
     return []
 
 
-def _override(data: dict[str, Any], override: str, cls: type[BaseModel]) -> tuple[Loc, str]:
+def _override(data: dict[str, Any], override: str, cls: type[BaseModel], option: str) -> tuple[Loc, str]:
     """Write "a.b=VALUE" into the data. Mappings on the way that the file leaves out, and the spec has, are made."""
+    given = f"{option} {override}"
     name, equals, text = override.partition("=")
     parts = [part.strip() for part in name.split(".")]
     if not equals or "" in parts:
-        raise UserError(f"--set {override}: expected field=value, such as blocks.S.attention.window=32")
+        raise UserError(f"{given}: expected field=value, such as blocks.S.attention.window=32")
     if not text.strip():
-        raise UserError(f"--set {override}: there is no value; expected one, such as {name}=32, or {name}=null")
-    value = Document(text, f"--set {override}", marked=False).data
+        raise UserError(f"{given}: there is no value; expected one, such as {name}=32, or {name}=null")
+    value = Document(text, given, marked=False).data
     place: Any = data
     path: list[str | int] = []
     for part in parts:
@@ -225,20 +235,19 @@ def _override(data: dict[str, Any], override: str, cls: type[BaseModel]) -> tupl
             key = int(part)
         elif not isinstance(place, dict):
             what = f"a list of {len(place)}" if isinstance(place, list) else shown(place)
-            raise UserError(f"--set {override}: '{here}' is {what}; expected a mapping that has a '{part}'")
+            raise UserError(f"{given}: '{here}' is {what}; expected a mapping that has a '{part}'")
         elif len(path) < len(parts) - 1 and part not in place:
             fields = [field for m in models_at(cls, tuple(path)) for field in m.model_fields]
             if part not in fields:
                 raise UserError(
-                    f"--set {override}: there is no '{part}' in {here or 'the spec'}; "
-                    + _known(part, [*place, *fields])
+                    f"{given}: there is no '{part}' in {here or 'the spec'}; " + _known(part, [*place, *fields])
                 )
             place[part] = {}
         path.append(key)
         if len(path) < len(parts):
             place = place[key]
     place[path[-1]] = value
-    return tuple(path), override
+    return tuple(path), given
 
 
 def _known(part: str, names: list[str]) -> str:

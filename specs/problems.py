@@ -71,7 +71,8 @@ def explain(
 ) -> UserError:
     """All of a validation's problems as one error, a line each, with `file:line:column` where a file is known.
 
-    overrides: what `--set` wrote, by path: a problem there is said to be in the option. also: problems known already.
+    overrides: what `--set` wrote, by path, the option included: a problem there is said to be in the option. also:
+    problems known already.
     """
     found = [
         problem for detail in error.errors(include_url=False)[:MOST_READ] for problem in _problems(detail, data, model)
@@ -89,7 +90,7 @@ def said(
         option = next((path for path in overrides if problem.path[: len(path)] == path), None)
         mark, place = (0, 0), ""
         if option is not None:
-            place = f"--set {overrides[option]}: "
+            place = f"{overrides[option]}: "
         elif document is not None:
             mark = document.mark(problem.path, problem.on_key)
             place = f"{document.place(problem.path, problem.on_key)}: "
@@ -192,10 +193,14 @@ def _hint(kind: str, value: Any) -> str:
         bare = value.replace("_", "").replace(",", "")
         if isinstance(plain(value), (int, float)) and not isinstance(plain(value), bool):
             return ": remove the quotes"
+        if re.fullmatch(r"[0-9.]+[kKmMgG]", bare):
+            return ": write it in digits, such as 4096 or 1e6"
         return f": write {bare}" if re.fullmatch(r"[0-9]+", bare) and len(bare) < 20 else ""
     if kind == "bool_type" and isinstance(value, str):
         word = {"yes": "true", "on": "true", "no": "false", "off": "false"}.get(value.lower())
         return f": write {word}" if word else ""
+    if kind in ("list_type", "tuple_type") and isinstance(value, str) and len(value) <= 60:
+        return f": write [{shown(value)}]"
     if kind == "string_type" and value is not None and not isinstance(value, (dict, list)):
         return ": put it in quotes"
     return ""

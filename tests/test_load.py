@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import miniwin
+from miniwin import memory
 from miniwin.language_model import LanguageModel
 from miniwin.specs import ModelSpec, UserError, dump_yaml, load_model_spec
 from miniwin.tokenizer import load_tokenizer
@@ -193,6 +194,56 @@ def test_a_folder_of_the_same_name_does_not_hide_a_zoo_entry(
 def test_unknown_references(ref: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
         miniwin.load(ref)
+
+
+def test_a_name_whose_place_or_ending_was_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run_folder: Path, model: LanguageModel
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MINIWIN_HOME", "runs")
+    (tmp_path / "mine.yaml").write_text(dump_yaml(model.spec))
+    (tmp_path / "runs" / "searches" / "found").mkdir(parents=True)
+    (tmp_path / "runs" / "searches" / "found" / "search.yaml").touch()
+    run_folder.rename(tmp_path / "runs" / "first")
+    for ref, meant in (("mine", "mine.yaml"), ("first", "runs/first"), ("found", "runs/searches/found")):
+        with pytest.raises(UserError, match=rf"^{ref}: no such file .* shipped spec; did you mean {meant}\b") as caught:
+            miniwin.load(ref)
+        assert "Shipped specs" not in str(caught.value)  # 45 names hide the one that was meant
+    with pytest.raises(UserError, match=r"mine: there is no such file, .*; did you mean 'mine.yaml'\?"):
+        load_model_spec("mine")
+
+
+def test_exports_are_not_mistaken_for_models(tmp_path: Path) -> None:
+    from miniwin.zoo.exporting import export_model
+    from miniwin.zoo.importing import import_model
+
+    export_model("miniwin-tiny", tmp_path / "custom")
+    export_model("minimind-tiny", tmp_path / "stock")
+    with pytest.raises(UserError, match=r"custom is an export for transformers.* the run, entry or spec that it was"):
+        miniwin.load(tmp_path / "custom")
+    with pytest.raises(UserError, match=r"custom: an export of MiniWin with code of its own.* does not come back"):
+        import_model(tmp_path / "custom", tmp_path / "back")
+    with pytest.raises(UserError, match=r"stock is a model for transformers .*: .* miniwin import .*stock --to NEW"):
+        miniwin.load(tmp_path / "stock")
+
+
+def test_weights_beyond_the_machines_memory_are_refused_before_they_are_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = load_model_spec("miniwin-tiny")
+    need = 4 * spec.parameters()
+    assert memory.total_memory() is None or memory.total_memory() > 2**28
+    monkeypatch.setattr(memory, "total_memory", lambda: need - 1)
+    for make in (lambda: miniwin.load("miniwin-tiny"), lambda: miniwin.build(spec)):
+        with pytest.raises(UserError, match=r"has \d[\d,]+ parameters: .* its weights alone take .* this machine has"):
+            make()
+    monkeypatch.setattr(memory, "total_memory", lambda: 3 * need - 1)
+    miniwin.build(spec)
+    with pytest.raises(UserError, match="weights, gradients and optimizer take at least"):
+        miniwin.train(spec, "tiny", out=tmp_path / "run", device="cpu")
+    assert not (tmp_path / "run").exists()
+    monkeypatch.setattr(memory, "total_memory", lambda: None)
+    miniwin.build(spec)
 
 
 def test_folders_and_files_that_are_no_model(tmp_path: Path) -> None:

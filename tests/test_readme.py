@@ -147,6 +147,12 @@ def test_the_python_runs(workplace: tuple[Path, dict[str, str]], printed: dict[s
     assert len(done.stdout) > 10
 
 
+def test_the_train_spec_is_one() -> None:
+    (text,) = [block for block in blocks("yaml") if "kind: train" in block]
+    spec = parse_spec(Document(text, "README.md").data, "train")
+    assert spec.data.paths == ("novels/*.txt",) and spec.tokens == 4_000_000
+
+
 def test_the_yaml_is_the_shipped_one() -> None:
     text = next(block for block in blocks("yaml") if "kind: model" in block)
     path = re.search(r"# (specs/\S+\.yaml)", text)

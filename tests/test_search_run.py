@@ -374,6 +374,13 @@ def test_names_of_studies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert read_study("small").name == "small"
     with pytest.raises(UserError, match=r"there is no study 'smal': .* studies in .*: small"):
         read_study("smal")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MINIWIN_HOME", "elsewhere")  # said as a whole: it is a place under where one happens to be
+    (tmp_path / "smal.yaml").touch()
+    with pytest.raises(
+        UserError, match=rf"a study's name \(the `name` in its .* none in {tmp_path}/elsewhere/searches"
+    ):
+        read_study("smal.yaml")
 
 
 def test_too_little_text_to_measure_on_is_found_before_training(tmp_path: Path) -> None:

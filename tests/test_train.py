@@ -549,6 +549,14 @@ def test_the_command_trains_and_says_what_is_next(tmp_path: Path, monkeypatch: p
     assert done.stdout.startswith(f"complete: {folder}\n  256 tokens in ")
     assert f'next: miniwin generate {folder} --prompt "..."' in done.stdout
 
+    spaced = CliRunner().invoke(app, [*line, "--out", "my first"])
+    assert "next: miniwin generate 'my first' --prompt" in spaced.stdout and "eval 'my first'" in spaced.stdout
+
+    code, out, err = run_cli(*line, "--set-train", "seq_len=8k", "--set", "name=other")
+    assert code == 2 and "--set-train seq_len=8k: seq_len: got '8k'; expected a whole number: write it in digits" in err
+    code, out, err = run_cli(*line, "--set-train", "lr=1")
+    assert code == 2 and "--set-train lr=1: lr: unknown field" in err
+
     code, out, err = run_cli(*line, "--out", "")
     assert code == 2 and out == "" and err.startswith("error: --out: got an empty name; expected a folder for the run")
     assert not Path("run.json").exists()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -62,7 +63,7 @@ def run(
         raise typer.Exit(130) from None
     for line in summary(data):
         say(line)
-    ref = data.folder if out is not None else data.name
+    ref = shlex.quote(str(data.folder if out is not None else data.name))
     say(f"next: miniwin search report {ref}")
     if data.best is not None:
         say(f"      miniwin search promote {ref} --name MY_MODEL")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import Annotated
 
 import typer
@@ -46,7 +47,7 @@ def train_command(
     from miniwin.trainer import train as run
 
     model_spec = spec_to_train(model, set_model or ())
-    train_spec = load_train_spec(train, set_train or ())
+    train_spec = load_train_spec(train, set_train or (), "--set-train")
     folder = home() / f"{model_spec.name}-{train_spec.name}" if out is None else user_path(out)
     begun = resume and any((folder / name).exists() for name in (CHECKPOINT, WEIGHTS))
     if not begun and out != "" and speaks():
@@ -69,7 +70,8 @@ def train_command(
         f"training loss {result.final_loss:.4f} nats per token"
     )
     if result.status == "complete":
-        lines += [f'next: miniwin generate {folder} --prompt "..."', f"      miniwin eval {folder}"]
+        name = shlex.quote(str(folder))
+        lines += [f'next: miniwin generate {name} --prompt "..."', f"      miniwin eval {name}"]
     elif result.status == "interrupted":
         lines.append("the same command continues it")
     if speaks():

@@ -144,6 +144,11 @@ def _model_type(source: Source, family: str | None) -> str:
             raise UserError(f"--as {family}: only {' and '.join(FROM_SETTINGS)} can be read from a file; give {choice}")
     found = said if said is not None else family
     if not isinstance(found, str) or found not in families():
+        if found == "miniwin-spec":
+            raise UserError(
+                f"{source.path}: an export of MiniWin with code of its own, which is for transformers and does not "
+                "come back; use the run, entry or spec that it was made from"
+            )
         what = "no model_type" if found is None else f"model_type {shown(found)}"
         raise UserError(
             f"{source.path}: {what}, which is none that can be imported; those are {', '.join(sorted(families()))}"

@@ -53,6 +53,19 @@ def backends(spec: ModelSpec) -> list[dict[str, Any]]:
     return rows
 
 
+def alike(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """To be read: phases of a layer that get the same answer for the same reasons in one row, `all` where all do."""
+    merged: list[dict[str, Any]] = []
+    for row in rows:
+        same = {name: value for name, value in row.items() if name != "phase"}
+        before = next((one for one in merged if {**one, "phase": None} == {**same, "phase": None}), None)
+        if before is None:
+            merged.append({**same, "phase": [row["phase"]]})
+        else:
+            before["phase"].append(row["phase"])
+    return [{**row, "phase": "all" if row["phase"] == [*PHASES] else ", ".join(row["phase"])} for row in merged]
+
+
 def generation(spec: ModelSpec) -> dict[str, str | None]:
     """For each device, why generation has to go through the layers one by one; None where one call or graph does."""
     with torch.device("meta"):

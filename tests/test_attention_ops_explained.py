@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from typing import Any
@@ -14,7 +15,7 @@ from typer.testing import CliRunner
 
 from miniwin.blocks import attention_ops, native
 from miniwin.cli import app
-from miniwin.explain_backends import PHASES, backends
+from miniwin.explain_backends import PHASES, alike, backends
 from tests.helpers import attention, tiny_spec
 
 SPEC = {
@@ -72,12 +73,26 @@ def test_the_command() -> None:
     result = CliRunner().invoke(app, ["explain", "miniwin-1m", "--backends"])
     assert result.exit_code == 0, result.output
     assert "cpu_native" in result.output and "why not those before it" in result.output
+    assert re.search(r"cpu_banded,\s+cpu_causal", result.output)  # one reason, said once
     data = json.loads(CliRunner().invoke(app, ["explain", "miniwin-1m", "--backends", "--json"]).output)
     assert {row["phase"] for row in data["backends"]} == set(PHASES)
     assert data["generation"] == {"cpu": native.missing(), "cuda": None}
     assert "all layers in one CUDA graph for each token" in result.output
     other = CliRunner().invoke(app, ["explain", "gpt-oss-20b", "--backends"]).output
     assert "cpu   layer by layer: " in other and "cuda  layer by layer: " in other
+
+
+def test_phases_with_one_answer_are_one_row() -> None:
+    def row(phase: str, backend: str, device: str = "cpu") -> dict[str, Any]:
+        return {"block": "S", "layers": [0], "device": device, "phase": phase, "backend": backend, "declined": {}}
+
+    first, *rest = PHASES
+    said = alike([*(row(phase, "flex", "cuda") for phase in PHASES), row(first, "a"), *(row(p, "b") for p in rest)])
+    assert [(one["device"], one["phase"], one["backend"]) for one in said] == [
+        ("cuda", "all", "flex"),
+        ("cpu", first, "a"),
+        ("cpu", ", ".join(rest), "b"),
+    ]
 
 
 def test_a_backend_forced_by_the_environment() -> None:

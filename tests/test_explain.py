@@ -47,6 +47,15 @@ def test_without_a_length_nothing_is_judged(tmp_path: Path) -> None:
     assert "soundness" not in json.loads(run(str(spec_file(tmp_path)), "--json"))
 
 
+def test_lengths_are_written_as_for_eval(tmp_path: Path) -> None:
+    path = str(spec_file(tmp_path))
+    asked = [path, "--length", "8k,1e6", "--length", "100", "--trained-length", "4k", "--json"]
+    plain = [path, "--length", "8192", "--length", "1000000", "--length", "100", "--trained-length", "4096", "--json"]
+    assert run(*asked) == run(*plain)
+    with pytest.raises(UserError, match="--length: expected a number of tokens such as 2048, 16k or 1M, got 'long'"):
+        run(path, "--length", "long")
+
+
 def test_with_a_length_each_layer_is_judged(tmp_path: Path) -> None:
     shown = flat(run(str(spec_file(tmp_path)), "--length", "1000"))
     assert "is it sound at 1,000 tokens? (trained at 1,000, as nothing else was said)" in shown

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from miniwin.commands.counts import count, counts
+
 if TYPE_CHECKING:
     from miniwin.metrics import Metrics
 
@@ -54,7 +56,7 @@ def eval_command(
     if json_file is not None and not printed:
         json_file = user_path(json_file)
         check_writable(json_file)
-    wanted = [_count("--lengths", part) for part in lengths.split(",")]
+    wanted = counts("--lengths", lengths)
     model = load(ref, device=device, dtype=dtype)
     if quantize is not None:
         from miniwin.quantize import quantize as in_fewer_bits
@@ -64,7 +66,7 @@ def eval_command(
         model,
         data,
         lengths=wanted,
-        tokens_per_length=None if tokens is None else _count("--tokens", tokens),
+        tokens_per_length=None if tokens is None else count("--tokens", tokens),
         chunk=chunk,
         recall=recall,
         speed=speed,
@@ -77,22 +79,6 @@ def eval_command(
     if json_file is not None:
         write_json(json_file, metrics.to_dict())
         print(f"written to {json_file}", file=sys.stderr)
-
-
-def _count(option: str, text: str) -> int:
-    """`2048`, `16k` (times 1024), `1M` (times 1024 * 1024), or `4e6`."""
-    from miniwin.specs import UserError
-
-    plain = text.strip().replace("_", "")
-    factor = {"k": 1024, "K": 1024, "m": 1024**2, "M": 1024**2}.get(plain[-1:], 1)
-    number = plain if factor == 1 else plain[:-1]
-    try:
-        value = float(number) * factor
-    except ValueError:
-        value = float("nan")
-    if value != value or value < 1 or not value.is_integer():
-        raise UserError(f"{option}: expected a number of tokens such as 2048, 16k or 1M, got {text!r}")
-    return int(value)
 
 
 def _print(metrics: Metrics) -> None:

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from miniwin.commands.counts import count, counts
 from miniwin.commands.saying import say
 
 LENGTHS = [4096, 131_072, 1_048_576]
@@ -79,15 +80,17 @@ def explain(
     ref: Annotated[str, typer.Argument(help="A model spec: YAML file, shipped name, run folder or zoo entry.")],
     overrides: Overrides = None,
     length: Annotated[
-        list[int] | None,
+        list[str] | None,
         typer.Option(
-            "--length", help="Contexts to give cache bytes at, and whether rotary layers are sound; may be repeated."
+            "--length",
+            help="Contexts to give cache bytes at, and whether rotary layers are sound: 8192 or 8k; with commas, or "
+            "repeated.",
         ),
     ] = None,
     trained_length: Annotated[
-        int | None, typer.Option(help="Longest context in training; by default that of --length, so nothing is new.")
+        str | None, typer.Option(help="Longest context in training; by default that of --length, so nothing is new.")
     ] = None,
-    dtype: Annotated[str, typer.Option(help="Of the cache: float32, bfloat16 or float16.")] = "float32",
+    dtype: Annotated[str, typer.Option(help="Of the cache: float32, bfloat16, float16 or int8.")] = "float32",
     angle_dtype: Annotated[
         str, typer.Option(help="Whose precision rotary angles are held against (MiniWin computes them in float64).")
     ] = "float32",
@@ -113,13 +116,16 @@ def explain(
         html = page_file(html)
     if trained_length is not None and not (length or html):
         raise UserError("--trained-length: got it without --length; say at which context to judge, or leave it out")
+    anything = float("-inf")  # what is too small is said below, with what reads it
+    trained = None if trained_length is None else count("--trained-length", trained_length, anything)
+    asked = [n for text in length or () for n in counts("--length", text, anything)]
     spec = model_spec(ref, overrides or ())
-    lengths = length or LENGTHS
+    lengths = asked or LENGTHS
     facts = explanation(spec, lengths=lengths, dtype=dtype)
     if length or html:
         from miniwin.soundness import soundness
 
-        facts["soundness"] = {n: soundness(spec, n, trained_length, angle_dtype) for n in lengths}
+        facts["soundness"] = {n: soundness(spec, n, trained, angle_dtype) for n in lengths}
     if shift:
         from miniwin.shift import shift_changes
 
@@ -138,7 +144,7 @@ def explain(
         return
     print_explanation(facts)
     if length:
-        print_soundness(facts, trained_length)
+        print_soundness(facts, trained)
     if shift:
         print_shift(facts)
     if backends:
@@ -266,6 +272,7 @@ def print_backends(facts: dict[str, Any]) -> None:
     from rich.table import Table
 
     from miniwin.explain import layer_numbers
+    from miniwin.explain_backends import alike
     from miniwin.terminal import cell
 
     console = Console(width=None if Console().is_terminal else 160, highlight=False)
@@ -274,8 +281,11 @@ def print_backends(facts: dict[str, Any]) -> None:
     for name in ("block", "layers", "device", "phase", "backend"):
         table.add_column(name, no_wrap=name != "layers")
     table.add_column("why not those before it")
-    for row in facts["backends"]:
-        reasons = "; ".join(f"{name}: {reason}" for name, reason in row["declined"].items())
+    for row in alike(facts["backends"]):
+        by_reason: dict[str, list[str]] = {}
+        for name, reason in row["declined"].items():
+            by_reason.setdefault(reason, []).append(name)
+        reasons = "; ".join(f"{', '.join(names)}: {reason}" for reason, names in by_reason.items())
         cells = (row["block"], layer_numbers(row["layers"]), row["device"], row["phase"], row["backend"], reasons)
         table.add_row(*map(cell, cells))
     console.print(table)

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from miniwin.blocks.masked import has_secret, masked
 from miniwin.search import worker
@@ -20,13 +20,16 @@ from miniwin.search.claims import retry_failed
 from miniwin.search.measure import check_corpus, check_same_data
 from miniwin.search.places import placed
 from miniwin.search.records import StudyData, collect
-from miniwin.search.space import check_space
+from miniwin.search.space import Space, check_space
 from miniwin.search.storage_url import PASSWORD
 from miniwin.search.study import Study
 from miniwin.search.table import SearchDisplay
 from miniwin.signals import ask_to_stop, own_group
 from miniwin.specs import SearchSpec, UserError, load_search_spec, resolve_spec_path, user_path
 from miniwin.tracking import OFF
+
+if TYPE_CHECKING:
+    from miniwin.data import Corpus
 
 POLL_SECONDS = 0.2
 REFRESH_SECONDS = 1.0
@@ -66,13 +69,17 @@ def run_search(
         raise UserError(f"workers: got {workers}; expected at least 1")
     with placed(path, overrides):
         study = Study.create(
-            spec, user_path(base_folder or "."), out=None if out is None else user_path(out), storage=storage
+            spec,
+            user_path(base_folder or "."),
+            out=None if out is None else user_path(out),
+            storage=storage,
+            check=_check,
         )
     with SearchDisplay(progress) as display, _terminating():
         if not collect(study).finished:
             display.note(f"{spec.name}: {check_space(study.space)}")
             display.note(f"{spec.name}: study in {study.folder}")
-            _prepare(study)
+            check_same_data(study, _prepare(study.space, study.train_base))
             if again := retry_failed(study):
                 display.note(f"{spec.name}: {again} failed trials are tried again")
             tracker = _track(study, tracking)
@@ -91,15 +98,20 @@ def run_search(
     return data
 
 
-def _prepare(study: Study) -> None:
+def _check(space: Space, train_base: Path) -> None:
+    """A search that cannot be run is no study: its mended spec would be another one."""
+    check_space(space)
+    _prepare(space, train_base)
+
+
+def _prepare(space: Space, train_base: Path) -> Corpus:
     """Tokenise once, before the workers ask for it; and find out now whether there is enough to measure on."""
     from miniwin.data import prepare
     from miniwin.tokenizer import load_tokenizer
 
-    tokenizer = load_tokenizer(study.train.tokenizer, study.train_base)
-    corpus = prepare(study.train.data, tokenizer, study.train_base)
-    check_corpus(study.spec, study.space.train, corpus)
-    check_same_data(study, corpus)
+    corpus = prepare(space.train.data, load_tokenizer(space.train.tokenizer, train_base), train_base)
+    check_corpus(space.spec, space.train, corpus)
+    return corpus
 
 
 def _track(study: Study, uri: str | None) -> Any:

@@ -17,6 +17,7 @@ from __future__ import annotations
 import time
 import uuid
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -84,15 +85,22 @@ class Study:
 
     @classmethod
     def create(
-        cls, spec: SearchSpec, base_folder: Path, *, out: Path | None = None, storage: str | None = None
+        cls,
+        spec: SearchSpec,
+        base_folder: Path,
+        *,
+        out: Path | None = None,
+        storage: str | None = None,
+        check: Callable[[Space, Path], object] | None = None,
     ) -> Study:
         """Make the study folder, or open it where it exists and is of the same search. `base_folder` is what the paths
-        in the spec are relative to."""
+        in the spec are relative to. check: what else has to hold before a folder is made, of the space and of the
+        folder that paths of its train spec are relative to."""
         folder = user_path(out) if out is not None else home() / "searches" / spec.name
         if folder.exists() and not folder.is_dir():
             raise UserError(f"{folder} is a file; expected a folder for the study: choose another --out")
         parts = _Parts.load(spec, base_folder)
-        Space(spec, parts.base, parts.train)  # mistakes are found before anything is written
+        space = Space(spec, parts.base, parts.train)  # mistakes are found before anything is written
         if (
             folder.is_dir()
             and not (folder / "study.json").exists()
@@ -107,6 +115,8 @@ class Study:
         own = folder.resolve() == user_path(base_folder).resolve() and not (folder / "study.json").exists()
         if own and any((folder / name).exists() for name in SPECS):
             raise UserError(f"{folder} holds the search itself, and a study would write over it: choose another --out")
+        if check is not None and not _is_begun(folder):
+            check(space, parts.train_base)
         made = None
         if url is not None and not _is_begun(folder):  # nothing is written here where that fails
             made = make_storage(url, password)

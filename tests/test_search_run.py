@@ -393,6 +393,17 @@ def test_too_little_text_to_measure_on_is_found_before_training(tmp_path: Path) 
         check_corpus(study.spec, study.space.train, corpus)
 
 
+@pytest.mark.parametrize("changes", [{"constraints": ["window > 100"]}, {"eval_tokens": 10**6}, {}])
+def test_a_search_that_cannot_run_makes_no_study(tmp_path: Path, changes: dict[str, Any]) -> None:
+    """Which its mended spec, being another one, could not go on with."""
+    spec = write_search(tmp_path, **changes)
+    if not changes:
+        (tmp_path / "text.txt").unlink()
+    with pytest.raises(UserError, match=r"none of|lower eval_tokens|text\.txt"):
+        run_search(spec, out=tmp_path / "study", storage=f"sqlite:///{tmp_path}/a.db", tracking="off", progress=False)
+    assert not (tmp_path / "study").exists() and not (tmp_path / "a.db").exists()
+
+
 def test_any_optuna_storage_url_works(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/optuna.db"
     study = make(tmp_path, storage=url, budget={"trials": 2}, baseline=None)

@@ -308,6 +308,15 @@ def test_text_in_another_encoding_is_refused(tmp_path: Path, raw: bytes, message
     assert not list((tmp_path / "cache").glob("data/*/corpus.json"))
 
 
+def test_all_files_in_another_encoding_are_named_at_once(tmp_path: Path) -> None:
+    """In a folder of many, nobody wants to find them one by one, each after minutes of reading."""
+    raw = RUSSIAN.encode("cp1251")
+    base = write(tmp_path, {"t/a.txt": "fine", "t/b.txt": raw, "t/c.txt": "fine", "t/d.txt": raw, "t/e.txt": raw})
+    said = rf"t/b.txt:1:1: byte 0xd1 is not .*NEW. In another encoding, too: {base}/t/d.txt, {base}/t/e.txt$"
+    with pytest.raises(UserError, match=said):
+        prepare(TextData(paths=("t",), split="tail"), BYTE, base=base)
+
+
 def test_json_lines_in_another_encoding_are_refused(tmp_path: Path) -> None:
     lines = "".join(json.dumps({"text": f"{number} {RUSSIAN[:40]}"}, ensure_ascii=False) + "\n" for number in range(9))
     base = write(tmp_path, {"a.jsonl": ('{"text": "plain"}\n' + lines).encode("cp1251")})

@@ -75,6 +75,7 @@ class Source:
         return (document for document in made if document.text)
 
     def _read(self) -> Iterator[Document]:
+        foreign: list[tuple[Path, UserError]] = []  # in another encoding: all are said at once
         for file in self.files:
             reader = TextReader(file.path, self.replaced)
             if isinstance(self.spec, JsonlData):
@@ -85,7 +86,11 @@ class Source:
                 text = _clean(_read_bytes(file.path).decode("utf-8", "replace"))
             else:
                 text = _clean(reader.text(_read_bytes(file.path)))
-                reader.close()
+                try:
+                    reader.close()
+                except UserError as error:
+                    foreign.append((file.path, error))
+                    continue
             if file.side == "tail":
                 assert isinstance(self.spec, TextData)
                 cut = len(text) - round(len(text) * self.spec.share)
@@ -93,6 +98,9 @@ class Source:
                 yield Document("valid", text[cut:])
             else:
                 yield Document(file.side, text)
+        if foreign:
+            others = some([str(path) for path, _ in foreign[1:]], 20)
+            raise UserError(str(foreign[0][1]) + (f". In another encoding, too: {others}" if others else ""))
 
 
 def list_source(spec: DataSpec, base: Path | None = None) -> Source:

@@ -1,4 +1,4 @@
-"""`python benchmarks/beside.py [--write README.md]`: the newest quick result of each machine, a column for each.
+"""`python benchmarks/beside.py [--write docs/benchmarks.md]`: the newest quick result of each machine side by side.
 
 Ratios to peers are of one run on one machine, and may stand beside those of another; seconds may not, and are not here.
 --write puts it between the two marks in that file.
@@ -42,7 +42,7 @@ def machine_key(machine: dict[str, Any]) -> tuple[object, ...]:
 
 
 def markdown(found: Sequence[Found]) -> str:
-    """What stands between the marks."""
+    """What stands between the marks, in a page of docs/."""
     lines = ["What it printed, machine by machine (everything else is in the results):", ""]
     for i, (path, result) in enumerate(found):
         machine = result["machine"]
@@ -52,10 +52,10 @@ def markdown(found: Sequence[Found]) -> str:
         else:
             facts.append(machine["instructions"] + (" and AMX" if machine["amx"] else ""))
         head = f"{'ABCDEFGHIJKLMNOPQRSTUVWXYZ'[i % 26]}: {machine['cpu']}, {'; '.join(facts)}"
-        lines.append(f"- {head}; [{result['date']}](benchmarks/results/{path.stem}.md)")
+        lines.append(f"- {head}; [{result['date']}](../benchmarks/results/{path.stem}.md)")
     lines += ["", *bars_beside([result for _, result in found]), ""]
     for path, _ in found[:1]:
-        lines.append(f"![tokens per second by length, prefill and decoding](benchmarks/results/{path.stem}.svg)")
+        lines.append(f"![tokens per second by length, prefill and decoding](../benchmarks/results/{path.stem}.svg)")
     return "\n".join(lines)
 
 

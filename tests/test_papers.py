@@ -61,8 +61,8 @@ def test_every_article_named_in_the_code_is_cited() -> None:
         for path in (ROOT / folder).rglob("*"):
             if path.suffix in (".py", ".yaml", ".txt"):
                 named |= dict.fromkeys(articles(path), str(path.relative_to(ROOT)))
-    for page in ("README.md", "CONTRIBUTING.md"):
-        named |= dict.fromkeys(articles(ROOT / page), page)
+    for page in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")]:
+        named |= dict.fromkeys(articles(page), page.name)
     assert {"2104.09864", "2507.11407", "2205.09921"} <= set(named)  # in code, in a spec's comment, on a page
     missing = {number: path for number, path in named.items() if number not in cited}
     assert missing == {}, "add them to CITATION.cff"

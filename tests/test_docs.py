@@ -1,0 +1,207 @@
+"""What the README and docs/ say in words and tables is what the code does, and their links lead somewhere.
+
+Their commands run in test_readme.py.
+"""
+
+from __future__ import annotations
+
+import re
+import runpy
+from itertools import chain
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+import yaml
+from pages import OTHERS, PAGES, README, ROOT, anchors, blocks, commands, in_backticks, links, read, table
+
+from benchmarks import beside
+from miniwin.blocks import LOGIT_SCALES, MLPS, NORMS, POSITIONS, ROUTERS, SCALINGS, AttentionSpec, LayerSpec
+from miniwin.blocks.registry import Registry
+from miniwin.specs import ModelSpec, load_model_spec, load_search_spec, parse_spec, shipped_specs
+from miniwin.specs.expressions import FUNCTION_NAMES
+from miniwin.specs.search import COSTS, MEASURES
+from miniwin.specs.yaml_text import Document
+from miniwin.zoo import clock, connections, pull, transport
+from miniwin.zoo.importing.converting import FROM_SETTINGS
+from miniwin.zoo.importing.families import FAMILIES
+
+SPECS, FOLDERS = read("docs/specs.md"), ("blocks", "specs", "miniwin", "zoo", "search", "benchmarks")
+
+
+@pytest.mark.parametrize("path", [*PAGES, *OTHERS], ids=lambda path: path.name)
+def test_links_lead_somewhere(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    for link in links(text):
+        if link.startswith("https://"):
+            continue
+        file, _, anchor = link.partition("#")
+        there = (path.parent / file).resolve() if file else path
+        assert there.exists() and there.is_relative_to(ROOT), f"{path.name}: {link}"
+        if anchor:
+            assert anchor in anchors(there.read_text(encoding="utf-8")), f"{path.name}: {link}"
+
+
+def test_the_readme_is_short_and_leads_to_every_page() -> None:
+    text = README.read_text(encoding="utf-8")
+    assert len(text.splitlines()) < 200
+    assert {f"docs/{path.name}" for path in PAGES if path != README} == {
+        row[0].split("(")[1][:-1] for row in table(text, "| page |")
+    }
+
+
+def test_the_fields_are_those_of_the_schemas() -> None:
+    made = runpy.run_path(str(ROOT / "docs" / "fields.py"))["page"]()
+    assert read("docs/fields.md") == made, "run: python docs/fields.py"
+
+
+def test_a_field_that_nobody_describes_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both ways: a field without words, and words without a field."""
+    made = runpy.run_path(str(ROOT / "docs" / "fields.py"))
+    means: dict[str, str] = made["MEANS"]
+    monkeypatch.setitem(means, "train.gone", "nothing")
+    with pytest.raises(SystemExit, match=r"no field has: train\.gone"):
+        made["page"]()
+    monkeypatch.delitem(means, "train.seq_len")
+    with pytest.raises(SystemExit, match=r"train\.seq_len has no line in MEANS"):
+        made["page"]()
+
+
+def test_the_picture_is_of_the_figures_shown() -> None:
+    drawn = runpy.run_path(str(ROOT / "docs" / "picture.py"))["svg"](README.read_text(encoding="utf-8"))
+    assert read("docs/loss-by-length.svg") == drawn, "run: python docs/picture.py"
+
+
+def test_every_environment_variable_is_listed() -> None:
+    """A name anywhere in the code, comments included."""
+    files = chain([ROOT / "setup.py"], *((ROOT / folder).rglob("*.py") for folder in FOLDERS))
+    text = "\n".join(path.read_text(encoding="utf-8") for path in files)
+    used = set(re.findall(r"MINIWIN_[A-Z]+(?:_[A-Z]+)*", text))
+    assert {row[0].strip("`") for row in table(read("docs/environment.md"), "| variable | values |")} == used
+
+
+def test_other_programs_variables_are_listed() -> None:
+    """Those that the code itself reads by name."""
+    listed = set(in_backticks(read("docs/environment.md")))
+    for folder in FOLDERS[:-1]:
+        for path in (ROOT / folder).rglob("*.py"):
+            for name in re.findall(r"environ(?:\.get\(|\[)\"([A-Z_]+)\"", path.read_text(encoding="utf-8")):
+                assert name in listed or name in ("PYTHONPATH", "RANK", "LOCAL_RANK", "LOCAL_WORLD_SIZE"), (
+                    f"{path}: {name}"
+                )
+
+
+def test_the_expression_language_is_what_the_page_says() -> None:
+    text = read("docs/expressions.md")
+    rows = {row[0]: row[1] for row in table(text, "| what | how |")}
+    assert in_backticks(rows["functions"]) == list(FUNCTION_NAMES)
+    metrics = {in_backticks(row[0])[0]: row[1] for row in table(text, "| metric | known |")}
+    known = {"after training": MEASURES, "from the spec": COSTS}
+    assert metrics == {name + ("@N" if at else ""): when for when, names in known.items() for name, at in names.items()}
+
+
+def test_the_train_spec_is_one() -> None:
+    (text,) = [block for block in blocks(ROOT / "docs" / "training.md", "yaml") if "kind: train" in block]
+    spec = parse_spec(Document(text, "training.md").data, "train")
+    assert spec.data.paths == ("novels/*.txt",) and spec.tokens == 4_000_000
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/expressions.md"])
+def test_the_search_shown_is_one(page: str, tmp_path: Path) -> None:
+    from miniwin.search.space import Space, check_space
+    from miniwin.specs import load_train_spec
+
+    shown = next(text for text in blocks(ROOT / page, "yaml") if text.startswith("variables:"))
+    shipped: dict[str, Any] = yaml.safe_load(read("specs/searches/period-window-ratio.yaml"))
+    path = tmp_path / "search.yaml"
+    data: dict[str, Any] = shipped | {"base": "miniwin-1m", "train": "tiny", "baseline": None} | yaml.safe_load(shown)
+    path.write_text(yaml.safe_dump(data), encoding="utf-8")
+    spec = load_search_spec(path)
+    if page == "README.md":
+        assert (spec.variables, spec.set, spec.objectives) == tuple(
+            getattr(load_search_spec("period-window-ratio"), name) for name in ("variables", "set", "objectives")
+        )
+    assert "hold the constraints" in check_space(Space(spec, load_model_spec("miniwin-1m"), load_train_spec("tiny")))
+
+
+def test_the_deadlines_are_the_codes() -> None:
+    text = read("docs/zoo.md")
+    assert f"begin within {clock.TIMEOUT:g} seconds" in text and f"counted over {clock.TIMEOUT:g} seconds" in text
+    assert text.count(f"{clock.MIN_RATE:,} bytes") == 2 and 4 * clock.TIMEOUT == 120  # two minutes
+    assert f"An index has {transport.SMALL_SECONDS:g} seconds in all" in text
+    assert f"- {transport.ATTEMPTS} tries in a row" in text and f"up to {transport.MOST_WAIT:g} seconds" in text
+    assert f"Up to {connections.MOST_REDIRECTS} redirects" in text
+    assert f"The first {pull.MOST_SOURCES} of a file" in text
+
+
+def test_every_error_of_the_page_is_shown_by_a_command() -> None:
+    """test_readme.py runs the commands and compares what they say."""
+    errors = [command for command in commands() if command.page == "errors.md"]
+    assert len(errors) > 20
+    assert all(command.below and command.below[0].startswith("error: ") for command in errors)
+
+
+# -- the tables
+
+
+@pytest.mark.parametrize("row", table(SPECS, "| spec | what |"), ids=lambda row: row[0].strip("`"))
+def test_the_gallery_says_what_the_specs_say(row: list[str]) -> None:
+    spec = load_model_spec(row[0].strip("`"))
+    pattern, *last = in_backticks(row[2])
+    assert int(row[2].split(" of ")[0]) == spec.num_layers
+    layout = (pattern * spec.num_layers)[: spec.num_layers]
+    assert spec.layout == (layout[:-1] + last[0] if last else layout)
+    sees = {}
+    for letter in dict.fromkeys(spec.layout):
+        attention = spec.blocks[letter].attention
+        assert isinstance(attention, AttentionSpec)
+        chunk = f"chunk {attention.chunk:,}" if attention.chunk else "all"
+        sees[letter] = f"{attention.window:,}" if attention.window else chunk
+    assert row[3] == ", ".join(f"{letter} {seen}" for letter, seen in sees.items())
+    active = f" ({spec.active_parameters():,} a token)" if spec.active_parameters() != spec.parameters() else ""
+    assert row[4] == f"{spec.parameters():,}{active}"
+
+
+def test_the_gallery_has_every_full_size_spec() -> None:
+    names = shipped_specs("model")
+    rows = [row[0].strip("`") for row in table(SPECS, "| spec | what |")]
+    assert sorted(rows) == sorted(name for name in names if f"{name}-tiny" in names)
+    section = SPECS[SPECS.index("## The gallery") : SPECS.index("| spec | what |")]
+    others = {name for name in in_backticks(section) if name in names and name not in rows}
+    assert others - {"llama-3-8b-tiny"} == {name for name in names if name.removesuffix("-tiny") not in rows}
+
+
+def own(registry: Registry) -> set[str]:
+    """What the package itself registers, whatever plugins this process has met."""
+    return {name for name in registry.names() if registry[name].__module__.startswith("miniwin.")}
+
+
+def test_what_a_spec_can_say_is_all_there_is() -> None:
+    rows = {row[0].strip("`"): set(in_backticks(row[1])) for row in table(SPECS, "| field | values |")}
+    for field, registry in {"position": POSITIONS, "mlp": MLPS, "norm": NORMS}.items():
+        assert rows[field] == own(registry), field
+    assert rows["position.logit_scale"] - {"nope"} == own(LOGIT_SCALES)
+    assert rows["position.scaling"] - {"rope", "resonance"} == own(SCALINGS)
+    assert rows["mlp.router"] - {"moe", "balance_loss"} == own(ROUTERS)
+    assert rows["residual"] == set(get_args(LayerSpec.model_fields["residual"].annotation))
+    plain = {"type", "num_heads", "position"}
+    assert rows["attention"] == set(AttentionSpec.model_fields) - plain
+    assert rows["the model"] == ModelSpec.LATER | {"tie_word_embeddings"}
+
+
+def test_the_architectures_are_those_that_can_be_imported() -> None:
+    text = read("docs/import-export.md")
+    paragraph = text[text.index("Architectures, in and out") :].split("\n\n")[0]
+    stock = set(FAMILIES) - set(FROM_SETTINGS)
+    assert set(in_backticks(paragraph)) == stock
+    assert f"Models of {len(stock)} architectures" in README.read_text(encoding="utf-8")
+
+
+def test_the_benchmarks_shown_are_the_newest_committed_ones() -> None:
+    """Of each machine: `python benchmarks/beside.py --write docs/benchmarks.md` puts them there."""
+    found = beside.newest(list((ROOT / "benchmarks" / "results").glob("*.json")))
+    shown = read("docs/benchmarks.md").partition(beside.FROM)[2].partition(beside.TO)[0]
+    assert found and shown.strip() == beside.markdown(found).strip()
+    for path, result in found:
+        assert result["date"] in shown and f"benchmarks/results/{path.stem}.md" in shown
+        assert path.with_suffix(".md").is_file() and path.with_suffix(".svg").is_file()

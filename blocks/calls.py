@@ -26,6 +26,11 @@ def check_input(input_ids: Tensor | None, inputs_embeds: Tensor | None, vocab_si
                 f"(batch, tokens, {hidden_size}) with at least one token"
             )
         return inputs_embeds
+    if not isinstance(input_ids, Tensor):
+        raise UserError(
+            f"input_ids: got a {type(input_ids).__name__}; expected a tensor of integers, (batch, tokens): of text, "
+            "torch.tensor([model.tokenizer.encode(text)])"
+        )
     if input_ids.dim() != 2 or 0 in input_ids.shape or input_ids.dtype not in (torch.int64, torch.int32):
         raise UserError(
             f"input_ids: got shape {tuple(input_ids.shape)} of {input_ids.dtype}; expected integers of shape "

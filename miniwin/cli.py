@@ -72,7 +72,9 @@ def main() -> None:
         with any_console():
             try:
                 app()
-            except SystemExit:
+            except SystemExit as end:
+                if end.code == 2 and any(one.partition("=")[0] == "--plugin" for one in sys.argv[2:]):
+                    _say_where_plugins_go(sys.argv[1:])
                 sys.stdout.flush()  # what cannot be written is told here: when Python ends it would be a traceback
                 raise
     except KeyboardInterrupt:
@@ -93,6 +95,12 @@ def main() -> None:
             except OSError:
                 _forget_output()
         sys.exit(2)
+
+
+def _say_where_plugins_go(arguments: list[str]) -> None:
+    """It is an option of miniwin, since every command has it; after the command it is not known."""
+    if not arguments[0].startswith("-"):
+        print(f"--plugin goes before the command: miniwin --plugin FILE {arguments[0]} ...", file=sys.stderr)
 
 
 def _refused(error: OSError) -> str:

@@ -14,6 +14,11 @@ from miniwin.specs import ModelSpec, UserError, load_model_spec, resolve_spec_pa
 def spec_to_train(ref: str | Path, overrides: Sequence[str] = ()) -> ModelSpec:
     """The model spec that `ref` names, for training, which starts from random weights: a reference to trained ones is
     refused, because it looks as if training would go on from them."""
+    if not isinstance(ref, str | os.PathLike):
+        raise UserError(
+            f"model: got a {type(ref).__name__}; expected a model spec, its path or its name: training starts from "
+            "random weights, and never from a model's"
+        )
     try:
         path = resolve_spec_path(ref, "model")
     except UserError:

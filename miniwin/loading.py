@@ -57,6 +57,10 @@ def load(
 
     `dtype` (a torch dtype or its name) converts the weights; by default they stay as they were saved.
     """
+    if not isinstance(ref, str | os.PathLike):
+        raise UserError(
+            f"load: got a {type(ref).__name__}; expected a name or a path. A spec is built by miniwin.build"
+        )
     where, chosen = find_device(device), _dtype(dtype)
     found = _resolve(os.fspath(ref))
     if found.spec is not None:

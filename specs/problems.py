@@ -40,6 +40,7 @@ _EXPECTED = {
     "string_too_short": "expected {min_length} or more characters",
     "string_too_long": "expected {max_length} or fewer characters",
 }
+_MAPPINGS = ("dict_type", "model_type", "model_attributes_type")
 _NUMBERS = ("int_type", "int_from_float", "float_type")
 _PATTERNS = {
     "^[A-Z]$": "expected one capital letter, A to Z",
@@ -129,7 +130,8 @@ def _problems(detail: Any, data: Any, model: type[BaseModel]) -> list[Problem]:
         hint = f"did you mean '{near}'?" if near else f"expected one of: {', '.join(names)}"
         meant = (*path[:-1], near) if near else None
         return [Problem(path, f"unknown field {shown(loc[-1])}; {hint}", True, meant)]
-    if kind in ("union_tag_invalid", "union_tag_not_found"):
+    told_apart = kind in _MAPPINGS and bool(choices(models_at(model, loc))[1])
+    if told_apart or kind in ("union_tag_invalid", "union_tag_not_found"):
         return [_wrong_choice(path, loc, data, model)]
     if kind in ("value_error", "assertion_error"):
         return [Problem(path, str(detail["msg"]).removeprefix("Value error, ").removeprefix("Assertion failed, "))]

@@ -238,6 +238,7 @@ def test_an_export_says_why_in_one_line_or_in_all(tmp_path: Path) -> None:
     assert re.fullmatch(r"none of (\d+) stock architectures can say it; --why says .*", out.splitlines()[-1])
     code, out, _ = run_cli("export", "miniwin-tiny", "--to", str(tmp_path / "b"), "--why")
     assert code == 0 and "llama: attention." in out and len(out.splitlines()) > 10
+    assert re.search(r"layers have \d+ and null;", out) and "None" not in out and "False" not in out
     code, out, _ = run_cli("export", "minimind-tiny", "--to", str(tmp_path / "c"))
     assert code == 0 and len(out.splitlines()) == 2
 

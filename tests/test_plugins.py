@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from tiny import run_cli
 
 from miniwin.blocks.plugins import load_plugin
 from miniwin.blocks.spec import UserError
@@ -203,6 +204,13 @@ def test_on_the_command_line_and_in_processes_that_it_starts(folder: Path) -> No
     assert done.returncode == 0, done.stderr
     done = run(folder, "-m", "miniwin", "check", "model.yaml")
     assert done.returncode == 2 and "'kerple'" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_the_option_after_the_command_says_where_it_goes(folder: Path) -> None:
+    code, _, err = run_cli("explain", "miniwin-tiny", "--plugin", "kerple.py")
+    assert code == 2 and err.endswith("--plugin goes before the command: miniwin --plugin FILE explain ...\n")
+    code, _, err = run_cli("explain", "miniwin-tinny")
+    assert code == 2 and "--plugin" not in err
 
 
 def test_blocks_of_every_kind_that_come_late_are_known_wherever_they_may_stand(folder: Path) -> None:

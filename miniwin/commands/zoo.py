@@ -170,7 +170,7 @@ def add(
     )
     say(f"added {entry.ref}: {entry.folder}")
     if zoo is None:
-        say(f"next: miniwin generate {entry.ref} --prompt 'def main('")
+        say(f'next: miniwin generate {entry.ref} --prompt "..."')
 
 
 @app.command()

@@ -7,7 +7,7 @@ from typing import Any
 
 from miniwin.zoo.importing.family import CannotSay, Fields
 from miniwin.zoo.importing.rope import longest_context
-from miniwin.zoo.importing.words import Words
+from miniwin.zoo.importing.words import Words, in_words
 
 
 def basic_config(words: Words, model_type: str, architecture: str) -> dict[str, Any]:
@@ -64,9 +64,8 @@ def one_of(words: Words, path: str, values: Iterable[Any], default: Any = None) 
     found = list(values)
     for value in found:
         if value != found[0]:
-            raise CannotSay(
-                path, f"layers have {found[0]} and {value}; a {words.family} config has one for all of these"
-            )
+            both = f"{in_words(found[0])} and {in_words(value)}"
+            raise CannotSay(path, f"layers have {both}; a {words.family} config has one for all of these")
     return found[0] if found else default
 
 

@@ -35,7 +35,7 @@ class Words:
         value = self.same(path)
         if not any(value == one for one in allowed):
             expected = " or ".join(json.dumps(one) for one in allowed)
-            raise CannotSay(path, f"got {value}; a {self.family} model has {expected}")
+            raise CannotSay(path, f"got {in_words(value)}; a {self.family} model has {expected}")
         return value
 
     def plain_decoder(self) -> None:
@@ -48,7 +48,7 @@ class Words:
         value = getattr(self.spec, field)
         if not any(value == one for one in allowed):
             expected = " or ".join(json.dumps(one) for one in allowed)
-            raise CannotSay(field, f"got {value}; a {self.family} model has {expected}")
+            raise CannotSay(field, f"got {in_words(value)}; a {self.family} model has {expected}")
         return value
 
     def plain_attention(self, *but: str) -> None:
@@ -133,6 +133,8 @@ class Words:
 
 
 def in_words(value: Any) -> str:
-    """A value of a spec for a message: a block by its words or its type."""
+    """A value of a spec for a message: a block by its words or its type, and anything plain as YAML writes it."""
+    if value is None or isinstance(value, bool):
+        return json.dumps(value)
     words = getattr(value, "words", None)
     return ", ".join(words()) if words is not None else str(getattr(value, "type", value))

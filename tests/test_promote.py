@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from search_helpers import write_search
+from tiny import run_cli
 from typer.testing import CliRunner
 
 import miniwin
@@ -48,6 +49,9 @@ def test_a_trial_can_be_trained_longer_first(study: StudyData, tmp_path: Path) -
     number = study.completed[-1].number
     options = ["promote", str(study.folder), "--name", "longer", "--trial", str(number), "--tokens", "3e3"]
     options += ["--set-train", "optimizer.lr=1e-3", "--lengths", "160", "--zoo", str(tmp_path), "--quiet"]
+    for option, wrong in (("--lengths", "160,long"), ("--tokens", "many")):
+        code, _, err = run_cli("search", *options, option, wrong)
+        assert code == 2 and f"{option}: expected a number of tokens such as 2048, 16k or 1M, got" in err
     from miniwin.commands.search import app
 
     result = CliRunner().invoke(app, [*options, "--tracking", "off"])

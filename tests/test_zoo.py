@@ -860,11 +860,13 @@ def test_zoo_add_really_evaluates(run: Path, tmp_path: Path, monkeypatch: Any) -
     assert 4 < entry.metrics["bits_per_byte"]["512"] < 12  # untrained: about 8
     assert f"{entry.metrics['bits_per_byte']['32']:.4f}" in entry.card
     assert entry.metrics["model"] == run.name  # not where on this machine the run lies
-    assert zoo_command("add", str(run), "--name", "tiny", "--lengths", "16,64").exit_code == 0
+    assert (
+        zoo_command("add", str(run), "--name", "tiny", "--lengths", "16,0.0625k").exit_code == 0
+    )  # as eval reads them
     # Where the run's own data is gone, the message names --data, which this command has as eval has it.
     assert zoo_command("add", str(run), "--name", "tiny", "--lengths", "16", "--data", str(text)).exit_code == 0
     assert measured == [[32, 128, 512, 1024], [16, 64], [16, str(text)]]
-    error = zoo_command("add", str(run), "--name", "tiny", "--lengths", "16k").exception
+    error = zoo_command("add", str(run), "--name", "tiny", "--lengths", "16q").exception
     assert isinstance(error, ZooError) and "--lengths: expected whole numbers with commas" in str(error)
     for option, says in (("--lengths", "where"), ("--data", "what")):
         error = zoo_command("add", str(run), "--name", "tiny", option, "16", "--no-evaluate").exception

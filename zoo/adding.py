@@ -90,7 +90,8 @@ def add(
         with known[0].staging() as staged:
             return _write(staged, read, known, name, wanted, metrics, provenance or {}, description, licence)
     except OSError as error:
-        raise ZooError(f"{name} was not added: {error}") from error
+        where = "" if error.filename is None else f"{error.filename}: "
+        raise ZooError(f"{name} was not added: {where}{error.strerror or error}") from error
 
 
 def check_addable(

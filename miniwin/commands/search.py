@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from miniwin.commands.counts import count, counts
 from miniwin.commands.saying import say, typed
 
 app = typer.Typer(
@@ -134,7 +135,7 @@ def promote(
         typer.Option("--set-train", help="Train afresh with a field changed, such as optimizer.lr=1e-3."),
     ] = None,
     lengths: Annotated[
-        str | None, typer.Option(help="Lengths to evaluate at, such as 512,2048. Default: the study's.")
+        str | None, typer.Option(help="Lengths to evaluate at, such as 512,16k. Default: the study's.")
     ] = None,
     zoo: Annotated[Path | None, typer.Option(help="Zoo folder. Default: $MINIWIN_ZOO, or the user's zoo.")] = None,
     description: Annotated[str, typer.Option(help="A line for the model card.")] = "",
@@ -151,10 +152,10 @@ def promote(
             name=name,
             trial=trial,
             version=version,
-            tokens=tokens,
+            tokens=None if tokens is None else count("--tokens", tokens),
             train=train,
             set_train=set_train or (),
-            lengths=None if lengths is None else _lengths(lengths),
+            lengths=None if lengths is None else counts("--lengths", lengths),
             zoo=zoo,
             description=description,
             tracking=tracking,
@@ -165,12 +166,3 @@ def promote(
         raise typer.Exit(130) from None
     say(f"added {entry.ref}: {entry.folder}")
     say(f'next: miniwin generate {entry.ref} --prompt "..."')
-
-
-def _lengths(text: str) -> list[int]:
-    from miniwin.specs import UserError
-
-    try:
-        return [int(part) for part in text.replace("_", "").split(",")]
-    except ValueError:
-        raise UserError(f"--lengths {text}: expected whole numbers joined by commas, such as 512,2048,8192") from None

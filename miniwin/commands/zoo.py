@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from miniwin.commands.counts import counts
 from miniwin.commands.saying import say, typed
 
 if TYPE_CHECKING:
@@ -208,6 +209,7 @@ def _evaluate(source: Path, lengths: str | None, data: str | None) -> dict[str, 
 
     from miniwin.evaluation import evaluate
     from miniwin.runs import read_run
+    from miniwin.specs import UserError
     from miniwin.zoo import ZooError
     from miniwin.zoo.lengths import training_length
 
@@ -218,10 +220,10 @@ def _evaluate(source: Path, lengths: str | None, data: str | None) -> dict[str, 
         wanted = [trained * factor for factor in (1, 4, 16, 32)]
     else:
         try:
-            wanted = [int(part) for part in lengths.split(",")]
-        except ValueError:
+            wanted = counts("--lengths", lengths)
+        except UserError:
             raise ZooError(
-                f"--lengths: expected whole numbers with commas, such as 512,2048, got {lengths!r}"
+                f"--lengths: expected whole numbers with commas, such as 512,2048,16k, got {lengths!r}"
             ) from None
     return evaluate(source, data, lengths=wanted, progress=sys.stderr.isatty()).to_dict()
 

@@ -367,6 +367,7 @@ def test_why_there_are_none(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
     """Nothing compiled; what is no library; one that other sources were compiled to; none for this machine."""
     folder = Path(native.__file__).parent
     found = native._found.__wrapped__
+    monkeypatch.delenv(native.SWITCH, raising=False)
     monkeypatch.setattr(native, "__file__", str(tmp_path / "__init__.py"))
     monkeypatch.setattr(native, "able", lambda: ["_avx2"])
     assert found() == "its kernels were not compiled when miniwin was installed"

@@ -195,7 +195,8 @@ IDS = [f"n{n}-w{w}" + "".join(f"-{k}{v}".replace(" ", "") for k, v in more.items
 
 BY_NAME = {str(backend.NAME): backend for backend in BACKENDS}
 ELSEWHERE = ("xformers", "flex", "by_document", "reference")  # tested elsewhere, or the yardstick itself
-ON_CPU = [name for name in BY_NAME if name not in ELSEWHERE]
+ABSENT = ("cpu_native",) if native.missing() is not None else ()  # no kernels here, or MINIWIN_NATIVE=0
+ON_CPU = [name for name in BY_NAME if name not in (*ELSEWHERE, *ABSENT)]
 FOR_CHUNKS = ("block_local",)  # has its cases in test_attention_ops_features.py
 
 

@@ -254,6 +254,7 @@ def test_what_it_declines() -> None:
         assert "switched off" in reason(decoder)
 
 
+@pytest.mark.skipif(native.missing() is not None, reason="needs the kernels")
 def test_int8_weights_that_stand_for_others_than_float32_go_another_way() -> None:
     plain = {"type": "rmsnorm", "eps": 1e-5, "gain": "none"}  # with gains their dtype would tell
     spec = tiny_spec({"S": layer(7, ROPE)}, norm=plain)

@@ -628,7 +628,7 @@ def put(path: str, value: Any) -> Callable[[dict[str, Any]], None]:
         ("gpt_neox", "blocks.attention.window", 5, "attention.window: got 5"),
         ("gpt_neox", "blocks.mlp", {"type": "swiglu", "intermediate_size": 8, "bias": True}, "mlp.type: got swiglu"),
         ("gpt_neox", "norm.eps", 0.5, "norm.eps: norms have several"),
-        ("gpt_oss", "blocks.attention.sinks", False, "attention.sinks: got False"),
+        ("gpt_oss", "blocks.attention.sinks", False, "attention.sinks: got false"),
         ("gpt_oss", "blocks.mlp.router", {"type": "topk-sigmoid"}, "mlp.router.type: got topk-sigmoid"),
         ("llama4_text", "blocks.mlp", {"type": "swiglu", "intermediate_size": 8, "bias": True}, "mlp.bias: got true"),
         ("llama4_text", "logit_softcap", 5.0, "logit_softcap: got 5.0"),

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from float64 import assert_as_near
 from tiny_runs import tiny_model
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -122,9 +123,11 @@ def test_as_on_a_gpu_it_never_waits_for_a_number(
         got = linear_cross_entropy(hidden, weight, targets, scale, cap, 7)
     assert looks.count == 0
     expected = naive(hidden, weight, targets, scale, cap)
-    torch.testing.assert_close(got, expected, rtol=2e-6, atol=1e-6)
-    for mine, theirs in zip(gradients(got, hidden, weight), gradients(expected, hidden, weight), strict=True):
-        torch.testing.assert_close(mine, theirs, rtol=1e-5, atol=1e-6 * max(1.0, float(theirs.abs().max())))
+    exactly = naive(*(wide := (hidden.double(), weight.double())), targets, scale, cap)
+    assert_as_near(got, expected, exactly)
+    found = (gradients(got, hidden, weight), gradients(expected, hidden, weight), gradients(exactly, *wide))
+    for mine, theirs, exact in zip(*found, strict=True):
+        assert_as_near(mine, theirs, exact)
 
 
 def test_a_gpu_takes_longer_stretches() -> None:

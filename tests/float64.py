@@ -88,5 +88,5 @@ def assert_as_near(ours: Tensor, theirs: Tensor, exact: Tensor, factor: float = 
     """Ours in float32 is as near to `exact` as theirs in float32, within `factor`."""
     assert exact.dtype == torch.float64
     mine, peers = largest(ours, exact), largest(theirs, exact)
-    allowed = factor * max(peers, ROUNDINGS * max(1.0, float(exact.abs().max())))
+    allowed = factor * max(peers, ROUNDINGS * max(1.0, float(exact.detach().abs().max())))
     assert mine <= allowed, f"{mine:.1e} from float64, where the peer is {peers:.1e} from it"

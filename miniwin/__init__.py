@@ -22,7 +22,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from miniwin.version import __version__
 
 __all__ = ["LanguageModel", "UserError", "__version__", "build", "evaluate", "load", "load_spec", "train"]
 

@@ -40,7 +40,7 @@ app.add_typer(zoo.app, name="zoo")
 
 def _version(wanted: bool) -> None:
     if wanted:
-        from miniwin import __version__
+        from miniwin.version import __version__
 
         typer.echo(f"miniwin {__version__}")
         raise typer.Exit

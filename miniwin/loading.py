@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
 
 from miniwin.blocks.some import some
 from miniwin.devices import find_device
@@ -33,13 +32,13 @@ from miniwin.runs import CHECKPOINT, IMPORT, MODEL, RUN, TOKENIZER, WEIGHTS, hom
 from miniwin.special_ids import read_special_ids
 from miniwin.specs import ModelSpec, UserError, load_model_spec, shipped_specs, user_path
 from miniwin.tokenizer import Tokenizer, load_tokenizer
+from miniwin.weights import DTYPES, put_weights, read_weights
 
 if TYPE_CHECKING:
     from miniwin.zoo import Entry
 
 ENTRY = "entry.json"
 STUDY = "search.yaml"
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 def load(
@@ -107,52 +106,6 @@ def local_entries() -> list[Entry]:
     from miniwin.zoo import list_entries
 
     return list_entries()
-
-
-def read_weights(path: Path, device: torch.device, raw: bytes | None = None) -> dict[str, Tensor]:
-    """The tensors of a safetensors file. raw: its bytes, where they have been read already."""
-    from safetensors import SafetensorError
-    from safetensors.torch import load
-
-    from miniwin.tensor_files import load_tensors
-
-    try:
-        if raw is not None:
-            return {name: tensor.to(device) for name, tensor in load(raw).items()}
-        return load_tensors(path, str(device))
-    except SafetensorError as error:
-        raise UserError(f"{path} cannot be read as safetensors ({error}); restore it or train again") from None
-
-
-def put_weights(model: torch.nn.Module, tensors: dict[str, Tensor], where: Path) -> None:
-    """Give `model` (built on the meta device) these tensors, which must be its own, by name and shape."""
-    expected = model.state_dict()
-    missing = [name for name in expected if name not in tensors]
-    surplus = [name for name in tensors if name not in expected]
-    if missing or surplus:
-        problems = [
-            f"{some(missing, 3)} missing" if missing else "",
-            f"{some(surplus, 3)} not of this model" if surplus else "",
-        ]
-        raise UserError(
-            f"{where} does not hold the weights of the {MODEL} beside it: "
-            f"{', '.join(filter(None, problems))}; spec and weights must come from the same run"
-        )
-    for name, tensor in expected.items():
-        if wrong := wrong_type(tensors[name], tensor):
-            raise UserError(f"{where}: {name} {wrong}; is the file damaged?")
-        if tensors[name].shape != tensor.shape:
-            raise UserError(
-                f"{where}: {name} has shape {tuple(tensors[name].shape)}, and the {MODEL} beside it "
-                f"describes {tuple(tensor.shape)}; spec and weights must come from the same run"
-            )
-    model.load_state_dict(tensors, assign=True)
-
-
-def wrong_type(tensor: Tensor, expected: Tensor) -> str | None:
-    """What is wrong with the type of a tensor from a file, in the model's place of `expected`; None where it fits."""
-    allowed = [*DTYPES, "float64"] if expected.is_floating_point() else [_type(expected)]
-    return None if _type(tensor) in allowed else f"holds {_type(tensor)}; expected {' or '.join(allowed)}"
 
 
 def _settled(model: LanguageModel, device: torch.device) -> LanguageModel:
@@ -328,7 +281,3 @@ def _dtype(dtype: str | torch.dtype | None) -> torch.dtype | None:
     if chosen not in DTYPES.values():
         raise UserError(f"dtype: expected one of {', '.join(DTYPES)}, got {dtype!r}")
     return chosen
-
-
-def _type(tensor: Tensor) -> str:
-    return str(tensor.dtype).removeprefix("torch.")

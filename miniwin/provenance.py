@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from miniwin import __version__
+from miniwin.version import __version__
 
 # Instruction sets that matrix products are made of, x86-64's and then ARM's.
 TELLING = (

@@ -196,7 +196,7 @@ def _winner(study: StudyData, best: TrialRecord) -> str:
 
 
 def _footer() -> str:
-    from miniwin import __version__
+    from miniwin.version import __version__
 
     now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
     return (

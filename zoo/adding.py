@@ -15,12 +15,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import miniwin
 from miniwin.provenance import code_version
 from miniwin.runs import RUN, read_run
 from miniwin.specs import ModelSpec, dump_yaml, load_model_spec, user_path
 from miniwin.tensor_files import load_tensors, save_tensors
 from miniwin.tokenizer import load_tokenizer
+from miniwin.version import __version__
 from miniwin.zoo.card import write_card
 from miniwin.zoo.check import watched
 from miniwin.zoo.entry import (
@@ -166,7 +166,7 @@ def _write(
             version=str(version),
             description=description,
             licence=licence,
-            requires_miniwin=f">={_release(miniwin.__version__)}",
+            requires_miniwin=f">={_release(__version__)}",
             created=datetime.now(UTC).isoformat(timespec="seconds"),
             spec_hash=source.spec.hash,
             layout=source.spec.layout,

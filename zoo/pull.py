@@ -20,11 +20,11 @@ from urllib.parse import urlsplit
 
 from filelock import FileLock
 
-import miniwin
 from miniwin.blocks.some import some
 from miniwin.blocks.visible import visible_line
 from miniwin.places import cache_folder
 from miniwin.specs import UserError
+from miniwin.version import __version__
 from miniwin.writing import flush
 from miniwin.zoo.asking import Offer, ask, choose, warn_of
 from miniwin.zoo.check import file_problems, written_problems
@@ -92,10 +92,10 @@ def install(offer: Offer, *, zoo: Path | str | None = None, progress: bool = Tru
 
 def _refuse_newer(release: Release) -> None:
     needed = tuple(map(int, release.requires_miniwin.removeprefix(">=").split(".")))
-    mine = tuple(int(part) for part in miniwin.__version__.split(".")[:3] if part.isdigit())
+    mine = tuple(int(part) for part in __version__.split(".")[:3] if part.isdigit())
     if mine < needed:
         raise ZooError(
-            f"{release.ref} needs miniwin {release.requires_miniwin}, this is {miniwin.__version__}; upgrade miniwin"
+            f"{release.ref} needs miniwin {release.requires_miniwin}, this is {__version__}; upgrade miniwin"
         )
 
 

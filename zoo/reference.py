@@ -52,8 +52,8 @@ class Harbour(dict):
 def open_model(folder: Path) -> LanguageModel:
     """The model whose spec, weights and tokenizer lie in `folder`, staged or finished; float32, CPU."""
     from miniwin.language_model import LanguageModel
-    from miniwin.loading import put_weights, read_weights
     from miniwin.tokenizer import load_tokenizer
+    from miniwin.weights import put_weights, read_weights
 
     spec = load_model_spec(folder / MODEL)
     with torch.device("meta"):

@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import miniwin
 from miniwin.language_model import LanguageModel
+from miniwin.loading import load
 from miniwin.specs import ModelSpec, UserError, dump_yaml, user_path
+from miniwin.version import __version__
 from miniwin.zoo.exporting.stock import Refusal, Stock, find_stock
 from miniwin.zoo.exporting.tokenizing import write_tokenizer
 from miniwin.zoo.files import write_text
@@ -52,7 +53,7 @@ def export_model(
     refuse_existing(folder)
     if kind == "custom" and model_type is not None:
         raise UserError(f"--architecture {model_type}: got it beside --as custom; give one of them")
-    model = ref if isinstance(ref, LanguageModel) else miniwin.load(ref)
+    model = ref if isinstance(ref, LanguageModel) else load(ref)
     random = model is not ref and model.folder is None
     stock, refusals = (None, []) if kind == "custom" else find_stock(model.spec, model_type)
     if stock is None and (kind == "stock" or model_type is not None):
@@ -146,7 +147,7 @@ tags: [miniwin]
 
 # {spec.name}
 
-Exported by MiniWin {miniwin.__version__}. {needs}
+Exported by MiniWin {__version__}. {needs}
 
 ```python
 from transformers import AutoModelForCausalLM, AutoTokenizer

@@ -22,7 +22,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-import miniwin
 from miniwin.blocks.some import some
 from miniwin.provenance import code_version
 from miniwin.runs import IMPORT, MODEL, TOKENIZER, WEIGHTS
@@ -31,6 +30,7 @@ from miniwin.specs import ModelSpec, UserError, dump_yaml, parse_spec, user_path
 from miniwin.specs.model import NAME
 from miniwin.specs.yaml_words import shown
 from miniwin.tokenizer import Tokenizer, load_tokenizer
+from miniwin.version import __version__
 from miniwin.zoo.files import sha256_file, to_json, write_text
 from miniwin.zoo.importing.asked import Asked
 from miniwin.zoo.importing.family import DERIVED, Family, Rule, fitting
@@ -122,7 +122,7 @@ def import_model(
             "parameters": spec.parameters(),
             "tokenizer": carried[1].name if carried else None,
             KEY: special.record(),
-            "miniwin": miniwin.__version__,
+            "miniwin": __version__,
             "code": code_version(),
             "date": datetime.now(UTC).isoformat(timespec="seconds"),
         }

@@ -11,9 +11,9 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from miniwin.blocks.plugins import load_plugins
 from miniwin.blocks.some import some
 from miniwin.specs.base import UserError, user_path
+from miniwin.specs.kinds import FORMATS, KINDS, spec_class
 from miniwin.specs.model import ModelSpec
 from miniwin.specs.problems import MISSING, Problem, explain, said
 from miniwin.specs.schema import models_at
@@ -21,26 +21,6 @@ from miniwin.specs.yaml_text import Document, Loc
 from miniwin.specs.yaml_words import is_number_too_large, plain, shown
 
 SHIPPED = Path(__file__).parent
-KINDS = {"model": "models", "train": "train", "search": "searches"}
-FORMATS = {"model": 1, "train": 1, "search": 1}
-
-
-def spec_class(kind: str) -> type[BaseModel]:
-    """The class of a kind of spec, plugins' blocks included."""
-    load_plugins()
-    if kind == "model":
-        return ModelSpec
-    if kind == "train":
-        from miniwin.specs.train import TrainSpec
-
-        return TrainSpec
-    if kind == "search":
-        from miniwin.specs.search import SearchSpec
-
-        return SearchSpec
-    raise UserError(f"unknown kind of spec '{kind}': expected one of {', '.join(KINDS)}")
-
-
 SET = "--set"
 
 

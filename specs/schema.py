@@ -9,6 +9,7 @@ from pydantic import BaseModel, Tag, TypeAdapter
 from pydantic.fields import FieldInfo
 
 from miniwin.blocks.registry import Registry
+from miniwin.specs.kinds import spec_class
 
 DRAFT = "http://json-schema.org/draft-07/schema#"
 
@@ -17,8 +18,6 @@ Held = tuple[str | None, type[BaseModel]]  # a model that a field may hold, and 
 
 def json_schema(kind: str) -> dict[str, Any]:
     """The JSON Schema (draft-07, as editors expect) of the YAML files of a kind of spec: model, train or search."""
-    from miniwin.specs.loading import spec_class
-
     schema = _draft_07(TypeAdapter(spec_class(kind)).json_schema())
     # In a file these are not optional, so that it says what it is; in Python the class says so.
     schema["required"] = ["kind", "format", *schema.get("required", [])]

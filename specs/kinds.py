@@ -1,0 +1,28 @@
+"""The kinds of spec: the class, the folder of shipped files and the newest format of each."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel
+
+from miniwin.blocks.plugins import load_plugins
+from miniwin.specs.base import UserError
+from miniwin.specs.model import ModelSpec
+
+KINDS = {"model": "models", "train": "train", "search": "searches"}
+FORMATS = {"model": 1, "train": 1, "search": 1}
+
+
+def spec_class(kind: str) -> type[BaseModel]:
+    """The class of a kind of spec, plugins' blocks included."""
+    load_plugins()
+    if kind == "model":
+        return ModelSpec
+    if kind == "train":
+        from miniwin.specs.train import TrainSpec
+
+        return TrainSpec
+    if kind == "search":
+        from miniwin.specs.search import SearchSpec
+
+        return SearchSpec
+    raise UserError(f"unknown kind of spec '{kind}': expected one of {', '.join(KINDS)}")

@@ -1,5 +1,6 @@
 """Bring models in: Hugging Face folders, and the MiniWin authors' and MiniMind's checkpoints.
 
+opening                  a folder or a file, opened by what it is
 source, hf_folder, pth   reading what may come from anywhere, without running any of it
 asked                    what the source does not say: given by the user, or inferred from shapes
 family, families/        how each family's config and names are said in ours
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 from miniwin.zoo.importing.asked import Asked
 from miniwin.zoo.importing.converting import Imported, import_model
-from miniwin.zoo.importing.source import Source, open_source
+from miniwin.zoo.importing.opening import open_source
+from miniwin.zoo.importing.source import Source
 
 __all__ = ["Asked", "Imported", "Source", "import_model", "open_source"]

@@ -34,7 +34,8 @@ from miniwin.version import __version__
 from miniwin.zoo.files import sha256_file, to_json, write_text
 from miniwin.zoo.importing.asked import Asked
 from miniwin.zoo.importing.family import DERIVED, Family, Rule, fitting
-from miniwin.zoo.importing.source import Source, open_source, short, size
+from miniwin.zoo.importing.opening import open_source
+from miniwin.zoo.importing.source import Source, short, size
 from miniwin.zoo.importing.special import special_ids
 from miniwin.zoo.importing.starting import with_init
 from miniwin.zoo.importing.writing import TensorFile, appearing, refuse_existing

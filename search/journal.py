@@ -133,7 +133,7 @@ class Journal:
 
         self._forget()
         try:
-            storage = open_journal(self.path.parent)
+            storage = open_journal(self.path)
         except Exception:  # of any kind: Optuna expects to read what it wrote
             raise self._damaged(line) from None
         try:

@@ -19,7 +19,6 @@ from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 
 from miniwin.blocks.masked import MASK, masked, without_secrets_of
 from miniwin.search.database import open_database, read_database, what_is_wrong
-from miniwin.search.journal import JOURNAL
 from miniwin.search.storage_url import EXAMPLES, PASSWORD, sqlite_path, with_password, with_path
 from miniwin.specs import UserError
 
@@ -72,8 +71,7 @@ def cut_torn_line(path: Path) -> None:
         file.truncate(0)
 
 
-def open_journal(folder: Path) -> BaseStorage:
-    journal = folder / JOURNAL
+def open_journal(journal: Path) -> BaseStorage:
     return optuna.storages.JournalStorage(JournalFileBackend(str(journal), lock_obj=KillSafeLock(journal)))
 
 

@@ -157,7 +157,7 @@ class Study:
         write_json(folder / "study.json", about)
         try:
             study = cls(folder, password=password)
-            study._storage = made if made is not None else open_journal(folder)
+            study._storage = made if made is not None else open_journal(folder / JOURNAL)
             study._create_in_storage()
         except BaseException:
             (folder / "study.json").unlink(missing_ok=True)
@@ -273,7 +273,7 @@ class Study:
         from miniwin.search.storage import join_storage, open_journal
 
         if self._place is None:
-            return open_journal(self.folder)
+            return open_journal(self.folder / JOURNAL)
         name, id = self.spec.name, self.about["id"]
         return join_storage(self._place, self.folder, name, id, self.password, reading=self.reading)
 

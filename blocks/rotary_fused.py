@@ -14,24 +14,40 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from functools import cache as once
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from miniwin.blocks.cache import GrowingCache, Int8Cache, LayerCache, RingCache
-from miniwin.blocks.positions.base import Positions
+from miniwin.blocks.positions.base import PositionEncoding, Positions
 from miniwin.blocks.positions.rope import Rope
 from miniwin.blocks.positions.rotation import rotate
 from miniwin.blocks.rmsnorm import RMSNorm
-
-if TYPE_CHECKING:
-    from miniwin.blocks.attention import Attention
+from miniwin.blocks.sight import Sight
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"  # kernels then run on a CPU, slowly: for tests
 
 
-def declines(attention: Attention, x: Tensor, cache: LayerCache | None) -> str | None:
+class Entry(Protocol):
+    """What the kernel needs of an attention layer."""
+
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
+    q_proj: nn.Linear
+    k_proj: nn.Linear
+    v_proj: nn.Linear
+    q_norm: nn.Module | None
+    k_norm: nn.Module | None
+    norms_whole: bool
+    norms_after: bool
+    position: PositionEncoding
+    sight: Sight
+    by_order: bool
+
+
+def declines(attention: Entry, x: Tensor, cache: LayerCache | None) -> str | None:
     """Why the kernel cannot take x (B, N, hidden_size), or None."""
     if cache is None:
         return "it writes into a cache, and there is none"
@@ -62,9 +78,7 @@ def declines(attention: Attention, x: Tensor, cache: LayerCache | None) -> str |
     return distrust(x.device)
 
 
-def enter(
-    attention: Attention, x: Tensor, positions: Positions, cache: LayerCache
-) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+def enter(attention: Entry, x: Tensor, positions: Positions, cache: LayerCache) -> tuple[Tensor, tuple[Tensor, Tensor]]:
     """The queries (B, N, H, D) of x (B, N, hidden_size), and the keys and values (B, M, Hkv, D) that they may see."""
     encoding = attention.position
     assert isinstance(encoding, Rope)

@@ -16,13 +16,14 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from miniwin.blocks import attention_ops, decoding, native
+from miniwin.blocks import decoding, native
 from miniwin.blocks.attention_ops import (
     BACKENDS,
     AttentionCall,
     attend,
     choose,
     cpu_banded,
+    dispatch,
     sdpa,
     steps_by_sdpa,
     use_backend,
@@ -524,7 +525,7 @@ def test_a_learned_bias_is_not_given_to_a_backend_without_its_gradient() -> None
     call = replace(make_call(40, 7), bias=lambda distance: -slope * distance)
     assert chosen(call) == "sdpa"  # and where its mask would be large:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(attention_ops, "LARGE_MASK", 4 * 40 * 40 - 1)
+        patch.setattr(dispatch, "LARGE_MASK", 4 * 40 * 40 - 1)
         assert chosen(call) == "tiled"
     attend(call).sum().backward()
     assert slope.grad is not None and slope.grad.abs().max() > 0

@@ -13,7 +13,8 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from miniwin.blocks import attention_ops, native
+from miniwin.blocks import native
+from miniwin.blocks.attention_ops import dispatch
 from miniwin.cli import app
 from miniwin.explain_backends import PHASES, alike, backends
 from tests.helpers import attention, tiny_spec
@@ -51,14 +52,14 @@ def test_it_says_what_the_dispatch_does(block: str, monkeypatch: pytest.MonkeyPa
     spec = tiny_spec({block: SPEC[block]})
     said = {(row["device"], row["phase"]): row["backend"] for row in backends(spec)}
     asked: list[str] = []
-    choose = attention_ops.choose
+    choose = dispatch.choose
 
     def record(call: Any) -> Any:
         backend = choose(call)
         asked.append(str(backend.NAME))
         return backend
 
-    monkeypatch.setattr(attention_ops, "choose", record)
+    monkeypatch.setattr(dispatch, "choose", record)
     model = spec.build()
     ids = torch.randint(0, spec.vocab_size, (1, 40))
     model(ids)

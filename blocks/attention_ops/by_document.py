@@ -3,16 +3,19 @@
 No mask is made and no pair of tokens from two documents is ever scored, so that the cost is that of the documents. They
 are cut out of one long row by a single split, whose gradient is a single join: the gradient of as many slices would be
 as many rows long.
+
+Unlike the other backends this one has no `run`: the dispatch answers the calls of `split`, and `join` puts the answers
+together.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from miniwin.blocks import attention_ops
 from miniwin.blocks.attention_ops.call import AttentionCall
 
 NAME = "by_document"
@@ -28,21 +31,25 @@ def declines(call: AttentionCall) -> str | None:
     return None if call.offset == 0 else "it takes whole rows, without a cache"
 
 
-def run(call: AttentionCall) -> Tensor:
+def split(call: AttentionCall) -> list[AttentionCall]:
+    """A call for each document, (1, length, ...); a single call for all rows where each row is one document."""
     assert call.documents is not None
-    batch, n = call.q.shape[:2]
     lengths = call.documents.lengths
-    if len(lengths) == batch:  # one in each row
-        with attention_ops.use_backend(None):
-            return attention_ops.attend(replace(call, documents=None))
+    if len(lengths) == len(call.q):
+        return [replace(call, documents=None)]
     parts = [_pieces(rows, lengths) for rows in (call.q, call.k, call.v)]
     gates = [None] * len(lengths) if call.log_gates is None else _pieces(call.log_gates, lengths)
-    with attention_ops.use_backend(None):
-        outs = [
-            attention_ops.attend(replace(call, q=q, k=k, v=v, log_gates=gate, documents=None))
-            for q, k, v, gate in zip(*parts, gates, strict=True)
-        ]
-    return torch.cat(outs, 1).unflatten(1, (batch, n)).squeeze(0)  # (1, B * N, H, Dv) -> (B, N, H, Dv)
+    return [
+        replace(call, q=q, k=k, v=v, log_gates=gate, documents=None)
+        for q, k, v, gate in zip(*parts, gates, strict=True)
+    ]
+
+
+def join(call: AttentionCall, answers: Sequence[Tensor]) -> Tensor:
+    """The answers to `split(call)`, in its order, as the answer to the call: (B, N, H, Dv)."""
+    if len(answers) == 1:
+        return answers[0]
+    return torch.cat(list(answers), 1).unflatten(1, call.q.shape[:2]).squeeze(0)  # (1, B * N, H, Dv) -> (B, N, H, Dv)
 
 
 def _pieces(rows: Tensor, lengths: list[int]) -> tuple[Tensor, ...]:

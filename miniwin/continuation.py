@@ -8,9 +8,8 @@ from collections.abc import Callable, Sequence
 import torch
 
 from miniwin.stop_filter import StopFilter
-from miniwin.tokenizer import StreamDecoder, Tokenizer
-
-CONTEXT = 16  # ids before it that the decoder of the new text sees first: some tokenizers write a start differently
+from miniwin.tokenizer.interface import Tokenizer
+from miniwin.tokenizer.stream import CONTEXT, StreamDecoder
 
 
 class Continuation:

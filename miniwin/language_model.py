@@ -21,9 +21,9 @@ from miniwin.specs import UserError
 if TYPE_CHECKING:
     from miniwin.blocks import Cache, Decoder
     from miniwin.sessions import Session
-    from miniwin.special_ids import SpecialIds
     from miniwin.specs import ModelSpec
     from miniwin.tokenizer import Tokenizer
+    from miniwin.tokenizer.special_ids import SpecialIds
 
 
 class LanguageModel(nn.Module):

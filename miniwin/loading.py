@@ -29,9 +29,9 @@ from miniwin.language_model import LanguageModel
 from miniwin.memory import refuse_too_large
 from miniwin.products import settle
 from miniwin.runs import CHECKPOINT, IMPORT, MODEL, RUN, TOKENIZER, WEIGHTS, home
-from miniwin.special_ids import read_special_ids
 from miniwin.specs import ModelSpec, UserError, load_model_spec, shipped_specs, user_path
 from miniwin.tokenizer import Tokenizer, load_tokenizer
+from miniwin.tokenizer.special_ids import read_special_ids
 from miniwin.weights import DTYPES, put_weights, read_weights
 
 if TYPE_CHECKING:

@@ -26,10 +26,10 @@ from safetensors.torch import save
 from torch import Tensor
 
 from miniwin.blocks import Cache
-from miniwin.continuation import CONTEXT
 from miniwin.json_files import JSONProblem, parse_json
 from miniwin.specs import UserError, user_path
 from miniwin.tensor_files import readable
+from miniwin.tokenizer.stream import CONTEXT
 from miniwin.writing import replacing
 
 if TYPE_CHECKING:

@@ -16,10 +16,9 @@ from tiny import run_cli
 
 import miniwin
 from miniwin.generation import generate
-from miniwin.imported_tokenizer import ImportedTokenizer
-from miniwin.regex_check import Unsafe, check_regex
 from miniwin.specs import UserError
-from miniwin.tokenizer import HFTokenizer, load_tokenizer
+from miniwin.tokenizer import HFTokenizer, ImportedTokenizer, load_tokenizer
+from miniwin.tokenizer.regex_safety import Unsafe, check_regex
 from miniwin.zoo.importing import import_model
 
 # What the tokenizers of public models split and replace by.
@@ -209,7 +208,7 @@ def test_the_commands_refuse_it(tmp_path: Path) -> None:
     ],
 )
 def test_honest_normalisers_pass(normalizer: dict[str, Any]) -> None:
-    from miniwin.tokenizer_check import USUAL, check_tokenizer
+    from miniwin.tokenizer.safety import USUAL, check_tokenizer
 
     assert check_tokenizer(plain(normalizer=normalizer)) <= USUAL
 

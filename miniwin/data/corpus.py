@@ -29,7 +29,8 @@ from miniwin.json_files import read_json
 from miniwin.places import cache_folder
 from miniwin.specs import UserError, user_path
 from miniwin.specs.data import DataSpec, JsonlData, TaskData, TextData
-from miniwin.tokenizer import SEPARATORS, Tokenizer
+from miniwin.tokenizer import Tokenizer
+from miniwin.tokenizer.hugging_face import SEPARATORS
 from miniwin.writing import Unwritable, move, remove_tree
 
 FORMAT = 1

@@ -7,8 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from miniwin.imported_tokenizer import ImportedTokenizer
-from miniwin.tokenizer import ByteTokenizer, Tokenizer
+from miniwin.tokenizer import ByteTokenizer, ImportedTokenizer, Tokenizer
 from miniwin.zoo.files import write_text
 
 

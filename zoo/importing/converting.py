@@ -25,11 +25,11 @@ from torch import Tensor
 from miniwin.blocks.some import some
 from miniwin.provenance import code_version
 from miniwin.runs import IMPORT, MODEL, TOKENIZER, WEIGHTS
-from miniwin.special_ids import KEY, SpecialIds
 from miniwin.specs import ModelSpec, UserError, dump_yaml, parse_spec, user_path
 from miniwin.specs.model import NAME
 from miniwin.specs.yaml_words import shown
 from miniwin.tokenizer import Tokenizer, load_tokenizer
+from miniwin.tokenizer.special_ids import KEY, SpecialIds
 from miniwin.version import __version__
 from miniwin.zoo.files import sha256_file, to_json, write_text
 from miniwin.zoo.importing.asked import Asked

@@ -10,9 +10,9 @@ from __future__ import annotations
 from typing import Any
 
 from miniwin.blocks.some import some
-from miniwin.special_ids import SpecialIds, is_id
 from miniwin.specs import UserError
 from miniwin.specs.yaml_words import shown
+from miniwin.tokenizer.special_ids import SpecialIds, is_id
 from miniwin.zoo.importing.asked import Asked
 from miniwin.zoo.importing.hf_folder import CONFIG, GENERATION
 from miniwin.zoo.importing.source import Source

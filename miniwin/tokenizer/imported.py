@@ -14,7 +14,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from miniwin.tokenizer import FILE, HFTokenizer
+from miniwin.tokenizer.hugging_face import HFTokenizer
+from miniwin.tokenizer.interface import FILE
 
 # One tokenizer reads text in two ways, by a setting of the library's object: one at a time may set it.
 _READING = threading.RLock()

@@ -1,6 +1,6 @@
 """What a tokenizer.json from anywhere may hold: nothing that takes endless time or memory on some text.
 
-    regular expressions   must be sure to end soon (regex_check.py)
+    regular expressions   must be sure to end soon (regex_safety.py)
     normaliser, decoder   may make a text longer, but not without bound
     post-processor        puts a few special tokens around a text, and has the text once
     ids                   about as many as there are tokens, for tables are as long as the largest
@@ -16,7 +16,7 @@ import struct
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from miniwin.regex_check import Unsafe, check_regex
+from miniwin.tokenizer.regex_safety import Unsafe, check_regex
 
 USUAL = 20.0  # times as long as the text is: what normalising may make of it. Unicode's own are at 18
 MOST = 64.0  # what a normaliser may do at worst, by its rules, before it is tried

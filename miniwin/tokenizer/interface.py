@@ -1,0 +1,65 @@
+"""What the data, the engine and generation ask of a tokenizer, and the file that it is saved in."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from miniwin.writing import said_if_unwritable, write_text
+
+FILE = "tokenizer.json"
+
+
+class Tokenizer(Protocol):
+    """Text to token ids and back."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def identity(self) -> str:
+        """Equal for two tokenizers exactly when they give the same ids for every text."""
+
+    @property
+    def vocab_size(self) -> int: ...
+
+    @property
+    def rows(self) -> int:
+        """How many ids a model has to know: `vocab_size`, special tokens beyond all others not counted."""
+
+    @property
+    def separator(self) -> int | None:
+        """The id between documents; None where the vocabulary has none."""
+
+    @property
+    def prefix(self) -> tuple[int, ...]:
+        """The ids that a text begins with when the model reads it; none but for an imported model."""
+
+    def encode(self, text: str) -> list[int]: ...
+
+    def encode_prompt(self, text: str, begins: bool = True) -> list[int]:
+        """The ids of a prompt: as `encode`, but for an imported model. begins: nothing was said before it."""
+
+    def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]: ...
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Bytes that are not UTF-8 become U+FFFD."""
+
+    def piece(self, token: int) -> bytes | None:
+        """The bytes this id always decodes to; None where they depend on the ids around it."""
+
+    def token_bytes(self, ids: np.ndarray) -> np.ndarray:
+        """How many UTF-8 bytes of text each id stands for, int64, in the shape of `ids`."""
+
+    def save(self, folder: Path) -> None:
+        """Writes `tokenizer.json`, which `load_tokenizer` reads back."""
+
+
+def write_file(folder: Path, text: str) -> None:
+    """Write `tokenizer.json` into a folder, which is made where it is not there."""
+    with said_if_unwritable(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    write_text(folder / FILE, text)

@@ -107,7 +107,7 @@ def million(asked: dict[str, Any]) -> Prepared:
     import numpy as np
 
     from miniwin.language_model import LanguageModel
-    from miniwin.products import settle
+    from miniwin.machine.products import settle
     from miniwin.specs import load_model_spec
     from miniwin.streaming import position_losses
     from miniwin.tokenizer import ByteTokenizer

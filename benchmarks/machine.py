@@ -16,7 +16,7 @@ import torch
 from benchmarks.case import Run
 from benchmarks.timing import quartiles, seconds
 from miniwin.blocks import products
-from miniwin.products import chosen
+from miniwin.machine.products import chosen
 from miniwin.provenance import code_version, instructions, machine
 
 

@@ -22,7 +22,7 @@ from benchmarks.peers.authors import Authors, Past, cached
 from miniwin.blocks import Decoder, Positions
 from miniwin.blocks.products import MKL, Product, choose
 from miniwin.language_model import LanguageModel
-from miniwin.products import chosen
+from miniwin.machine.products import chosen
 from miniwin.quantize import quantize
 from miniwin.specs import ModelSpec, load_model_spec, parse_spec
 from miniwin.steps import quicker

@@ -5,7 +5,7 @@
 torch gives float32 products to MKL where it was built with it. On some processors (AMD's) that is at half the speed of
 oneDNN, which comes with torch too, and which torch asks for bfloat16 alone. Both sum in float32; they differ by
 rounding. Nothing is chosen here: a decoder keeps torch's own product until `choose` is called. Which one is faster, and
-what is remembered of it, is the engine's business (miniwin/products.py).
+what is remembered of it, is the engine's business (miniwin/machine/products.py).
 
 Small products, other dtypes and devices, autocast, torch.compile and torch.func go by torch's own in any case.
 Shapes: R rows, I in, O out.

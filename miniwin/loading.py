@@ -24,10 +24,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from miniwin.blocks.some import some
-from miniwin.devices import find_device
 from miniwin.language_model import LanguageModel
-from miniwin.memory import refuse_too_large
-from miniwin.products import settle
+from miniwin.machine.devices import find_device
+from miniwin.machine.memory import refuse_too_large
+from miniwin.machine.products import settle
 from miniwin.runs import CHECKPOINT, IMPORT, MODEL, RUN, TOKENIZER, WEIGHTS, home
 from miniwin.specs import ModelSpec, UserError, load_model_spec, shipped_specs, user_path
 from miniwin.tokenizer import Tokenizer, load_tokenizer

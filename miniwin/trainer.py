@@ -18,11 +18,11 @@ import torch
 from miniwin import runs
 from miniwin.data import prepare
 from miniwin.data.batches import windows_per_epoch
-from miniwin.devices import find_device, settled
 from miniwin.distributed import Group, join
 from miniwin.from_scratch import spec_to_train
-from miniwin.memory import TRAINED, refuse_too_large
-from miniwin.products import of_run
+from miniwin.machine.devices import find_device, settled
+from miniwin.machine.memory import TRAINED, refuse_too_large
+from miniwin.machine.products import of_run
 from miniwin.runs import RunResult
 from miniwin.same_run import only_one, recorded
 from miniwin.session import OnEval, Session

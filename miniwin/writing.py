@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from miniwin.blocks.visible import visible
-from miniwin.processes import is_running
+from miniwin.machine.processes import is_running
 from miniwin.specs.base import UserError
 
 PATIENCE_SECONDS = 5.0  # on Windows, for a file that is open elsewhere

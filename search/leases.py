@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from miniwin.json_files import JSONProblem, read_json
-from miniwin.processes import is_running, process_start, this_host
+from miniwin.machine.processes import is_running, process_start, this_host
 from miniwin.writing import write_json
 
 RENEW_SECONDS = 15.0

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from miniwin.devices import find_device
+from miniwin.machine.devices import find_device
 from miniwin.runs import read_run
 from miniwin.search.candidate import Candidate, cost
 from miniwin.search.claims import Claim

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from miniwin.blocks.some import some
-from miniwin.devices import find_device
+from miniwin.machine.devices import find_device
 from miniwin.search.candidate import Candidate
 from miniwin.search.measure import eval_tokens, report_lengths
 from miniwin.search.records import StudyData, TrialRecord, collect

@@ -27,9 +27,9 @@ from filelock import FileLock
 
 from miniwin.blocks.masked import has_secret, masked
 from miniwin.blocks.some import some
-from miniwin.devices import find_device
-from miniwin.devices import settled as settled_dtype
 from miniwin.json_files import JSONProblem, read_json
+from miniwin.machine.devices import find_device
+from miniwin.machine.devices import settled as settled_dtype
 from miniwin.runs import home
 from miniwin.search.candidate import Candidate
 from miniwin.search.journal import JOURNAL, Journal, Known, from_optuna

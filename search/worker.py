@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from miniwin.blocks.masked import MASK
 from miniwin.console import any_console
-from miniwin.processes import is_running
+from miniwin.machine.processes import is_running
 from miniwin.signals import stop_signals
 from miniwin.specs import UserError, user_path
 

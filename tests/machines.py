@@ -15,7 +15,7 @@ from pathlib import Path
 
 from miniwin.blocks import native
 from miniwin.blocks.products import offered
-from miniwin.products import SWITCH
+from miniwin.machine.products import SWITCH
 
 ROOT = Path(__file__).parents[1]
 ONE = {"OMP_NUM_THREADS": "1"}

@@ -9,9 +9,9 @@ import torch
 import yaml
 from tiny_runs import tiny_model, tiny_train, write_text
 
-from miniwin import devices
-from miniwin.devices import multiplies_bfloat16, settled
-from miniwin.products import Times
+from miniwin.machine import devices
+from miniwin.machine.devices import multiplies_bfloat16, settled
+from miniwin.machine.products import Times
 from miniwin.runs import RunResult, read_run
 from miniwin.search.study import Study
 from miniwin.specs import TrainSpec, UserError, load_train_spec, parse_spec

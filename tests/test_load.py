@@ -12,8 +12,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import miniwin
-from miniwin import memory
 from miniwin.language_model import LanguageModel
+from miniwin.machine import memory
 from miniwin.specs import ModelSpec, UserError, dump_yaml, load_model_spec
 from miniwin.tokenizer import load_tokenizer
 

@@ -27,8 +27,9 @@ from search_helpers import write_search
 from tiny_runs import tiny_model, tiny_train, write_text
 
 import miniwin
-from miniwin import processes, provenance, signals
+from miniwin import provenance, signals
 from miniwin.data.sources import list_source
+from miniwin.machine import processes
 from miniwin.runs import read_run
 from miniwin.search import read_study, worker
 from miniwin.search.leases import STALE_SECONDS, Lease

@@ -14,11 +14,11 @@ from tiny import run_cli
 from tiny_runs import tiny_model, tiny_train, write_text
 
 import miniwin
-from miniwin import products
 from miniwin.blocks import products as kinds
 from miniwin.blocks.products import MKL, ONEDNN, Product
-from miniwin.devices import multiplies_bfloat16
-from miniwin.products import FILE, SWITCH, Times
+from miniwin.machine import products
+from miniwin.machine.devices import multiplies_bfloat16
+from miniwin.machine.products import FILE, SWITCH, Times
 from miniwin.runs import RunResult, read_run
 from miniwin.specs import UserError
 from miniwin.trainer import train

@@ -133,7 +133,7 @@ def explain(
     if backends:
         from miniwin.explain_backends import backends as backends_of
         from miniwin.explain_backends import generation
-        from miniwin.products import explained
+        from miniwin.machine.products import explained
 
         facts["backends"], facts["generation"] = backends_of(spec), generation(spec)
         facts["products"] = explained()

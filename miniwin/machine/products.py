@@ -5,7 +5,7 @@
     MINIWIN_PRODUCTS=onednn   oneDNN's
 
 What is remembered is the time of the three products of a linear map (forward, and both gradients), for one processor,
-torch version and number of threads. The same figures say whether bfloat16 is worth its rounding (miniwin/devices.py).
+torch version and number of threads. The same figures say whether bfloat16 is worth its rounding (devices.py).
 A processor's flags do not: they name an instruction, and not how fast it is, nor what a library makes of it.
 
 A run keeps the product that it began with, since another one rounds otherwise. Runs of versions that did not record it

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import torch
 
-from miniwin.products import WORTH, measured
+from miniwin.machine.products import WORTH, measured
 from miniwin.specs import TrainSpec, UserError
 
 

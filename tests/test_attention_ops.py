@@ -23,7 +23,6 @@ from miniwin.blocks.attention_ops import (
     attend,
     choose,
     cpu_banded,
-    dispatch,
     sdpa,
     steps_by_sdpa,
     use_backend,
@@ -525,7 +524,7 @@ def test_a_learned_bias_is_not_given_to_a_backend_without_its_gradient() -> None
     call = replace(make_call(40, 7), bias=lambda distance: -slope * distance)
     assert chosen(call) == "sdpa"  # and where its mask would be large:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(dispatch, "LARGE_MASK", 4 * 40 * 40 - 1)
+        patch.setattr(sdpa, "LARGE_MASK", 4 * 40 * 40 - 1)
         assert chosen(call) == "tiled"
     attend(call).sum().backward()
     assert slope.grad is not None and slope.grad.abs().max() > 0

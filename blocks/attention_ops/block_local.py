@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from miniwin.blocks.attention_ops import cpu_chunked, sdpa, tiled
-from miniwin.blocks.attention_ops.call import AttentionCall
+from miniwin.blocks.attention_ops.call import AttentionCall, one_query
 
 NAME = "block_local"
 HONOURS = frozenset({"chunk", "pad", "value_dim"})
@@ -27,6 +27,10 @@ def declines(call: AttentionCall) -> str | None:
     if any(t is not None and t.is_meta for t in (call.start, call.pad)):
         return "it must know where the chunks begin; on the meta device nothing is known"
     return call.beyond(HONOURS)
+
+
+def ill_suited(call: AttentionCall) -> str | None:
+    return one_query(call)
 
 
 def run(call: AttentionCall) -> Tensor:

@@ -31,6 +31,10 @@ def declines(call: AttentionCall) -> str | None:
     return None if call.offset == 0 else "it takes whole rows, without a cache"
 
 
+def ill_suited(call: AttentionCall) -> str | None:
+    return None
+
+
 def split(call: AttentionCall) -> list[AttentionCall]:
     """A call for each document, (1, length, ...); a single call for all rows where each row is one document."""
     assert call.documents is not None

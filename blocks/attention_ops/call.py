@@ -139,6 +139,13 @@ class AttentionCall:
         return torch.float64 if self.q.dtype == torch.float64 else torch.float32
 
 
+def one_query(call: AttentionCall) -> str | None:
+    """Why a backend that cuts rows into blocks is ill suited to a call of one query; None for a call of several."""
+    if call.q.shape[1] == 1:
+        return "one query needs no cutting up: its window is already cut out of the keys"
+    return None
+
+
 def unnarrowed(device: torch.device) -> AbstractContextManager[Any]:
     """No autocast: it would narrow products that a backend has widened on purpose."""
     known = torch.amp.is_autocast_available(device.type)  # not on meta

@@ -34,7 +34,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from miniwin.blocks.attention_ops.call import AttentionCall, additive_mask, dense, distances
+from miniwin.blocks.attention_ops.call import AttentionCall, additive_mask, dense, distances, one_query
 from miniwin.blocks.positions.base import ScoreBias
 
 NAME = "cpu_banded"
@@ -56,6 +56,10 @@ def declines(call: AttentionCall) -> str | None:
     if call.bias is not None and call.bias(torch.zeros(1, 1, dtype=torch.int64)).requires_grad:
         return "its backward gives no gradient to a learned score bias"
     return call.beyond(HONOURS)
+
+
+def ill_suited(call: AttentionCall) -> str | None:
+    return one_query(call)
 
 
 def run(call: AttentionCall) -> Tensor:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from miniwin.blocks.attention_ops.call import AttentionCall, dense
+from miniwin.blocks.attention_ops.call import AttentionCall, dense, one_query
 
 NAME = "cpu_causal"
 NARROW = 64  # channels of a head from which on the backward in bfloat16 is no slower
@@ -31,10 +31,13 @@ def declines(call: AttentionCall) -> str | None:
     return call.beyond(())
 
 
-def gains(call: AttentionCall) -> bool:
-    """Whether anything is gained over sdpa."""
+def ill_suited(call: AttentionCall) -> str | None:
+    if reason := one_query(call):
+        return reason
     trains = torch.is_grad_enabled() and call.q.requires_grad
-    return trains and call.q.dtype == torch.bfloat16 and call.q.shape[-1] < NARROW
+    if trains and call.q.dtype == torch.bfloat16 and call.q.shape[-1] < NARROW:
+        return None
+    return "it gains in training in bfloat16, with narrow heads; sdpa does the rest as well"
 
 
 def run(call: AttentionCall) -> Tensor:

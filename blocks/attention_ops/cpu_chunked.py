@@ -12,7 +12,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from miniwin.blocks.attention_ops.call import AttentionCall, dense
+from miniwin.blocks.attention_ops.call import AttentionCall, dense, one_query
 
 NAME = "cpu_chunked"
 
@@ -32,6 +32,10 @@ def declines(call: AttentionCall) -> str | None:
     if torch.is_grad_enabled() and any(t.requires_grad for t in (call.q, call.k, call.v)):
         return "it has no backward"
     return None
+
+
+def ill_suited(call: AttentionCall) -> str | None:
+    return one_query(call)
 
 
 def run(call: AttentionCall) -> Tensor:

@@ -37,6 +37,10 @@ def declines(call: AttentionCall) -> str | None:
     return kernels.unfit(call.q.shape, call.k.shape)
 
 
+def ill_suited(call: AttentionCall) -> str | None:
+    return None if gains(call) else "on a global layer in bfloat16 torch's products are faster, but for training"
+
+
 def gains(call: AttentionCall) -> bool:
     """Whether anything is gained over the backends after it."""
     trains = torch.is_grad_enabled() and call.q.requires_grad

@@ -1,9 +1,13 @@
 """Attention dispatch: which backend answers a call.
 
-The order below is the preference; the first backend that does not decline runs. A backend forced by name that cannot
-honour the call is refused with its reason, never used anyway, and never quietly replaced. A new backend is one module
-with `NAME`, `declines(call) -> reason | None` and `run(call)`, and one entry in `BACKENDS`. It names the features that
-it honours and declines the rest (`call.beyond`), those too that are added to AttentionCall later.
+The order below is the preference; the first backend that neither declines the call nor is ill suited to it runs. A
+backend forced by name that cannot honour the call is refused with its reason, never used anyway, and never quietly
+replaced. A new backend is one module with `NAME` and three functions, and one entry in `BACKENDS`:
+
+    declines(call) -> reason | None     it names the features that it honours and declines the rest (`call.beyond`),
+                                        those too that are added to AttentionCall later
+    ill_suited(call) -> reason | None   why a later backend does better, where this one could answer
+    run(call) -> answer
 """
 
 from __future__ import annotations
@@ -47,8 +51,6 @@ BACKENDS: tuple[ModuleType, ...] = (
     reference,
 )
 
-LARGE_MASK = 1 << 26  # numbers: 256 MiB in float32
-
 FORCED = "MINIWIN_ATTENTION"  # in the environment: the backend to use, as by `use_backend`
 
 _forced: ContextVar[str | None] = ContextVar("attention_backend", default=os.environ.get(FORCED) or None)
@@ -80,24 +82,8 @@ def steps_by_sdpa(call: AttentionCall) -> bool:
 
 
 def ill_suited(backend: ModuleType, call: AttentionCall) -> str | None:
-    """Why a later backend will do better than this one, which could; `tiled` is able wherever any is."""
-    if call.q.shape[1] == 1 and backend in (cpu_banded, cpu_causal, cpu_chunked, block_local, flex):
-        return "one query needs no cutting up: its window is already cut out of the keys"
-    if backend is xformers and call.q.shape[1] == 1 and call.pad is not None and call.q.dtype not in xformers.FLASH:
-        return "its float32 kernel has padding packed away: a copy of the cache for one query"
-    if backend is xformers and call.k.dtype != call.q.dtype:  # as a cache stores them
-        return f"it would have a cache in {call.k.dtype} widened whole; sdpa reads it as it is, or a part at a time"
-    if backend is cpu_native and not cpu_native.gains(call):
-        return "on a global layer in bfloat16 torch's products are faster, but for training"
-    if backend is cpu_causal and not cpu_causal.gains(call):
-        return "it gains in training in bfloat16, with narrow heads; sdpa does the rest as well"
-    if backend is flex and call.q.device.type == "cpu":
-        return "on a CPU it must be asked for: it takes seconds to compile"
-    if backend is flex and sdpa.declines(call) is None and sdpa.mask_size(call) == 0:
-        return "sdpa needs no mask for it"
-    if backend is sdpa and sdpa.mask_size(call) > LARGE_MASK:
-        return f"its mask would have {sdpa.mask_size(call):,} numbers"
-    return None
+    """Why a later backend will do better than this one, which could answer."""
+    return backend.ill_suited(call)  # type: ignore[no-any-return]
 
 
 def attend(call: AttentionCall) -> Tensor:

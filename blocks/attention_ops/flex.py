@@ -20,7 +20,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from miniwin.blocks.attention_ops.call import AttentionCall
+from miniwin.blocks.attention_ops import sdpa
+from miniwin.blocks.attention_ops.call import AttentionCall, one_query
 
 NAME = "flex"
 HONOURS = frozenset({"window", "chunk", "documents", "pad", "kept", "sinks", "softcap", "bias", "value_dim"})
@@ -49,6 +50,16 @@ def declines(call: AttentionCall) -> str | None:
         return f"its kernels take head dims from {NARROWEST} on, not {min(call.q.shape[-1], call.v.shape[-1])}"
     if device == "cuda" and not _has_triton():
         return "triton, which compiles it, is not installed"
+    return None
+
+
+def ill_suited(call: AttentionCall) -> str | None:
+    if reason := one_query(call):
+        return reason
+    if call.q.device.type == "cpu":
+        return "on a CPU it must be asked for: it takes seconds to compile"
+    if sdpa.declines(call) is None and sdpa.mask_size(call) == 0:
+        return "sdpa needs no mask for it"
     return None
 
 

@@ -19,6 +19,10 @@ def declines(call: AttentionCall) -> str | None:
     return call.beyond(HONOURS)
 
 
+def ill_suited(call: AttentionCall) -> str | None:
+    return None
+
+
 def run(call: AttentionCall) -> Tensor:
     with unnarrowed(call.q.device):
         return _attended(call)

@@ -16,6 +16,7 @@ NAME = "sdpa"
 NARROW = (torch.float16, torch.bfloat16)
 WIDEST, FLASH_FROM = 256, (8, 0)  # head dim of torch's flash kernel, and the compute capability that it needs
 SUMMED = 8  # query heads of a key/value head whose gradients torch's kernel may not sum in half precision: 2 % go wrong
+LARGE_MASK = 1 << 26  # numbers: 256 MiB in float32
 HONOURS = frozenset({"window", "bias", "pad", "chunk", "value_dim", "documents"})
 
 
@@ -23,6 +24,11 @@ def declines(call: AttentionCall) -> str | None:
     if call.bias is not None and call.q.dtype in NARROW:
         return f"it would round the score bias to {call.q.dtype}"
     return call.beyond(HONOURS)
+
+
+def ill_suited(call: AttentionCall) -> str | None:
+    size = mask_size(call)
+    return f"its mask would have {size:,} numbers" if size > LARGE_MASK else None
 
 
 def mask_size(call: AttentionCall) -> int:

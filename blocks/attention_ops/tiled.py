@@ -33,6 +33,10 @@ def declines(call: AttentionCall) -> str | None:
     return call.beyond(HONOURS)
 
 
+def ill_suited(call: AttentionCall) -> str | None:
+    return None
+
+
 def run(call: AttentionCall) -> Tensor:
     tiles = _Tiles(call)
     with unnarrowed(call.q.device):  # checkpoints remember it for the backward

@@ -77,6 +77,14 @@ def declines(call: AttentionCall) -> str | None:
     return _unbuilt(call.q.dtype, capability(call.q.device))
 
 
+def ill_suited(call: AttentionCall) -> str | None:
+    if call.q.shape[1] == 1 and call.pad is not None and call.q.dtype not in FLASH:
+        return "its float32 kernel has padding packed away: a copy of the cache for one query"
+    if call.k.dtype != call.q.dtype:  # as a cache stores them
+        return f"it would have a cache in {call.k.dtype} widened whole; sdpa reads it as it is, or a part at a time"
+    return None
+
+
 def _trains(call: AttentionCall) -> bool:
     return torch.is_grad_enabled() and any(t.requires_grad for t in (call.q, call.k, call.v))
 

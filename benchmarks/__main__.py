@@ -25,8 +25,8 @@ from benchmarks.plan import PLANS
 from benchmarks.plot import svg
 from benchmarks.report import bars_table, markdown
 from benchmarks.runner import run_all
+from miniwin.files.writing import write_text
 from miniwin.specs import user_path
-from miniwin.writing import write_text
 
 RESULTS = Path(__file__).parent / "results"
 

@@ -10,8 +10,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from miniwin.files.writing import write_text
 from miniwin.specs.schema import json_schema
-from miniwin.writing import write_text
 
 PAGE = Path(__file__).with_name("fields.md")
 KINDS = ("train", "search")

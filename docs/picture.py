@@ -10,7 +10,7 @@ import re
 from html import escape
 from pathlib import Path
 
-from miniwin.writing import write_text
+from miniwin.files.writing import write_text
 
 README = Path(__file__).resolve().parent.parent / "README.md"
 PICTURE = Path(__file__).with_name("loss-by-length.svg")

@@ -15,8 +15,8 @@ from typing import Any
 
 import torch
 
+from miniwin.files.writing import replacing
 from miniwin.specs.base import UserError
-from miniwin.writing import replacing
 
 FORMAT = 1
 

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from miniwin.json_files import JSONProblem, read_json
+from miniwin.files.json_files import JSONProblem, read_json
+from miniwin.files.writing import Unwritable
 from miniwin.runs import RUN, TRAIN, read_run
 from miniwin.specs import TrainSpec, UserError, load_train_spec, user_path
 from miniwin.specs.data import DataSpec, JsonlData, PythonStdlibData, TextData
-from miniwin.writing import Unwritable
 
 if TYPE_CHECKING:
     from miniwin.data import Corpus

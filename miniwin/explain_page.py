@@ -21,9 +21,9 @@ from miniwin.blocks.visible import visible
 from miniwin.explain import RUNS, binary, groups, layer_numbers, short
 from miniwin.explain_strip import STYLE as STRIP_STYLE
 from miniwin.explain_strip import strip
+from miniwin.files.writing import write_text
 from miniwin.soundness import Rotary, rotary_blocks
 from miniwin.specs import ModelSpec, UserError, user_path
-from miniwin.writing import write_text
 
 WIDTH, HEIGHT = 640, 300
 LEFT, RIGHT, TOP, BOTTOM = 48, 16, 18, 40

@@ -24,11 +24,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from miniwin.blocks.some import some
+from miniwin.files.folders import home
 from miniwin.language_model import LanguageModel
 from miniwin.machine.devices import find_device
 from miniwin.machine.memory import refuse_too_large
 from miniwin.machine.products import settle
-from miniwin.runs import CHECKPOINT, IMPORT, MODEL, RUN, TOKENIZER, WEIGHTS, home
+from miniwin.runs import CHECKPOINT, IMPORT, MODEL, RUN, TOKENIZER, WEIGHTS
 from miniwin.specs import ModelSpec, UserError, load_model_spec, shipped_specs, user_path
 from miniwin.tokenizer import Tokenizer, load_tokenizer
 from miniwin.tokenizer.special_ids import read_special_ids

@@ -16,16 +16,15 @@ checkpoint.
 from __future__ import annotations
 
 import json
-import os
 import warnings
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from miniwin.json_files import JSONProblem, parse_json, read_json
+from miniwin.files.json_files import JSONProblem, parse_json, read_json
+from miniwin.files.writing import said_if_unwritable, write_text
 from miniwin.specs.base import UserError, user_path
 from miniwin.specs.yaml_words import shown
-from miniwin.writing import said_if_unwritable, write_text
 
 FORMAT = 1
 RUN, MODEL, TRAIN, TOKENIZER = "run.json", "model.yaml", "train.yaml", "tokenizer.json"
@@ -61,11 +60,6 @@ class RunResult:
 
     def to_dict(self) -> dict[str, Any]:
         return {**asdict(self), "folder": str(self.folder)}
-
-
-def home() -> Path:
-    """Where runs, searches and the tracking database live: $MINIWIN_HOME, else ./runs."""
-    return user_path(os.environ.get("MINIWIN_HOME") or "runs")
 
 
 KINDS: dict[str, Any] = {  # of what is computed with, where run.json says it

@@ -35,6 +35,7 @@ from miniwin.checkpoint import load_checkpoint, restore_rng, rng_state, save_che
 from miniwin.compiled import compile_layers
 from miniwin.data import Corpus, document_numbers, loader
 from miniwin.distributed import Group
+from miniwin.files.writing import Unwritable, finite, replacing, said_if_unwritable, write_json, write_text
 from miniwin.language_model import LanguageModel
 from miniwin.loss import next_token_loss
 from miniwin.loss_watch import LossWatch
@@ -47,7 +48,6 @@ from miniwin.signals import StopRequest
 from miniwin.specs import ModelSpec, TrainSpec, UserError, dump_yaml
 from miniwin.tokenizer import Tokenizer
 from miniwin.tracking import Tracker
-from miniwin.writing import Unwritable, finite, replacing, said_if_unwritable, write_json, write_text
 
 OnEval = Callable[[int, LanguageModel], bool | None]
 Batches = Iterator[tuple[Tensor, Tensor]]

@@ -26,11 +26,11 @@ from safetensors.torch import save
 from torch import Tensor
 
 from miniwin.blocks import Cache
-from miniwin.json_files import JSONProblem, parse_json
+from miniwin.files.json_files import JSONProblem, parse_json
+from miniwin.files.tensor_files import readable
+from miniwin.files.writing import replacing
 from miniwin.specs import UserError, user_path
-from miniwin.tensor_files import readable
 from miniwin.tokenizer.stream import CONTEXT
-from miniwin.writing import replacing
 
 if TYPE_CHECKING:
     from miniwin.language_model import LanguageModel

@@ -21,7 +21,7 @@ from typing import Any
 
 from miniwin.blocks.masked import masked, without_secrets_of
 from miniwin.blocks.visible import visible
-from miniwin.runs import home
+from miniwin.files.folders import home
 from miniwin.specs import user_path
 
 OFF = "off"

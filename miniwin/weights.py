@@ -23,7 +23,7 @@ def read_weights(path: Path, device: torch.device, raw: bytes | None = None) -> 
     from safetensors import SafetensorError
     from safetensors.torch import load
 
-    from miniwin.tensor_files import load_tensors
+    from miniwin.files.tensor_files import load_tensors
 
     try:
         if raw is not None:

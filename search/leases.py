@@ -14,9 +14,9 @@ import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from miniwin.json_files import JSONProblem, read_json
+from miniwin.files.json_files import JSONProblem, read_json
+from miniwin.files.writing import write_json
 from miniwin.machine.processes import is_running, process_start, this_host
-from miniwin.writing import write_json
 
 RENEW_SECONDS = 15.0
 STALE_SECONDS = 120.0

@@ -12,11 +12,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from miniwin.json_files import DEEPEST, LARGEST, JSONProblem, parse_json, read_json
+from miniwin.files.json_files import DEEPEST, LARGEST, JSONProblem, parse_json, read_json
+from miniwin.files.writing import said_if_unwritable, write_json
 from miniwin.search.candidate import Candidate
 from miniwin.search.space import Assignment
 from miniwin.specs import UserError
-from miniwin.writing import said_if_unwritable, write_json
 
 FORMAT = 1
 FILE = "trial.json"

@@ -127,7 +127,7 @@ def _train_spec(
     if not overrides:
         return own, study.train_base
     # Overrides are read and checked by the loader, so the trial's spec goes through a file.
-    from miniwin.writing import said_if_unwritable, write_text
+    from miniwin.files.writing import said_if_unwritable, write_text
 
     path = study.folder / "promoted" / f"{hashlib.sha256(dump_yaml(own).encode()).hexdigest()[:12]}.yaml"
     with said_if_unwritable(path):

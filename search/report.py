@@ -19,8 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from miniwin.blocks.visible import visible
-from miniwin.json_files import read_json
-from miniwin.runs import home
+from miniwin.files.folders import home
+from miniwin.files.json_files import read_json
+from miniwin.files.writing import said_if_unwritable, write_text
 from miniwin.search import charts
 from miniwin.search.formats import LN2, bits_text, count_text, known, measure, plural, seconds_text
 from miniwin.search.importance import importances
@@ -28,7 +29,6 @@ from miniwin.search.page import copyable, sheet
 from miniwin.search.records import StudyData, TrialRecord, read_study, with_specs
 from miniwin.search.report_tables import STATES, length_table, periods, trial_table, windows
 from miniwin.specs import UserError, dump_yaml, user_path
-from miniwin.writing import said_if_unwritable, write_text
 
 EQUAL = 0.005  # differences up to this share of the loss are no more than another seed makes
 

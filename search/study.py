@@ -27,10 +27,11 @@ from filelock import FileLock
 
 from miniwin.blocks.masked import has_secret, masked
 from miniwin.blocks.some import some
-from miniwin.json_files import JSONProblem, read_json
+from miniwin.files.folders import home
+from miniwin.files.json_files import JSONProblem, read_json
+from miniwin.files.writing import said_if_unwritable, write_json, write_text
 from miniwin.machine.devices import find_device
 from miniwin.machine.devices import settled as settled_dtype
-from miniwin.runs import home
 from miniwin.search.candidate import Candidate
 from miniwin.search.journal import JOURNAL, Journal, Known, from_optuna
 from miniwin.search.outcome import Outcome
@@ -49,7 +50,6 @@ from miniwin.specs import (
     load_train_spec,
     user_path,
 )
-from miniwin.writing import said_if_unwritable, write_json, write_text
 
 if TYPE_CHECKING:
     from optuna import Study as OptunaStudy

@@ -19,6 +19,7 @@ import miniwin
 from miniwin.data import Corpus, associative_recall
 from miniwin.evaluation import evaluate, loss_at, sequence_loss
 from miniwin.evaluation_data import _own_data
+from miniwin.files.writing import check_writable
 from miniwin.language_model import LanguageModel
 from miniwin.metrics import Metrics
 from miniwin.recall import recall_at
@@ -26,7 +27,6 @@ from miniwin.specs import UserError
 from miniwin.specs.data import PythonStdlibData
 from miniwin.speed import measure_speed
 from miniwin.streaming import chunk_for, position_losses, span
-from miniwin.writing import check_writable
 from miniwin.zoo import add
 
 VALID = np.random.default_rng(0).integers(0, 256, 1501).astype(np.uint16)
@@ -362,7 +362,7 @@ def test_a_disk_that_is_full_in_the_end_is_one_message(text_file: Path, monkeypa
     def full(path: Path) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("miniwin.writing.flush", full)
+    monkeypatch.setattr("miniwin.files.writing.flush", full)
     arguments = ("--lengths", "64", "--tokens", "64", "--no-recall", "--no-speed", "--quiet")
     code, out, err = run_cli("eval", "miniwin-tiny", "--data", str(text_file), *arguments, "--json", "x.json")
     assert code == 2 and "by position" in out, "the tables come first"

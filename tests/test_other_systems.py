@@ -29,6 +29,8 @@ from tiny_runs import tiny_model, tiny_train, write_text
 import miniwin
 from miniwin import provenance, signals
 from miniwin.data.sources import list_source
+from miniwin.files.writing import flush, move, remove_tree
+from miniwin.files.writing import write_text as write_file
 from miniwin.machine import processes
 from miniwin.runs import read_run
 from miniwin.search import read_study, worker
@@ -37,8 +39,6 @@ from miniwin.search.study import Study
 from miniwin.specs import UserError, load_search_spec
 from miniwin.specs.data import TextData
 from miniwin.trainer import train
-from miniwin.writing import flush, move, remove_tree
-from miniwin.writing import write_text as write_file
 from miniwin.zoo import add, sources, verify
 from miniwin.zoo.exporting import export_model
 
@@ -171,7 +171,7 @@ def test_a_file_that_is_open_elsewhere_is_replaced_a_moment_later(
     monkeypatch.setattr(sys, "platform", "win32")
     move(tmp_path / "a", tmp_path / "b")
     assert (tmp_path / "b").read_text(encoding="utf-8") == "new" and len(tries) == 3
-    monkeypatch.setattr("miniwin.writing.PATIENCE_SECONDS", 0.0)
+    monkeypatch.setattr("miniwin.files.writing.PATIENCE_SECONDS", 0.0)
     tries.clear()
     with pytest.raises(UserError, match="could not be written"):
         write_file(tmp_path / "b", "newer")

@@ -17,8 +17,8 @@ from tiny_runs import tiny_model, tiny_train, write_text
 from zoo_runs import make_run
 
 import miniwin
-from miniwin import places
-from miniwin.places import cache_folder
+from miniwin.files import folders
+from miniwin.files.folders import cache_folder
 from miniwin.runs import read_run
 from miniwin.search.study import Study
 from miniwin.specs import UserError, dump_yaml, load_search_spec
@@ -89,7 +89,7 @@ def test_a_cache_that_others_could_have_filled_is_not_believed(kind: str, homele
         place.symlink_to(homeless / "elsewhere")
     else:
         place.write_text("", encoding="utf-8")
-    places._of_this_process.cache_clear()
+    folders._of_this_process.cache_clear()
     assert cache_folder() != place and cache_folder().stat().st_mode & 0o777 == 0o700
     assert cache_folder() == cache_folder() and cache_folder().parent == homeless / "tmp"
 

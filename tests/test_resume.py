@@ -21,11 +21,11 @@ from tiny_runs import tiny_model, tiny_train, train_in_process
 from tiny_runs import write_text as write_corpus
 
 from miniwin.checkpoint import load_checkpoint, save_checkpoint
+from miniwin.files.writing import replacing, write_text
 from miniwin.language_model import LanguageModel
 from miniwin.runs import RunResult, keep_metrics, read_metrics, read_result, read_run
 from miniwin.specs import TrainSpec, UserError, dump_yaml
 from miniwin.trainer import train
-from miniwin.writing import replacing, write_text
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 

@@ -14,10 +14,11 @@ from tiny_runs import tiny_model, tiny_train, write_text
 from zoo_runs import make_run
 
 import miniwin
-from miniwin import places
 from miniwin.blocks.user_path import user_path
 from miniwin.data import corpus, prepare
-from miniwin.runs import home, read_metrics, read_result
+from miniwin.files import folders
+from miniwin.files.folders import home
+from miniwin.runs import read_metrics, read_result
 from miniwin.search.report import write_report
 from miniwin.search.space import check_search
 from miniwin.search.study import Study, find_study
@@ -120,7 +121,7 @@ def test_training_and_what_follows_it(mine: Path) -> None:
     result = miniwin.train("~/model.yaml", "~/train.yaml", out="~/again", progress=False, tracking="off")
     assert result.folder == mine / "again" and read_result("~/again").folder == mine / "again" and read_metrics("~/run")
     assert miniwin.build("~/model.yaml").spec == miniwin.load_spec("~/model.yaml") == tiny_model()
-    assert home() == mine / "runs" and corpus.cache_folder() == places.cache_folder() == mine / "cache"
+    assert home() == mine / "runs" and corpus.cache_folder() == folders.cache_folder() == mine / "cache"
     assert load_tokenizer("~/tokenizer.json").name == "byte"
     prepare(tiny_train(data=data).data, load_tokenizer("byte"), cache_dir=Path("~/elsewhere"))
     assert (mine / "elsewhere" / "data").is_dir()

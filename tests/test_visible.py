@@ -18,10 +18,10 @@ from zoo_runs import METRICS, make_run, tiny_spec
 
 from miniwin.blocks.visible import visible, visible_line
 from miniwin.cli import app
+from miniwin.files.hashing import sha256_file
 from miniwin.specs import UserError
 from miniwin.zoo import Entry, add, resolve, user_zoo, write_index
 from miniwin.zoo.entry import CARD, MANIFEST, FileRecord, read_manifest, write_manifest
-from miniwin.zoo.files import sha256_file
 
 TITLE = "\x1b]0;owned\x07"  # renames the window of a terminal
 HOSTILE = f"a{TITLE}\x9b31m\x7f\u202e\u2066b"

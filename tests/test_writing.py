@@ -25,12 +25,12 @@ from zoo_runs import make_run
 
 from miniwin.checkpoint import save_checkpoint
 from miniwin.data import prepare
+from miniwin.files.tensor_files import save_tensors
+from miniwin.files.writing import Unwritable, check_writable, replacing, write_json
 from miniwin.search import read_study
 from miniwin.specs import UserError, dump_yaml, load_train_spec
-from miniwin.tensor_files import save_tensors
 from miniwin.tokenizer import load_tokenizer
 from miniwin.trainer import train
-from miniwin.writing import Unwritable, check_writable, replacing, write_json
 from miniwin.zoo.importing.writing import appearing
 
 resource = pytest.importorskip("resource", reason="no limits on this system")

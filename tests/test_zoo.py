@@ -21,6 +21,7 @@ from zoo_runs import METRICS, make_run, tiny_spec
 import miniwin
 from miniwin.commands import torch_free
 from miniwin.commands.zoo import app
+from miniwin.files.hashing import sha256_file
 from miniwin.specs import UserError
 from miniwin.zoo import (
     Entry,
@@ -38,7 +39,6 @@ from miniwin.zoo import (
 from miniwin.zoo import check as check_module
 from miniwin.zoo import entry as entry_module
 from miniwin.zoo.entry import ENTRY_FILES, HASHED_FILES, FileRecord, read_manifest, write_manifest
-from miniwin.zoo.files import sha256_file
 from miniwin.zoo.store import Store
 from miniwin.zoo.version import Version, parse_ref
 

@@ -23,13 +23,13 @@ from zoo_runs import METRICS, make_run
 import miniwin
 from miniwin.cli import app as miniwin_app
 from miniwin.commands.zoo import app
-from miniwin.places import NoHome, cache_folder
+from miniwin.files.folders import NoHome, cache_folder
+from miniwin.files.hashing import sha256_file
 from miniwin.specs import UserError
 from miniwin.zoo import ZooError, add, list_entries, resolve, transport, user_zoo, verify, write_index
 from miniwin.zoo import index as index_module
 from miniwin.zoo.asking import offers
 from miniwin.zoo.entry import ENTRY_FILES, FileRecord, read_manifest, write_manifest
-from miniwin.zoo.files import sha256_file
 from miniwin.zoo.pull import pull
 from miniwin.zoo.sources import source_location
 

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
+from miniwin.files.writing import write_json
 from miniwin.specs import ModelSpec, dump_yaml, parse_spec
 from miniwin.tokenizer import load_tokenizer
-from miniwin.writing import write_json
 
 METRICS: dict[str, Any] = {
     "model": "tiny",

@@ -15,10 +15,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from miniwin.files.hashing import sha256_file
+from miniwin.files.tensor_files import load_tensors, save_tensors
 from miniwin.provenance import code_version
 from miniwin.runs import RUN, read_run
 from miniwin.specs import ModelSpec, dump_yaml, load_model_spec, user_path
-from miniwin.tensor_files import load_tensors, save_tensors
 from miniwin.tokenizer import load_tokenizer
 from miniwin.version import __version__
 from miniwin.zoo.card import write_card
@@ -40,7 +41,7 @@ from miniwin.zoo.entry import (
     write_manifest,
 )
 from miniwin.zoo.errors import ZooError
-from miniwin.zoo.files import sha256_file, to_json, write_text
+from miniwin.zoo.files import to_json, write_text
 from miniwin.zoo.lengths import check_metrics, check_provenance
 from miniwin.zoo.reference import open_model, write_reference
 from miniwin.zoo.store import Store, stores

@@ -1,31 +1,14 @@
-"""Small file operations the zoo needs: hashing, durable writing, JSON that never holds NaN."""
+"""Small files as the zoo needs them: durable text, and JSON that never holds NaN."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from pathlib import Path
 from typing import Any
 
-from miniwin.json_files import LARGEST, JSONProblem, read_json
+from miniwin.files.json_files import LARGEST, JSONProblem, read_json
 from miniwin.zoo.errors import ZooError
-
-CHUNK = 1 << 20
-
-
-def sha256_file(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
-
-
-def sha256_json(value: Any) -> str:
-    """The hash of a value written as JSON in one canonical way (sorted keys, no spaces)."""
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-    return hashlib.sha256(text.encode("utf-8", "backslashreplace")).hexdigest()
 
 
 def write_text(path: Path, text: str) -> None:

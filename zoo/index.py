@@ -20,9 +20,10 @@ from typing import Annotated, Literal
 from pydantic import Field, ValidationError, model_validator
 
 from miniwin.blocks.some import some
-from miniwin.json_files import JSONProblem, parse_json
+from miniwin.files.hashing import sha256_file
+from miniwin.files.json_files import JSONProblem, parse_json
+from miniwin.files.writing import write_text
 from miniwin.specs.base import user_path
-from miniwin.writing import write_text
 from miniwin.zoo.entry import (
     ENTRY_FILES,
     MANIFEST,
@@ -37,7 +38,7 @@ from miniwin.zoo.entry import (
     explain,
 )
 from miniwin.zoo.errors import ZooError
-from miniwin.zoo.files import sha256_file, to_json
+from miniwin.zoo.files import to_json
 from miniwin.zoo.store import Store, built_in_zoo
 from miniwin.zoo.version import Version
 

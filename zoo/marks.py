@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from miniwin.json_files import JSONProblem, read_json
-from miniwin.places import NoHome, cache_folder
-from miniwin.writing import write_text
-from miniwin.zoo.files import sha256_json
+from miniwin.files.folders import NoHome, cache_folder
+from miniwin.files.hashing import sha256_json
+from miniwin.files.json_files import JSONProblem, read_json
+from miniwin.files.writing import write_text
 from miniwin.zoo.index import INDEX, Release, ReleaseStatus
 from miniwin.zoo.sources import Location
 

@@ -22,15 +22,15 @@ from filelock import FileLock
 
 from miniwin.blocks.some import some
 from miniwin.blocks.visible import visible_line
-from miniwin.places import cache_folder
+from miniwin.files.folders import cache_folder
+from miniwin.files.hashing import sha256_file
+from miniwin.files.writing import flush
 from miniwin.specs import UserError
 from miniwin.version import __version__
-from miniwin.writing import flush
 from miniwin.zoo.asking import Offer, ask, choose, warn_of
 from miniwin.zoo.check import file_problems, written_problems
 from miniwin.zoo.entry import MANIFEST, MODEL, Entry, Manifest, read_manifest
 from miniwin.zoo.errors import UnreachableError, ZooError
-from miniwin.zoo.files import sha256_file
 from miniwin.zoo.index import IndexFile, Release
 from miniwin.zoo.sizes import check_files, check_room, check_spec
 from miniwin.zoo.sources import Location, below, index_location, source_location

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 import torch
 from safetensors import SafetensorError
 
+from miniwin.files.tensor_files import load_tensors, save_tensors
 from miniwin.specs import load_model_spec
-from miniwin.tensor_files import load_tensors, save_tensors
 from miniwin.zoo.entry import MODEL, TOKENIZER, WEIGHTS
 from miniwin.zoo.errors import ZooError
 

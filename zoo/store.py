@@ -15,9 +15,9 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from miniwin.places import NoHome, data_folder
+from miniwin.files.folders import NoHome, data_folder
+from miniwin.files.writing import flush, move, remove_tree
 from miniwin.specs.base import user_path
-from miniwin.writing import flush, move, remove_tree
 from miniwin.zoo.entry import ENTRY_FILES, Entry, open_entry
 from miniwin.zoo.errors import ZooError
 from miniwin.zoo.version import Version, check_name, is_name

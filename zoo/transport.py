@@ -20,12 +20,13 @@ from pathlib import Path
 from time import sleep
 from typing import Any, NamedTuple
 
-from miniwin.writing import Unwritable, move, said_if_unwritable
+from miniwin.files.hashing import sha256_file
+from miniwin.files.writing import Unwritable, move, said_if_unwritable
 from miniwin.zoo.clock import Clock, for_bytes
 from miniwin.zoo.connections import offline, open_url
 from miniwin.zoo.errors import UnreachableError, ZooError
-from miniwin.zoo.files import CHUNK, sha256_file
 
+CHUNK = 1 << 20  # bytes read at a time
 ATTEMPTS, PAUSE = 4, 0.5  # tries in a row without progress, and seconds between them, more each time
 PROGRESS = 4096  # bytes
 MOST_WAIT = 60.0  # seconds that a server may ask us to wait

@@ -7,8 +7,8 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError
 
+from miniwin.files.tensor_files import load_tensors
 from miniwin.specs import ModelSpec, UserError, load_model_spec
-from miniwin.tensor_files import load_tensors
 from miniwin.weights import wrong_type
 from miniwin.zoo.check import Problem, file_problems, written_problems
 from miniwin.zoo.entry import MANIFEST, MODEL, REFERENCE, TOKENIZER, WEIGHTS, Entry, Manifest, open_entry

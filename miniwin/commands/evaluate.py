@@ -48,9 +48,9 @@ def eval_command(
     import json
 
     from miniwin.evaluation import evaluate as run
+    from miniwin.files.writing import check_writable, write_json
     from miniwin.loading import load
     from miniwin.specs import user_path
-    from miniwin.writing import check_writable, write_json
 
     printed = str(json_file) == "-"
     if json_file is not None and not printed:

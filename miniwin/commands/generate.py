@@ -44,6 +44,7 @@ def generate_command(
 ) -> None:
     """Continue a text. The prompt and its continuation go to stdout, tokens per second to stderr."""
     from miniwin.commands.saying import say, typed, typed_in, write
+    from miniwin.files.writing import check_writable
     from miniwin.generation import generate as run
     from miniwin.loading import load
     from miniwin.progress import rate
@@ -51,7 +52,6 @@ def generate_command(
     from miniwin.sessions import new_session
     from miniwin.sessions import save_session as session_to
     from miniwin.specs import UserError, user_path
-    from miniwin.writing import check_writable
 
     if save_session is not None:
         save_session = user_path(save_session)

@@ -108,9 +108,9 @@ def explain(
 
     from miniwin.explain import explanation
     from miniwin.explain_page import page_file, write_page
+    from miniwin.files.writing import finite
     from miniwin.loading import model_spec
     from miniwin.specs import UserError
-    from miniwin.writing import finite
 
     if html is not None:
         html = page_file(html)

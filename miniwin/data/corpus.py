@@ -25,13 +25,14 @@ import numpy as np
 
 from miniwin.data.sources import SIDES, Source, list_source
 from miniwin.data.tasks import character_ids
-from miniwin.json_files import read_json
-from miniwin.places import cache_folder
+from miniwin.files.folders import cache_folder
+from miniwin.files.hashing import sha256_file
+from miniwin.files.json_files import read_json
+from miniwin.files.writing import Unwritable, move, remove_tree
 from miniwin.specs import UserError, user_path
 from miniwin.specs.data import DataSpec, JsonlData, TaskData, TextData
 from miniwin.tokenizer import Tokenizer
 from miniwin.tokenizer.hugging_face import SEPARATORS
-from miniwin.writing import Unwritable, move, remove_tree
 
 FORMAT = 1
 READING = 2  # how bytes of text files become text: what an older version prepared is not looked up
@@ -120,7 +121,7 @@ def _open(folder: Path) -> Corpus | None:
             stat = path.stat()
             # Hashing reads everything; unchanged size and time since it was last right will do.
             if stat.st_size != want["size"] or (
-                stat.st_mtime_ns != want["mtime_ns"] and _sha256(path) != want["sha256"]
+                stat.st_mtime_ns != want["mtime_ns"] and sha256_file(path) != want["sha256"]
             ):
                 return None
             splits[side] = np.load(path, mmap_mode="r", allow_pickle=False)
@@ -244,7 +245,7 @@ class _IdWriter:
         os.fsync(self._file.fileno())
         self._file.close()
         stat = self.path.stat()
-        return {"size": stat.st_size, "mtime_ns": stat.st_mtime_ns, "sha256": _sha256(self.path)}
+        return {"size": stat.st_size, "mtime_ns": stat.st_mtime_ns, "sha256": sha256_file(self.path)}
 
     def _header(self) -> None:
         header = {"descr": self.dtype.str, "fortran_order": False, "shape": (self.count,)}
@@ -270,11 +271,6 @@ def _batches(pieces: Iterator[tuple[str, str, bool]], size: int) -> Iterator[lis
             batch = []
     if batch:
         yield batch
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @contextmanager

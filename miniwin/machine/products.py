@@ -29,10 +29,11 @@ from torch import Tensor, nn
 
 from miniwin.blocks import products
 from miniwin.blocks.products import MKL, ONEDNN, Product
-from miniwin.json_files import JSONProblem, read_json
+from miniwin.files.folders import cache_folder
+from miniwin.files.json_files import JSONProblem, read_json
+from miniwin.files.writing import write_json
 from miniwin.provenance import instructions, machine
 from miniwin.specs import UserError
-from miniwin.writing import write_json
 
 SWITCH = "MINIWIN_PRODUCTS"
 AUTO = "auto"
@@ -149,8 +150,6 @@ def measured() -> Times:
 def _measured(key: str) -> Times:
     """One process measures, also where many begin at once: else noise could have them choose differently."""
     try:
-        from miniwin.data.corpus import cache_folder
-
         path = cache_folder() / FILE
         found = _remembered(path).get(key)
         if found is None:

@@ -8,7 +8,7 @@ from typing import Protocol
 
 import numpy as np
 
-from miniwin.writing import said_if_unwritable, write_text
+from miniwin.files.writing import said_if_unwritable, write_text
 
 FILE = "tokenizer.json"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from miniwin.json_files import JSONProblem, parse_json
+from miniwin.files.json_files import JSONProblem, parse_json
 from miniwin.specs import UserError, user_path
 from miniwin.tokenizer.byte import ByteTokenizer
 from miniwin.tokenizer.hugging_face import HFTokenizer

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from miniwin.json_files import read_json
+from miniwin.files.json_files import read_json
 from miniwin.specs.base import UserError
 
 KEY = "special_ids"

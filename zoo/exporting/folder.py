@@ -120,7 +120,7 @@ def special_ids(model: LanguageModel) -> dict[str, Any]:
 
 
 def _save(tensors: dict[str, Any], folder: Path) -> None:
-    from miniwin.tensor_files import save_tensors
+    from miniwin.files.tensor_files import save_tensors
 
     plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     save_tensors(plain, folder / "model.safetensors", {"format": "pt"})

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from miniwin.blocks.some import some
+from miniwin.files.hashing import sha256_file
 from miniwin.provenance import code_version
 from miniwin.runs import IMPORT, MODEL, TOKENIZER, WEIGHTS
 from miniwin.specs import ModelSpec, UserError, dump_yaml, parse_spec, user_path
@@ -31,7 +32,7 @@ from miniwin.specs.yaml_words import shown
 from miniwin.tokenizer import Tokenizer, load_tokenizer
 from miniwin.tokenizer.special_ids import KEY, SpecialIds
 from miniwin.version import __version__
-from miniwin.zoo.files import sha256_file, to_json, write_text
+from miniwin.zoo.files import to_json, write_text
 from miniwin.zoo.importing.asked import Asked
 from miniwin.zoo.importing.family import DERIVED, Family, Rule, fitting
 from miniwin.zoo.importing.opening import open_source

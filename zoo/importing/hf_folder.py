@@ -17,10 +17,10 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from miniwin.blocks.some import some
-from miniwin.json_files import JSONProblem, read_json
+from miniwin.files.json_files import JSONProblem, read_json
+from miniwin.files.tensor_files import readable
 from miniwin.specs.base import UserError
 from miniwin.specs.yaml_words import shown
-from miniwin.tensor_files import readable
 from miniwin.zoo.importing.source import Source
 
 CONFIG = "config.json"

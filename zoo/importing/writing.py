@@ -21,8 +21,8 @@ import torch
 from filelock import FileLock, Timeout
 from torch import Tensor
 
+from miniwin.files.writing import flush, move, remove_tree
 from miniwin.specs.base import UserError
-from miniwin.writing import flush, move, remove_tree
 from miniwin.zoo.importing.source import size
 
 _PART = re.compile(r"\..+\.[0-9a-f]{8}\.part", re.DOTALL)

@@ -1,4 +1,4 @@
-"""Where a user's things are kept when nothing else was said: caches, and the zoo.
+"""Where a user's things are kept when nothing else was said: runs, caches, and the zoo.
 
 A container may have no home folder: no HOME, and a user of a number that the system does not know. Caches then go to
 the folder of temporary files. A zoo would be lost there, so its place has to be said.
@@ -20,6 +20,11 @@ NO_HOME = "there is no home folder (HOME is not set, and the system does not kno
 
 class NoHome(UserError):
     """A place was asked for that would be in the user's home folder."""
+
+
+def home() -> Path:
+    """Where runs, searches and the tracking database live: $MINIWIN_HOME, else ./runs."""
+    return user_path(os.environ.get("MINIWIN_HOME") or "runs")
 
 
 def cache_folder() -> Path:

@@ -1,0 +1,1 @@
+"""Files and folders: written whole, read with suspicion, hashed, and kept where a user expects them."""

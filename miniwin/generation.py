@@ -17,7 +17,6 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from numbers import Integral
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -26,15 +25,11 @@ from miniwin.blocks import Cache
 from miniwin.blocks.joined import check_together, joined
 from miniwin.blocks.joined import row as row_of
 from miniwin.continuation import Continuation
+from miniwin.inference import FORWARD_TOKENS, InferenceModel, chunk_for, evaluating, in_chunks
 from miniwin.sampling import Sampling, is_number, sample
-from miniwin.sessions import check_owner
+from miniwin.sessions import Session, check_owner
 from miniwin.specs import UserError
 from miniwin.steps import quicker
-from miniwin.streaming import FORWARD_TOKENS, chunk_for, evaluating
-
-if TYPE_CHECKING:
-    from miniwin.language_model import LanguageModel
-    from miniwin.sessions import Session
 
 RESERVED = 4096  # new tokens at most that room is made for at once
 SEEDS = (-(2**63), 2**64 - 1)  # what torch's generators take
@@ -69,7 +64,7 @@ class Wishes:
 
 
 def generate(
-    model: LanguageModel,
+    model: InferenceModel,
     prompt: str | Sequence[int] | Tensor,
     *,
     max_new_tokens: int = 128,
@@ -100,7 +95,7 @@ def generate(
 
 
 def generate_batch(
-    model: LanguageModel,
+    model: InferenceModel,
     prompts: Sequence[str | Sequence[int] | Tensor],
     *,
     max_new_tokens: int = 128,
@@ -133,7 +128,7 @@ def generate_batch(
 
 
 def _run(
-    model: LanguageModel,
+    model: InferenceModel,
     prompts: list[list[int]],
     rows: list[Continuation],
     wishes: Wishes,
@@ -185,7 +180,7 @@ def _run(
 
 
 def _continued(
-    model: LanguageModel, prompts: list[list[int]], sessions: Sequence[Session], room: int
+    model: InferenceModel, prompts: list[list[int]], sessions: Sequence[Session], room: int
 ) -> tuple[Cache, Tensor]:
     """The cache to decode on, the only session's own or a copy of all of them, and the logits after each prompt."""
     for session, ids in zip(sessions, prompts, strict=True):
@@ -204,7 +199,7 @@ def _continued(
 
 
 def _prefill(
-    model: LanguageModel, prompts: list[list[int]], cache: Cache, room: int, session: Session | None = None
+    model: InferenceModel, prompts: list[list[int]], cache: Cache, room: int, session: Session | None = None
 ) -> Tensor:
     """The logits after each prompt (B, 1, V), all of them in the cache, memory bounded by a chunk.
 
@@ -218,15 +213,15 @@ def _prefill(
     mask = (torch.arange(longest, device=model.device) >= padding.unsqueeze(1)).long()
     padded = any(len(ids) < longest for ids in prompts)
     size = max(1, min(chunk_for(longest), FORWARD_TOKENS // len(prompts)))
-    for chunk, seen in zip(tokens.split(size, dim=1), mask.split(size, dim=1), strict=True):
-        logits = model(chunk, cache=cache, attention_mask=seen if padded else None, logits_to_keep=1)
+    seen = mask if padded else None
+    for part, logits in in_chunks(model, tokens, cache, size, attention_mask=seen, logits_to_keep=1):  # noqa: B007
         if session is not None:
-            session.heard(chunk.shape[1])
+            session.heard(part.stop - part.start)
     return logits
 
 
 def _check_sessions(
-    model: LanguageModel, prompts: Sequence[object], sessions: Sequence[Session], cache_dtype: object
+    model: InferenceModel, prompts: Sequence[object], sessions: Sequence[Session], cache_dtype: object
 ) -> None:
     if sessions and cache_dtype is not None:
         raise UserError(f"cache_dtype: got {cache_dtype!r} with a session, whose cache has its dtype: leave it out")
@@ -241,7 +236,7 @@ def _check_sessions(
 
 
 def _wishes(
-    model: LanguageModel,
+    model: InferenceModel,
     max_new_tokens: int,
     temperature: float,
     top_k: int,
@@ -276,7 +271,7 @@ def _stops(stop: str | Sequence[str]) -> tuple[str, ...]:
 
 
 def _prompt_ids(
-    model: LanguageModel, prompt: str | Sequence[int] | Tensor, session: Session | None = None
+    model: InferenceModel, prompt: str | Sequence[int] | Tensor, session: Session | None = None
 ) -> list[int]:
     """The prompt as a list of ids the model knows, at least one unless it continues what the session has said."""
     tokenizer = model.tokenizer
@@ -301,7 +296,7 @@ def _prompt_ids(
     return ids
 
 
-def _beginning(model: LanguageModel) -> int:
+def _beginning(model: InferenceModel) -> int:
     """The id that a text from nothing follows."""
     bos = None if model.special is None else model.special.bos
     separator = None if model.tokenizer is None else model.tokenizer.separator

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, overload
 import torch
 from torch import Tensor, nn
 
+from miniwin.inference import only_calls_the_decoder
 from miniwin.specs import UserError
 
 if TYPE_CHECKING:
@@ -63,6 +64,7 @@ class LanguageModel(nn.Module):
     def dtype(self) -> torch.dtype:
         return next(self.parameters()).dtype
 
+    @only_calls_the_decoder
     def forward(
         self,
         input_ids: Tensor | None = None,  # (B, N) int64

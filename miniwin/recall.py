@@ -9,15 +9,10 @@ Shapes: B sequences at once, N length, Q queries, V vocabulary.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor
 
-from miniwin.streaming import Advance, Task, chunk_for, evaluating, rows_at_once
-
-if TYPE_CHECKING:
-    from miniwin.language_model import LanguageModel
+from miniwin.inference import Advance, InferenceModel, Task, chunk_for, evaluating, in_chunks, rows_at_once
 
 NUM_PAIRS = 16
 SHORTEST = 2 * 5 * NUM_PAIRS  # the pairs and their queries, without any filler
@@ -26,7 +21,7 @@ FEWEST, MOST = 4, 32
 
 
 def recall_at(
-    model: LanguageModel,
+    model: InferenceModel,
     length: int,
     *,
     sequences: int | None = None,
@@ -58,19 +53,25 @@ def recall_at(
 
 
 def _right(
-    model: LanguageModel, ids: Tensor, positions: Tensor, answers: Tensor, chunk: int, advance: Advance | None
+    model: InferenceModel, ids: Tensor, positions: Tensor, answers: Tensor, chunk: int, advance: Advance | None
 ) -> int:
     """How many of the answers (B, Q) the model ranks first at `positions` (B, Q) of ids (B, N)."""
     cache = model.new_cache(len(ids)) if ids.shape[1] > chunk else None
-    right = 0
-    for start in range(0, ids.shape[1], chunk):
-        part = ids[:, start : start + chunk]
-        row, query = ((positions >= start) & (positions < start + part.shape[1])).nonzero(as_tuple=True)
+
+    def within(part: slice) -> Tensor:
+        """Which queries (B, Q) a chunk holds."""
+        return (positions >= part.start) & (positions < part.stop)
+
+    def keep(part: slice) -> int:
         # Chunks without a query only feed the cache: their logits would be the larger part of the work.
-        logits = model(part, cache=cache, logits_to_keep=0 if len(row) else 1)  # (B, C or 1, V)
+        return 0 if within(part).any() else 1
+
+    right = 0
+    for part, logits in in_chunks(model, ids, cache, chunk, logits_to_keep=keep):  # (B, C or 1, V)
+        row, query = within(part).nonzero(as_tuple=True)
         if len(row):
-            best = logits[row, positions[row, query] - start].argmax(-1).cpu()
+            best = logits[row, positions[row, query] - part.start].argmax(-1).cpu()
             right += int((best == answers[row, query]).sum())
         if advance is not None:
-            advance(part.numel())
+            advance(len(ids) * (part.stop - part.start))
     return right

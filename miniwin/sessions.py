@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -29,11 +29,9 @@ from miniwin.blocks import Cache
 from miniwin.files.json_files import JSONProblem, parse_json
 from miniwin.files.tensor_files import readable
 from miniwin.files.writing import replacing
+from miniwin.inference import InferenceModel
 from miniwin.specs import UserError, user_path
 from miniwin.tokenizer.stream import CONTEXT
-
-if TYPE_CHECKING:
-    from miniwin.language_model import LanguageModel
 
 KIND = "miniwin-session"
 FORMAT = 1
@@ -48,7 +46,7 @@ class Session:
     pending: list[int] = field(default_factory=list)
     tail: list[int] = field(default_factory=list)
     spec: str | None = None  # hash of the spec of the model that fills the cache
-    owner: weakref.ref[LanguageModel] | None = field(default=None, repr=False, compare=False)  # that model
+    owner: weakref.ref[InferenceModel] | None = field(default=None, repr=False, compare=False)  # that model
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "owner": None}  # it means nothing in another process
@@ -67,12 +65,12 @@ class Session:
         self.pending = self.pending[count:]
 
 
-def new_session(model: LanguageModel, cache_dtype: str | torch.dtype | None = None) -> Session:
+def new_session(model: InferenceModel, cache_dtype: str | torch.dtype | None = None) -> Session:
     dtype = str(cache_dtype or model.dtype).removeprefix("torch.")
     return Session(model.new_cache(1, dtype=cache_dtype), dtype, spec=model.spec.hash, owner=weakref.ref(model))
 
 
-def check_owner(session: Session, model: LanguageModel) -> None:
+def check_owner(session: Session, model: InferenceModel) -> None:
     """Refuse a session that another model filled. The same model, loaded once more, may go on with it."""
     owner = None if session.owner is None else session.owner()
     if owner is model:
@@ -87,7 +85,7 @@ def check_owner(session: Session, model: LanguageModel) -> None:
     session.owner = weakref.ref(model)  # the weights are compared once
 
 
-def save_session(session: Session, model: LanguageModel, path: str | PathLike[str]) -> None:
+def save_session(session: Session, model: InferenceModel, path: str | PathLike[str]) -> None:
     check_owner(session, model)
     if session.cache.halfway:
         raise UserError("the session was left halfway by a call that failed, so it cannot be saved")
@@ -108,7 +106,7 @@ def save_session(session: Session, model: LanguageModel, path: str | PathLike[st
         temporary.write_bytes(save(held, metadata={"session": json.dumps(about)}))
 
 
-def load_session(model: LanguageModel, path: str | PathLike[str]) -> Session:
+def load_session(model: InferenceModel, path: str | PathLike[str]) -> Session:
     """The session saved there, for `model` to go on with.
 
     Raises:
@@ -128,7 +126,7 @@ def load_session(model: LanguageModel, path: str | PathLike[str]) -> Session:
     return session
 
 
-def weights_digest(model: LanguageModel) -> str:
+def weights_digest(model: InferenceModel) -> str:
     """One number for all weights: equal models have the same, and a retrained one another."""
     digest = sha256()
     for name, tensor in sorted(model.decoder.state_dict().items()):
@@ -181,7 +179,7 @@ def _about(path: Path, text: str | None) -> dict[str, Any]:
     return about
 
 
-def _check_model(path: Path, about: dict[str, Any], model: LanguageModel) -> None:
+def _check_model(path: Path, about: dict[str, Any], model: InferenceModel) -> None:
     if about["spec"] != model.spec.hash:
         raise UserError(f"{path}: it is a session of {about['model']}, another architecture than {model.ref}")
     if about["weights"] != weights_digest(model):

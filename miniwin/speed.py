@@ -9,15 +9,11 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from statistics import median
-from typing import TYPE_CHECKING
 
 import torch
 
+from miniwin.inference import InferenceModel, Task, chunk_for, evaluating, in_chunks
 from miniwin.steps import quicker
-from miniwin.streaming import Task, chunk_for, evaluating
-
-if TYPE_CHECKING:
-    from miniwin.language_model import LanguageModel
 
 
 @dataclass(frozen=True)
@@ -28,7 +24,7 @@ class Speed:
 
 
 def measure_speed(
-    model: LanguageModel,
+    model: InferenceModel,
     length: int = 2048,
     *,
     decode_tokens: int = 32,
@@ -44,8 +40,8 @@ def measure_speed(
         for _ in range(repeats + 1):
             cache = model.new_cache(1)
             started = _now(model.device)
-            for part in ids[:, :length].split(chunk or chunk_for(length), dim=1):
-                model(part, cache=cache, logits_to_keep=1)
+            for _ in in_chunks(model, ids[:, :length], cache, chunk or chunk_for(length), logits_to_keep=1):
+                pass  # only the cache is filled
             read = _now(model.device)
             steps = quicker(model, cache, decode_tokens, keep=False)  # as generation goes about it
             for at in range(length, length + decode_tokens):

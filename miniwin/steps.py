@@ -15,6 +15,7 @@ from miniwin.blocks.fixed_step import FixedStep
 from miniwin.blocks.fixed_step import declines as no_graph
 from miniwin.blocks.quick_step import QuickStep
 from miniwin.blocks.quick_step import declines as not_in_one_call
+from miniwin.inference import InferenceModel, has_plain_forward
 from miniwin.specs import UserError
 
 SWITCH = "MINIWIN_CUDA_GRAPHS"
@@ -24,7 +25,9 @@ MANY = 64  # the same for a graph
 LONG = 1 << 15  # tokens in all: beyond, reading the cache costs more than launching kernels
 
 
-def quicker(model: nn.Module, cache: Cache, new_tokens: int, keep: bool = True) -> QuickStep | FixedStep | None:
+def quicker(
+    model: nn.Module | InferenceModel, cache: Cache, new_tokens: int, keep: bool = True
+) -> QuickStep | FixedStep | None:
     """A way to decode so many more tokens, `step(ids)` (B, 1) -> logits (B, 1, V); None where the model itself is it.
 
     model: a decoder, or what has one. keep: the cache has to have the new tokens afterwards; a graph works on a copy.
@@ -51,12 +54,10 @@ def quicker(model: nn.Module, cache: Cache, new_tokens: int, keep: bool = True) 
         return None
 
 
-def own_forward(model: nn.Module) -> bool:
+def own_forward(model: nn.Module | InferenceModel) -> bool:
     """Whether somebody wants to be called at every token, or in the place of ours: as a hook of some module, as the
     forward of a subclass, or as one that was put into an instance."""
-    from miniwin.language_model import LanguageModel  # which generates, with what is here
-
-    if type(model).forward not in (Decoder.forward, LanguageModel.forward) or nn.modules.module._has_any_global_hook():
+    if not has_plain_forward(model) or nn.modules.module._has_any_global_hook():
         return True
     return any(
         module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module) for module in model.modules()

@@ -18,56 +18,26 @@ Shapes: B windows at once, N tokens per window, C chunk, V vocabulary.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from miniwin.blocks import Cache
+from miniwin.inference import Advance, InferenceModel, chunk_for, evaluating, in_chunks, rows_at_once
 from miniwin.specs import UserError
 
 if TYPE_CHECKING:
     from miniwin.data import Corpus
-    from miniwin.language_model import LanguageModel
 
-WHOLE = 4096  # up to this length one pass takes all: a causal pass from the start needs no mask
-CHUNK = 1024  # tokens in one pass beyond that; no attention backend writes out a mask of them against all keys
-FORWARD_TOKENS = 8192  # tokens in one forward pass, all windows together
-FORWARD_LOGITS = 2**26  # logits in one forward pass: 256 MiB of float32
-CACHE_BYTES = 2**29  # caches of the windows that are streamed at once
 DEFAULT_TOKENS = 65536  # the span, unless a length asks for more
-
-Advance = Callable[[int], object]  # called with the number of tokens just done
-Task = Callable[[str, int], Advance]  # begins a part of the work: its name and how many tokens it is
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """In eval mode and without gradients; afterwards each module is in the mode it was in."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        # Not inference_mode: tables that a block builds on first use must stay usable in training.
-        with torch.no_grad():
-            yield
-    finally:
-        for module, mode in modes:  # a module comes before its parts, to which its own train() reaches down
-            if module.training != mode:
-                module.train(mode)
-
-
-def chunk_for(length: int) -> int:
-    """Tokens to feed in one pass on the way to a context of `length`."""
-    return length if length <= WHOLE else CHUNK
 
 
 def sequence_loss(
-    model: LanguageModel, ids: Tensor, chunk: int | None = None, advance: Advance | None = None
+    model: InferenceModel, ids: Tensor, chunk: int | None = None, advance: Advance | None = None
 ) -> Tensor:
     """Nats of each predicted token: ids (B, N + 1) -> (B, N) float32 on the CPU."""
     inputs, targets = ids[:, :-1].to(model.device), ids[:, 1:].to(model.device)  # (B, N)
@@ -77,9 +47,7 @@ def sequence_loss(
     cache = model.new_cache(rows) if length > chunk else None
     if isinstance(cache, Cache):
         cache.reserve(length)  # growing would hold a cache and its copy at once
-    for start in range(0, length, chunk):
-        part = slice(start, start + chunk)
-        logits = model(inputs[:, part], cache=cache)  # (B, C, V)
+    for part, logits in in_chunks(model, inputs, cache, chunk):  # (B, C, V)
         loss = F.cross_entropy(logits.flatten(0, 1).float(), targets[:, part].flatten(), reduction="none")
         nats[:, part] = loss.view(rows, -1).cpu()
         if advance is not None:
@@ -120,7 +88,7 @@ def span(valid: np.ndarray, longest: int, tokens: int | None) -> int:
 
 
 def position_losses(
-    model: LanguageModel,
+    model: InferenceModel,
     valid: np.ndarray,
     length: int,
     tokens: int,
@@ -154,7 +122,7 @@ def position_losses(
 
 
 def loss_at(
-    model: LanguageModel,
+    model: InferenceModel,
     corpus: Corpus,
     length: int,
     tokens: int | None = None,
@@ -166,11 +134,3 @@ def loss_at(
     shorter, more if the length is.
     """
     return position_losses(model, corpus.valid, length, span(corpus.valid, length, tokens), chunk).nats_per_byte
-
-
-def rows_at_once(model: LanguageModel, length: int, chunk: int) -> int:
-    """Windows to stream side by side: many where they are short, within the bounds at the top."""
-    rows = min(FORWARD_TOKENS // chunk, FORWARD_LOGITS // (chunk * model.spec.vocab_size))
-    if length > chunk:
-        rows = min(rows, CACHE_BYTES // max(model.spec.cache_bytes(length), 1))
-    return max(rows, 1)

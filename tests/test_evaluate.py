@@ -20,13 +20,14 @@ from miniwin.data import Corpus, associative_recall
 from miniwin.evaluation import evaluate, loss_at, sequence_loss
 from miniwin.evaluation_data import _own_data
 from miniwin.files.writing import check_writable
+from miniwin.inference import chunk_for
 from miniwin.language_model import LanguageModel
 from miniwin.metrics import Metrics
 from miniwin.recall import recall_at
 from miniwin.specs import UserError
 from miniwin.specs.data import PythonStdlibData
 from miniwin.speed import measure_speed
-from miniwin.streaming import chunk_for, position_losses, span
+from miniwin.streaming import position_losses, span
 from miniwin.zoo import add
 
 VALID = np.random.default_rng(0).integers(0, 256, 1501).astype(np.uint16)
@@ -100,7 +101,7 @@ def test_batches_of_windows_do_not_change_the_loss(
     model: LanguageModel, corpus: Corpus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     together = loss_at(model, corpus, 50, tokens=990, chunk=20)
-    monkeypatch.setattr("miniwin.streaming.CACHE_BYTES", 1)  # room for one window at a time
+    monkeypatch.setattr("miniwin.inference.CACHE_BYTES", 1)  # room for one window at a time
     assert loss_at(model, corpus, 50, tokens=990, chunk=20) == pytest.approx(together, abs=1e-6)
 
 

@@ -64,7 +64,7 @@ def _options(
 
 def main() -> None:
     """The console script."""
-    from miniwin.console import any_console
+    from miniwin.display.console import any_console
 
     if torch_free.wanted(sys.argv[1:]):
         torch_free.install()

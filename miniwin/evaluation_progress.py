@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from miniwin.blocks.visible import visible
-from miniwin.progress import duration, rate
+from miniwin.display.formats import duration, rate
 
 
 class EvaluationProgress:

@@ -101,21 +101,3 @@ def period(position: Any) -> int | None:
     """Of a position encoding, or of the one that follows its learned vectors."""
     found: int | None = getattr(getattr(position, "then", None) or position, "period", None)
     return found
-
-
-def binary(count: int) -> str:
-    """Bytes for people: 4.2 MiB."""
-    value, unit = float(count), "B"
-    for larger in ("KiB", "MiB", "GiB", "TiB"):
-        if value < 1024:
-            break
-        value, unit = value / 1024, larger
-    return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
-
-
-def short(length: int) -> str:
-    """A length for people: 4096 is 4k, 1048576 is 1M."""
-    for size, unit in ((1 << 20, "M"), (1 << 10, "k")):
-        if length >= size and length % size == 0:
-            return f"{length // size}{unit}"
-    return str(length)

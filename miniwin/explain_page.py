@@ -18,7 +18,8 @@ import torch
 
 from miniwin.blocks.positions.soundness import cosine_sum, turning
 from miniwin.blocks.visible import visible
-from miniwin.explain import RUNS, binary, groups, layer_numbers, short
+from miniwin.display.formats import binary_bytes, length_text
+from miniwin.explain import RUNS, groups, layer_numbers
 from miniwin.explain_strip import STYLE as STRIP_STYLE
 from miniwin.explain_strip import strip
 from miniwin.files.writing import write_text
@@ -121,13 +122,15 @@ def _layers(facts: dict[str, Any]) -> str:
     lengths = list(facts["cache_bytes"])
     heads = [("layers", "text"), ("count", ""), ("block", "text"), ("sees", "text"), ("heads", "")]
     heads += [("encoding", "text"), ("period", "")]
-    heads += [("parameters", ""), *((f"cache @{short(n)}", "") for n in lengths)]
+    heads += [("parameters", ""), *((f"cache @{length_text(n)}", "") for n in lengths)]
     rows = []
     for numbers, row in groups(facts["layers"]):
         cells = [layer_numbers(numbers, RUNS), len(numbers), row["block"], row["sees"], row["heads"], row["encoding"]]
         cells += [row["period"] or "-"]
-        rows.append([*map(str, cells), f"{row['parameters']:,}", *(binary(row["cache_bytes"][n]) for n in lengths)])
-    totals = [f"{facts['parameters']:,}", *(binary(facts["cache_bytes"][n]) for n in lengths)]
+        rows.append(
+            [*map(str, cells), f"{row['parameters']:,}", *(binary_bytes(row["cache_bytes"][n]) for n in lengths)]
+        )
+    totals = [f"{facts['parameters']:,}", *(binary_bytes(facts["cache_bytes"][n]) for n in lengths)]
     rows.append(["all, with embeddings", str(len(facts["layers"])), "", "", "", "", "", *totals])
     return f'{table(heads, rows)}<p class="soft">{EACH}</p>'
 

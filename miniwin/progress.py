@@ -12,25 +12,9 @@ from types import TracebackType
 from typing import Any
 
 from miniwin.blocks.visible import visible
+from miniwin.display.formats import duration, rate
 
 PLAIN_SECONDS = 10.0
-
-
-def duration(seconds: float) -> str:
-    """`42s`, `3m05s`, `2h07m`."""
-    whole = max(0, round(seconds))
-    if whole < 60:
-        return f"{whole}s"
-    if whole < 3600:
-        return f"{whole // 60}m{whole % 60:02d}s"
-    return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
-
-
-def rate(tokens_per_second: float) -> str:
-    """`830 tokens/s`, `12.3k tokens/s`."""
-    if tokens_per_second >= 1000:
-        return f"{tokens_per_second / 1000:.1f}k tokens/s"
-    return f"{tokens_per_second:.0f} tokens/s"
 
 
 class TrainProgress:

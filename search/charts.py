@@ -10,18 +10,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from html import escape
 
+from miniwin.display.formats import bytes_text, count_text, length_text, plural
 from miniwin.search import svg
-from miniwin.search.formats import (
-    LN2,
-    Measure,
-    bits_text,
-    bytes_text,
-    count_text,
-    known,
-    length_text,
-    measure,
-    plural,
-)
+from miniwin.search.formats import LN2, Measure, bits_text, known, measure
 from miniwin.search.importance import Importance
 from miniwin.search.records import StudyData, TrialRecord
 

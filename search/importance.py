@@ -15,7 +15,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from miniwin.search.formats import known, plural
+from miniwin.display.formats import plural
+from miniwin.search.formats import known
 from miniwin.specs.search import ChoiceVariable, IntVariable, Objective, SearchSpec
 
 if TYPE_CHECKING:

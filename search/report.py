@@ -19,11 +19,12 @@ from pathlib import Path
 from typing import Any
 
 from miniwin.blocks.visible import visible
+from miniwin.display.formats import count_text, plural, seconds_text
 from miniwin.files.folders import home
 from miniwin.files.json_files import read_json
 from miniwin.files.writing import said_if_unwritable, write_text
 from miniwin.search import charts
-from miniwin.search.formats import LN2, bits_text, count_text, known, measure, plural, seconds_text
+from miniwin.search.formats import LN2, bits_text, known, measure
 from miniwin.search.importance import importances
 from miniwin.search.page import copyable, sheet
 from miniwin.search.records import StudyData, TrialRecord, read_study, with_specs

@@ -15,7 +15,8 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from miniwin.search.formats import LN2, bits_text, count_text, known, length_text, measure
+from miniwin.display.formats import count_text, length_text
+from miniwin.search.formats import LN2, bits_text, known, measure
 from miniwin.search.records import StudyData, TrialRecord
 from miniwin.specs.search import Objective
 

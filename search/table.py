@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from miniwin.blocks.visible import visible, visible_line
+from miniwin.display.cells import cell
+from miniwin.display.formats import duration, rate
 from miniwin.files.json_files import parse_json
-from miniwin.progress import duration, rate
 from miniwin.search.records import StudyData, TrialRecord
-from miniwin.terminal import cell
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -22,7 +22,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
 
 from miniwin.blocks.masked import MASK
-from miniwin.console import any_console
+from miniwin.display.console import any_console
 from miniwin.machine.processes import is_running
 from miniwin.signals import stop_signals
 from miniwin.specs import UserError, user_path

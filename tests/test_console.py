@@ -14,7 +14,7 @@ from tiny import run_cli, spec
 from zoo_runs import make_run
 
 from miniwin.cli import main
-from miniwin.console import any_console
+from miniwin.display.console import any_console
 from miniwin.search.worker import MISTAKE
 from miniwin.search.worker import main as worker
 from miniwin.specs import dump_yaml

@@ -19,9 +19,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from miniwin.display.formats import bytes_text, count_text, length_text, seconds_text
 from miniwin.search.charts import front_chart
 from miniwin.search.claims import Claim, finish, take_work
-from miniwin.search.formats import bytes_text, count_text, length_text, measure, seconds_text
+from miniwin.search.formats import measure
 from miniwin.search.importance import importances
 from miniwin.search.records import StudyData, TrialRecord
 from miniwin.search.report import render, verdict, write_report

@@ -17,12 +17,12 @@ from search_helpers import write_search
 from typer.testing import CliRunner
 
 from miniwin.commands.search import app as search_app
+from miniwin.display.cells import cell
 from miniwin.search.claims import Claim, finish, take_work
 from miniwin.search.records import StudyData, collect
 from miniwin.search.study import Study
 from miniwin.search.table import SearchDisplay
 from miniwin.specs import load_search_spec
-from miniwin.terminal import cell
 
 ESCAPE = "\x1b]0;owned\x07"
 EVIL = f"[/b][red]{ESCAPE}\u202e\x9b2J"

@@ -10,9 +10,10 @@ from typing import Any
 
 import yaml
 
+from miniwin.display.formats import decimal_bytes
 from miniwin.specs import ModelSpec
 from miniwin.zoo.entry import MODEL
-from miniwin.zoo.lengths import by_length, format_bytes, training_length
+from miniwin.zoo.lengths import by_length, training_length
 
 CACHE_LENGTHS = (4096, 131072, 1048576)
 
@@ -88,7 +89,7 @@ def _architecture(spec: ModelSpec) -> str:
         ("Vocabulary", f"{spec.vocab_size:,}"),
         ("Architecture hash", f"`{spec.hash[:16]}`"),
     ]
-    rows += [(f"Cache at {n:,} tokens (float32)", format_bytes(spec.cache_bytes(n))) for n in CACHE_LENGTHS]
+    rows += [(f"Cache at {n:,} tokens (float32)", decimal_bytes(spec.cache_bytes(n))) for n in CACHE_LENGTHS]
     return _table(("", ""), rows) + f"\n\nThe whole spec is in `{MODEL}`."
 
 
@@ -105,7 +106,7 @@ def _results(metrics: dict[str, Any], trained_at: int | None) -> str:
                     f"{n:,}{times}",
                     f"{bits[n]:.4f}" if n in bits else "",
                     f"{recall[n]:.1%}" if n in recall else "",
-                    format_bytes(cache[n]) if n in cache else "",
+                    decimal_bytes(cache[n]) if n in cache else "",
                 )
             )
         parts.append(_table(("Length", "Bits per byte", "Recall", "Cache"), rows))

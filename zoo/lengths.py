@@ -55,15 +55,6 @@ def check_provenance(provenance: dict[str, Any]) -> None:
         _number(run.get(key), f"run.{key}")
 
 
-def format_bytes(count: float) -> str:
-    """`812 B`, `4.1 kB`, `3.9 MB`: decimal units, as disks and the Hub count."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.1f} TB"
-
-
 def _mapping(data: dict[str, Any], key: str) -> dict[str, Any]:
     value = data.get(key)
     if value is None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+from miniwin.display.formats import decimal_bytes
 from miniwin.specs import UserError, load_model_spec
 from miniwin.specs.yaml_file import MOST_BYTES
 from miniwin.zoo.entry import (
@@ -24,7 +25,6 @@ from miniwin.zoo.entry import (
 )
 from miniwin.zoo.errors import ZooError
 from miniwin.zoo.index import Release
-from miniwin.zoo.lengths import format_bytes
 
 LARGEST = {
     CARD: 16 << 20,
@@ -46,8 +46,8 @@ def check_files(release: Release) -> None:
             _check_weights(release, release.parameters, "which the index gives")
         elif file.size > LARGEST[file.path]:
             raise ZooError(
-                f"{release.ref} was not pulled: {file.path} would be {format_bytes(file.size)}; the largest that is "
-                f"read is {format_bytes(LARGEST[file.path])}"
+                f"{release.ref} was not pulled: {file.path} would be {decimal_bytes(file.size)}; the largest that is "
+                f"read is {decimal_bytes(LARGEST[file.path])}"
             )
 
 
@@ -71,8 +71,8 @@ def check_room(release: Release, needed: dict[Path, int]) -> None:
         need, free = sum(needed[folder] for folder in folders), shutil.disk_usage(there).free
         if need > free:
             raise ZooError(
-                f"{release.ref} was not pulled: it needs {format_bytes(need)} in {' and '.join(map(str, folders))}, "
-                f"and {format_bytes(free)} are free; make room, or set MINIWIN_ZOO or MINIWIN_CACHE to a folder on "
+                f"{release.ref} was not pulled: it needs {decimal_bytes(need)} in {' and '.join(map(str, folders))}, "
+                f"and {decimal_bytes(free)} are free; make room, or set MINIWIN_ZOO or MINIWIN_CACHE to a folder on "
                 "another disk"
             )
 
@@ -82,6 +82,6 @@ def _check_weights(release: Release, parameters: int, given: str) -> None:
     most = parameters * BYTES + HEADER
     if size > most:
         raise ZooError(
-            f"{release.ref} was not pulled: {WEIGHTS} would be {format_bytes(size)}; a model of {parameters:,} "
-            f"parameters, {given}, has at most {format_bytes(most)}"
+            f"{release.ref} was not pulled: {WEIGHTS} would be {decimal_bytes(size)}; a model of {parameters:,} "
+            f"parameters, {given}, has at most {decimal_bytes(most)}"
         )

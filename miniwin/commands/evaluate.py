@@ -86,8 +86,8 @@ def _print(metrics: Metrics) -> None:
     from rich.table import Table
 
     from miniwin.blocks.visible import visible_line
-    from miniwin.progress import rate
-    from miniwin.terminal import cell
+    from miniwin.display.cells import cell
+    from miniwin.display.formats import rate
 
     console = Console(highlight=False)
     model, source = visible_line(metrics.model), visible_line(str(metrics.data.get("source", "corpus")))

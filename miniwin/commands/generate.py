@@ -44,10 +44,10 @@ def generate_command(
 ) -> None:
     """Continue a text. The prompt and its continuation go to stdout, tokens per second to stderr."""
     from miniwin.commands.saying import say, typed, typed_in, write
+    from miniwin.display.formats import rate
     from miniwin.files.writing import check_writable
     from miniwin.generation import generate as run
     from miniwin.loading import load
-    from miniwin.progress import rate
     from miniwin.sessions import load_session as session_from
     from miniwin.sessions import new_session
     from miniwin.sessions import save_session as session_to

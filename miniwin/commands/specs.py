@@ -169,8 +169,9 @@ def print_explanation(facts: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from miniwin.explain import RUNS, binary, groups, layer_numbers, short
-    from miniwin.terminal import cell
+    from miniwin.display.cells import cell
+    from miniwin.display.formats import binary_bytes, length_text
+    from miniwin.explain import RUNS, groups, layer_numbers
 
     console = Console(width=None if Console().is_terminal else 140, highlight=False)
     lengths = list(facts["cache_bytes"])
@@ -183,16 +184,16 @@ def print_explanation(facts: dict[str, Any]) -> None:
     for name in ("sees", "heads"):
         table.add_column(name, justify="right")
     table.add_column("encoding")
-    for name in ("period", "params", *(f"cache @{short(n)}" for n in lengths)):
+    for name in ("period", "params", *(f"cache @{length_text(n)}" for n in lengths)):
         table.add_column(name, justify="right", no_wrap=True)
     kinds = groups(facts["layers"])
     for numbers, row in kinds:
         cells = [layer_numbers(numbers, RUNS), len(numbers), row["block"], row["sees"], row["heads"], row["encoding"]]
         cells += [row["period"] or "-"]
-        caches = [binary(row["cache_bytes"][n]) for n in lengths]
+        caches = [binary_bytes(row["cache_bytes"][n]) for n in lengths]
         table.add_row(*map(cell, cells), f"{row['parameters']:,}", *caches)
     table.add_section()
-    totals = [binary(facts["cache_bytes"][n]) for n in lengths]
+    totals = [binary_bytes(facts["cache_bytes"][n]) for n in lengths]
     count, parameters = len(facts["layers"]), f"{facts['parameters']:,}"
     table.add_row("all", str(count), "", "", "", "", "", parameters, *totals, style="bold")
     console.print(table)
@@ -205,7 +206,7 @@ def print_explanation(facts: dict[str, Any]) -> None:
     )
     if facts["active_parameters"] != facts["parameters"]:
         console.print(f"active       {facts['active_parameters']:,} parameters for one token")
-    flops = ", ".join(f"{value:.3g} at {short(n)}" for n, value in facts["forward_flops_per_token"].items())
+    flops = ", ".join(f"{value:.3g} at {length_text(n)}" for n, value in facts["forward_flops_per_token"].items())
     console.print(f"forward      {flops} FLOPs per token (training: three times that)")
     console.print(f"cache        {facts['cache_dtype']}, one sequence, keys and values")
     console.print(f"hash         {facts['hash']}")
@@ -216,9 +217,9 @@ def print_soundness(facts: dict[str, Any], trained_length: int | None) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from miniwin.display.cells import cell
     from miniwin.explain import layer_numbers
     from miniwin.explain_page import figures
-    from miniwin.terminal import cell
 
     console = Console(width=None if Console().is_terminal else 160, highlight=False)
     for n, rows in facts["soundness"].items():
@@ -248,7 +249,7 @@ def print_shift(facts: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from miniwin.terminal import cell
+    from miniwin.display.cells import cell
 
     console = Console(width=None if Console().is_terminal else 120, highlight=False)
     console.print("\n[bold]the same content, some tokens later[/bold]  (change of attention's outputs, rms)")
@@ -271,9 +272,9 @@ def print_backends(facts: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from miniwin.display.cells import cell
     from miniwin.explain import layer_numbers
     from miniwin.explain_backends import alike
-    from miniwin.terminal import cell
 
     console = Console(width=None if Console().is_terminal else 160, highlight=False)
     console.print("\n[bold]attention backends[/bold]  (to force one: MINIWIN_ATTENTION=name, or use_backend in Python)")

@@ -39,10 +39,10 @@ def train_command(
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.")] = False,
 ) -> None:
     """Train a model from random weights. The same command continues a run that was stopped."""
+    from miniwin.display.formats import duration, rate
     from miniwin.distributed import speaks
     from miniwin.files.folders import home
     from miniwin.from_scratch import random_weights, spec_to_train
-    from miniwin.progress import duration, rate
     from miniwin.runs import CHECKPOINT, WEIGHTS
     from miniwin.specs import load_train_spec, resolve_spec_path, user_path
     from miniwin.trainer import train as run

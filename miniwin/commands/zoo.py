@@ -60,9 +60,9 @@ def show(
     ref: Annotated[str, typer.Argument(help="name, name@1, name@1.2, name@1.2.3 or name@latest.")],
 ) -> None:
     """The card of an entry, its folder, and its files with sizes and hashes."""
+    from miniwin.display.formats import decimal_bytes
     from miniwin.zoo import find
     from miniwin.zoo.check import file_problems
-    from miniwin.zoo.lengths import format_bytes
 
     entry = find(ref)
     _say_what(ref, entry)
@@ -73,7 +73,7 @@ def show(
     say(f"Digest: {entry.digest}")
     say("Files:")
     for name, record in sorted(manifest.files.items()):
-        say(f"  {name:<22} {format_bytes(record.size):>9}  sha256 {record.sha256}")
+        say(f"  {name:<22} {decimal_bytes(record.size):>9}  sha256 {record.sha256}")
     problems = file_problems(entry.folder, manifest)
     for problem in problems:
         say(f"broken: {problem}", err=True)
@@ -297,8 +297,8 @@ def _offered(asked: Asked, known: set[str]) -> list[dict[str, Any]]:
 def _table(rows: list[dict[str, Any]]) -> Table:
     from rich.table import Table
 
-    from miniwin.terminal import cell
-    from miniwin.zoo.lengths import format_bytes
+    from miniwin.display.cells import cell
+    from miniwin.display.formats import decimal_bytes
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     for title, justify in (("entry", "left"), ("params", "right"), ("layout", "left"), ("bits/byte", "left")):
@@ -308,7 +308,7 @@ def _table(rows: list[dict[str, Any]]) -> Table:
     for row in rows:
         parameters = "" if row["parameters"] is None else f"{row['parameters']:,}"
         layout = row["layout"] or ""
-        cells = row["ref"], parameters, layout, _bits(row), format_bytes(row["size"]), row["source"], row["status"]
+        cells = row["ref"], parameters, layout, _bits(row), decimal_bytes(row["size"]), row["source"], row["status"]
         table.add_row(*map(cell, cells))
     return table
 

@@ -21,7 +21,8 @@ from miniwin.search.measure import check_corpus, check_same_data
 from miniwin.search.places import placed
 from miniwin.search.records import StudyData, collect
 from miniwin.search.space import Space, check_space
-from miniwin.search.storage_url import PASSWORD
+from miniwin.search.storage_named import NAMED
+from miniwin.search.storage_url import PASSWORD, without_password
 from miniwin.search.study import Study
 from miniwin.search.table import SearchDisplay
 from miniwin.signals import ask_to_stop, own_group
@@ -139,6 +140,8 @@ class _Crew:
         self.study, self.count, self.display = study, count, display
         # What a study does not keep.
         self.secrets = {PASSWORD: study.password} if study.password else {}
+        if storage := study.about["storage"]:  # we have opened it, and so may they
+            self.secrets[NAMED] = without_password(storage)
         self.secrets |= {"MLFLOW_TRACKING_URI": tracking} if has_secret(tracking) else {}
         self.working: dict[int, subprocess.Popen[bytes]] = {}
         self.began: dict[int, int] = {}  # where in its log a worker's own words begin

@@ -19,6 +19,7 @@ from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 
 from miniwin.blocks.masked import MASK, masked, without_secrets_of
 from miniwin.search.database import open_database, read_database, what_is_wrong
+from miniwin.search.storage_named import check_named
 from miniwin.search.storage_url import EXAMPLES, PASSWORD, sqlite_path, with_password, with_path
 from miniwin.specs import UserError
 
@@ -90,8 +91,13 @@ def make_storage(url: str, password: str | None) -> BaseStorage:
         ) from None
 
 
-def join_storage(url: str, folder: Path, name: str, id: str, password: str | None, *, reading: bool) -> BaseStorage:
-    """The storage that a study was made in. Where the study is not there, nothing is made in its stead."""
+def join_storage(
+    url: str, folder: Path, name: str, id: str, password: str | None, *, named: bool, reading: bool
+) -> BaseStorage:
+    """The storage that a study was made in. Where the study is not there, nothing is made in its stead. named: the user
+    has said this URL just now, and so no password goes where he does not know of."""
+    if not named:
+        check_named(url, folder)
     what = f"{folder} keeps its trials in {masked(url)}"
     try:
         storage = _open(with_password(url, password), reading=reading)

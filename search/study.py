@@ -70,10 +70,12 @@ EXHAUSTED = "miniwin_exhausted"  # attribute of the Optuna study: every assignme
 class Study:
     """A study folder, opened."""
 
-    def __init__(self, folder: Path, *, reading: bool = False, password: str | None = None) -> None:
+    def __init__(
+        self, folder: Path, *, reading: bool = False, password: str | None = None, named: bool = False
+    ) -> None:
         """reading: nothing is written, nor is the storage. password: of the storage, where the study does not keep it
-        and the environment does not say it."""
-        self.folder, self.reading, self.password = Path(folder), reading, password
+        and the environment does not say it. named: the user has just said the storage."""
+        self.folder, self.reading, self.password, self.named = Path(folder), reading, password, named
         self.about = _read_about(self.folder)
         self.spec = load_search_spec(self.folder / "search.yaml")
         self.base = load_model_spec(self.folder / "model.yaml")
@@ -110,6 +112,7 @@ class Study:
                 f"{folder} is not a study folder, and a search would write over what is there: choose another --out"
             )
         from miniwin.search.storage import make_storage, owner
+        from miniwin.search.storage_named import remember_named
 
         url, password = (None, None) if storage is None else settled(storage)
         own = folder.resolve() == user_path(base_folder).resolve() and not (folder / "study.json").exists()
@@ -126,7 +129,7 @@ class Study:
             folder.mkdir(parents=True, exist_ok=True)
         with said_if_unwritable(folder), FileLock(folder / ".study.lock"):
             if _is_begun(folder):
-                study = cls(folder, password=password)
+                study = cls(folder, password=password, named=url is not None)
                 unmade = study._is_unmade()
                 study._continue_with(parts, url, storage)
                 if unmade:
@@ -136,6 +139,8 @@ class Study:
             for name in ("trials", "leases", "logs"):
                 (folder / name).mkdir(exist_ok=True)
             study._name_objectives()
+        if url is not None:
+            remember_named(url)
         return study
 
     @classmethod
@@ -274,8 +279,8 @@ class Study:
 
         if self._place is None:
             return open_journal(self.folder / JOURNAL)
-        name, id = self.spec.name, self.about["id"]
-        return join_storage(self._place, self.folder, name, id, self.password, reading=self.reading)
+        name, id, named = self.spec.name, self.about["id"], self.named
+        return join_storage(self._place, self.folder, name, id, self.password, named=named, reading=self.reading)
 
     @cached_property
     def optuna(self) -> OptunaStudy:

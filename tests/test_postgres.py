@@ -66,6 +66,7 @@ def test_a_study_outlives_its_server(
     server: tuple[str, Callable[[str], None]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     url, control = server
+    monkeypatch.setenv("MINIWIN_CACHE", str(tmp_path / "cache"))
     spec = load_search_spec(write_search(tmp_path, baseline=None))
     study = tried(Study.create(spec, tmp_path, out=tmp_path / "study", storage=url))
     control("restart")

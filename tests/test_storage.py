@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import pickle
 import shutil
 import sqlite3
-import stat
-import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -20,16 +17,13 @@ import pytest
 from optuna.storages.journal._base import BaseJournalSnapshot
 from search_helpers import write_search
 
-from miniwin.blocks.masked import masked, without_secrets_of
-from miniwin.search import database, read_study, runner, storage, storage_url
+from miniwin.search import database, read_study, storage
 from miniwin.search import study as study_module
 from miniwin.search.claims import Claim, finish, take_work
 from miniwin.search.records import collect
 from miniwin.search.study import Study
-from miniwin.search.table import SearchDisplay
 from miniwin.search.worker import MISTAKE, main
 from miniwin.specs import UserError, load_search_spec
-from miniwin.tracking import Tracker
 
 
 def make(folder: Path, url: str | None = None, out: str = "study", **changes: Any) -> Study:
@@ -273,82 +267,6 @@ def test_two_first_starts_at_once(tmp_path: Path) -> None:
     assert len(made) == 1 and len(refused) == 2, ends
     assert all("already has a study named 'small', of another study folder" in text for text in refused)
     assert tried(Study(tmp_path / made[0])) and not (tmp_path / "none").exists()
-
-
-# -- passwords
-
-
-def test_passwords_are_neither_shown_nor_kept() -> None:
-    for url, kept, password in (
-        ("postgresql://me:pa%40ss/word@host:5432/db", "postgresql://me:***@host:5432/db", "pa@ss/word"),
-        ("redis://:secret@host:6379/0", "redis://:***@host:6379/0", "secret"),
-        ("mysql+pymysql://me@host/db", "mysql+pymysql://me@host/db", None),
-        ("postgresql://me:***@host/db", "postgresql://me:***@host/db", None),
-    ):
-        assert storage_url.settled(url) == (kept, password)
-        assert storage_url.without_password(url) == storage_url.without_password(kept)
-    assert masked("postgresql://me:p@ss@host/db?x=1") == "postgresql://me:***@host/db?x=1"
-    assert (
-        masked("http://host/index.json?sig=abc&a=b&api_token=c") == "http://host/index.json?sig=***&a=b&api_token=***"
-    )
-    assert masked("sqlite:////a:b@c.db") == "sqlite:////a:b@c.db"
-    assert without_secrets_of("no host 'word@host'", "x://me:pass@word@host") == "no host '***@host'"
-    for url in ("postgresql://me:pa@ss@host/db", "postgresql://host/db?user=me&password=secret"):
-        with pytest.raises(UserError, match=r"MINIWIN_STORAGE_PASSWORD") as caught:
-            storage_url.settled(url)
-        assert "ss@" not in str(caught.value) and "secret" not in str(caught.value)
-
-
-def test_where_a_password_comes_from(monkeypatch: pytest.MonkeyPatch) -> None:
-    opened = storage_url.with_password
-    assert opened("postgresql://me:***@host/db", "p@ss") == "postgresql://me:p%40ss@host/db"
-    assert opened("postgresql://me:***@host/db", None) == "postgresql://me@host/db"  # the driver knows where to look
-    assert opened("redis://:***@host", None) == "redis://host"
-    monkeypatch.setenv("MINIWIN_STORAGE_PASSWORD", "other")
-    assert opened("postgresql://me:***@host/db", None) == "postgresql://me:other@host/db"
-    assert opened("postgresql://me@host/db", None) == "postgresql://me:other@host/db"
-    assert opened("redis://:***@host", None) == "redis://:other@host"
-    assert opened("postgresql://me:***@host/db", "mine") == "postgresql://me:mine@host/db"
-    assert opened("postgresql://me:kept@host/db", None) == "postgresql://me:kept@host/db"
-    assert opened("sqlite:////a@b.db", None) == "sqlite:////a@b.db"
-    assert opened("postgresql://host/db", None) == "postgresql://host/db"
-
-
-def test_workers_are_given_what_the_study_does_not_keep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    study = make(tmp_path)
-    study.password = "secret"
-    uri = "postgresql://me:secret@nowhere/mlflow"
-    crew = runner._Crew(study, 1, SearchDisplay(enabled=False), uri)
-    given: dict[str, str] = {}
-    monkeypatch.setattr(subprocess, "Popen", lambda *a, env, **k: given.update(env))
-    crew._start(0)
-    crew.working.clear()
-    assert given["MINIWIN_STORAGE_PASSWORD"] == "secret" and given["MLFLOW_TRACKING_URI"] == uri
-
-
-def test_the_password_of_a_tracking_uri_is_not_kept(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    uri, study = "postgresql://me:secret@nowhere/mlflow", make(tmp_path)
-    tracker = Tracker(uri)
-    tracker.run_id = "1"
-    monkeypatch.setattr(Tracker, "open", lambda *a, **k: tracker)
-    assert runner._track(study, uri) is tracker
-    assert Study(study.folder).about["tracking"] == {"uri": "postgresql://me:***@nowhere/mlflow", "run": "1"}
-    tracker._give_up(RuntimeError(f"cannot reach {uri}"))
-    said = capsys.readouterr().err
-    assert "secret" not in said and "tracking to postgresql://me:***@nowhere/mlflow stopped" in said
-
-
-@pytest.mark.skipif(os.name == "nt", reason="Windows has no such modes")
-def test_a_study_that_kept_its_password_goes_on_and_is_nobody_elses_to_read(tmp_path: Path) -> None:
-    study = make(tmp_path)
-    study.about["storage"] = "postgresql://me:secret@nowhere/db"
-    study.write_about()
-    assert stat.S_IMODE((study.folder / "study.json").stat().st_mode) == 0o600
-    with pytest.raises(UserError, match=r"keeps its trials in (.*), which cannot be read: ") as caught:
-        read_study(study.folder)
-    assert "secret" not in str(caught.value) and "postgresql://me:***@nowhere/db" in str(caught.value)
 
 
 # -- only reading

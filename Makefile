@@ -34,7 +34,7 @@ test: lint
 
 test-machines: $(STAMP)
 	@echo "== the suite once for each way in which another machine may compute; about an hour on 2 cores"
-	@$(BIN)/python tests/machines.py
+	@$(BIN)/python tests/support/machines.py
 
 lint: $(STAMP)
 	@echo "== ruff and mypy"

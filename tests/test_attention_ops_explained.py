@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 import torch
+from helpers import attention, tiny_spec
 from typer.testing import CliRunner
 
 from miniwin.blocks import native
 from miniwin.blocks.attention_ops import dispatch
 from miniwin.cli import app
 from miniwin.explain_backends import PHASES, alike, backends
-from tests.helpers import attention, tiny_spec
 
 SPEC = {
     "S": attention(8, {"type": "rope"}),

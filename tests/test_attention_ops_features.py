@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import torch
-from test_attention_ops import (
+from attention_calls import (
     BY_NAME,
     ON_CPU,
     TOLERANCE,
@@ -29,10 +29,11 @@ from test_attention_ops import (
     tensors,
     with_tensors,
 )
-from test_xformers import on_cuda, xformers_backend
+from pretended_gpu import on_cuda
 from torch import Tensor
 
 from miniwin.blocks.attention_ops import AttentionCall, Kept, attend, block_local, cpu_banded, tiled, use_backend
+from miniwin.blocks.attention_ops import xformers as xformers_backend
 from miniwin.blocks.positions.alibi import Alibi
 from miniwin.specs import UserError
 

@@ -16,13 +16,13 @@ from typing import Any
 
 import pytest
 import torch
+from paths import ROOT
 
-ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # the benchmarks are run from a checkout, and are no part of the package
 
-from float64 import all_float64, assert_exact, called_in_float64  # noqa: E402
+from float64 import all_float64, assert_exact, called_in_float64
 
-from benchmarks import (  # noqa: E402
+from benchmarks import (
     alone,
     attention,
     bars,
@@ -41,11 +41,11 @@ from benchmarks import (  # noqa: E402
     timing,
     training,
 )
-from benchmarks.__main__ import main  # noqa: E402
-from benchmarks.case import OURS, Case, Work  # noqa: E402
-from benchmarks.growth import exponent, growth  # noqa: E402
-from benchmarks.machine import described  # noqa: E402
-from benchmarks.models import (  # noqa: E402
+from benchmarks.__main__ import main
+from benchmarks.case import OURS, Case, Work
+from benchmarks.growth import exponent, growth
+from benchmarks.machine import described
+from benchmarks.models import (
     AUTHORS,
     INT8,
     TITLES,
@@ -57,11 +57,11 @@ from benchmarks.models import (  # noqa: E402
     random_piece,
     small_spec,
 )
-from benchmarks.peers import attention as peers  # noqa: E402
-from benchmarks.peers.authors import Authors  # noqa: E402
-from miniwin.blocks import Decoder, products, rotary_fused  # noqa: E402
-from miniwin.blocks.products import MKL, ONEDNN  # noqa: E402
-from miniwin.specs import ModelSpec, load_model_spec  # noqa: E402
+from benchmarks.peers import attention as peers
+from benchmarks.peers.authors import Authors
+from miniwin.blocks import Decoder, products, rotary_fused
+from miniwin.blocks.products import MKL, ONEDNN
+from miniwin.specs import ModelSpec, load_model_spec
 
 
 def tiny_spec() -> ModelSpec:

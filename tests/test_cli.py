@@ -3,27 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from processes import miniwin
 
 from miniwin.specs import load_model_spec, load_search_spec, load_train_spec
-
-ROOT = Path(__file__).resolve().parent.parent
-
-
-def miniwin(*arguments: str, options: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
-    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
-    return subprocess.run(
-        [sys.executable, *options, "-m", "miniwin", *arguments],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        env={**os.environ, "PYTHONPATH": path},
-    )
 
 
 def test_help_names_every_command() -> None:

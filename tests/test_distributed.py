@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
+from paths import ROOT
 from tiny_runs import tiny_model, tiny_train, write_text
 from torch import nn
 
@@ -18,8 +19,6 @@ from miniwin.distributed import Group, join, speaks
 from miniwin.runs import read_metrics, read_result
 from miniwin.specs import UserError, dump_yaml
 from miniwin.trainer import train
-
-REPOSITORY = Path(__file__).resolve().parent.parent
 
 SCRIPT = """
 import sys
@@ -44,7 +43,7 @@ def torchrun(folder: Path, *arguments: str, processes: int = 2) -> None:
         f"--nproc-per-node={processes}",
         "script.py",
     ]
-    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     with subprocess.Popen(
         [*command, *arguments], cwd=folder, env=environment, stderr=subprocess.PIPE, text=True
     ) as run:

@@ -13,7 +13,8 @@ from typing import Any, get_args
 
 import pytest
 import yaml
-from pages import OTHERS, PAGES, README, ROOT, anchors, blocks, commands, in_backticks, links, read, table
+from pages import OTHERS, PAGES, README, anchors, blocks, commands, in_backticks, links, read, table
+from paths import ROOT
 
 from benchmarks import beside
 from miniwin.blocks import LOGIT_SCALES, MLPS, NORMS, POSITIONS, ROUTERS, SCALINGS, AttentionSpec, LayerSpec

@@ -8,6 +8,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from helpers import attention, tiny_spec
 from typer.testing import CliRunner
 
 from miniwin.cli import app
@@ -16,7 +17,6 @@ from miniwin.explain_page import figures, page
 from miniwin.explain_strip import strip
 from miniwin.soundness import soundness
 from miniwin.specs import ModelSpec, UserError, load_spec
-from tests.helpers import attention, tiny_spec
 
 SHAPES = {
     "S": attention(8, {"type": "p-rope", "period": 8, "harmonic": False}),

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 import torch
-from test_attention_ops import LearnedBias, make_call
-from test_xformers import on_cuda
+from attention_calls import LearnedBias, make_call
+from pretended_gpu import on_cuda
 from torch import Tensor
 from torch._dynamo import config as dynamo_config
 from torch._dynamo.testing import CompileCounterWithBackend

@@ -17,6 +17,7 @@ import torch
 import yaml
 from float64 import assert_as_near, doubled
 from helpers import largest
+from paths import GOLDEN
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -24,7 +25,7 @@ from miniwin.blocks import Decoder
 from miniwin.blocks.positions import Positions
 from miniwin.specs import ModelSpec, parse_spec
 
-FOLDERS = sorted(path.parent for path in (Path(__file__).parent / "golden").glob("*/case.yaml"))
+FOLDERS = sorted(path.parent for path in GOLDEN.glob("*/case.yaml"))
 ROLES = {
     "q": "attention.q_proj.weight",
     "k": "attention.k_proj.weight",

@@ -17,6 +17,7 @@ import torch
 import yaml
 from float64 import assert_as_near, doubled
 from helpers import largest
+from paths import GOLDEN
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -24,7 +25,7 @@ from miniwin.blocks import Decoder
 from miniwin.specs import ModelSpec, UserError, load_model_spec
 from miniwin.zoo.importing.converting import import_model
 
-FOLDERS = {path.parent.name[:3]: path.parent for path in (Path(__file__).parent / "golden").glob("*/case.yaml")}
+FOLDERS = {path.parent.name[:3]: path.parent for path in GOLDEN.glob("*/case.yaml")}
 every_case = pytest.mark.parametrize("case", sorted(FOLDERS))
 
 

@@ -31,6 +31,7 @@ from hf_models import (
     saved,
     spec_of,
 )
+from paths import ROOT
 from safetensors.torch import load_file, save_file
 
 from miniwin.blocks import Decoder
@@ -45,7 +46,7 @@ DRAWS = 20
 LENGTH = 61
 ORIGINAL = 24  # context before scaling: the test is run far beyond it
 FULL, SLIDING, CHUNKED = "full_attention", "sliding_attention", "chunked_attention"
-GALLERY = Path(__file__).parents[1] / "specs" / "models"
+GALLERY = ROOT / "specs" / "models"
 
 
 @pytest.fixture(autouse=True)

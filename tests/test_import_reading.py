@@ -12,6 +12,7 @@ import torch
 from float64 import assert_as_near, doubled
 from foreign import CONFIG, shard, toy_folder, toy_model, toy_tensors, use_toys
 from helpers import largest
+from paths import GOLDEN
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from tiny import run_cli
@@ -338,7 +339,6 @@ def test_a_folder_that_exists_is_left_alone(tmp_path: Path) -> None:
 
 # -- the checkpoint files people have: the weights of golden cases as their authors' training scripts save them
 
-GOLDEN = Path(__file__).parent / "golden"
 CASES = {
     "A01_miniwin_prope_SSSL": {
         "num_attention_heads": 4,

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import GLOBAL, LOCAL, attention, enliven, largest, random_ids, tiny_spec
+from helpers import BLOCKS, GLOBAL, LOCAL, attention, enliven, largest, random_ids, tiny_spec
 
 import miniwin
 from miniwin.blocks import Cache
@@ -17,14 +17,6 @@ from miniwin.language_model import LanguageModel
 from miniwin.sessions import Session, load_session, new_session, save_session
 from miniwin.specs import ModelSpec, UserError
 
-BLOCKS = {
-    "nope": {"S": attention(7, LOCAL), "G": attention(None, GLOBAL)},
-    "rope": {"S": attention(7, {"type": "rope"}), "G": attention(None, {"type": "rope"})},
-    "alibi": {"S": attention(7, {"type": "alibi"}), "G": attention(None, {"type": "alibi"})},
-    "gates": {"S": attention(7, LOCAL, keep_first=2), "G": attention(None, {"type": "forgetting"})},
-    "chunk": {"S": attention(None, LOCAL, chunk=7), "G": attention(None, GLOBAL, sinks=True, softcap=5.0)},
-    "hope": {"S": attention(7, {"type": "hope"}), "G": attention(None, {"type": "stick-breaking"})},
-}
 LENGTHS = {"long": (40, 9, 22), "short": (3, 12, 0), "equal": (6, 6, 6), "around the window": (7, 6, 8)}
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from paths import ROOT
 from safetensors.torch import load_file, save_file
 
 import miniwin
@@ -58,7 +59,7 @@ def test_import_is_lazy_and_the_names_are_there() -> None:
         "import miniwin, sys; assert 'torch' not in sys.modules and 'pydantic' not in sys.modules;"
         "assert set(miniwin.__all__) <= set(dir(miniwin)); [getattr(miniwin, n) for n in miniwin.__all__]"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parent.parent)
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
     assert sorted(miniwin.__all__) == sorted(
         ["LanguageModel", "UserError", "__version__", "build", "evaluate", "load", "load_spec", "train"]
     )

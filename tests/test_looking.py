@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from paths import ROOT
 from rich.console import Console
-from search_helpers import ROOT, write_search
+from search_helpers import write_search
 
 from miniwin.search import read_study
 from miniwin.search.claims import Claim, finish, take_work

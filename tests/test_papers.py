@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from paths import ROOT
 
-ROOT = Path(__file__).resolve().parent.parent
 # sha256 of the text of Apache-2.0 with single spaces between its words.
 APACHE_2 = "0ffddef9e48f8a09aed5caf2d44f7ba1c1be2d9b8e0a6f693b1635b2d5566645"
 ARXIV = re.compile(r"arXiv[: ](\d{4}\.\d{4,5})")

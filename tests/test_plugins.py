@@ -9,12 +9,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from paths import ROOT
 from tiny import run_cli
 
 from miniwin.blocks.plugins import load_plugin
 from miniwin.blocks.spec import UserError
 
-ROOT = Path(__file__).resolve().parent.parent
 EXAMPLE = re.findall(r"^```python\n(.*?)^```", (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"), re.M | re.S)
 MODEL = """
 kind: model

@@ -10,42 +10,26 @@ from typing import Any
 import pytest
 import torch
 from helpers import attention, enliven, largest, random_ids, tiny_spec
+from position_encodings import HEADS, at, build, draw, refusal
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers.models.t5.modeling_t5 import T5Attention
 
 from miniwin.blocks import POSITIONS, AttentionCall, PositionEncoding, attend, use_backend
 from miniwin.blocks.logit_scale import LogScaleSpec, TemperatureScaleSpec
-from miniwin.blocks.positions import Alibi, Heads, Positions, RelativeBuckets
+from miniwin.blocks.positions import Alibi, Positions, RelativeBuckets
 from miniwin.blocks.positions.alibi import slopes
 from miniwin.blocks.positions.t5 import buckets
 from miniwin.blocks.spec import facts
 from miniwin.specs import UserError
 
-HEADS = Heads(hidden_size=24, num_heads=4, num_kv_heads=2, head_dim=6, window=None)
 FAR = (0, 1, 1000, 65_535, 1_000_000, 9_999_990)
-
-
-def build(heads: Heads = HEADS, **fields: Any) -> PositionEncoding:
-    spec: Any = POSITIONS[fields["type"]](**fields)
-    spec.check(heads)
-    built: PositionEncoding = spec.build(heads)
-    assert sum(p.numel() for p in built.parameters()) == spec.parameters(heads)
-    return built
-
-
-def draw(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
 
 
 def liven(module: torch.nn.Module, seed: int = 9) -> None:
     """Parameters of order one, so that each of them shows."""
     for number, parameter in enumerate(module.parameters()):
         parameter.data = draw(*parameter.shape, seed=seed + number, dtype=parameter.dtype)
-
-
-def at(*places: int) -> Positions:
-    return Positions(torch.tensor([places]))
 
 
 def products(q: Tensor, k: Tensor) -> Tensor:
@@ -280,12 +264,6 @@ def test_a_fresh_model_with_learned_positions_learns_them() -> None:
     for name, parameter in decoder.named_parameters():
         if "position" in name:
             assert parameter.grad is not None and (parameter.grad.abs().amax(-1) > 0).all(), name
-
-
-def refusal(position: dict[str, Any], window: int | None = 7, **fields: Any) -> str:
-    with pytest.raises(UserError) as error:
-        tiny_spec({"X": attention(window, position, **fields)})
-    return str(error.value)
 
 
 def test_what_does_not_fit_is_refused_where_it_stands() -> None:

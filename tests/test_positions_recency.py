@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from helpers import attention, enliven, largest, random_ids, tiny_spec
-from test_positions_other import at, build, draw, refusal
+from position_encodings import at, build, draw, refusal
 from torch import Tensor
 
 import miniwin.blocks

@@ -12,8 +12,7 @@ from pathlib import Path
 
 import optuna
 import pytest
-from search_helpers import write_search
-from test_storage import tried
+from search_helpers import tried, write_search
 
 from miniwin.search import read_study
 from miniwin.search.records import collect

@@ -26,7 +26,8 @@ from threading import Thread
 import pytest
 import torch
 from float64 import assert_exact, doubled, in_float64
-from pages import PAGES, README, ROOT, blocks, commands
+from pages import PAGES, README, blocks, commands
+from paths import ROOT
 from typer.testing import CliRunner
 
 from miniwin.cli import app

@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 import torch
+from paths import ROOT
 from tiny_runs import tiny_model, tiny_train, train_in_process
 from tiny_runs import write_text as write_corpus
 
@@ -27,13 +28,11 @@ from miniwin.runs import RunResult, keep_metrics, read_metrics, read_result, rea
 from miniwin.specs import TrainSpec, UserError, dump_yaml
 from miniwin.trainer import train
 
-REPOSITORY = Path(__file__).resolve().parent.parent
-
 
 @pytest.fixture(autouse=True)
 def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MINIWIN_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))  # for the processes: the tests also run uninstalled
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))  # for the processes: the tests also run uninstalled
     monkeypatch.chdir(tmp_path)
     write_corpus(tmp_path)
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from helpers import GLOBAL, LOCAL, attention, enliven, random_ids, tiny_spec
-from test_joined import BLOCKS
+from helpers import BLOCKS, GLOBAL, LOCAL, attention, enliven, random_ids, tiny_spec
 
 from miniwin.blocks import Decoder
 from miniwin.blocks.cache import Cache

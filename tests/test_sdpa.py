@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 import torch
-from test_attention_ops import make_call
-from test_xformers import on_cuda
+from attention_calls import make_call
+from pretended_gpu import on_cuda
 from torch import Tensor
 
 from miniwin.blocks.attention_ops import attend, block_local, sdpa, use_backend

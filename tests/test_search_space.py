@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from paths import ROOT
 
 from miniwin.search.space import Space, check_search
 from miniwin.specs import UserError, dump_yaml, load_model_spec, load_search_spec, load_train_spec, parse_spec
@@ -266,7 +267,7 @@ def test_violations_measure_how_far_a_constraint_is_from_holding() -> None:
 
 
 def test_shipped_searches_load_round_trip_and_can_be_searched() -> None:
-    folder = Path(__file__).parent.parent / "specs" / "searches"
+    folder = ROOT / "specs" / "searches"
     files = sorted(folder.glob("*.yaml"))
     assert {"demo", "period-window-ratio"} <= {path.stem for path in files}
     for path in files:

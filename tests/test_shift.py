@@ -6,10 +6,10 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
+from helpers import attention, tiny_spec
 
 from miniwin.shift import MOST_SHIFTS, shift_changes, spread
 from miniwin.specs import UserError, load_model_spec
-from tests.helpers import attention, tiny_spec
 
 
 def change(window: int | None, position: dict[str, Any], tokens: int | None = None, **fields: Any) -> dict[str, Any]:

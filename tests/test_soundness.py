@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 import torch
+from helpers import attention, tiny_spec
+from processes import miniwin
 
 from miniwin.blocks.positions.soundness import (
     aliasing_base,
@@ -33,8 +35,6 @@ from miniwin.search.space import Space
 from miniwin.soundness import METRICS, rotary_blocks, soundness, worst
 from miniwin.specs import ModelSpec, UserError, load_train_spec, parse_spec
 from miniwin.specs.search import COSTS
-from tests.helpers import attention, tiny_spec
-from tests.test_cli import miniwin
 
 
 def plain(theta: float, pairs: int) -> torch.Tensor:

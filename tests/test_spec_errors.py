@@ -14,13 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from paths import FIXTURES
 from search_helpers import SEARCH
 from tiny import TINY
 
 from miniwin.specs import Strict, UserError, load_spec, parse_spec, shipped_specs
 from miniwin.specs.problems import explain
 
-BROKEN = Path(__file__).parent / "fixtures" / "broken"
+BROKEN = FIXTURES / "broken"
 FILES = sorted(BROKEN.glob("*.yaml"))
 
 TINY_FILE = shipped_specs("model")["miniwin-tiny"]

@@ -13,6 +13,7 @@ import torch
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from paths import FIXTURES
 from pydantic import BaseModel, ValidationError
 
 from miniwin.blocks import ATTENTIONS, LOGIT_SCALES, MLPS, NORMS, POSITIONS, InitSpec, LayerSpec
@@ -31,7 +32,7 @@ from miniwin.specs import (
 )
 from miniwin.specs.yaml_text import Document
 
-OLD = Path(__file__).parent / "fixtures" / "format-1"
+OLD = FIXTURES / "format-1"
 
 # The architecture of tests/fixtures/format-1/model.yaml. Zoo entries and studies hold hashes: they must never move.
 OLD_HASH = "2537e62187eeb7eca47afbb650fbec4e68d8e1a1154de8dab669c71686992ec7"

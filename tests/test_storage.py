@@ -15,11 +15,11 @@ from typing import Any
 import optuna
 import pytest
 from optuna.storages.journal._base import BaseJournalSnapshot
-from search_helpers import write_search
+from search_helpers import tried, write_search
 
 from miniwin.search import database, read_study, storage
 from miniwin.search import study as study_module
-from miniwin.search.claims import Claim, finish, take_work
+from miniwin.search.claims import take_work
 from miniwin.search.records import collect
 from miniwin.search.study import Study
 from miniwin.search.worker import MISTAKE, main
@@ -29,18 +29,6 @@ from miniwin.specs import UserError, load_search_spec
 def make(folder: Path, url: str | None = None, out: str = "study", **changes: Any) -> Study:
     spec = load_search_spec(write_search(folder, baseline=None, **changes))
     return Study.create(spec, folder, out=folder / out, storage=url)
-
-
-def tried(study: Study, count: int = 1) -> Study:
-    """With so many trials done, without training them."""
-    for _ in range(count):
-        claim = take_work(study, "0")
-        assert isinstance(claim, Claim)
-        claim.outcome.values = {objective.name: 1.0 for objective in study.spec.parsed_objectives}
-        claim.outcome.end("complete")
-        finish(study, claim)
-        claim.lease_path.unlink()
-    return study
 
 
 def files(folder: Path) -> dict[str, bytes]:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import save_file
-from test_generate import scripted
+from scripted import scripted
 from typer.testing import CliRunner, Result
 from zoo_runs import METRICS, make_run, tiny_spec
 

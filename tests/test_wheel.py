@@ -19,10 +19,10 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from paths import ROOT
 
 from miniwin.blocks import native
 
-ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 ROOMS = ("blocks", "search", "specs", "zoo")
 SOURCES = ("miniwin", *ROOMS, "pyproject.toml", "setup.py", "README.md", "LICENSE")

@@ -18,7 +18,8 @@ import pytest
 import torch
 from filelock import FileLock
 from foreign import toy_folder, use_toys
-from search_helpers import ROOT, write_search
+from paths import ROOT
+from search_helpers import write_search
 from tiny import run_cli
 from tiny_runs import tiny_model, tiny_train, write_text
 from zoo_runs import make_run

@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 import torch
-from test_attention_ops import BY_NAME, SHAPES, agree, make_call, real_rows
+from attention_calls import BY_NAME, SHAPES, agree, make_call, real_rows
+from pretended_gpu import on_cuda
 from torch import Tensor
 
 from miniwin.blocks import decoding
@@ -184,18 +185,6 @@ def test_what_its_kernels_are_handed_is_the_reference(
 def test_rows_without_a_token_are_answered(fmha: ModuleType) -> None:
     call = make_call(5, None, batch=2, pad=(5, 5))
     assert torch.equal(xformers_backend.run(call), torch.zeros_like(call.q))
-
-
-class Cuda:
-    """Stands for a CUDA tensor: what `declines` looks at, and no more."""
-
-    def __init__(self, t: Tensor) -> None:
-        self.shape, self.dtype, self.requires_grad = t.shape, t.dtype, t.requires_grad
-        self.device = torch.device("cuda")
-
-
-def on_cuda(call: AttentionCall) -> Any:
-    return replace(call, **{name: Cuda(getattr(call, name)) for name in ("q", "k", "v")})
 
 
 def test_it_declines_what_it_would_get_wrong(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from paths import ROOT
 from safetensors.torch import load_file, save, save_file
 from typer.testing import CliRunner, Result
 from zoo_processes import add_and_stop, add_together, kill, start, wait_for
@@ -41,8 +42,6 @@ from miniwin.zoo import entry as entry_module
 from miniwin.zoo.entry import ENTRY_FILES, HASHED_FILES, FileRecord, read_manifest, write_manifest
 from miniwin.zoo.store import Store
 from miniwin.zoo.version import Version, parse_ref
-
-ROOT = Path(__file__).resolve().parent.parent
 
 
 @pytest.fixture(autouse=True)

@@ -12,17 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_zoo_pull import (
-    WEIGHTS,
-    Server,
-    change_index,
-    environment,
-    file_of,
-    nothing_was_written,
-    published,
-    server,
-)
 from typer.testing import CliRunner
+from zoo_server import WEIGHTS, Server, change_index, environment, file_of, nothing_was_written, published, server
 
 import miniwin
 from miniwin.commands.zoo import app

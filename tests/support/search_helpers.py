@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from paths import ROOT
 
-ROOT = Path(__file__).resolve().parent.parent
+from miniwin.search.claims import Claim, finish, take_work
+from miniwin.search.study import Study
 
 ATTENTION = {"num_heads": 2, "num_kv_heads": 1}
 MLP = {"type": "swiglu", "intermediate_size": 16}
@@ -98,3 +100,15 @@ def start_search(spec: Path, out: Path, workers: int = 1) -> subprocess.Popen[by
     )
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     return subprocess.Popen([sys.executable, "-c", code], env=environment, stderr=subprocess.PIPE)
+
+
+def tried(study: Study, count: int = 1) -> Study:
+    """With so many trials done, without training them."""
+    for _ in range(count):
+        claim = take_work(study, "0")
+        assert isinstance(claim, Claim)
+        claim.outcome.values = {objective.name: 1.0 for objective in study.spec.parsed_objectives}
+        claim.outcome.end("complete")
+        finish(study, claim)
+        claim.lease_path.unlink()
+    return study

@@ -30,6 +30,17 @@ def tiny_spec(blocks: dict[str, dict[str, Any]] | None = None, **fields: Any) ->
     return parse_spec({"kind": "model", "format": 1, **plain, "blocks": layers, **fields}, "model")
 
 
+# Layers with a cache of every kind, local and global.
+BLOCKS = {
+    "nope": {"S": attention(7, LOCAL), "G": attention(None, GLOBAL)},
+    "rope": {"S": attention(7, {"type": "rope"}), "G": attention(None, {"type": "rope"})},
+    "alibi": {"S": attention(7, {"type": "alibi"}), "G": attention(None, {"type": "alibi"})},
+    "gates": {"S": attention(7, LOCAL, keep_first=2), "G": attention(None, {"type": "forgetting"})},
+    "chunk": {"S": attention(None, LOCAL, chunk=7), "G": attention(None, GLOBAL, sinks=True, softcap=5.0)},
+    "hope": {"S": attention(7, {"type": "hope"}), "G": attention(None, {"type": "stick-breaking"})},
+}
+
+
 @torch.no_grad()
 def enliven(decoder: Decoder, seed: int = 0) -> Decoder:
     """Draw weights large enough that logits are of order one and every mechanism shows in them, as after training.

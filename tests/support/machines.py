@@ -1,4 +1,4 @@
-"""The whole suite as other machines would run it: `make test-machines`, or `python tests/machines.py NAME ...`.
+"""The whole suite as other machines would run it: `make test-machines`, or `python tests/support/machines.py NAME ...`.
 
 Each setting makes this processor compute as another one does, with other instructions, other kernels or another number
 of threads, so that its rounding is another. One process after the other; the table at the end has counts and seconds.
@@ -11,13 +11,13 @@ import re
 import subprocess
 import sys
 import time
-from pathlib import Path
+
+from paths import ROOT
 
 from miniwin.blocks import native
 from miniwin.blocks.products import offered
 from miniwin.machine.products import SWITCH
 
-ROOT = Path(__file__).parents[1]
 ONE = {"OMP_NUM_THREADS": "1"}
 SETTINGS: dict[str, dict[str, str]] = {
     "default": ONE,

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -186,6 +187,43 @@ except X: pass
         ("d", False),
         ("e", False),
     ]
+
+
+def files_imported(source: str, files: set[str]) -> set[str]:
+    """The files that a source imports anywhere: at the top, inside functions, and for type checkers only."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            whole = (f"{node.module}.{alias.name}" for alias in node.names)
+            found |= {name if name in files else node.module for name in whole}
+    return found & files
+
+
+def circle(sources: dict[str, str]) -> list[str] | None:
+    """Files that import one another, the first of them again at the end."""
+    graph = {name: files_imported(source, set(sources)) - {name} for name, source in sources.items()}
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        return list(reversed(error.args[1]))
+    return None
+
+
+def test_no_files_import_one_another() -> None:
+    """Not even by way of others, inside functions or for type checkers: each file is read after those it imports."""
+    found = circle({name_of(path): path.read_text() for path in FILES})
+    assert found is None, " imports ".join(found)
+
+
+@pytest.mark.parametrize(
+    "lazy", ["import m.a", "def f():\n    from m.a import x", "if TYPE_CHECKING:\n    from m import a"]
+)
+def test_a_circle_is_found(lazy: str) -> None:
+    files = {"m": "from m.a import x", "m.a": "from m.b import y", "m.b": "import os\nfrom m.c import z"}
+    assert circle({**files, "m.c": ""}) is None
+    assert set(circle({**files, "m.c": lazy}) or ()) == {"m.a", "m.b", "m.c"}
 
 
 def test_every_library_is_a_declared_dependency() -> None:

@@ -117,7 +117,7 @@ class Attention(nn.Module):
             weighting=self.position.weighting,
             documents=positions.documents,
         )
-        scales = entry[-2:] if isinstance(cache, Int8Cache) else None
+        scales = entry[-2:] if cache is not None and cache.int8 else None
         attended = self.attend(call) if cache is None else attend_cached(call, scales)
         out: Tensor = self.o_proj(attended.flatten(-2))  # (B, N, H * D) -> (B, N, hidden_size)
         return out

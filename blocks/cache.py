@@ -13,7 +13,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from math import prod
-from typing import Self
+from typing import Self, TypeVar
 
 import torch
 from torch import Tensor
@@ -23,6 +23,7 @@ from miniwin.blocks.int8 import quantised
 from miniwin.blocks.spec import UserError
 
 DTYPES = {name: getattr(torch, name) for name in ("float32", "bfloat16", "float16", "int8", "float64")}
+Token = TypeVar("Token", int, Tensor)  # the number of a token, or many of them (N,) int64
 
 
 class LayerCache(ABC):
@@ -31,6 +32,7 @@ class LayerCache(ABC):
     stored: list[Tensor]
     length: int  # tokens seen so far
     first: FirstTokens | None = None  # a layer's first tokens, where it keeps them in sight
+    int8 = False  # whether keys and values are in int8, and their scales the last two things kept
 
     @abstractmethod
     def append(self, *new: Tensor, in_order: bool = True) -> tuple[Tensor, ...]:
@@ -44,16 +46,52 @@ class LayerCache(ABC):
     def claim(self, tokens: int) -> tuple[Tensor, ...]:
         """Count so many tokens in, whoever then writes them into `stored`; give back what `append` would."""
 
-    def reset(self) -> None:
-        """Forget every token; the storage stays."""
-        self.length = 0
+    def claims(self, tokens: int) -> bool:
+        """Whether `claim` takes so many tokens at once."""
+        return True
+
+    @abstractmethod
+    def slot(self, token: Token) -> Token:
+        """Where in `stored` a token lies, or will lie."""
+
+    @abstractmethod
+    def room(self, tokens: int) -> int:
+        """How many slots a context of so many tokens takes."""
+
+    def reserve(self, tokens: int) -> None:
+        """Make room for so many tokens in all."""
+        return  # a ring has all its room from the start
+
+    def set_length(self, tokens: int) -> None:
+        """Say how many tokens `stored` holds, without writing any."""
+        self.length = tokens
         if self.first is not None:
-            self.first.reset()
+            self.first.seen = tokens
+
+    def overwritten(self, tokens: int) -> list[Tensor]:
+        """Copies of what the next tokens will be written over; none where each token has a slot of its own."""
+        return []
+
+    def take_back(self, start: int, keep: int, overwritten: Sequence[Tensor]) -> None:
+        """Forget all tokens from `start` on but the first `keep`. overwritten: the copies made at `start`."""
+        self.set_length(start + keep)
 
     @property
     @abstractmethod
     def entries(self) -> int:
         """How many tokens are held."""
+
+    @property
+    def plain(self) -> bool:
+        """Whether a token leaves behind its key and its value (in int8 with their scales) and nothing else."""
+        return self.first is None and len(self.stored) == (4 if self.int8 else 2)
+
+    def held(self) -> dict[str, Tensor]:
+        """Views of what is held, by name: a ring's slots as they lie, of other layers the tokens so far."""
+        views = {str(j): tensor[:, : self.entries] for j, tensor in enumerate(self.stored)}
+        if self.first is not None:
+            views |= {f"first.{j}": tensor[:, : self.first.entries] for j, tensor in enumerate(self.first.stored)}
+        return views
 
     @property
     def nbytes(self) -> int:
@@ -70,10 +108,13 @@ class LayerCache(ABC):
             self.first.stored = [t[rows] for t in self.first.stored]
 
     def clone(self) -> Self:
+        return self.over([t.clone() for t in self.stored], None if self.first is None else self.first.clone())
+
+    def over(self, stored: list[Tensor], first: FirstTokens | None) -> Self:
+        """A cache of the same kind and length, over other storage."""
         other = object.__new__(type(self))
         other.__dict__.update(self.__dict__)
-        other.stored = [t.clone() for t in self.stored]
-        other.first = None if self.first is None else self.first.clone()
+        other.stored, other.first = stored, first
         return other
 
 
@@ -116,6 +157,26 @@ class RingCache(LayerCache):
         assert tokens == 1  # more would overwrite what the first of them still see
         self.length += tokens
         return tuple(held[:, : self.entries] for held in self.stored)
+
+    def claims(self, tokens: int) -> bool:
+        return tokens == 1
+
+    def slot(self, token: Token) -> Token:
+        return token % self.window
+
+    def room(self, tokens: int) -> int:
+        return self.window
+
+    def overwritten(self, tokens: int) -> list[Tensor]:
+        tokens_ahead = torch.arange(self.length, self.length + min(tokens, self.window), device=self.stored[0].device)
+        return [held[:, self.slot(tokens_ahead)] for held in self.stored]
+
+    def take_back(self, start: int, keep: int, overwritten: Sequence[Tensor]) -> None:
+        count = min(self.length - start, self.window)
+        forgotten = torch.arange(start + keep, start + max(keep, count), device=self.stored[0].device)
+        for held, before in zip(self.stored, overwritten, strict=True):
+            held[:, self.slot(forgotten)] = before[:, keep:count]
+        super().take_back(start, keep, overwritten)
 
     def _write(self, new: Sequence[Tensor]) -> None:
         n = new[0].shape[1]
@@ -173,8 +234,14 @@ class GrowingCache(LayerCache):
         self.length = end
         return tuple(held[:, :end] for held in self.stored)
 
+    def slot(self, token: Token) -> Token:
+        return token
+
+    def room(self, tokens: int) -> int:
+        return tokens
+
     def reserve(self, tokens: int) -> None:
-        """Make room for so many tokens in all: memory that is not written to yet costs nothing."""
+        """Memory that is not written to yet costs nothing."""
         for i, old in enumerate(self.stored):
             if tokens > old.shape[1]:
                 self.stored[i] = storage(old[:, :0], tokens)
@@ -186,6 +253,8 @@ class Int8Cache(GrowingCache):
 
     What comes back of keys and values is int8, followed by the rest and the scales (B, M, Hkv).
     """
+
+    int8 = True
 
     def __init__(self, empty: Sequence[Tensor]) -> None:
         k, v, *rest = empty
@@ -251,15 +320,25 @@ class Cache:
 
     def reset(self) -> None:
         """Forget every token, to begin another context in the same storage."""
-        for layer in self.layers:
-            layer.reset()
-        self.length, self.pad, self.given = 0, None, False
+        self.set_length(0)
+        self.pad, self.given = None, False
 
     def reserve(self, tokens: int) -> None:
         """Make room for so many tokens in all, so that no layer has to grow on the way."""
         for layer in self.layers:
-            if isinstance(layer, GrowingCache):
-                layer.reserve(tokens)
+            layer.reserve(tokens)
+
+    def held(self) -> dict[str, Tensor]:
+        """Views of what the layers hold, by name."""
+        return {
+            f"layers.{i}.{name}": view for i, layer in enumerate(self.layers) for name, view in layer.held().items()
+        }
+
+    def set_length(self, tokens: int) -> None:
+        """Say how many tokens all layers hold, without writing any."""
+        for layer in self.layers:
+            layer.set_length(tokens)
+        self.length = tokens
 
     def select(self, rows: Tensor) -> None:
         """Keep only these rows of the batch, in this order: the others have ended."""

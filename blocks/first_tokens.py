@@ -45,13 +45,14 @@ class FirstTokens:
             self.stored = [t.detach() for t in held]
         return tuple(held)
 
-    def reset(self) -> None:
-        self.seen = 0
+    @property
+    def entries(self) -> int:
+        """How many tokens the longest row holds."""
+        return min(self.seen, self.size)
 
     @property
     def nbytes(self) -> int:
-        entries = min(self.seen, self.size)
-        return sum(t.shape[0] * entries * prod(t.shape[2:]) * t.element_size() for t in self.stored)
+        return sum(t.shape[0] * self.entries * prod(t.shape[2:]) * t.element_size() for t in self.stored)
 
     def clone(self) -> FirstTokens:
         other = FirstTokens.__new__(FirstTokens)

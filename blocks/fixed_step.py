@@ -17,7 +17,7 @@ from torch import Tensor
 
 from miniwin.blocks.attention import Attention
 from miniwin.blocks.attention_ops import may_use, sdpa, use_backend
-from miniwin.blocks.cache import Cache, GrowingCache, Int8Cache, LayerCache, RingCache, storage
+from miniwin.blocks.cache import Cache, LayerCache, Token, storage
 from miniwin.blocks.decoder import Decoder
 from miniwin.blocks.positions.base import Positions
 
@@ -30,15 +30,13 @@ class FixedCache(LayerCache):
 
     def __init__(self, held: LayerCache, capacity: int, at: Tensor) -> None:
         """held: a ring, whose capacity is its window, or a cache of everything that fits."""
-        self.at, self.capacity = at, held.window if isinstance(held, RingCache) else capacity
+        self.at, self.capacity = at, held.room(capacity)
         self.length = self.capacity - 1  # before the new token, as what comes back has it: nothing has been dropped
         positions = torch.arange(held.length - held.entries, held.length, device=at.device)
-        # A ring has token t in slot t mod W; the other has them in order. Either way:
-        slots = positions % self.capacity
         self.stored = [storage(t[:, :0], self.capacity) for t in held.stored]
         for mine, theirs in zip(self.stored, held.stored, strict=True):
             mine.zero_()  # what is hidden has a weight of 0, and 0 times what no one has written may be no number
-            mine[:, self.capacity - 1 - slots] = theirs[:, slots]
+            mine[:, self.slot(positions)] = theirs[:, held.slot(positions)]
 
     @property
     def entries(self) -> int:
@@ -50,13 +48,22 @@ class FixedCache(LayerCache):
         return (self.capacity - 1 - self.at).clamp(min=0)
 
     def append(self, *new: Tensor, in_order: bool = True) -> tuple[Tensor, ...]:
-        slot = self.capacity - 1 - self.at % self.capacity
+        slot = self.slot(self.at)
         for held, tensor in zip(self.stored, new, strict=True):
             held.index_copy_(1, slot, tensor.to(held.dtype))
         return tuple(self.stored)
 
     def claim(self, tokens: int) -> tuple[Tensor, ...]:
         raise NotImplementedError("its slots are known to the device alone")
+
+    def claims(self, tokens: int) -> bool:
+        return False
+
+    def slot(self, token: Token) -> Token:
+        return self.capacity - 1 - token % self.capacity
+
+    def room(self, tokens: int) -> int:
+        return self.capacity
 
 
 class FixedStep:
@@ -126,8 +133,8 @@ def declines(decoder: Decoder, cache: Cache) -> str | None:
     if cache.pad is not None or cache.given:
         return "rows are padded, or the caller gives positions"
     for held in cache.layers:
-        if type(held) not in (RingCache, GrowingCache) or held.first is not None or len(held.stored) != 2:
-            return "a cache in int8" if isinstance(held, Int8Cache) else "a layer keeps more than keys and values"
+        if held.int8 or not held.plain:
+            return "a cache in int8" if held.int8 else "a layer keeps more than keys and values"
     for attention in decoder.attentions:
         if type(attention) is not Attention or attention.by_order:
             return "keys are wanted in order, or by an attention that may"

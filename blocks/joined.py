@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from miniwin.blocks.cache import Cache, LayerCache, RingCache, storage
+from miniwin.blocks.cache import Cache, LayerCache, storage
 from miniwin.blocks.first_tokens import FirstTokens
 from miniwin.blocks.spec import UserError
 
@@ -50,33 +50,24 @@ def _beside(layers: Sequence[LayerCache], length: int) -> LayerCache:
 
 def _moved(rows: Sequence[tuple[LayerCache, int]], by: Sequence[int], length: int) -> LayerCache:
     """A layer's cache of these rows, each with its tokens so many places later, as if it had seen `length` of them."""
-    like: Any = rows[0][0]
-    made = object.__new__(type(like))
-    made.__dict__.update(like.__dict__)
-    made.length = length
-    ring = isinstance(like, RingCache)
-    capacity = like.window if ring else length
-    made.stored = [storage(_empty(t, len(rows)), capacity) for t in like.stored]
-    for j, tensor in enumerate(made.stored):
+    like = rows[0][0]
+    stored = [storage(_empty(t, len(rows)), like.room(length)) for t in like.stored]
+    for j, tensor in enumerate(stored):
         for place, ((layer, i), shift) in enumerate(zip(rows, by, strict=True)):
             first, end = max(0, layer.length - layer.entries, -shift), layer.length
             tensor[place] = 0
-            old = torch.arange(first, end, device=tensor.device)
-            new = old + shift
-            if ring:
-                old, new = old % like.window, new % like.window
-            tensor[place, new] = layer.stored[j][i, old]
-    if like.first is not None:
-        made.first = _first(rows, length)
+            tokens = torch.arange(first, end, device=tensor.device)
+            tensor[place, layer.slot(tokens + shift)] = layer.stored[j][i, layer.slot(tokens)]
+    made = like.over(stored, None if like.first is None else _first(rows))
+    made.set_length(length)
     return made
 
 
-def _first(rows: Sequence[tuple[LayerCache, int]], length: int) -> FirstTokens:
+def _first(rows: Sequence[tuple[LayerCache, int]]) -> FirstTokens:
     """They go by their position in the row, which padding does not move."""
     kept: Any = [(layer.first, i) for layer, i in rows]
     made = kept[0][0].clone()
     made.stored = [torch.stack([first.stored[j][i] for first, i in kept]) for j in range(len(made.stored))]
-    made.seen = length
     return made  # type: ignore[no-any-return]
 
 
@@ -104,6 +95,5 @@ def check_together(caches: Sequence[Cache]) -> None:
 
 def _kind(cache: Cache) -> list[object]:
     return [
-        (type(layer), getattr(layer, "window", None), [(t.dtype, t.device, t.shape[2:]) for t in layer.stored])
-        for layer in cache.layers
+        (type(layer), layer.room(0), [(t.dtype, t.device, t.shape[2:]) for t in layer.stored]) for layer in cache.layers
     ]

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from miniwin.blocks import native
 from miniwin.blocks.attention import Attention
 from miniwin.blocks.attention_ops import cpu_native, may_use
-from miniwin.blocks.cache import Cache, GrowingCache, Int8Cache, LayerCache, RingCache
+from miniwin.blocks.cache import Cache, LayerCache
 from miniwin.blocks.decoder import Decoder
 from miniwin.blocks.int8_weight import FEW, Int8Weight
 from miniwin.blocks.layer import Layer
@@ -75,12 +75,13 @@ class QuickStep:
 
     def _out_of_order(self, held: LayerCache) -> bool:
         """Whether a ring with this token in it still has padding, and no longer as its first slots."""
-        return isinstance(held, RingCache) and held.window <= held.length < held.window - 1 + self.padding
+        tokens = held.length + 1
+        return 0 < tokens - held.room(tokens) < self.padding
 
     def _enter(self, i: int, attention: Attention, held: LayerCache, where: Positions, meanwhile: list[Tensor]) -> None:
         """Take the new token into a layer's cache, and say where it stands. meanwhile: tensors kept for this step."""
         place: Any = self.layers[i]
-        place.slot = held.length % held.window if isinstance(held, RingCache) else held.length
+        place.slot = held.slot(held.length)
         held.claim(1)
         place.entries = held.entries
         keys, values, *scales = held.stored
@@ -143,8 +144,7 @@ def declines(decoder: Decoder, cache: Cache) -> str | None:
     if cache.given or cache.batch_size > FEW:
         return f"there are more than {FEW} rows, or positions that the caller gives"
     for held in cache.layers:
-        known = 4 if type(held) is Int8Cache else 2 if type(held) in (RingCache, GrowingCache) else 0
-        if len(held.stored) != known or held.first is not None:
+        if not held.plain:
             return "a layer keeps more than keys and values"
         if held.stored[0].dtype not in native.CODES or held.stored[0].device.type not in PLACES:
             return f"a cache is of {held.stored[0].dtype} on {held.stored[0].device}"

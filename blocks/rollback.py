@@ -11,10 +11,7 @@ each local layer, however long the context is. It mends a cache that a failed ca
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
-
-from miniwin.blocks.cache import Cache, RingCache
+from miniwin.blocks.cache import Cache
 from miniwin.blocks.spec import UserError
 
 
@@ -31,10 +28,7 @@ class Mark:
         cache.check_whole()
         self.cache, self.tokens, self.rows = cache, tokens, cache.batch_size
         self.length, self.pad, self.given = cache.length, cache.pad, cache.given
-        self._lost: list[list[Tensor]] = []  # of each layer, what the next tokens will be written over
-        for layer in cache.layers:
-            slots = self._slots(layer, 0, tokens) if isinstance(layer, RingCache) else None
-            self._lost.append([] if slots is None else [held[:, slots] for held in layer.stored])
+        self._overwritten = [layer.overwritten(tokens) for layer in cache.layers]
 
     def rollback(self, keep: int = 0) -> None:
         """Forget all tokens since the mark but the first `keep`, in all rows.
@@ -50,29 +44,16 @@ class Mark:
             raise UserError(f"keep: got {keep}; expected 0 to {least}, the tokens since the mark")
         if most > self.tokens:
             raise UserError(f"the mark was made for {self.tokens} tokens; the cache has got {most} since")
-        shortest = min((layer.window for layer in self.cache.layers if isinstance(layer, RingCache)), default=most)
+        shortest = min(layer.room(most) for layer in self.cache.layers)
         if 0 < keep < most and most > shortest:
             raise UserError(
                 f"keep: got {keep} of {most} tokens, which a window of {shortest} no longer has; expected 0"
             )
         length = self.length + keep
-        for layer, lost in zip(self.cache.layers, self._lost, strict=True):
-            if isinstance(layer, RingCache):
-                count = min(layer.length - self.length, layer.window)
-                slots = self._slots(layer, keep, count)
-                for held, tensor in zip(layer.stored, lost, strict=True):
-                    held[:, slots] = tensor[:, keep:count]
-            layer.length = length
-            if layer.first is not None:
-                layer.first.seen = length
+        for layer, overwritten in zip(self.cache.layers, self._overwritten, strict=True):
+            layer.take_back(self.length, keep, overwritten)
         self.cache.length = length
         if keep == 0:
             self.cache.pad, self.cache.given = self.pad, self.given
         elif self.cache.pad is not None:
             self.cache.pad = self.cache.pad.clamp(max=length)
-
-    def _slots(self, ring: RingCache, first: int, end: int) -> Tensor:
-        """Where the tokens `first` to `end`, counted from the mark, are written: as many as the ring has room for."""
-        device = ring.stored[0].device
-        end = min(end, ring.window)
-        return torch.arange(self.length + first, self.length + max(first, end), device=device) % ring.window

@@ -19,7 +19,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from miniwin.blocks.cache import GrowingCache, Int8Cache, LayerCache, RingCache
+from miniwin.blocks.cache import LayerCache
 from miniwin.blocks.positions.base import PositionEncoding, Positions
 from miniwin.blocks.positions.rope import Rope
 from miniwin.blocks.positions.rotation import rotate
@@ -71,9 +71,9 @@ def declines(attention: Entry, x: Tensor, cache: LayerCache | None) -> str | Non
         return "queries and keys have different eps"
     if attention.sight.keep_first or attention.by_order:
         return "the keys are wanted in order, or more than once"
-    if isinstance(cache, Int8Cache) or len(cache.stored) != 2:
+    if cache.int8 or not cache.plain:
         return "it stores a key and a value as they are"
-    if not isinstance(cache, GrowingCache) and not (isinstance(cache, RingCache) and x.shape[1] == 1):
+    if not cache.claims(x.shape[1]):
         return "several tokens at once see keys that a ring overwrites"
     return distrust(x.device)
 

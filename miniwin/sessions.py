@@ -101,7 +101,7 @@ def save_session(session: Session, model: InferenceModel, path: str | PathLike[s
         "pending": session.pending,
         "tail": session.tail,
     }
-    held = {name: tensor.cpu().contiguous() for name, tensor in _held(session.cache).items()}
+    held = {name: tensor.cpu().contiguous() for name, tensor in session.cache.held().items()}
     with replacing(user_path(path)) as temporary:
         temporary.write_bytes(save(held, metadata={"session": json.dumps(about)}))
 
@@ -135,26 +135,10 @@ def weights_digest(model: InferenceModel) -> str:
     return digest.hexdigest()
 
 
-def _held(cache: Cache) -> dict[str, Tensor]:
-    """Views of what a cache holds, by name: a ring's slots as they lie, of other layers the tokens so far."""
-    held: dict[str, Tensor] = {}
-    for i, layer in enumerate(cache.layers):
-        for j, tensor in enumerate(layer.stored):
-            held[f"layers.{i}.{j}"] = tensor[:, : layer.entries]
-        if layer.first is not None:
-            for j, tensor in enumerate(layer.first.stored):
-                held[f"layers.{i}.first.{j}"] = tensor[:, : min(layer.first.seen, layer.first.size)]
-    return held
-
-
 def _fill(path: Path, cache: Cache, tokens: int, saved: dict[str, Tensor]) -> None:
     cache.reserve(tokens)
-    cache.length = tokens
-    for layer in cache.layers:
-        layer.length = tokens
-        if layer.first is not None:
-            layer.first.seen = tokens
-    room = _held(cache)
+    cache.set_length(tokens)
+    room = cache.held()
     for name in sorted({*room, *saved}):
         want, got = ((t.shape, t.dtype) if t is not None else None for t in (room.get(name), saved.get(name)))
         if want != got:

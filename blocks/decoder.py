@@ -60,6 +60,11 @@ class Decoder(nn.Module):
         return self.embed_tokens.num_embeddings
 
     @property
+    def head(self) -> nn.Embedding | nn.Linear:
+        """What scores the vocabulary: its weight is (vocab_size, hidden_size)."""
+        return self.embed_tokens if self.lm_head is None else self.lm_head
+
+    @property
     def attentions(self) -> list[Attention]:
         return [layer.attention for layer in self.layers]  # type: ignore[misc]
 
@@ -154,8 +159,7 @@ class Decoder(nn.Module):
 
     def logits(self, hidden: Tensor) -> Tensor:
         """(..., hidden_size) -> (..., vocab_size) float32."""
-        head = self.embed_tokens if self.lm_head is None else self.lm_head
-        return self.shaped(products.linear(hidden, head.weight, None, self.product))
+        return self.shaped(products.linear(hidden, self.head.weight, None, self.product))
 
     def shaped(self, logits: Tensor) -> Tensor:
         """What the head gives, in float32, scaled and capped."""

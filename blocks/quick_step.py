@@ -47,7 +47,7 @@ class QuickStep:
         for place, layer in zip(self.layers, decoder.layers, strict=True):
             self._fill(place, layer)
         self.norm = self._norm(decoder.norm)
-        self.head = self._matrix(decoder.embed_tokens if decoder.lm_head is None else decoder.lm_head)
+        self.head = self._matrix(decoder.head)
         size = decoder.embed_tokens.embedding_dim
         floats = cache.batch_size * native_step.floats(list(self.layers), size)
         self.room = torch.empty(floats, dtype=torch.float32, device="cpu")

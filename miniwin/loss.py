@@ -38,9 +38,8 @@ FEWEST = 256  # tokens of a stretch, or a multiple: with fewer, or with an odd n
 
 def next_token_loss(decoder: Decoder, hidden: Tensor, targets: Tensor) -> Tensor:
     """cross_entropy(decoder.logits(hidden), targets): hidden (B, N, C), targets (B, N) -> mean nats per token."""
-    head = decoder.embed_tokens if decoder.lm_head is None else decoder.lm_head
     shape = decoder.logit_scale, decoder.logit_softcap
-    return linear_cross_entropy(hidden, head.weight, targets, *shape, product=decoder.product)
+    return linear_cross_entropy(hidden, decoder.head.weight, targets, *shape, product=decoder.product)
 
 
 def linear_cross_entropy(

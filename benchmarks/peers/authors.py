@@ -65,8 +65,7 @@ class Authors(nn.Module):
             mlp = module.mlp
             h = h + mlp.down_proj(F.silu(mlp.gate_proj(normed)) * mlp.up_proj(normed))
         h = _rms(h, self.decoder.norm)[:, -logits_to_keep:]
-        head: Any = self.decoder.embed_tokens if self.decoder.lm_head is None else self.decoder.lm_head
-        return F.linear(h, head.weight), kept
+        return F.linear(h, self.decoder.head.weight), kept
 
     def _attention(
         self, module: Any, window: int | None, x: Tensor, past: tuple[Tensor, Tensor] | None

@@ -25,7 +25,7 @@ from miniwin.language_model import LanguageModel
 from miniwin.machine.products import chosen
 from miniwin.quantize import quantize
 from miniwin.specs import ModelSpec, load_model_spec, parse_spec
-from miniwin.steps import quicker
+from miniwin.steps import fastest_step
 
 AUTHORS = "MiniWin's authors, restated"
 WITH_MKL = f"{OURS}, MKL's products"  # torch's own, where ours are others
@@ -119,7 +119,7 @@ class Ours(Side):
                 layer.append(keys, piece)
         cache.length = context
 
-        steps = quicker(self.model, cache, piece.shape[1])
+        steps = fastest_step(self.model, cache, piece.shape[1])
 
         def step(token: Tensor) -> Tensor:  # as generation does it
             logits = self.model(token, cache=cache, logits_to_keep=1) if steps is None else steps.step(token)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, Unpack, overload
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +21,7 @@ from miniwin.specs import UserError
 
 if TYPE_CHECKING:
     from miniwin.blocks import Cache, Decoder
+    from miniwin.generation_settings import Options
     from miniwin.sessions import Session
     from miniwin.specs import ModelSpec
     from miniwin.tokenizer import Tokenizer
@@ -95,16 +96,9 @@ class LanguageModel(nn.Module):
         self,
         prompt: str,
         *,
-        max_new_tokens: int = ...,
-        temperature: float = ...,
-        top_k: int = ...,
-        top_p: float = ...,
-        min_p: float = ...,
-        stop: str | Sequence[str] = ...,
-        seed: int | None = ...,
         stream: Callable[[str], None] | None = ...,
-        cache_dtype: str | torch.dtype | None = ...,
         session: Session | None = ...,
+        **settings: Unpack[Options],
     ) -> str: ...
 
     @overload
@@ -112,16 +106,9 @@ class LanguageModel(nn.Module):
         self,
         prompt: Sequence[int] | Tensor,
         *,
-        max_new_tokens: int = ...,
-        temperature: float = ...,
-        top_k: int = ...,
-        top_p: float = ...,
-        min_p: float = ...,
-        stop: str | Sequence[str] = ...,
-        seed: int | None = ...,
         stream: Callable[[str], None] | None = ...,
-        cache_dtype: str | torch.dtype | None = ...,
         session: Session | None = ...,
+        **settings: Unpack[Options],
     ) -> list[int]: ...
 
     @overload
@@ -129,15 +116,8 @@ class LanguageModel(nn.Module):
         self,
         prompt: list[str] | tuple[str, ...],
         *,
-        max_new_tokens: int = ...,
-        temperature: float = ...,
-        top_k: int = ...,
-        top_p: float = ...,
-        min_p: float = ...,
-        stop: str | Sequence[str] = ...,
-        seed: int | None = ...,
-        cache_dtype: str | torch.dtype | None = ...,
         session: Sequence[Session] | None = ...,
+        **settings: Unpack[Options],
     ) -> list[str]: ...
 
     @overload
@@ -145,54 +125,38 @@ class LanguageModel(nn.Module):
         self,
         prompt: Sequence[list[int]],
         *,
-        max_new_tokens: int = ...,
-        temperature: float = ...,
-        top_k: int = ...,
-        top_p: float = ...,
-        min_p: float = ...,
-        stop: str | Sequence[str] = ...,
-        seed: int | None = ...,
-        cache_dtype: str | torch.dtype | None = ...,
         session: Sequence[Session] | None = ...,
+        **settings: Unpack[Options],
     ) -> list[list[int]]: ...
 
     def generate(
         self,
         prompt: str | Sequence[int] | Tensor | list[str] | tuple[str, ...] | Sequence[list[int]],
         *,
-        max_new_tokens: int = 128,
-        temperature: float = 0.8,
-        top_k: int = 0,
-        top_p: float = 1.0,
-        min_p: float = 0.0,
-        stop: str | Sequence[str] = (),
-        seed: int | None = None,
         stream: Callable[[str], None] | None = None,
-        cache_dtype: str | torch.dtype | None = None,
         session: Session | Sequence[Session] | None = None,
+        **settings: Unpack[Options],
     ) -> str | list[int] | list[str] | list[list[int]]:
         """Continue `prompt`: new text for text, new ids for ids (a list, or a tensor (N,) or (1, N)).
 
-        A list of prompts gives a list, each of them continued as it would be alone. temperature 0 is greedy; top_k 0,
-        top_p 1 and min_p 0 are off. `stop`: a string or several; the text ends before the first of them, and where the
-        model ends the document. An empty prompt starts a new document; [] is one prompt of no ids, not no prompts. The
-        same `seed` gives the same text; without one, every call differs. `stream` is called with each piece of new
-        text. `cache_dtype`: see new_cache. `session`: continues what was said in it (miniwin.sessions); for several
-        prompts a list of as many, whatever their lengths.
+        A list of prompts gives a list, each of them continued as it would be alone. An empty prompt starts a new
+        document. [] is one prompt of no ids, not no prompts. The settings, and what they are by default:
+
+            max_new_tokens   128    fewer where the model ends the document
+            temperature      0.8    0 is greedy
+            top_k            0      only the k most probable tokens; 0: all
+            top_p            1.0    only the most probable tokens that add up to this; 1: all
+            min_p            0.0    only tokens at least this share as probable as the best; 0: all
+            stop             ()     a string or several; the text ends before the first of them
+            seed             None   the same one gives the same text; without one, every call differs
+            cache_dtype      None   what the cache stores, see new_cache
+
+        stream: called with each piece of new text. session: continues what was said in it (miniwin.sessions); for
+        several prompts a list of as many, whatever their lengths.
         """
         from miniwin.generation import generate, generate_batch
         from miniwin.sessions import Session
 
-        settings: dict[str, Any] = {
-            "max_new_tokens": max_new_tokens,
-            "temperature": temperature,
-            "top_k": top_k,
-            "top_p": top_p,
-            "min_p": min_p,
-            "stop": stop,
-            "seed": seed,
-            "cache_dtype": cache_dtype,
-        }
         if isinstance(prompt, list | tuple) and prompt and isinstance(prompt[0], str | list | tuple | Tensor):
             if stream is not None:
                 raise UserError("stream: got one with several prompts; it is for a single prompt")

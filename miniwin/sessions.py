@@ -1,8 +1,8 @@
-"""A session: everything that a model remembers of a context, to go on with later, also in another process.
+"""A session: everything that a model remembers of a context, to continue later, also in another process.
 
-The file is safetensors: what each layer's cache holds, and as metadata the tokens that are not in the cache yet, the
-hash of the spec and a digest of the weights. A cache means something to the model that filled it and to no other, so a
-session of another model is refused. A session is saved as a whole or not at all.
+The file is safetensors. Its tensors are what each layer's cache holds. Its metadata are the tokens that are not in the
+cache yet, the hash of the spec and a digest of the weights. A cache means something only to the model that filled it,
+so a session of another model is refused. A session is saved as a whole or not at all.
 
     session = new_session(model)
     generate(model, "Once upon a time", session=session)
@@ -39,7 +39,7 @@ FORMAT = 1
 
 @dataclass
 class Session:
-    """cache: of one row. pending: ids said that the cache does not hold yet. tail: the last few ids said."""
+    """cache: of one row. pending: ids that the cache does not hold yet. tail: the last few ids of the context."""
 
     cache: Cache
     dtype: str  # what the cache was asked to store
@@ -53,15 +53,16 @@ class Session:
 
     @property
     def tokens(self) -> int:
-        """Tokens said so far."""
+        """Tokens of the context so far, pending ones included."""
         return self.cache.length + len(self.pending)
 
-    def say(self, ids: Sequence[int]) -> None:
+    def append(self, ids: Sequence[int]) -> None:
+        """The context goes on with these ids. They are pending until the model has read them."""
         self.pending = [*self.pending, *ids]
         self.tail = [*self.tail, *ids][-CONTEXT:]
 
-    def heard(self, count: int) -> None:
-        """The model has taken the first `count` pending ids into the cache."""
+    def consumed(self, count: int) -> None:
+        """The model has read the first `count` pending ids into the cache."""
         self.pending = self.pending[count:]
 
 

@@ -13,7 +13,7 @@ from statistics import median
 import torch
 
 from miniwin.inference import InferenceModel, Task, chunk_for, evaluating, in_chunks
-from miniwin.steps import quicker
+from miniwin.steps import fastest_step
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ def measure_speed(
             for _ in in_chunks(model, ids[:, :length], cache, chunk or chunk_for(length), logits_to_keep=1):
                 pass  # only the cache is filled
             read = _now(model.device)
-            steps = quicker(model, cache, decode_tokens, keep=False)  # as generation goes about it
+            steps = fastest_step(model, cache, decode_tokens, keep=False)  # as generation goes about it
             for at in range(length, length + decode_tokens):
                 new = ids[:, at : at + 1]
                 model(new, cache=cache, logits_to_keep=1) if steps is None else steps.step(new)

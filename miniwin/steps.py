@@ -1,6 +1,7 @@
-"""The quickest way to decode token by token on a warm cache: one call on a CPU, one graph on a GPU, where that can be.
+"""The fastest way to decode token by token: one native call a token on a CPU, one CUDA graph on a GPU.
 
-`MINIWIN_NATIVE=0` and `MINIWIN_CUDA_GRAPHS=0` go without.
+Not every model can be decoded so; the others are called as usual. `MINIWIN_NATIVE=0` and `MINIWIN_CUDA_GRAPHS=0` switch
+the two off.
 """
 
 from __future__ import annotations
@@ -25,18 +26,19 @@ MANY = 64  # the same for a graph
 LONG = 1 << 15  # tokens in all: beyond, reading the cache costs more than launching kernels
 
 
-def quicker(
+def fastest_step(
     model: nn.Module | InferenceModel, cache: Cache, new_tokens: int, keep: bool = True
 ) -> QuickStep | FixedStep | None:
-    """A way to decode so many more tokens, `step(ids)` (B, 1) -> logits (B, 1, V); None where the model itself is it.
+    """What decodes `new_tokens` more tokens the fastest; None where that is the model itself.
 
-    model: a decoder, or what has one. keep: the cache has to have the new tokens afterwards; a graph works on a copy.
+    Its `step(ids)` takes ids (B, 1) and gives logits (B, 1, V). model: a decoder, or a model that has one. keep: the
+    cache has to hold the new tokens afterwards, which rules out a graph, for that works on a copy.
 
     Raises:
         UserError: the switch says neither 0 nor 1.
     """
     decoder = getattr(model, "decoder", model)
-    if type(decoder) is not Decoder or own_forward(model):  # another may do something else in its forward
+    if type(decoder) is not Decoder or own_forward(model):  # its forward may do something else
         return None
     device = decoder.embed_tokens.weight.device.type
     if device == "cpu" and new_tokens >= SOME and not_in_one_call(decoder, cache) is None:
@@ -55,8 +57,8 @@ def quicker(
 
 
 def own_forward(model: nn.Module | InferenceModel) -> bool:
-    """Whether somebody wants to be called at every token, or in the place of ours: as a hook of some module, as the
-    forward of a subclass, or as one that was put into an instance."""
+    """Whether code that is not ours has to run at every token: a hook of some module, the forward of a subclass, or a
+    forward that was put into an instance."""
     if not has_plain_forward(model) or nn.modules.module._has_any_global_hook():
         return True
     return any(

@@ -202,13 +202,13 @@ def test_it_is_for_one_row_of_many_tokens_and_not_for_huge_contexts(
 ) -> None:
     decoder = model.decoder
     cache = warmed(decoder, torch.tensor([[3, 1, 4]]), 3)
-    assert ways.quicker(decoder, cache, 500, keep=False) is None, "on a CPU there is nothing to record"
+    assert ways.fastest_step(decoder, cache, 500, keep=False) is None, "on a CPU there is nothing to record"
     monkeypatch.setattr(ways, "GRAPHED", ("cpu",))
-    assert ways.quicker(decoder, cache, 500, keep=False) is not None
-    assert ways.quicker(decoder, cache, ways.MANY - 1, keep=False) is None
-    assert ways.quicker(decoder, cache, ways.LONG, keep=False) is None
-    assert ways.quicker(decoder, cache, 500) is None
-    assert ways.quicker(decoder, warmed(decoder, torch.tensor([[3], [4]]), 1), 500, keep=False) is None
+    assert ways.fastest_step(decoder, cache, 500, keep=False) is not None
+    assert ways.fastest_step(decoder, cache, ways.MANY - 1, keep=False) is None
+    assert ways.fastest_step(decoder, cache, ways.LONG, keep=False) is None
+    assert ways.fastest_step(decoder, cache, 500) is None
+    assert ways.fastest_step(decoder, warmed(decoder, torch.tensor([[3], [4]]), 1), 500, keep=False) is None
 
 
 def test_where_it_cannot_be_recorded_it_is_done_without(model: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import math
+import re
 from itertools import product
 
 import numpy as np
@@ -13,6 +15,7 @@ from tiny import run_cli, spec
 
 import miniwin
 from miniwin.generation import generate, generate_batch
+from miniwin.generation_settings import DEFAULTS, Options
 from miniwin.language_model import LanguageModel
 from miniwin.sampling import Sampling, probabilities, sample
 from miniwin.specs import UserError
@@ -279,6 +282,18 @@ def test_a_list_of_prompts_gives_a_list(model: LanguageModel) -> None:
     assert model.generate(ids, seed=3, max_new_tokens=12) == [model.generate(i, seed=3, max_new_tokens=12) for i in ids]
     with pytest.raises(UserError, match="stream: got one with several prompts; it is for a single prompt"):
         model.generate(texts, stream=print)  # type: ignore[call-overload]
+
+
+def test_the_docstring_has_the_settings_and_their_defaults() -> None:
+    said = re.findall(r"^ {4}(\w+) +(\S+) ", str(inspect.getdoc(LanguageModel.generate)), re.MULTILINE)
+    assert dict(said) == {name: repr(value) for name, value in DEFAULTS.items()}
+    assert set(DEFAULTS) == set(Options.__annotations__)
+
+
+def test_a_setting_that_does_not_exist_is_refused(model: LanguageModel) -> None:
+    for prompt in ("x", ["x", "y"]):
+        with pytest.raises(TypeError, match=r"generate\(\) got an unexpected keyword argument 'temprature'"):
+            model.generate(prompt, temprature=1.0)  # type: ignore[call-overload]
 
 
 # --- stop strings and streaming -------------------------------------------------------------------

@@ -17,6 +17,7 @@ from typing import Any
 
 from miniwin.files.hashing import sha256_file
 from miniwin.files.tensor_files import load_tensors, save_tensors
+from miniwin.files.writing import write_flushed
 from miniwin.provenance import code_version
 from miniwin.runs import RUN, read_run
 from miniwin.specs import ModelSpec, dump_yaml, load_model_spec, user_path
@@ -41,7 +42,7 @@ from miniwin.zoo.entry import (
     write_manifest,
 )
 from miniwin.zoo.errors import ZooError
-from miniwin.zoo.files import to_json, write_text
+from miniwin.zoo.json_objects import to_json
 from miniwin.zoo.lengths import check_metrics, check_provenance
 from miniwin.zoo.reference import open_model, write_reference
 from miniwin.zoo.store import Store, stores
@@ -139,9 +140,9 @@ def _write(
     measured, whole = json.loads(metrics_text), json.loads(provenance_text)
     _check_written("metrics", check_metrics, measured)
 
-    write_text(staged / MODEL, dump_yaml(source.spec))
-    write_text(staged / METRICS, metrics_text)
-    write_text(staged / PROVENANCE, provenance_text)
+    write_flushed(staged / MODEL, dump_yaml(source.spec))
+    write_flushed(staged / METRICS, metrics_text)
+    write_flushed(staged / PROVENANCE, provenance_text)
     _copy_weights(source.folder / WEIGHTS, staged / WEIGHTS, source.spec)
     shutil.copyfile(source.folder / TOKENIZER, staged / TOKENIZER)
     source.confirm()
@@ -160,7 +161,7 @@ def _write(
             metrics=measured,
             provenance=whole,
         )
-        write_text(staged / CARD, card)
+        write_flushed(staged / CARD, card)
         manifest = Manifest(
             schema_number=1,
             name=name,
@@ -176,7 +177,7 @@ def _write(
                 n: FileRecord(size=(staged / n).stat().st_size, sha256=sha256_file(staged / n)) for n in HASHED_FILES
             },
         )
-        write_text(staged / MANIFEST, write_manifest(manifest))
+        write_flushed(staged / MANIFEST, write_manifest(manifest))
         return known[0].commit(staged, name, version)
 
 

@@ -27,7 +27,7 @@ from miniwin.blocks.visible import visible_line
 from miniwin.files.hashing import sha256_json
 from miniwin.specs import ModelSpec, Strict, load_model_spec
 from miniwin.zoo.errors import ZooError
-from miniwin.zoo.files import read_object, to_json
+from miniwin.zoo.json_objects import read_object, to_json
 from miniwin.zoo.version import NAME_PATTERN, VERSION_PATTERN, Version
 
 CARD = "README.md"

@@ -38,7 +38,7 @@ from miniwin.zoo.entry import (
     explain,
 )
 from miniwin.zoo.errors import ZooError
-from miniwin.zoo.files import to_json
+from miniwin.zoo.json_objects import to_json
 from miniwin.zoo.store import Store, built_in_zoo
 from miniwin.zoo.version import Version
 

@@ -9,7 +9,6 @@ its name only when its hash is right.
 from __future__ import annotations
 
 import http.client
-import os
 import re
 import urllib.error
 from collections.abc import Callable
@@ -21,7 +20,7 @@ from time import sleep
 from typing import Any, NamedTuple
 
 from miniwin.files.hashing import sha256_file
-from miniwin.files.writing import Unwritable, move, said_if_unwritable
+from miniwin.files.writing import Unwritable, flush, move, said_if_unwritable
 from miniwin.zoo.clock import Clock, for_bytes
 from miniwin.zoo.connections import offline, open_url
 from miniwin.zoo.errors import UnreachableError, ZooError
@@ -97,8 +96,7 @@ class ResumingDownloader:
         if found != self.sha256:
             self.part.unlink()
             raise ZooError(f"{url}: has sha256 {found}, expected {self.sha256}; it was thrown away")
-        with self.part.open("rb+") as file:
-            os.fsync(file.fileno())
+        flush(self.part)
         move(self.part, Path(output_file))
 
     def _length(self) -> int:

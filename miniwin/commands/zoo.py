@@ -143,7 +143,7 @@ def add(
     from miniwin.specs import user_path
     from miniwin.zoo import ZooError, check_addable
     from miniwin.zoo import add as run
-    from miniwin.zoo.files import read_object
+    from miniwin.zoo.json_objects import read_object
 
     source = user_path(source)
     typed("--description", description)

@@ -28,7 +28,7 @@ from miniwin.data.tasks import character_ids
 from miniwin.files.folders import cache_folder
 from miniwin.files.hashing import sha256_file
 from miniwin.files.json_files import read_json
-from miniwin.files.writing import Unwritable, move, remove_tree
+from miniwin.files.writing import Unwritable, move, remove_tree, write_flushed
 from miniwin.specs import UserError, user_path
 from miniwin.specs.data import DataSpec, JsonlData, TaskData, TextData
 from miniwin.tokenizer import Tokenizer
@@ -196,10 +196,7 @@ def _write(folder: Path, source: Source, tokenizer: Tokenizer, progress: bool) -
     if source.replaced.count:
         info |= {"replaced": source.replaced.count, "replaced_first": source.replaced.first}
     record = {"format": FORMAT, "fingerprint": fingerprint, "files": files, "info": info}
-    with (folder / "corpus.json").open("w", encoding="utf-8", newline="\n") as file:
-        json.dump(record, file, indent=1)
-        file.flush()
-        os.fsync(file.fileno())
+    write_flushed(folder / "corpus.json", json.dumps(record, indent=1))
 
 
 def _encoder(source: Source, tokenizer: Tokenizer) -> Callable[[Sequence[str]], list[np.ndarray]]:

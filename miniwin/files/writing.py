@@ -143,6 +143,17 @@ def write_text(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8", errors="backslashreplace", newline="\n")
 
 
+def write_flushed(path: Path, text: str) -> None:
+    """Write a text file and flush it, where nobody looks yet: in a folder that gets its name once it is whole.
+
+    With the same line ends everywhere, since the hash of a file must not depend on the machine.
+    """
+    with path.open("w", encoding="utf-8", errors="backslashreplace", newline="\n") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+
+
 def write_json(path: Path, data: Any) -> None:
     """Write a JSON file atomically. Numbers that JSON has no name for (NaN, infinity) become null."""
     write_text(path, json.dumps(finite(data), indent=2, ensure_ascii=False) + "\n")

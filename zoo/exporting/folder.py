@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from miniwin.files.writing import write_flushed
 from miniwin.language_model import LanguageModel
 from miniwin.loading import load
 from miniwin.specs import ModelSpec, UserError, dump_yaml, user_path
 from miniwin.version import __version__
 from miniwin.zoo.exporting.stock import Refusal, Stock, find_stock
 from miniwin.zoo.exporting.tokenizing import write_tokenizer
-from miniwin.zoo.files import write_text
 from miniwin.zoo.importing.writing import appearing, refuse_existing
 
 Kind = Literal["auto", "stock", "custom"]
@@ -72,8 +72,8 @@ def export_model(
             _write_json(ids, part / "generation_config.json")
         if model.tokenizer is not None:
             write_tokenizer(model.tokenizer, ids, part)
-        write_text(part / "README.md", _card(model.spec, stock, random))
-        write_text(part / "model.yaml", dump_yaml(model.spec))
+        write_flushed(part / "README.md", _card(model.spec, stock, random))
+        write_flushed(part / "model.yaml", dump_yaml(model.spec))
     return Exported(folder, "custom" if stock is None else stock.model_type, refusals, random)
 
 
@@ -96,7 +96,7 @@ def _write_custom(model: LanguageModel, folder: Path) -> None:
     }
     _write_json({**config, **_about(model)}, folder / "config.json")
     code = Path(__file__).with_name(f"{CODE}.txt").read_text(encoding="utf-8")
-    write_text(folder / f"{CODE}.py", code)
+    write_flushed(folder / f"{CODE}.py", code)
 
 
 def _about(model: LanguageModel) -> dict[str, Any]:
@@ -127,7 +127,7 @@ def _save(tensors: dict[str, Any], folder: Path) -> None:
 
 
 def _write_json(data: dict[str, Any], path: Path) -> None:
-    write_text(path, json.dumps(data, indent=2) + "\n")
+    write_flushed(path, json.dumps(data, indent=2) + "\n")
 
 
 def _card(spec: ModelSpec, stock: Stock | None, random: bool) -> str:

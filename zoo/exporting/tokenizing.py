@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from miniwin.files.writing import write_flushed
 from miniwin.tokenizer import ByteTokenizer, ImportedTokenizer, Tokenizer
-from miniwin.zoo.files import write_text
 
 
 def byte_alphabet() -> list[str]:
@@ -30,7 +30,7 @@ def write_tokenizer(tokenizer: Tokenizer, ids: Mapping[str, Any], folder: Path) 
         fast.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
         fast.decoder = decoders.ByteLevel()
         # Not fast.save: it hides what the system refuses, and takes no name that is not text.
-        write_text(folder / "tokenizer.json", fast.to_str(pretty=True))
+        write_flushed(folder / "tokenizer.json", fast.to_str(pretty=True))
     else:
         tokenizer.save(folder)
         fast = Fast.from_str((folder / "tokenizer.json").read_text(encoding="utf-8"))
@@ -45,4 +45,4 @@ def write_tokenizer(tokenizer: Tokenizer, ids: Mapping[str, Any], folder: Path) 
         if number is not None and (number in special or not imported):
             token = fast.id_to_token(number)
             settings |= {} if token is None else {f"{name}_token": token}
-    write_text(folder / "tokenizer_config.json", json.dumps(settings, indent=2) + "\n")
+    write_flushed(folder / "tokenizer_config.json", json.dumps(settings, indent=2) + "\n")

@@ -24,6 +24,7 @@ from torch import Tensor
 
 from miniwin.blocks.some import some
 from miniwin.files.hashing import sha256_file
+from miniwin.files.writing import write_flushed
 from miniwin.provenance import code_version
 from miniwin.runs import IMPORT, MODEL, TOKENIZER, WEIGHTS
 from miniwin.specs import ModelSpec, UserError, dump_yaml, parse_spec, user_path
@@ -32,7 +33,6 @@ from miniwin.specs.yaml_words import shown
 from miniwin.tokenizer import Tokenizer, load_tokenizer
 from miniwin.tokenizer.special_ids import KEY, SpecialIds
 from miniwin.version import __version__
-from miniwin.zoo.files import to_json, write_text
 from miniwin.zoo.importing.asked import Asked
 from miniwin.zoo.importing.family import DERIVED, Family, Rule, fitting
 from miniwin.zoo.importing.opening import open_source
@@ -40,6 +40,7 @@ from miniwin.zoo.importing.source import Source, short, size
 from miniwin.zoo.importing.special import special_ids
 from miniwin.zoo.importing.starting import with_init
 from miniwin.zoo.importing.writing import TensorFile, appearing, refuse_existing
+from miniwin.zoo.json_objects import to_json
 
 FORMAT = 1
 KEEP, NO_TOKENIZER = "keep", "none"
@@ -105,7 +106,7 @@ def import_model(
     tell = progress or (lambda what, done, whole: None)
     with appearing(to) as part:
         plan.write(part / WEIGHTS, target, tell)
-        write_text(part / MODEL, dump_yaml(spec))
+        write_flushed(part / MODEL, dump_yaml(spec))
         if carried is not None:
             (part / TOKENIZER).write_bytes(carried[0].read_bytes())
         record = {
@@ -128,7 +129,7 @@ def import_model(
             "code": code_version(),
             "date": datetime.now(UTC).isoformat(timespec="seconds"),
         }
-        write_text(part / IMPORT, to_json(record, IMPORT))
+        write_flushed(part / IMPORT, to_json(record, IMPORT))
     return Imported(to, spec, carried[1] if carried else None, record, source.notes)
 
 

@@ -1,22 +1,13 @@
-"""Small files as the zoo needs them: durable text, and JSON that never holds NaN."""
+"""JSON as the zoo writes and reads it: it never holds NaN, and what is wrong is a ZooError."""
 
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 from miniwin.files.json_files import LARGEST, JSONProblem, read_json
 from miniwin.zoo.errors import ZooError
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write and flush, with '\\n' everywhere: the hash of a file must not depend on the machine."""
-    with path.open("w", encoding="utf-8", errors="backslashreplace", newline="\n") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def to_json(value: Any, what: str) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
+from miniwin.files.writing import finite
 from miniwin.specs import UserError
 
 _BY_LENGTH = {"loss": float, "bits_per_byte": float, "recall": float, "cache_bytes": int}
@@ -39,7 +40,7 @@ class Metrics:
 
     def to_dict(self) -> dict[str, Any]:
         """Values that `json.dumps(..., allow_nan=False)` takes: keys are text, NaN and infinity null."""
-        plain: dict[str, Any] = _plain(asdict(self))
+        plain: dict[str, Any] = finite(asdict(self))
         return plain
 
     @classmethod
@@ -61,13 +62,3 @@ class Metrics:
 
 def _number(value: float | None, kind: type[float] | type[int]) -> float | int:
     return math.nan if value is None else kind(value)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value

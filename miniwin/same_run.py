@@ -90,12 +90,12 @@ def _other(before: dict[str, Any], model: ModelSpec, train: TrainSpec, fingerpri
     return None
 
 
-def differences(before: Any, now: Any, path: str) -> list[str]:
+def differences(before: Any, now: Any, path: str = "") -> list[str]:
     """The fields in which two dumped specs differ, as `train.optimizer.lr: 0.003 there, 0.001 now`."""
     if isinstance(before, dict) and isinstance(now, dict):
         found: list[str] = []
         for key in dict.fromkeys([*before, *now]):
-            found += differences(before.get(key), now.get(key), f"{path}.{key}")
+            found += differences(before.get(key), now.get(key), f"{path}.{key}".lstrip("."))
         return found
     return [] if before == now else [f"{path}: {before!r} there, {now!r} now"]
 

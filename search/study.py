@@ -32,6 +32,7 @@ from miniwin.files.json_files import JSONProblem, read_json
 from miniwin.files.writing import said_if_unwritable, write_json, write_text
 from miniwin.machine.devices import find_device
 from miniwin.machine.devices import settled as settled_dtype
+from miniwin.same_run import differences
 from miniwin.search.candidate import Candidate
 from miniwin.search.journal import JOURNAL, Journal, Known, from_optuna
 from miniwin.search.outcome import Outcome
@@ -183,7 +184,7 @@ class Study:
             )
         old = _Parts(self.spec, self.base, self.train, self.baseline, Path(self.about["train_base"]))
         parts = replace(parts, train=settled_dtype(parts.train, find_device(None), self.train.dtype))
-        found = _differences(old.comparable(), parts.comparable())
+        found = differences(old.comparable(), parts.comparable())
         before, now = self.spec.budget.trials, parts.spec.budget.trials
         if now < before:
             found.append(f"search.budget.trials: {before} there, {now} now")
@@ -393,15 +394,6 @@ def _taken(url: str | None, name: str) -> UserError:
 
 def _has_files(folder: Path) -> bool:
     return folder.is_dir() and any(folder.iterdir())
-
-
-def _differences(before: Any, now: Any, path: str = "") -> list[str]:
-    if isinstance(before, dict) and isinstance(now, dict):
-        keys = dict.fromkeys([*before, *now])
-        return [
-            line for key in keys for line in _differences(before.get(key), now.get(key), f"{path}.{key}".lstrip("."))
-        ]
-    return [] if before == now else [f"{path}: {before!r} there, {now!r} now"]
 
 
 def _read_about(folder: Path) -> dict[str, Any]:

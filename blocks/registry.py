@@ -7,7 +7,7 @@ of a spec field: a union of everything registered, told apart by `type`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from difflib import get_close_matches
 from typing import Annotated, Any, TypeVar
 
@@ -19,10 +19,16 @@ from miniwin.blocks.spec import Strict, UserError
 S = TypeVar("S", bound=Strict)
 
 
+def nearest(name: str, known: Iterable[str], cutoff: float = 0.6) -> str | None:
+    """The known name that is most like a misspelt one; None where none is so like it. cutoff: from 0, any, to 1."""
+    close = get_close_matches(name, list(known), n=1, cutoff=cutoff)
+    return close[0] if close else None
+
+
 def near(name: str, known: list[str]) -> str:
     """A hint for a misspelt name: the nearest known one, or the list of all of them."""
-    close = get_close_matches(name, known, n=1, cutoff=0.6)
-    return f"did you mean '{close[0]}'?" if close else f"known: {', '.join(sorted(known))}"
+    close = nearest(name, known)
+    return f"did you mean '{close}'?" if close else f"known: {', '.join(sorted(known))}"
 
 
 class Registry:

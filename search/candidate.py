@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 from dataclasses import dataclass
 from typing import Any
 
+from miniwin.blocks.registry import nearest
 from miniwin.blocks.some import some
 from miniwin.specs import ModelSpec, TrainSpec, UserError
 from miniwin.specs.search import COSTS, SOUNDNESS
@@ -65,8 +65,8 @@ def put(document: dict[str, Any], path: str, value: Any, checking: bool = False)
                 f"{where} is {here!r} in the base spec, so it has no field {part!r}; set {where} as a whole instead"
             )
         if part not in here:
-            near = difflib.get_close_matches(part, list(here), n=1)
-            hint = f"did you mean {'.'.join([*walked, near[0]])!r}? " if near else ""
+            near = nearest(part, here)
+            hint = f"did you mean {'.'.join([*walked, near])!r}? " if near else ""
             where = ".".join(walked) or "the base spec"
             raise UserError(f"there is no {'.'.join([*walked, part])!r}; {hint}{where} has {some(here, 40)}")
         walked.append(part)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from miniwin.blocks.registry import nearest
 from miniwin.blocks.some import some
 from miniwin.specs.base import UserError, user_path
 from miniwin.specs.kinds import FORMATS, KINDS, spec_class
@@ -149,8 +149,8 @@ def resolve_spec_path(ref: str | Path, kind: str | None = None) -> Path:
         return path
     names = sorted({name for paths in shipped.values() for name in paths})
     here = [f"{ref}{suffix}" for suffix in (".yaml", ".yml") if os.path.isfile(f"{path}{suffix}")]
-    near = here or get_close_matches(str(ref), names, n=1)
-    hint = f"did you mean '{near[0]}'?" if near else f"shipped: {', '.join(names)}"
+    near = here[0] if here else nearest(str(ref), names)
+    hint = f"did you mean '{near}'?" if near else f"shipped: {', '.join(names)}"
     raise UserError(f"{ref}: there is no such file, and no shipped spec is called so; {hint}")
 
 
@@ -171,8 +171,8 @@ def _stated_kind(data: dict[str, Any], document: Document, kind: str | None) -> 
     stated = data.get("kind")
     place = document.place(("kind",))
     if not isinstance(stated, str) or stated not in KINDS:
-        near = get_close_matches(stated, KINDS, n=1) if isinstance(stated, str) else []
-        hint = f"did you mean '{near[0]}'?" if near else f"expected one of {', '.join(KINDS)}"
+        near = nearest(stated, KINDS) if isinstance(stated, str) else None
+        hint = f"did you mean '{near}'?" if near else f"expected one of {', '.join(KINDS)}"
         got = f"got {shown(stated)}" if "kind" in data else MISSING
         raise UserError(f"{place}: kind: {got}; {hint}")
     if kind is not None and stated != kind:
@@ -233,5 +233,5 @@ def _override(data: dict[str, Any], override: str, cls: type[BaseModel], option:
 def _known(part: str, names: list[str]) -> str:
     if part == "layer":
         return "what it says is merged into the blocks by now: set it in each of them"
-    near = get_close_matches(part, names, n=1)
-    return f"did you mean '{near[0]}'?" if near else f"it has: {some(dict.fromkeys(names), 40) or 'no fields'}"
+    near = nearest(part, names)
+    return f"did you mean '{near}'?" if near else f"it has: {some(dict.fromkeys(names), 40) or 'no fields'}"

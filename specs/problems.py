@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from miniwin.blocks.registry import nearest
 from miniwin.blocks.some import some
 from miniwin.specs.base import UserError
 from miniwin.specs.schema import choices, models_at, nullable
@@ -126,7 +126,7 @@ def _problems(detail: Any, data: Any, model: type[BaseModel]) -> list[Problem]:
     path = _resolved(loc, data)
     if kind == "extra_forbidden":
         names = sorted({name for m in models_at(model, loc[:-1]) for name in m.model_fields})
-        near = _near(loc[-1], names)
+        near = nearest(str(loc[-1]), names)
         hint = f"did you mean '{near}'?" if near else f"expected one of: {', '.join(names)}"
         meant = (*path[:-1], near) if near else None
         return [Problem(path, f"unknown field {shown(loc[-1])}; {hint}", True, meant)]
@@ -172,7 +172,7 @@ def _wrong_choice(path: Loc, loc: Loc, data: Any, model: type[BaseModel]) -> Pro
     if field not in value:
         return Problem(path, f"its '{field}' is missing; {expected}")
     tag = value[field]
-    near = _near(tag, names, 0.5)
+    near = nearest(str(tag), names, 0.5)
     return Problem(
         (*path, field), f"unknown {field} {shown(tag)}; {f'did you mean {near!r}? ' if near else ''}{expected}"
     )
@@ -212,11 +212,6 @@ def _without_echoes(problems: list[Problem]) -> list[Problem]:
     """A misspelt field is also a missing one: that is one mistake."""
     meant = {problem.meant for problem in problems}
     return [problem for problem in problems if not (problem.message == MISSING and problem.path in meant)]
-
-
-def _near(name: Any, names: list[str], cutoff: float = 0.6) -> str | None:
-    close = get_close_matches(str(name), names, n=1, cutoff=cutoff)
-    return close[0] if close else None
 
 
 def _deeper(loc: Loc, at: Loc, data: Any) -> Loc:

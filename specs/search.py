@@ -12,7 +12,6 @@ A string under `set` is an expression over the variables and the pattern letters
 
 from __future__ import annotations
 
-import difflib
 import math
 import re
 from collections.abc import Callable, Mapping
@@ -22,6 +21,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Discriminator, Field, JsonValue, Tag, field_validator, model_validator
 
 from miniwin.blocks.positions.base import located_all
+from miniwin.blocks.registry import nearest
 from miniwin.specs.base import Count, Fraction, PositiveInt, Real, Strict, UserError
 from miniwin.specs.expressions import FUNCTION_NAMES, Expression, is_length
 from miniwin.specs.yaml_words import NOTHING, shown
@@ -195,8 +195,8 @@ class Objective:
         name, at, length = words[1].partition("@")
         known = {**MEASURES, **COSTS}
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean {near[0]!r}? " if near else ""
+            near = nearest(name, known)
+            hint = f"did you mean {near!r}? " if near else ""
             raise UserError(
                 f"objective {text!r}: unknown metric {name!r}; {hint}there are: "
                 + ", ".join(metric + ("@N" if long else "") for metric, long in known.items())

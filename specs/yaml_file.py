@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from difflib import get_close_matches
 from pathlib import Path
 
+from miniwin.blocks.registry import nearest
 from miniwin.specs.base import UserError
 from miniwin.specs.encodings import wide
 
@@ -59,5 +59,5 @@ def _near_file(path: Path) -> str:
     if not path.parent.is_dir():
         return f": {path.parent} is no folder" if path.parent != Path() else ""
     others = [other.name for other in path.parent.iterdir() if other.suffix in (".yaml", ".yml")]
-    near = get_close_matches(path.name, others, n=1, cutoff=0.8)
-    return f"; did you mean '{path.parent / near[0]}'?" if near else ""
+    near = nearest(path.name, others, 0.8)
+    return f"; did you mean '{path.parent / near}'?" if near else ""

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from miniwin.blocks.registry import nearest
 from miniwin.specs.base import UserError
 from miniwin.specs.yaml_file import Mark, decoded, mark_of, read_text
 from miniwin.specs.yaml_words import LARGEST, is_number_too_large, plain, shown
@@ -302,8 +302,8 @@ def _complaint(error: yaml.MarkedYAMLError, text: str) -> str:
     line = lines[mark.line] if mark is not None and mark.line < len(lines) else ""
     if mark is not None and "undefined alias" in problem:
         name = re.split(r"[\s,\[\]{}:]", line[mark.column + 1 :], maxsplit=1)[0]
-        near = get_close_matches(name, re.findall(r"&([^\s,\[\]{}]+)", text), n=1)
-        return f"no anchor is called '{name}'" + (f"; did you mean '{near[0]}'?" if near else " before this line")
+        near = nearest(name, re.findall(r"&([^\s,\[\]{}]+)", text))
+        return f"no anchor is called '{name}'" + (f"; did you mean '{near}'?" if near else " before this line")
     if "\t" in line[: len(line) - len(line.lstrip())]:
         return f"{problem}; this line is indented with a tab: use spaces"
     if context and error.problem and began is not None and mark is not None and began.line != mark.line:

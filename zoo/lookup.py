@@ -8,12 +8,12 @@ yanked: aliases pass over yanked versions, and naming one gives a warning.
 
 from __future__ import annotations
 
-import difflib
 import logging
 import warnings
 from dataclasses import replace
 from pathlib import Path
 
+from miniwin.blocks.registry import nearest
 from miniwin.blocks.some import some
 from miniwin.blocks.visible import visible_line
 from miniwin.zoo.asking import Offer, ask, choose, indexes, remember_files, warn_of
@@ -127,7 +127,7 @@ def _unknown(ref: Ref, zoo: Path | str | None) -> str:
         wanted = ".".join(map(str, ref.prefix))
         return f"{ref.name} has no version {wanted}; it has {some(versions, 20)} (in {where})"
     names = sorted({entry.name for entry in known})
-    near = difflib.get_close_matches(ref.name, names, n=1)
-    hint = f"; did you mean {near[0]}?" if near else ""
+    near = nearest(ref.name, names)
+    hint = f"; did you mean {near}?" if near else ""
     listed = f"it has {some(names, 20)}" if names else "it is empty"
     return f"the zoo has no entry {ref.name!r}{hint} ({listed}; looked in {where})"

@@ -7,7 +7,6 @@ as `add` does.
 
 from __future__ import annotations
 
-import difflib
 import logging
 import os
 import shutil
@@ -20,6 +19,7 @@ from urllib.parse import urlsplit
 
 from filelock import FileLock
 
+from miniwin.blocks.registry import nearest
 from miniwin.blocks.some import some
 from miniwin.blocks.visible import visible_line
 from miniwin.files.folders import cache_folder
@@ -52,8 +52,8 @@ def pull(ref: str, *, zoo: Path | str | None = None, progress: bool = True) -> E
         there = [str(version) for version in found]
         names = sorted({o.release.name for o in offered})
         what = f"{parsed.name} {some(there, 20)}" if there else some(names, 20) or "nothing"
-        near = [] if there else difflib.get_close_matches(parsed.name, names, n=1)
-        what += f"; did you mean {near[0]}?" if near else ""
+        near = None if there else nearest(parsed.name, names)
+        what += f"; did you mean {near}?" if near else ""
         raise ZooError(f"{parsed} cannot be pulled: {asked.said()}; what is offered: {what}")
     warn_of(asked)
     return install(offer, zoo=zoo, progress=progress)

@@ -14,9 +14,9 @@ asked for in one message, and what was said and inferred goes into `import.json`
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from difflib import get_close_matches
 from typing import Any
 
+from miniwin.blocks.registry import nearest
 from miniwin.specs.base import UserError
 from miniwin.specs.yaml_words import shown
 
@@ -100,6 +100,6 @@ class Asked(Mapping[str, Any]):
         unused = [key for key in self.given if key not in self.used]
         if not unused:
             return
-        near = get_close_matches(unused[0], self.used, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(sorted(self.used)) or 'none'}"
+        near = nearest(unused[0], self.used)
+        hint = f"did you mean {near}?" if near else f"known are {', '.join(sorted(self.used)) or 'none'}"
         raise UserError(f"--set {unused[0]}: this kind of model has no such setting; {hint}")

@@ -14,12 +14,12 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
+from miniwin.blocks.registry import nearest
 from miniwin.blocks.spec import UserError
 from miniwin.specs import ModelSpec
 from miniwin.zoo.importing.asked import Asked
@@ -238,11 +238,11 @@ class Fields:
             if name in self._read or name in HARMLESS or not STRUCTURAL.search(name):
                 continue
             if self.config[name] not in (None, False, 0, "", {}, []):
-                near = get_close_matches(name, self._read, n=1, cutoff=0.8)
+                near = nearest(name, self._read, 0.8)
                 raise self.refuse(
                     name,
                     f"{self.family} models have no such field, and it sounds as if it changed what the model computes; "
-                    "remove it if it does not" + (f", or did you mean {near[0]}?" if near else ""),
+                    "remove it if it does not" + (f", or did you mean {near}?" if near else ""),
                 )
 
 

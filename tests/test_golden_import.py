@@ -1,111 +1,56 @@
-"""The golden cases once more, as a user brings them in: `import_model` on each case's `config.json` and weights.
+"""The golden cases as a user brings them in: `import_model` on each case's `config.json` and weights.
 
-What `tests/test_golden.py` checks of specs made from a case's description holds of specs made from its config: logits
-of prefill and decode, and every layer's output.
+They become the spec, by its hash, and the weights, bit for bit, that test_golden.py holds against the source.
 """
 
 from __future__ import annotations
 
 import json
 import shutil
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-import yaml
-from float64 import assert_as_near, doubled
-from helpers import largest
-from paths import GOLDEN
+from golden_cases import FOLDERS, golden
 from safetensors.torch import load_file
 from torch import Tensor
 
-from miniwin.blocks import Decoder
 from miniwin.specs import ModelSpec, UserError, load_model_spec
 from miniwin.zoo.importing.converting import import_model
 
-FOLDERS = {path.parent.name[:3]: path.parent for path in GOLDEN.glob("*/case.yaml")}
-every_case = pytest.mark.parametrize("case", sorted(FOLDERS))
+CASES = {folder.name[:3]: folder for folder in FOLDERS}
 
 
-@pytest.fixture(scope="module")
-def brought(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """case -> its spec and decoder, imported once."""
-
-    @cache
-    def bring(case: str) -> tuple[ModelSpec, Decoder]:
-        folder = tmp_path_factory.mktemp(case)
-        (folder / "source").mkdir()
-        shutil.copy(FOLDERS[case] / "config.json", folder / "source")
-        shutil.copy(FOLDERS[case] / "weights.safetensors", folder / "source" / "model.safetensors")
-        import_model(folder / "source", folder / "ours", name=case.lower())
-        spec = load_model_spec(folder / "ours" / "model.yaml")
-        decoder = spec.build().eval()
-        decoder.load_state_dict(load_file(folder / "ours" / "model.safetensors"), strict=True)
-        return spec, decoder
-
-    return bring
+def brought(folder: Path) -> tuple[ModelSpec, dict[str, Tensor]]:
+    return load_model_spec(folder / "model.yaml"), load_file(folder / "model.safetensors")
 
 
-def holds(case: str, ours: Tensor, theirs: Tensor, exact: Tensor) -> None:
-    """The source's float32 is our float64 within the case's tolerance, and our float32 is as near to it."""
-    fields = yaml.safe_load((FOLDERS[case] / "case.yaml").read_text())
-    assert largest(theirs, exact) < fields["tolerance"]["suggested_atol_float32_logits"]
-    assert_as_near(ours, theirs, exact)
+def is_the_case(name: str, spec: ModelSpec, weights: dict[str, Tensor]) -> None:
+    case = golden(name)
+    expected = case.decoder().state_dict()
+    assert spec.hash == case.spec().hash
+    assert weights.keys() == expected.keys()
+    assert all(torch.equal(weights[key], expected[key]) for key in expected)
 
 
-def test_all_ten_cases_are_here() -> None:
-    assert sorted(FOLDERS) == [f"A{i:02}" for i in range(1, 11)]
+@pytest.mark.parametrize("case", CASES)
+def test_the_files_of_a_case_become_the_model_that_it_describes(case: str, tmp_path: Path) -> None:
+    (tmp_path / "source").mkdir()
+    shutil.copy(CASES[case] / "config.json", tmp_path / "source")
+    shutil.copy(CASES[case] / "weights.safetensors", tmp_path / "source" / "model.safetensors")
+    import_model(tmp_path / "source", tmp_path / "ours", name=case.lower())
+    spec, weights = brought(tmp_path / "ours")
+    is_the_case(case, spec, weights)
+    layouts = {"A01": "SSSGSG", "A04": "SSSGSG", "A08": "GGGHGG", "A10": "SSSS"}
+    assert spec.layout == layouts.get(case, spec.layout)
 
 
-def decoded(decoder: Decoder, ids: Tensor) -> Tensor:
-    cache = decoder.new_cache(len(ids))
-    return torch.cat([decoder(token, cache=cache) for token in ids.split(1, dim=1)], dim=1)
-
-
-def hidden_states(decoder: Decoder, ids: Tensor) -> dict[str, Tensor]:
-    seen: dict[str, Tensor] = {}
-    for i, layer in enumerate(decoder.layers):
-        layer.register_forward_hook(lambda _m, _a, out, i=i: seen.__setitem__(f"hidden.layer{i}", out))
-        layer.attention.register_forward_hook(lambda _m, _a, out, i=i: seen.__setitem__(f"attn_out.layer{i}", out))
-    decoder(ids)
-    return seen
-
-
-@every_case
-@torch.no_grad()
-def test_logits(case: str, brought: Any) -> None:
-    _, decoder = brought(case)
-    io = load_file(FOLDERS[case] / "io.safetensors")
-    holds(case, decoder(io["input_ids"]), io["logits.prefill"], doubled(decoder)(io["input_ids"]))
-    holds(case, decoded(decoder, io["input_ids"]), io["logits.decode"], decoded(doubled(decoder), io["input_ids"]))
-
-
-@every_case
-@torch.no_grad()
-def test_every_layer(case: str, brought: Any) -> None:
-    _, decoder = brought(case)
-    io = load_file(FOLDERS[case] / "io.safetensors")
-    seen, exact = hidden_states(decoder, io["input_ids"]), hidden_states(doubled(decoder), io["input_ids"])
-    assert len(seen) == 2 * len(decoder.layers)
-    for key, value in seen.items():
-        holds(case, value, io[key], exact[key])
-
-
-def test_the_patterns_are_those_of_the_configs(brought: Any) -> None:
-    layouts = {case: brought(case)[0].layout for case in ("A01", "A04", "A08", "A10")}
-    assert layouts == {"A01": "SSSGSG", "A04": "SSSGSG", "A08": "GGGHGG", "A10": "SSSS"}
-
-
-def from_checkpoint(tmp_path: Path, case: str, family: str, **settings: Any) -> tuple[ModelSpec, Decoder]:
+def from_checkpoint(tmp_path: Path, case: str, family: str, **settings: Any) -> tuple[ModelSpec, dict[str, Tensor]]:
     """Imported from the weights alone, as a `.pth`."""
-    torch.save(load_file(FOLDERS[case] / "weights.safetensors"), tmp_path / "pretrain.pth")
+    torch.save(load_file(CASES[case] / "weights.safetensors"), tmp_path / "pretrain.pth")
     import_model(tmp_path / "pretrain.pth", tmp_path / "ours", name="from-pth", family=family, settings=settings)
-    spec = load_model_spec(tmp_path / "ours" / "model.yaml")
-    decoder = spec.build().eval()
-    decoder.load_state_dict(load_file(tmp_path / "ours" / "model.safetensors"), strict=True)
-    return spec, decoder
+    return brought(tmp_path / "ours")
 
 
 PTH = {
@@ -116,15 +61,12 @@ PTH = {
 EXTRA: dict[str, dict[str, Any]] = {"A01": {"rope_theta": 10000.0}, "A03": {"sliding_pe_type": "alibi"}, "A05": {}}
 
 
-@pytest.mark.parametrize("case", sorted(PTH))
-@torch.no_grad()
-def test_a_checkpoint_without_config(case: str, tmp_path: Path, brought: Any) -> None:
+@pytest.mark.parametrize("case", PTH)
+def test_a_checkpoint_without_config(case: str, tmp_path: Path) -> None:
     """The shapes say the sizes, the user the rest; the model is the same as from its config."""
     family, settings = PTH[case]
-    spec, decoder = from_checkpoint(tmp_path, case, family, **settings, **EXTRA[case])
-    assert spec.hash == brought(case)[0].hash
-    io = load_file(FOLDERS[case] / "io.safetensors")
-    holds(case, decoder(io["input_ids"]), io["logits.prefill"], doubled(decoder)(io["input_ids"]))
+    spec, weights = from_checkpoint(tmp_path, case, family, **settings, **EXTRA[case])
+    is_the_case(case, spec, weights)
     record = json.loads((tmp_path / "ours" / "import.json").read_text())
     assert record["said"] == settings | EXTRA[case]
     assert record["inferred"]["hidden_size"]["value"] == 64
@@ -163,7 +105,7 @@ def test_wrong_hyperparameters_are_refused(changes: dict[str, Any], message: str
 )
 def test_shapes_that_nothing_can_be_inferred_from(name: str, tensor: Tensor, message: str, tmp_path: Path) -> None:
     """One message about the model, none about this program."""
-    tensors = load_file(FOLDERS["A05"] / "weights.safetensors") | {f"model.layers.0.{name}": tensor}
+    tensors = load_file(CASES["A05"] / "weights.safetensors") | {f"model.layers.0.{name}": tensor}
     torch.save(tensors, tmp_path / "pretrain.pth")
     with pytest.raises(UserError) as error:
         import_model(tmp_path / "pretrain.pth", tmp_path / "ours", family="minimind")

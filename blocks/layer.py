@@ -112,7 +112,7 @@ class LayerSpec(Strict):
         attention, mlp, norm = self._parts
         kind = ParallelLayer if self.residual.startswith("parallel") else Layer
         norms = {name: norm.build(hidden_size) for name in NORM_NAMES[self.residual]}
-        return kind(attention.build(hidden_size), mlp.build(hidden_size), **norms)
+        return kind(attention.resolve(hidden_size).build(hidden_size), mlp.build(hidden_size), **norms)
 
     def canonical(self, hidden_size: int) -> dict[str, Any]:
         return {**facts(self), "attention": self._parts[0].canonical(hidden_size)}

@@ -24,7 +24,6 @@ from miniwin.blocks.positions.base import PositionEncoding, Positions
 from miniwin.blocks.positions.rope import Rope
 from miniwin.blocks.positions.rotation import rotate
 from miniwin.blocks.rmsnorm import RMSNorm
-from miniwin.blocks.sight import Sight
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"  # kernels then run on a CPU, slowly: for tests
 
@@ -43,7 +42,6 @@ class Entry(Protocol):
     norms_whole: bool
     norms_after: bool
     position: PositionEncoding
-    sight: Sight
     by_order: bool
 
 
@@ -69,7 +67,7 @@ def declines(attention: Entry, x: Tensor, cache: LayerCache | None) -> str | Non
         return "its norm is an RMSNorm with a gain"
     if isinstance(norms[0], RMSNorm) and isinstance(norms[1], RMSNorm) and norms[0].eps != norms[1].eps:
         return "queries and keys have different eps"
-    if attention.sight.keep_first or attention.by_order:
+    if cache.first is not None or attention.by_order:
         return "the keys are wanted in order, or more than once"
     if cache.int8 or not cache.plain:
         return "it stores a key and a value as they are"

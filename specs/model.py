@@ -124,7 +124,7 @@ class ModelSpec(Strict):
         decoder = Decoder(
             self.vocab_size,
             self.hidden_size,
-            [layer.build(self.hidden_size) for layer in self.layer_specs],
+            [self.blocks[letter].build(self.hidden_size) for letter in self.layout],
             norm.build(self.hidden_size),
             self.tie_word_embeddings,
             Ends(

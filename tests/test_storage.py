@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import pickle
 import shutil
 import sqlite3
@@ -15,7 +14,7 @@ from typing import Any
 import optuna
 import pytest
 from optuna.storages.journal._base import BaseJournalSnapshot
-from search_helpers import tried, write_search
+from search_helpers import change, make, tried, write_search
 
 from miniwin.search import database, read_study, storage
 from miniwin.search import study as study_module
@@ -26,18 +25,8 @@ from miniwin.search.worker import MISTAKE, main
 from miniwin.specs import UserError, load_search_spec
 
 
-def make(folder: Path, url: str | None = None, out: str = "study", **changes: Any) -> Study:
-    spec = load_search_spec(write_search(folder, baseline=None, **changes))
-    return Study.create(spec, folder, out=folder / out, storage=url)
-
-
 def files(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
-def change(study: Path, **values: Any) -> None:
-    about = json.loads((study / "study.json").read_text())
-    (study / "study.json").write_text(json.dumps({**about, **values}))
 
 
 @pytest.fixture(scope="module")

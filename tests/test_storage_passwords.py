@@ -13,7 +13,7 @@ from typing import Any
 
 import optuna
 import pytest
-from test_storage import change, make, tried
+from search_helpers import change, make, tried
 
 from miniwin.blocks.masked import masked, without_secrets_of
 from miniwin.search import promote, read_study, run_search, runner, storage, storage_named, storage_url

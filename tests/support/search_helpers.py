@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import subprocess
@@ -14,6 +15,7 @@ from paths import ROOT
 
 from miniwin.search.claims import Claim, finish, take_work
 from miniwin.search.study import Study
+from miniwin.specs import load_search_spec
 
 ATTENTION = {"num_heads": 2, "num_kv_heads": 1}
 MLP = {"type": "swiglu", "intermediate_size": 16}
@@ -85,6 +87,18 @@ def write_search(folder: Path, train: dict[str, Any] | None = None, **changes: A
     path = folder / "search.yaml"
     path.write_text(yaml.safe_dump({**SEARCH, **changes}))
     return path
+
+
+def make(folder: Path, url: str | None = None, out: str = "study", **changes: Any) -> Study:
+    """A study without a baseline, of the small search with changes."""
+    spec = load_search_spec(write_search(folder, baseline=None, **changes))
+    return Study.create(spec, folder, out=folder / out, storage=url)
+
+
+def change(study: Path, **values: Any) -> None:
+    """Another value in the record of a study folder."""
+    about = json.loads((study / "study.json").read_text())
+    (study / "study.json").write_text(json.dumps({**about, **values}))
 
 
 def start_search(spec: Path, out: Path, workers: int = 1) -> subprocess.Popen[bytes]:

@@ -11,13 +11,14 @@ import os
 import warnings
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import optuna
 from filelock import FileLock
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 
 from miniwin.blocks.masked import MASK, masked, without_secrets_of
+from miniwin.files.writing import said_if_unwritable
 from miniwin.search.database import open_database, read_database, what_is_wrong
 from miniwin.search.storage_named import check_named
 from miniwin.search.storage_url import EXAMPLES, PASSWORD, sqlite_path, with_password, with_path
@@ -72,8 +73,20 @@ def cut_torn_line(path: Path) -> None:
         file.truncate(0)
 
 
+class NamedJournal(JournalFileBackend):
+    """A journal that is named where it cannot be written."""
+
+    def __init__(self, journal: Path) -> None:
+        super().__init__(str(journal), lock_obj=KillSafeLock(journal))
+        self._journal = journal
+
+    def append_logs(self, logs: list[dict[str, Any]]) -> None:
+        with said_if_unwritable(self._journal):
+            super().append_logs(logs)
+
+
 def open_journal(journal: Path) -> BaseStorage:
-    return optuna.storages.JournalStorage(JournalFileBackend(str(journal), lock_obj=KillSafeLock(journal)))
+    return optuna.storages.JournalStorage(NamedJournal(journal))
 
 
 def make_storage(url: str, password: str | None) -> BaseStorage:

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from miniwin.blocks.masked import MASK
 from miniwin.display.console import any_console
+from miniwin.files.writing import named
 from miniwin.machine.processes import is_running
 from miniwin.signals import stop_signals
 from miniwin.specs import UserError, user_path
@@ -54,7 +55,7 @@ def main(arguments: list[str] | None = None) -> int:
             return work(options.study, options.worker_id, options.threads)
     except OSError as error:  # an Unwritable is one, too
         with suppress(OSError):  # the log may lie on the disk that is full
-            print(f"error: {error}", file=sys.stderr, flush=True)
+            print(f"error: {named(error, options.study)}", file=sys.stderr, flush=True)
         return UNWRITABLE
     except UserError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)

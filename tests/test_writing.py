@@ -6,6 +6,7 @@ A limit on the size of a file makes the system refuse what is beyond it, to Pyth
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import optuna
 import pytest
 import torch
 from filelock import FileLock
@@ -27,8 +29,9 @@ from zoo_runs import make_run
 from miniwin.checkpoint import save_checkpoint
 from miniwin.data import prepare
 from miniwin.files.tensor_files import save_tensors
-from miniwin.files.writing import Unwritable, check_writable, replacing, write_json
-from miniwin.search import read_study
+from miniwin.files.writing import Unwritable, check_writable, named, replacing, write_json
+from miniwin.search import read_study, worker
+from miniwin.search.storage import open_journal
 from miniwin.specs import UserError, dump_yaml, load_train_spec
 from miniwin.tokenizer import load_tokenizer
 from miniwin.trainer import train
@@ -89,6 +92,13 @@ def test_the_words_of_safetensors_are_those_of_the_system(here: Path) -> None:
     with full_beyond(1000), pytest.raises(OSError, match="File too large") as error:
         save_tensors({"a": torch.zeros(5000)}, here / "a.safetensors")
     assert error.value.errno == 27
+
+
+def test_an_error_that_names_no_file_is_of_the_one_that_is_written(here: Path) -> None:
+    full = OSError(28, "No space left on device")
+    assert str(named(full, here)).startswith(f"{here}: could not be written (No space left on device); make room")
+    for other in (OSError(28, "No space left on device", "a"), Unwritable(here, full), OSError(104, "reset by peer")):
+        assert named(other, here / "b") is other
 
 
 def test_a_disk_that_is_full_says_to_make_room(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -195,6 +205,7 @@ def test_a_full_disk_leaves_a_message_and_nothing_else(line: str, here: Path, mo
     with full_beyond(600):
         message = refused(*line.split())
     assert "File too large" in message
+    assert any(f"{place}: " in message for place in ("made", here / "zoo", "zoo/index.json")), message
     after = {name: raw for name, raw in everything(here).items() if not name.endswith(".lock")}
     assert after == {name: raw for name, raw in before.items() if not name.endswith(".lock")}
     assert run_cli(*line.split())[0] == 0
@@ -219,7 +230,7 @@ def test_output_that_cannot_be_written_is_a_message() -> None:
     with open("/dev/full", "wb") as full:
         command = [sys.executable, "-m", "miniwin", "--version"]
         done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, cwd=ROOT)
-    assert done.returncode == 2 and done.stderr == b"error: [Errno 28] No space left on device\n"
+    assert done.returncode == 2 and done.stderr == b"error: standard output: No space left on device\n"
 
 
 def test_a_place_that_may_only_be_read_is_a_message(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -244,6 +255,36 @@ def test_a_place_that_may_only_be_read_is_a_message(here: Path, monkeypatch: pyt
         "zoo add run --name mine --no-evaluate --zoo made",
     ):
         assert "Read-only file system" in refused(*line.split())
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), OSError(28, "No space left on device", "x")])
+def test_a_worker_names_what_is_full(
+    error: OSError, here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*arguments: object) -> int:
+        raise error
+
+    monkeypatch.setattr(worker, "work", full)
+    monkeypatch.setattr("signal.signal", lambda *arguments: None)
+    assert worker.main(["study"]) == worker.UNWRITABLE
+    said = capsys.readouterr().err
+    assert said.startswith("error: study: could not be written (No space left on device)") or "'x'" in said
+
+
+def test_a_journal_that_cannot_be_written_is_named(here: Path) -> None:
+    storage = open_journal(here / "journal.log")
+    with full_beyond(50), pytest.raises(Unwritable, match=rf"{here}/journal\.log: could not be written"):
+        optuna.create_study(storage=storage)
+
+
+def test_a_pull_names_the_disk_that_is_full(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_run(here / "run")
+    assert run_cli("zoo", "add", "run", "--name", "mine", "--no-evaluate", "--zoo", "theirs")[0] == 0
+    assert run_cli("zoo", "index", "theirs")[0] == 0
+    monkeypatch.setenv("MINIWIN_ZOO_INDEX", "theirs/index.json")
+    with full_beyond(1_700):
+        message = refused("zoo", "pull", "mine")
+    assert re.search(rf"{here}/zoo/\S*: could not be written \(File too large\)", message), message
 
 
 # -- folders that appear as a whole

@@ -17,7 +17,7 @@ from typing import Any
 
 from miniwin.files.hashing import sha256_file
 from miniwin.files.tensor_files import load_tensors, save_tensors
-from miniwin.files.writing import write_flushed
+from miniwin.files.writing import named, write_flushed
 from miniwin.provenance import code_version
 from miniwin.runs import RUN, read_run
 from miniwin.specs import ModelSpec, dump_yaml, load_model_spec, user_path
@@ -92,8 +92,10 @@ def add(
         with known[0].staging() as staged:
             return _write(staged, read, known, name, wanted, metrics, provenance or {}, description, licence)
     except OSError as error:
+        error = named(error, known[0].root)
         where = "" if error.filename is None else f"{error.filename}: "
-        raise ZooError(f"{name} was not added: {where}{error.strerror or error}") from error
+        said = f"{where}{error.strerror}" if where else str(error)
+        raise ZooError(f"{name} was not added: {said}") from error
 
 
 def check_addable(

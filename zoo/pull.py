@@ -24,7 +24,7 @@ from miniwin.blocks.some import some
 from miniwin.blocks.visible import visible_line
 from miniwin.files.folders import cache_folder
 from miniwin.files.hashing import sha256_file
-from miniwin.files.writing import flush
+from miniwin.files.writing import flush, named
 from miniwin.specs import UserError
 from miniwin.version import __version__
 from miniwin.zoo.asking import Offer, ask, choose, warn_of
@@ -87,7 +87,7 @@ def install(offer: Offer, *, zoo: Path | str | None = None, progress: bool = Tru
                 _forget(file)
             return _marked(entry, release)
     except OSError as error:
-        raise ZooError(f"{release.ref} was not pulled: {error}") from error
+        raise ZooError(f"{release.ref} was not pulled: {named(error, store.root)}") from error
 
 
 def _refuse_newer(release: Release) -> None:
@@ -217,6 +217,8 @@ def _copy(source: Path, file: IndexFile, target: Path) -> None:
             raise ZooError(f"{source}: is {size} bytes long, expected {file.size}")
         shutil.copyfile(source, target)
     except OSError as error:
+        if (full := named(error, target)) is not error:
+            raise full from None
         raise ZooError(f"{source}: {error.strerror}") from error
     if (found := sha256_file(target)) != file.sha256:
         target.unlink()

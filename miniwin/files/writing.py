@@ -26,6 +26,7 @@ from miniwin.blocks.visible import visible
 from miniwin.machine.processes import is_running
 from miniwin.specs.base import UserError
 
+OF_WRITING = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
 PATIENCE_SECONDS = 5.0  # on Windows, for a file that is open elsewhere
 LEFTOVER_SECONDS = 3600.0  # since a file in the making last grew: no process that lives pauses so long in writing one
 
@@ -41,6 +42,13 @@ class Unwritable(UserError, OSError):
 
     def __str__(self) -> str:
         return visible(str(self.args[0]))  # OSError would print its number
+
+
+def named(error: OSError, path: Path) -> OSError:
+    """The error as it can be shown. Of a disk that is full it may name no file, or both of a copy: then it is of
+    writing to `path`."""
+    unclear = not isinstance(error, Unwritable) and (error.filename is None or error.filename2 is not None)
+    return Unwritable(path, error) if unclear and error.errno in OF_WRITING else error
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from miniwin.blocks import Decoder
 from miniwin.blocks.attention_ops import AttentionCall, reference, use_backend
 from miniwin.blocks.cache import GrowingCache, Int8Cache, RingCache, storage_dtype
 from miniwin.blocks.decoding import attend_cached
+from miniwin.blocks.first_tokens import FirstTokens
 from miniwin.blocks.int8 import quantised, widened
 from miniwin.specs import UserError
 
@@ -221,3 +222,29 @@ def test_dtypes_that_a_cache_cannot_be_are_refused() -> None:
         storage_dtype("int4")
     with pytest.raises(UserError, match="got an int8 cache in training; gradients do not pass it"):
         decoder(torch.zeros(1, 3, dtype=torch.int64), cache=decoder.new_cache(dtype=torch.int8))
+
+
+# ---- what a cache says of itself
+
+
+@torch.no_grad()
+def test_a_cache_says_where_its_tokens_lie_and_how_much_room_they_take() -> None:
+    for cache, room in ((RingCache(5, [torch.zeros(1, 0, 1, 1)]), 5), (GrowingCache([torch.zeros(1, 0, 1, 1)]), 12)):
+        cache.append(tokens(0, 12))
+        held = torch.arange(12 - cache.entries, 12)
+        assert torch.equal(cache.stored[0][0, cache.slot(held), 0, 0], held.float())
+        assert [cache.slot(int(token)) for token in held] == cache.slot(held).tolist()
+        assert cache.room(12) == room
+        assert {name: sorted(times(view)) for name, view in cache.held().items()} == {"0": held.tolist()}
+
+
+@torch.no_grad()
+def test_a_cache_says_what_it_keeps_and_how_it_may_be_written_to() -> None:
+    key, gate = torch.zeros(1, 0, 1, 1), torch.zeros(1, 0, 1)
+    first = FirstTokens(2, [key, key])
+    assert RingCache(5, [key, key]).plain and GrowingCache([key, key]).plain and Int8Cache([key, key]).plain
+    assert not RingCache(5, [key, key], first).plain
+    assert not GrowingCache([key, key, gate]).plain and not Int8Cache([key, key, gate]).plain
+    assert Int8Cache.int8 and not RingCache.int8 and not GrowingCache.int8
+    ring, whole = RingCache(5, [key]), GrowingCache([key])
+    assert [ring.claims(n) for n in (1, 2)] == [True, False] and whole.claims(2)

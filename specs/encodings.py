@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import codecs
+import unicodedata
+from contextlib import suppress
 
 _MARKS = (  # the longer ones first: UTF-32's begins with UTF-16's
     (codecs.BOM_UTF32_LE, "UTF-32"),
@@ -21,3 +23,13 @@ def wide(start: bytes) -> str | None:
     if min(places) == 0 and (max(places) >= 8 or max(places) == len(start) // 2 > 0):
         return "UTF-16"
     return None
+
+
+def is_text(start: bytes, encoding: str) -> bool:
+    """Whether the first bytes of a file are text in what `wide` says: numbers of two bytes can look alike."""
+    for name in (encoding, f"{encoding}-LE", f"{encoding}-BE"):  # the first one goes by the mark
+        with suppress(UnicodeError):
+            text = codecs.getincrementaldecoder(name)().decode(start)
+            if text and not any(unicodedata.category(letter) in ("Cc", "Cn") for letter in set(text) - set("\t\n\r\f")):
+                return True
+    return False

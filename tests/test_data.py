@@ -334,11 +334,28 @@ def test_a_few_bytes_that_are_no_text_are_said_every_time(tmp_path: Path) -> Non
     assert "replaced" not in prepare(TextData(paths=("b.txt",), split="tail"), BYTE, base=base).describe()
 
 
-def test_utf16_in_a_folder_is_left_out_and_said(tmp_path: Path) -> None:
-    base = write(tmp_path, {"t/a.txt": "first", "t/b.txt": RUSSIAN.encode("utf-16"), "t/c.bin": b"\0\0", "v.txt": "v"})
-    with pytest.warns(UserWarning, match=r"data.paths: 't': 1 file was left out as UTF-16 or UTF-32, .*t/b.txt"):
-        corpus = prepare(TextData(paths=("t",), valid_paths=("v.txt",)), BYTE, base=base)
-    assert documents(corpus.train) == ["first"] and corpus.describe()["left_out"] == 2
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32", "cp1251"])
+@pytest.mark.parametrize("given", ["t", "t/*"])
+def test_one_file_in_another_encoding_among_good_ones_is_refused(tmp_path: Path, encoding: str, given: str) -> None:
+    """Whichever it is: a corpus without what was named is not the one that was asked for."""
+    raw = RUSSIAN.encode(encoding)
+    base = write(tmp_path, {"t/a.txt": "first", "t/b.txt": raw, "t/c.bin": b"\0\0", "t/d.txt": raw, "v.txt": "v"})
+    said = rf"{base}/t/b.txt:1:1: .*iconv -f .*In another encoding, too: {base}/t/d.txt$"
+    for spec in (
+        TextData(paths=(given,), valid_paths=("v.txt",)),
+        TextData(paths=("v.txt",), valid_paths=(given,)),
+    ):
+        with pytest.raises(UserError, match=said):
+            prepare(spec, BYTE, base=base)
+    assert not list((tmp_path / "cache").glob("data/*/corpus.json"))
+
+
+def test_binary_files_that_look_like_utf16_are_left_out(tmp_path: Path) -> None:
+    numbers = np.arange(3000, dtype="<u2")
+    files = {"t/a.txt": "first", "t/b.raw": numbers.tobytes(), "t/c.raw": (numbers % 9).tobytes(), "v.txt": "v"}
+    base = write(tmp_path, {**files, "t/d.raw": b"\xff\xfe" + bytes(range(256)) * 9})
+    corpus = prepare(TextData(paths=("t",), valid_paths=("v.txt",)), BYTE, base=base)
+    assert documents(corpus.train) == ["first"] and corpus.describe()["left_out"] == 3
 
 
 def test_a_byte_order_mark_is_no_text(tmp_path: Path) -> None:

@@ -14,7 +14,6 @@ import os
 import re
 import sys
 import sysconfig
-import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -25,7 +24,7 @@ from miniwin.data.plain_text import CONVERT, Replaced, TextReader
 from miniwin.data.tasks import check_recall, recall_documents
 from miniwin.specs import UserError, user_path
 from miniwin.specs.data import DataSpec, JsonlData, PythonStdlibData, TaskData, TextData
-from miniwin.specs.encodings import wide
+from miniwin.specs.encodings import is_text, wide
 
 # Tests are not what a library is read for, and what others installed is not of the library.
 STDLIB_LEFT_OUT = frozenset(
@@ -198,18 +197,17 @@ def _find(
         for path, name in sorted(named, key=lambda one: one[1]):
             start = _read_bytes(path, PROBE)
             encoding = wide(start)
-            if path == root and encoding:
-                raise UserError(f"{where}: {path}:1:1: this is {encoding}. {CONVERT.format(encoding=encoding)}")
-            if path != root and (encoding or b"\0" in start):
+            if encoding and (path == root or is_text(start, encoding)):
+                foreign.append((path, encoding))
+            elif path != root and b"\0" in start:
                 left_out += 1
-                foreign += [path] if encoding else []
-                continue
-            kept.append(_file(path, name, side))
+            else:
+                kept.append(_file(path, name, side))
         if foreign:
-            warnings.warn(
-                f"{where}: {given!r}: {_files(len(foreign))} left out as UTF-16 or UTF-32, first {foreign[0]}. "
-                + CONVERT.format(encoding="UTF-16"),
-                stacklevel=2,
+            (path, encoding), others = foreign[0], some([str(path) for path, _ in foreign[1:]], 20)
+            raise UserError(
+                f"{where}: {path}:1:1: this is {encoding}. {CONVERT.format(encoding=encoding)}"
+                + (f". In another encoding, too: {others}" if others else "")
             )
         if not kept:
             what = f"files that end in {suffix}" if suffix and root.is_dir() else "text files"
@@ -217,10 +215,6 @@ def _find(
         for file in kept:
             found.setdefault(_true_name(file.path), file)
     return list(found.values()), left_out
-
-
-def _files(count: int) -> str:
-    return "1 file was" if count == 1 else f"{count} files were"
 
 
 def _walk(root: Path) -> Iterator[Path]:

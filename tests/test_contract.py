@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 import torch
 from covering import pairwise
-from helpers import GLOBAL, LOCAL, attention, enliven, largest, random_ids, tiny_spec
+from helpers import GLOBAL, LOCAL, SMALL, attention, enliven, largest, random_ids, tiny_spec
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -226,9 +226,6 @@ def one_of_each(registry: Registry) -> list[tuple[str, Any]]:
     return list(found.items())
 
 
-LARGEST = 1_000_000  # parameters of a shipped model that is built here
-
-
 def covering() -> Iterator[tuple[str, Make]]:
     """Every two of: a position, what is seen, a norm, an MLP and an arrangement, together in some model."""
     factors: list[list[tuple[str, Any]]] = [
@@ -264,7 +261,7 @@ SPECS: dict[str, Make] = dict((*registered(), *combined()))
 SPECS |= {
     f"shipped:{name}": lambda n=name: load_model_spec(n)
     for name in shipped_specs("model")
-    if load_model_spec(name).parameters() < LARGEST
+    if load_model_spec(name).parameters() < SMALL
 }
 COVERING: dict[str, Make] = dict(covering())
 

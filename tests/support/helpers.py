@@ -12,6 +12,7 @@ from miniwin.specs import ModelSpec, parse_spec
 
 LOCAL: dict[str, Any] = {"type": "p-rope", "period": 14}
 GLOBAL: dict[str, Any] = {"type": "nope"}
+SMALL = 1_000_000  # parameters: a shipped model of fewer is put to the contract of every block
 
 
 def attention(window: int | None, position: dict[str, Any], **fields: Any) -> dict[str, Any]:

@@ -12,8 +12,10 @@ import pytest
 from paths import ROOT
 from tiny import run_cli
 
+from miniwin.blocks import plugins
 from miniwin.blocks.plugins import load_plugin
 from miniwin.blocks.spec import UserError
+from miniwin.commands import torch_free
 
 EXAMPLE = re.findall(r"^```python\n(.*?)^```", (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"), re.M | re.S)
 MODEL = """
@@ -32,15 +34,9 @@ blocks:
     attention: {num_heads: 4, num_kv_heads: 2, position: {type: kerple}}
     mlp: {intermediate_size: 48}
 """
-# The contract of a block, in short, in a process of its own: registries are the process's.
+# The contract of a block, in short, after LATE in a process of its own: registries are the process's.
 CONTRACT = """
-import sys, torch
-from pathlib import Path
-import miniwin
-from miniwin.specs import json_schema, load_model_spec
-{before}
 spec = load_model_spec("model.yaml")
-assert "kerple" in str(json_schema("model"))
 torch.manual_seed(0)
 decoder = spec.build()
 with torch.no_grad():
@@ -56,7 +52,7 @@ with torch.no_grad():
     for i in range(50):
         parts.append(decoder(ids[:, i : i + 1], cache=cache))
 assert (torch.cat(parts, 1) - logits).abs().max() < 1e-4
-other = load_model_spec("model.yaml", ["blocks.G.attention.position={{type: nope}}"])
+other = load_model_spec("model.yaml", ["blocks.G.attention.position={type: nope}"])
 assert other.hash != spec.hash
 print("kept", spec.layer_specs[0].attention.position)
 """
@@ -127,6 +123,7 @@ before = load_model_spec("plain.yaml")
 json_schema("model")
 for name in sys.argv[1:]:
     load_plugin(name)
+    load_plugin(name)  # once, however often it is named
 assert load_model_spec("plain.yaml") == before and load_model_spec("plain.yaml").hash == before.hash
 square = "{type: square, intermediate_size: 8}"
 for change in (
@@ -178,32 +175,36 @@ def test_the_example_is_short() -> None:
     assert len([line for line in EXAMPLE[0].splitlines() if line.strip()]) <= 30
 
 
-def test_a_file_loaded_from_python(folder: Path) -> None:
-    before = "miniwin.blocks.load_plugin('kerple.py'); miniwin.blocks.load_plugin('kerple.py')"
-    done = run(folder, "-c", CONTRACT.format(before=before))
-    assert done.returncode == 0, done.stderr
-    assert "kept type='kerple'" in done.stdout
-
-
 def test_an_entry_point(folder: Path) -> None:
     info = folder / "site" / "kerple-1.0.dist-info"
     info.mkdir(parents=True)
     (folder / "kerple.py").rename(folder / "site" / "kerple.py")
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: kerple\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text("[miniwin.plugins]\nkerple = kerple\n")
-    done = run(folder, "-c", CONTRACT.format(before=""), PYTHONPATH=str(folder / "site"))
-    assert done.returncode == 0, done.stderr
     done = run(folder, "-m", "miniwin", "check", "model.yaml", PYTHONPATH=str(folder / "site"))
     assert done.returncode == 0 and done.stdout.startswith("ok: "), done.stderr
 
 
-def test_on_the_command_line_and_in_processes_that_it_starts(folder: Path) -> None:
-    done = run(folder, "-m", "miniwin", "--plugin", "kerple.py", "explain", "model.yaml")
+def test_the_option_and_the_environment(folder: Path) -> None:
+    (folder / "kinds.py").write_text(KINDS, encoding="utf-8")
+    (folder / "both.yaml").write_text(MODEL.replace("mlp: {", "mlp: {type: square, "), encoding="utf-8")
+    command = ("-m", "miniwin", "--plugin", "kerple.py", "explain", "both.yaml")
+    done = run(folder, *command, MINIWIN_PLUGINS=str(folder / "kinds.py"))
     assert done.returncode == 0 and "kerple" in done.stdout, done.stderr
-    done = run(folder, "-m", "miniwin", "check", "model.yaml", MINIWIN_PLUGINS=str(folder / "kerple.py"))
-    assert done.returncode == 0, done.stderr
-    done = run(folder, "-m", "miniwin", "check", "model.yaml")
-    assert done.returncode == 2 and "'kerple'" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_processes_that_are_started_load_what_the_option_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(plugins.VARIABLE, "colorsys")
+    plugins.use_plugins(["json", "colorsys"])
+    assert os.environ[plugins.VARIABLE].split(os.pathsep) == ["json", "colorsys"]
+    assert not torch_free.wanted(["check", "model.yaml"])  # a plugin may need torch
+    monkeypatch.delenv(plugins.VARIABLE)
+    assert torch_free.wanted(["check", "model.yaml"])
+
+
+def test_without_its_plugin_a_block_is_unknown(folder: Path) -> None:
+    code, _, err = run_cli("check", str(folder / "model.yaml"))
+    assert code == 2 and "'kerple'" in err and "Traceback" not in err
 
 
 def test_the_option_after_the_command_says_where_it_goes(folder: Path) -> None:
@@ -216,16 +217,19 @@ def test_the_option_after_the_command_says_where_it_goes(folder: Path) -> None:
 def test_blocks_of_every_kind_that_come_late_are_known_wherever_they_may_stand(folder: Path) -> None:
     (folder / "kinds.py").write_text(KINDS, encoding="utf-8")
     (folder / "plain.yaml").write_text(MODEL.replace("kerple", "nope"), encoding="utf-8")
-    done = run(folder, "-c", LATE, "kinds.py", "kerple.py")
+    done = run(folder, "-c", LATE + CONTRACT, "kinds.py", "kerple.py")
     assert done.returncode == 0, done.stderr
     assert "cannot take them: Tilted scores by how many tokens lie between query and key" in done.stdout
+    assert "kept type='kerple'" in done.stdout
 
 
-def test_a_plugin_that_fails_is_missed_by_every_spec(folder: Path) -> None:
+def test_a_plugin_that_fails_is_missed_by_every_spec(monkeypatch: pytest.MonkeyPatch) -> None:
     """Not by the first alone: the others might mean something else without it."""
-    done = run(folder, "-m", "miniwin", "check", "miniwin-tiny", "miniwin-1m", MINIWIN_PLUGINS="no_such_module")
-    assert done.returncode == 2 and not done.stdout
-    assert done.stderr.count("plugin no_such_module: importing it failed") == 2
+    monkeypatch.setattr(plugins, "_searched", False)
+    monkeypatch.setenv(plugins.VARIABLE, "no_such_module")
+    code, out, err = run_cli("check", "miniwin-tiny", "miniwin-1m")
+    assert code == 2 and not out
+    assert err.count("plugin no_such_module: importing it failed") == 2
 
 
 @pytest.mark.parametrize(

@@ -210,7 +210,7 @@ def test_drawn_configurations(family: str, draw: int, tmp_path: Path) -> None:
     model = hf_model(family, seed=draw, **said)
     spec, decoder = imported(model, tmp_path)
     ids = random_ids(LENGTH, seed=draw, batch=1 + draw % 2)
-    token_by_token = draw % 9 == 0
+    token_by_token = draw == 0  # else the last ones; that any number may come at once is in test_contract.py
     first = 1 if token_by_token else LENGTH - 5
     # A window of one token is where transformers' own cache keeps all of them.
     decodes = said.get("sliding_window") != 1

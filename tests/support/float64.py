@@ -63,9 +63,11 @@ def in_float64(model: nn.Module) -> nn.Module:
 
     It is built anew: a rotation's frequencies are made when a model is, and stay rounded to float32 in a copy.
     """
+    from transformers.initialization import no_init_weights
+
     config = copy.deepcopy(model.config)
     config._attn_implementation, config._experts_implementation = "eager", "eager"
-    with all_float64():
+    with all_float64(), no_init_weights():  # all of which are loaded
         twin = type(model)(config).eval().double()  # type: ignore[call-arg, arg-type]
     twin.load_state_dict(model.state_dict(), strict=True)
     twin.forward = called_in_float64(twin.forward)  # type: ignore[method-assign]

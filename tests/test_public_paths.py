@@ -39,7 +39,7 @@ PATHS = {
     "blocks.rollback": "Mark",
     "cli": "main",
     "evaluation": "LENGTHS Metrics evaluate loss_at sequence_loss",
-    "explain": "binary explanation groups layer_numbers period sees short",
+    "explain": "explanation groups layer_numbers period sees",
     "generation": "Generation Wishes generate generate_batch",
     "provenance": "code_version machine",
     "search": "StudyData TrialRecord check_search promote read_study run_search",

@@ -167,7 +167,16 @@ def test_waiting_does_not_prolong_the_whole(server: Server, naps: list[float], m
     assert naps == [] and len(server.asked) == 1
 
 
-@pytest.mark.parametrize("after", ["soon", "-1", "Fri, 01 Jan 99999999999999999999 00:00:00 GMT", "Thu, 01 Jan 1970"])
+@pytest.mark.parametrize(
+    "after",
+    [
+        "soon",
+        "-1",
+        "Fri, 01 Jan 99999999999999999999 00:00:00 GMT",
+        "Thu, 01 Jan 1970",
+        "Thu, 01 Jan 1970 00:00:00 GMT",
+    ],
+)
 def test_a_wait_that_says_nothing(server: Server, after: str, naps: list[float]) -> None:
     server.faults["index.json"] = lambda request: refused(429, after)
     with pytest.raises(ZooError, match=r"index\.json: the server answered 429 Not now; run the same command again"):

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
+from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -39,6 +40,11 @@ def name_of(path: Path) -> str:
 
 
 FILES = [path for folder in ("miniwin", *ROOMS) for path in sources(folder)]
+
+
+@cache
+def tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
 
 
 # -- packages
@@ -123,10 +129,14 @@ def layer_of(module: str) -> str:
     return "commands" if part in ("cli", "commands", "__main__") else "engine"
 
 
-def imports(path: Path) -> Iterator[tuple[str, bool, int]]:
+@cache
+def imports(path: Path) -> list[tuple[str, bool, int]]:
+    return list(imported_by(tree(path), path))
+
+
+def imported_by(source: ast.Module, path: Path) -> Iterator[tuple[str, bool, int]]:
     """Each module that a file imports, whether inside a function, and the line. Not what only type checkers see."""
-    tree = ast.parse(path.read_text())
-    pending: list[tuple[ast.AST, bool]] = [(tree, False)]
+    pending: list[tuple[ast.AST, bool]] = [(source, False)]
     while pending:
         node, inside = pending.pop()
         if isinstance(node, ast.Import):
@@ -180,8 +190,7 @@ except X: pass
 """
     path = ROOT / "blocks" / "registry.py"
     assert any(name == "pydantic" and not inside for name, inside, _ in imports(path))
-    probe = type("Probe", (), {"read_text": lambda self: source})()
-    assert sorted((name, inside) for name, inside, _ in imports(probe)) == [  # type: ignore[arg-type]
+    assert sorted((name, inside) for name, inside, _ in imported_by(ast.parse(source), path)) == [
         ("a", False),
         ("b", True),
         ("d", False),
@@ -189,10 +198,10 @@ except X: pass
     ]
 
 
-def files_imported(source: str, files: set[str]) -> set[str]:
+def files_imported(source: ast.Module, files: set[str]) -> set[str]:
     """The files that a source imports anywhere: at the top, inside functions, and for type checkers only."""
     found: set[str] = set()
-    for node in ast.walk(ast.parse(source)):
+    for node in ast.walk(source):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
@@ -201,7 +210,7 @@ def files_imported(source: str, files: set[str]) -> set[str]:
     return found & files
 
 
-def circle(sources: dict[str, str]) -> list[str] | None:
+def circle(sources: dict[str, ast.Module]) -> list[str] | None:
     """Files that import one another, the first of them again at the end."""
     graph = {name: files_imported(source, set(sources)) - {name} for name, source in sources.items()}
     try:
@@ -213,7 +222,7 @@ def circle(sources: dict[str, str]) -> list[str] | None:
 
 def test_no_files_import_one_another() -> None:
     """Not even by way of others, inside functions or for type checkers: each file is read after those it imports."""
-    found = circle({name_of(path): path.read_text() for path in FILES})
+    found = circle({name_of(path): tree(path) for path in FILES})
     assert found is None, " imports ".join(found)
 
 
@@ -221,9 +230,10 @@ def test_no_files_import_one_another() -> None:
     "lazy", ["import m.a", "def f():\n    from m.a import x", "if TYPE_CHECKING:\n    from m import a"]
 )
 def test_a_circle_is_found(lazy: str) -> None:
-    files = {"m": "from m.a import x", "m.a": "from m.b import y", "m.b": "import os\nfrom m.c import z"}
-    assert circle({**files, "m.c": ""}) is None
-    assert set(circle({**files, "m.c": lazy}) or ()) == {"m.a", "m.b", "m.c"}
+    texts = {"m": "from m.a import x", "m.a": "from m.b import y", "m.b": "import os\nfrom m.c import z"}
+    files = {name: ast.parse(text) for name, text in texts.items()}
+    assert circle({**files, "m.c": ast.parse("")}) is None
+    assert set(circle({**files, "m.c": ast.parse(lazy)}) or ()) == {"m.a", "m.b", "m.c"}
 
 
 def test_every_library_is_a_declared_dependency() -> None:
@@ -253,13 +263,15 @@ def test_no_module_has_the_name_of_a_public_function() -> None:
 HEAVY = ("torch", "numpy", "mlflow", "optuna", "pydantic", "yaml", "safetensors", "tokenizers", "xformers", "pooch")
 
 
-@pytest.mark.parametrize("code", ["import miniwin.cli", "import miniwin; dir(miniwin)", "import miniwin.search"])
-def test_importing_is_light(code: str) -> None:
+def test_importing_is_light() -> None:
     """`miniwin --help` answers at once because none of these is loaded for it."""
-    probe = f"{code}\nimport sys\nprint([name for name in {HEAVY!r} if name in sys.modules])"
+    parts = ["import miniwin; dir(miniwin)", "import miniwin.cli", "import miniwin.search"]
+    probe = "import sys\n" + "".join(
+        f"{part}\nprint([name for name in {HEAVY!r} if name in sys.modules])\n" for part in parts
+    )
     done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, cwd=ROOT, timeout=120)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.strip() == "[]"
+    assert done.stdout.split() == ["[]"] * len(parts), f"after each of {parts}"
 
 
 @pytest.mark.parametrize("arguments", [["check", "miniwin-tiny"], ["schema", "model"]])
@@ -294,9 +306,8 @@ def test_the_help_names_every_command() -> None:
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_files_say_what_they_are_and_are_short(path: Path) -> None:
-    text = path.read_text()
-    assert ast.get_docstring(ast.parse(text)), "a file begins with what it is"
-    assert text.count("\n") <= LONGEST, "one idea per file: split it"
+    assert ast.get_docstring(tree(path)), "a file begins with what it is"
+    assert path.read_text().count("\n") <= LONGEST, "one idea per file: split it"
 
 
 def test_most_files_are_shorter_still() -> None:

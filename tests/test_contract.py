@@ -20,10 +20,8 @@ from typing import Any
 import pytest
 import torch
 from covering import pairwise
-from helpers import GLOBAL, LOCAL, SMALL, attention, enliven, largest, random_ids, tiny_spec
+from helpers import GLOBAL, LOCAL, SMALL, RealTensors, attention, enliven, largest, random_ids, tiny_spec
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from miniwin.blocks import (
     ATTENTIONS,
@@ -458,17 +456,6 @@ def test_computed_parameters_and_cache_bytes_are_those_built(name: str) -> None:
         for length in lengths:
             decoder(ids[:, cache.length : length], cache=cache)
             assert cache.nbytes == batch * spec.cache_bytes(length, dtype), f"{length} tokens in {dtype}"
-
-
-class RealTensors(TorchDispatchMode):
-    """Counts the elements of tensors made anywhere but on the meta device."""
-
-    elements = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        out = func(*args, **(kwargs or {}))
-        self.elements += sum(t.numel() for t in tree_leaves(out) if isinstance(t, Tensor) and not t.is_meta)
-        return out
 
 
 @every_spec

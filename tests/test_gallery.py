@@ -13,9 +13,7 @@ from typing import Any
 
 import pytest
 import transformers
-from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
+from helpers import RealTensors
 
 from miniwin.explain import explanation
 from miniwin.specs import ModelSpec, load_model_spec, shipped_specs
@@ -106,17 +104,6 @@ def test_the_comment_says_how_many_parameters_and_from_where(name: str) -> None:
     comment = " ".join(line[1:] for line in shipped_specs("model")[name].read_text().splitlines() if line[:1] == "#")
     assert f"{load(name).parameters():,}" in comment
     assert "Parameters:" in comment and ("Numbers:" in comment or "The rest:" in comment or "config.json" in comment)
-
-
-class RealTensors(TorchDispatchMode):
-    """Counts the elements of tensors made anywhere but on the meta device."""
-
-    elements = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        out = func(*args, **(kwargs or {}))
-        self.elements += sum(t.numel() for t in tree_leaves(out) if isinstance(t, Tensor) and not t.is_meta)
-        return out
 
 
 @each

@@ -6,6 +6,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from miniwin.blocks import Decoder
 from miniwin.specs import ModelSpec, parse_spec
@@ -74,3 +76,14 @@ def largest(a: Tensor, b: Tensor) -> float:
     """The largest absolute difference; NaN where either holds one."""
     assert a.shape == b.shape, f"{tuple(a.shape)} against {tuple(b.shape)}"
     return float((a.detach().double() - b.detach().double()).abs().max()) if a.numel() else 0.0
+
+
+class RealTensors(TorchDispatchMode):
+    """Counts the elements of tensors made anywhere but on the meta device."""
+
+    elements = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        self.elements += sum(t.numel() for t in tree_leaves(out) if isinstance(t, Tensor) and not t.is_meta)
+        return out

@@ -473,6 +473,7 @@ def test_ticks_have_the_digits_that_they_need() -> None:
     assert ticks(4.0, 5.0) == ["4.0", "4.5", "5.0"]
     assert ticks(4.77, 4.77 + 1e-13) == ticks(4.77)  # nothing to tell apart
     assert ticks(0.5001, 0.5003, metric="recall") == ["50.010%", "50.015%", "50.020%", "50.025%", "50.030%"]
+    assert ticks(3.3278, 3.3287) == ["3.3280", "3.3285"]  # with three decimals the second would be 3.329
     close = ticks(2.0**30, 2.0**30 + 2.0**20, metric="cache_bytes")
     assert len(set(close)) == len(close) > 2
 

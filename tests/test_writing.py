@@ -227,10 +227,11 @@ def test_a_search_on_a_full_disk_ends_with_the_reason_and_goes_on(here: Path) ->
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full")
 def test_output_that_cannot_be_written_is_a_message() -> None:
-    with open("/dev/full", "wb") as full:
-        command = [sys.executable, "-m", "miniwin", "--version"]
-        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, cwd=ROOT)
-    assert done.returncode == 2 and done.stderr == b"error: standard output: No space left on device\n"
+    kept = "import sys, miniwin.cli as cli; cli.app = lambda: sys.exit(print('kept until the end')); cli.main()"
+    for command in (["-m", "miniwin", "--version"], ["-c", kept]):
+        with open("/dev/full", "wb") as full:
+            done = subprocess.run([sys.executable, *command], stdout=full, stderr=subprocess.PIPE, cwd=ROOT)
+        assert done.returncode == 2 and done.stderr == b"error: standard output: No space left on device\n"
 
 
 def test_a_place_that_may_only_be_read_is_a_message(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:

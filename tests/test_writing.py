@@ -227,10 +227,13 @@ def test_a_search_on_a_full_disk_ends_with_the_reason_and_goes_on(here: Path) ->
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full")
 def test_output_that_cannot_be_written_is_a_message() -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
     kept = "import sys, miniwin.cli as cli; cli.app = lambda: sys.exit(print('kept until the end')); cli.main()"
     for command in (["-m", "miniwin", "--version"], ["-c", kept]):
         with open("/dev/full", "wb") as full:
-            done = subprocess.run([sys.executable, *command], stdout=full, stderr=subprocess.PIPE, cwd=ROOT)
+            done = subprocess.run(
+                [sys.executable, *command], stdout=full, stderr=subprocess.PIPE, cwd=ROOT, env=environment
+            )
         assert done.returncode == 2 and done.stderr == b"error: standard output: No space left on device\n"
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from covering import every_two
 from helpers import BLOCKS, GLOBAL, LOCAL, attention, enliven, largest, random_ids, tiny_spec
 
 import miniwin
@@ -20,9 +21,9 @@ from miniwin.specs import ModelSpec, UserError
 LENGTHS = {"long": (40, 9, 22), "short": (3, 12, 0), "equal": (6, 6, 6), "around the window": (7, 6, 8)}
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.int8])
-@pytest.mark.parametrize("lengths", LENGTHS.values(), ids=LENGTHS)
-@pytest.mark.parametrize("name", BLOCKS)
+@pytest.mark.parametrize(
+    ("name", "lengths", "dtype"), every_two(list(BLOCKS), list(LENGTHS.values()), (torch.float32, torch.int8)), ids=str
+)
 @torch.no_grad()
 def test_contexts_go_on_together_as_alone(name: str, lengths: tuple[int, ...], dtype: torch.dtype) -> None:
     spec = tiny_spec(BLOCKS[name])
@@ -107,9 +108,10 @@ def wide_spec() -> ModelSpec:
     return tiny_spec({letter: {"attention": b, "mlp": {"intermediate_size": 48}} for letter, b in blocks.items()})
 
 
-@pytest.mark.parametrize("spec", [tiny_spec(), wide_spec()], ids=["tiny", "wide"])
-@pytest.mark.parametrize("dtype", [None, "int8"])
-@pytest.mark.parametrize("settings", [{"temperature": 0.0}, {"temperature": 1.0, "seed": 3}])
+@pytest.mark.parametrize(
+    ("dtype", "settings", "spec"),
+    every_two([None, "int8"], [{"temperature": 0.0}, {"temperature": 1.0, "seed": 3}], [tiny_spec(), wide_spec()]),
+)
 def test_several_sessions_go_on_as_each_would_alone(
     dtype: str | None, settings: dict[str, Any], spec: ModelSpec, tmp_path: Path
 ) -> None:

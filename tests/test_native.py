@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
-import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
+from functools import cache, lru_cache
 from pathlib import Path
 
 import pytest
@@ -20,7 +19,7 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from miniwin.blocks import AttentionCall, attend, native
-from miniwin.blocks.attention_ops import cpu_native, reference, use_backend
+from miniwin.blocks.attention_ops import choose, cpu_banded, cpu_native, reference, use_backend
 from miniwin.blocks.cache import quantised
 from miniwin.blocks.decoding import attend_cached
 from miniwin.blocks.native import attention as kernels
@@ -67,22 +66,28 @@ def widened(call: AttentionCall) -> AttentionCall:
     return AttentionCall(q, k, v, scale=call.scale, window=call.window, pad=call.pad)
 
 
+# The builds one after another, so that what is exact is computed once for all of them.
+each_build = pytest.mark.parametrize("build", list(native.BUILDS), indirect=True)
+
+
+def exact(call: AttentionCall, upstream: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """The output in float64, and the gradients of q, k and v."""
+    q, k, v = (t.double().requires_grad_() for t in (call.q, call.k, call.v))
+    want = reference.run(replace(call, q=q, k=k, v=v))
+    return want.detach(), torch.autograd.grad(want, (q, k, v), upstream.double())
+
+
 def close(got: Tensor, want: Tensor, dtype: torch.dtype = torch.float32) -> None:
     assert not got.isnan().any()
     assert float((got.double() - want).abs().max()) <= CLOSE[dtype] * max(float(want.abs().max()), 1.0)
 
 
-def agree(call: AttentionCall, upstream: Tensor, out: Tensor, grads: Sequence[Tensor], real: Tensor) -> None:
-    """Output and gradients are the reference's. real: 0 for padding, whose output is nothing."""
-    dtype = call.q.dtype
-    for t in (call.q, call.k, call.v):
-        t.requires_grad_()
-    wide = widened(call)
-    want = reference.run(wide)
-    close(out, want.detach() * real, dtype)
-    expected = torch.autograd.grad(want, (wide.q, wide.k, wide.v), upstream.double())
-    for got, right in zip(grads, expected, strict=True):
-        close(got, right, dtype)
+def found(call: AttentionCall, upstream: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """What the kernels make of it."""
+    out, lse = kernels.forward(call.q, call.k, call.v, call.scale, call.window, call.pad, keep=True)
+    assert lse is not None
+    more = call.scale, call.window, call.pad
+    return out, tuple(kernels.backward(upstream, call.q, call.k, call.v, out, lse, *more))
 
 
 # n, m, heads, kv_heads, dim, window
@@ -111,32 +116,31 @@ SHAPES = [
 ]
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize(("n", "m", "heads", "kv_heads", "dim", "window"), SHAPES)
-def test_outputs_and_gradients(
-    build: str,
-    n: int,
-    m: int,
-    heads: int,
-    kv_heads: int,
-    dim: int,
-    window: int | None,
-    dtype: torch.dtype,
-) -> None:
-    call = made(n, m, heads, kv_heads, dim, window, dtype=dtype)
+Case = tuple[AttentionCall, Tensor, Tensor, tuple[Tensor, ...]]  # a call, what comes from above, and what is exact
+
+
+@lru_cache(maxsize=1)
+def case(shape: tuple[int, int, int, int, int, int | None], dtype: torch.dtype) -> Case:
+    call = made(*shape, dtype=dtype)
     upstream = drawn(*call.q.shape, dtype=dtype)
-    out, lse = kernels.forward(call.q, call.k, call.v, call.scale, window, None, keep=True)
-    assert lse is not None
-    found = kernels.backward(upstream, call.q, call.k, call.v, out, lse, call.scale, window, None)
-    agree(call, upstream, out, found, torch.ones(()))
+    return call, upstream, *exact(call, upstream)
 
 
+@each_build
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize(("n", "window", "gap"), [(2048, None, 110.0), (2048, None, -110.0), (2300, 1500, 200.0)])
-def test_keys_far_below_later_ones_are_forgotten(
-    build: str, n: int, window: int | None, gap: float, dtype: torch.dtype
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_outputs_and_gradients(
+    build: str, shape: tuple[int, int, int, int, int, int | None], dtype: torch.dtype
 ) -> None:
-    """exp(-104) is nothing in float32: then what was summed up before is to be nothing too."""
+    call, upstream, want, expected = case(shape, dtype)
+    out, grads = found(call, upstream)
+    close(out, want, dtype)
+    for got, right in zip(grads, expected, strict=True):
+        close(got, right, dtype)
+
+
+@lru_cache(maxsize=1)
+def with_a_gap(n: int, window: int | None, gap: float, dtype: torch.dtype) -> Case:
     call = made(n, n, 2, 1, 16, window, batch=1)
     with torch.no_grad():
         for t in (call.q, call.k):
@@ -145,14 +149,20 @@ def test_keys_far_below_later_ones_are_forgotten(
         call.k[:, n // 2 :, :, 0] = gap / call.scale
     call = replace(call, q=call.q.to(dtype), k=call.k.to(dtype), v=call.v.to(dtype))
     upstream = drawn(*call.q.shape, dtype=dtype)
-    out, lse = kernels.forward(call.q, call.k, call.v, call.scale, window, None, keep=True)
-    assert lse is not None
-    found = kernels.backward(upstream, call.q, call.k, call.v, out, lse, call.scale, window, None)
-    wide = widened(replace(call, q=call.q.requires_grad_(), k=call.k.requires_grad_(), v=call.v.requires_grad_()))
-    want = reference.run(wide)
-    expected = torch.autograd.grad(want, (wide.q, wide.k, wide.v), upstream.double())
+    return call, upstream, *exact(call, upstream)
+
+
+@each_build
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(("n", "window", "gap"), [(2048, None, 110.0), (2048, None, -110.0), (2300, 1500, 200.0)])
+def test_keys_far_below_later_ones_are_forgotten(
+    build: str, n: int, window: int | None, gap: float, dtype: torch.dtype
+) -> None:
+    """exp(-104) is nothing in float32: then what was summed up before is to be nothing too."""
+    call, upstream, want, expected = with_a_gap(n, window, gap, dtype)
+    out, grads = found(call, upstream)
     loose = 1e-3 if dtype == torch.float32 else 5e-2  # scores of some hundred have lost as many digits
-    for got, right in zip((out, *found), (want.detach(), *expected), strict=True):
+    for got, right in zip((out, *grads), (want, *expected), strict=True):
         got, right = got[..., 1:], right[..., 1:]  # in the first channel, gradients of q are a small rest of large ones
         assert float((got.double() - right).abs().max()) <= loose * float(right.abs().max())
 
@@ -187,10 +197,11 @@ def test_a_default_device_is_for_new_tensors_only() -> None:
             close(mine, right.double())
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.int8])
-@pytest.mark.parametrize(("n", "batch"), [(70, 1), (300, 1), (300, 2)])
-def test_bands_of_a_long_cache(build: str, n: int, batch: int, dtype: torch.dtype) -> None:
-    """More keys than stay in a processor's cache, for several tiles, which go through them band by band."""
+Stored = tuple[Tensor, Tensor, tuple[Tensor, Tensor] | None]  # keys, values, and their scales where they are int8
+
+
+@lru_cache(maxsize=1)
+def long_cache(n: int, batch: int, dtype: torch.dtype) -> tuple[AttentionCall, Stored, Tensor]:
     m, pad = 9000, None if batch == 1 else torch.tensor([4000, 8990])
     q_dtype = torch.bfloat16 if dtype == torch.bfloat16 else torch.float32
     call = made(n, m, 4, 2, 128, None, batch=batch, pad=pad, dtype=q_dtype)
@@ -199,10 +210,18 @@ def test_bands_of_a_long_cache(build: str, n: int, batch: int, dtype: torch.dtyp
         (k, k_scale), (v, v_scale) = quantised(k), quantised(v)
         scales = k_scale, v_scale
         call = replace(call, k=k * k_scale.unsqueeze(-1), v=v * v_scale.unsqueeze(-1))
-    out = kernels.forward(call.q, k, v, call.scale, None, pad, scales=scales)[0]
     real = torch.ones(()) if pad is None else (torch.arange(m - n, m) >= pad.unsqueeze(1))[..., None, None]
-    want = reference.run(widened(call)) * real
-    assert float((out.double() - want).abs().max()) <= CLOSE[q_dtype] * float(want.abs().max())
+    return call, (k, v, scales), reference.run(widened(call)) * real
+
+
+@each_build
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.int8])
+@pytest.mark.parametrize(("n", "batch"), [(70, 1), (300, 1), (300, 2)])
+def test_bands_of_a_long_cache(build: str, n: int, batch: int, dtype: torch.dtype) -> None:
+    """More keys than stay in a processor's cache, for several tiles, which go through them band by band."""
+    call, (k, v, scales), want = long_cache(n, batch, dtype)
+    out = kernels.forward(call.q, k, v, call.scale, None, call.pad, scales=scales)[0]
+    assert float((out.double() - want).abs().max()) <= CLOSE[call.q.dtype] * float(want.abs().max())
 
 
 def test_a_small_ring(build: str) -> None:
@@ -224,17 +243,25 @@ def test_a_small_ring(build: str) -> None:
         close(got, expected)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("window", [None, 9, 300])
-def test_padding(build: str, window: int | None, dtype: torch.dtype) -> None:
+@lru_cache(maxsize=1)
+def padded(window: int | None, dtype: torch.dtype) -> tuple[Tensor, Case]:
+    """Which rows are real, and the case: the output of padding is nothing."""
     pad = torch.tensor([0, 5, 70, 699])
     call = made(600, 700, 4, 2, 32, window, batch=4, pad=pad, dtype=dtype)
     real = (torch.arange(100, 700) >= pad.unsqueeze(1))[..., None, None]
     upstream = drawn(*call.q.shape, dtype=dtype) * real
-    out, lse = kernels.forward(call.q, call.k, call.v, call.scale, window, pad, keep=True)
-    assert lse is not None
-    found = kernels.backward(upstream, call.q, call.k, call.v, out, lse, call.scale, window, pad)
-    agree(call, upstream, out, found, real)
+    return real, (call, upstream, *exact(call, upstream))
+
+
+@each_build
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("window", [None, 9, 300])
+def test_padding(build: str, window: int | None, dtype: torch.dtype) -> None:
+    real, (call, upstream, want, expected) = padded(window, dtype)
+    out, grads = found(call, upstream)
+    close(out, want * real, dtype)
+    for got, right in zip(grads, expected, strict=True):
+        close(got, right, dtype)
 
 
 @pytest.mark.parametrize("n", [1, 5, 40])
@@ -345,17 +372,11 @@ def test_what_has_no_memory_goes_another_way() -> None:
 
 
 def test_without_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    code = (
-        "import torch\n"
-        "from miniwin.blocks import AttentionCall, native\n"
-        "from miniwin.blocks.attention_ops import choose\n"
-        "q = torch.zeros(1, 9, 2, 16)\n"
-        "print(choose(AttentionCall(q, q, q, 1.0, window=4)).NAME, native.missing(), sep='; ')\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, native.SWITCH: "0"}
-    )
-    assert done.stdout == "cpu_banded; MINIWIN_NATIVE=0 switches it off\n", done.stderr
+    with monkeypatch.context() as patch:
+        patch.setenv(native.SWITCH, "0")
+        patch.setattr(native, "_found", cache(native._found.__wrapped__))  # as in a process that starts now
+        assert native.missing() == "MINIWIN_NATIVE=0 switches it off"
+        assert choose(made(1, 9, 2, 1, 16, 4)) is not cpu_native and choose(made(9, 9, 2, 2, 16, 4)) is cpu_banded
     monkeypatch.setattr(native, "missing", lambda: "they are not here")
     assert cpu_native.declines(made(9, 9, 4, 2, 32, 4)) == "they are not here"
     call = made(1, 30, 4, 2, 32, None)

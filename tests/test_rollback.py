@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from covering import every_two
 from helpers import BLOCKS, GLOBAL, LOCAL, attention, enliven, random_ids, tiny_spec
 
 from miniwin.blocks import Decoder
@@ -24,9 +25,9 @@ def same(decoder: Decoder, one: Cache, other: Cache, more: torch.Tensor) -> bool
     return True
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.int8])
-@pytest.mark.parametrize("before", [0, 3, 7, 30])
-@pytest.mark.parametrize("name", BLOCKS)
+@pytest.mark.parametrize(
+    ("name", "before", "dtype"), every_two(list(BLOCKS), (0, 3, 7, 30), (torch.float32, torch.int8))
+)
 @torch.no_grad()
 def test_what_is_taken_back_was_never_there(name: str, before: int, dtype: torch.dtype) -> None:
     spec = tiny_spec(BLOCKS[name])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from itertools import combinations, product
+from typing import Any
 
 Row = tuple[int, ...]
 Pair = tuple[int, int, int, int]  # factor, choice, factor, choice
@@ -32,6 +33,12 @@ def pairwise(factors: Sequence[Sequence[object]], allowed: Callable[[Row], bool]
         rows.append(row)
         missing -= pairs_of(row)
     return rows
+
+
+def every_two(*factors: Sequence[Any]) -> list[tuple[Any, ...]]:
+    """Rows of choices, for a test's parameters."""
+    rows = pairwise(factors, lambda row: True)
+    return [tuple(choices[i] for choices, i in zip(factors, row, strict=True)) for row in rows]
 
 
 def _filled(pair: Pair, sizes: list[int], missing: set[Pair], allowed: Callable[[Row], bool]) -> Row | None:

@@ -43,41 +43,29 @@ from miniwin.specs import UserError
 FOR_CHUNKS = ("block_local",)  # has its cases in test_attention_ops_features.py
 
 
-def accepted(name: str) -> list[Any]:
-    """The shapes that a backend answers at all, in training or in inference."""
-    found = []
-    for label, (n, window, more) in zip(IDS, SHAPES, strict=True):
-        with torch.no_grad():
-            if BY_NAME[name].declines(make_call(n, window, **more)) is None:
-                found.append(pytest.param(name, n, window, more, id=f"{name}-{label}"))
-    return found
-
-
-CASES = [pytest.param(None, *shape, id=f"dispatch-{label}") for label, shape in zip(IDS, SHAPES, strict=True)]
-CASES += [param for name in ON_CPU for param in accepted(name)]
+def able(call: AttentionCall) -> list[str]:
+    return [name for name in ON_CPU if BY_NAME[name].declines(call) is None]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
-@pytest.mark.parametrize(("backend", "n", "window", "more"), CASES)
-def test_backends_equal_the_reference(
-    backend: str | None, n: int, window: int | None, more: dict[str, Any], dtype: torch.dtype
-) -> None:
+@pytest.mark.parametrize(("n", "window", "more"), SHAPES, ids=IDS)
+def test_backends_equal_the_reference(n: int, window: int | None, more: dict[str, Any], dtype: torch.dtype) -> None:
+    """The dispatch, and every backend that takes the call, in training and in inference."""
     call = make_call(n, window, dtype=dtype, **more)
-    if backend is None or BY_NAME[backend].declines(call) is None:
-        agree(call, backend)
+    agree(call, None, *able(call))
     with torch.no_grad():  # what runs may be another backend, or the same on another path
-        if backend is not None and BY_NAME[backend].declines(call) is not None:
-            assert dtype == torch.bfloat16, "a case that this backend was chosen for"
-            return
-        with use_backend(backend):
-            got = torch.where(real_rows(call) > 0, attend(call).float(), 0)
         with use_backend("reference"):
             want = torch.where(real_rows(call) > 0, attend(in_float32(call)), 0)
-        assert float((got - want).abs().max()) <= TOLERANCE[dtype] * float(want.abs().max())
+        for backend in (None, *able(call)):
+            with use_backend(backend):
+                got = torch.where(real_rows(call) > 0, attend(call).float(), 0)
+            assert float((got - want).abs().max()) <= TOLERANCE[dtype] * float(want.abs().max()), backend
 
 
+@torch.no_grad()
 def test_every_backend_for_this_machine_has_cases() -> None:
-    count = {name: len(accepted(name)) for name in ON_CPU if name not in FOR_CHUNKS}
+    answered = [name for n, window, more in SHAPES for name in able(make_call(n, window, **more))]
+    count = {name: answered.count(name) for name in ON_CPU if name not in FOR_CHUNKS}
     assert min(count.values()) >= 4, count
 
 
@@ -102,9 +90,7 @@ def test_random_shapes_equal_the_reference(seed: int) -> None:
         pad=tuple(pick(0, n + past - 1) for _ in range(batch)) if pick(0, 1) else None,
         seed=seed,
     )
-    agree(call, "cpu_banded")
-    agree(call, "sdpa")
-    agree(call, "tiled")
+    agree(call, "cpu_banded", "sdpa", "tiled")
 
 
 @pytest.mark.parametrize(

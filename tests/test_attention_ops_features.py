@@ -160,20 +160,19 @@ def test_a_feature_changes_the_answer(name: str) -> None:
 def test_every_backend_declines_or_agrees(names: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tiled, "QUERIES", 20)  # two tiles, the second not full
     call = with_features(names)
-    for backend in backends(call):
-        agree(call, backend)
+    agree(call, *backends(call))
     with torch.no_grad():  # others may answer where no gradient is asked for
-        for backend in backends(call):
-            same_output(call, backend)
+        same_output(call, *backends(call))
 
 
-def same_output(call: AttentionCall, backend: str | None) -> None:
-    with use_backend(backend):
-        got = attend(call)
+def same_output(call: AttentionCall, *backends: str | None) -> None:
     with use_backend("reference"):
         want = attend(in_float32(call))
-    error = ((got.to(want.dtype) - want) * real_rows(call)).abs().max()
-    assert float(error) <= TOLERANCE[call.q.dtype] * float(want.abs().max())
+    for backend in backends:
+        with use_backend(backend):
+            got = attend(call)
+        error = ((got.to(want.dtype) - want) * real_rows(call)).abs().max()
+        assert float(error) <= TOLERANCE[call.q.dtype] * float(want.abs().max()), backend
 
 
 @pytest.mark.parametrize("backend", ["tiled", "reference"])
@@ -285,24 +284,21 @@ SHAPES: list[tuple[int, dict[str, Any]]] = [
 def test_shapes(names: tuple[str, ...], n: int, more: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tiled, "QUERIES", 16)  # several tiles
     call = with_features(names, n, **more)
-    for backend in backends(call):
-        agree(call, backend)
+    agree(call, *backends(call))
 
 
 @pytest.mark.parametrize("names", [s for s in SETS if len(s) != 2], ids="+".join)
 def test_bfloat16(names: tuple[str, ...]) -> None:
     call = with_features(names, dtype=torch.bfloat16, m=50)
-    for backend in backends(call):
-        agree(call, backend)
+    agree(call, *backends(call))
 
 
 @pytest.mark.parametrize("names", [(name,) for name in FEATURES] + TRIPLES, ids="+".join)
 def test_float64_is_computed_in_float64(names: tuple[str, ...]) -> None:
     call = with_features(names, dtype=torch.float64, m=50)
-    for backend in backends(call):
-        agree(call, backend)
-        with torch.no_grad():
-            same_output(call, backend)
+    agree(call, *backends(call))
+    with torch.no_grad():
+        same_output(call, *backends(call))
 
 
 @pytest.mark.parametrize("seed", range(18))
@@ -327,8 +323,7 @@ def test_random_calls(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
         lambda c: replace(c, window=size, pad=pad, weighting="stick-breaking"),
     ]
     call = choices[seed % len(choices)](call)
-    for backend in backends(call):
-        agree(call, backend)
+    agree(call, *backends(call))
 
 
 @pytest.mark.parametrize("names", SETS, ids="+".join)

@@ -119,15 +119,17 @@ def in_float32(call: AttentionCall) -> AttentionCall:
     return with_tensors(call, {name: t.detach().to(call.wide) for name, t in tensors(call).items()})
 
 
-def agree(call: AttentionCall, backend: str | None) -> None:
+def agree(call: AttentionCall, *backends: str | None) -> None:
+    """Each of the backends, None for the dispatch, answers what the reference does, gradients too."""
     tolerance = TOLERANCE[call.q.dtype]
     expected = answer(in_float32(call), "reference")
-    for name, got in answer(call, backend).items():
-        want = expected[name]
-        assert not got.isnan().any(), f"{name} holds NaN"
-        error = float((got.to(want.dtype) - want).abs().max())
-        # A gradient that is exactly zero (a single visible key) is so up to the rounding of inputs of order one.
-        assert error <= tolerance * (float(want.abs().max()) or 1.0), f"{name}: {error:.1e}"
+    for backend in backends:
+        for name, got in answer(call, backend).items():
+            want = expected[name]
+            assert not got.isnan().any(), f"{backend}: {name} holds NaN"
+            error = float((got.to(want.dtype) - want).abs().max())
+            # A gradient that is exactly zero (a single visible key) is so up to the rounding of inputs of order one.
+            assert error <= tolerance * (float(want.abs().max()) or 1.0), f"{backend}: {name}: {error:.1e}"
 
 
 # (n, window, more): odd lengths, windows of one, beyond a tile (32), beyond two, beyond the sequence; warm caches.

@@ -169,7 +169,7 @@ BLOCKS = {
 def test_a_rounded_cache_stays_close_and_counts_its_bytes(name: str, dtype: str) -> None:
     spec = tiny_spec(BLOCKS[name])
     decoder = enliven(spec.build()).eval()
-    ids = random_ids(spec, 2, 60)
+    ids = random_ids(spec, 2, 40)
     exact = decoder(ids)
     stored = storage_dtype(dtype)
     by_one, by_five = (in_steps(decoder, ids, sizes, dtype=stored) for sizes in ((1,), (5, 1, 13)))

@@ -21,11 +21,11 @@ from benchmarks.peers import hugging_face
 from benchmarks.peers.authors import Authors, Past, cached
 from miniwin.blocks import Decoder, Positions
 from miniwin.blocks.products import MKL, Product, choose
+from miniwin.generation.decode_step import fastest_step
 from miniwin.language_model import LanguageModel
 from miniwin.machine.products import chosen
 from miniwin.quantize import quantize
 from miniwin.specs import ModelSpec, load_model_spec, parse_spec
-from miniwin.steps import fastest_step
 
 AUTHORS = "MiniWin's authors, restated"
 WITH_MKL = f"{OURS}, MKL's products"  # torch's own, where ours are others

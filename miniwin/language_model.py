@@ -21,7 +21,7 @@ from miniwin.specs import UserError
 
 if TYPE_CHECKING:
     from miniwin.blocks import Cache, Decoder
-    from miniwin.generation_settings import Options
+    from miniwin.generation.settings import Options
     from miniwin.sessions import Session
     from miniwin.specs import ModelSpec
     from miniwin.tokenizer import Tokenizer

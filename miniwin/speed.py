@@ -12,8 +12,8 @@ from statistics import median
 
 import torch
 
+from miniwin.generation.decode_step import fastest_step
 from miniwin.inference import InferenceModel, Task, chunk_for, evaluating, in_chunks
-from miniwin.steps import fastest_step
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
 import miniwin
-from miniwin import steps as ways
 from miniwin.blocks import Attention, Decoder, fixed_step, use_backend
 from miniwin.blocks.fixed_step import FixedStep, declines
+from miniwin.generation import decode_step as ways
 from miniwin.generation import generate
 from miniwin.language_model import LanguageModel
 from miniwin.sessions import new_session

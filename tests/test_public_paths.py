@@ -40,7 +40,7 @@ PATHS = {
     "cli": "main",
     "evaluation": "LENGTHS Metrics evaluate loss_at sequence_loss",
     "explain": "explanation groups layer_numbers period sees",
-    "generation": "Generation Wishes generate generate_batch",
+    "generation": "Generation generate generate_batch",
     "provenance": "code_version machine",
     "search": "StudyData TrialRecord check_search promote read_study run_search",
     "search.report": "render verdict write_report",

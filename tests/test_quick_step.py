@@ -12,12 +12,12 @@ from helpers import enliven, largest, random_ids, tiny_spec
 from torch import Tensor
 
 import miniwin
-from miniwin import steps as ways
 from miniwin.blocks import Decoder, native, use_backend
 from miniwin.blocks.cache import Cache
 from miniwin.blocks.joined import joined
 from miniwin.blocks.quick_step import QuickStep, declines
 from miniwin.blocks.rollback import Mark
+from miniwin.generation import decode_step as ways
 from miniwin.generation import generate, generate_batch
 from miniwin.language_model import LanguageModel
 from miniwin.quantize import quantize

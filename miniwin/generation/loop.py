@@ -24,13 +24,13 @@ from torch import Tensor
 from miniwin.blocks import Cache
 from miniwin.blocks.joined import check_together, joined
 from miniwin.blocks.joined import row as row_of
-from miniwin.continuation import Continuation
-from miniwin.generation_settings import Options, Settings, checked, prompt_ids
+from miniwin.generation.continuation import Continuation
+from miniwin.generation.decode_step import fastest_step
+from miniwin.generation.sampling import sample
+from miniwin.generation.settings import Options, Settings, checked, prompt_ids
 from miniwin.inference import FORWARD_TOKENS, InferenceModel, chunk_for, evaluating, in_chunks
-from miniwin.sampling import sample
 from miniwin.sessions import Session, check_owner
 from miniwin.specs import UserError
-from miniwin.steps import fastest_step
 
 RESERVED = 4096  # new tokens at most that room is made for at once
 Wishes = Settings  # the name that it had before

@@ -65,7 +65,7 @@ def test_turns_equal_one_long_prompt() -> None:
 def test_a_turn_cut_short_by_an_error_says_what_it_had_not_heard(monkeypatch: pytest.MonkeyPatch) -> None:
     model = made(tiny_spec())
     session = new_session(model)
-    monkeypatch.setattr("miniwin.generation.chunk_for", lambda length: 4)
+    monkeypatch.setattr("miniwin.generation.loop.chunk_for", lambda length: 4)
     forward, calls = model.forward, []
 
     def failing(*args: Any, **kwargs: Any) -> torch.Tensor:

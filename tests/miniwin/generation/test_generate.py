@@ -15,11 +15,11 @@ from tiny import run_cli, spec
 
 import miniwin
 from miniwin.generation import generate, generate_batch
-from miniwin.generation_settings import DEFAULTS, Options
+from miniwin.generation.sampling import Sampling, probabilities, sample
+from miniwin.generation.settings import DEFAULTS, Options
+from miniwin.generation.stop_strings import StopFilter
 from miniwin.language_model import LanguageModel
-from miniwin.sampling import Sampling, probabilities, sample
 from miniwin.specs import UserError
-from miniwin.stop_filter import StopFilter
 
 
 @pytest.fixture(scope="module")
@@ -156,7 +156,7 @@ def test_greedy_equals_argmax_of_full_forward_passes(model: LanguageModel, promp
 def test_a_prompt_longer_than_a_prefill_chunk(model: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
     prompt = torch.randint(1, 256, (61,), generator=torch.Generator().manual_seed(4)).tolist()
     whole = generate(model, prompt, max_new_tokens=10, temperature=0)
-    monkeypatch.setattr("miniwin.generation.chunk_for", lambda length: 9)
+    monkeypatch.setattr("miniwin.generation.loop.chunk_for", lambda length: 9)
     assert generate(model, prompt, max_new_tokens=10, temperature=0).ids == whole.ids
     assert whole.prompt_tokens == 61
 
@@ -267,7 +267,7 @@ def test_prompts_together_give_what_each_gives_alone(
     alone = [generate(model, prompt, max_new_tokens=40, stop=stop, **settings) for prompt in prompts]  # type: ignore[arg-type]
     assert len({result.new_tokens for result in alone}) > 1
     for chunk in (1000, 13):  # the second one: padding longer than a chunk
-        monkeypatch.setattr("miniwin.generation.chunk_for", lambda length, size=chunk: size)
+        monkeypatch.setattr("miniwin.generation.loop.chunk_for", lambda length, size=chunk: size)
         together = generate_batch(model, prompts, max_new_tokens=40, stop=stop, **settings)  # type: ignore[arg-type]
         for one, other in zip(alone, together, strict=True):
             facts = [(r.text, r.ids, r.prompt_tokens, r.new_tokens, r.ended) for r in (one, other)]

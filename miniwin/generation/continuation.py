@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from miniwin.stop_filter import StopFilter
+from miniwin.generation.stop_strings import StopFilter
 from miniwin.tokenizer.interface import Tokenizer
 from miniwin.tokenizer.stream import CONTEXT, StreamDecoder
 

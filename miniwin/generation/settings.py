@@ -10,8 +10,8 @@ from typing import TypedDict
 import torch
 from torch import Tensor
 
+from miniwin.generation.sampling import Sampling, is_number
 from miniwin.inference import InferenceModel
-from miniwin.sampling import Sampling, is_number
 from miniwin.sessions import Session
 from miniwin.specs import UserError
 

@@ -106,10 +106,10 @@ def million(asked: dict[str, Any]) -> Prepared:
     """Random bytes: what they are does not matter, and nothing has to be read."""
     import numpy as np
 
+    from miniwin.evaluation.streamed_loss import position_losses
     from miniwin.language_model import LanguageModel
     from miniwin.machine.products import settle
     from miniwin.specs import load_model_spec
-    from miniwin.streaming import position_losses
     from miniwin.tokenizer import ByteTokenizer
 
     spec = load_model_spec(asked["model"])

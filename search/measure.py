@@ -172,11 +172,11 @@ def value(
     if objective.metric == "bits_per_byte":
         return losses[objective.length or 0] / math.log(2)
     if objective.metric == "recall":
-        from miniwin.recall import recall_at
+        from miniwin.evaluation.recall import recall_at
 
         return recall_at(model, objective.length or 0)
     if objective.metric == "decode_tokens_per_second":
-        from miniwin.speed import measure_speed
+        from miniwin.evaluation.speed import measure_speed
 
         return measure_speed(model, SPEED_LENGTH).decode_tokens_per_second
     return cost(objective.name, candidate.model)

@@ -43,7 +43,7 @@ def promote(
     """
     from miniwin.data import prepare
     from miniwin.evaluation import evaluate
-    from miniwin.evaluation_data import refuse_other_data
+    from miniwin.evaluation.data import refuse_other_data
     from miniwin.loading import load
     from miniwin.zoo import add
     from miniwin.zoo.adding import check_addable

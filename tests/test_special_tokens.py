@@ -15,13 +15,13 @@ from tiny import run_cli
 
 import miniwin
 from miniwin.data import prepare
+from miniwin.evaluation.recall import recall_at
+from miniwin.evaluation.streamed_loss import position_losses
 from miniwin.generation import generate, generate_batch
 from miniwin.language_model import LanguageModel
-from miniwin.recall import recall_at
 from miniwin.sessions import load_session, new_session, save_session
 from miniwin.specs import UserError
 from miniwin.specs.data import TextData
-from miniwin.streaming import position_losses
 from miniwin.tokenizer import load_tokenizer
 from miniwin.zoo.exporting import export_model
 from miniwin.zoo.importing import import_model

@@ -173,7 +173,7 @@ def test_errors(on_terminal: Callable[[], Terminal], monkeypatch: pytest.MonkeyP
 
 def test_bars(on_terminal: Callable[[], Terminal]) -> None:
     from miniwin.commands.importing import _Shown
-    from miniwin.evaluation_progress import EvaluationProgress
+    from miniwin.evaluation.progress import EvaluationProgress
     from miniwin.progress import TrainProgress
     from miniwin.zoo.pull import _Bar
 
@@ -196,7 +196,7 @@ def test_bars(on_terminal: Callable[[], Terminal]) -> None:
 
 def test_eval_and_the_list_of_entries(on_terminal: Callable[[], Terminal]) -> None:
     from miniwin.commands import evaluate, zoo
-    from miniwin.metrics import Metrics
+    from miniwin.evaluation.metrics import Metrics
 
     terminal = on_terminal()
     evaluate._print(Metrics(EVIL, 1, {"source": EVIL}, 1, {8: 1.0}, {8: 1.0}, {EVIL: 1.0}, {}, {8: 1}))

@@ -11,7 +11,7 @@ import typer
 from miniwin.commands.counts import count, counts
 
 if TYPE_CHECKING:
-    from miniwin.metrics import Metrics
+    from miniwin.evaluation.metrics import Metrics
 
 
 def eval_command(

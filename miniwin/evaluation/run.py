@@ -13,10 +13,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from miniwin.evaluation_progress import EvaluationProgress
-from miniwin.metrics import Metrics
+from miniwin.evaluation.metrics import Metrics
+from miniwin.evaluation.progress import EvaluationProgress
+from miniwin.evaluation.streamed_loss import PositionLosses, loss_at, position_losses, sequence_loss, span
 from miniwin.specs import UserError
-from miniwin.streaming import PositionLosses, loss_at, position_losses, sequence_loss, span
 
 if TYPE_CHECKING:
     from miniwin.data import Corpus
@@ -49,7 +49,7 @@ def evaluate(
     predict at every length; by default 65,536, or the longest length if that is more. Memory stays bounded by one
     `chunk` of activations and the caches, whatever the lengths.
     """
-    from miniwin.evaluation_data import corpus_for
+    from miniwin.evaluation.data import corpus_for
     from miniwin.loading import load
 
     lengths = _checked(lengths)
@@ -64,14 +64,14 @@ def evaluate(
             by_length[length] = position_losses(model, corpus.valid, length, tokens, chunk, advance)
         recalled: dict[int, float] = {}
         if recall:
-            from miniwin.recall import SHORTEST, recall_at
+            from miniwin.evaluation.recall import SHORTEST, recall_at
 
             for length in lengths:
                 if length >= SHORTEST:  # shorter ones have no room for the pairs
                     recalled[length] = recall_at(model, length, chunk=chunk, task=bar.task)
         measured = None
         if speed:
-            from miniwin.speed import measure_speed
+            from miniwin.evaluation.speed import measure_speed
 
             measured = measure_speed(model, SPEED_LENGTH, task=bar.task)
     dtype = str(model.dtype).removeprefix("torch.")

@@ -18,16 +18,16 @@ from torch.nn import functional as F
 import miniwin
 from miniwin.data import Corpus, associative_recall
 from miniwin.evaluation import evaluate, loss_at, sequence_loss
-from miniwin.evaluation_data import _own_data
+from miniwin.evaluation.data import _own_data
+from miniwin.evaluation.metrics import Metrics
+from miniwin.evaluation.recall import recall_at
+from miniwin.evaluation.speed import measure_speed
+from miniwin.evaluation.streamed_loss import position_losses, span
 from miniwin.files.writing import check_writable
 from miniwin.inference import chunk_for
 from miniwin.language_model import LanguageModel
-from miniwin.metrics import Metrics
-from miniwin.recall import recall_at
 from miniwin.specs import UserError
 from miniwin.specs.data import PythonStdlibData
-from miniwin.speed import measure_speed
-from miniwin.streaming import position_losses, span
 from miniwin.zoo import add
 
 VALID = np.random.default_rng(0).integers(0, 256, 1501).astype(np.uint16)
@@ -234,8 +234,8 @@ def test_cache_bytes_are_those_of_a_real_cache(name: str, dtype: str) -> None:
 
 
 def test_evaluate_measures_everything(model: LanguageModel, corpus: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("miniwin.evaluation.SPEED_LENGTH", 32)
-    monkeypatch.setattr("miniwin.recall.TOKENS", 400)
+    monkeypatch.setattr("miniwin.evaluation.run.SPEED_LENGTH", 32)
+    monkeypatch.setattr("miniwin.evaluation.recall.TOKENS", 400)
     metrics = evaluate(model, corpus, lengths=(300, 64, 64), tokens_per_length=900, chunk=50)
     assert metrics.model == "tiny" and metrics.parameters == model.spec.parameters() and metrics.tokens == 900
     assert metrics.data == {"source": "random", "fingerprint": "f" * 64}

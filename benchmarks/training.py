@@ -20,11 +20,11 @@ from benchmarks.models import AUTHORS, WITH_MKL, Ours, Side, built, check_others
 from benchmarks.prefill import token_ids
 from miniwin.blocks import native
 from miniwin.blocks.products import MKL, Product
-from miniwin.compiled import compile_layers
-from miniwin.loss import next_token_loss
-from miniwin.optimizer import make_optimizer
 from miniwin.specs import ModelSpec
 from miniwin.specs.train import OptimizerSpec
+from miniwin.training.compilation import compile_layers
+from miniwin.training.loss import next_token_loss
+from miniwin.training.optimizer import make_optimizer
 
 PLAIN, COMPILED = "miniwin, plain float32", "miniwin, compile: true"
 TORCH = f"{PLAIN}, torch's operators"  # the same without kernels of ours

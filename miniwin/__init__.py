@@ -33,7 +33,7 @@ _HOME = {
     "evaluate": "miniwin.evaluation",
     "load": "miniwin.loading",
     "load_spec": "miniwin.specs",
-    "train": "miniwin.trainer",
+    "train": "miniwin.training.launch",
 }
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from miniwin.language_model import LanguageModel
     from miniwin.loading import build, load
     from miniwin.specs import UserError, load_spec
-    from miniwin.trainer import train
+    from miniwin.training.launch import train
 
 
 def __getattr__(name: str) -> Any:

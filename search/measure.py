@@ -20,7 +20,7 @@ from miniwin.specs.search import Objective
 if TYPE_CHECKING:
     from miniwin.data import Corpus
     from miniwin.language_model import LanguageModel
-    from miniwin.trainer import OnEval
+    from miniwin.training.launch import OnEval
 
 SPEED_LENGTH = 2048  # of the context that decoding is timed at
 
@@ -88,7 +88,7 @@ def check_same_data(study: Study, corpus: Corpus) -> None:
 def run_claim(study: Study, claim: Claim, corpus: Corpus, tracking: Tracking) -> None:
     """Train and measure what `claim` holds; its outcome is ended, in memory, when this returns."""
     from miniwin.loading import load
-    from miniwin.trainer import train
+    from miniwin.training.launch import train
 
     spec, outcome = study.spec, claim.outcome
     rungs, at_rung = _rungs(study, claim, corpus)

@@ -139,7 +139,7 @@ def _train_spec(
 def _train_afresh(
     study: Study, chosen: TrialRecord, spec: TrainSpec, base: Path, tracking: str | None, progress: bool
 ) -> Path:
-    from miniwin.trainer import train
+    from miniwin.training.launch import train
 
     assert chosen.spec is not None
     folder = study.folder / "promoted" / Candidate(chosen.spec, spec).hash[:12]

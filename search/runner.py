@@ -25,9 +25,9 @@ from miniwin.search.storage_named import NAMED
 from miniwin.search.storage_url import PASSWORD, without_password
 from miniwin.search.study import Study
 from miniwin.search.table import SearchDisplay
-from miniwin.signals import ask_to_stop, own_group
 from miniwin.specs import SearchSpec, UserError, load_search_spec, resolve_spec_path, user_path
 from miniwin.tracking import OFF
+from miniwin.training.signals import ask_to_stop, own_group
 
 if TYPE_CHECKING:
     from miniwin.data import Corpus

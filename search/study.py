@@ -32,7 +32,6 @@ from miniwin.files.json_files import JSONProblem, read_json
 from miniwin.files.writing import said_if_unwritable, write_json, write_text
 from miniwin.machine.devices import find_device
 from miniwin.machine.devices import settled as settled_dtype
-from miniwin.same_run import differences
 from miniwin.search.candidate import Candidate
 from miniwin.search.journal import JOURNAL, Journal, Known, from_optuna
 from miniwin.search.outcome import Outcome
@@ -51,6 +50,7 @@ from miniwin.specs import (
     load_train_spec,
     user_path,
 )
+from miniwin.training.resume import differences
 
 if TYPE_CHECKING:
     from optuna import Study as OptunaStudy

@@ -25,8 +25,8 @@ from miniwin.blocks.masked import MASK
 from miniwin.display.console import any_console
 from miniwin.files.writing import named
 from miniwin.machine.processes import is_running
-from miniwin.signals import stop_signals
 from miniwin.specs import UserError, user_path
+from miniwin.training.signals import stop_signals
 
 if TYPE_CHECKING:
     from miniwin.data import Corpus

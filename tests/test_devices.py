@@ -15,7 +15,7 @@ from miniwin.machine.products import Times
 from miniwin.runs import RunResult, read_run
 from miniwin.search.study import Study
 from miniwin.specs import TrainSpec, UserError, load_train_spec, parse_spec
-from miniwin.trainer import train
+from miniwin.training.launch import train
 
 CPU = torch.device("cpu")
 

@@ -19,7 +19,7 @@ from miniwin.blocks.documents import Documents
 from miniwin.data import document_numbers
 from miniwin.runs import read_metrics
 from miniwin.specs import UserError
-from miniwin.trainer import train
+from miniwin.training.launch import train
 
 # Two rows of 13 tokens: documents of 5, 1 and 7, and of 4 and 9.
 NUMBERS = torch.tensor([[0] * 5 + [1] + [2] * 7, [0] * 4 + [3] * 9])

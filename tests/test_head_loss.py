@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from miniwin.blocks import native
 from miniwin.blocks.native import head_loss
-from miniwin.loss import IGNORED, linear_cross_entropy
+from miniwin.training.loss import IGNORED, linear_cross_entropy
 
 pytestmark = pytest.mark.skipif(not native.has_amx(), reason="its kernel is for AMX, and is not here")
 

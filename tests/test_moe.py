@@ -27,7 +27,7 @@ from miniwin.blocks.moe import MixtureOfExperts, MixtureOfExpertsSpec, imbalance
 from miniwin.blocks.routers import Routes
 from miniwin.runs import RunResult, read_metrics
 from miniwin.specs import UserError
-from miniwin.trainer import train
+from miniwin.training.launch import train
 
 HIDDEN, EXPERTS = 6, 5
 ROUTERS: dict[str, dict[str, Any]] = {

@@ -27,7 +27,7 @@ from search_helpers import write_search
 from tiny_runs import tiny_model, tiny_train, write_text
 
 import miniwin
-from miniwin import provenance, signals
+from miniwin import provenance
 from miniwin.data.sources import list_source
 from miniwin.files.writing import flush, move, remove_tree
 from miniwin.files.writing import write_text as write_file
@@ -38,7 +38,8 @@ from miniwin.search.leases import STALE_SECONDS, Lease
 from miniwin.search.study import Study
 from miniwin.specs import UserError, load_search_spec
 from miniwin.specs.data import TextData
-from miniwin.trainer import train
+from miniwin.training import signals
+from miniwin.training.launch import train
 from miniwin.zoo import add, sources, verify
 from miniwin.zoo.exporting import export_model
 

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from miniwin.blocks import Decoder, Router, native, products, quick_step
 from miniwin.blocks.int8_weight import Int8Weight
 from miniwin.blocks.products import MKL, ONEDNN, choose, linear
-from miniwin.loss import linear_cross_entropy, next_token_loss
+from miniwin.training.loss import linear_cross_entropy, next_token_loss
 
 pytestmark = pytest.mark.skipif(ONEDNN not in products.offered(), reason="this torch has no oneDNN here")
 

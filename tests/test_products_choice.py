@@ -21,7 +21,7 @@ from miniwin.machine.devices import multiplies_bfloat16
 from miniwin.machine.products import FILE, SWITCH, Times
 from miniwin.runs import RunResult, read_run
 from miniwin.specs import UserError
-from miniwin.trainer import train
+from miniwin.training.launch import train
 
 CPU = torch.device("cpu")
 AMD, INTEL, EMULATED = Times(4.0, 2.0, 1.0), Times(2.0, 2.0, 0.6), Times(2.0, 1.8, 9.0)

@@ -17,7 +17,7 @@ from miniwin.runs import read_metrics
 from miniwin.search import read_study
 from miniwin.search.leases import Lease, live_lease
 from miniwin.search.records import TrialRecord
-from miniwin.trainer import train
+from miniwin.training.launch import train
 
 PATIENCE = 900.0  # seconds; only a hang takes that long, however busy the machine is
 

@@ -174,7 +174,7 @@ def test_errors(on_terminal: Callable[[], Terminal], monkeypatch: pytest.MonkeyP
 def test_bars(on_terminal: Callable[[], Terminal]) -> None:
     from miniwin.commands.importing import _Shown
     from miniwin.evaluation.progress import EvaluationProgress
-    from miniwin.progress import TrainProgress
+    from miniwin.training.progress import TrainProgress
     from miniwin.zoo.pull import _Bar
 
     terminal = on_terminal()

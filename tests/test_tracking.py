@@ -11,7 +11,7 @@ from tiny_runs import tiny_model, tiny_train, write_text
 from miniwin import tracking
 from miniwin.runs import RunResult, read_metrics, read_run
 from miniwin.tracking import Tracker, tracking_uri
-from miniwin.trainer import train
+from miniwin.training.launch import train
 
 try:
     import mlflow

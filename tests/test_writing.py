@@ -34,7 +34,7 @@ from miniwin.search import read_study, worker
 from miniwin.search.storage import open_journal
 from miniwin.specs import UserError, dump_yaml, load_train_spec
 from miniwin.tokenizer import load_tokenizer
-from miniwin.trainer import train
+from miniwin.training.launch import train
 from miniwin.zoo.importing.writing import appearing
 
 resource = pytest.importorskip("resource", reason="no limits on this system")

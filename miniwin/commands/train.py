@@ -40,12 +40,12 @@ def train_command(
 ) -> None:
     """Train a model from random weights. The same command continues a run that was stopped."""
     from miniwin.display.formats import duration, rate
-    from miniwin.distributed import speaks
     from miniwin.files.folders import home
-    from miniwin.from_scratch import random_weights, spec_to_train
     from miniwin.runs import CHECKPOINT, WEIGHTS
     from miniwin.specs import load_train_spec, resolve_spec_path, user_path
-    from miniwin.trainer import train as run
+    from miniwin.training.distributed import speaks
+    from miniwin.training.from_scratch import random_weights, spec_to_train
+    from miniwin.training.launch import train as run
 
     model_spec = spec_to_train(model, set_model or ())
     train_spec = load_train_spec(train, set_train or (), "--set-train")

@@ -60,7 +60,7 @@ def train_in_process(folder: str, out: str, spec: str, threads: int) -> None:
 
     import torch
 
-    from miniwin.trainer import train
+    from miniwin.training.launch import train
 
     os.chdir(folder)
     os.environ["MINIWIN_CACHE"] = str(Path("cache").resolve())

@@ -26,7 +26,7 @@ from miniwin.files.writing import replacing, write_text
 from miniwin.language_model import LanguageModel
 from miniwin.runs import RunResult, keep_metrics, read_metrics, read_result, read_run
 from miniwin.specs import TrainSpec, UserError, dump_yaml
-from miniwin.trainer import train
+from miniwin.training.launch import train
 
 
 @pytest.fixture(autouse=True)
@@ -143,7 +143,7 @@ def test_a_second_ctrl_c_does_not_wait() -> None:
 def start(out: str, spec: TrainSpec) -> BaseProcess:
     """Train in a process of its own. All are forked from a server that has imported everything."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["torch._dynamo", "miniwin.trainer"])  # an optimizer imports the former
+    context.set_forkserver_preload(["torch._dynamo", "miniwin.training.launch"])  # an optimizer imports the former
     arguments = (str(Path.cwd()), out, dump_yaml(spec), torch.get_num_threads())
     process = context.Process(target=train_in_process, args=arguments)
     process.start()
@@ -309,7 +309,7 @@ def test_a_checkpoint_with_other_groups_of_parameters_is_refused(monkeypatch: py
         return list(model.parameters()), []
 
     with monkeypatch.context() as older:
-        older.setattr("miniwin.optimizer.split_parameters", all_decayed)
+        older.setattr("miniwin.training.optimizer.split_parameters", all_decayed)
         go("run", tiny_train(), stop_after_tokens=1000)
     with pytest.raises(UserError, match=r"run/checkpoint\.pt was written by a version of miniwin that shares out"):
         go("run", tiny_train())

@@ -11,9 +11,9 @@ from tiny_runs import tiny_model
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from miniwin import loss
 from miniwin.blocks import Decoder
-from miniwin.loss import IGNORED, linear_cross_entropy, next_token_loss
+from miniwin.training import loss
+from miniwin.training.loss import IGNORED, linear_cross_entropy, next_token_loss
 
 TOKENS, VOCABULARY, HIDDEN = 37, 53, 24
 

@@ -1,6 +1,6 @@
 """Training: a model spec and a train spec become a run folder.
 
-`train` checks what it is asked, and whether the folder is free; the work itself is a `Session`.
+`train` checks what it is asked, and whether the folder is free; the work itself is a `TrainingLoop`.
 """
 
 from __future__ import annotations
@@ -18,14 +18,10 @@ import torch
 from miniwin import runs
 from miniwin.data import prepare
 from miniwin.data.batches import windows_per_epoch
-from miniwin.distributed import Group, join
-from miniwin.from_scratch import spec_to_train
 from miniwin.machine.devices import find_device, settled
 from miniwin.machine.memory import TRAINED, refuse_too_large
 from miniwin.machine.products import of_run
 from miniwin.runs import RunResult
-from miniwin.same_run import only_one, recorded
-from miniwin.session import OnEval, Session
 from miniwin.specs import (
     ModelSpec,
     TrainSpec,
@@ -36,6 +32,10 @@ from miniwin.specs import (
 )
 from miniwin.tokenizer import load_tokenizer
 from miniwin.tracking import OFF, Tracker
+from miniwin.training.distributed import Group, join
+from miniwin.training.from_scratch import spec_to_train
+from miniwin.training.loop import OnEval, TrainingLoop
+from miniwin.training.resume import only_one, recorded
 
 
 def train(
@@ -126,7 +126,7 @@ def train(
         if group.leads and before is None:  # only now: whatever was wrong until here left a finished run as it was
             runs.clear_run(folder)
         with torch.random.fork_rng([where] if where.type == "cuda" else []):
-            session = Session(place, model_spec, spec, corpus, tokenizer, tracker, where, before, group, product)
+            session = TrainingLoop(place, model_spec, spec, corpus, tokenizer, tracker, where, before, group, product)
             result = session.run(on_eval, rungs, stop_after_tokens, workers, progress and group.leads)
         return replace(result, folder=folder)
 

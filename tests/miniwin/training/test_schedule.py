@@ -7,9 +7,9 @@ import math
 import pytest
 from tiny_runs import tiny_train
 
-from miniwin.schedule import learning_rate
 from miniwin.specs import UserError, parse_spec
 from miniwin.specs.train import CosineSchedule, WSDSchedule
+from miniwin.training.schedule import learning_rate
 
 
 def rates(schedule: CosineSchedule | WSDSchedule, steps: int, peak: float = 1.0) -> list[float]:

@@ -16,16 +16,18 @@ from tiny_runs import tiny_model, tiny_train, write_text
 from typer.testing import CliRunner
 
 import miniwin
-from miniwin import progress, runs, same_run
+from miniwin import runs
 from miniwin.checkpoint import load_checkpoint
 from miniwin.cli import app
 from miniwin.language_model import LanguageModel
-from miniwin.loss_watch import LossWatch
-from miniwin.optimizer import split_parameters
 from miniwin.runs import RunResult, read_metrics, read_run
 from miniwin.specs import ModelSpec, TrainSpec, UserError, dump_yaml, load_spec, load_train_spec
 from miniwin.specs.train import StopSpec
-from miniwin.trainer import train
+from miniwin.training import progress
+from miniwin.training import resume as same_run
+from miniwin.training.divergence import LossWatch
+from miniwin.training.launch import train
+from miniwin.training.optimizer import split_parameters
 from miniwin.zoo import add
 
 # Loss by step of tiny_model() and tiny_train() on write_text(): a refactor must not move them.
@@ -298,7 +300,7 @@ def test_a_run_that_never_took_a_step_is_in_nobodys_way(run: Run, monkeypatch: p
         raise RuntimeError("no memory")
 
     with monkeypatch.context() as patch:
-        patch.setattr("miniwin.session.next_token_loss", fails)
+        patch.setattr("miniwin.training.loop.next_token_loss", fails)
         with pytest.raises(RuntimeError, match="no memory"):
             run()
     other = run(seed=4)

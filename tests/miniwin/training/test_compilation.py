@@ -11,7 +11,7 @@ from helpers import LOCAL, attention, enliven, largest, random_ids, tiny_spec
 from torch._dynamo.utils import counters
 
 from miniwin.blocks import Decoder
-from miniwin.compiled import compile_layers
+from miniwin.training.compilation import compile_layers
 
 EXPERT = {"type": "swiglu", "intermediate_size": 24}
 MOE = {"type": "moe", "num_experts": 5, "experts_per_token": 2, "expert": EXPERT, "router": {"type": "topk-softmax"}}

@@ -15,14 +15,14 @@ from paths import ROOT
 from tiny_runs import tiny_model, tiny_train, write_text
 from torch import nn
 
-from miniwin.distributed import Group, join, speaks
 from miniwin.runs import read_metrics, read_result
 from miniwin.specs import UserError, dump_yaml
-from miniwin.trainer import train
+from miniwin.training.distributed import Group, join, speaks
+from miniwin.training.launch import train
 
 SCRIPT = """
 import sys
-from miniwin.trainer import train
+from miniwin.training.launch import train
 def on_eval(rung, model):
     open("asked.txt", "a").write(f"{rung}\\n")
 for out in sys.argv[1:]:
@@ -126,7 +126,7 @@ def launched(monkeypatch: pytest.MonkeyPatch, rank: int, processes: int, devices
         monkeypatch.setenv(name, str(value))
     monkeypatch.setattr(torch.cuda, "is_available", lambda: devices > 0)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: devices)
-    monkeypatch.setattr("miniwin.distributed.atexit.register", lambda function: None)
+    monkeypatch.setattr("miniwin.training.distributed.atexit.register", lambda function: None)
     for name, value in {"is_torchelastic_launched": True, "get_rank": rank, "get_world_size": processes}.items():
         monkeypatch.setattr(dist, name, lambda value=value: value)
 

@@ -32,28 +32,28 @@ from miniwin import runs
 from miniwin.blocks.masked import masked
 from miniwin.blocks.products import Product, choose
 from miniwin.checkpoint import load_checkpoint, restore_rng, rng_state, save_checkpoint
-from miniwin.compiled import compile_layers
 from miniwin.data import Corpus, document_numbers, loader
-from miniwin.distributed import Group
 from miniwin.files.writing import Unwritable, finite, replacing, said_if_unwritable, write_json, write_text
 from miniwin.language_model import LanguageModel
-from miniwin.loss import next_token_loss
-from miniwin.loss_watch import LossWatch
-from miniwin.optimizer import make_optimizer
-from miniwin.progress import TrainProgress
 from miniwin.provenance import code_version, machine
 from miniwin.runs import RunResult, Status
-from miniwin.schedule import learning_rate
-from miniwin.signals import StopRequest
 from miniwin.specs import ModelSpec, TrainSpec, UserError, dump_yaml
 from miniwin.tokenizer import Tokenizer
 from miniwin.tracking import Tracker
+from miniwin.training.compilation import compile_layers
+from miniwin.training.distributed import Group
+from miniwin.training.divergence import LossWatch
+from miniwin.training.loss import next_token_loss
+from miniwin.training.optimizer import make_optimizer
+from miniwin.training.progress import TrainProgress
+from miniwin.training.schedule import learning_rate
+from miniwin.training.signals import StopRequest
 
 OnEval = Callable[[int, LanguageModel], bool | None]
 Batches = Iterator[tuple[Tensor, Tensor]]
 
 
-class Session:
+class TrainingLoop:
     """One process's work on a run: from the last checkpoint, if there is one, until it ends or is stopped."""
 
     metrics: TextIO

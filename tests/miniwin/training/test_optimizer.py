@@ -7,9 +7,9 @@ import torch
 from tiny_runs import tiny_model, tiny_train
 from torch import Tensor, nn
 
-from miniwin.optimizer import Together, layer_matrices, make_optimizer
 from miniwin.specs import UserError, dump_yaml, parse_spec
 from miniwin.specs.train import OptimizerSpec
+from miniwin.training.optimizer import Together, layer_matrices, make_optimizer
 
 MOE = {
     "type": "moe",

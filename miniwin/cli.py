@@ -14,7 +14,8 @@ from typing import Annotated
 
 import typer
 
-from miniwin.commands import demo, evaluate, exporting, generate, importing, search, specs, torch_free, train, zoo
+from miniwin import without_torch
+from miniwin.commands import demo, evaluate, exporting, generate, importing, search, specs, train, zoo
 
 app = typer.Typer(
     name="miniwin",
@@ -66,8 +67,8 @@ def main() -> None:
     """The console script."""
     from miniwin.display.console import any_console
 
-    if torch_free.wanted(sys.argv[1:]):
-        torch_free.install()
+    if without_torch.wanted(sys.argv[1:]):
+        without_torch.install()
     try:
         with any_console():
             try:

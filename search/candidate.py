@@ -40,7 +40,7 @@ def cost(name: str, model: ModelSpec) -> float:
         return model.num_layers
     number = int(length)
     if metric in SOUNDNESS:
-        from miniwin.soundness import worst  # needs torch, which describing a search otherwise does without
+        from miniwin.explain.soundness import worst  # needs torch, which describing a search otherwise does without
 
         return worst(model, metric, number)
     if metric == "cache_bytes":

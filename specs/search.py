@@ -26,7 +26,8 @@ from miniwin.specs.base import Count, Fraction, PositiveInt, Real, Strict, UserE
 from miniwin.specs.expressions import FUNCTION_NAMES, Expression, is_length
 from miniwin.specs.yaml_words import NOTHING, shown
 
-# Of rotary encodings: at most 1 where the worst layer is sound, 0 where no layer is rotary (miniwin/soundness.py).
+# Of rotary encodings: at most 1 where the worst layer is sound, 0 where no layer is rotary.
+# miniwin/explain/soundness.py has them.
 SOUNDNESS = ("rope_aliasing", "rope_stability", "rope_cosine_bound", "rope_precision")
 # What can be known of an architecture, and whether it depends on a length (`name@length`).
 COSTS: dict[str, bool] = {  # from the spec alone

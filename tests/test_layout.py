@@ -126,7 +126,7 @@ def layer_of(module: str) -> str:
     part = [*module.split("."), ""][1]
     if part in ROOMS:
         return part
-    return "commands" if part in ("cli", "commands", "__main__") else "engine"
+    return "commands" if part in ("cli", "commands", "without_torch", "__main__") else "engine"
 
 
 @cache

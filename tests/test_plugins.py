@@ -12,10 +12,10 @@ import pytest
 from paths import ROOT
 from tiny import run_cli
 
+from miniwin import without_torch
 from miniwin.blocks import plugins
 from miniwin.blocks.plugins import load_plugin
 from miniwin.blocks.spec import UserError
-from miniwin.commands import torch_free
 
 EXAMPLE = re.findall(r"^```python\n(.*?)^```", (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"), re.M | re.S)
 MODEL = """
@@ -197,9 +197,9 @@ def test_processes_that_are_started_load_what_the_option_named(monkeypatch: pyte
     monkeypatch.setenv(plugins.VARIABLE, "colorsys")
     plugins.use_plugins(["json", "colorsys"])
     assert os.environ[plugins.VARIABLE].split(os.pathsep) == ["json", "colorsys"]
-    assert not torch_free.wanted(["check", "model.yaml"])  # a plugin may need torch
+    assert not without_torch.wanted(["check", "model.yaml"])  # a plugin may need torch
     monkeypatch.delenv(plugins.VARIABLE)
-    assert torch_free.wanted(["check", "model.yaml"])
+    assert without_torch.wanted(["check", "model.yaml"])
 
 
 def test_without_its_plugin_a_block_is_unknown(folder: Path) -> None:

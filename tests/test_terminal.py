@@ -113,7 +113,7 @@ def test_the_lines_of_a_running_search(data: StudyData, capsys: pytest.CaptureFi
 
 def test_explain(on_terminal: Callable[[], Terminal]) -> None:
     from miniwin.commands import specs
-    from miniwin.explain_page import page
+    from miniwin.explain.page import page
     from miniwin.specs import load_model_spec
 
     sizes = {"cache_bytes": {512: 1}, "parameters": 1}

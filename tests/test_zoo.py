@@ -20,7 +20,7 @@ from zoo_processes import add_and_stop, add_together, kill, start, wait_for
 from zoo_runs import METRICS, make_run, tiny_spec
 
 import miniwin
-from miniwin.commands import torch_free
+from miniwin import without_torch
 from miniwin.commands.zoo import app
 from miniwin.files.hashing import sha256_file
 from miniwin.specs import UserError
@@ -768,7 +768,7 @@ def test_without_torch_the_zoo_is_looked_at_as_with_it(entry: Entry, zoo: Path, 
     """What a console shows, in a process with stand-ins for torch, is what this process shows, which has torch."""
     for command in (["list", "--json"], ["show", "tiny"], ["index", str(zoo)]):
         line = ["zoo", *command]
-        assert torch_free.wanted(line)
+        assert without_torch.wanted(line)
         done = subprocess.run([sys.executable, "-m", "miniwin", *line], capture_output=True, text=True, cwd=ROOT)
         assert (done.returncode, done.stdout) == (0, zoo_command(*command).stdout), done.stderr
 

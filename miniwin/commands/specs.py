@@ -69,9 +69,9 @@ def with_torch() -> None:
     import subprocess
     import sys
 
-    from miniwin.commands import torch_free
+    from miniwin import without_torch
 
-    if type(sys.modules.get("torch")).__module__ == torch_free.__name__:
+    if type(sys.modules.get("torch")).__module__ == without_torch.__name__:
         code = "import torch; from miniwin.cli import main; main()"  # torch is there already: no stand-ins
         raise typer.Exit(subprocess.run([sys.executable, "-c", code, *sys.argv[1:]]).returncode)
 
@@ -107,7 +107,7 @@ def explain(
     import json
 
     from miniwin.explain import explanation
-    from miniwin.explain_page import page_file, write_page
+    from miniwin.explain.page import page_file, write_page
     from miniwin.files.writing import finite
     from miniwin.loading import model_spec
     from miniwin.specs import UserError
@@ -123,16 +123,16 @@ def explain(
     lengths = asked or LENGTHS
     facts = explanation(spec, lengths=lengths, dtype=dtype)
     if length or html:
-        from miniwin.soundness import soundness
+        from miniwin.explain.soundness import soundness
 
         facts["soundness"] = {n: soundness(spec, n, trained, angle_dtype) for n in lengths}
     if shift:
-        from miniwin.shift import shift_changes
+        from miniwin.explain.shift import shift_changes
 
         facts["shift"] = shift_changes(spec)
     if backends:
-        from miniwin.explain_backends import backends as backends_of
-        from miniwin.explain_backends import generation
+        from miniwin.explain.backends import backends as backends_of
+        from miniwin.explain.backends import generation
         from miniwin.machine.products import explained
 
         facts["backends"], facts["generation"] = backends_of(spec), generation(spec)
@@ -171,7 +171,8 @@ def print_explanation(facts: dict[str, Any]) -> None:
 
     from miniwin.display.cells import cell
     from miniwin.display.formats import binary_bytes, length_text
-    from miniwin.explain import RUNS, groups, layer_numbers
+    from miniwin.explain import groups, layer_numbers
+    from miniwin.explain.layers import RUNS
 
     console = Console(width=None if Console().is_terminal else 140, highlight=False)
     lengths = list(facts["cache_bytes"])
@@ -219,7 +220,7 @@ def print_soundness(facts: dict[str, Any], trained_length: int | None) -> None:
 
     from miniwin.display.cells import cell
     from miniwin.explain import layer_numbers
-    from miniwin.explain_page import figures
+    from miniwin.explain.page import figures
 
     console = Console(width=None if Console().is_terminal else 160, highlight=False)
     for n, rows in facts["soundness"].items():
@@ -274,7 +275,7 @@ def print_backends(facts: dict[str, Any]) -> None:
 
     from miniwin.display.cells import cell
     from miniwin.explain import layer_numbers
-    from miniwin.explain_backends import alike
+    from miniwin.explain.backends import alike
 
     console = Console(width=None if Console().is_terminal else 160, highlight=False)
     console.print("\n[bold]attention backends[/bold]  (to force one: MINIWIN_ATTENTION=name, or use_backend in Python)")

@@ -19,11 +19,11 @@ import torch
 from miniwin.blocks.positions.soundness import cosine_sum, turning
 from miniwin.blocks.visible import visible
 from miniwin.display.formats import binary_bytes, length_text
-from miniwin.explain import RUNS, groups, layer_numbers
-from miniwin.explain_strip import STYLE as STRIP_STYLE
-from miniwin.explain_strip import strip
+from miniwin.explain.layers import RUNS, groups, layer_numbers
+from miniwin.explain.soundness import Rotary, rotary_blocks
+from miniwin.explain.strip import STYLE as STRIP_STYLE
+from miniwin.explain.strip import strip
 from miniwin.files.writing import write_text
-from miniwin.soundness import Rotary, rotary_blocks
 from miniwin.specs import ModelSpec, UserError, user_path
 
 WIDTH, HEIGHT = 640, 300

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from miniwin.blocks.attention import Attention
 from miniwin.blocks.positions import Positions
-from miniwin.explain import period
+from miniwin.explain.layers import period
 from miniwin.specs import ModelSpec, UserError
 
 MOST_TOKENS = 256  # of content, unless asked for more

@@ -30,9 +30,9 @@ from miniwin.blocks.positions.soundness import (
     unfinished,
     zone,
 )
+from miniwin.explain.soundness import METRICS, rotary_blocks, soundness, worst
 from miniwin.search.candidate import cost
 from miniwin.search.space import Space
-from miniwin.soundness import METRICS, rotary_blocks, soundness, worst
 from miniwin.specs import ModelSpec, UserError, load_train_spec, parse_spec
 from miniwin.specs.search import COSTS
 

@@ -36,7 +36,7 @@ from miniwin.blocks.positions.soundness import (
     turning,
     unfinished,
 )
-from miniwin.explain import period
+from miniwin.explain.layers import period
 from miniwin.specs import ModelSpec, UserError
 
 DTYPES = {"float64": torch.float64, "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}

@@ -6,7 +6,7 @@ import math
 from html import escape
 from typing import Any
 
-from miniwin.explain import groups, layer_numbers
+from miniwin.explain.layers import groups, layer_numbers
 
 WIDTH, HIGH, LEAST = 640, 72, 0.12  # of the strip, of its highest bar, and the share of it that the lowest bar has
 WIDEST, ROOM = 34.0, 11.0  # a bar at most; and what a letter needs

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from miniwin.blocks import native
 from miniwin.blocks.attention_ops import dispatch
 from miniwin.cli import app
-from miniwin.explain_backends import PHASES, alike, backends
+from miniwin.explain.backends import PHASES, alike, backends
 
 SPEC = {
     "S": attention(8, {"type": "rope"}),

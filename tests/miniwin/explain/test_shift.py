@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from helpers import attention, tiny_spec
 
-from miniwin.shift import MOST_SHIFTS, shift_changes, spread
+from miniwin.explain.shift import MOST_SHIFTS, shift_changes, spread
 from miniwin.specs import UserError, load_model_spec
 
 

@@ -7,25 +7,25 @@ if __name__ == "blocks":
     raise ImportError("this folder is the package miniwin.blocks: write 'from miniwin.blocks import Attention'")
 
 from miniwin.blocks.attention import Attention
+from miniwin.blocks.attention.spec import AttentionSpec
 from miniwin.blocks.attention_ops import AttentionCall, attend, use_backend
-from miniwin.blocks.attention_spec import AttentionSpec
 from miniwin.blocks.cache import Cache, LayerCache
-from miniwin.blocks.clamped_swiglu import ClampedSwiGLU, ClampedSwiGLUSpec
 from miniwin.blocks.decoder import Decoder
-from miniwin.blocks.geglu import GeGLU, GeGLUSpec
-from miniwin.blocks.gelu import GELU, GELUSpec
 from miniwin.blocks.init import InitSpec
 from miniwin.blocks.layer import Layer, LayerSpec, ParallelLayer
-from miniwin.blocks.layernorm import LayerNorm, LayerNormSpec
-from miniwin.blocks.mlp import DenseSpec, MLPSpec
-from miniwin.blocks.moe import MixtureOfExperts, MixtureOfExpertsSpec
+from miniwin.blocks.mlps.base import DenseSpec, MLPSpec
+from miniwin.blocks.mlps.clamped_swiglu import ClampedSwiGLU, ClampedSwiGLUSpec
+from miniwin.blocks.mlps.geglu import GeGLU, GeGLUSpec
+from miniwin.blocks.mlps.gelu import GELU, GELUSpec
+from miniwin.blocks.mlps.moe import MixtureOfExperts, MixtureOfExpertsSpec
+from miniwin.blocks.mlps.relu2 import SquaredReLU, SquaredReLUSpec
+from miniwin.blocks.mlps.routers import Router, RouterSpec, Routes
+from miniwin.blocks.mlps.swiglu import SwiGLU, SwiGLUSpec
+from miniwin.blocks.norms.layernorm import LayerNorm, LayerNormSpec
+from miniwin.blocks.norms.rmsnorm import RMSNorm, RMSNormSpec
 from miniwin.blocks.plugins import load_plugin
 from miniwin.blocks.positions.base import Heads, PositionEncoding, Positions, PositionSpec
 from miniwin.blocks.registry import ATTENTIONS, LOGIT_SCALES, MLPS, NORMS, POSITIONS, ROUTERS, SCALINGS, Registry
-from miniwin.blocks.relu2 import SquaredReLU, SquaredReLUSpec
-from miniwin.blocks.rmsnorm import RMSNorm, RMSNormSpec
-from miniwin.blocks.routers import Router, RouterSpec, Routes
-from miniwin.blocks.swiglu import SwiGLU, SwiGLUSpec
 
 __all__ = [
     "ATTENTIONS",

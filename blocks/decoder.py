@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from miniwin.blocks import products
 from miniwin.blocks.attention import Attention
 from miniwin.blocks.cache import Cache
-from miniwin.blocks.calls import check_cache, check_input, padding, placed
 from miniwin.blocks.documents import check_documents
+from miniwin.blocks.inputs import check_cache, check_input, padding, placed
 from miniwin.blocks.positions.base import Positions
 from miniwin.blocks.spec import UserError
 

@@ -16,11 +16,11 @@ from torch import Tensor, nn
 
 from miniwin.blocks.attention import Attention
 from miniwin.blocks.cache import LayerCache
+from miniwin.blocks.mlps.swiglu import MLPS
+from miniwin.blocks.norms.rmsnorm import NORMS, RMSNormSpec
 from miniwin.blocks.positions.base import Positions
 from miniwin.blocks.registry import ATTENTIONS
-from miniwin.blocks.rmsnorm import NORMS, RMSNormSpec
 from miniwin.blocks.spec import Strict, facts
-from miniwin.blocks.swiglu import MLPS
 
 
 class Layer(nn.Module):

@@ -20,10 +20,10 @@ import torch
 from torch import Tensor, nn
 
 from miniwin.blocks.cache import LayerCache
+from miniwin.blocks.norms.rmsnorm import RMSNorm
 from miniwin.blocks.positions.base import PositionEncoding, Positions
 from miniwin.blocks.positions.rope import Rope
 from miniwin.blocks.positions.rotation import rotate
-from miniwin.blocks.rmsnorm import RMSNorm
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"  # kernels then run on a CPU, slowly: for tests
 

@@ -28,7 +28,8 @@ from attention_calls import (
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from miniwin.blocks import decoding, native
+from miniwin.blocks import native
+from miniwin.blocks.attention import cached
 from miniwin.blocks.attention_ops import (
     AttentionCall,
     attend,
@@ -323,7 +324,7 @@ def test_the_short_way_to_a_decoding_step_ends_where_the_dispatch_does(
 ) -> None:
     q, k, v = torch.randn(2, 1, 4, 4), torch.randn(2, 9, 2, 4), torch.randn(2, 9, 2, value_dim)
     call = AttentionCall(q, k, v, scale=0.5, window=window, pad=None if pad is None else torch.tensor(pad))
-    assert call.features <= decoding.HONOURS
+    assert call.features <= cached.HONOURS
     assert steps_by_sdpa(call) and choose(call) is sdpa
     with use_backend("reference"):
         assert not steps_by_sdpa(call)

@@ -11,9 +11,9 @@ from helpers import GLOBAL, LOCAL, attention, enliven, largest, random_ids, tiny
 from torch import Tensor
 
 from miniwin.blocks import Decoder
+from miniwin.blocks.attention.cached import attend_cached
 from miniwin.blocks.attention_ops import AttentionCall, reference, use_backend
 from miniwin.blocks.cache import GrowingCache, Int8Cache, RingCache, storage_dtype
-from miniwin.blocks.decoding import attend_cached
 from miniwin.blocks.first_tokens import FirstTokens
 from miniwin.blocks.int8 import quantised, widened
 from miniwin.specs import UserError

@@ -274,7 +274,7 @@ def reach(spec: ModelSpec) -> int:
     """Tokens after which every window and period, and whatever else counts tokens, has been passed."""
     attentions: list[Any] = [layer.attention for layer in spec.layer_specs]
     counts = ("period", "num_positions", "max_distance")
-    return max(max(a.sight.reach or 0, *(getattr(a.position, name, 0) for name in counts)) for a in attentions)
+    return max(max(a.visibility.reach or 0, *(getattr(a.position, name, 0) for name in counts)) for a in attentions)
 
 
 def make(name: str) -> ModelSpec:

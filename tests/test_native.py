@@ -19,11 +19,11 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from miniwin.blocks import AttentionCall, attend, native
+from miniwin.blocks.attention.cached import attend_cached
 from miniwin.blocks.attention_ops import choose, cpu_banded, cpu_native, reference, use_backend
 from miniwin.blocks.cache import quantised
-from miniwin.blocks.decoding import attend_cached
 from miniwin.blocks.native import attention as kernels
-from miniwin.blocks.rmsnorm import RMSNorm
+from miniwin.blocks.norms.rmsnorm import RMSNorm
 from miniwin.blocks.spec import UserError
 
 pytestmark = pytest.mark.skipif(native.missing() is not None, reason=f"no kernels: {native.missing()}")

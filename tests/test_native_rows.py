@@ -9,10 +9,10 @@ from torch.autograd import forward_ad
 from torch.nn import functional
 
 from miniwin.blocks import native
+from miniwin.blocks.mlps.swiglu import SwiGLU
 from miniwin.blocks.native import rows
+from miniwin.blocks.norms.rmsnorm import RMSNorm
 from miniwin.blocks.positions import rotation
-from miniwin.blocks.rmsnorm import RMSNorm
-from miniwin.blocks.swiglu import SwiGLU
 
 pytestmark = pytest.mark.skipif(native.missing() is not None, reason=f"no kernels: {native.missing()}")
 

@@ -64,9 +64,9 @@ from typing import Literal
 from torch import nn
 from miniwin.blocks import LOGIT_SCALES, MLPS, NORMS, POSITIONS, ROUTERS, SCALINGS, DenseSpec, PositionEncoding
 from miniwin.blocks import PositionSpec, RouterSpec, SquaredReLU
-from miniwin.blocks.logit_scale import LogRatioScale
+from miniwin.blocks.positions.logit_scale import LogRatioScale
 from miniwin.blocks.positions.scaling import ScalingSpec
-from miniwin.blocks.routers import TopKSoftmax
+from miniwin.blocks.mlps.routers import TopKSoftmax
 from miniwin.blocks.spec import Strict
 
 @SCALINGS.register

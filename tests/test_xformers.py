@@ -18,7 +18,7 @@ from attention_calls import BY_NAME, SHAPES, agree, make_call, real_rows
 from pretended_gpu import on_cuda
 from torch import Tensor
 
-from miniwin.blocks import decoding
+from miniwin.blocks.attention import cached
 from miniwin.blocks.attention_ops import AttentionCall, attend, choose, sdpa, steps_by_sdpa, use_backend
 from miniwin.blocks.attention_ops import xformers as xformers_backend
 from miniwin.blocks.attention_ops.call import capability, full_mask
@@ -277,8 +277,8 @@ def test_a_cache_narrower_than_the_queries_is_not_widened_whole(monkeypatch: pyt
             with use_backend("xformers"):
                 assert not steps_by_sdpa(narrow)
     many = replace(call, k=torch.zeros(2, 1 << 17, 2, 32, dtype=torch.int8))
-    assert decoding._at_a_time(many) == 1 << 10
-    assert decoding._at_a_time(on_cuda(many)) == 1 << 17  # all at once
+    assert cached._at_a_time(many) == 1 << 10
+    assert cached._at_a_time(on_cuda(many)) == 1 << 17  # all at once
 
 
 class Operator:

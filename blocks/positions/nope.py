@@ -15,8 +15,8 @@ from typing import Any, Literal
 from pydantic import Field
 from torch import Tensor, nn
 
-from miniwin.blocks.logit_scale import LogScaleSpec
 from miniwin.blocks.positions.base import Heads, PositionEncoding, PositionSpec
+from miniwin.blocks.positions.logit_scale import LogScaleSpec
 from miniwin.blocks.registry import LOGIT_SCALES, POSITIONS
 
 

@@ -91,7 +91,7 @@ def stand_in(attention: Any, hidden_size: int, device: str, phase: str) -> Atten
     """The call that such a layer makes in a phase, one row without padding."""
     n, before, training = PHASES[phase]
     heads = attention.heads(hidden_size)
-    reach = attention.sight.reach
+    reach = attention.visibility.reach
     m = n + (before if reach is None else min(before, reach - 1))  # a ring keeps what the first query still sees
     position = attention.position.build(heads)
 

@@ -18,7 +18,7 @@ import torch
 
 from miniwin.blocks import Attention, Decoder, MixtureOfExperts
 from miniwin.blocks.attention_ops import attend
-from miniwin.blocks.moe import routed
+from miniwin.blocks.mlps.moe import routed
 from miniwin.blocks.spec import UserError
 
 

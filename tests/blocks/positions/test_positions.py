@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from miniwin.blocks import POSITIONS, Attention, PositionEncoding
-from miniwin.blocks.logit_scale import LogRatioScaleSpec, LogScaleSpec
+from miniwin.blocks.attention.visibility import Visibility
 from miniwin.blocks.positions import Alibi
 from miniwin.blocks.positions.alibi import slopes
 from miniwin.blocks.positions.base import Heads, Positions
+from miniwin.blocks.positions.logit_scale import LogRatioScaleSpec, LogScaleSpec
 from miniwin.blocks.positions.p_rope import PeriodicRope, snapped_harmonics
 from miniwin.blocks.positions.rope import Rope
-from miniwin.blocks.sight import Sight
 from miniwin.specs import UserError
 
 DIM = 16
@@ -344,7 +344,7 @@ def test_logit_scale_counts_the_keys_each_query_sees(window: int | None, warm: i
         def query_scale(self, visible: Tensor, total: int) -> None:
             asked.append(visible.tolist())
 
-    layer = Attention(8, 2, 1, 4, Recorder(), Sight(window))
+    layer = Attention(8, 2, 1, 4, Recorder(), Visibility(window))
     cache = layer.new_cache(2, torch.float32, torch.device("cpu"))
     pad = torch.tensor([0, 2])
     positions = (torch.arange(warm + 6) - pad.unsqueeze(1)).clamp(min=0)

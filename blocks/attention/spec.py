@@ -6,11 +6,11 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from miniwin.blocks.attention import Attention, QKNorm
+from miniwin.blocks.attention.module import Attention, QKNorm
+from miniwin.blocks.attention.visibility import Visibility
+from miniwin.blocks.norms.rmsnorm import NORMS
 from miniwin.blocks.positions.base import Heads, located
 from miniwin.blocks.registry import ATTENTIONS, POSITIONS
-from miniwin.blocks.rmsnorm import NORMS
-from miniwin.blocks.sight import Sight
 from miniwin.blocks.spec import Count, PositiveInt, PositiveReal, Strict, facts
 
 
@@ -77,8 +77,8 @@ class AttentionSpec(Strict):
         return self.num_heads if self.num_kv_heads is None else self.num_kv_heads
 
     @property
-    def sight(self) -> Sight:
-        return Sight(self.window, self.chunk, self.keep_first)
+    def visibility(self) -> Visibility:
+        return Visibility(self.window, self.chunk, self.keep_first)
 
     @property
     def _position(self) -> Any:
@@ -87,7 +87,7 @@ class AttentionSpec(Strict):
     def heads(self, hidden_size: int) -> Heads:
         """What the position encoding is built for."""
         head_dim = self.head_dim or hidden_size // self.num_heads
-        return Heads(hidden_size, self.num_heads, self.kv_heads, head_dim, self.sight.reach)
+        return Heads(hidden_size, self.num_heads, self.kv_heads, head_dim, self.visibility.reach)
 
     def resolve(self, hidden_size: int) -> AttentionSpec:
         """The same with every default that depends on hidden_size filled in. Raises on what does not fit."""
@@ -118,7 +118,7 @@ class AttentionSpec(Strict):
             self.kv_heads,
             heads.head_dim,
             self._position.build(heads),
-            self.sight,
+            self.visibility,
             self._build_qk_norm(heads),
             self.qkv_bias,
             self.o_bias,
@@ -169,7 +169,7 @@ class AttentionSpec(Strict):
         heads = self.heads(hidden_size)
         per_key = 2.0 * self.num_heads * (self._position.key_dim(heads) + heads.head_dim)
         own = 2.0 * self._projections(heads) + float(self._position.flops(heads))
-        return own + per_key * self.sight.mean_visible(length)
+        return own + per_key * self.visibility.mean_visible(length)
 
     def cache_bytes(self, hidden_size: int, length: int, itemsize: int) -> int:
         """Bytes held for one sequence after `length` tokens: keys and values, `itemsize` bytes a number, and gates.
@@ -177,8 +177,8 @@ class AttentionSpec(Strict):
         One byte is int8: two float32 scales go with each head, and what sees a part of the past keeps bfloat16.
         """
         heads = self.heads(hidden_size)
-        int8 = itemsize == 1 and self.sight.reach is None
+        int8 = itemsize == 1 and self.visibility.reach is None
         size = 2 if itemsize == 1 and not int8 else itemsize
         entry = self.kv_heads * ((self._position.key_dim(heads) + heads.head_dim) * size + (8 if int8 else 0))
         entry += self._position.gates(heads) * max(itemsize, 4)
-        return int(self.sight.entries(length) * entry)
+        return int(self.visibility.entries(length) * entry)

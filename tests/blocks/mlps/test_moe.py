@@ -23,8 +23,8 @@ from transformers.models.qwen3_moe.modeling_qwen3_moe import (
 )
 
 import miniwin
-from miniwin.blocks.moe import MixtureOfExperts, MixtureOfExpertsSpec, imbalance, loads
-from miniwin.blocks.routers import Routes
+from miniwin.blocks.mlps.moe import MixtureOfExperts, MixtureOfExpertsSpec, imbalance, loads
+from miniwin.blocks.mlps.routers import Routes
 from miniwin.runs import RunResult, read_metrics
 from miniwin.specs import UserError
 from miniwin.training.launch import train

@@ -18,7 +18,7 @@ from miniwin.blocks.first_tokens import FirstTokens
 
 
 @dataclass(frozen=True)
-class Sight:
+class Visibility:
     """At most one of window and chunk; keep_first only beside a window."""
 
     window: int | None = None

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from miniwin.blocks.mlp import GatedMLP, GatedSpec
+from miniwin.blocks.mlps.base import GatedMLP, GatedSpec
 from miniwin.blocks.native import rows
 from miniwin.blocks.registry import MLPS
 

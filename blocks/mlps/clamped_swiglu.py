@@ -14,7 +14,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from miniwin.blocks.mlp import GatedMLP, GatedSpec
+from miniwin.blocks.mlps.base import GatedMLP, GatedSpec
 from miniwin.blocks.registry import MLPS
 from miniwin.blocks.spec import PositiveReal
 

@@ -16,8 +16,8 @@ from transformers.models.llama.modeling_llama import LlamaRMSNorm
 from transformers.models.llama4.modeling_llama4 import Llama4TextL2Norm
 
 from miniwin.blocks import NORMS
-from miniwin.blocks.layernorm import LayerNormSpec
-from miniwin.blocks.rmsnorm import RMSNorm, RMSNormSpec
+from miniwin.blocks.norms.layernorm import LayerNormSpec
+from miniwin.blocks.norms.rmsnorm import RMSNorm, RMSNormSpec
 from miniwin.blocks.spec import facts
 
 SIZE = 24

@@ -11,7 +11,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from miniwin.blocks.mlp import PlainMLP, PlainSpec
+from miniwin.blocks.mlps.base import PlainMLP, PlainSpec
 from miniwin.blocks.registry import MLPS
 
 

@@ -16,9 +16,9 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers.models.t5.modeling_t5 import T5Attention
 
 from miniwin.blocks import POSITIONS, AttentionCall, PositionEncoding, attend, use_backend
-from miniwin.blocks.logit_scale import LogScaleSpec, TemperatureScaleSpec
 from miniwin.blocks.positions import Alibi, Positions, RelativeBuckets
 from miniwin.blocks.positions.alibi import slopes
+from miniwin.blocks.positions.logit_scale import LogScaleSpec, TemperatureScaleSpec
 from miniwin.blocks.positions.t5 import buckets
 from miniwin.blocks.spec import facts
 from miniwin.specs import UserError

@@ -18,12 +18,12 @@ import torch
 from torch import Tensor, nn
 
 from miniwin.blocks import rotary_fused
+from miniwin.blocks.attention.cached import attend_cached
+from miniwin.blocks.attention.visibility import Visibility
 from miniwin.blocks.attention_ops import AttentionCall, attend
 from miniwin.blocks.attention_ops.call import Kept
 from miniwin.blocks.cache import Int8Cache, LayerCache, storage_dtype
-from miniwin.blocks.decoding import attend_cached
 from miniwin.blocks.positions.base import PositionEncoding, Positions
-from miniwin.blocks.sight import Sight
 from miniwin.blocks.spec import UserError
 
 
@@ -50,7 +50,7 @@ class Attention(nn.Module):
         num_kv_heads: int,
         head_dim: int,
         position: PositionEncoding,
-        sight: Sight,
+        visibility: Visibility,
         qk_norm: QKNorm | None = None,
         qkv_bias: bool = False,
         o_bias: bool = False,
@@ -60,7 +60,7 @@ class Attention(nn.Module):
     ) -> None:
         super().__init__()
         self.num_heads, self.num_kv_heads, self.head_dim = num_heads, num_kv_heads, head_dim
-        self.sight = sight
+        self.visibility = visibility
         self.score_scale = head_dim**-0.5 if score_scale is None else score_scale
         self.softcap = softcap
         self.q_proj = nn.Linear(hidden_size, num_heads * head_dim, bias=qkv_bias)
@@ -74,9 +74,9 @@ class Attention(nn.Module):
         self.norms_after = qk_norm is not None and qk_norm.after
         self.sinks = nn.Parameter(torch.zeros(num_heads)) if sinks else None
         by_distance = position.score_bias() is not None or position.score() is not None
-        if sight.keep_first and (by_distance or position.weighting != "softmax"):
+        if visibility.keep_first and (by_distance or position.weighting != "softmax"):
             raise UserError(f"keep_first: {type(position).__name__} scores by distance; its spec must say by_distance")
-        self.by_order = sight.chunk is not None or by_distance or position.weighting != "softmax"
+        self.by_order = visibility.chunk is not None or by_distance or position.weighting != "softmax"
         self.scales_queries = type(position).query_scale is not PositionEncoding.query_scale
 
     def forward(
@@ -92,22 +92,22 @@ class Attention(nn.Module):
             q, k, v = self._projected(x, positions)
             gates = self.position.log_gates(x)  # (B, N, H)
             entry = (k, v) if gates is None else (k, v, gates)
-            kept = self._kept(positions.index, pad, before, cache, *entry) if self.sight.keep_first else None
+            kept = self._kept(positions.index, pad, before, cache, *entry) if self.visibility.keep_first else None
             if cache is not None:
                 entry = cache.append(*entry, in_order=self.by_order or pad is not None or gates is not None)
         dropped = before + x.shape[1] - entry[0].shape[1]  # keys that a ring has already let go
         if self.scales_queries:
-            scale = self.position.query_scale(self.sight.visible(positions.index), before + x.shape[1])
+            scale = self.position.query_scale(self.visibility.visible(positions.index), before + x.shape[1])
             q = q if scale is None else (q * scale).to(q.dtype)
         call = AttentionCall(
             q,
             entry[0],
             entry[1],
             scale=self.score_scale,
-            window=self.sight.window,
+            window=self.visibility.window,
             bias=self.position.score_bias(),
             pad=_left(pad, dropped),
-            chunk=self.sight.chunk,
+            chunk=self.visibility.chunk,
             start=self._start(dropped, pad, x.device),
             kept=kept,
             sinks=self.sinks,
@@ -127,7 +127,7 @@ class Attention(nn.Module):
         _, k, v = self._projected(x, positions)
         gates = self.position.log_gates(x)
         entry: tuple[Tensor, ...] = (k, v) if gates is None else (k, v, gates)
-        if self.sight.keep_first:
+        if self.visibility.keep_first:
             self._kept(positions.index, pad, cache.length, cache, *entry)
         cache.append(*entry)
 
@@ -151,7 +151,7 @@ class Attention(nn.Module):
 
     def _start(self, dropped: int, pad: Tensor | None, device: torch.device) -> Tensor | None:
         """The position in its row of the first key of a call: where chunks begin depends on it."""
-        if self.sight.chunk is None:
+        if self.visibility.chunk is None:
             return None
         start = torch.tensor([dropped], device=device)
         return start if pad is None else start - pad
@@ -160,18 +160,18 @@ class Attention(nn.Module):
         self, index: Tensor, pad: Tensor | None, before: int, cache: LayerCache | None, *entry: Tensor
     ) -> Kept | None:
         """The row's first tokens, for those queries whose windows have left them behind."""
-        assert self.sight.window is not None
-        first = cache.first if cache is not None else self.sight.first_tokens([t[:, :0] for t in entry])
+        assert self.visibility.window is not None
+        first = cache.first if cache is not None else self.visibility.first_tokens([t[:, :0] for t in entry])
         assert first is not None
         k, v = first.append(index, pad, before, *entry)
-        gone = index.unsqueeze(-1) - torch.arange(self.sight.keep_first, device=index.device)
+        gone = index.unsqueeze(-1) - torch.arange(self.visibility.keep_first, device=index.device)
         q_dtype = entry[0].dtype
-        return Kept(k.to(q_dtype), v.to(q_dtype), gone >= self.sight.window)  # seen: (1 or B, N, S)
+        return Kept(k.to(q_dtype), v.to(q_dtype), gone >= self.visibility.window)  # seen: (1 or B, N, S)
 
     def new_cache(self, batch_size: int, dtype: torch.dtype, device: torch.device) -> LayerCache:
         """int8 is for layers that keep everything; a ring, which is small, then keeps bfloat16."""
         storage_dtype(dtype)
-        whole = dtype == torch.int8 and self.sight.reach is None
+        whole = dtype == torch.int8 and self.visibility.reach is None
         if dtype == torch.int8:
             dtype = torch.float32 if whole else torch.bfloat16
         # What a token leaves behind is read off one: an encoding may widen keys, or add gates.
@@ -183,7 +183,7 @@ class Attention(nn.Module):
         empty = [torch.zeros_like(t[:, :0], dtype=dtype, device=device) for t in (k, v)]
         if gates is not None:  # summed over many tokens: rounded to bfloat16 they would drift
             empty.append(torch.zeros_like(gates[:, :0], dtype=torch.promote_types(dtype, torch.float32), device=device))
-        return Int8Cache(empty) if whole else self.sight.new_cache(empty)
+        return Int8Cache(empty) if whole else self.visibility.new_cache(empty)
 
 
 def _left(pad: Tensor | None, dropped: int) -> Tensor | None:

@@ -26,10 +26,10 @@ import torch
 from pydantic import ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
-from miniwin.blocks.mlp import MLPSpec
+from miniwin.blocks.mlps.base import MLPSpec
+from miniwin.blocks.mlps.routers import Router, Routes
 from miniwin.blocks.positions.base import located
 from miniwin.blocks.registry import MLPS, ROUTERS
-from miniwin.blocks.routers import Router, Routes
 from miniwin.blocks.spec import PositiveInt, Real
 
 

@@ -18,12 +18,12 @@ from transformers.models.llama.modeling_llama import LlamaConfig, LlamaMLP
 from transformers.models.nanochat.modeling_nanochat import NanoChatConfig, NanoChatMLP
 
 from miniwin.blocks import MLPS
-from miniwin.blocks.clamped_swiglu import ClampedSwiGLUSpec
-from miniwin.blocks.geglu import GeGLUSpec
-from miniwin.blocks.gelu import GELUSpec
-from miniwin.blocks.relu2 import SquaredReLUSpec
+from miniwin.blocks.mlps.clamped_swiglu import ClampedSwiGLUSpec
+from miniwin.blocks.mlps.geglu import GeGLUSpec
+from miniwin.blocks.mlps.gelu import GELUSpec
+from miniwin.blocks.mlps.relu2 import SquaredReLUSpec
+from miniwin.blocks.mlps.swiglu import SwiGLUSpec
 from miniwin.blocks.spec import facts
-from miniwin.blocks.swiglu import SwiGLUSpec
 
 HIDDEN, WIDE = 6, 11
 

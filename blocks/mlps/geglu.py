@@ -12,7 +12,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from miniwin.blocks.mlp import GatedMLP, GatedSpec
+from miniwin.blocks.mlps.base import GatedMLP, GatedSpec
 from miniwin.blocks.registry import MLPS
 
 

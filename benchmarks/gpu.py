@@ -20,8 +20,9 @@ from benchmarks.attention import HEAD_DIM, HEADS, KV_HEADS, Shape, check_ends
 from benchmarks.case import OURS, Case, Run, Work
 from benchmarks.gate import agree
 from benchmarks.models import PIECE
-from miniwin.blocks import AttentionCall, RMSNorm, attend, rotary_fused
+from miniwin.blocks import AttentionCall, RMSNorm, attend
 from miniwin.blocks.positions.rotation import rotate
+from miniwin.blocks.triton_kernels import qkv_entry
 from miniwin.specs import ModelSpec
 
 DENSE, COPY = "dense causal flash attention", "a copy of as many bytes"
@@ -69,7 +70,7 @@ def rotary_case(length: int, device: str, budget: float = 10.0) -> Case:
 
 
 def rotary_work(length: int, device: str) -> Work:
-    reason = rotary_fused.distrust(torch.device(device))
+    reason = qkv_entry.distrust(torch.device(device))
     if reason is not None:
         raise LookupError(reason)
     torch.manual_seed(0)
@@ -84,7 +85,7 @@ def rotary_work(length: int, device: str) -> Work:
 
     @torch.no_grad()
     def ours() -> torch.Tensor:
-        return rotary_fused.launch(q, k, v, cos, sin, False, (norm, norm), held, 0)
+        return qkv_entry.launch(q, k, v, cos, sin, False, (norm, norm), held, 0)
 
     with torch.no_grad():
         out = ours()

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from miniwin.blocks import native
-from miniwin.blocks.int8_weight import FEW, Int8Weight
+from miniwin.blocks.int8.weight import FEW, Int8Weight
 
 Product = Literal["mkl", "onednn"]
 MKL: Product = "mkl"  # torch's own, whatever it was built with

@@ -10,14 +10,14 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from miniwin.blocks.visible import visible
+from miniwin.blocks.messages.escaping import escaped
 
 
 class UserError(ValueError):
     """A mistake the user can mend. The message says what was got, what was expected, where, and how to fix it."""
 
     def __str__(self) -> str:
-        return visible(super().__str__())  # it may quote a file, and whoever prints it may print to a terminal
+        return escaped(super().__str__())  # it may quote a file, and whoever prints it may print to a terminal
 
 
 class Strict(BaseModel):

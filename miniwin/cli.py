@@ -106,13 +106,13 @@ def _say_where_plugins_go(arguments: list[str]) -> None:
 
 def _refused(error: OSError) -> str:
     """What the system refused, in the words of a message: a full disk, a file that may not be read."""
-    from miniwin.blocks.visible import visible
+    from miniwin.blocks.messages.escaping import escaped
     from miniwin.files.writing import OF_WRITING
 
     places = [str(place) for place in (error.filename, error.filename2) if place is not None]
     if not places and error.errno in OF_WRITING:  # files that we write say their names, and so it is what we print
         places = ["standard output"]
-    return visible(": ".join([" -> ".join(places), error.strerror or str(error)] if places else [str(error)]))
+    return escaped(": ".join([" -> ".join(places), error.strerror or str(error)] if places else [str(error)]))
 
 
 def _forget_output() -> None:

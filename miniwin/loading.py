@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from miniwin.blocks.some import some
+from miniwin.blocks.messages.listing import some
 from miniwin.files.folders import home
 from miniwin.language_model import LanguageModel
 from miniwin.machine.devices import find_device

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from miniwin.blocks.int8_weight import Int8Weight
+from miniwin.blocks.int8.weight import Int8Weight
 from miniwin.language_model import LanguageModel
 from miniwin.specs import UserError
 

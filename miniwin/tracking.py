@@ -19,8 +19,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from miniwin.blocks.masked import masked, without_secrets_of
-from miniwin.blocks.visible import visible
+from miniwin.blocks.messages.escaping import escaped
+from miniwin.blocks.messages.masking import masked, without_secrets_of
 from miniwin.files.folders import home
 from miniwin.specs import user_path
 
@@ -182,7 +182,7 @@ def _have_mlflow(asked_for: str | None) -> bool:
 
 
 def _warn(line: str) -> None:
-    print(visible(line), file=sys.stderr, flush=True)  # a server's words may be in it
+    print(escaped(line), file=sys.stderr, flush=True)  # a server's words may be in it
 
 
 def _client(uri: str) -> Any:

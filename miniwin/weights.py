@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from miniwin.blocks.some import some
+from miniwin.blocks.messages.listing import some
 from miniwin.runs import MODEL
 from miniwin.specs import UserError
 

@@ -7,8 +7,8 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+from miniwin.blocks.messages.listing import some
 from miniwin.blocks.registry import nearest
-from miniwin.blocks.some import some
 from miniwin.specs import ModelSpec, TrainSpec, UserError
 from miniwin.specs.search import COSTS, SOUNDNESS
 

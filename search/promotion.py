@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from miniwin.blocks.some import some
+from miniwin.blocks.messages.listing import some
 from miniwin.machine.devices import find_device
 from miniwin.search.candidate import Candidate
 from miniwin.search.measure import eval_tokens, report_lengths

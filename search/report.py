@@ -18,7 +18,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from miniwin.blocks.visible import visible
+from miniwin.blocks.messages.escaping import escaped
 from miniwin.display.formats import count_text, plural, seconds_text
 from miniwin.files.folders import home
 from miniwin.files.json_files import read_json
@@ -73,7 +73,7 @@ def render(study: StudyData) -> str:
     parts.append(_section("What was asked", asked))
     parts.append(_footer())
     # Nor does a page hold what turns lines around or cannot be written as text, such as half of a character.
-    return visible(sheet(f"{study.name}: MiniWin search report", "\n".join(parts)))
+    return escaped(sheet(f"{study.name}: MiniWin search report", "\n".join(parts)))
 
 
 def verdict(study: StudyData) -> list[str]:

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from miniwin.blocks.masked import has_secret, masked
+from miniwin.blocks.messages.masking import has_secret, masked
 from miniwin.search import worker
 from miniwin.search.claims import retry_failed
 from miniwin.search.measure import check_corpus, check_same_data

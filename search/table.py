@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from miniwin.blocks.visible import visible, visible_line
+from miniwin.blocks.messages.escaping import escaped, escaped_line
 from miniwin.display.cells import cell
 from miniwin.display.formats import duration, rate
 from miniwin.files.json_files import parse_json
@@ -57,9 +57,9 @@ class SearchDisplay:
 
     def note(self, text: str) -> None:
         if self._live is not None:
-            self._live.console.print(visible(text), markup=False, highlight=False)
+            self._live.console.print(escaped(text), markup=False, highlight=False)
         elif self._enabled:
-            print(visible(text), file=sys.stderr, flush=True)
+            print(escaped(text), file=sys.stderr, flush=True)
 
     def update(self, data: StudyData) -> None:
         if not self._enabled:
@@ -129,7 +129,7 @@ def study_lines(data: StudyData, colours: bool = False) -> list[str]:
         rows.append([(text, style or ("bold" if best else "")) for text, style in _cells(trial, data, best)])
     columns = []
     for (_, justify), column in zip(headings, zip(*rows, strict=True), strict=True):
-        texts = _aligned([visible_line(text) for text, _ in column], justify)
+        texts = _aligned([escaped_line(text) for text, _ in column], justify)
         if colours:
             codes = [CODES.get(style) for _, style in column]
             texts = [f"\x1b[{code}m{text}\x1b[0m" if code else text for text, code in zip(texts, codes, strict=True)]
@@ -209,7 +209,7 @@ def shortened(layout: str, most: int = 24) -> str:
 def shown(value: Any) -> str:
     """A number as a person reads it: 1.234, 131,072, 3e-05."""
     if isinstance(value, bool) or not isinstance(value, int | float):
-        return visible_line(str(value))
+        return escaped_line(str(value))
     if isinstance(value, int) or (value.is_integer() and abs(value) >= 1000):
         return f"{int(value):,}"
     return f"{value:.4f}" if 0.01 <= abs(value) < 1000 else f"{value:.3g}"

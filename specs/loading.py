@@ -10,8 +10,8 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from miniwin.blocks.messages.listing import some
 from miniwin.blocks.registry import nearest
-from miniwin.blocks.some import some
 from miniwin.specs.base import UserError, user_path
 from miniwin.specs.kinds import FORMATS, KINDS, spec_class
 from miniwin.specs.model import ModelSpec

@@ -13,10 +13,10 @@ from pydantic_core import PydanticCustomError
 from miniwin.blocks.decoder import Decoder, Ends
 from miniwin.blocks.init import InitSpec
 from miniwin.blocks.layer import LayerSpec
+from miniwin.blocks.messages.listing import some
 from miniwin.blocks.norms.rmsnorm import RMSNormSpec
 from miniwin.blocks.positions.base import located_all
 from miniwin.blocks.registry import NORMS
-from miniwin.blocks.some import some
 from miniwin.blocks.spec import facts
 from miniwin.specs.base import PositiveInt, PositiveReal, Strict, UserError
 

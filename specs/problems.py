@@ -9,8 +9,8 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from miniwin.blocks.messages.listing import some
 from miniwin.blocks.registry import nearest
-from miniwin.blocks.some import some
 from miniwin.specs.base import UserError
 from miniwin.specs.schema import choices, models_at, nullable
 from miniwin.specs.yaml_text import MOST_SHOWN, Document, Loc

@@ -59,8 +59,9 @@ from benchmarks.models import (
 )
 from benchmarks.peers import attention as peers
 from benchmarks.peers.authors import Authors
-from miniwin.blocks import Decoder, products, rotary_fused
+from miniwin.blocks import Decoder, products
 from miniwin.blocks.products import MKL, ONEDNN
+from miniwin.blocks.triton_kernels import qkv_entry
 from miniwin.specs import ModelSpec, load_model_spec
 
 
@@ -96,9 +97,9 @@ def test_the_cases_of_a_gpu_run_on_a_cpu_too(capsys: pytest.CaptureFixture[str])
     assert found["sides"][OURS]["flops_per_second"] > 0
     found = runner.run_case(decode_case, 2, steady=0.0)
     assert found["status"] == "ok" and len(found["sides"]) == 2, found
-    if not rotary_fused.INTERPRETED and not torch.cuda.is_available():
+    if not qkv_entry.INTERPRETED and not torch.cuda.is_available():
         with pytest.warns(UserWarning, match="fused rotary kernel is not used on cpu"):
-            rotary_fused.distrust.cache_clear()
+            qkv_entry.distrust.cache_clear()
             assert "does not run here" in runner.run_case(rotary_case, 2)["reason"]
     cases = {case.name for case in plan.gpu().cases}
     for bar in bars.GPU_BARS:

@@ -11,7 +11,7 @@ from helpers import GLOBAL, LOCAL, attention, enliven, largest, random_ids, tiny
 from torch import Tensor
 
 from miniwin.blocks import Cache, Decoder, LayerCache, Registry, RMSNormSpec, SwiGLUSpec
-from miniwin.blocks import pieces as pieces_module
+from miniwin.blocks import tiling as pieces_module
 from miniwin.blocks.cache import GrowingCache, RingCache
 from miniwin.blocks.registry import POSITIONS, near
 from miniwin.blocks.spec import Strict

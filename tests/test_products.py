@@ -15,8 +15,9 @@ from helpers import enliven, tiny_spec
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from miniwin.blocks import Decoder, Router, native, products, quick_step
-from miniwin.blocks.int8_weight import Int8Weight
+from miniwin.blocks import Decoder, Router, native, products
+from miniwin.blocks.decode import native_step
+from miniwin.blocks.int8.weight import Int8Weight
 from miniwin.blocks.products import MKL, ONEDNN, choose, linear
 from miniwin.training.loss import linear_cross_entropy, next_token_loss
 
@@ -276,9 +277,9 @@ def test_what_is_more_than_a_linear_map_is_left_alone() -> None:
 def test_a_token_is_decoded_in_one_call_all_the_same() -> None:
     model = decoder().eval()
     cache = model.new_cache(1)
-    before = quick_step.declines(model, cache)
+    before = native_step.declines(model, cache)
     choose(model, ONEDNN)
-    assert quick_step.declines(model, cache) == before
+    assert native_step.declines(model, cache) == before
     if native.missing() is None:
         assert before is None
 

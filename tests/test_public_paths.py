@@ -25,9 +25,10 @@ PATHS = {
     """,
     "blocks.attention": "Attention QKNorm",
     "blocks.attention_ops": "AttentionCall BACKENDS Kept attend choose ill_suited may_use steps_by_sdpa use_backend",
+    "blocks.cache.batching": "check_together joined row",
+    "blocks.cache.rollback": "Mark",
     "blocks.cache": "Cache GrowingCache Int8Cache LayerCache RingCache storage storage_dtype",
     "blocks.int8": "quantised widened",
-    "blocks.joined": "check_together joined row",
     "blocks.native": "",
     "blocks.positions": """
         Alibi AlibiSpec Forgetting ForgettingSpec Heads Hyperbolic HyperbolicSpec Learned
@@ -36,7 +37,6 @@ PATHS = {
         ScoreBias ScoreFunction StickBreaking StickBreakingSpec TokenAwarePhase TokenAwarePhaseSpec
         TransformerXL TransformerXLSpec base located located_all
     """,
-    "blocks.rollback": "Mark",
     "cli": "main",
     "evaluation": "LENGTHS Metrics evaluate loss_at sequence_loss",
     "explain": "explanation groups layer_numbers period sees",

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 import miniwin
 from miniwin.blocks import native
-from miniwin.blocks.int8_weight import FEW, Int8Weight
+from miniwin.blocks.int8.weight import FEW, Int8Weight
 from miniwin.language_model import LanguageModel
 from miniwin.quantize import quantize
 from miniwin.specs import ModelSpec, UserError

@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from miniwin.blocks.visible import visible_line
+from miniwin.blocks.messages.escaping import escaped_line
 from miniwin.zoo.errors import UnreachableError, ZooError
 from miniwin.zoo.index import INDEX, Release, index_path, parse_index, read_index_file
 from miniwin.zoo.marks import is_remembered, remember
@@ -148,6 +148,6 @@ def choose(ref: Ref, offered: list[Offer]) -> Offer | None:
     usable = [offer for offer in found if ref.exact or offer.release.status != "yanked"]
     if found and not usable:
         release = found[-1].release
-        why = f"{release.ref}: {visible_line(str(release.reason))}"
+        why = f"{release.ref}: {escaped_line(str(release.reason))}"
         raise ZooError(f"every version of {ref} was yanked ({why}); name one exactly to pull it")
     return max(usable, key=lambda offer: offer.release.parsed_version, default=None)

@@ -22,7 +22,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from miniwin.blocks.some import some
+from miniwin.blocks.messages.listing import some
 from miniwin.files.folders import cache_folder
 from miniwin.files.hashing import sha256_file, sha256_json
 from miniwin.files.json_files import JSONProblem, read_json

@@ -22,8 +22,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, ValidationError
 
-from miniwin.blocks.some import some
-from miniwin.blocks.visible import visible_line
+from miniwin.blocks.messages.escaping import escaped_line
+from miniwin.blocks.messages.listing import some
 from miniwin.files.hashing import sha256_json
 from miniwin.specs import ModelSpec, Strict, load_model_spec
 from miniwin.zoo.errors import ZooError
@@ -176,7 +176,7 @@ class Entry:
     def warning(self) -> str | None:
         """What whoever uses it has to know; None where nothing was said against it."""
         said = {"yanked": "was yanked", "deprecated": "is deprecated"}.get(self.status)
-        return said and f"{self.ref} {said}: {visible_line(str(self.reason))}"
+        return said and f"{self.ref} {said}: {escaped_line(str(self.reason))}"
 
     def require_manifest(self) -> Manifest:
         if self.manifest is None:

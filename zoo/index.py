@@ -19,7 +19,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
-from miniwin.blocks.some import some
+from miniwin.blocks.messages.listing import some
 from miniwin.files.hashing import sha256_file
 from miniwin.files.json_files import JSONProblem, parse_json
 from miniwin.files.writing import write_text

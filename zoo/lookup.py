@@ -13,9 +13,9 @@ import warnings
 from dataclasses import replace
 from pathlib import Path
 
+from miniwin.blocks.messages.escaping import escaped_line
+from miniwin.blocks.messages.listing import some
 from miniwin.blocks.registry import nearest
-from miniwin.blocks.some import some
-from miniwin.blocks.visible import visible_line
 from miniwin.zoo.asking import Offer, ask, choose, indexes, remember_files, warn_of
 from miniwin.zoo.check import check
 from miniwin.zoo.entry import Entry
@@ -65,7 +65,7 @@ def _find_local(ref: Ref, zoo: Path | str | None) -> Entry | None:
     usable = [entry for entry in found if ref.exact or entry.status != "yanked"]
     if found and not usable:
         raise ZooError(
-            f"every version of {ref} was yanked ({found[-1].ref}: {visible_line(str(found[-1].reason))}); "
+            f"every version of {ref} was yanked ({found[-1].ref}: {escaped_line(str(found[-1].reason))}); "
             f"miniwin zoo pull {ref.name} looks for another; name one exactly to use it all the same, for example "
             f"{found[-1].ref}"
         )

@@ -19,9 +19,9 @@ from urllib.parse import urlsplit
 
 from filelock import FileLock
 
+from miniwin.blocks.messages.escaping import escaped_line
+from miniwin.blocks.messages.listing import some
 from miniwin.blocks.registry import nearest
-from miniwin.blocks.some import some
-from miniwin.blocks.visible import visible_line
 from miniwin.files.folders import cache_folder
 from miniwin.files.hashing import sha256_file
 from miniwin.files.writing import flush, named
@@ -246,7 +246,7 @@ class _Bar:
 
             columns = TextColumn("{task.description}", markup=False), BarColumn(), DownloadColumn()
             self._progress = Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True))
-            self._task = self._progress.add_task(visible_line(release.ref), total=release.size)
+            self._task = self._progress.add_task(escaped_line(release.ref), total=release.size)
 
     def __enter__(self) -> _Bar:
         if self._progress is not None:

@@ -17,7 +17,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from miniwin.blocks import rotary_fused
 from miniwin.blocks.attention.cached import attend_cached
 from miniwin.blocks.attention.visibility import Visibility
 from miniwin.blocks.attention_ops import AttentionCall, attend
@@ -25,6 +24,7 @@ from miniwin.blocks.attention_ops.call import Kept
 from miniwin.blocks.cache import Int8Cache, LayerCache, storage_dtype
 from miniwin.blocks.positions.base import PositionEncoding, Positions
 from miniwin.blocks.spec import UserError
+from miniwin.blocks.triton_kernels import qkv_entry
 
 
 @dataclass(frozen=True)
@@ -86,8 +86,8 @@ class Attention(nn.Module):
         before = 0 if cache is None else cache.length
         gates = kept = None
         entry: tuple[Tensor, ...]
-        if cache is not None and pad is None and rotary_fused.declines(self, x, cache) is None:
-            q, entry = rotary_fused.enter(self, x, positions, cache)
+        if cache is not None and pad is None and qkv_entry.declines(self, x, cache) is None:
+            q, entry = qkv_entry.enter(self, x, positions, cache)
         else:
             q, k, v = self._projected(x, positions)
             gates = self.position.log_gates(x)  # (B, N, H)

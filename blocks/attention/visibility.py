@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from miniwin.blocks.cache import GrowingCache, LayerCache, RingCache
-from miniwin.blocks.first_tokens import FirstTokens
+from miniwin.blocks.cache.first_tokens import FirstTokens
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from miniwin.blocks.pieces import in_pieces
 from miniwin.blocks.spec import PositiveInt, Strict
+from miniwin.blocks.tiling import in_pieces
 
 
 class GatedMLP(nn.Module):

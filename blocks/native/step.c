@@ -53,7 +53,7 @@ static void turned(const LayerStep *l, float *x, int64_t heads, int64_t rows, in
         miniwin_rotate(x, FLOAT32, stride, l->cos, l->sin, l->angle_step, x, rows, 1, heads, l->dim, l->half, 1.0f, threads);
 }
 
-/* As blocks/int8.py says: the nearest whole numbers of steps of max |x| / 127. Gives back the step. */
+/* As blocks/int8/rows.py says: the nearest whole numbers of steps of max |x| / 127. Gives back the step. */
 static float rounded(const float *x, int8_t *to, int64_t dim) {
     float most = 0.0f;
     for (int64_t d = 0; d < dim; d++) most = fmaxf(most, fabsf(x[d]));

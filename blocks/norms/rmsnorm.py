@@ -24,9 +24,9 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from miniwin.blocks.native import rows
-from miniwin.blocks.pieces import in_pieces, pieces
 from miniwin.blocks.registry import NORMS
 from miniwin.blocks.spec import PositiveReal, Strict
+from miniwin.blocks.tiling import in_pieces, pieces
 
 FEW = 1 << 14  # numbers: so few are one small operation, and then torch's own is the shortest
 Gain = Literal["plain", "one-plus", "none"]

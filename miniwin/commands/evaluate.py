@@ -85,12 +85,12 @@ def _print(metrics: Metrics) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from miniwin.blocks.visible import visible_line
+    from miniwin.blocks.messages.escaping import escaped_line
     from miniwin.display.cells import cell
     from miniwin.display.formats import rate
 
     console = Console(highlight=False)
-    model, source = visible_line(metrics.model), visible_line(str(metrics.data.get("source", "corpus")))
+    model, source = escaped_line(metrics.model), escaped_line(str(metrics.data.get("source", "corpus")))
     console.print(
         f"{model}: {metrics.parameters:,} parameters, {metrics.tokens:,} validation tokens of {source}",
         markup=False,

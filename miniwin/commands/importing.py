@@ -35,8 +35,8 @@ def import_command(
     ] = None,
 ) -> None:
     """Import a model: spec, weights and tokenizer into one folder, with a record of where they came from."""
-    from miniwin.blocks.some import some
-    from miniwin.blocks.visible import visible_line
+    from miniwin.blocks.messages.escaping import escaped_line
+    from miniwin.blocks.messages.listing import some
     from miniwin.zoo.importing import import_model
 
     with _Shown() as shown:
@@ -67,7 +67,7 @@ def import_command(
     ]
     for title, text in rows:
         if text:
-            say(f"{title:<12} {visible_line(text)}")
+            say(f"{title:<12} {escaped_line(text)}")
 
 
 def _settings(texts: list[str]) -> dict[str, Any]:
@@ -110,9 +110,9 @@ class _Shown:
             self._bar.stop()
 
     def update(self, what: str, done: int, whole: int) -> None:
-        from miniwin.blocks.visible import visible_line
+        from miniwin.blocks.messages.escaping import escaped_line
 
-        what = visible_line(what)
+        what = escaped_line(what)
         if self._bar is not None:
             if what not in self._tasks:
                 self._tasks[what] = self._bar.add_task(what, total=whole)

@@ -9,16 +9,16 @@ import typer
 
 def say(text: str, *, err: bool = False) -> None:
     """A line of ours. It never holds what a terminal would obey, whatever it quotes."""
-    from miniwin.blocks.visible import visible
+    from miniwin.blocks.messages.escaping import escaped
 
-    typer.echo(visible(text), err=err)
+    typer.echo(escaped(text), err=err)
 
 
 def write(text: str) -> None:
     """What a model wrote, at once: spelt out on a terminal, and byte for byte as it is in a file or a pipe."""
-    from miniwin.blocks.visible import visible
+    from miniwin.blocks.messages.escaping import escaped
 
-    sys.stdout.write(visible(text) if sys.stdout.isatty() else text)
+    sys.stdout.write(escaped(text) if sys.stdout.isatty() else text)
     sys.stdout.flush()
 
 

@@ -31,7 +31,7 @@ def list_command(
     """All entries: the package's own, those in your zoo and, if asked, those that can be pulled."""
     import json
 
-    from miniwin.blocks.visible import visible_line
+    from miniwin.blocks.messages.escaping import escaped_line
     from miniwin.zoo import list_entries, user_zoo
 
     asked = _ask() if remote else None  # before the entries are listed: it may have something to say of them
@@ -50,7 +50,7 @@ def list_command(
         _print(_table(rows))
     for row in rows if not as_json else ():
         if row["reason"]:
-            say(f"{row['ref']} is {row['status']}: {visible_line(row['reason'])}", err=True)
+            say(f"{row['ref']} is {row['status']}: {escaped_line(row['reason'])}", err=True)
     if problems:
         raise typer.Exit(2)
 

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from miniwin.blocks.some import some
+from miniwin.blocks.messages.listing import some
 from miniwin.data.plain_text import CONVERT, Replaced, TextReader
 from miniwin.data.tasks import check_recall, recall_documents
 from miniwin.specs import UserError, user_path

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from miniwin.blocks.visible import visible_line
+from miniwin.blocks.messages.escaping import escaped_line
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -17,4 +17,4 @@ def cell(text: object, style: str = "") -> Text:
     """A cell, a title or a line, with nothing in it that a terminal or rich would obey."""
     from rich.text import Text
 
-    return Text(visible_line(str(text)), style)
+    return Text(escaped_line(str(text)), style)

@@ -29,7 +29,7 @@ def any_console() -> Iterator[None]:
 def _plainly(
     message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
 ) -> str:
-    from miniwin.blocks.visible import visible
+    from miniwin.blocks.messages.escaping import escaped
 
     kind = "warning" if category is UserWarning else f"warning ({category.__name__}, {filename}:{lineno})"
-    return f"{kind}: {visible(str(message))}\n"
+    return f"{kind}: {escaped(str(message))}\n"

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from miniwin.blocks.visible import visible
+from miniwin.blocks.messages.escaping import escaped
 from miniwin.display.formats import duration, rate
 
 
@@ -33,7 +33,7 @@ class EvaluationProgress:
     def task(self, name: str, total: int) -> Callable[[int], None]:
         if not self._enabled:
             return lambda tokens: None
-        bar = None if self._bars is None else self._bars.add_task(visible(name), total=total, rate="-", left="-")
+        bar = None if self._bars is None else self._bars.add_task(escaped(name), total=total, rate="-", left="-")
         started, done = time.monotonic(), 0
 
         def advance(tokens: int) -> None:
@@ -44,7 +44,7 @@ class EvaluationProgress:
                 left = duration((total - done) * seconds / done) if done < total else duration(seconds)
                 self._bars.update(bar, completed=done, rate=rate(done / seconds), left=left)
             elif done >= total:
-                print(f"{visible(name)}: {duration(seconds)}, {rate(done / seconds)}", file=sys.stderr, flush=True)
+                print(f"{escaped(name)}: {duration(seconds)}, {rate(done / seconds)}", file=sys.stderr, flush=True)
 
         return advance
 

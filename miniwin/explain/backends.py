@@ -12,8 +12,8 @@ from typing import Any
 
 import torch
 
-from miniwin.blocks import fixed_step, quick_step
 from miniwin.blocks.attention_ops import BACKENDS, AttentionCall, Kept, ill_suited
+from miniwin.blocks.decode import graph_step, native_step
 from miniwin.specs import ModelSpec
 
 LENGTH, CHUNK = 4096, 512
@@ -71,7 +71,7 @@ def generation(spec: ModelSpec) -> dict[str, str | None]:
     with torch.device("meta"):
         decoder = spec.build().eval()
         cache = decoder.new_cache(1)
-    return {"cpu": quick_step.declines(decoder, cache), "cuda": fixed_step.declines(decoder, cache)}
+    return {"cpu": native_step.declines(decoder, cache), "cuda": graph_step.declines(decoder, cache)}
 
 
 def answering(attention: Any, hidden_size: int, device: str, phase: str) -> tuple[str, dict[str, str]]:

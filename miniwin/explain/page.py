@@ -16,8 +16,8 @@ from typing import Any
 
 import torch
 
+from miniwin.blocks.messages.escaping import escaped
 from miniwin.blocks.positions.soundness import cosine_sum, turning
-from miniwin.blocks.visible import visible
 from miniwin.display.formats import binary_bytes, length_text
 from miniwin.explain.layers import RUNS, groups, layer_numbers
 from miniwin.explain.soundness import Rotary, rotary_blocks
@@ -98,7 +98,7 @@ def page(spec: ModelSpec, facts: dict[str, Any]) -> str:
         body += [f"<h3>Block {escape(letter)}: {escape(words)}</h3>", plot(rotary, lengths, f"Block {letter}: {words}")]
     if "shift" in facts:
         body += ["<h2>The same content, some tokens later</h2>", _shift(facts["shift"])]
-    return visible(
+    return escaped(
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'; "
         "base-uri 'none'; form-action 'none'\">\n"

@@ -22,7 +22,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from miniwin.blocks.visible import visible
+from miniwin.blocks.messages.escaping import escaped
 from miniwin.machine.processes import is_running
 from miniwin.specs.base import UserError
 
@@ -41,7 +41,7 @@ class Unwritable(UserError, OSError):
         self.errno, self.strerror = error.errno, error.strerror
 
     def __str__(self) -> str:
-        return visible(str(self.args[0]))  # OSError would print its number
+        return escaped(str(self.args[0]))  # OSError would print its number
 
 
 def named(error: OSError, path: Path) -> OSError:

@@ -12,10 +12,10 @@ import warnings
 from torch import nn
 
 from miniwin.blocks import Cache, Decoder
-from miniwin.blocks.fixed_step import FixedStep
-from miniwin.blocks.fixed_step import declines as no_graph
-from miniwin.blocks.quick_step import QuickStep
-from miniwin.blocks.quick_step import declines as not_in_one_call
+from miniwin.blocks.decode.graph_step import FixedStep
+from miniwin.blocks.decode.graph_step import declines as no_graph
+from miniwin.blocks.decode.native_step import QuickStep
+from miniwin.blocks.decode.native_step import declines as not_in_one_call
 from miniwin.inference import InferenceModel, has_plain_forward
 from miniwin.specs import UserError
 

@@ -22,8 +22,8 @@ import torch
 from torch import Tensor
 
 from miniwin.blocks import Cache
-from miniwin.blocks.joined import check_together, joined
-from miniwin.blocks.joined import row as row_of
+from miniwin.blocks.cache.batching import check_together, joined
+from miniwin.blocks.cache.batching import row as row_of
 from miniwin.generation.continuation import Continuation
 from miniwin.generation.decode_step import fastest_step
 from miniwin.generation.sampling import sample

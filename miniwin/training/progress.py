@@ -11,7 +11,7 @@ import time
 from types import TracebackType
 from typing import Any
 
-from miniwin.blocks.visible import visible
+from miniwin.blocks.messages.escaping import escaped
 from miniwin.display.formats import duration, rate
 
 PLAIN_SECONDS = 10.0
@@ -27,7 +27,7 @@ class TrainProgress:
         self._bar: Any = None
         if enabled and sys.stderr.isatty():
             self._bar = _rich_bar()
-            self._task = self._bar.add_task(visible(name), total=steps, completed=done, loss="-", rate="-", left="-")
+            self._task = self._bar.add_task(escaped(name), total=steps, completed=done, loss="-", rate="-", left="-")
 
     def __enter__(self) -> TrainProgress:
         if self._bar is not None:
@@ -60,9 +60,9 @@ class TrainProgress:
         if not self._enabled:
             return
         if self._bar is not None:
-            self._bar.console.print(visible(text), markup=False, highlight=False)
+            self._bar.console.print(escaped(text), markup=False, highlight=False)
         else:
-            print(visible(text), file=sys.stderr, flush=True)
+            print(escaped(text), file=sys.stderr, flush=True)
 
 
 def _rich_bar() -> Any:

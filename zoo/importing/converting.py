@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from miniwin.blocks.some import some
+from miniwin.blocks.messages.listing import some
 from miniwin.files.hashing import sha256_file
 from miniwin.files.writing import write_flushed
 from miniwin.provenance import code_version

@@ -16,7 +16,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from miniwin.blocks.some import some
+from miniwin.blocks.messages.listing import some
 from miniwin.files.json_files import JSONProblem, read_json
 from miniwin.files.tensor_files import readable
 from miniwin.specs.base import UserError

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from miniwin.blocks.some import some
+from miniwin.blocks.messages.listing import some
 from miniwin.specs.base import UserError
 from miniwin.specs.yaml_words import shown
 from miniwin.zoo.importing.source import Source

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from miniwin.blocks.some import some
+from miniwin.blocks.messages.listing import some
 from miniwin.specs import UserError
 from miniwin.specs.yaml_words import shown
 from miniwin.tokenizer.special_ids import SpecialIds, is_id

@@ -16,7 +16,7 @@ from miniwin.blocks.attention import Attention
 from miniwin.blocks.attention_ops import cpu_native, may_use
 from miniwin.blocks.cache import Cache, LayerCache
 from miniwin.blocks.decoder import Decoder
-from miniwin.blocks.int8_weight import FEW, Int8Weight
+from miniwin.blocks.int8.weight import FEW, Int8Weight
 from miniwin.blocks.layer import Layer
 from miniwin.blocks.mlps.swiglu import SwiGLU
 from miniwin.blocks.native import attention as kernels

@@ -16,7 +16,7 @@ from scripted import scripted
 from typer.testing import CliRunner, Result
 from zoo_runs import METRICS, make_run, tiny_spec
 
-from miniwin.blocks.visible import visible, visible_line
+from miniwin.blocks.messages.escaping import escaped, escaped_line
 from miniwin.cli import app
 from miniwin.files.hashing import sha256_file
 from miniwin.specs import UserError
@@ -46,7 +46,7 @@ def run(*arguments: str) -> Result:
     result = CliRunner().invoke(app, list(arguments))
     assert result.exception is None or isinstance(result.exception, (UserError, SystemExit))
     said = result.output + ("" if result.exception is None else str(result.exception))
-    assert not [character for character in said if character not in "\n\t" and visible(character) != character]
+    assert not [character for character in said if character not in "\n\t" and escaped(character) != character]
     return result
 
 
@@ -59,10 +59,10 @@ def rewrite(entry: Entry, **changes: Any) -> None:
 
 
 def test_what_is_spelt_out() -> None:
-    assert visible(HOSTILE) == SPELT
-    assert visible("ä 日本 😀\n\tb\r\0") == "ä 日本 😀\n\tb\\r\\x00"
-    assert visible_line("a\nok\tb\x1b") == "a\\nok\\tb\\x1b"
-    assert visible(b"caf\xe9".decode("utf-8", "surrogateescape")) == "caf\\udce9"  # a file's name
+    assert escaped(HOSTILE) == SPELT
+    assert escaped("ä 日本 😀\n\tb\r\0") == "ä 日本 😀\n\tb\\r\\x00"
+    assert escaped_line("a\nok\tb\x1b") == "a\\nok\\tb\\x1b"
+    assert escaped(b"caf\xe9".decode("utf-8", "surrogateescape")) == "caf\\udce9"  # a file's name
     assert str(UserError(f"x: {HOSTILE}")) == f"x: {SPELT}"
 
 
@@ -133,7 +133,7 @@ def test_a_model_cannot_speak_to_the_terminal(
     size = len(text.encode())
     generate_command("x", prompt, max_new_tokens=size, temperature=0.0, no_stream=bool(option), **settings)
     written = prompt + text + "\n"
-    assert screen.getvalue() == (visible(written) if stdout is Terminal else written)
+    assert screen.getvalue() == (escaped(written) if stdout is Terminal else written)
     assert ("\x1b" in screen.getvalue()) == (stdout is io.StringIO)
 
 

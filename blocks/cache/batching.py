@@ -13,8 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from miniwin.blocks.cache import Cache, LayerCache, storage
-from miniwin.blocks.first_tokens import FirstTokens
+from miniwin.blocks.cache.decoder_cache import Cache
+from miniwin.blocks.cache.first_tokens import FirstTokens
+from miniwin.blocks.cache.layers import LayerCache, storage
 from miniwin.blocks.spec import UserError
 
 

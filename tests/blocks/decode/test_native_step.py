@@ -14,9 +14,9 @@ from torch import Tensor
 import miniwin
 from miniwin.blocks import Decoder, native, use_backend
 from miniwin.blocks.cache import Cache
-from miniwin.blocks.joined import joined
-from miniwin.blocks.quick_step import QuickStep, declines
-from miniwin.blocks.rollback import Mark
+from miniwin.blocks.cache.batching import joined
+from miniwin.blocks.cache.rollback import Mark
+from miniwin.blocks.decode.native_step import QuickStep, declines
 from miniwin.generation import decode_step as ways
 from miniwin.generation import generate, generate_batch
 from miniwin.language_model import LanguageModel

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils._pytree import tree_leaves, tree_map_only
 
-from miniwin.blocks.int8 import LARGEST
+from miniwin.blocks.int8.rows import LARGEST
 from miniwin.blocks.native import rows, step
 
 TILE = (32, 64)  # rows and columns are padded with zeros to whole tiles: torch's kernel reads them unchecked

@@ -14,7 +14,7 @@ from miniwin.blocks import Decoder
 from miniwin.blocks.attention.cached import attend_cached
 from miniwin.blocks.attention_ops import AttentionCall, reference, use_backend
 from miniwin.blocks.cache import GrowingCache, Int8Cache, RingCache, storage_dtype
-from miniwin.blocks.first_tokens import FirstTokens
+from miniwin.blocks.cache.first_tokens import FirstTokens
 from miniwin.blocks.int8 import quantised, widened
 from miniwin.specs import UserError
 

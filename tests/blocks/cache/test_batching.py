@@ -12,7 +12,7 @@ from helpers import BLOCKS, GLOBAL, LOCAL, attention, enliven, largest, random_i
 
 import miniwin
 from miniwin.blocks import Cache
-from miniwin.blocks.joined import joined, row
+from miniwin.blocks.cache.batching import joined, row
 from miniwin.generation import generate, generate_batch
 from miniwin.language_model import LanguageModel
 from miniwin.sessions import Session, load_session, new_session, save_session

@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
 import miniwin
-from miniwin.blocks import Attention, Decoder, fixed_step, use_backend
-from miniwin.blocks.fixed_step import FixedStep, declines
+from miniwin.blocks import Attention, Decoder, use_backend
+from miniwin.blocks.decode import graph_step
+from miniwin.blocks.decode.graph_step import FixedStep, declines
 from miniwin.generation import decode_step as ways
 from miniwin.generation import generate
 from miniwin.language_model import LanguageModel
@@ -284,7 +285,7 @@ def test_a_graph_is_recorded_and_replayed_on_the_device_of_its_model(monkeypatch
             self.logits = torch.zeros(1)
 
     monkeypatch.setattr(torch.cuda, "device_of", Guard)
-    monkeypatch.setattr(fixed_step, "RECORDED", "cpu")
+    monkeypatch.setattr(graph_step, "RECORDED", "cpu")
     decoder, ids = built(), random_ids(tiny_spec(), 1, 20)
     Step(decoder, warmed(decoder, ids, 20), capacity=30).step(ids[:, :1])
     assert seen == ["on cpu", "recorded", "off", "on cpu", "replayed", "off"]

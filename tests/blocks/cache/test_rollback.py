@@ -9,7 +9,7 @@ from helpers import BLOCKS, GLOBAL, LOCAL, attention, enliven, random_ids, tiny_
 
 from miniwin.blocks import Decoder
 from miniwin.blocks.cache import Cache
-from miniwin.blocks.rollback import Mark
+from miniwin.blocks.cache.rollback import Mark
 from miniwin.specs import UserError
 
 

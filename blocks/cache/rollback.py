@@ -11,7 +11,7 @@ each local layer, however long the context is. It mends a cache that a failed ca
 
 from __future__ import annotations
 
-from miniwin.blocks.cache import Cache
+from miniwin.blocks.cache.decoder_cache import Cache
 from miniwin.blocks.spec import UserError
 
 

@@ -1,7 +1,7 @@
 """Text that somebody else wrote, made safe to look at.
 
 A terminal obeys control characters: they rename its window, move its cursor and hide lines. Overrides of the
-direction of writing show other text than is there. `visible` spells them out; line breaks and tabs stay.
+direction of writing show other text than is there. `escaped` spells them out; line breaks and tabs stay.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ _SPELT = {code: repr(chr(code))[1:-1] for code in (*_CONTROLS, *_DIRECTIONS, *_H
 _SPELT_LINE = _SPELT | {ord("\n"): "\\n", ord("\t"): "\\t"}
 
 
-def visible(text: str) -> str:
+def escaped(text: str) -> str:
     """The text with every character that a terminal would obey spelt out, such as \\x1b."""
     return text if text.isprintable() else text.translate(_SPELT)
 
 
-def visible_line(text: str) -> str:
+def escaped_line(text: str) -> str:
     """The same for what belongs on one line: a break in it would look like a line of ours."""
     return text if text.isprintable() else text.translate(_SPELT_LINE)

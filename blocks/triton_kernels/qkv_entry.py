@@ -103,7 +103,7 @@ def launch(
     start: int,
 ) -> Tensor:
     """q (B, N, H, D) normed and turned; k and v (B, N, Hkv, D) written into `held` from slot `start` on, in a ring."""
-    from miniwin.blocks import rotary_kernel
+    from miniwin.blocks.triton_kernels import qkv_entry_kernel
 
     (batch, tokens, heads, dim), kv_heads = q.shape, k.shape[2]
     q, k, v, cos, sin = (t.contiguous() for t in (q, k, v, cos, sin))
@@ -112,7 +112,7 @@ def launch(
     out = torch.empty_like(q)
     # Triton launches on the current device, which may be another; compiled code sees to that itself.
     with nullcontext() if torch.compiler.is_compiling() else torch.cuda.device_of(q):
-        rotary_kernel.enter[(batch * tokens, heads + 2 * kv_heads)](
+        qkv_entry_kernel.enter[(batch * tokens, heads + 2 * kv_heads)](
             q,
             k,
             v,

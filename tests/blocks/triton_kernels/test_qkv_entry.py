@@ -19,7 +19,8 @@ from helpers import attention, enliven, largest, random_ids, tiny_spec
 from torch import Tensor
 
 from miniwin import blocks
-from miniwin.blocks import Decoder, rotary_fused
+from miniwin.blocks import Decoder
+from miniwin.blocks.triton_kernels import qkv_entry
 
 P_ROPE = {"type": "p-rope", "period": 14}
 PUBLISHED = {"type": "p-rope", "period": 7, "harmonic": False, "rope_theta": 10000}
@@ -32,7 +33,7 @@ ONE_PLUS: dict[str, Any] = {"qk_norm": {"type": "rmsnorm", "gain": "one-plus", "
 def test_in_the_interpreter() -> None:
     if find_spec("triton") is None:
         pytest.skip("triton is not installed")
-    if rotary_fused.INTERPRETED:
+    if qkv_entry.INTERPRETED:
         return  # this is that process
     command = [sys.executable, "-m", "pytest", __file__, "-m", "not gpu", "-p", "no:cacheprovider", "-p", "no:xdist"]
     done = subprocess.run(command, env=os.environ | {"TRITON_INTERPRET": "1"}, capture_output=True, text=True)
@@ -58,17 +59,17 @@ def logits(decoder: Decoder, ids: Tensor, dtype: torch.dtype | None = None) -> T
 @pytest.fixture
 def interpreted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Kernels run on the CPU; the calls that took the kernel are noted, by their number of tokens."""
-    if not rotary_fused.INTERPRETED:
+    if not qkv_entry.INTERPRETED:
         pytest.skip("run by test_in_the_interpreter")
-    monkeypatch.setattr(rotary_fused, "INTERPRETED", True)  # as it is, to be set back in the end
+    monkeypatch.setattr(qkv_entry, "INTERPRETED", True)  # as it is, to be set back in the end
     calls: list[int] = []
-    plain = rotary_fused.enter
+    plain = qkv_entry.enter
 
     def counted(*args: Any) -> Any:
         calls.append(args[1].shape[1])
         return plain(*args)
 
-    monkeypatch.setattr(rotary_fused, "enter", counted)
+    monkeypatch.setattr(qkv_entry, "enter", counted)
     return calls
 
 
@@ -83,7 +84,7 @@ def test_the_kernel_is_the_layer(position: dict[str, Any], fields: dict[str, Any
     got = logits(decoder, ids)
     assert interpreted.count(1) == 6 * len(decoder.layers)  # every token that comes alone
     assert len(interpreted) == 6 * len(decoder.layers) + (3 if position["type"] == "rope" else 0)  # chunks: not rings
-    rotary_fused.INTERPRETED = False
+    qkv_entry.INTERPRETED = False
     assert largest(got, logits(decoder, ids)) < 1e-4
     assert largest(got, decoder(ids)) < 1e-4
 
@@ -93,7 +94,7 @@ def test_it_stores_in_the_dtype_of_the_cache(dtype: torch.dtype, interpreted: li
     decoder, ids = built(PARTIAL, **RMS), random_ids(tiny_spec(), 2, 18)
     got = logits(decoder, ids, dtype)
     assert interpreted
-    rotary_fused.INTERPRETED = False
+    qkv_entry.INTERPRETED = False
     want = logits(decoder, ids, dtype)
     assert largest(want, decoder(ids)) > 0 and largest(got, want) < 0.05 * float(want.abs().max())
 
@@ -104,12 +105,12 @@ def test_it_stores_in_the_dtype_of_the_cache(dtype: torch.dtype, interpreted: li
 def test_on_a_gpu_it_is_the_layer_too(position: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     decoder, ids = built(position, **RMS).cuda(), random_ids(tiny_spec(), 2, 18).cuda()
     got = logits(decoder, ids)
-    monkeypatch.setattr(rotary_fused, "declines", lambda *_: "not now")
+    monkeypatch.setattr(qkv_entry, "declines", lambda *_: "not now")
     assert largest(got, logits(decoder, ids)) < 1e-3
 
 
 def reason(decoder: Decoder, x: Tensor, cache: Any = None) -> str | None:
-    return rotary_fused.declines(decoder.attentions[0], x, cache)
+    return qkv_entry.declines(decoder.attentions[0], x, cache)
 
 
 @torch.no_grad()
@@ -117,21 +118,21 @@ def test_what_it_declines(monkeypatch: pytest.MonkeyPatch) -> None:
     x, rope = torch.zeros(1, 1, 32), {"type": "rope"}
     decoder = built(rope)
     layer = decoder.new_cache().layers[0]
-    monkeypatch.setattr(rotary_fused, "INTERPRETED", False)
+    monkeypatch.setattr(qkv_entry, "INTERPRETED", False)
     assert "there is none" in str(reason(decoder, x))
     assert "not on cpu" in str(reason(decoder, x, layer))
-    monkeypatch.setattr(rotary_fused, "INTERPRETED", True)
-    monkeypatch.setattr(rotary_fused, "_has_triton", lambda: False)
+    monkeypatch.setattr(qkv_entry, "INTERPRETED", True)
+    monkeypatch.setattr(qkv_entry, "_has_triton", lambda: False)
     assert "triton is not installed" in str(reason(decoder, x, layer))
-    monkeypatch.setattr(rotary_fused, "_has_triton", lambda: True)
-    monkeypatch.setattr(rotary_fused, "distrust", lambda device: None)
+    monkeypatch.setattr(qkv_entry, "_has_triton", lambda: True)
+    monkeypatch.setattr(qkv_entry, "distrust", lambda device: None)
     assert reason(decoder, x, layer) is None
     assert "several tokens" in str(reason(decoder, torch.zeros(1, 2, 32), layer))
     assert "float32" in str(reason(decoder, x.double(), layer))
     with torch.enable_grad():
         assert "no backward" in str(reason(decoder, x, layer))
     whole = decoder.new_cache(dtype=torch.int8).layers[1]
-    assert "as they are" in str(rotary_fused.declines(decoder.attentions[1], x, whole))
+    assert "as they are" in str(qkv_entry.declines(decoder.attentions[1], x, whole))
     for position, fields, why in (
         ({"type": "nope"}, {}, "not a plain rotation"),
         ({**PUBLISHED, "partial_rotary_factor": 0.5, "pairing": "half-mismatched"}, {}, "not a plain rotation"),
@@ -165,12 +166,12 @@ def test_it_is_launched_on_the_device_of_its_tensors(monkeypatch: pytest.MonkeyP
 
     kernel = ModuleType("rotary_kernel")
     kernel.enter = Kernel()  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "miniwin.blocks.rotary_kernel", kernel)
+    monkeypatch.setitem(sys.modules, "miniwin.blocks.triton_kernels.qkv_entry_kernel", kernel)
     monkeypatch.setattr(blocks, "rotary_kernel", kernel, raising=False)
     monkeypatch.setattr(torch.cuda, "device_of", Guard)
     q, k, angle = torch.zeros(2, 1, 4, 8), torch.zeros(2, 1, 2, 8), torch.zeros(1, 1, 4)
     held = [torch.zeros(2, 3, 2, 8) for _ in range(2)]
-    rotary_fused.launch(q, k, k, angle, angle, False, None, held, 0)
+    qkv_entry.launch(q, k, k, angle, angle, False, None, held, 0)
     assert seen == [(2, 1, 4, 8), "launched", "off"]
 
 
@@ -182,16 +183,16 @@ def test_a_kernel_that_fails_its_trial_is_not_used(fault: str, monkeypatch: pyte
             raise RuntimeError("no such instruction")
         return q
 
-    monkeypatch.setattr(rotary_fused, "INTERPRETED", True)
-    monkeypatch.setattr(rotary_fused, "_has_triton", lambda: True)
-    monkeypatch.setattr(rotary_fused, "launch", launch)
-    rotary_fused.distrust.cache_clear()
+    monkeypatch.setattr(qkv_entry, "INTERPRETED", True)
+    monkeypatch.setattr(qkv_entry, "_has_triton", lambda: True)
+    monkeypatch.setattr(qkv_entry, "launch", launch)
+    qkv_entry.distrust.cache_clear()
     decoder = built({"type": "rope"})
     ids = random_ids(tiny_spec(), 1, 18)
     with pytest.warns(UserWarning, match="not used on cpu: it (computes something else|does not run) here"):
         got = logits(decoder, ids)
     assert largest(got, decoder(ids)) < 1e-4
-    rotary_fused.distrust.cache_clear()
+    qkv_entry.distrust.cache_clear()
 
 
 def built_local(position: dict[str, Any], **fields: Any) -> Decoder:

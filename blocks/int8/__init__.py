@@ -1,0 +1,5 @@
+"""Eight bits a number: rows of keys and values, and weights."""
+
+from miniwin.blocks.int8.rows import quantised, widened
+
+__all__ = ["quantised", "widened"]

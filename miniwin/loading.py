@@ -126,11 +126,11 @@ class _Found:
 
     @contextmanager
     def reading(self) -> Iterator[Callable[[str], bytes | None]]:
-        """How the files of the folder are read: those of an entry are held to their hashes, see zoo/check.py."""
+        """How the files of the folder are read: those of an entry are held to their hashes, see zoo/quick_check.py."""
         if self.entry is None:
             yield lambda name: None  # by its path
             return
-        from miniwin.zoo.check import opened
+        from miniwin.zoo.quick_check import opened
 
         with opened(self.entry) as read:
             yield read

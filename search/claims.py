@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from miniwin.search.candidate import Candidate
 from miniwin.search.leases import Lease, live_lease, write_lease
 from miniwin.search.outcome import FINAL, TRAINED, Outcome
-from miniwin.search.sampling import make_sampler
+from miniwin.search.samplers import make_sampler
 from miniwin.search.space import Assignment
 from miniwin.search.study import BASELINE, EXHAUSTED, Study
 

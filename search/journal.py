@@ -3,8 +3,9 @@
 Optuna replays a journal in seconds where a study has thousands of trials, takes as long to import, makes a file where
 there is none, and ends in a KeyError where the study is not in it. Looking at a study needs a part of what it keeps: of
 each trial its state, parameters, values and attributes. The format is Optuna's (optuna/storages/journal): one JSON
-object a line, `op_code` says what was done, and the first to end a trial has ended it. tests/test_journal.py holds this
-reading to Optuna's own. What is not known here is left to Optuna: a file is damaged only where Optuna finds it so, too.
+object a line, `op_code` says what was done, and the first to end a trial has ended it. The test
+tests/search/test_journal.py holds this reading to Optuna's own. What is not known here is left to Optuna: a file is
+damaged only where Optuna finds it so, too.
 """
 
 from __future__ import annotations

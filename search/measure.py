@@ -12,7 +12,7 @@ from miniwin.machine.devices import find_device
 from miniwin.runs import read_run
 from miniwin.search.candidate import Candidate, cost
 from miniwin.search.claims import Claim
-from miniwin.search.sampling import pruner_step
+from miniwin.search.samplers import pruner_step
 from miniwin.search.study import BASELINE, Study
 from miniwin.specs import SearchSpec, TrainSpec, UserError
 from miniwin.specs.search import Objective

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from miniwin.blocks.messages.masking import has_secret, masked
 from miniwin.search import worker
 from miniwin.search.claims import retry_failed
+from miniwin.search.live_table import SearchDisplay
 from miniwin.search.measure import check_corpus, check_same_data
 from miniwin.search.places import placed
 from miniwin.search.records import StudyData, collect
@@ -24,7 +25,6 @@ from miniwin.search.space import Space, check_space
 from miniwin.search.storage_named import NAMED
 from miniwin.search.storage_url import PASSWORD, without_password
 from miniwin.search.study import Study
-from miniwin.search.table import SearchDisplay
 from miniwin.specs import SearchSpec, UserError, load_search_spec, resolve_spec_path, user_path
 from miniwin.tracking import OFF
 from miniwin.training.signals import ask_to_stop, own_group

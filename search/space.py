@@ -262,7 +262,7 @@ def sample(space: Space, count: int) -> list[Assignment]:
     """Assignments drawn at random, each once."""
     import optuna
 
-    from miniwin.search.sampling import make_sampler
+    from miniwin.search.samplers import make_sampler
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     study = optuna.create_study(sampler=make_sampler(space.spec, 0, random=True))

@@ -36,7 +36,7 @@ from miniwin.search.candidate import Candidate
 from miniwin.search.journal import JOURNAL, Journal, Known, from_optuna
 from miniwin.search.outcome import Outcome
 from miniwin.search.places import find_spec
-from miniwin.search.sampling import make_pruner
+from miniwin.search.samplers import make_pruner
 from miniwin.search.space import Assignment, Space
 from miniwin.search.storage_url import settled, sqlite_path, without_password
 from miniwin.specs import (

@@ -14,10 +14,10 @@ from miniwin.data.corpus import _open as open_corpus
 from miniwin.files.json_files import LARGEST, JSONProblem, parse_json, read_json
 from miniwin.runs import read_metrics, read_result, read_run
 from miniwin.search.leases import read_lease
+from miniwin.search.live_table import tokens_so_far
 from miniwin.search.outcome import Outcome, _tokens
-from miniwin.search.report import _about
+from miniwin.search.report.study_page import _about
 from miniwin.search.study import Study
-from miniwin.search.table import tokens_so_far
 from miniwin.sessions import _about as about_session
 from miniwin.specs import UserError
 from miniwin.tokenizer import load_tokenizer

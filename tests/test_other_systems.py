@@ -40,7 +40,7 @@ from miniwin.specs import UserError, load_search_spec
 from miniwin.specs.data import TextData
 from miniwin.training import signals
 from miniwin.training.launch import train
-from miniwin.zoo import add, sources, verify
+from miniwin.zoo import add, locations, verify
 from miniwin.zoo.exporting import export_model
 
 
@@ -230,10 +230,10 @@ def test_no_entry_is_called_like_a_device_of_windows(name: str, tmp_path: Path) 
 
 
 def test_a_file_url_names_a_drive(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert sources.index_location("file:///a%20b/%ff.json") == Path(os.fsdecode(b"/a b/\xff.json"))
+    assert locations.index_location("file:///a%20b/%ff.json") == Path(os.fsdecode(b"/a b/\xff.json"))
     monkeypatch.setattr(sys, "platform", "win32")
-    monkeypatch.setattr(sources, "url2pathname", nturl2path.url2pathname)
-    assert str(sources.index_location("file:///C:/a%20b/index.json")) == r"C:\a b\index.json"
+    monkeypatch.setattr(locations, "url2pathname", nturl2path.url2pathname)
+    assert str(locations.index_location("file:///C:/a%20b/index.json")) == r"C:\a b\index.json"
 
 
 def test_the_machine_is_described_without_proc(monkeypatch: pytest.MonkeyPatch) -> None:

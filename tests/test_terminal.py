@@ -20,9 +20,9 @@ from typer.testing import CliRunner
 from miniwin.commands.search import app as search_app
 from miniwin.display.cells import cell
 from miniwin.search.claims import Claim, finish, take_work
+from miniwin.search.live_table import SearchDisplay
 from miniwin.search.records import StudyData, collect
 from miniwin.search.study import Study
-from miniwin.search.table import SearchDisplay
 from miniwin.specs import load_search_spec
 
 ESCAPE = "\x1b]0;owned\x07"

@@ -26,7 +26,7 @@ from miniwin.specs import UserError, dump_yaml, load_search_spec
 from miniwin.tokenizer import load_tokenizer
 from miniwin.tracking import tracking_uri
 from miniwin.zoo import add, list_entries, write_index
-from miniwin.zoo.sources import index_location
+from miniwin.zoo.locations import index_location
 
 LLAMA: dict[str, Any] = {"num_heads": 2, "num_kv_heads": 1, "position": {"type": "rope"}}
 

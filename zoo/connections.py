@@ -23,7 +23,7 @@ from urllib.parse import quote, urljoin, urlsplit
 from miniwin.zoo.addresses import host_is_near, is_near
 from miniwin.zoo.clock import Clock
 from miniwin.zoo.errors import ZooError
-from miniwin.zoo.sources import check_url
+from miniwin.zoo.locations import check_url
 
 MOST_REDIRECTS = 5
 _REDIRECTS = (301, 302, 303, 307, 308)

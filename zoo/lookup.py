@@ -17,12 +17,12 @@ from miniwin.blocks.messages.escaping import escaped_line
 from miniwin.blocks.messages.listing import some
 from miniwin.blocks.registry import nearest
 from miniwin.zoo.asking import Offer, ask, choose, indexes, remember_files, warn_of
-from miniwin.zoo.check import check
 from miniwin.zoo.entry import Entry
 from miniwin.zoo.errors import ZooError
 from miniwin.zoo.index import ReleaseStatus, local_statuses
 from miniwin.zoo.marks import Mark, marks
 from miniwin.zoo.pull import install
+from miniwin.zoo.quick_check import check
 from miniwin.zoo.store import Store, stores
 from miniwin.zoo.version import Ref, parse_ref
 

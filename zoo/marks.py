@@ -21,7 +21,7 @@ from miniwin.files.hashing import sha256_json
 from miniwin.files.json_files import JSONProblem, read_json
 from miniwin.files.writing import write_text
 from miniwin.zoo.index import INDEX, Release, ReleaseStatus
-from miniwin.zoo.sources import Location
+from miniwin.zoo.locations import Location
 
 Mark = tuple[ReleaseStatus, str]
 LONGEST_REASON = 500

@@ -31,8 +31,8 @@ def demo(
     from miniwin.explain import explanation
     from miniwin.loading import load
     from miniwin.search import run_search
+    from miniwin.search.live_table import summary
     from miniwin.search.report import write_report
-    from miniwin.search.table import summary
     from miniwin.specs import load_model_spec, user_path
 
     out = user_path(out)

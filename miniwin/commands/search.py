@@ -47,7 +47,7 @@ def run(
 ) -> None:
     """Run a search. The same command goes on with one that was stopped or killed; a larger budget.trials extends it."""
     from miniwin.search import run_search
-    from miniwin.search.table import summary
+    from miniwin.search.live_table import summary
 
     try:
         data = run_search(
@@ -80,7 +80,7 @@ def status(
     import sys
 
     from miniwin.search import read_study
-    from miniwin.search.table import free_lines, study_lines, summary
+    from miniwin.search.live_table import free_lines, study_lines, summary
 
     with _uncollected():
         data = read_study(study)

@@ -62,7 +62,7 @@ def show(
     """The card of an entry, its folder, and its files with sizes and hashes."""
     from miniwin.display.formats import decimal_bytes
     from miniwin.zoo import find
-    from miniwin.zoo.check import file_problems
+    from miniwin.zoo.quick_check import file_problems
 
     entry = find(ref)
     _say_what(ref, entry)

@@ -24,8 +24,8 @@ from miniwin.zoo.asking import offers
 from miniwin.zoo.clock import Clock
 from miniwin.zoo.connections import open_url
 from miniwin.zoo.errors import UnreachableError
+from miniwin.zoo.locations import check_url, source_location
 from miniwin.zoo.pull import pull
-from miniwin.zoo.sources import check_url, source_location
 from miniwin.zoo.transport import Fetched
 
 __all__ = ["environment", "published", "server"]  # fixtures

@@ -11,10 +11,10 @@ from dataclasses import replace
 from html import escape
 
 from miniwin.display.formats import bytes_text, count_text, length_text, plural
-from miniwin.search import svg
-from miniwin.search.formats import LN2, Measure, bits_text, known, measure
-from miniwin.search.importance import Importance
 from miniwin.search.records import StudyData, TrialRecord
+from miniwin.search.report import svg
+from miniwin.search.report.importance import Importance
+from miniwin.search.report.measures import LN2, Measure, bits_text, known, measure
 
 Value = Callable[[TrialRecord], float]
 

@@ -1,8 +1,8 @@
 """Charts as inline SVG: a scatter, a line chart and a bar chart, a few kilobytes each, drawn without any library.
 
 A chart is a string to put into a page. It carries no colours and no fonts of its own: every mark has a class, and
-the page's style sheet (search/page.py) paints it, in light and in dark. Each chart has a title and a description for
-people who cannot see it, every point a tooltip, and everything that comes from outside is escaped.
+the page's style sheet (search/report/html.py) paints it, in light and in dark. Each chart has a title and a description
+for people who cannot see it, every point a tooltip, and everything that comes from outside is escaped.
 
 Coordinates are the user units of a WIDTH x HEIGHT view box that the page scales; the margins leave room for the
 larger letters that the style sheet sets on a phone.

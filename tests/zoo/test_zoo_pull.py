@@ -38,8 +38,8 @@ from miniwin.zoo import ZooError, add, list_entries, resolve, user_zoo, verify, 
 from miniwin.zoo import index as index_module
 from miniwin.zoo.asking import offers
 from miniwin.zoo.entry import ENTRY_FILES, FileRecord, read_manifest, write_manifest
+from miniwin.zoo.locations import source_location
 from miniwin.zoo.pull import pull
-from miniwin.zoo.sources import source_location
 
 __all__ = ["environment", "published", "server"]  # fixtures
 

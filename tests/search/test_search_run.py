@@ -1,5 +1,5 @@
 """Running searches: what is trained, what is not, what is written down. Workers run in this process, for speed;
-tests/test_search_kill.py has the real processes."""
+tests/search/test_search_kill.py has the real processes."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from search_helpers import MODEL, SEARCH, write_search
 from miniwin.search import claims, leases, read_study, run_search, runner
 from miniwin.search import study as study_module
 from miniwin.search.claims import Claim, NoClaim, finish, take_work
+from miniwin.search.live_table import SearchDisplay, free_lines, study_table, summary
 from miniwin.search.measure import check_corpus
 from miniwin.search.records import StudyData, collect
 from miniwin.search.storage import cut_torn_line
 from miniwin.search.study import Study
-from miniwin.search.table import SearchDisplay, free_lines, study_table, summary
 from miniwin.search.worker import DONE, GAVE_UP, MISTAKE, work
 from miniwin.specs import UserError, load_search_spec
 
@@ -308,7 +308,7 @@ def test_the_median_pruner_stops_what_is_behind(tmp_path: Path, monkeypatch: pyt
 
 
 def test_asha_lets_the_best_half_through(tmp_path: Path) -> None:
-    from miniwin.search.sampling import pruner_step
+    from miniwin.search.samplers import pruner_step
 
     study = make(tmp_path, pruner={"type": "asha", "reduction": 2}, budget={"trials": 6}, baseline=None)
     decisions = []

@@ -18,9 +18,9 @@ from search_helpers import write_search
 
 from miniwin.search import read_study
 from miniwin.search.claims import Claim, finish, take_work
+from miniwin.search.live_table import study_lines, study_table
 from miniwin.search.records import TrialRecord, collect
 from miniwin.search.study import Study
-from miniwin.search.table import study_lines, study_table
 from miniwin.specs import load_model_spec, load_search_spec
 
 

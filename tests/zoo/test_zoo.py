@@ -37,8 +37,8 @@ from miniwin.zoo import (
     verification,
     verify,
 )
-from miniwin.zoo import check as check_module
 from miniwin.zoo import entry as entry_module
+from miniwin.zoo import quick_check as check_module
 from miniwin.zoo.entry import ENTRY_FILES, HASHED_FILES, FileRecord, read_manifest, write_manifest
 from miniwin.zoo.store import Store
 from miniwin.zoo.version import Version, parse_ref

@@ -17,10 +17,10 @@ from search_helpers import change, make, tried
 
 from miniwin.blocks.messages.masking import masked, without_secrets_of
 from miniwin.search import promote, read_study, run_search, runner, storage, storage_named, storage_url
+from miniwin.search.live_table import SearchDisplay
 from miniwin.search.records import collect
 from miniwin.search.report import write_report
 from miniwin.search.study import Study
-from miniwin.search.table import SearchDisplay
 from miniwin.search.worker import work
 from miniwin.specs import UserError
 from miniwin.tracking import Tracker

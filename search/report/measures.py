@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from miniwin.display.formats import binary_unit, bytes_text, count_text
-from miniwin.search.svg import Axis
+from miniwin.search.report.svg import Axis
 from miniwin.specs.search import SOUNDNESS, Objective
 
 LN2 = math.log(2)

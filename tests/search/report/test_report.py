@@ -20,15 +20,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from miniwin.display.formats import bytes_text, count_text, length_text, seconds_text
-from miniwin.search.charts import front_chart
 from miniwin.search.claims import Claim, finish, take_work
-from miniwin.search.formats import measure
-from miniwin.search.importance import importances
 from miniwin.search.records import StudyData, TrialRecord
 from miniwin.search.report import render, verdict, write_report
+from miniwin.search.report.charts import front_chart
+from miniwin.search.report.importance import importances
+from miniwin.search.report.measures import measure
+from miniwin.search.report.svg import Axis, Point, Scale, Series, linear_ticks, lines, octave_ticks, scatter
 from miniwin.search.space import Space
 from miniwin.search.study import Study
-from miniwin.search.svg import Axis, Point, Scale, Series, linear_ticks, lines, octave_ticks, scatter
 from miniwin.specs import UserError, load_model_spec, parse_spec
 from miniwin.specs.search import Objective
 

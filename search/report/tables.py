@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from miniwin.display.formats import count_text, length_text
-from miniwin.search.formats import LN2, bits_text, known, measure
 from miniwin.search.records import StudyData, TrialRecord
+from miniwin.search.report.measures import LN2, bits_text, known, measure
 from miniwin.specs.search import Objective
 
 STATES = ("complete", "pruned", "infeasible", "duplicate", "failed", "running")

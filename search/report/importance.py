@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from miniwin.display.formats import plural
-from miniwin.search.formats import known
+from miniwin.search.report.measures import known
 from miniwin.specs.search import ChoiceVariable, IntVariable, Objective, SearchSpec
 
 if TYPE_CHECKING:

@@ -23,12 +23,12 @@ from miniwin.display.formats import count_text, plural, seconds_text
 from miniwin.files.folders import home
 from miniwin.files.json_files import read_json
 from miniwin.files.writing import said_if_unwritable, write_text
-from miniwin.search import charts
-from miniwin.search.formats import LN2, bits_text, known, measure
-from miniwin.search.importance import importances
-from miniwin.search.page import copyable, sheet
 from miniwin.search.records import StudyData, TrialRecord, read_study, with_specs
-from miniwin.search.report_tables import STATES, length_table, periods, trial_table, windows
+from miniwin.search.report import charts
+from miniwin.search.report.html import copyable, sheet
+from miniwin.search.report.importance import importances
+from miniwin.search.report.measures import LN2, bits_text, known, measure
+from miniwin.search.report.tables import STATES, length_table, periods, trial_table, windows
 from miniwin.specs import UserError, dump_yaml, user_path
 
 EQUAL = 0.005  # differences up to this share of the loss are no more than another seed makes

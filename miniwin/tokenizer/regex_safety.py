@@ -8,7 +8,7 @@ reads an expression as Oniguruma's Ruby syntax has it, and refuses what could co
     .*.*x         two repetitions before something that may fail
     \\1, \\g<1>     what looks back at a match, or calls itself
 
-Every expression of the usual tokenizers passes (tests/test_tokenizer_check.py has them).
+Every expression of the usual tokenizers passes (tests/miniwin/tokenizer/test_safety.py has them).
 """
 
 from __future__ import annotations

@@ -135,7 +135,7 @@ def backends(call: AttentionCall) -> list[str | None]:
 
 
 def test_every_field_of_a_call_has_its_feature() -> None:
-    elsewhere = {"documents"}  # tests/test_documents.py
+    elsewhere = {"documents"}  # tests/blocks/test_documents.py
     optional = {f.name for f in fields(AttentionCall) if f.default is not MISSING} - {"start"} - elsewhere
     assert optional <= set(FEATURES)
     for name in optional:

@@ -74,7 +74,7 @@ def test_the_version_is_said_once() -> None:
 
 def test_what_the_wheel_takes_besides_python_is_there() -> None:
     for package, patterns in SETUPTOOLS["package-data"].items():
-        if package == "miniwin.zoo":  # entries, and their index, come with releases: tests/test_wheel.py
+        if package == "miniwin.zoo":  # entries, and their index, come with releases: tests/house/test_wheel.py
             continue
         folder = ROOT / (SETUPTOOLS["package-dir"].get(package) or package.replace(".", "/"))
         for pattern in patterns:

@@ -46,11 +46,11 @@ CHEAPER = {
 }
 ELSEWHERE = {
     "make demo": "minutes; its parts run here one by one",
-    "make bench": "minutes; tests/test_benchmarks.py runs its parts",
-    "python -m benchmarks --full": "hours; tests/test_benchmarks.py runs its parts",
+    "make bench": "minutes; tests/benchmarks/test_benchmarks.py runs its parts",
+    "python -m benchmarks --full": "hours; tests/benchmarks/test_benchmarks.py runs its parts",
     "python -m benchmarks --full --continue FILE.json": "hours; likewise",
-    "python benchmarks/compare.py OLD.json NEW.json": "tests/test_benchmarks.py calls it",
-    "python benchmarks/beside.py --write docs/benchmarks.md": "tests/test_benchmarks.py calls it",
+    "python benchmarks/compare.py OLD.json NEW.json": "tests/benchmarks/test_benchmarks.py calls it",
+    "python benchmarks/beside.py --write docs/benchmarks.md": "tests/benchmarks/test_benchmarks.py calls it",
 }
 FAILING = "errors.md"
 SERVER = "python -m http.server 8000 --directory "

@@ -83,7 +83,12 @@ def strong(spec: ModelSpec) -> Decoder:
 def result() -> dict[str, Any]:
     """All tiny cases but those with processes of their own."""
     cases = [case for case in plan.tiny().cases if case.family != "memory"]
-    return runner.run_all(cases, 2, "tiny", lambda line: None, 64)
+    return runner.run_all(cases, 2, "tiny", lambda line: None, 64, measure=at_once)
+
+
+def at_once(case: Case, repeats: int) -> dict[str, Any]:
+    """`runner.run_case`, a run to a sample: figures are not what is tested here."""
+    return runner.run_case(case, repeats, steady=0.0)
 
 
 # Cases
@@ -92,15 +97,15 @@ def result() -> dict[str, Any]:
 def test_the_cases_of_a_gpu_run_on_a_cpu_too(capsys: pytest.CaptureFixture[str]) -> None:
     """Tiny; but for the rotary kernel, which is for GPUs (and Triton's interpreter) only."""
     attention_case, decode_case, rotary_case = plan.gpu("cpu", k=64).cases
-    found = runner.run_case(attention_case, 2, steady=0.0)
+    found = at_once(attention_case, 2)
     assert found["status"] == "ok" and set(found["sides"]) == {OURS, gpu.DENSE}, found
     assert found["sides"][OURS]["flops_per_second"] > 0
-    found = runner.run_case(decode_case, 2, steady=0.0)
+    found = at_once(decode_case, 2)
     assert found["status"] == "ok" and len(found["sides"]) == 2, found
     if not qkv_entry.INTERPRETED and not torch.cuda.is_available():
         with pytest.warns(UserWarning, match="fused rotary kernel is not used on cpu"):
             qkv_entry.distrust.cache_clear()
-            assert "does not run here" in runner.run_case(rotary_case, 2)["reason"]
+            assert "does not run here" in at_once(rotary_case, 2)["reason"]
     cases = {case.name for case in plan.gpu().cases}
     for bar in bars.GPU_BARS:
         measured: list[str] = []
@@ -190,27 +195,32 @@ def test_peak_memory_is_measured_in_a_process_of_its_own() -> None:
 
 def test_a_case_that_fails_says_so_and_the_next_one_runs() -> None:
     cases = [Case("attention/a", "attention/a", 1, _broken), Case("attention/b", "attention/b", 1, _work)]
-    found = runner.run_all(cases, 3, "tiny", lambda line: None, 16)
+    found = runner.run_all(cases, 3, "tiny", lambda line: None, 16, measure=at_once)
     assert [case["status"] for case in found["cases"]] == ["failed", "ok"]
     assert found["cases"][0]["reason"] == "RuntimeError: no such kernel"
     text = report.markdown(found)
     assert "**attention/a** failed: RuntimeError: no such kernel" in text and "Matrix products: float32" in text
-    assert "Matrix products" not in report.markdown(runner.run_all(cases, 3, "gpu", lambda line: None, None))
+    without = runner.run_all(cases, 3, "gpu", lambda line: None, None, measure=at_once)
+    assert "Matrix products" not in report.markdown(without)
 
 
 def test_a_timed_case_is_measured_in_a_process_of_its_own() -> None:
     """What is wrong here does not matter there: the case is made anew, by its name."""
     case = replace(plan.tiny().cases[0], make=_broken)
-    assert runner.run_case(case, 1)["status"] == "failed"
+    assert at_once(case, 1)["status"] == "failed"
     found = alone.run_alone("tiny", case, 1, steady=0.0)
     assert (found["name"], found["status"]) == (case.name, "ok"), found
     assert all(len(side["values"]) == 1 for side in found["sides"].values())
 
 
-def test_a_case_whose_process_ends_early_has_failed() -> None:
+def test_a_case_whose_process_ends_early_has_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ValueError, match="not enough values"):
+        alone.main({"kind": "tiny", "name": "attention/none", "threads": torch.get_num_threads()})
+    answer = alone.process.answer  # of a module that ends sooner
+    monkeypatch.setattr(alone.process, "answer", lambda module, asked: answer("benchmarks.compare", asked))
     found = alone.run_alone("tiny", Case("attention/none", "attention", 1, _work), 1, steady=0.0)
-    assert found["status"] == "failed" and found["sides"] == {} and found["took"] > 0
-    assert found["reason"].startswith("RuntimeError: its process ended with 1: ValueError: "), found
+    assert found["status"] == "failed" and found["sides"] == {}
+    assert found["reason"].startswith("RuntimeError: its process ended with 2: "), found
 
 
 def test_no_case_begins_after_the_minutes_are_over() -> None:
@@ -233,7 +243,7 @@ def _work() -> Work:
 
 
 def test_a_peer_that_fails_is_absent_with_its_reason() -> None:
-    found = runner.run_case(Case("attention/b", "attention/b", 1, _work), 3)
+    found = at_once(Case("attention/b", "attention/b", 1, _work), 3)
     why = "LookupError: not installed: pip install it"
     assert found["absent"] == {"absent": why, "breaks": why} and list(found["sides"]) == [OURS]
 
@@ -245,7 +255,7 @@ def test_the_gate_catches_a_wrong_operator(monkeypatch: pytest.MonkeyPatch) -> N
     shape = attention.Shape(64, 8, heads=4, kv_heads=2, head_dim=16)
     right = attention.attend
     monkeypatch.setattr(attention, "attend", lambda call: right(call) * 1.001)
-    found = runner.run_case(attention.case(shape), 2)
+    found = at_once(attention.case(shape), 2)
     assert found["status"] == "failed" and found["sides"] == {}
     assert "Disagreement: queries" in found["reason"] and "the reference" in found["reason"]
 
@@ -254,7 +264,7 @@ def test_the_gate_catches_a_peer_with_another_window(monkeypatch: pytest.MonkeyP
     right = peers.banded
     monkeypatch.setattr(peers, "banded", lambda length, window: right(length, window + 1))
     shape = attention.Shape(64, 8, heads=4, kv_heads=2, head_dim=16, backward=True)
-    found = runner.run_case(attention.case(shape), 2)
+    found = at_once(attention.case(shape), 2)
     assert set(found["sides"]) == {OURS, attention.OPERATORS, attention.CAUSAL}
     assert f"Disagreement: {attention.MASKED} and ours: differ by" in found["absent"][attention.MASKED]
 
@@ -262,7 +272,7 @@ def test_the_gate_catches_a_peer_with_another_window(monkeypatch: pytest.MonkeyP
 def test_the_gate_catches_a_wrong_training_step(monkeypatch: pytest.MonkeyPatch) -> None:
     right = training.next_token_loss
     monkeypatch.setattr(training, "next_token_loss", lambda *given: right(*given) * 1.01)
-    found = runner.run_case(training.case(tiny_spec(), 40, 1, torch.float32, ()), 2)
+    found = at_once(training.case(tiny_spec(), 40, 1, torch.float32, ()), 2)
     assert found["status"] == "failed" and "Disagreement: the loss" in found["reason"]
 
 
@@ -271,7 +281,7 @@ def test_the_gate_catches_a_wrong_model(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(Authors, "rotated", lambda self, x, first, window: right(self, x, first + 1, window + 0) * 1.1)
     for case in plan.tiny().cases:
         if case.name in ("prefill/miniwin-512-tiny/N=32", "decode/miniwin-512-tiny/context=48"):
-            assert "Disagreement" in runner.run_case(case, 2)["absent"][AUTHORS]
+            assert "Disagreement" in at_once(case, 2)["absent"][AUTHORS]
 
 
 def test_agree_refuses_nan_and_shapes() -> None:
@@ -351,7 +361,7 @@ def test_the_small_model_has_1_6_million_parameters() -> None:
 def test_local_attention_is_only_absent_where_it_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "local_attention", None)
     shape = attention.Shape(64, 8, heads=4, kv_heads=2, head_dim=16, package=True)
-    found = runner.run_case(attention.case(shape), 2)
+    found = at_once(attention.case(shape), 2)
     assert found["absent"] == {attention.LOCAL: "LookupError: not installed: pip install local-attention"}
 
 
@@ -462,9 +472,19 @@ def test_markdown_json_and_plot(result: dict[str, Any], tmp_path: Path) -> None:
     assert len(plot.svg(again)) < 60_000
 
 
-def test_command_writes_three_files_and_only_chooses(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_command_writes_three_files_and_only_chooses(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     arguments = ["--tiny", "--only", "float32/N=33", "--repeats", "1"]
+    measured = []
+
+    def run_alone(kind: str, case: Case, repeats: int, *, steady: float) -> dict[str, Any]:
+        measured.append((kind, repeats, steady))
+        return runner.run_case(case, repeats, steady)
+
+    monkeypatch.setattr(sys.modules[main.__module__], "run_alone", run_alone)
     assert main([*arguments, "--out", str(tmp_path)]) == 0
+    assert measured == [("tiny", 1, 0.0)]
     assert "| case | bar | measured | verdict |" in capsys.readouterr().out
     files = {path.suffix: path for path in tmp_path.iterdir()}
     assert set(files) == {".json", ".md", ".svg"} and len({path.stem for path in files.values()}) == 1
@@ -522,13 +542,11 @@ def test_a_killed_run_is_gone_on_with(
 def test_the_same_with_mkls_products_is_there_where_others_are_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
     case = training.case(tiny_spec(), 40, 1, torch.float32, (WITH_MKL,))
     monkeypatch.setenv("MINIWIN_PRODUCTS", "mkl")
-    assert runner.run_case(case, 1, steady=0.0)["absent"] == {
-        WITH_MKL: "LookupError: MKL's products are what is chosen here"
-    }
+    assert at_once(case, 1)["absent"] == {WITH_MKL: "LookupError: MKL's products are what is chosen here"}
     if ONEDNN not in products.offered():
         pytest.skip("this torch has no oneDNN here")
     monkeypatch.setenv("MINIWIN_PRODUCTS", "onednn")
-    assert set(runner.run_case(case, 1, steady=0.0)["sides"]) == {OURS, WITH_MKL}
+    assert set(at_once(case, 1)["sides"]) == {OURS, WITH_MKL}
     kinds = [model.module for model in (models.side(OURS, tiny_spec()), models.side(WITH_MKL, tiny_spec()))]
     assert [module.product for module in kinds] == [ONEDNN, MKL]
     theirs = models.side(AUTHORS, tiny_spec()).module

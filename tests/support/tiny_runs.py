@@ -54,16 +54,12 @@ def write_text(folder: Path, seed: int = 0) -> Path:
     return path
 
 
-def train_in_process(folder: str, out: str, spec: str, threads: int) -> None:
-    """What a process of its own does in the tests of killing: train the tiny model in `folder / out`."""
-    import os
-
+def train_there(out: str, spec: str, threads: int) -> None:
+    """What a process of its own does in the tests of killing: train the tiny model in `out`."""
     import torch
 
     from miniwin.training.launch import train
 
-    os.chdir(folder)
-    os.environ["MINIWIN_CACHE"] = str(Path("cache").resolve())
     torch.set_num_threads(threads)
     Path("spec.yaml").write_text(spec)
     train(tiny_model(), "spec.yaml", out=out, progress=False, tracking="off", device="cpu")

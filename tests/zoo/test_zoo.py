@@ -13,10 +13,11 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from forked import kill, start
 from paths import ROOT
 from safetensors.torch import load_file, save, save_file
 from typer.testing import CliRunner, Result
-from zoo_processes import add_and_stop, add_together, kill, start, wait_for
+from zoo_processes import add_and_stop, add_together, wait_for
 from zoo_runs import METRICS, make_run, tiny_spec
 
 import miniwin

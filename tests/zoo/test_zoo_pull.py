@@ -12,9 +12,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from forked import kill, start
 from typer.testing import CliRunner, Result
-from zoo_processes import kill, start, wait_for
 from zoo_processes import pull as pull_there
+from zoo_processes import wait_for
 from zoo_runs import make_run
 from zoo_server import (
     WEIGHTS,

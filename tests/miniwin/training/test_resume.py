@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
-from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from paths import ROOT
-from tiny_runs import tiny_model, tiny_train, train_in_process
+from forked import Command, kill, start
+from tiny_runs import tiny_model, tiny_train, train_there
 from tiny_runs import write_text as write_corpus
 
 from miniwin.checkpoint import load_checkpoint, save_checkpoint
@@ -32,7 +28,6 @@ from miniwin.training.launch import train
 @pytest.fixture(autouse=True)
 def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MINIWIN_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))  # for the processes: the tests also run uninstalled
     monkeypatch.chdir(tmp_path)
     write_corpus(tmp_path)
 
@@ -140,16 +135,6 @@ def test_a_second_ctrl_c_does_not_wait() -> None:
 # As processes
 
 
-def start(out: str, spec: TrainSpec) -> BaseProcess:
-    """Train in a process of its own. All are forked from a server that has imported everything."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["torch._dynamo", "miniwin.training.launch"])  # an optimizer imports the former
-    arguments = (str(Path.cwd()), out, dump_yaml(spec), torch.get_num_threads())
-    process = context.Process(target=train_in_process, args=arguments)
-    process.start()
-    return process
-
-
 def wait_for_step(alive: Callable[[], bool], folder: str, step: int) -> None:
     """Until the run has logged this step, or its process has ended."""
     while alive():
@@ -159,12 +144,6 @@ def wait_for_step(alive: Callable[[], bool], folder: str, step: int) -> None:
         time.sleep(0.002)
 
 
-def kill(process: BaseProcess) -> None:
-    process.kill()
-    process.join()
-    assert process.exitcode == -signal.SIGKILL, "it ended before it was killed: give it more to do"
-
-
 def test_kill_9_at_random_moments() -> None:
     """Each time, every file under its own name is whole; in the end, it is the run that nobody killed."""
     spec = tiny_train(checkpoint_seconds=0, tokens=100 * 128)
@@ -172,7 +151,7 @@ def test_kill_9_at_random_moments() -> None:
     rng = random.Random(0)
     done = 0
     for _ in range(10):
-        process = start("killed", spec)
+        process = start(train_there, "killed", dump_yaml(spec), torch.get_num_threads())
         # A few steps further each time, and then anywhere in a step or in the writing of its checkpoint.
         wait_for_step(process.is_alive, "killed", done + rng.randint(3, 6))
         time.sleep(rng.uniform(0, 0.03))
@@ -189,7 +168,7 @@ def test_kill_9_at_random_moments() -> None:
 
 def test_kill_9_before_the_first_checkpoint() -> None:
     spec = tiny_train(tokens=100 * 128)
-    process = start("killed", spec)
+    process = start(train_there, "killed", dump_yaml(spec), torch.get_num_threads())
     wait_for_step(process.is_alive, "killed", 3)
     kill(process)
     assert not Path("killed/checkpoint.pt").exists()
@@ -202,16 +181,11 @@ def test_the_command_line_says_what_continues_a_run() -> None:
     Path("model.yaml").write_text(dump_yaml(tiny_model()))
     Path("train.yaml").write_text(dump_yaml(tiny_train(tokens=5000 * 128)))
     line = "train model.yaml --train train.yaml --set-train seed=7 --out run --tracking off --device cpu --quiet"
-    process = subprocess.Popen(
-        [sys.executable, "-m", "miniwin.cli", *line.split()],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    wait_for_step(lambda: process.poll() is None, "run", 3)
-    process.terminate()
-    out, err = process.communicate()
-    assert process.returncode == 130, err
+    command = Command(*line.split(), told=Path("told.json"))
+    wait_for_step(command.running, "run", 3)
+    command.process.terminate()
+    code, out, err = command.ends()
+    assert code == 130, err
     assert "interrupted: run" in out and "SIGTERM after step" in out
     assert "the same command continues it" in out
     result = read_result("run")

@@ -1,0 +1,144 @@
+"""Real processes, to be killed, to be asked to stop or to race each other, that cost milliseconds.
+
+A server process imports PyTorch and MiniWin once and forks the rest from itself. A child takes its environment and its
+folder as arguments: the server's own are those of the moment it was started.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import IO, Any
+from unittest.mock import patch
+
+from tiny import run_cli
+
+_context = multiprocessing.get_context("forkserver")
+_context.set_forkserver_preload(["preloaded"])
+
+
+def start(target: Callable[..., object], *arguments: Any) -> Any:
+    """`target(*arguments)` in a process of its own, with the environment and the folder of now."""
+    process = _context.Process(target=_run, args=(dict(os.environ), os.getcwd(), target, arguments), daemon=True)
+    with path_for_the_server():
+        process.start()
+    return process
+
+
+def path_for_the_server() -> Any:
+    """While the block runs a server that is started finds what we find: it knows no other way."""
+    return patch.dict(os.environ, PYTHONPATH=os.pathsep.join(sys.path))
+
+
+def kill(process: Any) -> None:
+    process.kill()  # SIGKILL: nothing of it runs any more
+    process.join()
+    assert process.exitcode == -signal.SIGKILL, "it ended before it was killed"
+
+
+def _run(environment: dict[str, str], folder: str, target: Callable[..., object], arguments: tuple[Any, ...]) -> None:
+    os.environ.clear()
+    os.environ.update(environment)
+    os.chdir(folder)
+    target(*arguments)
+
+
+# The command line
+
+
+class Command:
+    """`miniwin` with these arguments, in a process of its own. The workers of a search are forked from it."""
+
+    def __init__(self, *arguments: str, told: Path, file_limit: int | None = None) -> None:
+        """told: a file for what it prints. file_limit: no file can grow beyond so many bytes."""
+        self.told = told
+        self.process = start(_command, arguments, told, file_limit)
+
+    def running(self) -> bool:
+        return bool(self.process.is_alive())
+
+    def ends(self, timeout: float = 900) -> tuple[int, str, str]:
+        """Its exit code, and what it wrote to standard output and to standard error."""
+        self.process.join(timeout)
+        assert not self.running(), f"it did not end within {timeout:g} seconds"
+        assert self.process.exitcode == 0, f"it was killed: {self.process.exitcode}"
+        code, out, err = json.loads(self.told.read_text(encoding="utf-8"))
+        return code, out, err
+
+
+def _command(arguments: tuple[str, ...], told: Path, file_limit: int | None) -> None:
+    import resource
+
+    from miniwin.search import runner
+
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    runner.subprocess = SimpleNamespace(  # type: ignore[assignment]
+        Popen=_Worker, DEVNULL=subprocess.DEVNULL, TimeoutExpired=subprocess.TimeoutExpired
+    )
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    if file_limit is not None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (file_limit, before[1]))
+    answer = run_cli(*arguments)
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    told.write_text(json.dumps(answer), encoding="utf-8")
+
+
+class _Worker:
+    """A worker of a search, forked from its parent: what the runner needs of subprocess.Popen."""
+
+    def __init__(self, command: list[str], *, stdout: IO[bytes], env: dict[str, str], **rest: Any) -> None:
+        assert command[:3] == [sys.executable, "-m", "miniwin.search.worker"] and rest["start_new_session"]
+        self.returncode: int | None = None
+        self.pid = os.fork()
+        if self.pid == 0:
+            _work(command[3:], stdout.fileno(), env)
+
+    def poll(self) -> int | None:
+        if self.returncode is None:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            self.returncode = os.waitstatus_to_exitcode(status) if pid else None
+        return self.returncode
+
+    def wait(self, timeout: float = 900) -> int:
+        deadline = time.monotonic() + timeout
+        while (code := self.poll()) is None:
+            if time.monotonic() > deadline:
+                raise subprocess.TimeoutExpired("worker", timeout)
+            time.sleep(0.005)
+        return code
+
+    def terminate(self) -> None:
+        if self.poll() is None:
+            os.kill(self.pid, signal.SIGTERM)
+
+    def kill(self) -> None:
+        if self.poll() is None:
+            os.kill(self.pid, signal.SIGKILL)
+
+
+def _work(arguments: list[str], log: int, environment: dict[str, str]) -> None:
+    """In the fork, which ends here."""
+    code = 1
+    try:
+        from miniwin.search import worker
+
+        os.setsid()
+        os.environ.clear()
+        os.environ.update(environment)
+        with open(log, "w", encoding="utf-8", closefd=False, buffering=1) as stream:
+            sys.stdout = sys.stderr = stream
+            try:
+                code = worker.main(arguments)
+            except BaseException:
+                traceback.print_exc()
+    finally:
+        os._exit(code)

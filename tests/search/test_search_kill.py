@@ -11,7 +11,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from search_helpers import start_search, write_search
+from forked import Command, kill
+from search_helpers import write_search
 
 from miniwin.runs import read_metrics
 from miniwin.search import read_study
@@ -33,7 +34,7 @@ def at_work(study: Path) -> list[Lease]:
     return [lease for path in sorted((study / "leases").glob("*.json")) if (lease := live_lease(path)) is not None]
 
 
-def kill(pid: int) -> None:
+def kill_worker(pid: int) -> None:
     with suppress(ProcessLookupError):  # it ended in the meantime, which is a moment as good as any
         os.kill(pid, signal.SIGKILL)
 
@@ -45,46 +46,51 @@ def weights(trial_run: Path) -> bytes:
 def test_a_search_survives_kill_9_of_its_workers_and_of_itself(tmp_path: Path) -> None:
     spec = write_search(
         tmp_path,
-        train={"tokens": 16_384, "checkpoint_seconds": 0.2},  # 128 steps
+        train={"tokens": 24_576, "checkpoint_seconds": 0.05},  # 192 steps
         pruner={"type": "median", "startup": 3},
         budget={"trials": 4},
     )
     study = tmp_path / "study"
     draw = random.Random(20)
 
+    def search(workers: int = 1) -> Command:
+        command = ["search", "run", str(spec), "--out", str(study), "--workers", str(workers), "--tracking", "off"]
+        return Command(*command, told=tmp_path / "told.json")
+
+    def worker_of(parent: Command) -> list[Lease]:
+        wait_for(lambda: at_work(study) or not parent.running(), "a worker to begin")
+        assert parent.running(), parent.ends()
+        return at_work(study)
+
     # Workers killed at random moments of their work; the parent starts others.
-    parent = start_search(spec, study)
+    parent = search()
     for _ in range(2):
-        wait_for(lambda: at_work(study) or parent.poll() is not None, "a worker to begin")
-        assert parent.poll() is None, parent.communicate()
-        victim = at_work(study)
-        time.sleep(draw.uniform(0, 1.0))
+        victim = worker_of(parent)
+        time.sleep(draw.uniform(0, 0.3))
         for lease in victim:
-            kill(lease.pid)
+            kill_worker(lease.pid)
         wait_for(lambda victim=victim: not any(lease.alive() for lease in victim), "the killed worker to be gone")
 
     # The parent killed: its worker notices, and stops by itself.
-    wait_for(lambda: at_work(study), "a worker to begin")
-    time.sleep(draw.uniform(0, 0.5))
+    worker_of(parent)
+    time.sleep(draw.uniform(0, 0.2))
     orphans = at_work(study)
-    parent.kill()
-    parent.communicate()
+    kill(parent.process)
     wait_for(lambda: not any(lease.alive() for lease in orphans), "the orphaned worker to stop")
 
     # SIGTERM, or Ctrl-C: everybody stops, with a checkpoint.
-    parent = start_search(spec, study)
-    wait_for(lambda: at_work(study), "a worker to begin")
-    time.sleep(draw.uniform(0, 0.5))
+    parent = search()
+    worker_of(parent)
+    time.sleep(draw.uniform(0, 0.2))
     stopped = at_work(study)
-    parent.send_signal(draw.choice([signal.SIGTERM, signal.SIGINT]))
-    errors = parent.communicate(timeout=PATIENCE)[1].decode()
-    assert parent.returncode == 130, errors
+    os.kill(parent.process.pid, draw.choice([signal.SIGTERM, signal.SIGINT]))
+    code, _, errors = parent.ends()
+    assert code == 130, errors
     assert not any(lease.alive() for lease in stopped) and not at_work(study)
 
-    # The same command completes it.
-    parent = start_search(spec, study)
-    errors = parent.communicate(timeout=PATIENCE)[1].decode()
-    assert parent.returncode == 0, errors
+    # The same command completes it, here with two workers at once.
+    code, _, errors = search(workers=2).ends()
+    assert code == 0, errors
 
     data = read_study(study)
     assert data.finished and data.baseline is not None and data.baseline.state == "complete"
@@ -100,9 +106,9 @@ def test_a_search_survives_kill_9_of_its_workers_and_of_itself(tmp_path: Path) -
 
     everything: list[TrialRecord] = [*data.completed, data.baseline]
     for trial in everything:
-        assert trial.run_folder is not None and trial.tokens == 16_384
-        assert [line["step"] for line in read_metrics(trial.run_folder)] == list(range(1, 129))
-        assert [rung["tokens"] for rung in trial.rungs] == [4096, 8192]
+        assert trial.run_folder is not None and trial.tokens == 24_576
+        assert [line["step"] for line in read_metrics(trial.run_folder)] == list(range(1, 193))
+        assert [rung["tokens"] for rung in trial.rungs] == [6144, 12_288]
     interrupted = [trial for trial in everything if trial.attempts > 1]
     assert sum(trial.attempts - 1 for trial in everything) >= 2
     # What was killed and went on from its checkpoint is what would have come of it undisturbed.

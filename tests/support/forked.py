@@ -78,8 +78,9 @@ class Command:
 def _command(arguments: tuple[str, ...], told: Path, file_limit: int | None) -> None:
     import resource
 
-    from miniwin.search import runner
+    from miniwin.search import runner, worker
 
+    worker.PARENT_SECONDS = 0.1  # in which an orphan notices that it is one
     signal.signal(signal.SIGINT, signal.default_int_handler)
     runner.subprocess = SimpleNamespace(  # type: ignore[assignment]
         Popen=_Worker, DEVNULL=subprocess.DEVNULL, TimeoutExpired=subprocess.TimeoutExpired

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 import random
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import yaml
-from paths import ROOT
 
 from miniwin.search.claims import Claim, finish, take_work
 from miniwin.search.study import Study
@@ -99,21 +95,6 @@ def change(study: Path, **values: Any) -> None:
     """Another value in the record of a study folder."""
     about = json.loads((study / "study.json").read_text())
     (study / "study.json").write_text(json.dumps({**about, **values}))
-
-
-def start_search(spec: Path, out: Path, workers: int = 1) -> subprocess.Popen[bytes]:
-    """A search as a person would start it: a process of its own."""
-    code = (
-        "import signal, sys\n"
-        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # which a background job would not have
-        "from miniwin.search import run_search\n"
-        "try:\n"
-        f"    run_search({str(spec)!r}, out={str(out)!r}, workers={workers}, tracking='off')\n"
-        "except KeyboardInterrupt:\n"
-        "    sys.exit(130)\n"
-    )
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    return subprocess.Popen([sys.executable, "-c", code], env=environment, stderr=subprocess.PIPE)
 
 
 def tried(study: Study, count: int = 1) -> Study:

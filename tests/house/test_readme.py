@@ -3,9 +3,9 @@
 Output shown below a command is what the command prints. Commands of docs/errors.md fail, as is shown there. What the
 pages say in words and tables is the subject of test_docs.py.
 
-Commands run in this process. What would train for long is given a smaller budget by options of the same command, named
-in `CHEAPER`. What does not run here is named in `ELSEWHERE`, with the reason. The authors' checkpoint is a small
-stand-in with the same names.
+Commands run in this process; a worker of a search has its own, and those of torchrun are forked. What would train for
+long is given a smaller budget by options of the same command, named in `CHEAPER`. What does not run here is named in
+`ELSEWHERE`, with the reason. The authors' checkpoint is a small stand-in with the same names.
 """
 
 from __future__ import annotations
@@ -13,8 +13,6 @@ from __future__ import annotations
 import os
 import re
 import shlex
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, redirect_stdout
 from functools import partial
@@ -26,6 +24,7 @@ from threading import Thread
 import pytest
 import torch
 from float64 import assert_exact, doubled, in_float64
+from forked import torchrun
 from pages import PAGES, README, blocks, commands
 from paths import ROOT
 from typer.testing import CliRunner
@@ -39,7 +38,7 @@ TINY = "--set-train tokens=4e3 --set-train batch_size=2 --set-train seq_len=64"
 CHEAPER = {
     "miniwin train ": f"{TINY} --tracking off",
     "miniwin eval ": "--no-recall --no-speed",
-    "miniwin search run ": "--set budget.trials=1 --set budget.tokens_per_trial=4e3 --set eval_tokens=4096 "
+    "miniwin search run ": "--workers 1 --set budget.trials=1 --set budget.tokens_per_trial=4e3 --set eval_tokens=4096 "
     "--set report_lengths=[64,512] --tracking off",
     "miniwin search promote ": f"{TINY} --lengths 64,512 --tracking off",
     "miniwin generate ": "--max-new-tokens 8",
@@ -95,7 +94,7 @@ class Workplace:
         settings = {}
         while re.fullmatch(r"[A-Z_]+=.*", words[0]):
             name, _, settings[name] = words.pop(0).partition("=")
-        code, output = torchrun(words[1:]) if words[0] == "torchrun" else miniwin(words[1:], settings)
+        code, output = launched(words[1:]) if words[0] == "torchrun" else miniwin(words[1:], settings)
         assert code == (2 if fails else 0), f"{command}\n{output[-3000:]}"
         assert "Traceback" not in output
         if target:
@@ -113,10 +112,10 @@ def miniwin(words: list[str], settings: dict[str, str]) -> tuple[int, str]:
     return done.exit_code, done.output
 
 
-def torchrun(words: list[str]) -> tuple[int, str]:
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", *words]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
-    return done.returncode, done.stdout + done.stderr
+def launched(words: list[str]) -> tuple[int, str]:
+    """By torchrun."""
+    code, out, err = torchrun(*words)
+    return code, out + err
 
 
 @contextmanager

@@ -1,4 +1,7 @@
-"""The command line as a user meets it: real processes, their exit codes and what they print."""
+"""The command line as a user meets it: exit codes and what it prints.
+
+It runs in this process where a new one would show nothing more. A mistake is told in one by test_spec_errors.py.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,8 @@ import json
 from pathlib import Path
 
 import pytest
-from processes import miniwin
+from processes import miniwin, miniwin_without_torch
+from tiny import run_cli
 
 from miniwin.specs import load_model_spec, load_search_spec, load_train_spec
 
@@ -25,6 +29,7 @@ def test_the_version() -> None:
 
 WITHOUT_TORCH = [
     ("check", "miniwin-1m", "tiny", "period-window-ratio"),
+    ("check", "minimind-1m", "miniwin-tiny"),
     ("schema", "model"),
     ("zoo", "list"),
     ("zoo", "list", "--json"),
@@ -32,33 +37,27 @@ WITHOUT_TORCH = [
 ]
 
 
-@pytest.mark.parametrize("command", WITHOUT_TORCH)
-def test_what_only_describes_does_not_import_torch(command: tuple[str, ...]) -> None:
-    done = miniwin(*command, options=("-X", "importtime"))
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert "miniwin.blocks.attention" in done.stderr, "importtime lists what was imported"
-    assert "torch._C" not in done.stderr
-
-
-def test_check_without_torch_says_what_torch_says() -> None:
-    done = miniwin("check", "minimind-1m", "miniwin-tiny")
-    for name in ("minimind-1m", "miniwin-tiny"):
+def test_what_only_describes_does_not_import_torch() -> None:
+    answers, loaded = miniwin_without_torch(*WITHOUT_TORCH)
+    for code, out, err in answers:
+        assert code == 0 and out, err
+    assert "miniwin.blocks.attention" in loaded and "torch" not in loaded
+    for name in WITHOUT_TORCH[1][1:]:
         spec = load_model_spec(name)
-        assert f"model {name}, {spec.layout}, {spec.parameters():,} parameters" in done.stdout
+        assert f"model {name}, {spec.layout}, {spec.parameters():,} parameters" in answers[1][1]
 
 
 def test_check_reports_every_file_and_fails_if_one_is_wrong(tmp_path: Path) -> None:
     wrong = tmp_path / "wrong.yaml"
     wrong.write_text("kind: modle\n", encoding="utf-8")
-    done = miniwin("check", str(wrong), "miniwin-1m")
-    assert done.returncode == 2
-    assert done.stderr == f"error: {wrong}:1:7: kind: got 'modle'; did you mean 'model'?\n"
-    assert "ok: " in done.stdout
+    code, out, err = run_cli("check", str(wrong), "miniwin-1m")
+    assert (code, err) == (2, f"error: {wrong}:1:7: kind: got 'modle'; did you mean 'model'?\n")
+    assert "ok: " in out
 
 
 def test_explain_prints_the_table_and_the_json() -> None:
-    done = miniwin("explain", "miniwin-1m")
-    assert done.returncode == 0, done.stderr
+    code, out, err = run_cli("explain", "miniwin-1m")
+    assert code == 0, err
     spec = load_model_spec("miniwin-1m")
     for text in (
         "cache @4k",
@@ -67,13 +66,11 @@ def test_explain_prints_the_table_and_the_json() -> None:
         f"equal to the built model's {spec.parameters():,}",
         spec.hash,
     ):
-        assert text in done.stdout
-    facts = json.loads(miniwin("explain", "miniwin-1m", "--json", "--length", "1000", "--dtype", "bfloat16").stdout)
+        assert text in out
+    facts = json.loads(run_cli("explain", "miniwin-1m", "--json", "--length", "1000", "--dtype", "bfloat16")[1])
     assert facts["cache_bytes"] == {"1000": spec.cache_bytes(1000, "bfloat16")}
-    assert (
-        sum(layer["parameters"] for layer in facts["layers"]) + facts["embedding_parameters"] + 128
-        == (facts["parameters"])
-    )
+    layers = sum(layer["parameters"] for layer in facts["layers"])
+    assert layers + facts["embedding_parameters"] + 128 == facts["parameters"]
 
 
 @pytest.mark.parametrize(
@@ -86,10 +83,9 @@ def test_explain_prints_the_table_and_the_json() -> None:
     ],
 )
 def test_a_mistake_is_one_message_and_exit_code_2(command: tuple[str, ...], message: str) -> None:
-    done = miniwin(*command)
-    assert done.returncode == 2
-    assert message in done.stderr
-    assert "Traceback" not in done.stderr and done.stdout == ""
+    code, out, err = run_cli(*command)
+    assert (code, out) == (2, "")
+    assert err.startswith("error: ") and message in err and "Traceback" not in err
 
 
 def test_shipped_specs_of_every_kind_load_by_name() -> None:

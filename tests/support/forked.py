@@ -45,11 +45,12 @@ def kill(process: Any) -> None:
     assert process.exitcode == -signal.SIGKILL, "it ended before it was killed"
 
 
-def _run(environment: dict[str, str], folder: str, target: Callable[..., object], arguments: tuple[Any, ...]) -> None:
-    os.environ.clear()
+def _run(environment: dict[str, str], folder: str, target: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
     os.environ.update(environment)
+    for name in [name for name in os.environ if name.startswith("MINIWIN_") and name not in environment]:
+        del os.environ[name]
     os.chdir(folder)
-    target(*arguments)
+    return target(*arguments)
 
 
 # The command line
@@ -91,6 +92,33 @@ def _command(arguments: tuple[str, ...], told: Path, file_limit: int | None) -> 
     answer = run_cli(*arguments)
     resource.setrlimit(resource.RLIMIT_FSIZE, before)
     told.write_text(json.dumps(answer), encoding="utf-8")
+
+
+def torchrun(*arguments: str) -> tuple[int, str, str]:
+    """As the command does with `-m miniwin ...`, but that its processes are forked: what the first of them answers."""
+    from torch.distributed import run
+
+    answers: dict[int, tuple[int, str, str]] = {}
+
+    def launch(config: Any, entrypoint: str) -> Callable[..., None]:
+        def go(*command: str) -> None:
+            assert (entrypoint, *command[:3]) == (sys.executable, "-u", "-m", "miniwin")
+            config.start_method = "forkserver"
+            given = (dict(os.environ), os.getcwd(), run_cli, command[3:])
+            answers.update(elastic_launch(config, _run)(*given))
+
+        return go
+
+    elastic_launch = run.elastic_launch
+    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
+    before = {number: signal.getsignal(number) for number in numbers}
+    try:
+        with path_for_the_server(), patch.object(run, "elastic_launch", launch):
+            run.run(run.parse_args(["--standalone", *arguments]))
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    return answers[0]
 
 
 class _Worker:

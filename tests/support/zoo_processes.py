@@ -64,3 +64,13 @@ def pull(ref: str) -> None:
     from miniwin.zoo.pull import pull
 
     pull(ref, progress=False)
+
+
+def appear_and_stop(folder: Path, there: Path) -> None:
+    """Begin to make a folder that appears as a whole, and stand still for ever, having made the file `there`."""
+    from miniwin.zoo.importing.writing import appearing
+
+    with appearing(folder) as part:
+        (part / "weights").write_bytes(bytes(1000))
+        there.touch()
+        time.sleep(600)

@@ -15,13 +15,13 @@ import torch
 import yaml
 from forked import kill, start
 from paths import ROOT
+from processes import miniwin_without_torch
 from safetensors.torch import load_file, save, save_file
 from typer.testing import CliRunner, Result
 from zoo_processes import add_and_stop, add_together, wait_for
 from zoo_runs import METRICS, make_run, tiny_spec
 
 import miniwin
-from miniwin import without_torch
 from miniwin.commands.zoo import app
 from miniwin.files.hashing import sha256_file
 from miniwin.specs import UserError
@@ -767,11 +767,11 @@ def test_zoo_list(entry: Entry, zoo: Path, monkeypatch: Any) -> None:
 
 def test_without_torch_the_zoo_is_looked_at_as_with_it(entry: Entry, zoo: Path, monkeypatch: Any) -> None:
     """What a console shows, in a process with stand-ins for torch, is what this process shows, which has torch."""
-    for command in (["list", "--json"], ["show", "tiny"], ["index", str(zoo)]):
-        line = ["zoo", *command]
-        assert without_torch.wanted(line)
-        done = subprocess.run([sys.executable, "-m", "miniwin", *line], capture_output=True, text=True, cwd=ROOT)
-        assert (done.returncode, done.stdout) == (0, zoo_command(*command).stdout), done.stderr
+    commands = (["list", "--json"], ["show", "tiny"], ["index", str(zoo)])
+    answers, loaded = miniwin_without_torch(*(["zoo", *command] for command in commands))
+    assert "torch" not in loaded
+    for command, (code, out, err) in zip(commands, answers, strict=True):
+        assert (code, out) == (0, zoo_command(*command).stdout), err
 
 
 def test_an_empty_zoo_says_what_to_do(tmp_path: Path, monkeypatch: Any) -> None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import re
-import signal
 import subprocess
 import sys
 import time
@@ -20,10 +19,12 @@ import pytest
 import torch
 from filelock import FileLock
 from foreign import toy_folder, use_toys
+from forked import Command, kill, start
 from paths import ROOT
 from search_helpers import write_search
 from tiny import run_cli
 from tiny_runs import tiny_model, tiny_train, write_text
+from zoo_processes import appear_and_stop, wait_for
 from zoo_runs import make_run
 
 from miniwin.checkpoint import save_checkpoint
@@ -66,7 +67,11 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def refused(*arguments: str) -> str:
     """The one message of a command that ends with exit code 2."""
-    code, _, err = run_cli(*arguments)
+    return message_of(run_cli(*arguments))
+
+
+def message_of(answer: tuple[int, str, str]) -> str:
+    code, _, err = answer
     assert code == 2 and "Traceback" not in err, (code, err)
     notes, _, message = err.rpartition("error: ")
     assert "error" not in notes and message.count("\n") == 1, err
@@ -217,10 +222,9 @@ def test_a_search_on_a_full_disk_ends_with_the_reason_and_goes_on(here: Path) ->
     for data in (asked.data, asked.resolved(here).data):
         prepare(data, load_tokenizer("byte"), here)
     command = ["search", "run", str(spec), "--out", "study", "--tracking", "off", "--quiet", "--workers", "1"]
-    with full_beyond(30_000):
-        message = refused(*command)
+    message = message_of(Command(*command, told=here / "told", file_limit=30_000).ends())
     assert "could not be written (File too large)" in message and "the same command goes on" in message
-    code, _, err = run_cli(*command)
+    code, _, err = Command(*command, told=here / "told").ends()
     assert code == 0, err
     assert [trial.state for trial in read_study("study").trials] == ["complete"]
 
@@ -228,8 +232,8 @@ def test_a_search_on_a_full_disk_ends_with_the_reason_and_goes_on(here: Path) ->
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full")
 def test_output_that_cannot_be_written_is_a_message() -> None:
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
-    kept = "import sys, miniwin.cli as cli; cli.app = lambda: sys.exit(print('kept until the end')); cli.main()"
-    for command in (["-m", "miniwin", "--version"], ["-c", kept]):
+    kept = "cli.app = lambda: sys.exit(print('kept until the end')); cli.without_torch.install(); cli.main()"
+    for command in (["-m", "miniwin", "check", "miniwin-1m"], ["-c", f"import sys, miniwin.cli as cli; {kept}"]):
         with open("/dev/full", "wb") as full:
             done = subprocess.run(
                 [sys.executable, *command], stdout=full, stderr=subprocess.PIPE, cwd=ROOT, env=environment
@@ -295,21 +299,14 @@ def test_a_pull_names_the_disk_that_is_full(here: Path, monkeypatch: pytest.Monk
 
 
 def test_what_a_killed_command_left_goes_with_the_next_one(here: Path) -> None:
-    code = (
-        "import sys, time\nfrom pathlib import Path\nfrom miniwin.zoo.importing.writing import appearing\n"
-        "with appearing(Path('made')) as part:\n"
-        "    (part / 'weights').write_bytes(bytes(1000))\n    print('there', flush=True)\n    time.sleep(60)\n"
-    )
-    process = subprocess.Popen(
-        [sys.executable, "-c", code], stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(ROOT)}
-    )
-    assert process.stdout is not None and process.stdout.readline() == b"there\n"
+    process = start(appear_and_stop, here / "made", here / "there")
+    wait_for(here / "there", process)
+    (here / "there").unlink()
     left = [path.name for path in here.iterdir() if ".made." in path.name]
     with appearing(here / "other"):
         pass
     assert [path.name for path in here.iterdir() if ".made." in path.name] == left, "its owner lives"
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    kill(process)
     with appearing(here / "another") as part:
         (part / "a").write_text("a")
     assert {path.name for path in here.iterdir()} == {"other", "another"} and len(left) == 2

@@ -35,8 +35,13 @@ class Doubling(TorchFunctionMode):
     ) -> Any:
         if func is torch.Tensor.float:
             return args[0].double()
-        args = tuple(torch.float64 if a is torch.float32 else a for a in args)
-        return func(*args, **{k: torch.float64 if v is torch.float32 else v for k, v in (kwargs or {}).items()})
+        for a in args:  # most calls name no type, and there are a million of them
+            if a is torch.float32:
+                args = tuple(torch.float64 if a is torch.float32 else a for a in args)
+                break
+        if not kwargs:
+            return func(*args)
+        return func(*args, **{k: torch.float64 if v is torch.float32 else v for k, v in kwargs.items()})
 
 
 @contextmanager

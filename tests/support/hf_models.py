@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from float64 import assert_as_near, assert_exact, doubled, in_float64
+from float64 import all_float64, assert_as_near, assert_exact, called_in_float64, doubled, in_float64
 from safetensors import safe_open
 from torch import Tensor
 
@@ -125,23 +125,25 @@ def imported(model: Any, folder: Path, **asked: Any) -> tuple[ModelSpec, Decoder
 
 
 def exported(family: Family, spec: ModelSpec, decoder: Decoder) -> Any:
-    """The model of transformers that our spec and weights become through `Family.config` and `Rule.write`.
+    """The model of transformers, in float64, that our spec and weights become by `Family.config` and `Rule.write`.
 
     The config holds plain JSON, and every weight of the model is set.
     """
     import transformers
 
-    config = json.loads(json.dumps(family.config(spec)))
-    model = transformers.AutoModelForCausalLM.from_config(
-        transformers.AutoConfig.for_model(**config), attn_implementation="eager"
-    )
+    config = transformers.AutoConfig.for_model(**json.loads(json.dumps(family.config(spec))))
+    with all_float64():
+        model = transformers.AutoModelForCausalLM.from_config(
+            config, dtype=torch.float64, attn_implementation="eager", experts_implementation="eager"
+        ).eval()
     # In memory some families have other names than on disk.
     tensors = back_by_rules(fitting(family.rules(spec), model.state_dict()), decoder.state_dict())
     missing, unexpected = model.load_state_dict(tensors, strict=False)
     tied = {"lm_head.weight"} if spec.tie_word_embeddings else set()
     assert not unexpected and set(missing) <= tied, (missing, unexpected)
     model.tie_weights()
-    return model.eval().float()
+    model.forward = called_in_float64(model.forward)
+    return model
 
 
 def meaning(spec: ModelSpec) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from float64 import all_float64, assert_as_near, assert_exact, called_in_float64, doubled, in_float64
 from safetensors import safe_open
-from torch import Tensor
+from torch import Tensor, nn
 
 from miniwin.blocks import Decoder
 from miniwin.specs import ModelSpec, parse_spec
@@ -40,9 +40,15 @@ TINY: dict[str, Any] = {
 def hf_model(model_type: str, seed: int = 0, **fields: Any) -> Any:
     """A causal language model of transformers, tiny unless `fields` says otherwise, with every weight drawn."""
     import transformers
+    from transformers.initialization import no_init_weights
 
     config = transformers.AutoConfig.for_model(model_type, **{**TINY, **fields})
-    model = transformers.AutoModelForCausalLM.from_config(config, attn_implementation="eager").eval().float()
+    with no_init_weights():
+        model = transformers.AutoModelForCausalLM.from_config(config, attn_implementation="eager").eval().float()
+    for module in model.modules():
+        if isinstance(module, nn.LayerNorm):  # `draw_weights` tells gains from biases by what they start at
+            module.reset_parameters()
+    model.tie_weights()
     draw_weights(model, seed)
     return model
 

@@ -310,9 +310,38 @@ def test_files_say_what_they_are_and_are_short(path: Path) -> None:
     assert path.read_text().count("\n") <= LONGEST, "one idea per file: split it"
 
 
+FLAT = {"miniwin": 22, "blocks": 12}  # Python files that lie in no folder of their own
+
+
+@pytest.mark.parametrize("folder", FLAT)
+def test_few_files_lie_flat(folder: str) -> None:
+    found = sorted(path.name for path in (ROOT / folder).glob("*.py"))
+    assert len(found) <= FLAT[folder], f"give a part of these a folder: {found}"
+
+
 def test_most_files_are_shorter_still() -> None:
     long = [str(path.relative_to(ROOT)) for path in FILES if path.read_text().count("\n") > LONG]
     assert len(long) <= len(FILES) // 20, long
+
+
+def stray(tests: list[Path]) -> list[Path]:
+    """Those that stand in no folder of the code: tests/blocks/cache/test_x.py is for blocks/cache."""
+    folders = {path: ROOT / path.parent for path in tests}
+    house = [path for path in tests if path.parts[0] == "house"]  # these are about the repository as a whole
+    real = [path for path in tests if path.parent.parts and folders[path].resolve() == folders[path]]
+    return [path for path in tests if path not in house and not (path in real and folders[path].is_dir())]
+
+
+def test_tests_mirror_the_code() -> None:
+    found = [path.relative_to(ROOT / "tests") for path in (ROOT / "tests").rglob("test_*.py")]
+    assert len(found) > 50 and not stray(found)
+    for wrong in ("test_x.py", "blocks/caches/test_x.py", "miniwin/blocks/test_x.py", "blocks/cache.py/test_x.py"):
+        assert stray([Path(wrong)]), wrong
+
+
+def test_the_files_that_run_first_are_there() -> None:
+    named = re.findall(r'"(test_\w+\.py)"', (ROOT / "tests" / "conftest.py").read_text())
+    assert named and set(named) <= {path.name for path in (ROOT / "tests").rglob("test_*.py")}
 
 
 def tracked() -> list[Path]:

@@ -373,6 +373,8 @@ def test_the_covering_set_covers() -> None:
         assert {a, b} in seen, f"{a} never meets {b}"
     for name in POSITIONS.names():
         assert all({name, other} in seen for other in (*norms, *kinds, *RESIDUALS)), name
+    alone = {part for name in FIRST for part in name.removeprefix("pair:").split("+")}
+    assert alone >= {*POSITIONS.names(), *SIGHTS, *norms, *kinds, *RESIDUALS}
     for name, fields in one_of_each(POSITIONS):
         seen_by = [label for label, _ in sighted(name, lambda s, p=fields: attention(s["window"], p, **extra(s)))]
         assert all({name, label.removeprefix(f"{name}-")} in seen for label in seen_by), name

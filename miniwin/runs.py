@@ -18,13 +18,20 @@ from __future__ import annotations
 import json
 import warnings
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from miniwin.files.json_files import JSONProblem, parse_json, read_json
-from miniwin.files.writing import said_if_unwritable, write_text
+from miniwin.files.writing import said_if_unwritable, write_json, write_text
+from miniwin.provenance import code_version, machine
 from miniwin.specs.base import UserError, user_path
 from miniwin.specs.yaml_words import shown
+
+if TYPE_CHECKING:
+    import torch
+
+    from miniwin.specs import ModelSpec, TrainSpec
 
 FORMAT = 1
 RUN, MODEL, TRAIN, TOKENIZER = "run.json", "model.yaml", "train.yaml", "tokenizer.json"
@@ -68,6 +75,66 @@ KINDS: dict[str, Any] = {  # of what is computed with, where run.json says it
     **dict.fromkeys(("seconds", "tokens_per_second", "final_loss"), int | float),
     **dict.fromkeys(("train", "data", "machine", "tracking"), dict),
 }
+
+
+def new_record(
+    model: ModelSpec,
+    train: TrainSpec,
+    *,
+    parameters: int,
+    data: dict[str, Any],
+    device: torch.device,
+    product: str | None,
+    tracking: dict[str, Any],
+    before: dict[str, Any] | None,
+) -> dict[str, Any]:
+    """What run.json says of a run that begins or continues, all but its progress.
+
+    product: the library of float32 products on a CPU. before: what run.json said of the run so far. The start of the
+    run is taken from there, and the tracking too where `tracking` has no run.
+    """
+    return {
+        "format": FORMAT,
+        "status": "running",
+        "reason": None,
+        "model": model.name,
+        "spec_hash": model.hash,
+        "parameters": parameters,
+        "train": train.model_dump(mode="json"),
+        "seed": train.seed,
+        "data": data,
+        "code": code_version(),
+        "machine": machine(),
+        "device": str(device),
+        "products": product,
+        "started": before["started"] if before else datetime.now(UTC).isoformat(timespec="seconds"),
+        "tracking": tracking if before is None or tracking["run_id"] else before["tracking"],
+    }
+
+
+def write_record(
+    folder: Path,
+    record: dict[str, Any],
+    status: Status,
+    reason: str | None,
+    *,
+    steps: int,
+    tokens: int,
+    seconds: float,
+    tokens_per_second: float,
+    final_loss: float,
+) -> None:
+    """Put the progress of the run into `record`, and write run.json."""
+    record |= {
+        "status": status,
+        "reason": reason,
+        "steps": steps,
+        "tokens": tokens,
+        "seconds": round(seconds, 3),
+        "tokens_per_second": round(tokens_per_second, 1),
+        "final_loss": final_loss,
+    }
+    write_json(folder / RUN, record)
 
 
 def read_run(folder: str | Path) -> dict[str, Any]:

@@ -20,7 +20,6 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -33,9 +32,8 @@ from miniwin.blocks.messages.masking import masked
 from miniwin.blocks.products import Product, choose
 from miniwin.checkpoint import load_checkpoint, restore_rng, rng_state, save_checkpoint
 from miniwin.data import Corpus, document_numbers, loader
-from miniwin.files.writing import Unwritable, finite, replacing, said_if_unwritable, write_json, write_text
+from miniwin.files.writing import Unwritable, finite, replacing, said_if_unwritable, write_text
 from miniwin.language_model import LanguageModel
-from miniwin.provenance import code_version, machine
 from miniwin.runs import RunResult, Status
 from miniwin.specs import ModelSpec, TrainSpec, UserError, dump_yaml
 from miniwin.tokenizer import Tokenizer
@@ -96,27 +94,16 @@ class TrainingLoop:
         self.logged = self.first = (self.step, self.step_seconds)
         self.began = time.monotonic()
 
-        self.record: dict[str, Any] = {
-            "format": runs.FORMAT,
-            "status": "running",
-            "reason": None,
-            "model": model_spec.name,
-            "spec_hash": model_spec.hash,
-            "parameters": sum(parameter.numel() for parameter in decoder.parameters()),
-            "train": spec.model_dump(mode="json"),
-            "seed": spec.seed,
-            "data": {**corpus.describe(), "fingerprint": corpus.fingerprint},
-            "code": code_version(),
-            "machine": machine(),
-            "device": str(device),
-            "products": product,  # on a CPU, in float32
-            "started": before["started"] if before else datetime.now(UTC).isoformat(timespec="seconds"),
-            "tracking": (
-                {"uri": masked(tracker.uri), "run_id": tracker.run_id}
-                if before is None or tracker.run_id
-                else before["tracking"]
-            ),
-        }
+        self.record = runs.new_record(
+            model_spec,
+            spec,
+            parameters=sum(parameter.numel() for parameter in decoder.parameters()),
+            data={**corpus.describe(), "fingerprint": corpus.fingerprint},
+            device=device,
+            product=product,
+            tracking={"uri": masked(tracker.uri), "run_id": tracker.run_id},
+            before=before,
+        )
         self._write_record("running", None)  # before the other files: it makes the folder a run folder
         write_text(folder / runs.MODEL, dump_yaml(model_spec))
         write_text(folder / runs.TRAIN, dump_yaml(spec))
@@ -340,16 +327,17 @@ class TrainingLoop:
         return (self.step - step) * self.spec.tokens_per_step / max(self.step_seconds - seconds, 1e-9)
 
     def _write_record(self, status: Status, reason: str | None) -> None:
-        self.record |= {
-            "status": status,
-            "reason": reason,
-            "steps": self.step,
-            "tokens": self.tokens,
-            "seconds": round(self._seconds(), 3),
-            "tokens_per_second": round(self._speed_since((0, 0.0)), 1),
-            "final_loss": self.watch.smoothed,
-        }
-        write_json(self.folder / runs.RUN, self.record)
+        runs.write_record(
+            self.folder,
+            self.record,
+            status,
+            reason,
+            steps=self.step,
+            tokens=self.tokens,
+            seconds=self._seconds(),
+            tokens_per_second=self._speed_since((0, 0.0)),
+            final_loss=self.watch.smoothed,
+        )
 
     def _end(self, status: Status, reason: str | None) -> RunResult:
         try:

@@ -1,6 +1,6 @@
 """Linear maps by oneDNN: outputs and gradients as near to float64 as torch's own, which it gives way to.
 
-How fast either is does not matter here; which one is taken is in test_products_choice.py.
+How fast either is does not matter here; which one is taken is in tests/miniwin/machine/test_products.py.
 """
 
 from __future__ import annotations

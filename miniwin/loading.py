@@ -210,7 +210,7 @@ def _resolve(ref: str) -> _Found:
 
 def _resolve_name(ref: str, path: Path) -> _Found:
     from miniwin.zoo import is_ref, list_entries, resolve
-    from miniwin.zoo.asking import ask
+    from miniwin.zoo.index_query import ask
 
     name = ref.partition("@")[0]
     entries = {entry.name for entry in list_entries()}

@@ -26,7 +26,7 @@ from miniwin.files.json_files import JSONProblem, parse_json, read_json
 from miniwin.files.writing import said_if_unwritable, write_json, write_text
 from miniwin.provenance import code_version, machine
 from miniwin.specs.base import UserError, user_path
-from miniwin.specs.yaml_words import shown
+from miniwin.specs.yaml_scalars import shown
 
 if TYPE_CHECKING:
     import torch

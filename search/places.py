@@ -8,7 +8,7 @@ from pathlib import Path
 
 from miniwin.specs import UserError, resolve_spec_path, user_path
 from miniwin.specs.loading import at_their_places
-from miniwin.specs.problems import Problem, said
+from miniwin.specs.validation_errors import Problem, said
 from miniwin.specs.yaml_file import read_text
 
 

@@ -30,9 +30,9 @@ from miniwin.specs import (
     user_path,
 )
 from miniwin.specs.expressions import Expression
-from miniwin.specs.problems import Problem
 from miniwin.specs.search import COSTS, ChoiceVariable, FloatVariable, IntVariable
-from miniwin.specs.yaml_text import Loc
+from miniwin.specs.validation_errors import Problem
+from miniwin.specs.yaml_lines import Loc
 
 if TYPE_CHECKING:
     from optuna.trial import BaseTrial

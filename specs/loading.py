@@ -15,10 +15,11 @@ from miniwin.blocks.registry import nearest
 from miniwin.specs.base import UserError, user_path
 from miniwin.specs.kinds import FORMATS, KINDS, spec_class
 from miniwin.specs.model import ModelSpec
-from miniwin.specs.problems import MISSING, Problem, explain, said
 from miniwin.specs.schema import models_at
-from miniwin.specs.yaml_text import Document, Loc
-from miniwin.specs.yaml_words import is_number_too_large, plain, shown
+from miniwin.specs.validation_errors import MISSING, Problem, explain, said
+from miniwin.specs.yaml_document import Document
+from miniwin.specs.yaml_lines import Loc
+from miniwin.specs.yaml_scalars import is_number_too_large, plain, shown
 
 SHIPPED = Path(__file__).parent
 SET = "--set"

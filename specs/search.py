@@ -24,7 +24,7 @@ from miniwin.blocks.positions.base import located_all
 from miniwin.blocks.registry import nearest
 from miniwin.specs.base import Count, Fraction, PositiveInt, Real, Strict, UserError
 from miniwin.specs.expressions import FUNCTION_NAMES, Expression, is_length
-from miniwin.specs.yaml_words import NOTHING, shown
+from miniwin.specs.yaml_scalars import NOTHING, shown
 
 # Of rotary encodings: at most 1 where the worst layer is sound, 0 where no layer is rotary.
 # miniwin/explain/soundness.py has them.

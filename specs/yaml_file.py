@@ -7,10 +7,9 @@ from pathlib import Path
 from miniwin.blocks.registry import nearest
 from miniwin.specs.base import UserError
 from miniwin.specs.encodings import wide
+from miniwin.specs.yaml_lines import mark_of
 
 MOST_BYTES = 256_000
-
-Mark = tuple[int, int]  # line and column, from 1
 
 
 def read_text(path: Path) -> str:
@@ -47,12 +46,6 @@ def decoded(raw: bytes, path: Path) -> str:
             f"the file is {encoding}; save it as UTF-8" if encoding else "save the file as UTF-8, if it is text at all"
         )
         raise UserError(f"{path}:{line}:{column}: byte {text[error.start]:#04x} is not UTF-8 text; {hint}") from None
-
-
-def mark_of(text: str, index: int | None) -> Mark:
-    """Line and column of the character at index; of the end of the text for None."""
-    before = text[:index]
-    return before.count("\n") + 1, len(before) - before.rfind("\n")
 
 
 def _near_file(path: Path) -> str:

@@ -24,6 +24,7 @@ from miniwin.specs import ModelSpec, dump_yaml, load_model_spec, user_path
 from miniwin.tokenizer import load_tokenizer
 from miniwin.version import __version__
 from miniwin.zoo.card import write_card
+from miniwin.zoo.card_values import check_metrics, check_provenance
 from miniwin.zoo.entry import (
     CARD,
     HASHED_FILES,
@@ -42,9 +43,8 @@ from miniwin.zoo.entry import (
 )
 from miniwin.zoo.errors import ZooError
 from miniwin.zoo.json_objects import to_json
-from miniwin.zoo.lengths import check_metrics, check_provenance
 from miniwin.zoo.quick_check import watched
-from miniwin.zoo.reference import open_model, write_reference
+from miniwin.zoo.reference_logits import open_model, write_reference
 from miniwin.zoo.store import Store, stores
 from miniwin.zoo.verification import weight_problems
 from miniwin.zoo.version import Bump, Version, check_new_name

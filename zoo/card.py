@@ -12,8 +12,8 @@ import yaml
 
 from miniwin.display.formats import decimal_bytes
 from miniwin.specs import ModelSpec
+from miniwin.zoo.card_values import by_length, training_length
 from miniwin.zoo.entry import MODEL
-from miniwin.zoo.lengths import by_length, training_length
 
 CACHE_LENGTHS = (4096, 131072, 1048576)
 

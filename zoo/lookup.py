@@ -2,7 +2,7 @@
 
 The user's zoo is looked at first, then the entries of the package, and, for a reference that neither knows,
 the index (`$MINIWIN_ZOO_INDEX`), from which the entry is pulled into the user's zoo. A zoo's own
-`index.json`, and the indexes that were read last (see `marks.py`), may mark versions as deprecated or
+`index.json`, and the indexes that were read last (see `yanks.py`), may mark versions as deprecated or
 yanked: aliases pass over yanked versions, and naming one gives a warning.
 """
 
@@ -16,15 +16,15 @@ from pathlib import Path
 from miniwin.blocks.messages.escaping import escaped_line
 from miniwin.blocks.messages.listing import some
 from miniwin.blocks.registry import nearest
-from miniwin.zoo.asking import Offer, ask, choose, indexes, remember_files, warn_of
 from miniwin.zoo.entry import Entry
 from miniwin.zoo.errors import ZooError
 from miniwin.zoo.index import ReleaseStatus, local_statuses
-from miniwin.zoo.marks import Mark, marks
+from miniwin.zoo.index_query import Offer, ask, choose, indexes, remember_files, warn_of
 from miniwin.zoo.pull import install
 from miniwin.zoo.quick_check import check
 from miniwin.zoo.store import Store, stores
 from miniwin.zoo.version import Ref, parse_ref
+from miniwin.zoo.yanks import Mark, marks
 
 log = logging.getLogger("miniwin.zoo")
 

@@ -27,15 +27,15 @@ from miniwin.files.hashing import sha256_file
 from miniwin.files.writing import flush, named
 from miniwin.specs import UserError
 from miniwin.version import __version__
-from miniwin.zoo.asking import Offer, ask, choose, warn_of
+from miniwin.zoo.download import ResumingDownloader
 from miniwin.zoo.entry import MANIFEST, MODEL, Entry, Manifest, read_manifest
 from miniwin.zoo.errors import UnreachableError, ZooError
 from miniwin.zoo.index import IndexFile, Release
+from miniwin.zoo.index_query import Offer, ask, choose, warn_of
 from miniwin.zoo.locations import Location, below, index_location, source_location
 from miniwin.zoo.quick_check import file_problems, written_problems
-from miniwin.zoo.sizes import check_files, check_room, check_spec
+from miniwin.zoo.size_limits import check_files, check_room, check_spec
 from miniwin.zoo.store import stores
-from miniwin.zoo.transport import ResumingDownloader
 from miniwin.zoo.version import parse_ref
 
 FIRST = (MANIFEST, MODEL)  # small, and they say how large the others may be

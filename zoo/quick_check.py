@@ -26,10 +26,10 @@ from miniwin.blocks.messages.listing import some
 from miniwin.files.folders import cache_folder
 from miniwin.files.hashing import sha256_file, sha256_json
 from miniwin.files.json_files import JSONProblem, read_json
+from miniwin.zoo.card_values import check_metrics, check_provenance
 from miniwin.zoo.entry import ENTRY_FILES, METRICS, PROVENANCE, Entry, FileRecord, Manifest
 from miniwin.zoo.errors import ZooError
 from miniwin.zoo.json_objects import read_object
-from miniwin.zoo.lengths import check_metrics, check_provenance
 
 LARGE = 1 << 30  # bytes
 

@@ -13,7 +13,7 @@ from miniwin.weights import wrong_type
 from miniwin.zoo.entry import MANIFEST, MODEL, REFERENCE, TOKENIZER, WEIGHTS, Entry, Manifest, open_entry
 from miniwin.zoo.lookup import find
 from miniwin.zoo.quick_check import Problem, file_problems, written_problems
-from miniwin.zoo.reference import TOLERANCE, open_model, reference_error
+from miniwin.zoo.reference_logits import TOLERANCE, open_model, reference_error
 
 
 def verify(entry: Entry | str | Path, *, logits: bool = True) -> list[Problem]:

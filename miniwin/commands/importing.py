@@ -73,7 +73,7 @@ def import_command(
 def _settings(texts: list[str]) -> dict[str, Any]:
     """`key=value`, the value as YAML reads it."""
     from miniwin.specs import UserError
-    from miniwin.specs.yaml_text import Document
+    from miniwin.specs.yaml_document import Document
 
     settings: dict[str, Any] = {}
     for text in texts:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from miniwin.zoo import Entry
-    from miniwin.zoo.asking import Asked
+    from miniwin.zoo.index_query import Asked
 
 app = typer.Typer(
     rich_markup_mode=None, help="Versioned, hashed models: list, show, verify, add, pull, index.", no_args_is_help=True
@@ -211,7 +211,7 @@ def _evaluate(source: Path, lengths: str | None, data: str | None) -> dict[str, 
     from miniwin.runs import read_run
     from miniwin.specs import UserError
     from miniwin.zoo import ZooError
-    from miniwin.zoo.lengths import training_length
+    from miniwin.zoo.card_values import training_length
 
     if lengths is None:
         trained = training_length({"run": read_run(source)})
@@ -230,7 +230,7 @@ def _evaluate(source: Path, lengths: str | None, data: str | None) -> dict[str, 
 
 def _row(entry: Entry) -> dict[str, Any]:
     from miniwin.zoo import ZooError
-    from miniwin.zoo.lengths import by_length, training_length
+    from miniwin.zoo.card_values import by_length, training_length
 
     row: dict[str, Any] = {
         "ref": entry.ref,
@@ -255,7 +255,7 @@ def _row(entry: Entry) -> dict[str, Any]:
 
 def _ask() -> Asked:
     """Ask the indexes. What they say against releases is remembered, for the entries that are here."""
-    from miniwin.zoo.asking import ask
+    from miniwin.zoo.index_query import ask
 
     return ask()
 

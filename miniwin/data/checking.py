@@ -10,7 +10,7 @@ from miniwin.data.sources import list_source
 from miniwin.specs import TrainSpec, UserError
 from miniwin.specs.data import PythonStdlibData
 from miniwin.specs.loading import at_their_places
-from miniwin.specs.problems import Problem
+from miniwin.specs.validation_errors import Problem
 from miniwin.tokenizer import load_tokenizer
 
 _FIELD = re.compile(r"(data(?:\.\w+)?|tokenizer): ")

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from miniwin.specs import UserError
-from miniwin.specs.yaml_file import mark_of
+from miniwin.specs.yaml_lines import mark_of
 
 FEW, RARE = 10, 1000  # bad places in a file: refused are more than FEW, if more than one in RARE characters
 CONVERT = "MiniWin reads UTF-8: convert the file first, such as with iconv -f {encoding} -t UTF-8 FILE > NEW"

@@ -22,8 +22,8 @@ from miniwin.blocks.registry import Registry
 from miniwin.specs import ModelSpec, load_model_spec, load_search_spec, parse_spec, shipped_specs
 from miniwin.specs.expressions import FUNCTION_NAMES
 from miniwin.specs.search import COSTS, MEASURES
-from miniwin.specs.yaml_text import Document
-from miniwin.zoo import clock, connections, pull, transport
+from miniwin.specs.yaml_document import Document
+from miniwin.zoo import download, http_client, pull, timeouts
 from miniwin.zoo.importing.converting import FROM_SETTINGS
 from miniwin.zoo.importing.families import FAMILIES
 
@@ -127,11 +127,11 @@ def test_the_search_shown_is_one(page: str, tmp_path: Path) -> None:
 
 def test_the_deadlines_are_the_codes() -> None:
     text = read("docs/zoo.md")
-    assert f"begin within {clock.TIMEOUT:g} seconds" in text and f"counted over {clock.TIMEOUT:g} seconds" in text
-    assert text.count(f"{clock.MIN_RATE:,} bytes") == 2 and 4 * clock.TIMEOUT == 120  # two minutes
-    assert f"An index has {transport.SMALL_SECONDS:g} seconds in all" in text
-    assert f"- {transport.ATTEMPTS} tries in a row" in text and f"up to {transport.MOST_WAIT:g} seconds" in text
-    assert f"Up to {connections.MOST_REDIRECTS} redirects" in text
+    assert f"begin within {timeouts.TIMEOUT:g} seconds" in text and f"counted over {timeouts.TIMEOUT:g} seconds" in text
+    assert text.count(f"{timeouts.MIN_RATE:,} bytes") == 2 and 4 * timeouts.TIMEOUT == 120  # two minutes
+    assert f"An index has {download.SMALL_SECONDS:g} seconds in all" in text
+    assert f"- {download.ATTEMPTS} tries in a row" in text and f"up to {download.MOST_WAIT:g} seconds" in text
+    assert f"Up to {http_client.MOST_REDIRECTS} redirects" in text
     assert f"The first {pull.MOST_SOURCES} of a file" in text
 
 

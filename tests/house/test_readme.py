@@ -31,7 +31,7 @@ from typer.testing import CliRunner
 
 from miniwin.cli import app
 from miniwin.specs import ModelSpec, UserError, load_model_spec, parse_spec
-from miniwin.specs.yaml_text import Document
+from miniwin.specs.yaml_document import Document
 from miniwin.zoo.importing.families import FAMILIES
 
 TINY = "--set-train tokens=4e3 --set-train batch_size=2 --set-train seq_len=64"

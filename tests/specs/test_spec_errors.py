@@ -19,7 +19,7 @@ from search_helpers import SEARCH
 from tiny import TINY
 
 from miniwin.specs import Strict, UserError, load_spec, parse_spec, shipped_specs
-from miniwin.specs.problems import explain
+from miniwin.specs.validation_errors import explain
 
 BROKEN = FIXTURES / "broken"
 FILES = sorted(BROKEN.glob("*.yaml"))

@@ -30,7 +30,7 @@ from miniwin.specs import (
     resolve_spec_path,
     shipped_specs,
 )
-from miniwin.specs.yaml_text import Document
+from miniwin.specs.yaml_document import Document
 
 OLD = FIXTURES / "format-1"
 

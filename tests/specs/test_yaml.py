@@ -12,17 +12,17 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from miniwin.specs import UserError, load_spec, shipped_specs, yaml_text
+from miniwin.specs import UserError, load_spec, shipped_specs, yaml_document
+from miniwin.specs.yaml_document import DEEPEST, MOST_VALUES, Document
 from miniwin.specs.yaml_file import MOST_BYTES
-from miniwin.specs.yaml_text import DEEPEST, MOST_VALUES, Document
 
 
 @pytest.fixture(params=["libyaml", "python"])
 def parser(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Both of PyYAML's parsers: a machine without libyaml reads the same."""
     if request.param == "python":
-        fields = {"yaml_implicit_resolvers": {}, "DEFAULT_SCALAR_TAG": yaml_text._IMPLICIT}
-        monkeypatch.setattr(yaml_text, "_Loader", type("_Loader", (yaml.SafeLoader,), fields))
+        fields = {"yaml_implicit_resolvers": {}, "DEFAULT_SCALAR_TAG": yaml_document._IMPLICIT}
+        monkeypatch.setattr(yaml_document, "_Loader", type("_Loader", (yaml.SafeLoader,), fields))
     return request.param
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from zoo_runs import METRICS, make_run
 
-from miniwin.zoo import add, list_entries, transport, user_zoo, write_index
+from miniwin.zoo import add, download, list_entries, user_zoo, write_index
 
 WEIGHTS = "model.safetensors"
 
@@ -122,7 +122,7 @@ def environment(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("MINIWIN_ZOO_INDEX", f"{server.url}/index.json")
     for name in ("MINIWIN_ZOO_MIRROR", "MINIWIN_OFFLINE", "http_proxy", "HTTP_PROXY"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(transport, "PAUSE", 0.0)
+    monkeypatch.setattr(download, "PAUSE", 0.0)
 
 
 def change_index(server: Server, change: Any) -> None:

@@ -18,15 +18,15 @@ from zoo_server import WEIGHTS, Server, change_index, environment, file_of, noth
 import miniwin
 from miniwin.commands.zoo import app
 from miniwin.specs import UserError
-from miniwin.zoo import ZooError, clock, connections, resolve, transport, user_zoo, verify
-from miniwin.zoo.addresses import host_is_near
-from miniwin.zoo.asking import offers
-from miniwin.zoo.clock import Clock
-from miniwin.zoo.connections import open_url
+from miniwin.zoo import ZooError, download, http_client, resolve, timeouts, user_zoo, verify
+from miniwin.zoo.download import Fetched
 from miniwin.zoo.errors import UnreachableError
+from miniwin.zoo.http_client import open_url
+from miniwin.zoo.index_query import offers
 from miniwin.zoo.locations import check_url, source_location
+from miniwin.zoo.private_addresses import host_is_near
 from miniwin.zoo.pull import pull
-from miniwin.zoo.transport import Fetched
+from miniwin.zoo.timeouts import Clock
 
 __all__ = ["environment", "published", "server"]  # fixtures
 
@@ -36,7 +36,7 @@ PIECE = 0.05  # seconds
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(clock, "TIMEOUT", 0.3)
+    monkeypatch.setattr(timeouts, "TIMEOUT", 0.3)
 
 
 def slow(pieces: list[bytes]) -> Iterator[bytes]:
@@ -82,8 +82,8 @@ def test_an_index_that_drips(server: Server, how: str, impatient: None) -> None:
 
 def test_the_whole_has_an_end(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     """However well it moves."""
-    monkeypatch.setattr(clock, "MIN_RATE", 0)
-    monkeypatch.setattr(transport, "SMALL_SECONDS", 0.3)
+    monkeypatch.setattr(timeouts, "MIN_RATE", 0)
+    monkeypatch.setattr(download, "SMALL_SECONDS", 0.3)
     content = (server.folder / "index.json").read_bytes()
     server.faults["index.json"] = lambda request: dripping(content, "content")
     with pytest.raises(ZooError, match=r"it was not done after 0\.3 s"):
@@ -93,7 +93,7 @@ def test_the_whole_has_an_end(server: Server, monkeypatch: pytest.MonkeyPatch) -
 def test_a_source_that_drips_does_not_stop_a_good_one(
     server: Server, impatient: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(transport, "ATTEMPTS", 1)
+    monkeypatch.setattr(download, "ATTEMPTS", 1)
     content = (server.folder / "tiny" / "1.1.0" / WEIGHTS).read_bytes()
     server.faults["slow"] = lambda request: dripping(content, "content")
     change_index(server, lambda data: file_of(data, WEIGHTS)["sources"].insert(0, "slow"))
@@ -131,7 +131,7 @@ def test_the_content_of_a_redirect_is_not_waited_for(server: Server, impatient: 
 def naps(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """What would have been slept, and is not."""
     slept: list[float] = []
-    monkeypatch.setattr(transport, "sleep", slept.append)
+    monkeypatch.setattr(download, "sleep", slept.append)
     return slept
 
 
@@ -160,7 +160,7 @@ def test_a_server_that_asks_to_wait_too_long(server: Server, after: str, naps: l
 
 
 def test_waiting_does_not_prolong_the_whole(server: Server, naps: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transport, "SMALL_SECONDS", 5.0)
+    monkeypatch.setattr(download, "SMALL_SECONDS", 5.0)
     server.faults["index.json"] = lambda request: refused(503, "20")
     with pytest.raises(ZooError, match="asks to wait 20 s; run the same command again then"):
         pull("tiny")
@@ -278,9 +278,9 @@ def test_nothing_at_all_is_another_answer_than_a_part(server: Server) -> None:
         server.faults["x"] = lambda request, size=size: ("cut", size if request == 1 else 0)
         (server.folder / "x").write_bytes(b"?" * 20_000)
         server.asked.clear()
-        download = transport.ResumingDownloader(server.folder / f"part{size}", size=20_000, sha256="0" * 64)
+        downloader = download.ResumingDownloader(server.folder / f"part{size}", size=20_000, sha256="0" * 64)
         with pytest.raises(ZooError, match=rf"{size} of 20000 bytes arrived") as caught:
-            download(f"{server.url}/x", server.folder / "to", None)
+            downloader(f"{server.url}/x", server.folder / "to", None)
         assert type(caught.value) is kind
 
 
@@ -355,7 +355,7 @@ def test_one_index_that_fails_does_not_stop_another(
     for file in (file for one in data["releases"] for file in one["files"]):
         file["sources"] = [f"entries/{file['sources'][0]}"]
     (folder.parent / "index.json").write_text(json.dumps(data), encoding="utf-8")
-    for module in ("index", "asking"):
+    for module in ("index", "index_query"):
         monkeypatch.setattr(f"miniwin.zoo.{module}.built_in_zoo", lambda: folder)
     server.faults["index.json"] = 404
     with pytest.warns(UserWarning, match=r"an index was passed over: http.*the server answered 404"):
@@ -388,7 +388,7 @@ def test_near_hosts(host: str, near: bool) -> None:
 def test_an_index_from_elsewhere_names_nothing_here(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same index, as if it had come from the open network."""
     content = (server.folder / "index.json").read_bytes()
-    monkeypatch.setattr("miniwin.zoo.asking.read_url", lambda url, limit: Fetched(content, False))
+    monkeypatch.setattr("miniwin.zoo.index_query.read_url", lambda url, limit: Fetched(content, False))
     with pytest.raises(
         ZooError, match=r"127\.0\.0\.1 is on this machine or its network, where only an index that lies"
     ):
@@ -427,8 +427,8 @@ def test_the_address_that_was_checked_is_the_one_used(server: Server, monkeypatc
 
 def test_nobody_elsewhere_redirects_here(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     """127.0.0.1 stands for a server of the open network, localhost for what is near."""
-    monkeypatch.setattr(connections, "is_near", lambda address: False)
-    monkeypatch.setattr(connections, "host_is_near", lambda host: host == "localhost")
+    monkeypatch.setattr(http_client, "is_near", lambda address: False)
+    monkeypatch.setattr(http_client, "host_is_near", lambda host: host == "localhost")
     server.faults[WEIGHTS] = f"to {server.url.replace('127.0.0.1', 'localhost')}/moved"
     with pytest.raises(ZooError, match=r"Redirection to url 'http://localhost.*localhost is on this machine"):
         pull("tiny")
@@ -437,10 +437,10 @@ def test_nobody_elsewhere_redirects_here(server: Server, monkeypatch: pytest.Mon
 
 @pytest.mark.parametrize("target", ["http://localhost/x", "http://example.org/x"])
 def test_https_never_leads_to_http(target: str) -> None:
-    request = connections._Request("https://example.org/x", Clock(5), 0, True)
+    request = http_client._Request("https://example.org/x", Clock(5), 0, True)
     with pytest.raises(ZooError, match=r"Redirection to url 'http://.*' is not allowed: .*http is not safe"):
-        connections._redirected(request, target)
-    assert connections._redirected(request, "/y z").full_url == "https://example.org/y%20z"
+        http_client._redirected(request, target)
+    assert http_client._redirected(request, "/y z").full_url == "https://example.org/y%20z"
 
 
 def test_a_proxy_may_be_near(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -37,8 +37,8 @@ from miniwin.files.hashing import sha256_file
 from miniwin.specs import UserError
 from miniwin.zoo import ZooError, add, list_entries, resolve, user_zoo, verify, write_index
 from miniwin.zoo import index as index_module
-from miniwin.zoo.asking import offers
 from miniwin.zoo.entry import ENTRY_FILES, FileRecord, read_manifest, write_manifest
+from miniwin.zoo.index_query import offers
 from miniwin.zoo.locations import source_location
 from miniwin.zoo.pull import pull
 
@@ -133,7 +133,7 @@ def test_the_package_may_have_an_index_of_its_own(published: Path, tmp_path: Pat
     package = tmp_path / "package" / "entries"
     shutil.copytree(published, package)
     (package / "index.json").unlink()
-    for module in ("index", "asking", "store"):
+    for module in ("index", "index_query", "store"):
         monkeypatch.setattr(f"miniwin.zoo.{module}.built_in_zoo", lambda: package)
     assert write_index(package) == package.parent / "index.json"
     monkeypatch.delenv("MINIWIN_ZOO_INDEX")
@@ -302,7 +302,7 @@ def test_what_no_entry_can_have_is_not_asked_for(server: Server, name: str, mess
 
 
 def with_room(monkeypatch: pytest.MonkeyPatch, free: int) -> None:
-    monkeypatch.setattr("miniwin.zoo.sizes.shutil.disk_usage", lambda path: SimpleNamespace(free=free))
+    monkeypatch.setattr("miniwin.zoo.size_limits.shutil.disk_usage", lambda path: SimpleNamespace(free=free))
 
 
 def test_no_more_weights_come_than_the_spec_allows(server: Server, monkeypatch: Any) -> None:
@@ -540,7 +540,7 @@ def test_an_index_that_is_not_there(server: Server, tmp_path: Path, monkeypatch:
     server.faults["index.json"] = 404
     with pytest.raises(ZooError, match=r"index\.json: the server answered 404"):
         resolve("tiny")
-    monkeypatch.setattr("miniwin.zoo.asking.MAX_INDEX_BYTES", 100)
+    monkeypatch.setattr("miniwin.zoo.index_query.MAX_INDEX_BYTES", 100)
     server.faults.clear()
     with pytest.raises(ZooError, match=r"index\.json: is larger than 100 bytes"):
         resolve("tiny")
@@ -577,7 +577,7 @@ def test_an_unknown_name_or_version(server: Server, monkeypatch: Any) -> None:
     with pytest.raises(ZooError, match=r"tiny@3 cannot be pulled: .* what is offered: tiny 1\.0\.0, 1\.1\.0"):
         pull("tiny@3")
     monkeypatch.delenv("MINIWIN_ZOO_INDEX")
-    monkeypatch.setattr("miniwin.zoo.asking.indexes", lambda: [])
+    monkeypatch.setattr("miniwin.zoo.index_query.indexes", lambda: [])
     with pytest.raises(ZooError, match=r"cannot be pulled: there is no index to ask \(MINIWIN_ZOO_INDEX is not set\)"):
         pull("tiny")
 
@@ -742,7 +742,7 @@ def test_where_nothing_can_be_remembered_entries_are_used_all_the_same(server: S
         raise NoHome("there is no home folder")
 
     pulled_and_yanked(server)
-    monkeypatch.setattr("miniwin.zoo.marks.cache_folder", nowhere)
+    monkeypatch.setattr("miniwin.zoo.yanks.cache_folder", nowhere)
     for index in (f"{server.url}/index.json", str(server.folder)):
         monkeypatch.setenv("MINIWIN_ZOO_INDEX", index)
         assert len(offers()) > 1

@@ -17,7 +17,7 @@ from miniwin.zoo.importing.asked import Asked
 from miniwin.zoo.importing.converting import FROM_SETTINGS
 from miniwin.zoo.importing.families import FAMILIES
 from miniwin.zoo.importing.family import CannotSay, Family
-from miniwin.zoo.importing.starting import said_init, with_init
+from miniwin.zoo.importing.initializer import said_init, with_init
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from typing import Any
 
 from miniwin.blocks.registry import nearest
 from miniwin.specs.base import UserError
-from miniwin.specs.yaml_words import shown
+from miniwin.specs.yaml_scalars import shown
 
 
 class Asked(Mapping[str, Any]):

@@ -29,16 +29,16 @@ from miniwin.provenance import code_version
 from miniwin.runs import IMPORT, MODEL, TOKENIZER, WEIGHTS
 from miniwin.specs import ModelSpec, UserError, dump_yaml, parse_spec, user_path
 from miniwin.specs.model import NAME
-from miniwin.specs.yaml_words import shown
+from miniwin.specs.yaml_scalars import shown
 from miniwin.tokenizer import Tokenizer, load_tokenizer
 from miniwin.tokenizer.special_ids import KEY, SpecialIds
 from miniwin.version import __version__
 from miniwin.zoo.importing.asked import Asked
 from miniwin.zoo.importing.family import DERIVED, Family, Rule, fitting
+from miniwin.zoo.importing.initializer import with_init
 from miniwin.zoo.importing.opening import open_source
 from miniwin.zoo.importing.source import Source, short, size
-from miniwin.zoo.importing.special import special_ids
-from miniwin.zoo.importing.starting import with_init
+from miniwin.zoo.importing.special_ids import special_ids
 from miniwin.zoo.importing.writing import TensorFile, appearing, refuse_existing
 from miniwin.zoo.json_objects import to_json
 

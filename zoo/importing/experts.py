@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from miniwin.zoo.importing.basics import one_of
+from miniwin.zoo.importing.basic_config import one_of
 from miniwin.zoo.importing.family import Fields, Rule
 from miniwin.zoo.importing.words import Words
 

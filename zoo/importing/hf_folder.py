@@ -20,7 +20,7 @@ from miniwin.blocks.messages.listing import some
 from miniwin.files.json_files import JSONProblem, read_json
 from miniwin.files.tensor_files import readable
 from miniwin.specs.base import UserError
-from miniwin.specs.yaml_words import shown
+from miniwin.specs.yaml_scalars import shown
 from miniwin.zoo.importing.source import Source
 
 CONFIG = "config.json"

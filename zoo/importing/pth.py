@@ -22,7 +22,7 @@ from torch import Tensor
 
 from miniwin.blocks.messages.listing import some
 from miniwin.specs.base import UserError
-from miniwin.specs.yaml_words import shown
+from miniwin.specs.yaml_scalars import shown
 from miniwin.zoo.importing.source import Source
 
 WRAPPERS = ("model", "state_dict")  # where training scripts put the weights

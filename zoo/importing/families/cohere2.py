@@ -9,7 +9,7 @@ from typing import Any
 
 from miniwin.specs import ModelSpec
 from miniwin.zoo.importing.asked import Asked
-from miniwin.zoo.importing.basics import basic_config, one_activation, one_bias, one_eps, positive
+from miniwin.zoo.importing.basic_config import basic_config, one_activation, one_bias, one_eps, positive
 from miniwin.zoo.importing.dense import ACTIVATIONS, DenseFamily, gated_mlp, head_counts, model_data
 from miniwin.zoo.importing.family import CannotSay, Fields
 from miniwin.zoo.importing.rope import rope_parameters, rope_position, rope_table

@@ -10,7 +10,7 @@ from typing import Any
 
 from miniwin.specs import ModelSpec
 from miniwin.zoo.importing.asked import Asked
-from miniwin.zoo.importing.basics import one_eps
+from miniwin.zoo.importing.basic_config import one_eps
 from miniwin.zoo.importing.families.gemma2 import FULL, NORM, SLIDING, Gemma2
 from miniwin.zoo.importing.family import Fields, Rule, UserError
 from miniwin.zoo.importing.rope import rope_parameters, rope_position, rope_table

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from miniwin.specs import ModelSpec
 from miniwin.zoo.importing.asked import Asked
-from miniwin.zoo.importing.basics import basic_config, one_activation, one_bias, one_eps
+from miniwin.zoo.importing.basic_config import basic_config, one_activation, one_bias, one_eps
 from miniwin.zoo.importing.dense import DenseFamily, head_counts, model_data
 from miniwin.zoo.importing.family import CannotSay, Fields, Rule
 from miniwin.zoo.importing.rope import rope_parameters, rope_position, rope_table

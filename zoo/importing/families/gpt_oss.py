@@ -11,7 +11,7 @@ from typing import Any
 
 from miniwin.specs import ModelSpec
 from miniwin.zoo.importing.asked import Asked
-from miniwin.zoo.importing.basics import basic_config, one_bias, one_eps, positive
+from miniwin.zoo.importing.basic_config import basic_config, one_bias, one_eps, positive
 from miniwin.zoo.importing.dense import DenseFamily, attention_rules, head_counts, model_data, norm_rules
 from miniwin.zoo.importing.experts import Stack, expert_counts, said_counts
 from miniwin.zoo.importing.families.gpt_neox import same

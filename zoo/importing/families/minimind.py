@@ -1,9 +1,11 @@
-"""MiniMind (github.com/jingyaogong/minimind): Llama with QK-norm per head before the rotation, and optionally a mixture
-of experts in every layer. Earlier checkpoints have no QK-norm, which their weights say, a larger epsilon where nothing
-says it, and another mixture (gated.py): with shared experts, and with one expert for each token its share as weight.
+"""MiniMind (github.com/jingyaogong/minimind): Llama with QK-norm per head before the rotation. Every layer may have a
+mixture of experts.
 
-Its YaRN is on at every length once max_position_embeddings is beyond the original context, clamps its ramp at the last
-pair (`high_clamp: pairs`), and has no attention factor unless told.
+Earlier checkpoints differ in three ways. They have no QK-norm, as their weights show. Their default epsilon is larger.
+Their mixture (gated_mixture.py) has shared experts. A token's only expert keeps the share of the gate as its weight.
+
+MiniMind's YaRN is on at every length once max_position_embeddings is beyond the original context. It clamps its ramp at
+the last pair (`high_clamp: pairs`). Its attention factor is 1 unless the config gives one.
 """
 
 from __future__ import annotations
@@ -22,8 +24,8 @@ from miniwin.zoo.importing.dense import (
     outer_rules,
 )
 from miniwin.zoo.importing.family import CannotSay, Fields, Rule
-from miniwin.zoo.importing.gated import FIELDS as GATED
-from miniwin.zoo.importing.gated import gated_mixture, gated_rules, has_experts, inferred_mixture
+from miniwin.zoo.importing.gated_mixture import FIELDS as GATED
+from miniwin.zoo.importing.gated_mixture import gated_mixture, gated_rules, has_experts, inferred_mixture
 from miniwin.zoo.importing.rope import rope_position
 from miniwin.zoo.importing.shapes import inferred_heads, inferred_sizes, together
 
@@ -52,7 +54,7 @@ EARLIER = DEFAULTS | {
     "n_shared_experts": 1,
     "aux_loss_alpha": 0.01,
 }
-# Of mixtures, of one version or the other: without one, or in the other, nothing looks at them.
+# Fields of the mixtures of both versions. A model without a mixture, or with the other version's, ignores them.
 MOE = (*GATED, "moe_intermediate_size", "router_aux_loss_coef")
 Q_NORM = "model.layers.0.self_attn.q_norm.weight"
 
@@ -61,7 +63,7 @@ class MiniMind:
     model_types = ("minimind",)
 
     def spec(self, config: dict[str, Any], name: str, asked: Asked) -> dict[str, Any]:
-        # Without weights to look at, the config's words tell the versions apart.
+        # Without weights, the config's fields tell the versions apart.
         earlier = Q_NORM not in asked.shapes if asked.shapes else "n_routed_experts" in config
         values = together(self._inferred(asked, earlier), asked)
         fields = Fields(values, "minimind", EARLIER if earlier else DEFAULTS)

@@ -4,7 +4,7 @@ and global layers without positions, laid out by `attention_pattern` (S and L), 
 Matched as it is, defects included: the period is the window; a partial rotation uses the whole head's frequencies and
 is none (`pairing: half-mismatched`); the logit scale of global layers goes by the total length (`total_length: true`),
 so that a prefill is not causal. A checkpoint file says neither window nor pattern: they are asked for. With `use_moe`
-every layer has a mixture of experts (gated.py).
+every layer has a mixture of experts (gated_mixture.py).
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from miniwin.specs import ModelSpec
 from miniwin.zoo.importing.asked import Asked
 from miniwin.zoo.importing.dense import attention_rules, gated_mlp, mlp_rules, model_data, norm_rules, outer_rules
 from miniwin.zoo.importing.family import CannotSay, Fields, Rule
-from miniwin.zoo.importing.gated import FIELDS as GATED
-from miniwin.zoo.importing.gated import gated_mixture, gated_rules, has_experts, inferred_mixture
+from miniwin.zoo.importing.gated_mixture import FIELDS as GATED
+from miniwin.zoo.importing.gated_mixture import gated_mixture, gated_rules, has_experts, inferred_mixture
 from miniwin.zoo.importing.shapes import inferred_heads, inferred_sizes, together
 
 DEFAULTS: dict[str, Any] = {

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from miniwin.specs import ModelSpec
 from miniwin.zoo.importing.asked import Asked
-from miniwin.zoo.importing.basics import basic_config, bound, one_activation, one_bias, one_eps
+from miniwin.zoo.importing.basic_config import basic_config, bound, one_activation, one_bias, one_eps
 from miniwin.zoo.importing.dense import DenseFamily, head_counts, model_data
 from miniwin.zoo.importing.families.gpt_neox import PLAIN_ACTIVATIONS, plain_mlp, same
 from miniwin.zoo.importing.family import Fields, Rule

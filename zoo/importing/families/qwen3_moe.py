@@ -11,7 +11,7 @@ from typing import Any
 
 from miniwin.specs import ModelSpec
 from miniwin.zoo.importing.asked import Asked
-from miniwin.zoo.importing.basics import basic_config, one_activation, one_bias, one_eps, one_of
+from miniwin.zoo.importing.basic_config import basic_config, one_activation, one_bias, one_eps, one_of
 from miniwin.zoo.importing.dense import (
     ACTIVATIONS,
     DenseFamily,

@@ -17,15 +17,13 @@ import yaml
 
 from miniwin.blocks.registry import nearest
 from miniwin.specs.base import UserError
-from miniwin.specs.yaml_file import Mark, decoded, mark_of, read_text
-from miniwin.specs.yaml_words import LARGEST, is_number_too_large, plain, shown
+from miniwin.specs.yaml_file import decoded, read_text
+from miniwin.specs.yaml_lines import Lines, Loc, Mark, is_empty, is_merge, is_unquoted, mark_of, start_of
+from miniwin.specs.yaml_scalars import LARGEST, is_number_too_large, plain, shown
 
 MOST_VALUES = 50_000
 MOST_SHOWN = 20  # errors of one file
 DEEPEST = 100  # levels, with aliases written out: everything below recurses
-
-Key = str | int
-Loc = tuple[Key, ...]
 
 _STANDARD = "tag:yaml.org,2002:"
 _IMPLICIT = "!implicit"  # a scalar without a tag of its own
@@ -77,8 +75,8 @@ class Document:
         self._problems: list[tuple[Mark, str]] = []
         self._sizes: dict[int, tuple[int, int]] = {}
         self._open: set[int] = set()
-        self._fields: dict[int, dict[str, tuple[yaml.Node, yaml.Node]]] = {}
         self._root = self._compose(text)
+        self._lines = Lines(self._root)
         self.data: Any = None
         if self._root is not None:
             self._measure(self._root)
@@ -96,21 +94,8 @@ class Document:
         return cls(decoded(raw, path), str(path))
 
     def mark(self, path: Loc, key: bool = False) -> Mark:
-        """Line and column of the value at a path into the data, or of its key; of the deepest part there is of it.
-
-        A block that begins below its key, and a value that is not there at all, are pointed at by the key.
-        """
-        key_node, node = None, self._root
-        for part in path:
-            step = self._child(node, part)
-            if step is None:
-                key = False
-                break
-            key_node, node = step
-        if node is None or key_node is None:
-            return (1, 1) if node is None else _start(node)
-        at_key, at_value = _start(key_node), _start(node)
-        return at_key if key or at_value[0] > at_key[0] or _is_empty(node) else at_value
+        """Line and column of the value at a path into the data, or of its key; see `Lines.mark`."""
+        return self._lines.mark(path, key)
 
     def place(self, path: Loc, key: bool = False) -> str:
         """`file:line:column` of the value at a path into the data, or of its key."""
@@ -129,7 +114,7 @@ class Document:
         return f"{self.source}:{mark[0]}:{mark[1]}" if self._marked else self.source
 
     def _problem(self, node: yaml.Node, message: str) -> None:
-        self._problems.append((_start(node), message))
+        self._problems.append((start_of(node), message))
 
     def _report(self) -> None:
         if self._problems:
@@ -170,7 +155,7 @@ class Document:
                 depth += 1
             elif isinstance(event, yaml.CollectionEndEvent):
                 depth -= 1
-            mark = _start(event)
+            mark = start_of(event)
             if depth > DEEPEST:
                 raise self._refuse(mark, f"nested deeper than {DEEPEST} levels; is this the right file?")
             if values > MOST_VALUES:
@@ -181,7 +166,7 @@ class Document:
         known = self._sizes.get(id(node))
         if known is not None:
             return known
-        mark = _start(node)
+        mark = start_of(node)
         if id(node) in self._open:
             raise self._refuse(mark, "this anchor contains an alias to itself; a spec must be finite")
         self._open.add(id(node))
@@ -213,10 +198,10 @@ class Document:
         merged: dict[str, Any] | None = None
         own: dict[str, Any] = {}
         for key_node, value_node in node.value:
-            if _is_merge(key_node):
+            if is_merge(key_node):
                 if merged is not None:
                     self._problem(key_node, "'<<' is given twice in the same mapping; write <<: [*one, *other]")
-                merged = self._merge(key_node if _is_empty(value_node) else value_node)
+                merged = self._merge(key_node if is_empty(value_node) else value_node)
                 continue
             key = self._scalar(key_node) if isinstance(key_node, yaml.ScalarNode) else None
             value = self._construct(value_node)
@@ -246,7 +231,7 @@ class Document:
         if not implicit and (not node.tag.startswith(_STANDARD) or kind not in _TYPES):
             self._check_tag(node, None)
             return text
-        if kind == "str" or (implicit and not _is_plain(node)):
+        if kind == "str" or (implicit and not is_unquoted(node)):
             return text
         if is_number_too_large(text):
             self._problem(node, f"the number {shown(text)[1:-1]} is too large; whole numbers go up to {LARGEST}")
@@ -259,37 +244,6 @@ class Document:
     def _check_tag(self, node: yaml.Node, kind: str | None) -> None:
         if kind is None or node.tag != _STANDARD + kind:
             self._problem(node, f"the tag {_tag(node)} is not allowed; a spec is made of plain values")
-
-    # -- values to places
-
-    def _child(self, node: yaml.Node | None, part: Key) -> tuple[yaml.Node, yaml.Node] | None:
-        """The key node (or item) and the value node that `part` names, looking through merges."""
-        if isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
-            return node.value[part], node.value[part]
-        if isinstance(node, yaml.MappingNode):
-            return self._named(node).get(str(part))
-        return None
-
-    def _named(self, node: yaml.MappingNode) -> dict[str, tuple[yaml.Node, yaml.Node]]:
-        known = self._fields.get(id(node))
-        if known is not None:
-            return known
-        merged: dict[str, tuple[yaml.Node, yaml.Node]] = {}
-        own: dict[str, tuple[yaml.Node, yaml.Node]] = {}
-        for key, value in node.value:
-            if _is_merge(key):
-                for part in value.value if isinstance(value, yaml.SequenceNode) else [value]:
-                    merged = {**self._named(part), **merged}
-            else:
-                own[key.value] = key, value
-        self._fields[id(node)] = {**merged, **own}
-        return self._fields[id(node)]
-
-
-def _start(of: yaml.Node | yaml.Event) -> Mark:
-    mark = of.start_mark
-    assert mark is not None
-    return mark.line + 1, mark.column + 1
 
 
 def _complaint(error: yaml.MarkedYAMLError, text: str) -> str:
@@ -313,19 +267,6 @@ def _complaint(error: yaml.MarkedYAMLError, text: str) -> str:
 
 def _tag(node: yaml.Node) -> str:
     return str(node.tag).replace(_STANDARD, "!!")
-
-
-def _is_merge(node: yaml.Node) -> bool:
-    return isinstance(node, yaml.ScalarNode) and node.value == "<<" and _is_plain(node)
-
-
-def _is_plain(node: yaml.ScalarNode) -> bool:
-    """Unquoted. libyaml gives '' for the style, the Python parser None."""
-    return not node.style
-
-
-def _is_empty(node: yaml.Node) -> bool:
-    return isinstance(node, yaml.ScalarNode) and not node.value and _is_plain(node)
 
 
 def _children(node: yaml.Node) -> Iterator[yaml.Node]:

@@ -13,8 +13,9 @@ from miniwin.blocks.messages.listing import some
 from miniwin.blocks.registry import nearest
 from miniwin.specs.base import UserError
 from miniwin.specs.schema import choices, models_at, nullable
-from miniwin.specs.yaml_text import MOST_SHOWN, Document, Loc
-from miniwin.specs.yaml_words import NOTHING, plain, shown
+from miniwin.specs.yaml_document import MOST_SHOWN, Document
+from miniwin.specs.yaml_lines import Loc
+from miniwin.specs.yaml_scalars import NOTHING, plain, shown
 
 MOST_READ = 200  # of pydantic's errors: near names take time
 MISSING = "this field is required, and missing"

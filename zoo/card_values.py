@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from miniwin.specs.yaml_words import shown
+from miniwin.specs.yaml_scalars import shown
 from miniwin.zoo.errors import ZooError
 
 LENGTHS = ("bits_per_byte", "recall", "cache_bytes")  # numbers by length

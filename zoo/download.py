@@ -21,9 +21,9 @@ from typing import Any, NamedTuple
 
 from miniwin.files.hashing import sha256_file
 from miniwin.files.writing import Unwritable, flush, move, said_if_unwritable
-from miniwin.zoo.clock import Clock, for_bytes
-from miniwin.zoo.connections import offline, open_url
 from miniwin.zoo.errors import UnreachableError, ZooError
+from miniwin.zoo.http_client import offline, open_url
+from miniwin.zoo.timeouts import Clock, for_bytes
 
 CHUNK = 1 << 20  # bytes read at a time
 ATTEMPTS, PAUSE = 4, 0.5  # tries in a row without progress, and seconds between them, more each time

@@ -20,10 +20,10 @@ from functools import lru_cache, partial
 from typing import IO, Any
 from urllib.parse import quote, urljoin, urlsplit
 
-from miniwin.zoo.addresses import host_is_near, is_near
-from miniwin.zoo.clock import Clock
 from miniwin.zoo.errors import ZooError
 from miniwin.zoo.locations import check_url
+from miniwin.zoo.private_addresses import host_is_near, is_near
+from miniwin.zoo.timeouts import Clock
 
 MOST_REDIRECTS = 5
 _REDIRECTS = (301, 302, 303, 307, 308)

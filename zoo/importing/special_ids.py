@@ -11,7 +11,7 @@ from typing import Any
 
 from miniwin.blocks.messages.listing import some
 from miniwin.specs import UserError
-from miniwin.specs.yaml_words import shown
+from miniwin.specs.yaml_scalars import shown
 from miniwin.tokenizer.special_ids import SpecialIds, is_id
 from miniwin.zoo.importing.asked import Asked
 from miniwin.zoo.importing.hf_folder import CONFIG, GENERATION

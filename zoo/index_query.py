@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from miniwin.blocks.messages.escaping import escaped_line
+from miniwin.zoo.download import offline, read_url
 from miniwin.zoo.errors import UnreachableError, ZooError
 from miniwin.zoo.index import INDEX, Release, index_path, parse_index, read_index_file
 from miniwin.zoo.locations import Location, index_beneath, index_location
-from miniwin.zoo.marks import is_remembered, remember
 from miniwin.zoo.store import built_in_zoo
-from miniwin.zoo.transport import offline, read_url
 from miniwin.zoo.version import Ref
+from miniwin.zoo.yanks import is_remembered, remember
 
 MAX_INDEX_BYTES = 16_000_000
 

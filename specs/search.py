@@ -7,7 +7,7 @@
                   rope_stability@131072 <= 1            (of rotary encodings: rope_aliasing, _cosine_bound, _precision)
 
 A string under `set` is an expression over the variables and the pattern letters of the base model
-(miniwin/specs/expressions.py); text is quoted twice, `"'rope'"`. Anything else is a literal.
+(specs/expressions.py); text is quoted twice, `"'rope'"`. Anything else is a literal.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
     bits per byte = sum of -log2 p(token) / sum of the UTF-8 bytes those tokens stand for
 
 Counting per byte makes models with different tokenizers comparable. The numbers of one evaluation are all on
-the same text, the beginning of the validation split (see `streaming.py`).
+the same text, the beginning of the validation split (see `streamed_loss.py`).
 """
 
 from __future__ import annotations

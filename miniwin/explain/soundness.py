@@ -1,6 +1,6 @@
 """Where each rotary layer of a model stands in its feasible range at a context of N tokens, from the spec alone.
 
-The bounds are those of miniwin/blocks/positions/soundness.py. What they are applied to:
+The bounds are those of blocks/positions/soundness.py. What they are applied to:
 
 - distances, not positions: a windowed (or chunked) layer never compares tokens further apart than its window, so that
   its N is min(N, W). First tokens that a window keeps (`keep_first`) are seen from anywhere, so there N stays N.

@@ -325,7 +325,7 @@ def test_most_files_are_shorter_still() -> None:
 
 
 def stray(tests: list[Path]) -> list[Path]:
-    """Those that stand in no folder of the code: tests/blocks/cache/test_x.py is for blocks/cache."""
+    """Those that stand in no folder of the code: tests in tests/blocks/cache are of blocks/cache."""
     folders = {path: ROOT / path.parent for path in tests}
     house = [path for path in tests if path.parts[0] == "house"]  # these are about the repository as a whole
     real = [path for path in tests if path.parent.parts and folders[path].resolve() == folders[path]]

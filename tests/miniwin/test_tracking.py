@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,15 @@ from miniwin.runs import RunResult, read_metrics, read_run
 from miniwin.tracking import Tracker, tracking_uri
 from miniwin.training.launch import train
 
-try:
-    import mlflow
-except ImportError:
-    mlflow = None
-needs_mlflow = pytest.mark.skipif(mlflow is None, reason="MLflow is not installed: pip install 'miniwin[mlflow]'")
+needs_mlflow = pytest.mark.skipif(
+    find_spec("mlflow") is None, reason="MLflow is not installed: pip install 'miniwin[mlflow]'"
+)
+
+
+def client(uri: str) -> Any:
+    import mlflow  # it takes a second, which every worker would spend as it collects
+
+    return mlflow.MlflowClient(tracking_uri=uri)
 
 
 @pytest.fixture(autouse=True)
@@ -43,7 +48,7 @@ def go(out: str, uri: str | None, **options: Any) -> RunResult:
 
 
 def points(uri: str, run_id: str | None, metric: str) -> list[tuple[int, float]]:
-    history = mlflow.MlflowClient(tracking_uri=uri).get_metric_history(run_id, metric)
+    history = client(uri).get_metric_history(run_id, metric)
     return sorted((point.step, point.value) for point in history)
 
 
@@ -68,10 +73,9 @@ class Broken:
 @needs_mlflow
 def test_the_database_holds_what_the_run_folder_holds(database: str) -> None:
     result = go("run", database, experiment="a-study", run_name="the-run", parent_run="f" * 32)
-    client = mlflow.MlflowClient(tracking_uri=database)
-    run = client.get_run(result.tracking_run)
+    run = client(database).get_run(result.tracking_run)
     assert run.info.status == "FINISHED" and run.info.run_name == "the-run"
-    assert client.get_experiment(run.info.experiment_id).name == "a-study"
+    assert client(database).get_experiment(run.info.experiment_id).name == "a-study"
     assert run.data.tags["status"] == "complete" and run.data.tags["mlflow.parentRunId"] == "f" * 32
     assert run.data.tags["spec_hash"] == tiny_model().hash
     assert run.data.params["train.optimizer.lr"] == "0.01" and run.data.params["layout"] == "SG"
@@ -83,11 +87,11 @@ def test_the_database_holds_what_the_run_folder_holds(database: str) -> None:
 @needs_mlflow
 def test_a_continued_run_is_one_run_without_duplicates(database: str) -> None:
     ids = {go("run", database, stop_after_tokens=tokens).tracking_run for tokens in (800, 1500)}
-    assert mlflow.MlflowClient(tracking_uri=database).get_run(*ids).info.status == "KILLED"
+    assert client(database).get_run(*ids).info.status == "KILLED"
     result = go("run", database)
     assert {result.tracking_run} == ids
     assert points(database, result.tracking_run, "loss") == logged("run", "loss")
-    run = mlflow.MlflowClient(tracking_uri=database).get_run(result.tracking_run)
+    run = client(database).get_run(result.tracking_run)
     assert (run.info.status, run.data.tags["status"], run.data.tags["reason"]) == ("FINISHED", "complete", "")
 
 
@@ -202,6 +206,6 @@ def test_many_points_travel_in_batches(database: str, monkeypatch: pytest.Monkey
     tracker.set_status("diverged", "loss nan")
     tracker.close()
     assert sizes == [1000, 100]
-    run = mlflow.MlflowClient(tracking_uri=database).get_run(tracker.run_id)
+    run = client(database).get_run(tracker.run_id)
     assert run.info.status == "FAILED" and run.data.tags["reason"] == "loss nan"
     assert set(run.data.metrics) == {"loss"} and len(points(database, tracker.run_id, "loss")) == 1100

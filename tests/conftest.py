@@ -15,19 +15,29 @@ import typer.testing
 typer.testing._get_command = cache(typer.testing._get_command)
 
 LONGEST = (
+    "test_train.py",
+    "test_writing.py",
+    "test_benchmarks.py",
     "test_readme.py",
     "test_contract.py",
-    "test_resume.py",
-    "test_search_kill.py",
-    "test_import_more.py",
-    "test_import_dense.py",
-    "test_benchmarks.py",
-    "test_search_run.py",
-    "test_attention_ops_features.py",
+    "test_cli.py",
+    "test_zoo.py",
+    "test_tracking.py",
     "test_wheel.py",
-    "test_distributed.py",
+    "test_storage.py",
     "test_plugins.py",
-    "test_soundness.py",
+    "test_import_more.py",
+    "test_native_attention.py",
+    "test_zoo_network.py",
+    "test_zoo_pull.py",
+    "test_search_kill.py",
+    "test_golden.py",
+    "test_golden_import.py",
+    "test_resume.py",
+    "test_import_dense.py",
+    "test_search_run.py",
+    "test_distributed.py",
+    "test_attention_ops_features.py",
 )
 
 

@@ -1,4 +1,4 @@
-"""One architecture of a search, what is known of it without training it, and how it is made by setting fields."""
+"""One architecture of a search, and how it is made by setting fields of the base specs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from typing import Any
 from miniwin.blocks.messages.listing import some
 from miniwin.blocks.registry import nearest
 from miniwin.specs import ModelSpec, TrainSpec, UserError
-from miniwin.specs.search import COSTS, SOUNDNESS
 
 # Fields of a train spec that change nothing about the model that it trains.
 _NEUTRAL = ("name", "kind", "format", "log_every", "checkpoint_seconds")
@@ -29,28 +28,6 @@ class Candidate:
         train = {key: value for key, value in self.train.model_dump(mode="json").items() if key not in _NEUTRAL}
         text = json.dumps([self.model.hash, train], sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
-
-
-def cost(name: str, model: ModelSpec) -> float:
-    """A cost that is known from the specs: `parameters`, `cache_bytes@4096`, ..."""
-    metric, _, length = name.partition("@")
-    if metric == "parameters":
-        return model.parameters()
-    if metric == "num_layers":
-        return model.num_layers
-    number = int(length)
-    if metric in SOUNDNESS:
-        from miniwin.explain.soundness import worst  # needs torch, which describing a search otherwise does without
-
-        return worst(model, metric, number)
-    if metric == "cache_bytes":
-        return model.cache_bytes(number)
-    return model.forward_flops(number) if metric == "forward_flops" else model.training_flops(number)
-
-
-def is_cost(name: str) -> bool:
-    """Whether a name in an expression is a cost rather than a variable."""
-    return name.partition("@")[0] in COSTS
 
 
 def put(document: dict[str, Any], path: str, value: Any, checking: bool = False) -> None:

@@ -4,25 +4,21 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from miniwin.machine.devices import find_device
 from miniwin.runs import read_run
-from miniwin.search.candidate import Candidate, cost
 from miniwin.search.claims import Claim
+from miniwin.search.objectives import at_rungs, loss_lengths, value
 from miniwin.search.samplers import pruner_step
 from miniwin.search.study import BASELINE, Study
 from miniwin.specs import SearchSpec, TrainSpec, UserError
-from miniwin.specs.search import Objective
 
 if TYPE_CHECKING:
     from miniwin.data import Corpus
     from miniwin.language_model import LanguageModel
     from miniwin.training.launch import OnEval
-
-SPEED_LENGTH = 2048  # of the context that decoding is timed at
 
 
 class Interrupted(Exception):
@@ -41,15 +37,7 @@ class Tracking:
 def report_lengths(spec: SearchSpec, train: TrainSpec) -> list[int]:
     """The lengths at which finished trials are measured: those asked for, and those of the objectives."""
     asked = spec.report_lengths or [train.seq_len * times for times in (1, 2, 4, 8, 16)]
-    return sorted({*asked, *_measured_lengths(spec.parsed_objectives)})
-
-
-def _measured_lengths(objectives: Sequence[Objective]) -> list[int]:
-    return [
-        objective.length
-        for objective in objectives
-        if objective.metric in ("loss", "bits_per_byte") and objective.length
-    ]
+    return sorted({*asked, *loss_lengths(spec.parsed_objectives)})
 
 
 def eval_tokens(spec: SearchSpec, train: TrainSpec) -> int:
@@ -121,7 +109,7 @@ def run_claim(study: Study, claim: Claim, corpus: Corpus, tracking: Tracking) ->
     for length in report_lengths(spec, study.space.train):
         outcome.losses[length] = loss(model, corpus, length, tokens)
     for objective in spec.parsed_objectives:
-        outcome.values[objective.name] = value(objective, claim.candidate, model, corpus, outcome.losses)
+        outcome.values[objective.name] = value(objective, claim.candidate.model, model, outcome.losses)
     outcome.seconds += time.monotonic() - began
     broken = [name for name, number in outcome.values.items() if not math.isfinite(number)]
     if broken:
@@ -134,16 +122,16 @@ def run_claim(study: Study, claim: Claim, corpus: Corpus, tracking: Tracking) ->
 def _rungs(study: Study, claim: Claim, corpus: Corpus) -> tuple[list[int], OnEval | None]:
     """Where training pauses to measure, and what happens there."""
     spec, train = study.spec, claim.candidate.train
-    objectives = [o for o in spec.parsed_objectives if o.metric in ("loss", "bits_per_byte", "recall")]
-    objectives = objectives or [Objective("minimize", "loss", train.seq_len)]
+    objectives = at_rungs(spec.parsed_objectives, train.seq_len)
     rungs = sorted({max(1, round(fraction * train.tokens)) for fraction in spec.rungs})
     if not rungs:
         return [], None
 
     def on_eval(tokens: int, model: LanguageModel) -> bool:
-        size = max(spec.rung_eval_tokens, *_measured_lengths(objectives), train.seq_len)
-        losses = {length: loss(model, corpus, length, size) for length in _measured_lengths(objectives)}
-        found = {o.name: value(o, claim.candidate, model, corpus, losses) for o in objectives}
+        lengths = loss_lengths(objectives)
+        size = max(spec.rung_eval_tokens, *lengths, train.seq_len)
+        losses = {length: loss(model, corpus, length, size) for length in lengths}
+        found = {o.name: value(o, claim.candidate.model, model, losses) for o in objectives}
         known = [rung for rung in claim.outcome.rungs if rung["tokens"] < tokens]
         claim.outcome.rungs = [*known, {"tokens": tokens, "values": found}]
         claim.outcome.tokens = tokens
@@ -161,25 +149,6 @@ def loss(model: LanguageModel, corpus: Corpus, length: int, tokens: int) -> floa
     from miniwin.evaluation import loss_at
 
     return loss_at(model, corpus, length, min(tokens, len(corpus.valid) - 1))
-
-
-def value(
-    objective: Objective, candidate: Candidate, model: LanguageModel, corpus: Corpus, losses: dict[int, float]
-) -> float:
-    """The value of an objective for a trained model. `losses` holds the loss at its length, if it is about one."""
-    if objective.metric == "loss":
-        return losses[objective.length or 0]
-    if objective.metric == "bits_per_byte":
-        return losses[objective.length or 0] / math.log(2)
-    if objective.metric == "recall":
-        from miniwin.evaluation.recall import recall_at
-
-        return recall_at(model, objective.length or 0)
-    if objective.metric == "decode_tokens_per_second":
-        from miniwin.evaluation.speed import measure_speed
-
-        return measure_speed(model, SPEED_LENGTH).decode_tokens_per_second
-    return cost(objective.name, candidate.model)
 
 
 def _track(tracking: Tracking, run: str | None, losses: dict[int, float], values: dict[str, float], step: int) -> None:

@@ -13,10 +13,11 @@ from typing import Any, Generic, TypeVar, overload
 
 from miniwin.search.journal import Told
 from miniwin.search.leases import live_lease
+from miniwin.search.objectives import chief
 from miniwin.search.outcome import FILE, TRAINED, Outcome, Specs
 from miniwin.search.study import BASELINE, EXHAUSTED, Study, find_study
 from miniwin.specs import ModelSpec, SearchSpec, TrainSpec, UserError, parse_spec
-from miniwin.specs.search import Objective
+from miniwin.specs.objectives import Objective
 
 T = TypeVar("T")
 
@@ -146,7 +147,7 @@ class StudyData:
     def best(self) -> TrialRecord | None:
         """The best trial. With several objectives: the one of the front with the lowest loss, or, where loss is no
         objective, the best in the first one."""
-        by = next((i for i, o in enumerate(self.objectives) if o.metric in ("loss", "bits_per_byte")), 0)
+        by = self.objectives.index(chief(self.objectives))
         return min(self.front, key=lambda trial: (self._costs(trial)[by], trial.number), default=None)
 
     def trial(self, number: int) -> TrialRecord:

@@ -15,7 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from miniwin.search.candidate import Candidate, cost, is_cost, put
+from miniwin.search.candidate import Candidate, put
+from miniwin.search.objectives import cost, is_cost
 from miniwin.search.places import SpaceError, find_spec, placed
 from miniwin.specs import (
     ModelSpec,
@@ -30,7 +31,8 @@ from miniwin.specs import (
     user_path,
 )
 from miniwin.specs.expressions import Expression
-from miniwin.specs.search import COSTS, ChoiceVariable, FloatVariable, IntVariable
+from miniwin.specs.objectives import COSTS
+from miniwin.specs.search import ChoiceVariable, FloatVariable, IntVariable
 from miniwin.specs.validation_errors import Problem
 from miniwin.specs.yaml_lines import Loc
 

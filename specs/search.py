@@ -15,37 +15,15 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, JsonValue, Tag, field_validator, model_validator
 
 from miniwin.blocks.positions.base import located_all
-from miniwin.blocks.registry import nearest
 from miniwin.specs.base import Count, Fraction, PositiveInt, Real, Strict, UserError
-from miniwin.specs.expressions import FUNCTION_NAMES, Expression, is_length
+from miniwin.specs.expressions import FUNCTION_NAMES, Expression
+from miniwin.specs.objectives import COSTS, MEASURES, SOUNDNESS, Objective
 from miniwin.specs.yaml_scalars import NOTHING, shown
-
-# Of rotary encodings: at most 1 where the worst layer is sound, 0 where no layer is rotary.
-# miniwin/explain/soundness.py has them.
-SOUNDNESS = ("rope_aliasing", "rope_stability", "rope_cosine_bound", "rope_precision")
-# What can be known of an architecture, and whether it depends on a length (`name@length`).
-COSTS: dict[str, bool] = {  # from the spec alone
-    "parameters": False,
-    "num_layers": False,
-    "cache_bytes": True,
-    "forward_flops": True,
-    "training_flops": True,
-    **dict.fromkeys(SOUNDNESS, True),
-}
-MEASURES: dict[str, bool] = {  # from the trained model
-    "loss": True,
-    "bits_per_byte": True,
-    "recall": True,
-    "decode_tokens_per_second": False,
-}
-_HIGHER_IS_BETTER = {"recall", "decode_tokens_per_second"}
-_LOWER_IS_BETTER = {"loss", "bits_per_byte"}
 
 MOST_STEPS = 1e15  # of a real variable: beyond, neighbours are not told apart
 
@@ -165,51 +143,6 @@ class AshaPruner(Strict):
 
 SamplerSpec = Annotated[TPESampler | RandomSampler, Field(discriminator="type")]
 PrunerSpec = Annotated[MedianPruner | AshaPruner, Field(discriminator="type")]
-
-
-@dataclass(frozen=True)
-class Objective:
-    """`minimize loss@4096`: a direction, and what is measured or computed at which length."""
-
-    direction: Literal["minimize", "maximize"]
-    metric: str
-    length: int | None
-
-    @property
-    def name(self) -> str:
-        """The key of its value in trial records: `loss@4096`."""
-        return self.metric if self.length is None else f"{self.metric}@{self.length}"
-
-    @property
-    def measured(self) -> bool:
-        """Whether a model has to be trained to know it."""
-        return self.metric in MEASURES
-
-    @classmethod
-    def parse(cls, text: str) -> Objective:
-        words = text.split()
-        if len(words) != 2 or words[0] not in ("minimize", "maximize"):
-            raise UserError(
-                f"objective {text!r} cannot be read; expected 'minimize' or 'maximize' and a metric, "
-                "such as 'minimize loss@4096'"
-            )
-        name, at, length = words[1].partition("@")
-        known = {**MEASURES, **COSTS}
-        if name not in known:
-            near = nearest(name, known)
-            hint = f"did you mean {near!r}? " if near else ""
-            raise UserError(
-                f"objective {text!r}: unknown metric {name!r}; {hint}there are: "
-                + ", ".join(metric + ("@N" if long else "") for metric, long in known.items())
-            )
-        if known[name] and not is_length(length):
-            raise UserError(f"objective {text!r}: {name} is known at a length; expected {name}@N, such as {name}@4096")
-        if at and not known[name]:
-            raise UserError(f"objective {text!r}: {name} does not depend on a length; write {words[0]} {name}")
-        if name in (_LOWER_IS_BETTER if words[0] == "maximize" else _HIGHER_IS_BETTER):
-            better, other = ("lower", "minimize") if words[0] == "maximize" else ("higher", "maximize")
-            raise UserError(f"objective {text!r}: {name} is better when {better}; write {other} {words[1]}")
-        return cls(words[0], name, int(length) if known[name] else None)  # type: ignore[arg-type]
 
 
 class SearchSpec(Strict):

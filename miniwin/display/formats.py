@@ -44,6 +44,21 @@ def count_text(value: float, more: int = 0) -> str:
     raise AssertionError(value)
 
 
+def bits_text(value: float, more: int = 0) -> str:
+    """`1.234`: bits per byte."""
+    return f"{value:.{3 + more}f}"
+
+
+def percent_text(value: float, more: int = 0) -> str:
+    """`12.5%`, of 0.125."""
+    return f"{value:.{1 + more}%}"
+
+
+def digits_text(value: float, more: int = 0) -> str:
+    """`0.123`, `1.5e-07`: three digits that matter."""
+    return f"{value:.{3 + more}g}"
+
+
 def length_text(value: float, more: int = 0) -> str:
     """A number of tokens: `512`, `4k`, `128k`, `1M` (binary, as context lengths are); always exact."""
     for unit, letter in ((2**20, "M"), (2**10, "k")):

@@ -10,11 +10,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from html import escape
 
-from miniwin.display.formats import bytes_text, count_text, length_text, plural
+from miniwin.display.formats import bits_text, count_text, length_text, plural
+from miniwin.search.objectives import chief
 from miniwin.search.records import StudyData, TrialRecord
 from miniwin.search.report import svg
 from miniwin.search.report.importance import Importance
-from miniwin.search.report.measures import LN2, Measure, bits_text, known, measure
+from miniwin.search.report.measures import LN2, Measure, known, measure
+from miniwin.specs.objectives import Objective
 
 Value = Callable[[TrialRecord], float]
 
@@ -31,7 +33,7 @@ def front_chart(study: StudyData, longest: int | None) -> str:
     else:
         if longest is None:
             return ""
-        across = Measure(f"cache at {longest:,} tokens", bytes_text, binary=True)
+        across = measure(Objective("minimize", "cache_bytes", longest))
         x_of, y_of = _cache(longest, study.train.dtype), _value(objectives[0].name, up)
         front = _undominated(study.completed, x_of, y_of, up.lower_is_better)
         line = "the front: none is better and smaller"
@@ -60,9 +62,8 @@ def front_chart(study: StudyData, longest: int | None) -> str:
         ident="front",
     )
     winner = "the winner"
-    if len(objectives) > 1:  # StudyData.best: by the loss where there is one
-        chief = next((o for o in objectives if o.metric in ("loss", "bits_per_byte")), objectives[0])
-        winner = f"the winner: the front's best in {measure(chief).title}"
+    if len(objectives) > 1:
+        winner = f"the winner: the front's best in {measure(chief(objectives)).title}"
     keys = [("best", winner, False), ("front", line, False), ("complete", "other completed trials", False)]
     if any(p.kind == "baseline" for p in shown):
         keys.append(("baseline", "the baseline", True))

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 from miniwin.display.formats import plural
 from miniwin.search.report.measures import known
-from miniwin.specs.search import ChoiceVariable, IntVariable, Objective, SearchSpec
+from miniwin.specs.objectives import Objective
+from miniwin.specs.search import ChoiceVariable, IntVariable, SearchSpec
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution

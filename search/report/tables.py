@@ -15,10 +15,11 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from miniwin.display.formats import count_text, length_text
+from miniwin.display.formats import bits_text, count_text, length_text
+from miniwin.search.objectives import is_loss
 from miniwin.search.records import StudyData, TrialRecord
-from miniwin.search.report.measures import LN2, bits_text, known, measure
-from miniwin.specs.search import Objective
+from miniwin.search.report.measures import LN2, known, measure
+from miniwin.specs.objectives import Objective
 
 STATES = ("complete", "pruned", "infeasible", "duplicate", "failed", "running")
 
@@ -96,7 +97,7 @@ def _columns(study: StudyData, lengths: Sequence[int]) -> list[Column]:
     columns += [
         _objective(objective)
         for objective in study.objectives
-        if objective.metric not in ("loss", "bits_per_byte") or objective.length not in lengths
+        if not is_loss(objective) or objective.length not in lengths
     ]
     columns += [_loss(length) for length in lengths]
     return [

@@ -21,7 +21,7 @@ from miniwin.blocks import LOGIT_SCALES, MLPS, NORMS, POSITIONS, ROUTERS, SCALIN
 from miniwin.blocks.registry import Registry
 from miniwin.specs import ModelSpec, load_model_spec, load_search_spec, parse_spec, shipped_specs
 from miniwin.specs.expressions import FUNCTION_NAMES
-from miniwin.specs.search import COSTS, MEASURES
+from miniwin.specs.objectives import COSTS, MEASURES
 from miniwin.specs.yaml_document import Document
 from miniwin.zoo import download, http_client, pull, timeouts
 from miniwin.zoo.importing.converting import FROM_SETTINGS

@@ -16,7 +16,7 @@ from paths import ROOT
 from miniwin.search.space import Space, check_search
 from miniwin.specs import UserError, dump_yaml, load_model_spec, load_search_spec, load_train_spec, parse_spec
 from miniwin.specs.expressions import Expression
-from miniwin.specs.search import Objective
+from miniwin.specs.objectives import Objective
 
 MODEL = "miniwin-tiny"
 SEARCH: dict[str, Any] = {

@@ -31,10 +31,10 @@ from miniwin.blocks.positions.soundness import (
     zone,
 )
 from miniwin.explain.soundness import METRICS, rotary_blocks, soundness, worst
-from miniwin.search.candidate import cost
+from miniwin.search.objectives import cost
 from miniwin.search.space import Space
 from miniwin.specs import ModelSpec, UserError, load_train_spec, parse_spec
-from miniwin.specs.search import COSTS
+from miniwin.specs.objectives import COSTS
 
 
 def plain(theta: float, pairs: int) -> torch.Tensor:

@@ -30,7 +30,7 @@ from miniwin.search.report.svg import Axis, Point, Scale, Series, linear_ticks, 
 from miniwin.search.space import Space
 from miniwin.search.study import Study
 from miniwin.specs import UserError, load_model_spec, parse_spec
-from miniwin.specs.search import Objective
+from miniwin.specs.objectives import Objective
 
 LN2 = math.log(2)
 LENGTHS = (512, 1024, 2048, 4096, 8192)
@@ -636,7 +636,7 @@ def test_numbers_as_people_read_them(text: str, value: str) -> None:
 
 
 def test_every_objective_can_be_shown() -> None:
-    from miniwin.specs.search import COSTS, MEASURES
+    from miniwin.specs.objectives import COSTS, MEASURES
 
     for metric, long in {**COSTS, **MEASURES}.items():
         direction: Any = "maximize" if metric in ("recall", "decode_tokens_per_second") else "minimize"

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from miniwin.blocks.messages.escaping import escaped
-from miniwin.blocks.messages.masking import masked, without_secrets_of
+from miniwin.blocks.messages.passwords import masked, without_secrets_of
 from miniwin.files.folders import home
 from miniwin.specs import user_path
 

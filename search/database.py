@@ -20,7 +20,7 @@ from urllib.parse import quote
 import optuna
 from optuna.storages import RDBStorage
 
-from miniwin.blocks.messages.masking import masked, without_secrets_of
+from miniwin.blocks.messages.passwords import masked, without_secrets_of
 from miniwin.search.storage_url import sqlite_path
 from miniwin.specs import UserError
 

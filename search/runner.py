@@ -14,7 +14,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from miniwin.blocks.messages.masking import has_secret, masked
+from miniwin.blocks.messages.passwords import has_secret, masked
 from miniwin.search import worker
 from miniwin.search.claims import retry_failed
 from miniwin.search.live_table import SearchDisplay

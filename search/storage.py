@@ -17,7 +17,7 @@ import optuna
 from filelock import FileLock
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 
-from miniwin.blocks.messages.masking import MASK, masked, without_secrets_of
+from miniwin.blocks.messages.passwords import MASK, masked, without_secrets_of
 from miniwin.files.writing import said_if_unwritable
 from miniwin.search.database import open_database, read_database, what_is_wrong
 from miniwin.search.storage_named import check_named

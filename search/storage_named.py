@@ -12,7 +12,7 @@ from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
 
-from miniwin.blocks.messages.masking import masked
+from miniwin.blocks.messages.passwords import masked
 from miniwin.files.folders import NoHome, cache_folder
 from miniwin.files.writing import write_text
 from miniwin.search.storage_url import PASSWORD, without_password

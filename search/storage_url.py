@@ -12,7 +12,7 @@ import re
 from pathlib import Path
 from urllib.parse import quote, unquote
 
-from miniwin.blocks.messages.masking import MASK, masked
+from miniwin.blocks.messages.passwords import MASK, masked
 from miniwin.specs import UserError, user_path
 
 PASSWORD = "MINIWIN_STORAGE_PASSWORD"

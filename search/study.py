@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock
 
 from miniwin.blocks.messages.listing import some
-from miniwin.blocks.messages.masking import has_secret, masked
+from miniwin.blocks.messages.passwords import has_secret, masked
 from miniwin.files.folders import home
 from miniwin.files.json_files import JSONProblem, read_json
 from miniwin.files.writing import said_if_unwritable, write_json, write_text

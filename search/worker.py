@@ -21,7 +21,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
 
-from miniwin.blocks.messages.masking import MASK
+from miniwin.blocks.messages.passwords import MASK
 from miniwin.display.console import any_console
 from miniwin.files.writing import named
 from miniwin.machine.processes import is_running

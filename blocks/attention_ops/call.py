@@ -1,4 +1,4 @@
-"""What every attention backend is asked: one call, what is beyond a plain kernel in it, and which keys a query may see.
+"""What every attention backend is asked: one call, and what in it is beyond a plain kernel.
 
 Shapes: q (B, N, H, Dk); k (B, M, Hkv, Dk); v (B, M, Hkv, Dv); M >= N, Hkv divides H. The queries are the last N of the
 M keys' tokens: query i stands at key index M - N + i. Query head h reads key/value head h // (H / Hkv).
@@ -150,42 +150,3 @@ def unnarrowed(device: torch.device) -> AbstractContextManager[Any]:
     """No autocast: it would narrow products that a backend has widened on purpose."""
     known = torch.amp.is_autocast_available(device.type)  # not on meta
     return torch.autocast(device.type if known else "cpu", enabled=False)
-
-
-def distances(num_queries: int, num_keys: int, first: int, device: torch.device) -> Tensor:
-    """i - j for queries standing at key indices first, first + 1, ...: (num_queries, num_keys) int64."""
-    queries = torch.arange(first, first + num_queries, device=device)
-    return queries.unsqueeze(1) - torch.arange(num_keys, device=device)
-
-
-def visible(distance: Tensor, window: int | None) -> Tensor:
-    """Whether a key at this distance is seen: 0 <= i - j < W."""
-    return (distance >= 0) if window is None else (distance >= 0) & (distance < window)
-
-
-def additive_mask(distance: Tensor, window: int | None, bias: ScoreBias | None) -> Tensor:
-    """(1 or H, n, m) float32: the bias where a key is seen, -inf where it is not."""
-    seen = visible(distance, window)
-    values = torch.zeros(1, *distance.shape, device=distance.device) if bias is None else bias(distance)
-    return values.masked_fill(~seen, float("-inf"))
-
-
-def full_mask(call: AttentionCall) -> Tensor:
-    """Window, chunk, documents, padding and bias as one mask, additive: (1 or B, 1 or H, N, M) float32.
-
-    Padding sees itself, so that no row is empty.
-    """
-    n, m = call.q.shape[1], call.k.shape[1]
-    distance = distances(n, m, call.offset, call.q.device)
-    mask = additive_mask(distance, call.window, call.bias).unsqueeze(0)
-    key = torch.arange(m, device=mask.device)
-    if call.documents is not None:
-        number = call.documents.numbers[:, None, None]
-        mask = mask.masked_fill(number.transpose(-1, -2) != number, float("-inf"))
-    if call.chunk is not None:
-        chunk = call.row_index().view(-1, 1, 1, m) // call.chunk
-        mask = mask.masked_fill(chunk[..., call.offset :].transpose(-1, -2) != chunk, float("-inf"))
-    if call.pad is not None:
-        hidden = (key < call.pad.view(-1, 1)).view(-1, 1, 1, m) & (distance != 0)
-        mask = mask.masked_fill(hidden, float("-inf"))
-    return mask

@@ -34,7 +34,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from miniwin.blocks.attention_ops.call import AttentionCall, additive_mask, dense, distances, one_query
+from miniwin.blocks.attention_ops.call import AttentionCall, dense, one_query
+from miniwin.blocks.attention_ops.mask import additive_mask, distances
 from miniwin.blocks.positions.base import ScoreBias
 
 NAME = "cpu_banded"

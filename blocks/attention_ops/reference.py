@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid, pad
 
-from miniwin.blocks.attention_ops.call import AttentionCall, distances, full_mask, unnarrowed
+from miniwin.blocks.attention_ops.call import AttentionCall, unnarrowed
+from miniwin.blocks.attention_ops.mask import distances, full_mask
 
 NAME = "reference"
 HONOURS = frozenset(

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from miniwin.blocks.attention_ops.call import AttentionCall, capability, full_mask
+from miniwin.blocks.attention_ops.call import AttentionCall, capability
+from miniwin.blocks.attention_ops.mask import full_mask
 
 NAME = "sdpa"
 NARROW = (torch.float16, torch.bfloat16)

@@ -20,7 +20,8 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid, pad
 from torch.utils.checkpoint import checkpoint
 
-from miniwin.blocks.attention_ops.call import AttentionCall, distances, unnarrowed, visible
+from miniwin.blocks.attention_ops.call import AttentionCall, unnarrowed
+from miniwin.blocks.attention_ops.mask import distances, visible
 from miniwin.blocks.attention_ops.reference import HONOURS
 
 NAME = "tiled"

@@ -1,6 +1,8 @@
 """What a decoder remembers of the tokens so far: a cache for each layer, and what is done to all of them at once."""
 
 from miniwin.blocks.cache.decoder_cache import Cache
-from miniwin.blocks.cache.layers import GrowingCache, Int8Cache, LayerCache, RingCache, storage, storage_dtype
+from miniwin.blocks.cache.growing import GrowingCache, Int8Cache
+from miniwin.blocks.cache.layer_cache import LayerCache, storage, storage_dtype
+from miniwin.blocks.cache.ring import RingCache
 
 __all__ = ["Cache", "GrowingCache", "Int8Cache", "LayerCache", "RingCache", "storage", "storage_dtype"]

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from miniwin.blocks.cache.decoder_cache import Cache
 from miniwin.blocks.cache.first_tokens import FirstTokens
-from miniwin.blocks.cache.layers import LayerCache, storage
+from miniwin.blocks.cache.layer_cache import LayerCache, storage
 from miniwin.blocks.spec import UserError
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from miniwin.blocks.cache.layers import LayerCache
+from miniwin.blocks.cache.layer_cache import LayerCache
 from miniwin.blocks.spec import UserError
 
 

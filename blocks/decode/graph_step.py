@@ -18,7 +18,7 @@ from torch import Tensor
 from miniwin.blocks.attention import Attention
 from miniwin.blocks.attention_ops import may_use, sdpa, use_backend
 from miniwin.blocks.cache import Cache, LayerCache, storage
-from miniwin.blocks.cache.layers import Token
+from miniwin.blocks.cache.layer_cache import Token
 from miniwin.blocks.decoder import Decoder
 from miniwin.blocks.positions.base import Positions
 

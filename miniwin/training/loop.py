@@ -28,7 +28,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from miniwin import runs
-from miniwin.blocks.messages.masking import masked
+from miniwin.blocks.messages.passwords import masked
 from miniwin.blocks.products import Product, choose
 from miniwin.checkpoint import load_checkpoint, restore_rng, rng_state, save_checkpoint
 from miniwin.data import Corpus, document_numbers, loader

@@ -15,7 +15,7 @@ import optuna
 import pytest
 from search_helpers import change, make, tried
 
-from miniwin.blocks.messages.masking import masked, without_secrets_of
+from miniwin.blocks.messages.passwords import masked, without_secrets_of
 from miniwin.search import promote, read_study, run_search, runner, storage, storage_named, storage_url
 from miniwin.search.live_table import SearchDisplay
 from miniwin.search.records import collect

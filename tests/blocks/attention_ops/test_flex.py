@@ -17,7 +17,7 @@ from torch._dynamo.testing import CompileCounterWithBackend
 from torch.nn.attention import flex_attention as flex_module
 
 from miniwin.blocks.attention_ops import AttentionCall, Kept, attend, choose, flex, use_backend
-from miniwin.blocks.attention_ops.call import full_mask
+from miniwin.blocks.attention_ops.mask import full_mask
 from miniwin.blocks.documents import Documents
 from miniwin.specs import UserError
 

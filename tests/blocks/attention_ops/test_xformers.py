@@ -21,7 +21,8 @@ from torch import Tensor
 from miniwin.blocks.attention import cached
 from miniwin.blocks.attention_ops import AttentionCall, attend, choose, sdpa, steps_by_sdpa, use_backend
 from miniwin.blocks.attention_ops import xformers as xformers_backend
-from miniwin.blocks.attention_ops.call import capability, full_mask
+from miniwin.blocks.attention_ops.call import capability
+from miniwin.blocks.attention_ops.mask import full_mask
 from miniwin.blocks.documents import Documents
 from miniwin.specs import UserError
 

@@ -19,7 +19,6 @@ import torch
 from torch import Tensor
 
 from miniwin.blocks.cache.first_tokens import FirstTokens
-from miniwin.blocks.int8 import quantised
 from miniwin.blocks.spec import UserError
 
 DTYPES = {name: getattr(torch, name) for name in ("float32", "bfloat16", "float16", "int8", "float64")}
@@ -126,148 +125,6 @@ def storage(empty: Tensor, capacity: int) -> Tensor:
     return empty.new_empty(batch, heads, capacity, width).transpose(1, 2)
 
 
-class RingCache(LayerCache):
-    """The last W tokens, whatever the context: token t lies in slot t mod W, written in place."""
-
-    def __init__(self, window: int, empty: Sequence[Tensor], first: FirstTokens | None = None) -> None:
-        """empty: a tensor (B, 0, ...) for each thing kept, for its batch size, shape, dtype and device."""
-        self.window = window
-        self.stored = [storage(t, window) for t in empty]
-        self.length = 0
-        self.first = first
-
-    @property
-    def entries(self) -> int:
-        return min(self.length, self.window)
-
-    def append(self, *new: Tensor, in_order: bool = True) -> tuple[Tensor, ...]:
-        n, w = new[0].shape[1], self.window
-        new = tuple(tensor.to(held.dtype) for held, tensor in zip(self.stored, new, strict=True))
-        if n == 1 and not in_order and not _training(new):
-            self._write(new)
-            return tuple(held[:, : self.entries] for held in self.stored)
-        # The earliest new query sees W - 1 keys before itself: those come out before they are overwritten.
-        before = self._slots(min(self.length, w - 1), self.length)
-        pieces = zip(self.stored, new, strict=True)
-        out = tuple(torch.cat((*(held[:, slots] for slots in before), tensor), dim=1) for held, tensor in pieces)
-        self._write(new)
-        return out
-
-    def claim(self, tokens: int) -> tuple[Tensor, ...]:
-        assert tokens == 1  # more would overwrite what the first of them still see
-        self.length += tokens
-        return tuple(held[:, : self.entries] for held in self.stored)
-
-    def claims(self, tokens: int) -> bool:
-        return tokens == 1
-
-    def slot(self, token: Token) -> Token:
-        return token % self.window
-
-    def room(self, tokens: int) -> int:
-        return self.window
-
-    def overwritten(self, tokens: int) -> list[Tensor]:
-        tokens_ahead = torch.arange(self.length, self.length + min(tokens, self.window), device=self.stored[0].device)
-        return [held[:, self.slot(tokens_ahead)] for held in self.stored]
-
-    def take_back(self, start: int, keep: int, overwritten: Sequence[Tensor]) -> None:
-        count = min(self.length - start, self.window)
-        forgotten = torch.arange(start + keep, start + max(keep, count), device=self.stored[0].device)
-        for held, before in zip(self.stored, overwritten, strict=True):
-            held[:, self.slot(forgotten)] = before[:, keep:count]
-        super().take_back(start, keep, overwritten)
-
-    def _write(self, new: Sequence[Tensor]) -> None:
-        n = new[0].shape[1]
-        self.length += n
-        done = n - min(n, self.window)
-        for slots in self._slots(n - done, self.length):
-            end = done + slots.stop - slots.start
-            for held, tensor in zip(self.stored, new, strict=True):
-                held[:, slots] = tensor[:, done:end].detach()
-            done = end
-
-    def _slots(self, count: int, end: int) -> list[slice]:
-        """Where the `count` tokens before the token `end` lie, in order of time: at most two stretches."""
-        start = (end - count) % self.window
-        stop = min(start + count, self.window)
-        return [s for s in (slice(start, stop), slice(0, start + count - stop)) if s.stop > s.start]
-
-
-class GrowingCache(LayerCache):
-    """Every token. Capacity grows by half at a time, so that a long decode copies each entry a few times at most."""
-
-    SMALLEST = 256
-
-    def __init__(self, empty: Sequence[Tensor]) -> None:
-        """empty: a tensor (B, 0, ...) for each thing kept, for its batch size, shape, dtype and device."""
-        self.stored = list(empty)
-        self.length = 0
-
-    @property
-    def entries(self) -> int:
-        return self.length
-
-    @property
-    def capacity(self) -> int:
-        return self.stored[0].shape[1]
-
-    def append(self, *new: Tensor, in_order: bool = True) -> tuple[Tensor, ...]:
-        before = self.length
-        self.claim(new[0].shape[1])
-        end = self.length
-        training = _training(new)
-        out = []
-        for held, tensor in zip(self.stored, new, strict=True):
-            held[:, before:end] = tensor.detach()
-            if training:
-                out.append(torch.cat((held[:, :before], tensor.to(held.dtype)), dim=1))
-            else:
-                out.append(held[:, :end])
-        return tuple(out)
-
-    def claim(self, tokens: int) -> tuple[Tensor, ...]:
-        end = self.length + tokens
-        if end > self.capacity:
-            self.reserve(max(end, self.capacity * 3 // 2, self.SMALLEST))
-        self.length = end
-        return tuple(held[:, :end] for held in self.stored)
-
-    def slot(self, token: Token) -> Token:
-        return token
-
-    def room(self, tokens: int) -> int:
-        return tokens
-
-    def reserve(self, tokens: int) -> None:
-        """Memory that is not written to yet costs nothing."""
-        for i, old in enumerate(self.stored):
-            if tokens > old.shape[1]:
-                self.stored[i] = storage(old[:, :0], tokens)
-                self.stored[i][:, : self.length] = old[:, : self.length]
-
-
-class Int8Cache(GrowingCache):
-    """Every token, its key and value in int8 with a scale for each head: scales are further things kept, the last two.
-
-    What comes back of keys and values is int8, followed by the rest and the scales (B, M, Hkv).
-    """
-
-    int8 = True
-
-    def __init__(self, empty: Sequence[Tensor]) -> None:
-        k, v, *rest = empty
-        scales = [t.new_empty(t.shape[:3], dtype=torch.float32) for t in (k, v)]
-        super().__init__([k.to(torch.int8), v.to(torch.int8), *rest, *scales])
-
-    def append(self, *new: Tensor, in_order: bool = True) -> tuple[Tensor, ...]:
-        if _training(new):
-            raise UserError("dtype: got an int8 cache in training; gradients do not pass it: use torch.no_grad()")
-        (k, k_scale), (v, v_scale) = (quantised(t) for t in new[:2])
-        return super().append(k, v, *new[2:], k_scale, v_scale, in_order=in_order)
-
-
 def storage_dtype(dtype: str | torch.dtype | None) -> torch.dtype | None:
     """A dtype that a cache can be asked to store, by its name or as it is; None stays None.
 
@@ -280,5 +137,5 @@ def storage_dtype(dtype: str | torch.dtype | None) -> torch.dtype | None:
     return found
 
 
-def _training(new: Sequence[Tensor]) -> bool:
+def in_training(new: Sequence[Tensor]) -> bool:
     return torch.is_grad_enabled() and any(t.requires_grad for t in new)

@@ -1,0 +1,85 @@
+"""The cache of a global layer: every token, as it is or in int8."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from miniwin.blocks.cache.layer_cache import LayerCache, Token, in_training, storage
+from miniwin.blocks.int8 import quantised
+from miniwin.blocks.spec import UserError
+
+
+class GrowingCache(LayerCache):
+    """Every token. Capacity grows by half at a time, so that a long decode copies each entry a few times at most."""
+
+    SMALLEST = 256
+
+    def __init__(self, empty: Sequence[Tensor]) -> None:
+        """empty: a tensor (B, 0, ...) for each thing kept, for its batch size, shape, dtype and device."""
+        self.stored = list(empty)
+        self.length = 0
+
+    @property
+    def entries(self) -> int:
+        return self.length
+
+    @property
+    def capacity(self) -> int:
+        return self.stored[0].shape[1]
+
+    def append(self, *new: Tensor, in_order: bool = True) -> tuple[Tensor, ...]:
+        before = self.length
+        self.claim(new[0].shape[1])
+        end = self.length
+        training = in_training(new)
+        out = []
+        for held, tensor in zip(self.stored, new, strict=True):
+            held[:, before:end] = tensor.detach()
+            if training:
+                out.append(torch.cat((held[:, :before], tensor.to(held.dtype)), dim=1))
+            else:
+                out.append(held[:, :end])
+        return tuple(out)
+
+    def claim(self, tokens: int) -> tuple[Tensor, ...]:
+        end = self.length + tokens
+        if end > self.capacity:
+            self.reserve(max(end, self.capacity * 3 // 2, self.SMALLEST))
+        self.length = end
+        return tuple(held[:, :end] for held in self.stored)
+
+    def slot(self, token: Token) -> Token:
+        return token
+
+    def room(self, tokens: int) -> int:
+        return tokens
+
+    def reserve(self, tokens: int) -> None:
+        """Memory that is not written to yet costs nothing."""
+        for i, old in enumerate(self.stored):
+            if tokens > old.shape[1]:
+                self.stored[i] = storage(old[:, :0], tokens)
+                self.stored[i][:, : self.length] = old[:, : self.length]
+
+
+class Int8Cache(GrowingCache):
+    """Every token, its key and value in int8 with a scale for each head: scales are further things kept, the last two.
+
+    What comes back of keys and values is int8, followed by the rest and the scales (B, M, Hkv).
+    """
+
+    int8 = True
+
+    def __init__(self, empty: Sequence[Tensor]) -> None:
+        k, v, *rest = empty
+        scales = [t.new_empty(t.shape[:3], dtype=torch.float32) for t in (k, v)]
+        super().__init__([k.to(torch.int8), v.to(torch.int8), *rest, *scales])
+
+    def append(self, *new: Tensor, in_order: bool = True) -> tuple[Tensor, ...]:
+        if in_training(new):
+            raise UserError("dtype: got an int8 cache in training; gradients do not pass it: use torch.no_grad()")
+        (k, k_scale), (v, v_scale) = (quantised(t) for t in new[:2])
+        return super().append(k, v, *new[2:], k_scale, v_scale, in_order=in_order)

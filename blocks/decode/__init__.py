@@ -1,1 +1,1 @@
-"""Whole decoding steps that are faster than the module by module one: native on a CPU, as a graph on a GPU."""
+"""Decoding steps that are faster than calling module after module: one native call on a CPU, a CUDA graph on a GPU."""

@@ -1,9 +1,9 @@
-"""A decoding step that is the same operations on the same memory at every token, so that it can be recorded.
+"""A decoding step that runs the same operations on the same memory for every token, so that it can be recorded.
 
-On a GPU a small model's step is mostly the launching of its kernels; a CUDA graph launches them all at once, if nothing
-in the step depends on a number that only the host knows. So here the position is a tensor on the device, caches have
-all their room from the start, and what is not filled yet is hidden as leading padding is: token t lies in slot
-capacity - 1 - t mod capacity, so that free slots come first. For softmax attention the order of keys does not matter.
+On a GPU a small model's step is mostly the launching of its kernels. A CUDA graph launches them all at once, if nothing
+in the step depends on a number that only the host knows. So the position is a tensor on the device, and caches have all
+their room from the start. Free slots are hidden as leading padding is: token t lies in slot
+capacity - 1 - t mod capacity, so free slots come first. For softmax attention the order of keys does not matter.
 
 Shapes: B rows of equal length without padding, V vocabulary.
 """
@@ -22,21 +22,22 @@ from miniwin.blocks.cache.layer_cache import Token
 from miniwin.blocks.decoder import Decoder
 from miniwin.blocks.positions.base import Positions
 
-RECORDED = "cuda"  # the devices that record
-WARM = 3  # steps before recording: libraries ask for memory and compile kernels in their first ones
+RECORDED = "cuda"  # the type of device on which steps are recorded
+WARM = 3  # steps before the recording: in the first ones libraries allocate memory and compile kernels
 
 
 class FixedCache(LayerCache):
-    """What a layer has cached, (B, capacity, ...), for one new token at a time: the one at position `at` (1,)."""
+    """A layer's cache with fixed room, (B, capacity, ...). It takes one token at a time, at position `at` (1,)."""
 
     def __init__(self, held: LayerCache, capacity: int, at: Tensor) -> None:
-        """held: a ring, whose capacity is its window, or a cache of everything that fits."""
+        """held: the cache to copy. A ring keeps its own room; a growing cache gets `capacity` slots."""
         self.at, self.capacity = at, held.room(capacity)
-        self.length = self.capacity - 1  # before the new token, as what comes back has it: nothing has been dropped
+        # `append` returns `capacity` slots, the new token's included. To the attention none of them was ever dropped.
+        self.length = self.capacity - 1
         positions = torch.arange(held.length - held.entries, held.length, device=at.device)
         self.stored = [storage(t[:, :0], self.capacity) for t in held.stored]
         for mine, theirs in zip(self.stored, held.stored, strict=True):
-            mine.zero_()  # what is hidden has a weight of 0, and 0 times what no one has written may be no number
+            mine.zero_()  # hidden slots have weight 0, and 0 times unwritten memory may be NaN
             mine[:, self.slot(positions)] = theirs[:, held.slot(positions)]
 
     @property
@@ -45,7 +46,7 @@ class FixedCache(LayerCache):
 
     @property
     def free(self) -> Tensor:
-        """How many slots have not been filled once the new token is in, (1,); they come first."""
+        """The number of slots (1,) that are free after the new token. Free slots come first."""
         return (self.capacity - 1 - self.at).clamp(min=0)
 
     def append(self, *new: Tensor, in_order: bool = True) -> tuple[Tensor, ...]:
@@ -68,9 +69,9 @@ class FixedCache(LayerCache):
 
 
 class FixedStep:
-    """Continues a warm cache, which it leaves as it is: `step(ids)` (B, 1) -> logits (B, 1, V), good until the next.
+    """Decodes on from a copy of a warm cache: `step(ids)` (B, 1) -> logits (B, 1, V). The next step overwrites them.
 
-    capacity: tokens that there will be at most, those in the cache included.
+    capacity: the most tokens that there will be, those in the cache included.
     """
 
     def __init__(self, decoder: Decoder, cache: Cache, capacity: int) -> None:
@@ -85,7 +86,7 @@ class FixedStep:
         self.graph: torch.cuda.CUDAGraph | None = None
         self.logits: Tensor | None = None
         if device.type == RECORDED:
-            with torch.cuda.device_of(self.at):  # streams are those of the current device, which may be another
+            with torch.cuda.device_of(self.at):  # streams belong to the current device, which may be another one
                 self._record()
 
     def step(self, ids: Tensor) -> Tensor:
@@ -104,7 +105,7 @@ class FixedStep:
     @torch.no_grad()
     def _run(self) -> Tensor:
         index = self.at.unsqueeze(0)
-        where = Positions(index, index.double())  # as real numbers: no table, whose size would depend on them
+        where = Positions(index, index.double())  # real positions need no table, whose size would depend on the index
         h = self.decoder.embed(self.ids)
         layer: Any
         with use_backend("sdpa"):
@@ -113,7 +114,7 @@ class FixedStep:
         return self.decoder.logits(self.decoder.norm(h))
 
     def _record(self) -> None:
-        """What it runs meanwhile writes the new token's slot only."""
+        """Record a step. The runs before and during the recording write only the new token's slot."""
         now, aside = torch.cuda.current_stream(), torch.cuda.Stream()
         aside.wait_stream(now)
         with torch.cuda.stream(aside):
@@ -121,14 +122,14 @@ class FixedStep:
                 self._run()
         now.wait_stream(aside)
         self.graph = torch.cuda.CUDAGraph()
-        # The outer one since torch leaves the stream of a recording current where that fails, and decoding goes on;
-        # ours to record on since torch's own is of the device that was current when it was first made.
+        # The outer stream: if a recording fails, torch leaves the recording's stream current, and decoding goes on.
+        # Our own stream for the recording: torch's belongs to the device that was current when torch first made it.
         with torch.cuda.stream(now), torch.cuda.graph(self.graph, stream=aside):
             self.logits = self._run()
 
 
 def declines(decoder: Decoder, cache: Cache) -> str | None:
-    """Why a step cannot be the same at every token, or None."""
+    """Why a step cannot be the same for every token; None if it can."""
     if not may_use(sdpa):
         return "another attention backend is asked for"
     if cache.pad is not None or cache.given:
@@ -138,19 +139,19 @@ def declines(decoder: Decoder, cache: Cache) -> str | None:
             return "a cache in int8" if held.int8 else "a layer keeps more than keys and values"
     for attention in decoder.attentions:
         if type(attention) is not Attention or attention.by_order:
-            return "keys are wanted in order, or by an attention that may"
+            return "keys may be wanted in order"
         if attention.softcap is not None or attention.sinks is not None:
             return "sinks or a soft-cap"
         if attention.scales_queries and _counts_keys(attention):
             return "queries are scaled by the length at hand"
     for module in decoder.modules():
         if hasattr(module, "take_auxiliary_loss"):
-            return "experts are called for as many tokens as choose them"
+            return "its experts take other numbers of tokens at every step"
     return None
 
 
 class _Unread:
-    """In place of a number that nobody is to look at."""
+    """Stands for a number that must not be used."""
 
     def __eq__(self, other: object) -> bool:
         raise TypeError("this stands for no number")
@@ -160,7 +161,7 @@ class _Unread:
 
 
 def _counts_keys(attention: Attention) -> bool:
-    """Whether the scale of queries depends on how many keys a call has, which is the whole room here."""
+    """Whether the scale of queries depends on the number of keys in the call. Here a call always has all slots."""
     seen = torch.ones(1, 1, dtype=torch.int64, device=attention.q_proj.weight.device)
     unread: Any = _Unread()
     try:

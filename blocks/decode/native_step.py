@@ -1,7 +1,7 @@
-"""Decoding on a CPU with one call for all layers (blocks/native/step.c), where a model is made of what that knows.
+"""Decoding on a CPU with one call for all layers (blocks/native/step.c), for models of blocks that the kernel knows.
 
-A small model's step is mostly Python: some twenty operations a layer, each of which takes longer to ask for than to do.
-What is asked for here is one thing. Positions, and what follows from them alone, are still worked out by the encodings.
+A small model's step is mostly Python: about twenty operations a layer, each of which takes longer to call than to run.
+Here all of them are one call. The encodings still compute positions, and what depends on positions alone.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ NORMS = ("attention_norm", "attention_post_norm", "mlp_norm", "mlp_post_norm")
 class QuickStep:
     """Advances a warm cache as the model would: `step(ids)` (B, 1) -> logits (B, 1, V) float32.
 
-    It reads the weights where they are, so that the model has to stay as it is meanwhile.
+    The kernel holds the addresses of the weights, so the model must not change meanwhile.
     """
 
     def __init__(self, decoder: Decoder, cache: Cache) -> None:
         reason = declines(decoder, cache)
         assert reason is None, reason
         self.decoder, self.cache = decoder, cache
-        self.kept: list[Tensor] = []  # what the structures have the addresses of, and nobody else keeps
+        self.kept: list[Tensor] = []  # tensors whose addresses the structures hold, and nothing else keeps alive
         self.layers = (native_step.LayerStep * len(decoder.layers))()
         for place, layer in zip(self.layers, decoder.layers, strict=True):
             self._fill(place, layer)
@@ -53,7 +53,7 @@ class QuickStep:
         self.room = torch.empty(floats, dtype=torch.float32, device="cpu")
         self.storages: list[Tensor | None] = [None] * len(self.layers)
         self.pad: Tensor | None = None
-        self.padding = 0  # of the row that has most of it
+        self.padding = 0  # tokens of padding in the row that has most
 
     @torch.no_grad()
     def step(self, ids: Tensor) -> Tensor:
@@ -66,20 +66,23 @@ class QuickStep:
                 return self.decoder(ids, cache=self.cache, logits_to_keep=1)  # type: ignore[no-any-return]
             index = index - self.pad.unsqueeze(1)  # (B, 1)
         where, meanwhile = Positions(index), list[Tensor]()
-        h = self.decoder.embed(ids)[:, 0].contiguous()  # (B, C), a new one: it is written into
+        h = self.decoder.embed(ids)[:, 0].contiguous()  # (B, C), new memory: the kernel writes into it
         for i, (attention, held) in enumerate(zip(self.decoder.attentions, self.cache.layers, strict=True)):
             self._enter(i, attention, held, where, meanwhile)
         logits = native_step.run(self.layers, h, self.norm, self.head, self.room)
-        self.cache.length += 1  # last: until then an interrupted step shows as a cache left halfway
-        return self.decoder.shaped(logits).unsqueeze(1)
+        self.cache.length += 1  # last: an interrupted step leaves layers that are longer than the cache, which shows
+        return self.decoder.shaped(logits).unsqueeze(1)  # (B, V) -> (B, 1, V)
 
     def _out_of_order(self, held: LayerCache) -> bool:
-        """Whether a ring with this token in it still has padding, and no longer as its first slots."""
+        """Whether a ring with this token still holds padding, but not in its first slots."""
         tokens = held.length + 1
         return 0 < tokens - held.room(tokens) < self.padding
 
     def _enter(self, i: int, attention: Attention, held: LayerCache, where: Positions, meanwhile: list[Tensor]) -> None:
-        """Take the new token into a layer's cache, and say where it stands. meanwhile: tensors kept for this step."""
+        """Claim the new token's slot in a layer's cache, and set the layer's structure for this step.
+
+        meanwhile: receives tensors that must stay alive during the step.
+        """
         place: Any = self.layers[i]
         place.slot = held.slot(held.length)
         held.claim(1)
@@ -134,7 +137,7 @@ class QuickStep:
 
 
 def declines(decoder: Decoder, cache: Cache) -> str | None:
-    """Why a step cannot be done in one call, or None. It may be asked about a model on the meta device too."""
+    """Why one call cannot do a step; None if it can. The model may be on the meta device."""
     if native.missing() is not None:
         return native.missing()
     if not may_use(cpu_native):
@@ -182,7 +185,7 @@ def _attention_declines(attention: Attention) -> str | None:
 
 
 def _projections(layer: Any) -> list[nn.Module]:
-    """In the order of MATRICES."""
+    """A layer's projections, in the order of MATRICES."""
     attention, mlp = layer.attention, layer.mlp
     mixing = [attention.q_proj, attention.k_proj, attention.v_proj, attention.o_proj]
     return [*mixing, mlp.gate_proj, mlp.up_proj, mlp.down_proj]
@@ -203,7 +206,7 @@ def _readable(module: Any) -> bool:
     weight, bias = module.weight, getattr(module, "bias", None)
     if weight.shape[1] % native_step.STEP or not (bias is None or _plain(bias)):
         return False
-    if isinstance(weight, Int8Weight):  # its dtype is that of what is read from it
+    if isinstance(weight, Int8Weight):  # its dtype is that of the weights it stands for
         return weight.dtype == torch.float32 and weight.values8.device.type in PLACES
     return _plain(weight)
 

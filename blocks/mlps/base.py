@@ -1,10 +1,10 @@
-"""What every MLP has in common: a spec that knows its cost, and two shapes of module.
+"""The base of every MLP: a spec that knows its cost, and two kinds of module.
 
     gated   y = W_down( g(W_gate x, W_up x) )     three matrices (GLU variants, Shazeer, arXiv 2002.05202)
     plain   y = W_down( f(W_up x) )               two matrices
 
-up (and gate) widen to intermediate_size, down comes back; biases are optional. A new MLP is a subclass that says what
-happens in the middle. Shapes: C hidden_size, I intermediate_size.
+up (and gate) widen to intermediate_size, down comes back; biases are optional. A new MLP is a subclass that defines g
+or f. Shapes: C hidden_size, I intermediate_size.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from miniwin.blocks.tiling import in_pieces
 
 
 class GatedMLP(nn.Module):
-    """(..., C) -> (..., C)."""
+    """Base of gated MLPs: (..., C) -> (..., C)."""
 
     residual_writer = "down_proj"  # the projection whose output is added to the residual stream (see init.py)
 
@@ -36,12 +36,12 @@ class GatedMLP(nn.Module):
         return out
 
     def gated(self, gate: Tensor, up: Tensor) -> Tensor:
-        """What becomes of gate and up, both (..., I)."""
+        """g: combine gate and up, both (..., I), to (..., I)."""
         raise NotImplementedError
 
 
 class PlainMLP(nn.Module):
-    """(..., C) -> (..., C)."""
+    """Base of plain MLPs: (..., C) -> (..., C)."""
 
     residual_writer = "down_proj"
 
@@ -58,7 +58,7 @@ class PlainMLP(nn.Module):
         return out
 
     def activated(self, up: Tensor) -> Tensor:
-        """The nonlinearity, on (..., I)."""
+        """f: the nonlinearity, (..., I) -> (..., I)."""
         raise NotImplementedError
 
 
@@ -74,7 +74,7 @@ class MLPSpec(Strict):
         raise NotImplementedError
 
     def active_parameters(self, hidden_size: int) -> int:
-        """Those that one token uses: all of them, except in a mixture of experts."""
+        """The parameters that one token uses: all, except in a mixture of experts."""
         return self.parameters(hidden_size)
 
     def flops(self, hidden_size: int) -> float:
@@ -85,7 +85,7 @@ class MLPSpec(Strict):
 class DenseSpec(MLPSpec):
     """An MLP that every token goes through. bias: on every projection."""
 
-    matrices: ClassVar[int]  # between hidden_size and intermediate_size
+    matrices: ClassVar[int]  # how many of hidden_size * intermediate_size weights
     intermediate_size: PositiveInt
     bias: bool = False
 

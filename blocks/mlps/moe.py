@@ -2,17 +2,17 @@
 
     y = sum over the K experts e chosen of w_e * expert_e(x)      (+ shared(x): an MLP that every token goes through)
 
-A router may have its weights scale the experts' input instead: expert_e(w_e * x) (Llama 4). Experts are looped over,
-tokens never; an expert that got no token is not run, so decoding one token runs K experts. None is ever dropped: there
-is no capacity.
+A router may scale the experts' input instead: expert_e(w_e * x) (Llama 4). The code loops over experts, never over
+tokens. An expert without tokens is not run, so decoding one token runs K experts. Experts have no capacity limit, and
+no token is dropped.
 
 Load balance (Switch Transformer, arXiv 2101.03961, eq. 4), of one training pass over T tokens:
 
     loss = balance_loss * E * sum_e f_e * P_e;   f_e: share of the T * K assignments, P_e: mean of the router's shares
 
-With K > 1 f still sums to 1, so that a perfect balance is `balance_loss` whatever K. (Hugging Face's models divide the
-assignments by T alone, K times as much, and balance over all layers together; here it is each layer for itself.) It is
-counted over all tokens, padding too: training batches have none. `take_auxiliary_loss` hands it to whoever trains.
+f sums to 1 for any K, so at perfect balance the loss is `balance_loss`. (Hugging Face's models divide the assignments
+by T alone, which gives K times as much, and balance all layers together. Here each layer is balanced by itself.) All
+tokens count, padding too: training batches have no padding. The training loop calls `take_auxiliary_loss`.
 
 Shapes: B batch, N length, T = B * N tokens, C hidden_size, E experts, K experts per token.
 """
@@ -34,9 +34,13 @@ from miniwin.blocks.spec import PositiveInt, Real
 
 
 def routed(experts: nn.ModuleList, tokens: Tensor, routes: Routes, scales_input: bool) -> Tensor:
-    """(T, C) -> (T, C), summed in float32 at least: the assignments, sorted by expert, are cut into runs."""
-    chosen = routes.experts.flatten()  # (T * K)
+    """Run the experts: (T, C) -> (T, C), summed in float32 at least.
+
+    Assignments are sorted by expert, so that each expert takes one run of them.
+    """
+    chosen = routes.experts.flatten()  # (T, K) -> (T * K)
     order = chosen.argsort(stable=True)
+    # The token (T * K) and the weight (T * K, 1) of each sorted assignment.
     rows, weights = order // routes.experts.shape[1], routes.weights.flatten()[order].unsqueeze(-1)
     out = torch.zeros(tokens.shape, dtype=weights.dtype, device=tokens.device)
     end = 0
@@ -50,14 +54,14 @@ def routed(experts: nn.ModuleList, tokens: Tensor, routes: Routes, scales_input:
             y = expert((weight * x).to(x.dtype)).to(out.dtype)
         else:
             y = weight * expert(x)
-        out.index_add_(0, mine, y)  # each token once at most
+        out.index_add_(0, mine, y)  # (n, C) into (T, C); no token is twice in `mine`
     return out
 
 
 class MixtureOfExperts(nn.Module):
     """(..., C) -> (..., C). balance_loss: coefficient of the auxiliary loss; 0 for none."""
 
-    routed = staticmethod(routed)  # who compiles layers puts an uncompiled one here
+    routed = staticmethod(routed)  # in compiled layers replaced by a version that is not compiled
 
     def __init__(
         self, router: Router, experts: Sequence[nn.Module], shared: nn.Module | None = None, balance_loss: float = 0.0
@@ -70,7 +74,7 @@ class MixtureOfExperts(nn.Module):
         self._auxiliary: Tensor | None = None
 
     def forward(self, x: Tensor) -> Tensor:
-        tokens = x.flatten(0, -2)  # (T, C)
+        tokens = x.flatten(0, -2)  # (B, N, C) -> (T, C)
         routes: Routes = self.router(tokens)
         wanted = self.training and torch.is_grad_enabled() and self.balance_loss > 0
         self._auxiliary = self.balance_loss * imbalance(routes) if wanted else None
@@ -80,13 +84,16 @@ class MixtureOfExperts(nn.Module):
         return out.view(x.shape)
 
     def take_auxiliary_loss(self) -> Tensor | None:
-        """The last training pass's balance loss, a scalar, once; None where there is none."""
+        """Hand out the balance loss of the last training pass, a scalar, and forget it; None if there is none."""
         loss, self._auxiliary = self._auxiliary, None
         return loss
 
 
 def loads(chosen: Tensor, num_experts: int) -> list[int]:
-    """How many assignments (n,) each expert got. On the meta device, where nobody knows, as even as can be."""
+    """The number of assignments of each expert. chosen: the expert of each assignment, (T * K).
+
+    On the meta device the choices are unknown, and assignments are spread as evenly as possible.
+    """
     if chosen.is_meta:
         return [(len(chosen) + e) // num_experts for e in range(num_experts)]
     counts: list[int] = torch.bincount(chosen, minlength=num_experts).tolist()
@@ -94,7 +101,7 @@ def loads(chosen: Tensor, num_experts: int) -> list[int]:
 
 
 def imbalance(routes: Routes) -> Tensor:
-    """E * sum_e f_e * P_e: 1 at perfect balance, at most E. Its gradient goes through P alone: f is a count."""
+    """E * sum_e f_e * P_e, a scalar: 1 at perfect balance, at most E. Its gradient goes through P; f is a count."""
     num_experts = routes.shares.shape[1]
     counts = torch.zeros(num_experts, dtype=routes.shares.dtype, device=routes.shares.device)
     chosen = routes.experts.flatten()
@@ -106,11 +113,11 @@ def imbalance(routes: Routes) -> Tensor:
 class MixtureOfExpertsSpec(MLPSpec):
     """`mlp: {type: moe, num_experts: 8, experts_per_token: 2, expert: {...}, router: {type: softmax-topk}}`
 
-    expert: the MLP that each expert is. shared: an MLP that every token goes through besides, or null. router_bias: on
-    the router's logits. balance_loss: coefficient of the load-balancing loss in training; 0 for none.
+    expert: the MLP of each expert. shared: an MLP that every token goes through as well, or null. router_bias: adds a
+    bias to the router's logits. balance_loss: coefficient of the load-balancing loss in training; 0 for none.
     """
 
-    # The fields below are unions of registered blocks, this one among them: put together when all are known.
+    # Fields hold any registered block, this one too: pydantic can build the schema only once all are registered.
     model_config = ConfigDict(defer_build=True)
 
     type: Literal["moe"] = "moe"

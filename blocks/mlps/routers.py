@@ -1,12 +1,12 @@
-"""Routers: which experts of a mixture a token goes to, and how much each of them counts.
+"""Routers choose the experts that a token goes to, and the weight of each.
 
     logits = W x (+ b)
     softmax-topk   softmax of all logits, then the K largest shares, made to sum to 1 if asked   (Qwen3-MoE, MiniMind)
     topk-softmax   the K largest logits, then the softmax of these alone     (arXiv 1701.06538, eq. 3; Mixtral; gpt-oss)
     topk-sigmoid   the K largest logits, then the sigmoid of each, which scales the expert's *input*           (Llama 4)
 
-Softmax-topk with `normalise` and topk-softmax are the same function, written as its sources write it. A router is
-computed in float32, also under autocast (in float64 for float64): rounding of its logits decides between experts
+Softmax-topk with `normalise` and topk-softmax are the same function; each is written as its sources write it. A router
+computes in float32, also under autocast (in float64 for float64 input), since rounded logits may choose other experts
 (selective precision, Switch Transformer, arXiv 2101.03961, section 2.4).
 
 Shapes: T tokens, C hidden_size, E experts, K experts per token.
@@ -26,7 +26,10 @@ from miniwin.blocks.spec import Strict
 
 @dataclass(frozen=True)
 class Routes:
-    """experts (T, K) int64, best first; weights (T, K); shares (T, E): a distribution over experts, for balance."""
+    """The choice of a router.
+
+    experts (T, K) int64, best first; weights (T, K); shares (T, E): a distribution over experts, for the balance loss.
+    """
 
     experts: Tensor
     weights: Tensor
@@ -34,9 +37,9 @@ class Routes:
 
 
 class Router(nn.Linear):
-    """(T, C) -> Routes. Its weight is (E, C)."""
+    """(T, C) -> Routes. Parameters: weight (E, C), bias (E,) or none."""
 
-    scales_input = False  # the weights multiply what goes into the experts, instead of what comes out
+    scales_input = False  # True: routing weights multiply the experts' input instead of their output
 
     def __init__(self, hidden_size: int, num_experts: int, experts_per_token: int, bias: bool = False) -> None:
         super().__init__(hidden_size, num_experts, bias)
@@ -49,7 +52,7 @@ class Router(nn.Linear):
             return self.route(nn.functional.linear(x.to(wide), self.weight.to(wide), bias))
 
     def route(self, logits: Tensor) -> Routes:
-        """logits (T, E)"""
+        """Choose experts by logits (T, E)."""
         raise NotImplementedError
 
 
@@ -67,7 +70,7 @@ class SoftmaxTopK(Router):
 
     def route(self, logits: Tensor) -> Routes:
         shares = logits.softmax(dim=-1)
-        weights, experts = shares.topk(self.experts_per_token, dim=-1)
+        weights, experts = shares.topk(self.experts_per_token, dim=-1)  # (T, E) -> (T, K) each
         if self.normalise:
             weights = weights / weights.sum(dim=-1, keepdim=True)
         return Routes(experts, weights, shares)
@@ -84,7 +87,7 @@ class TopKSigmoid(Router):
 
     def route(self, logits: Tensor) -> Routes:
         scores = logits.sigmoid()
-        # By logits: scores of large ones are all 1. Shares as DeepSeek-V3 makes them, arXiv 2412.19437, eq. 19.
+        # Logits choose, since large logits all have score 1. Shares are DeepSeek-V3's, arXiv 2412.19437, eq. 19.
         chosen, experts = logits.topk(self.experts_per_token, dim=-1)
         return Routes(experts, chosen.sigmoid(), scores / scores.sum(dim=-1, keepdim=True))
 

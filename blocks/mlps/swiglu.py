@@ -29,7 +29,7 @@ class SwiGLU(GatedMLP):
 
 
 class _Gated(torch.autograd.Function):
-    """In one pass each way, and nothing kept but gate and up."""
+    """silu(gate) * up by the C kernels: one pass each way. Only gate and up are kept for the backward."""
 
     @staticmethod
     def forward(ctx: Any, gate: Tensor, up: Tensor) -> Tensor:

@@ -2,8 +2,8 @@
 
     y = (x - mean(x)) / sqrt(var(x) + eps) * weight + bias
 
-Mean and variance (the biased one) are over the channels; computed in float32 whatever the dtype of x, in float64 for
-float64.
+Mean and variance (the biased one) are over the channels. Both are computed in float32 whatever the dtype of x, in
+float64 for float64.
 """
 
 from __future__ import annotations

@@ -2,15 +2,15 @@
 
     y = x / sqrt(mean(x^2) + eps) * gain
 
-The mean is over the channels. The gain is the weight (`plain`), one plus the weight (`one-plus`, as in Gemma: a weight
-of zero is no gain, so that decay pulls towards the identity), or absent (`none`, as in Llama 4's QK-norm).
+The mean is over the channels. The gain is the weight (`plain`), one plus the weight (`one-plus`, as in Gemma: weight
+decay then pulls the gain towards 1), or absent (`none`, as in Llama 4's QK-norm).
 
 Everything, the gain included, is computed in float32 whatever the dtype of x (in float64 for float64), and rounded
-once: to the dtype of x, or under autocast to autocast's, since what reads a norm is a matrix product. Hugging Face's
-Llama rounds to x's dtype before the gain: in bfloat16 it differs from this by that rounding.
+once: to the dtype of x, or under autocast to autocast's dtype, since a matrix product reads the result. Hugging Face's
+Llama rounds to the dtype of x before the gain: in bfloat16 the results differ by this rounding.
 
-In training on a CPU it has a backward of its own, in C or a few rows at a time. With r = 1 / sqrt(mean(x^2) + eps), and
-dy the gradient of y:
+Training on a CPU has a backward of its own, in C or a few rows at a time. With r = 1 / sqrt(mean(x^2) + eps), and dy
+the gradient of y:
 
     dx = r (dy gain) - x r^3 mean(dy gain x);   dgain = sum over rows of r x dy
 """
@@ -28,7 +28,7 @@ from miniwin.blocks.registry import NORMS
 from miniwin.blocks.spec import PositiveReal, Strict
 from miniwin.blocks.tiling import in_pieces, pieces
 
-FEW = 1 << 14  # numbers: so few are one small operation, and then torch's own is the shortest
+FEW = 1 << 14  # numbers of x: up to here torch's own operator is the fastest without gradients
 Gain = Literal["plain", "one-plus", "none"]
 
 
@@ -75,7 +75,7 @@ class RMSNorm(nn.Module):
 
 
 class _Native(torch.autograd.Function):
-    """By kernels of our own, in one pass each way. x without gaps, gain float32."""
+    """By the C kernels, in one pass each way. x is contiguous, gain float32."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, gain: Tensor, eps: float, dtype: torch.dtype) -> Tensor:
@@ -97,7 +97,7 @@ def _inverse(x: Tensor, eps: float) -> Tensor:
 
 
 class _Normed(torch.autograd.Function):
-    """x (..., C) and gain (C,) -> (..., C) in `dtype`; computed in the dtype of the gain."""
+    """By torch, a few rows at a time: x (..., C), gain (C,) -> (..., C) in `dtype`. Computes in the gain's dtype."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, gain: Tensor, eps: float, dtype: torch.dtype) -> Tensor:

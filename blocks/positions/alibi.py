@@ -21,7 +21,7 @@ from miniwin.blocks.registry import POSITIONS
 
 
 def slopes(num_heads: int) -> Tensor:
-    """(H,) float32."""
+    """The slopes m_h, (H,) float32."""
     power = 1 << (num_heads.bit_length() - 1)
     first = [2.0 ** (-8.0 * h / power) for h in range(1, power + 1)]
     twice = [2.0 ** (-4.0 * h / power) for h in range(1, 2 * power + 1)]

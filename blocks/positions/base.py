@@ -31,7 +31,7 @@ ScoreFunction = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Heads:
-    """What a position encoding is built for. window: keys a query sees at most; None is all before it."""
+    """The sizes that a position encoding is built for. window: the most keys that a query sees; None: all so far."""
 
     hidden_size: int
     num_heads: int
@@ -44,11 +44,12 @@ class Heads:
 class Positions:
     """Where the tokens of one call stand.
 
-    index (1 or B, N) int64: how many tokens of its row came before each; 0 at the first real one.
-    mean (1 or B, N) float64: positions given by the caller instead, real-valued: the centre of a span, say.
-    variance (1 or B, N) float64: of a given position that is a distribution; None is exact.
-    documents: where a row holds several; the index then counts from the first token of each.
-    shared: what one layer has worked out from these positions, for the next one that wants the same.
+    index (1 or B, N) int64: the number of tokens before each token in its row; 0 at the first real token.
+    mean (1 or B, N) float64: positions that the caller gives, in place of the index. They are real numbers, such as the
+        centre of a span.
+    variance (1 or B, N) float64: the variance of each given position; None: the positions are exact.
+    documents: set if rows hold several documents. The index then counts from the first token of each document.
+    shared: results that layers share. The first layer that needs one computes it from these positions.
     """
 
     index: Tensor
@@ -58,7 +59,7 @@ class Positions:
     shared: dict[Any, Any] = field(default_factory=dict, repr=False, compare=False)
 
     def part(self, tokens: slice) -> Positions:
-        """Those of some of the tokens. Documents are not cut."""
+        """The positions of a slice of the tokens. Positions with documents cannot be cut."""
         assert self.documents is None
         index, mean, variance = (None if t is None else t[:, tokens] for t in (self.index, self.mean, self.variance))
         assert index is not None
@@ -68,16 +69,16 @@ class Positions:
 class PositionEncoding(nn.Module):
     """No encoding at all: every hook does nothing."""
 
-    # Why positions given by the caller cannot be honoured, where they cannot.
+    # Why the encoding cannot use positions that the caller gives; None if it can.
     counts_tokens: str | None = None
-    # Why their variance cannot be honoured, where it cannot.
+    # Why it cannot use the variance of given positions; None if it can.
     needs_exact: str | None = None
     weighting: Literal["softmax", "stick-breaking"] = "softmax"
-    # Names of its own parameters that are tables or vectors, so that weight decay is not for them.
+    # Names of its own parameters that get no weight decay: tables and vectors.
     undecayed: tuple[str, ...] = ()
 
     def encode(self, q: Tensor, k: Tensor, positions: Positions) -> tuple[Tensor, Tensor]:
-        """Queries (B, N, H, D) and keys (B, N, Hkv, D) with their positions in them; the last dimension may widen."""
+        """Put positions into queries (B, N, H, D) and keys (B, N, Hkv, D). The last dimension may widen."""
         return q, k
 
     def score_bias(self) -> ScoreBias | None:
@@ -92,11 +93,11 @@ class PositionEncoding(nn.Module):
         return None
 
     def log_gates(self, x: Tensor) -> Tensor | None:
-        """Logarithms of forget gates (B, N, H), at most 0, of the layer's input x (B, N, hidden_size); or None."""
+        """Logarithms of forget gates (B, N, H), at most 0, from the layer's input x (B, N, hidden_size); or None."""
         return None
 
     def score(self) -> ScoreFunction | None:
-        """What stands in place of the dot product of query and key, or None."""
+        """The function that replaces the dot product of query and key, or None."""
         return None
 
 
@@ -106,7 +107,7 @@ class PositionSpec(Strict):
     type: str
 
     def check(self, heads: Heads) -> None:
-        """Raise `located` for what does not fit."""
+        """Raise `located` if the spec does not fit these heads."""
 
     def build(self, heads: Heads) -> PositionEncoding:
         raise NotImplementedError
@@ -116,7 +117,7 @@ class PositionSpec(Strict):
 
     @property
     def by_distance(self) -> bool:
-        """Whether scores depend on how many tokens lie between, by a bias, gates or a score function."""
+        """Whether a weight depends on how many keys lie between: by bias, gates, score function or stick-breaking."""
         return False
 
     @property
@@ -129,7 +130,7 @@ class PositionSpec(Strict):
         return heads.head_dim
 
     def gates(self, heads: Heads) -> int:
-        """Numbers that a token's cache entry holds besides key and value, in float32."""
+        """Float32 numbers that the cache holds for each token besides its key and value."""
         return 0
 
     def flops(self, heads: Heads) -> float:
@@ -137,7 +138,7 @@ class PositionSpec(Strict):
         return 0.0
 
     def canonical(self, heads: Heads) -> dict[str, Any]:
-        """What decides the function computed, however it was written."""
+        """The facts that decide the computed function. Specs of the same function have equal ones."""
         return facts(self)
 
     def frequencies(self, heads: Heads) -> Tensor | None:
@@ -150,11 +151,11 @@ class PositionSpec(Strict):
 
 
 def located(path: str, message: str) -> PydanticCustomError:
-    """A validation error of a field deeper than the model that noticed it: `path` is relative to that model."""
+    """A validation error of a field that lies deeper than the spec that raises it. path: relative to that spec."""
     return PydanticCustomError("located", "{message}", {"message": message, "at": path})
 
 
 def located_all(problems: list[tuple[str, str]]) -> PydanticCustomError:
-    """Several of them at once, each a path and a message."""
+    """One error for several problems, each a path and a message as for `located`."""
     path, message = problems[0]
     return PydanticCustomError("located", "{message}", {"message": message, "at": path, "all": problems})

@@ -1,9 +1,9 @@
-"""Forgetting attention (Lin et al., arXiv 2503.02130): recency that depends on what was read, no positions.
+"""Forgetting attention (Lin et al., arXiv 2503.02130): recency that depends on the text, without positions.
 
     f_t = sigmoid(W x_t + b), one number per head;    score_ij += sum_{t = j+1 .. i} log f_t
 
-A key fades by the forget gates of every token after it, its own excluded: what a head chooses to forget, all earlier
-keys lose at once. The sum is relative and causal, and extends to any length. Gates are cached beside keys and values,
+A key fades by the forget gates of every token after it, not by its own. One small gate makes all earlier keys of its
+head fade at once. The sum is relative and causal, and extends to any length. Gates are cached beside keys and values,
 since a later query needs them all. The paper's "Pro" layer (output gate, token shift) is another block, not this one.
 
 x is the input of the attention layer. A fresh model has b = 0, so gates start near one half.

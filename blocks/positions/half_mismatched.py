@@ -1,11 +1,11 @@
-"""The published MiniWin's partial rotary, a defect kept so that its checkpoints run: not a rotation.
+"""The published MiniWin's partial rotary: a defect, kept so that its checkpoints run. It is not a rotation.
 
     (a, b) -> (a cos A - b sin A, b cos B + a sin B),   A = t f_c,  B = t f_((c + d/2) mod D/2),  f_k = base^(-2k/D)
 
-Channel c < d/2 and its partner c + d/2 turn by different angles, since the authors' code
-(github.com/Cominder/miniwin, model/model_miniwin.py at 6143fc1) lays out the frequencies of the whole head, twice over,
-and takes the first d of that row. Norms are not kept, and a score is no function of distance. With d = D the two angles
-are the same and nothing is wrong.
+Channel c < d/2 and its partner c + d/2 turn by different angles. The authors' code (github.com/Cominder/miniwin,
+model/model_miniwin.py at 6143fc1) writes the frequencies of the whole head twice in a row and takes the first d of
+them. Norms are not kept, and a score is no function of distance. With d = D both angles are the same, and nothing is
+wrong.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from miniwin.blocks.positions.rotation import geometric
 
 
 def first_of_the_whole_head(rope_theta: float, head_dim: int, rotary_dim: int) -> Tensor:
-    """(d,) float64: one frequency for each rotated channel; those of the partners come second."""
+    """(d,) float64: one frequency for each rotated channel, the partners' in the second half."""
     return geometric(rope_theta, head_dim).repeat(2)[:rotary_dim]
 
 

@@ -1,4 +1,4 @@
-"""HoPE: hyperbolic rotary encoding (Dai et al., arXiv 2509.05218, equations 5 to 12 and 14). Boosts for rotations:
+"""HoPE: hyperbolic rotary encoding (Dai et al., arXiv 2509.05218, equations 5 to 12 and 14). Boosts replace rotations:
 
     q_i <- e^(-i t) B(i w) q_i,   k_j <- e^(j t) B(-j w) k_j,   B(x) = [[cosh x, sinh x], [sinh x, cosh x]]
 
@@ -12,13 +12,15 @@ Computed as written, e^(j t) overflows after a few hundred tokens. But B is diag
     score_ij = sum_c a_q a_k e^(-d (t - w_c)) + b_q b_k e^(-d (t + w_c))
 
 a sum of decays, each in (0, 1] at any distance d >= 0. So `encode` turns queries and keys into a and b, without any
-position, and `score` applies the decays from whole distances: exact at position 1e7. A key that agrees with the query
-in every coordinate loses score steadily with distance; scores decay towards 0, not towards minus infinity.
+position, and `score` computes the decays from integer distances: exact at position 1e7. A key that agrees with the
+query in every coordinate loses score steadily with distance. Scores decay towards 0, not towards minus infinity.
 
-The paper gives t as "learnable or predefined" and a scaling factor without their values. Here both are set:
+The paper calls t "learnable or predefined" and mentions a scaling factor, but gives no values. Here both are set:
 w_c = scale * rope_theta^(-2c/D) and t = damping * scale, damping > 1. With the defaults 0.01 and 1.1, decays last from
-48 to 1000 tokens; scale 1, RoPE's frequencies, would forget nearly everything within three. Cost: nothing learned,
-nothing more cached, but D exponentials per query and key, so slower than an encoding of queries and keys alone.
+48 to 1000 tokens. Scale 1, RoPE's frequencies, would forget nearly everything within three tokens.
+
+Cost: no parameters and no larger cache, but D exponentials for each pair of query and key. An encoding that changes
+queries and keys alone is faster.
 """
 
 from __future__ import annotations
@@ -67,7 +69,7 @@ class Hyperbolic(PositionEncoding):
 
 
 def _light_cone(x: Tensor) -> Tensor:
-    """(..., D) -> (..., D): a of every pair of channels, then b. A rotation by 45 degrees and a mirror: norms stay."""
+    """(..., D) -> (..., D): a of every channel pair, then b. A rotation by 45 degrees and a reflection: norms stay."""
     wide = x if x.dtype == torch.float64 else x.float()
     first, second = wide[..., 0::2], wide[..., 1::2]
     return (torch.cat((first + second, first - second), dim=-1) * 0.5**0.5).to(x.dtype)

@@ -2,10 +2,10 @@
 
     q_t <- q_t + a_t,   k_t <- k_t + b_t   for t < n;   then the encoding named by `then`, for every token
 
-Where a text begins is worth knowing exactly, and is the same at any length: a periodic encoding in a window cannot tell
-its first tokens from later ones. The article on P-RoPE (Huo, arXiv 2605.27980) names such a hybrid as future work; it
-gives no formula, and this one is ours. a and b are tables (n, D) shared by the heads, drawn small, so that the
-encoding inside keeps its properties from token n on: relative there if it is relative.
+A model gains from knowing where a text begins, and a beginning looks the same at any length. A periodic encoding in a
+window cannot tell the first tokens from later ones. The article on P-RoPE (Huo, arXiv 2605.27980) names such a hybrid
+as future work and gives no formula; this formula is ours. a and b are tables (n, D) that the heads share. Their initial
+values are small and random. From token n on only the inner encoding acts: if it is relative, it is relative there.
 
 Cost: 2 n D parameters on top of the inner encoding's.
 """
@@ -69,7 +69,7 @@ class Learned(PositionEncoding):
 class LearnedSpec(PositionSpec):
     """`position: {type: learned, num_positions: 64, then: {type: p-rope, period: 128}}`"""
 
-    # `then` holds any encoding: its schema can be made only when all of them, this one too, are known.
+    # `then` holds any encoding, this one too: pydantic can build the schema only once all are registered.
     model_config = ConfigDict(defer_build=True)
 
     type: Literal["learned"] = "learned"
@@ -125,7 +125,7 @@ class LearnedSpec(PositionSpec):
 
 
 def _moved(error: PydanticCustomError) -> PydanticCustomError:
-    """The inner encoding speaks of `position.period`; the field is `position.then.period`."""
+    """The inner encoding's error, with `position.then.period` where it says `position.period`."""
     context: dict[str, Any] = dict(error.context or {})
     problems = context.get("all", [(context["at"], context["message"])])
     return located_all([(at.replace("position.", "position.then.", 1), message) for at, message in problems])

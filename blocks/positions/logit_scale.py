@@ -1,11 +1,11 @@
 """Logit scaling: multiply a query by a function of the number n of keys it sees, itself included.
 
 `log` (Scalable-Softmax, Nakanishi, arXiv 2501.19399, eq. 4): q <- s_h * ln(n) * q with s per head, learned, or fixed
-with `learned: false`. A query that sees only itself (n = 1) has one key whatever its score.
+with `learned: false`. For n = 1 the factor is 0. This is harmless: a single key has weight 1 whatever its score.
 
-`log-ratio` (the MiniWin authors' code): q <- ln(base + n) / ln(base + 1) * q, nothing learned. Their code takes for n
-the total number of keys in the call, so that a prefill is not causal and decoding disagrees with it;
-`total_length: true` reproduces that defect, to match their checkpoints, and nothing else should use it.
+`log-ratio` (the MiniWin authors' code): q <- ln(base + n) / ln(base + 1) * q, nothing learned. In their code n is the
+total number of keys in the call: a prefill is then not causal, and decoding disagrees with it. `total_length: true`
+reproduces this defect for their checkpoints; nothing else should use it.
 
 `temperature` (Llama 4's attention temperature tuning): q <- (1 + scale * ln(1 + floor(n / floor))) * q, not learned.
 It is 1 up to n = floor - 1 and then grows in steps. Llama 4 has it on its global layers, where n is the position + 1.
@@ -24,7 +24,7 @@ from miniwin.blocks.spec import PositiveInt, PositiveReal, Strict
 
 
 class LogScale(nn.Module):
-    """scale: s, a parameter (H,), or a number that is never trained."""
+    """scale: s, a parameter (H,); or a plain number, which is not trained."""
 
     def __init__(self, num_heads: int, init: float, learned: bool = True) -> None:
         super().__init__()

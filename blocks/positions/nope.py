@@ -1,9 +1,9 @@
 """NoPE: no positional encoding, only the causal mask (Kazemnejad et al., arXiv 2305.19466), with logit scaling.
 
 Without position a query's attention spreads thinner the more keys it sees. Logit scaling multiplies each query by a
-function of the number n of keys *that query* sees (its position + 1 in a global layer, at most the window in a local
-one), never of the total length: a prefill would stop being causal, and decoding would disagree with it. On by default:
-without it recall through NoPE layers collapses beyond the trained length.
+function of the number n of keys *that query* sees: its position + 1 in a global layer, at most the window in a local
+one. n is never the total length: a prefill would not be causal, and decoding would disagree with it. Scaling is on by
+default: without it recall through NoPE layers collapses beyond the trained length.
 
 Cost: the parameters of the scale (one per head for a learned one).
 """

@@ -1,18 +1,19 @@
 """P-RoPE: rotary positions taken modulo a period p, in two forms.
 
 Published (Huo, arXiv 2605.27980; `harmonic: false`): token t is rotated by (t mod p) * theta_k with the frequencies of
-RoPE. It is not a function of distance: a pair that straddles a period boundary is turned by d - p instead of d.
+RoPE. A score is then no function of distance: where a period boundary lies between query and key, the angle is that of
+d - p instead of d.
 
 Harmonic (ours; the default): theta_k = 2*pi*n_k / p with integers n_k, so that taking t modulo p changes nothing. The
 encoding is exactly periodic and exactly relative; distances 0 .. p-1 are distinct when some n_k = 1. The kernel is
 cyclic (distance p - 1 looks like -1), hence W <= p is required and p >= 2W is better.
 
-Which integers: `geometric` (default) snaps a geometric series from p/2 (alternate tokens differ most) down to 1 to
-distinct integers, `all` takes 1, 2, 3, ..., a list takes what it says. Positions stay below p: the table is finite
-and exact at any length of context.
+Which integers n_k: `geometric` (default) rounds a geometric series from p/2 (where alternate tokens differ most) down
+to 1 to distinct integers; `all` takes 1, 2, 3, ...; a list names them. Positions stay below p, so the table of angles
+is finite and exact at any length of context.
 
-partial_rotary_factor and pairing are those of RoPE, for both forms; positions given by the caller are real numbers
-modulo p. `pairing: half-mismatched` is the published code's partial rotary (see half_mismatched.py).
+partial_rotary_factor and pairing are those of RoPE, for both forms. Positions that the caller gives are real numbers,
+taken modulo p. `pairing: half-mismatched` is the published code's partial rotary (see half_mismatched.py).
 """
 
 from __future__ import annotations
@@ -40,16 +41,16 @@ from miniwin.blocks.spec import PositiveInt, PositiveReal
 
 
 def snapped_harmonics(count: int, period: int) -> list[int]:
-    """`count` integers in 1 .. p/2, near a geometric series from p/2 down to 1, distinct as far as there are enough.
+    """`count` integers in 1 .. p/2, near a geometric series from p/2 down to 1, distinct if there are enough.
 
-    More pairs than integers (small periods): every integer once, then again from the top.
+    With more pairs than integers (small periods), every integer comes once, then again from the top.
     """
     top = max(period // 2, 1)
     if count == 1:
         return [1]
     if count >= top:
         return [top - i % top for i in range(count)]
-    # Walk down the series; where rounding meets an integer already taken, take the next one below, yet leave one
+    # Walk down the series. If a rounded value is already taken, take the next integer below it; always leave one
     # integer for each pair still to come.
     chosen: list[int] = []
     for k in range(count):
@@ -151,7 +152,7 @@ class PeriodicRopeSpec(PositionSpec):
             )
 
     def canonical(self, heads: Heads) -> dict[str, Any]:
-        """What the encoding is, however it was written: the frequencies decide."""
+        """The facts that decide the encoding: the frequencies, whichever fields they come from."""
         data: dict[str, Any] = {"type": self.type, "period": self.period}
         data |= {"harmonics": self.integers(heads)} if self.harmonic else {"rope_theta": self.theta}
         data |= {} if self.pairing == "half" else {"pairing": self.pairing}
@@ -171,7 +172,7 @@ class PeriodicRopeSpec(PositionSpec):
         return snapped_harmonics(count, self.period)
 
     def frequencies(self, heads: Heads) -> Tensor:
-        """Of a half-mismatched one, which has no pairs, those of its channels."""
+        """(K,) float64, one for each pair. A half-mismatched encoding has no pairs: (d,), one for each channel."""
         if self.harmonic:
             numbers = torch.tensor(self.integers(heads), dtype=torch.float64, device="cpu")
             return numbers * (2 * math.pi / self.period)

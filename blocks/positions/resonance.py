@@ -2,9 +2,9 @@
 
     lambda_k = round(2 pi / theta_k);   token t rotates channel pair k by 2 pi (t mod lambda_k) / lambda_k
 
-A pair whose wavelength fits into the trained context then meets no angle later that it has not met in training: what is
-left to extrapolate is the slow pairs alone. Still exactly relative, with the same cost as RoPE. A `scaling` acts on the
-frequencies before they are rounded, as the paper does with YaRN.
+A pair whose wavelength fits into the trained context then meets no new angle beyond it. Only the slow pairs are left to
+extrapolate. The encoding stays exactly relative and costs as much as RoPE. A `scaling` acts on the frequencies before
+wavelengths are rounded, as the paper does with YaRN.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ from miniwin.blocks.spec import PositiveReal, facts
 
 
 class Resonance(Rope):
-    """wavelengths (K,) float64, whole numbers of tokens."""
+    """wavelengths (K,) float64: integers, in tokens."""
 
     def __init__(self, wavelengths: Tensor, pairing: str = "half", attention_factor: float = 1.0) -> None:
         super().__init__(2 * math.pi / wavelengths, pairing, attention_factor)
         self._wavelengths = wavelengths
 
     def angles(self, positions: Tensor) -> Tensor:
-        # Reduced before it is multiplied: exact at any position, where a product would round.
+        # The remainder comes first: angles are exact at any position, while a large product would be rounded.
         wavelengths = self._moved("_wavelengths", positions.device)
         return positions.to(torch.float64).unsqueeze(-1).remainder(wavelengths) * (2 * math.pi / wavelengths)
 
@@ -91,7 +91,7 @@ class ResonanceSpec(PositionSpec):
         ]
 
     def _rounded(self, heads: Heads) -> tuple[Tensor, float]:
-        """The wavelengths of the pairs (K,) float64, and what cos and sin are multiplied by."""
+        """The rounded wavelengths of the pairs (K,) float64, and the factor on cos and sin."""
         rotary_dim = rotated_channels(heads.head_dim, self.partial_rotary_factor)
         frequencies, factor = scaled_frequencies(self.rope_theta, rotary_dim, self._scaling)
         return (2 * math.pi / frequencies).round(), factor

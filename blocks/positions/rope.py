@@ -7,12 +7,12 @@ channels turn, with the frequencies of d (GPT-NeoX, arXiv 2204.06745). `scaling`
 beyond the trained one and may multiply cos and sin by a factor. Angles are computed in float64 and rounded once, so
 that position 1e7 is still exact to float32.
 
-Positions may be given: real-valued (the centre of a span), or Gaussian with mean m and variance v. Then
+The caller may give positions: real numbers (the centre of a span), or Gaussians with mean m and variance v. For these
 
     E[cos(theta t)] = exp(-theta^2 v / 2) cos(theta m),   E[sin(theta t)] = exp(-theta^2 v / 2) sin(theta m)
 
-(the characteristic function of a normal variable), and turning query and key by these expectations makes each score
-the expected one over independent positions. A token against itself is treated as independent too.
+(the characteristic function of a normal variable). Query and key turn by these expectations, so each score is the
+expected score over independent positions. The two positions of a token with itself count as independent too.
 
 Cost: no parameters; two passes over queries and keys.
 """
@@ -47,7 +47,7 @@ TABLE_LIMIT = 1 << 16  # positions kept as a table; beyond it angles are compute
 class Rope(PositionEncoding):
     """Rotates by the position. frequencies (K,) float64; cos and sin are multiplied by attention_factor."""
 
-    period: int | None = None  # positions are taken modulo this, where a subclass has one
+    period: int | None = None  # set by a subclass: positions are taken modulo the period
 
     def __init__(self, frequencies: Tensor, pairing: str = "half", attention_factor: float = 1.0) -> None:
         super().__init__()
@@ -59,7 +59,7 @@ class Rope(PositionEncoding):
 
     def encode(self, q: Tensor, k: Tensor, positions: Positions) -> tuple[Tensor, Tensor]:
         cos, sin = self.shared(positions, torch.float64 if q.dtype == torch.float64 else torch.float32)
-        if q.shape[1] == 1 and not torch.is_grad_enabled():  # one small operation takes as long as another
+        if q.shape[1] == 1 and not torch.is_grad_enabled():  # decoding: one operation for both is faster than two
             both = self.turn(torch.cat((q, k), 2), cos, sin)
             return both[:, :, : q.shape[2]], both[:, :, q.shape[2] :]
         return self.turn(q, cos, sin), self.turn(k, cos, sin)
@@ -68,11 +68,11 @@ class Rope(PositionEncoding):
         return rotate(x, cos, sin, self.interleaved)
 
     def angles(self, positions: Tensor) -> Tensor:
-        """(..., K) float64 at positions (...,) whole or real, already reduced modulo the period."""
+        """positions (...), integers or real numbers, already modulo the period -> angles (..., K) float64."""
         return angles(positions, self._moved("_frequencies", positions.device))
 
     def _moved(self, name: str, device: torch.device) -> Tensor:
-        """One of the encoding's own tensors on that device, where it stays: each move would wait for the device."""
+        """One of the encoding's own tensors, moved to `device` and kept there: each move waits for the device."""
         own: Tensor = getattr(self, name)
         if own.device != device:
             own = own.to(device)
@@ -81,7 +81,7 @@ class Rope(PositionEncoding):
         return own
 
     def shared(self, positions: Positions, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """`cos_sin`, worked out once for all the layers that turn alike."""
+        """`cos_sin`, computed once for all layers that rotate alike."""
         if torch.compiler.is_compiling():
             return self.cos_sin(positions, dtype)
         key = (self._alike, dtype)
@@ -92,15 +92,15 @@ class Rope(PositionEncoding):
 
     @cached_property
     def _alike(self) -> tuple[Any, ...]:
-        """Equal for those that turn alike: of one class, with equal numbers in all that a subclass may have added."""
+        """A key, equal for encodings that rotate alike: of one class, and with equal attributes in all subclasses."""
         if self.state_dict():
-            return (id(self),)  # it learns
+            return (id(self),)  # a learned rotation is like no other
         plain = nn.Module().__dict__
         own = sorted((name, value) for name, value in vars(self).items() if name not in plain and name != "_table")
         return type(self), *((n, v.cpu().numpy().tobytes() if isinstance(v, Tensor) else repr(v)) for n, v in own)
 
     def cos_sin(self, positions: Positions, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """cos and sin, each (1 or B, N, K), of where the tokens stand."""
+        """cos and sin of the tokens' angles, each (1 or B, N, K), attenuated if positions have a variance."""
         if positions.mean is None:
             cos, sin = self._gathered(self._reduced(positions.index), dtype)
         else:
@@ -122,10 +122,10 @@ class Rope(PositionEncoding):
         return cos.to(dtype), sin.to(dtype)
 
     def _gathered(self, index: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """The same for whole numbers, from a table."""
-        # A short period bounds the table by itself, and needs no look at the positions (a wait, on a GPU).
+        """cos and sin of integer positions from a table: (1 or B, N) -> (1 or B, N, K) each."""
+        # A short period bounds the table. Then the positions need not be read, which would wait for a GPU.
         bounded = self.period is not None and self.period <= TABLE_LIMIT
-        # What looks at a number cannot be compiled, and what has no table compiles into one pass.
+        # Code that reads a number from a tensor does not compile; code without a table compiles into one pass.
         if index.is_meta or index.numel() == 0 or (torch.compiler.is_compiling() and not bounded):
             return self._computed(index, dtype)
         top = self.period if self.period is not None and bounded else int(index.max()) + 1
@@ -160,7 +160,7 @@ class RopeSpec(PositionSpec):
         return Rope(frequencies, self.pairing, factor)
 
     def scaled(self, heads: Heads) -> tuple[Tensor, float]:
-        """The frequencies of the pairs, and what cos and sin are multiplied by."""
+        """The frequencies of the pairs (K,) float64, and the factor on cos and sin."""
         return scaled_frequencies(self.rope_theta, self._rotary_dim(heads), self._scaling)
 
     def frequencies(self, heads: Heads) -> Tensor:
@@ -188,5 +188,6 @@ class RopeSpec(PositionSpec):
 
 
 def scaled_frequencies(rope_theta: float, rotary_dim: int, scaling: ScalingSpec | None) -> tuple[Tensor, float]:
+    """RoPE's frequencies (K,) float64 after scaling, and the factor on cos and sin."""
     frequencies = geometric(rope_theta, rotary_dim)
     return (frequencies, 1.0) if scaling is None else scaling.apply(frequencies, rope_theta, rotary_dim)

@@ -1,9 +1,9 @@
-"""What every rotary encoding is made of: frequencies, angles, and the turning of channel pairs.
+"""The parts of every rotary encoding: frequencies, angles, and the rotation of channel pairs.
 
     (a, b) -> (a cos - b sin, b cos + a sin)
 
-`half` pairs channel c with c + d/2 (Llama and its kin), `interleaved` pairs 2c with 2c + 1 (the original RoFormer,
-Cohere, Llama 4's weights), d being the number of rotated channels: the first d of each head. The rest pass unchanged.
+The first d channels of each head are rotated; the rest pass unchanged. `half` pairs channel c with c + d/2 (Llama and
+its kin), `interleaved` pairs 2c with 2c + 1 (the original RoFormer, Cohere, Llama 4's weights).
 
 Shapes: B batch, N tokens, H heads, D head_dim, K = d/2 pairs.
 """
@@ -41,6 +41,7 @@ def rotated_channels(head_dim: int, factor: float) -> int:
 
 
 def check_rotated(head_dim: int, factor: float) -> None:
+    """Raise `located` unless head_dim and the number of rotated channels are even, and at least 2 channels rotate."""
     if head_dim % 2:
         raise located("head_dim", f"got {head_dim}; a rotary encoding turns channels in pairs, so it must be even")
     count = rotated_channels(head_dim, factor)
@@ -54,14 +55,14 @@ def check_rotated(head_dim: int, factor: float) -> None:
 
 
 def _factor(head_dim: int, count: int) -> float:
-    """A short number that makes `count` channels turn. It may not be the quotient: int(100 * 0.58) is 57."""
+    """A short decimal factor that makes `count` channels turn. The quotient may fail to: int(100 * 0.58) is 57."""
     quotient = count / head_dim
     tried = [round(quotient, 4), *((math.floor(quotient * 10**digits) + 1) / 10**digits for digits in range(1, 10))]
     return next(factor for factor in tried if rotated_channels(head_dim, factor) == count)
 
 
 def partial_facts(head_dim: int, factor: float) -> dict[str, Any]:
-    """The part of the head that turns, for a spec's `canonical`; nothing where all of it does."""
+    """The share of the head that turns, for a spec's `canonical`; empty if the whole head turns."""
     count = rotated_channels(head_dim, factor)
     return {} if count == head_dim else {"partial_rotary_factor": count / head_dim}
 
@@ -71,17 +72,20 @@ def partial_words(factor: float, pairing: str) -> list[str]:
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor, interleaved: bool = False) -> Tensor:
-    """Turn the first 2K channels of x (B, N, H, D) by cos, sin (1 or B, N, K), in the dtype of cos; dtype of x back."""
-    cos, sin = cos.unsqueeze(-2), sin.unsqueeze(-2)
+    """Rotate the first 2K channels of x (B, N, H, D) by cos, sin (1 or B, N, K).
+
+    Computed in the dtype of cos, returned in the dtype of x.
+    """
+    cos, sin = cos.unsqueeze(-2), sin.unsqueeze(-2)  # (1 or B, N, 1, K)
     if not torch.is_grad_enabled():
         return _turn(x, cos, sin, interleaved, 1.0)
     return _Rotate.apply(x, cos, sin, interleaved)  # type: ignore[no-any-return]
 
 
 class _Rotate(torch.autograd.Function):
-    """Written out, since autograd would keep four products and run three times the passes over memory.
+    """A rotation with a backward of its own. Autograd would keep four products and need three times the passes.
 
-    The transpose of a rotation is the rotation the other way round, so nothing of x is kept.
+    The transpose of a rotation is the rotation by the opposite angle, so x need not be kept.
     """
 
     @staticmethod
@@ -97,7 +101,7 @@ class _Rotate(torch.autograd.Function):
 
 
 def pairs(x: Tensor, count: int, interleaved: bool) -> tuple[Tensor, Tensor]:
-    """Views of both halves of the first `count` pairs of channels: (..., D) -> twice (..., count)."""
+    """Views of the first and of the second channels of the first `count` pairs: (..., D) -> (..., count) each."""
     if interleaved:
         return x[..., 0 : 2 * count : 2], x[..., 1 : 2 * count : 2]
     return x[..., :count], x[..., count : 2 * count]
@@ -114,7 +118,7 @@ def _turn(x: Tensor, cos: Tensor, sin: Tensor, interleaved: bool, sense: float) 
 
 
 def _fits(x: Tensor, cos: Tensor) -> bool:
-    """Whether our own kernel turns x (B, N, H, D) by cos (1 or B, N, 1, K). It records no gradient."""
+    """Whether the C kernel can rotate x (B, N, H, D) by cos (1 or B, N, 1, K). The kernel records no gradient."""
     if cos.dtype != torch.float32 or (x.requires_grad and torch.is_grad_enabled()):
         return False
     alike = x.ndim == 4 and cos.shape[:3] in ((1, x.shape[1], 1), (x.shape[0], x.shape[1], 1))
@@ -122,14 +126,14 @@ def _fits(x: Tensor, cos: Tensor) -> bool:
 
 
 def _as_complex(x: Tensor, cos: Tensor, sin: Tensor, interleaved: bool) -> Tensor:
-    """Neighbours as one complex number times cos + i sin: one pass over memory."""
+    """Each pair of neighbours as one complex number, times cos + i sin: one pass over memory."""
     if x.stride(-1) != 1 or x.storage_offset() % 2 or any(step % 2 for step in x.stride()[:-1]):
         x = x.contiguous()
     return torch.view_as_real(torch.view_as_complex(x.unflatten(-1, (-1, 2))) * torch.complex(cos, sin)).flatten(-2)
 
 
 def _in_halves(x: Tensor, cos: Tensor, sin: Tensor, interleaved: bool) -> Tensor:
-    """The cosine's part in one pass over whole rows, the sine's added to each half."""
+    """One pass multiplies whole rows by the cosine; the sine's products are then added to each half."""
     out = x * torch.cat((cos, cos), -1)
     (a, b), (first, second) = pairs(x, cos.shape[-1], False), pairs(out, cos.shape[-1], False)
     first.addcmul_(b, sin, value=-1)
@@ -138,7 +142,7 @@ def _in_halves(x: Tensor, cos: Tensor, sin: Tensor, interleaved: bool) -> Tensor
 
 
 def _traceable(x: Tensor, cos: Tensor, sin: Tensor, interleaved: bool) -> Tensor:
-    """The formula as it stands, for a compiler to fuse: it takes neither complex numbers nor writing into views."""
+    """The plain formula, for torch.compile to fuse. The compiler takes neither complex numbers nor writes to views."""
     a, b = pairs(x, cos.shape[-1], interleaved)
     turned = a * cos - b * sin, b * cos + a * sin
     return torch.stack(turned, -1).flatten(-2) if interleaved else torch.cat(turned, -1)

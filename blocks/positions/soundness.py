@@ -1,21 +1,22 @@
 """Is a rotary encoding sound at a context of N tokens? The bounds of two papers, as functions of its frequencies.
 
-    aliasing   N < 2*pi*base                                    arXiv 2602.10959: the slowest pair has not come round
-    stability  base >= N / arccos(eps^(1/L))                    arXiv 2602.10959: nor moved off over L layers; eps 0.95
-    precision  base < 1 / eps_mach                              arXiv 2602.10959: a step of it is more than rounding
-    cosine sum B(m) = sum_k cos(m theta_k) >= 0  for 0 <= m < N  arXiv 2405.14591, eq. 9-11
+    aliasing   N < 2*pi*base                      arXiv 2602.10959: the slowest pair completes no turn
+    stability  base >= N / arccos(eps^(1/L))      arXiv 2602.10959: the slowest pair stays coherent over L layers
+    precision  base < 1 / eps_mach                arXiv 2602.10959: one step of the slowest pair is more than rounding
+    cosine sum B(m) = sum_k cos(m theta_k) >= 0   arXiv 2405.14591, eq. 9-11, for 0 <= m < N
 
-Between the lower bounds and the upper one lies what the first paper calls the Goldilocks zone. It writes 1/base for the
-lowest frequency, which is base^-(1 - 1/K) for K pairs; `effective_base` inverts the latter, so that a plain RoPE is
-judged by its rope_theta, as the paper does, and a scaled one by the base that would slow its slowest pair as much.
-These are rules of thumb derived under strong assumptions (one pair speaks for all; layers multiply), not theorems about
-models: being outside says where to look.
+The first paper calls the range between the lower bounds and the upper bound the Goldilocks zone. The paper takes 1/base
+for the lowest frequency; with K pairs it is base^-(1 - 1/K). `effective_base` inverts the latter. So a plain RoPE is
+judged by its rope_theta, as in the paper, and a scaled RoPE by the base of a plain one with the same slowest pair. The
+bounds are rules of thumb, not theorems about models. They rest on strong assumptions: one pair speaks for all, and
+layers multiply. A spec outside the zone deserves a closer look.
 
-A published P-RoPE (arXiv 2605.27980) has one more defect to measure: the share of visible pairs that straddle a period
-boundary, (W - 1) / 2p. Ours: the angle error of computing position times frequency in a dtype, and the pairs that never
-complete a turn within the trained distances, whose later angles a model has never seen (as in arXiv 2309.00071).
+A published P-RoPE (arXiv 2605.27980) has one more defect to measure: the share of visible pairs of tokens with a period
+boundary between them, (W - 1) / 2p. Two measures are our own. One is the angle error when position times frequency is
+computed in a dtype. The other is the number of pairs of channels that complete no turn within the trained distances:
+their later angles are new to the model (as in arXiv 2309.00071).
 
-theta: frequencies (K,) float64, radians per token. All here is computed in float64.
+theta: frequencies (K,) float64, radians per token. All functions compute in float64.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ def turning(frequencies: Tensor) -> Tensor:
 
 
 def effective_base(frequencies: Tensor) -> float:
-    """The rope_theta of a plain RoPE with as many pairs and the same slowest one."""
+    """The rope_theta of a plain RoPE with as many pairs and the same slowest pair."""
     theta = turning(frequencies)
     slowest, pairs = float(theta.min()), len(theta)
     return float(slowest ** (-pairs / (pairs - 1))) if pairs > 1 else 1 / slowest
@@ -59,12 +60,12 @@ def precision_base(dtype: torch.dtype) -> float:
 
 
 def zone(length: int, layers: int, dtype: torch.dtype = torch.float32) -> tuple[float, float]:
-    """Least and largest sound base; the zone is empty where the first is not below the second."""
+    """The least and the largest sound base. The zone is empty if the first is not below the second."""
     return max(aliasing_base(length), stability_base(length, layers)), precision_base(dtype)
 
 
 def cosine_sum(frequencies: Tensor, distances: Tensor) -> Tensor:
-    """B(m), the same shape as distances: how much more a similar key gets than a random one, m tokens away."""
+    """B(m) for each distance m, in the shape of `distances`: how much more a similar key gets than a random key."""
     m = distances.double().unsqueeze(-1)  # (..., 1)
     return (m * turning(frequencies)).cos_().sum(-1)
 
@@ -82,10 +83,9 @@ def least_cosine_sum(frequencies: Tensor, length: int) -> tuple[float, int | Non
 
 
 def least_base(length: int, pairs: int) -> float:
-    """The least base of two significant digits with B(m) >= 0 for 0 <= m <= length, for a plain RoPE of so many pairs.
+    """The least base at which a plain RoPE of so many pairs has B(m) >= 0 for 0 <= m <= length, to two digits.
 
-    B touches zero in many places, so that the condition comes and goes with the base: this is the least one at which it
-    holds, not one above which it always does.
+    A larger base may fail again, since B touches zero in many places.
     """
     for power in range(1, 12):
         for digits in range(10, 100):
@@ -98,7 +98,7 @@ def least_base(length: int, pairs: int) -> float:
 
 
 def unfinished(frequencies: Tensor, distances: int) -> int:
-    """How many pairs complete no turn within so many tokens."""
+    """The number of pairs that complete no turn within so many tokens."""
     return int((turning(frequencies) * distances < 2 * math.pi * (1 - 1e-12)).sum())
 
 
@@ -119,7 +119,7 @@ def distinct_phases(frequencies: Tensor, period: int) -> int:
 
 
 def straddling_share(window: int | None, period: int, length: int) -> float:
-    """The share of a sequence's visible pairs (i, j), i itself included, with a period boundary between j and i.
+    """The share of a sequence's visible pairs (i, j), j = i included, with a period boundary between j and i.
 
     It tends to (W - 1) / 2p as the sequence grows, for W <= p.
     """

@@ -2,14 +2,14 @@
 
     beta_ij = sigmoid(z_ij),   A_ij = beta_ij * prod_{j < k < i} (1 - beta_ik)   for j < i,   o_i = sum_{j < i} A_ij v_j
 
-z_ij is the score that softmax would be given. From a stick of length 1, the nearest key breaks off its share first and
-older ones share what is left: equal scores favour the recent, and the position of a key is how many were asked before.
+z_ij is the score that softmax would be given. From a stick of length 1 the nearest key breaks off its share first; each
+older key breaks off a share of the rest. So among equal scores the recent key gets more.
 
-Which keys: those strictly before the query; its own is left out, as in the paper. Keys hidden by a window, a chunk or
-padding break nothing off. What remains of the stick goes to nobody: weights sum to at most 1, and the first token of a
-row, which has no earlier key, gets zero. (Some implementations give the rest to a learned vector; not this one.)
+A query looks at the keys strictly before it, not at its own, as in the paper. Keys hidden by a window, a chunk or
+padding break nothing off. The rest of the stick goes to nobody: weights sum to at most 1. The first token of a row has
+no earlier key, and its output is zero. (Some implementations give the rest to a learned vector; this one does not.)
 
-The weighting is done by the attention backends. Cost: nothing learned, nothing more cached.
+The attention backends compute the weights. Cost: no parameters and no larger cache.
 """
 
 from __future__ import annotations

@@ -2,14 +2,14 @@
 
     score_ij += bias[bucket(i - j), h]
 
-Half of the buckets stand for one distance each; the others grow logarithmically up to `max_distance`, and everything
-farther shares the last. With E = num_buckets // 2 exact buckets and K = num_buckets:
+Half of the buckets stand for one distance each; the others grow logarithmically up to `max_distance`. All larger
+distances share the last bucket. With E = num_buckets // 2 exact buckets and K = num_buckets:
 
     bucket(d) = d                                                              for d < E
     bucket(d) = min(E + floor(ln(d / E) / ln(max_distance / E) * (K - E)), K - 1)   otherwise
 
-One difference: T5 leaves its scores unscaled, and here they are divided by sqrt(D) as everywhere else; `score_scale: 1`
-on the attention is T5's choice. Cost: num_buckets * num_heads parameters.
+One difference: T5 does not scale its scores; here they are divided by sqrt(D), as everywhere else. `score_scale: 1` on
+the attention is T5's choice. Cost: num_buckets * num_heads parameters.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from miniwin.blocks.spec import PositiveInt
 
 
 def buckets(num_buckets: int, max_distance: int) -> Tensor:
-    """The bucket of each distance 0 .. max_distance, (max_distance + 1,) int64; what is farther is in the last."""
+    """The bucket of each distance 0 .. max_distance, (max_distance + 1,) int64."""
     exact = num_buckets // 2
     distance = torch.arange(max_distance + 1, device="cpu")
     # In float32 on the CPU, as T5 is usually run: where a bucket begins must not depend on the device.
@@ -48,7 +48,7 @@ class RelativeBuckets(PositionEncoding):
 
     def score_bias(self) -> ScoreBias:
         far = len(self._buckets) - 1
-        # By distance first: scores then look up one number per head, without a tensor (n, m, H) in between.
+        # A table by distance: `bias` then reads one number per head, without a tensor (n, m, H) in between.
         rows = self.bias[self._buckets.to(self.bias.device)].t()  # (H, max_distance + 1)
         wide = rows if rows.dtype == torch.float64 else rows.float()
 

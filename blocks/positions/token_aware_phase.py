@@ -2,13 +2,15 @@
 
     score_ij = <q_A, k_A> / sqrt(D_A) * cos(2 pi (i - j)^alpha <q_P, k_P> / sqrt(D_P))
 
-The first D_A = theta * D channels of query and key give an amplitude, the other D_P a phase that distance turns: what
-two tokens are to each other decides how their distance matters, and no distance is penalised for itself. theta is
+The first D_A = theta * D channels of query and key give an amplitude, the other D_P channels a phase, which grows with
+distance. So the content of two tokens decides how their distance matters; no distance is penalised as such. theta is
 `amplitude` here; the paper takes theta 0.5 and alpha 0.1.
 
-`score` stands in place of <q, k>, which the attention multiplies by 1/sqrt(D): the amplitude is multiplied by
-sqrt(D / D_A) to give the equation. Distances are whole numbers; i = j has phase 0. Cost: nothing learned, nothing more
-cached; two dot products per query and key, together as long as the one they replace, and a cosine.
+`score` replaces <q, k>, and the attention then multiplies it by 1/sqrt(D). The amplitude is therefore multiplied by
+sqrt(D / D_A), which gives the equation. Distances are integers; i = j has phase 0.
+
+Cost: no parameters and no larger cache. Each pair of query and key takes two dot products, together as long as the one
+they replace, and a cosine.
 """
 
 from __future__ import annotations

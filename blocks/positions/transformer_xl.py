@@ -4,20 +4,20 @@
 
 u and v are learned vectors per head, W a learned (D, 2K) matrix per head, w_k = rope_theta^(-k/K) for k = 0 .. K-1.
 
-Their code makes r for every distance and shifts a matrix of scores. Here the sum of angles does it, exactly: with
-[s, c] = W^T (q_i + v),
+The authors' code makes r for every distance and shifts a matrix of scores. The addition theorems give the same result
+exactly: with [s, c] = W^T (q_i + v),
 
     [s, c] . r_{i-j} = sum_k (s_k sin(i w_k) + c_k cos(i w_k)) cos(j w_k) + (c_k sin(i w_k) - s_k cos(i w_k)) sin(j w_k)
 
-which is a dot product of something of the query with something of the key. So queries and keys widen from D to D + 2K
+which is a dot product of a vector of the query and a vector of the key. So queries and keys widen from D to D + 2K
 
     q' = [q + u, s sin + c cos, c sin - s cos] at i,    k' = [k, cos, sin] at j
 
-and every kernel for plain dot products will do, in linear memory and with an ordinary cache. Angles are computed in
-float64 and rounded once. Scores keep the scale 1/sqrt(D) of the paper, not of the wider vectors.
+and any kernel for plain dot products computes the scores, in linear memory and with an ordinary cache. Angles are
+computed in float64 and rounded once. Scores keep the paper's scale 1/sqrt(D), whatever the width.
 
-A position that is a distribution, N(mean, variance): the expected r over both positions, independent of each other, is
-r of the means with frequency k multiplied by exp(-w_k^2 variance / 2) once for the query and once for the key.
+A position may be a distribution, N(mean, variance), independent of the others. The expected r is then r of the means,
+with frequency k multiplied by exp(-w_k^2 variance / 2) once for the query and once for the key.
 
 Cost: H * D * (2K + 2) parameters, and 2K more numbers cached per key head and token.
 """
@@ -59,7 +59,7 @@ class TransformerXL(PositionEncoding):
         return queries.to(q.dtype), torch.cat((k, place), dim=-1)
 
     def _frequencies_on(self, device: torch.device) -> Tensor:
-        """They stay there: each move would wait for the device, and within a CUDA graph there can be none."""
+        """The frequencies, moved to `device` and kept there. A move waits for the device; a CUDA graph allows none."""
         own = self._frequencies
         if own.device != device:
             own = own.to(device)

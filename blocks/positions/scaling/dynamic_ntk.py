@@ -2,8 +2,8 @@
 
     theta' = rope_theta * (factor * s - (factor - 1))^(d / (d - 2)),   s = max(length / original, 1)
 
-Where we deviate: sources take the length of the sequence at hand; ours is fixed in the spec (see base.py), so this
-equals theirs for a sequence of exactly `length` tokens read in one go.
+One difference: other implementations take the length of the sequence at hand, and here the spec fixes it (see base.py).
+Both agree on a sequence of exactly `length` tokens, read in one call.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class DynamicNtkSpec(ScalingSpec):
 
     @property
     def growth(self) -> float:
-        """What the base's growth is a power of: 1 up to the original length."""
+        """factor * s - (factor - 1), whose power multiplies the base; 1 up to the original length."""
         times = max(self.length / self.original_max_position_embeddings, 1.0)
         return self.factor * times - (self.factor - 1)
 

@@ -2,7 +2,7 @@
 
     theta_k' = theta_k / factor
 
-The same as dividing positions, so that `factor` times the trained context falls into the trained range.
+Dividing the positions would do the same: `factor` times the trained context falls into the trained range.
 """
 
 from __future__ import annotations

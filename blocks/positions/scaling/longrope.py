@@ -1,10 +1,10 @@
 """LongRoPE: a searched factor for every frequency (Ding et al., arXiv 2402.13753), as in Phi-3 (arXiv 2404.14219).
 
-    theta_k' = theta_k / long_factor_k    run at a length beyond the original one, short_factor_k up to it
+    theta_k' = theta_k / long_factor_k    at a length beyond the original one; / short_factor_k up to it
     attention_factor = sqrt(1 + ln(s) / ln(original)),  s = max_position_embeddings / original, 1 where s <= 1
 
-Where we deviate: sources choose the list by the length of the sequence at hand, so that every key changes when it
-passes the original length; ours is chosen by `length`, fixed in the spec (see base.py).
+One difference: other implementations choose the list by the length of the sequence at hand, so every key changes when
+the sequence passes the original length. Here `length` chooses it, which is fixed in the spec (see base.py).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class LongRopeSpec(ScalingSpec):
     """`scaling: {type: longrope, short_factor: [...], long_factor: [...], original_max_position_embeddings: 4096,
     max_position_embeddings: 131072}`
 
-    Each list has one number for each rotated pair. length: the context that the model is run at; null is
+    Each list has one number for each rotated pair. length: the context that the model is run at; null:
     max_position_embeddings.
     """
 
@@ -54,12 +54,12 @@ class LongRopeSpec(ScalingSpec):
 
     @property
     def factors(self) -> list[float]:
-        """Those of the length that the model is run at."""
+        """The list for the length that the model is run at."""
         length = self.max_position_embeddings if self.length is None else self.length
         return self.long_factor if length > self.original_max_position_embeddings else self.short_factor
 
     def magnitude(self) -> float:
-        """What cos and sin are multiplied by."""
+        """The factor on cos and sin."""
         if self.attention_factor is not None:
             return self.attention_factor
         times = self.max_position_embeddings / self.original_max_position_embeddings

@@ -9,9 +9,9 @@
 `mscale` and `mscale_all_dim` (DeepSeek-V2, arXiv 2405.04434) make that factor the ratio of 0.1 mscale ln(factor) + 1
 and 0.1 mscale_all_dim ln(factor) + 1.
 
-`low` is clamped at 0. `high` is clamped at d - 1 in the authors' code, in DeepSeek's and in transformers, a number of
-channels rather than of pairs (`high_clamp: channels`); MiniMind clamps it at the last pair, d/2 - 1 (`pairs`). It
-matters only where the slowest pair turns more than beta_slow times over the original context.
+`low` is clamped at 0. The authors' code, DeepSeek's and transformers clamp `high` at d - 1, a number of channels rather
+than of pairs (`high_clamp: channels`); MiniMind clamps it at the last pair, d/2 - 1 (`pairs`). The difference matters
+only if the slowest pair turns more than beta_slow times over the original context.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ class YarnSpec(ScalingSpec):
         return max(low, 0), min(high, rotary_dim - 1 if self.high_clamp == "channels" else rotary_dim // 2 - 1)
 
     def magnitude(self) -> float:
-        """What cos and sin are multiplied by."""
+        """The factor on cos and sin."""
         if self.attention_factor is not None:
             return self.attention_factor
         growth = 0.1 * math.log(self.factor)

@@ -134,7 +134,7 @@ def test_a_stale_name_is_found(text: str) -> None:
 
 def test_what_exists_is_not_stale() -> None:
     text = "blocks/norms/rmsnorm.py, norms/rmsnorm.py, rmsnorm.py. tests/golden; miniwin.blocks.Attention and"
-    assert not list(stale(f"{text} miniwin.specs.yaml_text; runs/first/metrics.jsonl; https://a.org/docs/x.md"))
+    assert not list(stale(f"{text} miniwin.specs.yaml_document; runs/first/metrics.jsonl; https://a.org/docs/x.md"))
 
 
 def test_nothing_is_excused_that_no_prose_names() -> None:

@@ -5,6 +5,7 @@ several of them need.
 from __future__ import annotations
 
 import ctypes
+import os
 from functools import cache
 from pathlib import Path
 
@@ -13,6 +14,14 @@ import typer.testing
 
 # Of our many commands one is invoked at a time, and making all of them anew takes longer than most of the tests.
 typer.testing._get_command = cache(typer.testing._get_command)
+
+
+def _fsync(descriptor: int) -> None:
+    """Nobody pulls the plug on a test, and to wait for the disk takes long. Processes that are killed do wait."""
+    os.fstat(descriptor)
+
+
+os.fsync = _fsync
 
 LONGEST = (
     "test_train.py",

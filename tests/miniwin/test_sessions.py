@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import pickle
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -34,11 +35,17 @@ def made(model_spec: ModelSpec, seed: int = 0) -> LanguageModel:
     return model
 
 
+@cache
+def twins(name: str) -> tuple[LanguageModel, LanguageModel]:
+    """One model, made twice."""
+    return made(tiny_spec(BLOCKS[name])), made(tiny_spec(BLOCKS[name]))
+
+
 @pytest.mark.parametrize("dtype", [None, "bfloat16", "int8"])
 @pytest.mark.parametrize("name", BLOCKS)
 @pytest.mark.parametrize("first", [3, 25])
 def test_a_saved_session_goes_on_as_one_that_was_not(name: str, dtype: str | None, first: int, tmp_path: Path) -> None:
-    model = made(tiny_spec(BLOCKS[name]))
+    model, same = twins(name)
     prompts = [list(range(1, 1 + first)), [5, 6, 7], []]
     kept, saved = new_session(model, dtype), new_session(model, dtype)
     assert kept.tokens == 0
@@ -46,7 +53,7 @@ def test_a_saved_session_goes_on_as_one_that_was_not(name: str, dtype: str | Non
         results = [generate(model, prompt, max_new_tokens=6, seed=2, session=session) for session in (kept, saved)]
         assert results[0].ids == results[1].ids
         save_session(saved, model, tmp_path / "s.safetensors")
-        saved = load_session(made(tiny_spec(BLOCKS[name])), tmp_path / "s.safetensors")
+        saved = load_session(same, tmp_path / "s.safetensors")
         assert (saved.tokens, saved.pending, saved.tail) == (kept.tokens, kept.pending, kept.tail)
         assert saved.cache.nbytes == kept.cache.nbytes
     assert kept.tokens == first + 3 + 3 * 6

@@ -40,14 +40,27 @@ Run = Callable[..., RunResult]
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     """Trains the tiny run in `tmp_path / out`, with changes to the train spec."""
     monkeypatch.setenv("MINIWIN_CACHE", str(tmp_path / "cache"))
-    write_text(tmp_path)
+    return runs_in(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> RunResult:
+    """The tiny run without changes, which others are compared with."""
+    with pytest.MonkeyPatch.context() as patch:
+        folder = tmp_path_factory.mktemp("plain")
+        patch.setenv("MINIWIN_CACHE", str(folder / "cache"))
+        return runs_in(folder)()
+
+
+def runs_in(folder: Path) -> Run:
+    write_text(folder)
 
     def go(
         out: str = "run", model: ModelSpec | None = None, options: dict[str, Any] | None = None, **changes: Any
     ) -> RunResult:
         spec = tiny_train(**changes)
-        settings = {"base": tmp_path, "progress": False, "tracking": "off", "device": "cpu", **(options or {})}
-        return train(model or tiny_model(), spec, out=tmp_path / out, **settings)
+        settings = {"base": folder, "progress": False, "tracking": "off", "device": "cpu", **(options or {})}
+        return train(model or tiny_model(), spec, out=folder / out, **settings)
 
     return go
 
@@ -83,10 +96,10 @@ def test_the_loss_falls_from_chance_to_below_the_frequencies_of_letters(run: Run
     assert sum(got[-10:]) / 10 < unigrams - 0.2
 
 
-def test_accumulation_equals_one_big_batch(run: Run) -> None:
-    big = run("big", batch_size=4)
+def test_accumulation_equals_one_big_batch(run: Run, plain: RunResult) -> None:
+    big, batch_size = plain, tiny_train().batch_size
     for parts in (2, 4):
-        small = run(f"small-{parts}", batch_size=4 // parts, gradient_accumulation=parts)
+        small = run(f"small-{parts}", batch_size=batch_size // parts, gradient_accumulation=parts)
         assert small.tokens == big.tokens
         assert losses(small) == pytest.approx(losses(big), rel=2e-4)
         assert [line["tokens"] for line in read_metrics(small.folder)] == [
@@ -101,31 +114,31 @@ def test_workers_change_nothing(run: Run) -> None:
     assert same(alone, helped)
 
 
-def test_the_seed_decides(run: Run) -> None:
-    first, again, other = run("first"), run("again"), run("other", seed=1)
+def test_the_seed_decides(run: Run, plain: RunResult) -> None:
+    first, again, other = plain, run("again"), run("other", seed=1)
     assert same(first, again)
     assert losses(first)[0] != losses(other)[0] and not same(first, other)
 
 
-def test_the_callers_random_numbers_are_left_alone(run: Run) -> None:
+def test_the_callers_random_numbers_are_left_alone(run: Run, plain: RunResult) -> None:
     torch.manual_seed(5)
     expected = torch.rand(3)
     torch.manual_seed(5)
     one = run("one")
     assert torch.equal(torch.rand(3), expected)
-    assert same(one, run("two")), "and the caller's state does not reach the run"
+    assert same(one, plain), "and the caller's state does not reach the run"
 
 
-def test_bfloat16_trains_and_is_not_float32(run: Run) -> None:
-    exact, rough = losses(run("exact")), losses(run("rough", dtype="bfloat16"))
+def test_bfloat16_trains_and_is_not_float32(run: Run, plain: RunResult) -> None:
+    result = run("rough", dtype="bfloat16")
+    exact, rough = losses(plain), losses(result)
     assert rough != exact
     assert rough == pytest.approx(exact, abs=0.1)
-    stored = load_file(run("rough", dtype="bfloat16").folder / "model.safetensors")
-    assert {tensor.dtype for tensor in stored.values()} == {torch.float32}
+    assert {tensor.dtype for tensor in weights(result).values()} == {torch.float32}
 
 
-def test_clipping_bounds_the_step_and_null_turns_it_off(run: Run) -> None:
-    norms = [line["grad_norm"] for line in read_metrics(run().folder)]
+def test_clipping_bounds_the_step_and_null_turns_it_off(run: Run, plain: RunResult) -> None:
+    norms = [line["grad_norm"] for line in read_metrics(plain.folder)]
     assert max(norms) > 0.05, "the norm before clipping is what is logged"
     clipped, free = run("clipped", clip_grad_norm=0.05), run("free", clip_grad_norm=None)
     assert losses(clipped)[0] == losses(free)[0] and losses(clipped)[1:] != losses(free)[1:]
@@ -159,9 +172,9 @@ def test_weight_decay_spares_tables_of_positions() -> None:
         assert [name for name in found if name.endswith("weight")] == ["embed_tokens.weight"]
 
 
-def test_muon_trains(run: Run) -> None:
+def test_muon_trains(run: Run, plain: RunResult) -> None:
     muon = {"type": "muon", "lr": 1e-2}
-    got, adamw = losses(run(optimizer=muon)), losses(run("adamw"))
+    got, adamw = losses(run(optimizer=muon)), losses(plain)
     assert got[0] == adamw[0] and got[-1] != adamw[-1] and got[-1] < 3.2
 
 
@@ -176,12 +189,12 @@ def test_compiled_layers_train_alike(run: Run, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(torch, "compile", captured)
     model = tiny_model(pattern="S", last=None, num_layers=1, blocks={"S": tiny_model().blocks["S"].model_dump()})
     options = {"model": model, "tokens": 3 * 4 * 32}
-    run("before", **options)
+    eager = run("eager", **options)
     assert not compiled_calls
     compiled = run("compiled", compile=True, **options)
     assert len(compiled_calls) == 1 + model.num_layers  # a trial of the compiler, and each layer
-    assert losses(compiled) == pytest.approx(losses(run("eager", **options)), abs=5e-4)
-    assert weights(compiled).keys() == weights(run("eager", **options)).keys()
+    assert losses(compiled) == pytest.approx(losses(eager), abs=5e-4)
+    assert weights(compiled).keys() == weights(eager).keys()
 
 
 def test_compiling_where_it_cannot_be_done(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

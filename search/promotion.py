@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +12,7 @@ from miniwin.search.candidate import Candidate
 from miniwin.search.measure import eval_tokens, report_lengths
 from miniwin.search.records import StudyData, TrialRecord, collect
 from miniwin.search.study import Study, find_study
-from miniwin.specs import TrainSpec, UserError, load_train_spec, resolve_spec_path
+from miniwin.specs import TrainSpec, UserError, load_train_spec, overridden, resolve_spec_path
 
 if TYPE_CHECKING:
     from miniwin.zoo import Entry
@@ -118,22 +117,11 @@ def _train_spec(
 ) -> tuple[TrainSpec, Path]:
     """How to train, and what its relative paths start from. What the search found out about training stays, unless a
     train spec is given."""
-    from miniwin.specs import dump_yaml
-
     overrides = [*changes, *([] if tokens is None else [f"tokens={tokens}"])]
     if train is not None:
         path = resolve_spec_path(train, "train")
         return load_train_spec(path, overrides, "--set-train"), path.resolve().parent
-    if not overrides:
-        return own, study.train_base
-    # Overrides are read and checked by the loader, so the trial's spec goes through a file.
-    from miniwin.files.writing import said_if_unwritable, write_text
-
-    path = study.folder / "promoted" / f"{hashlib.sha256(dump_yaml(own).encode()).hexdigest()[:12]}.yaml"
-    with said_if_unwritable(path):
-        path.parent.mkdir(exist_ok=True)
-    write_text(path, dump_yaml(own))
-    return load_train_spec(path, overrides, "--set-train"), study.train_base
+    return overridden(own, overrides, "--set-train") if overrides else own, study.train_base
 
 
 def _train_afresh(

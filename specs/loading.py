@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -23,6 +23,8 @@ from miniwin.specs.yaml_scalars import is_number_too_large, plain, shown
 
 SHIPPED = Path(__file__).parent
 SET = "--set"
+
+Spec = TypeVar("Spec", bound=BaseModel)
 
 
 def load_spec(
@@ -61,14 +63,34 @@ def load_spec(
                 )
             )
         data = {key: value for key, value in data.items() if key != "layer"}
-    cls = spec_class(stated)
+    return _validated(data, spec_class(stated), overrides, option, document, problems)
+
+
+def overridden(spec: Spec, overrides: Sequence[str], option: str = SET) -> Spec:
+    """The spec with some fields replaced, as `load_spec` replaces them: "optimizer.lr=0.001".
+
+    Raises:
+        UserError: naming each override that is wrong, and each field that is wrong because of one.
+    """
+    return _validated(spec.model_dump(mode="json"), type(spec), overrides, option)
+
+
+def _validated(
+    data: dict[str, Any],
+    cls: type[Spec],
+    overrides: Sequence[str],
+    option: str,
+    document: Document | None = None,
+    problems: Sequence[Problem] = (),
+) -> Spec:
+    """A spec from `data`, in which the overrides are written. problems: what is known to be wrong already."""
     written = dict(_override(data, override, cls, option) for override in overrides)
     try:
         spec = cls.model_validate(data)
     except ValidationError as error:
         raise explain(error, data, cls, document, written, tuple(problems)) from None
     if problems:
-        raise said(problems, document, written)
+        raise said(list(problems), document, written)
     return spec
 
 

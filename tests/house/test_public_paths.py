@@ -48,8 +48,8 @@ PATHS = {
     "sessions": "load_session new_session save_session",
     "specs": """
         Count DataSpec ModelSpec SearchSpec Strict TrainSpec UserError dump_yaml json_schema
-        load_model_spec load_search_spec load_spec load_train_spec parse_spec resolve_spec_path
-        shipped_specs user_path
+        load_model_spec load_search_spec load_spec load_train_spec overridden parse_spec
+        resolve_spec_path shipped_specs user_path
     """,
     "tokenizer": "ByteTokenizer HFTokenizer StreamDecoder Tokenizer load_tokenizer",
     "zoo": """

@@ -57,7 +57,7 @@ def test_a_trial_can_be_trained_longer_first(study: StudyData, tmp_path: Path) -
     result = CliRunner().invoke(app, [*options, "--tracking", "off"])
     assert result.exit_code == 0, result.output
     assert "added longer@1.0.0: " in result.output and "miniwin generate longer@1.0.0" in result.output
-    (run,) = [path for path in (study.folder / "promoted").iterdir() if path.is_dir()]
+    (run,) = (study.folder / "promoted").iterdir()
     assert miniwin.load_spec(run / "train.yaml").tokens == 3000
     assert miniwin.load_spec(run / "train.yaml").optimizer.lr == 1e-3
     assert miniwin.load_spec(run / "train.yaml").seq_len == 32  # the rest is as in the search
@@ -73,6 +73,8 @@ def test_what_cannot_be_promoted(study: StudyData, tmp_path: Path) -> None:
         promote(study.folder, name="x", trial="bset", zoo=tmp_path)
     with pytest.raises(UserError, match="there is no 'optimzer'"):
         promote(study.folder, name="x", set_train=["optimzer.lr=1"], zoo=tmp_path)
+    with pytest.raises(UserError, match=r"^--set-train schedule.warmup=2: schedule.warmup: got 2; expected at most 1$"):
+        promote(study.folder, name="x", set_train=["schedule.warmup=2"], zoo=tmp_path)
     with pytest.raises(UserError, match=r"diverged.*; try other --set-train"):
         changes = ["optimizer.lr=1e9", "schedule.warmup=0.0", "clip_grad_norm=null", "stop.patience=1"]
         promote(study.folder, name="x", set_train=changes, zoo=tmp_path, progress=False, tracking="off")

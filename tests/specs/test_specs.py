@@ -26,6 +26,7 @@ from miniwin.specs import (
     load_search_spec,
     load_spec,
     load_train_spec,
+    overridden,
     parse_spec,
     resolve_spec_path,
     shipped_specs,
@@ -500,6 +501,32 @@ def test_overrides_reach_into_lists() -> None:
         UserError, match=r"--set objectives.7=x: 'objectives' is a list of 1; expected a mapping that has a '7'"
     ):
         load_search_spec(OLD / "search.yaml", ["objectives.7=x"])
+
+
+@pytest.mark.parametrize("name", ["train/tiny", "train/demo", "models/miniwin-tiny", "searches/demo"])
+def test_a_spec_at_hand_is_overridden_as_its_file_is(name: str, tmp_path: Path) -> None:
+    folder, _, stem = name.partition("/")
+    kind = {"train": "train", "models": "model", "searches": "search"}[folder]
+    spec, path = load_spec(stem, kind), tmp_path / "same.yaml"
+    path.write_text(dump_yaml(spec))
+    changes = {
+        "train": ["optimizer.lr=1e-3", "tokens=3e3", "schedule.type=wsd", "name=no"],
+        "model": ["blocks.S.attention.window = 16", "init.std=0.5", "last=null"],
+        "search": ["objectives.0=minimize parameters", "pruner=null"],
+    }[kind]
+    assert overridden(spec, changes) == load_spec(path, kind, changes)
+    assert overridden(spec, []) == spec
+    for wrong in ("num_layers", "budget.trial=3", "name=[1]", "name.x=1", "format=2"):
+        with pytest.raises(UserError) as of_file:
+            load_spec(path, kind, [wrong], option="--set-it")
+        with pytest.raises(UserError) as at_hand:
+            overridden(spec, [wrong], "--set-it")
+        assert str(at_hand.value) == str(of_file.value)
+
+
+def test_a_field_that_is_wrong_because_of_an_override_is_named() -> None:
+    with pytest.raises(UserError, match=r"^schedule: warmup \(0.9\) and decay \(0.2\) are fractions"):
+        overridden(load_train_spec("tiny"), ["schedule.type=wsd", "schedule.warmup=0.9", "schedule.decay=0.2"])
 
 
 # -- finding files

@@ -17,7 +17,7 @@ Share = Annotated[Real, Field(gt=0, lt=1)]  # of the text, kept back for validat
 
 
 def _some(paths: tuple[str, ...]) -> tuple[str, ...]:
-    # Not min_length: that would count a list of one wrong item as an empty one, and say so too.
+    # Not min_length: pydantic would call a list whose only item is wrong an empty one, too.
     if not paths:
         raise ValueError("got an empty list; expected at least one path")
     return paths
@@ -42,7 +42,7 @@ class PythonStdlibData(Strict):
 class _PathData(Strict):
     """What `text` and `jsonl` share. Valid is either a fraction of `paths` or all of `valid_paths`."""
 
-    source: str  # here only to be written first
+    source: str  # declared here so that it is written first
     paths: Paths
     valid_fraction: Share | None = None  # null: 0.1, unless there are valid_paths
     valid_paths: Paths | None = None
@@ -67,9 +67,8 @@ class _PathData(Strict):
 class TextData(_PathData):
     """Text files, folders (everything in them) and globs; each file is a document.
 
-    `split: file` sends whole files to one side, `split: tail` keeps back the last part of every file. Left
-    out, it is `file` where that comes within a factor of two of `valid_fraction` in bytes (many files) and
-    `tail` otherwise (few).
+    `split: file` sends whole files to one side; `split: tail` keeps back the last part of every file. The default is
+    `file` where the bytes kept back come within a factor of two of `valid_fraction`, as with many files, else `tail`.
     """
 
     source: Literal["text"] = "text"
@@ -99,7 +98,7 @@ class TaskData(Strict):
     length: PositiveInt = 256
     num_pairs: PositiveInt = 16
     tokens: PositiveInt = 4_000_000
-    valid_fraction: Share = DEFAULT_SHARE  # so many more, on top of `tokens`
+    valid_fraction: Share = DEFAULT_SHARE  # a share of `tokens`, generated on top of them
     seed: Count = 0
 
 

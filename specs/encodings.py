@@ -1,4 +1,4 @@
-"""Whether bytes that should be UTF-8 are UTF-16 or UTF-32, which many editors and shells of Windows write."""
+"""Recognise UTF-16 and UTF-32 in a file that should be UTF-8: many editors and shells of Windows write them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ _MARKS = (  # the longer ones first: UTF-32's begins with UTF-16's
 
 
 def wide(start: bytes) -> str | None:
-    """`UTF-16` or `UTF-32`, where the first bytes of a file show it: by a mark, or by NUL in every other place only."""
+    """`UTF-16` or `UTF-32` where the first bytes of a file show one of them, else None.
+
+    Two signs count: a byte order mark, and NUL bytes at every even place, or at every odd one, and nowhere else.
+    """
     for mark, name in _MARKS:
         if start.startswith(mark):
             return name
@@ -26,8 +29,8 @@ def wide(start: bytes) -> str | None:
 
 
 def is_text(start: bytes, encoding: str) -> bool:
-    """Whether the first bytes of a file are text in what `wide` says: numbers of two bytes can look alike."""
-    for name in (encoding, f"{encoding}-LE", f"{encoding}-BE"):  # the first one goes by the mark
+    """Whether the first bytes of a file are text in the encoding that `wide` gives: other data can look like it."""
+    for name in (encoding, f"{encoding}-LE", f"{encoding}-BE"):  # the first reads the byte order mark
         with suppress(UnicodeError):
             text = codecs.getincrementaldecoder(name)().decode(start)
             if text and not any(unicodedata.category(letter) in ("Cc", "Cn") for letter in set(text) - set("\t\n\r\f")):

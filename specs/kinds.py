@@ -13,7 +13,11 @@ FORMATS = {"model": 1, "train": 1, "search": 1}
 
 
 def spec_class(kind: str) -> type[BaseModel]:
-    """The class of a kind of spec, plugins' blocks included."""
+    """The class of a kind of spec. Plugins are loaded first: the class knows their blocks.
+
+    Raises:
+        UserError: there is no such kind.
+    """
     load_plugins()
     if kind == "model":
         return ModelSpec

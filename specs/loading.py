@@ -34,11 +34,11 @@ def load_spec(
     raw: bytes | None = None,
     option: str = SET,
 ) -> Any:
-    """Read a spec from a YAML file, or a shipped one by its name.
+    """Read a spec from a YAML file, or a shipped spec by its name.
 
-    kind: model, train or search; None takes what the file says. overrides: "blocks.S.attention.window=32", the value
-    read as YAML, applied before validation. raw: the bytes of the file, where they have been read already. option: what
-    the overrides were given as, to name it where one is wrong.
+    kind: model, train or search; None takes the kind that the file says. overrides: fields to set before validation,
+    such as "blocks.S.attention.window=32"; the value is YAML. raw: the bytes of the file, where they were read already.
+    option: the command-line option of the overrides, for messages.
 
     Raises:
         UserError: with file, line, column and field of everything that is wrong.
@@ -95,26 +95,32 @@ def _validated(
 
 
 def at_their_places(problems: list[Problem], path: str | Path, kind: str, overrides: Sequence[str] = ()) -> UserError:
-    """What was found wrong with a spec after it was loaded from `path` with these overrides, said as load_spec does."""
+    """Problems that were found after loading, as one UserError with the places that load_spec gives.
+
+    path, kind, overrides: those that the spec was loaded with.
+    """
     document = Document.read(resolve_spec_path(path, kind))
     written = dict(_override(document.data, override, spec_class(kind), SET) for override in overrides)
     return said(problems, document, written)
 
 
 def load_model_spec(path: str | Path, overrides: Sequence[str] = (), raw: bytes | None = None) -> ModelSpec:
+    """`load_spec` for a model spec."""
     return load_spec(path, "model", overrides, raw)  # type: ignore[no-any-return]
 
 
 def load_train_spec(path: str | Path, overrides: Sequence[str] = (), option: str = SET) -> Any:
+    """`load_spec` for a train spec."""
     return load_spec(path, "train", overrides, option=option)
 
 
 def load_search_spec(path: str | Path, overrides: Sequence[str] = ()) -> Any:
+    """`load_spec` for a search spec."""
     return load_spec(path, "search", overrides)
 
 
 def parse_spec(data: dict[str, Any], kind: str) -> Any:
-    """A spec from plain Python. Raises UserError naming each wrong field."""
+    """A spec from plain Python data. Raises UserError naming each wrong field."""
     cls = spec_class(kind)
     try:
         return cls.model_validate(data)
@@ -142,8 +148,8 @@ def _float(dumper: yaml.SafeDumper, value: float) -> yaml.Node:
 
 
 def _text(dumper: yaml.SafeDumper, value: str) -> yaml.Node:
-    # PyYAML quotes what YAML 1.1 takes for something else; 1e5 and 08 are numbers in 1.2 only. What stands on a line of
-    # its own and is not printable goes into double quotes, with escapes, or a line break in it would not come back.
+    # PyYAML quotes text that YAML 1.1 takes for something else. 1e5 and 08 are numbers in 1.2 only: quoted here. Text
+    # that is not printable gets double quotes, which have escapes; without them a line break would not come back.
     number = not isinstance(plain(value), str) or is_number_too_large(value)
     style = "'" if number else None if value.isprintable() else '"'
     return dumper.represent_scalar(_STR, value, style=style)
@@ -155,7 +161,11 @@ _Dumper.add_representer(str, _text)
 
 
 def resolve_spec_path(ref: str | Path, kind: str | None = None) -> Path:
-    """A path as it is, or a shipped spec by its stem: miniwin-1m -> specs/models/miniwin-1m.yaml."""
+    """A path as it is, or a shipped spec by its stem: miniwin-1m -> specs/models/miniwin-1m.yaml.
+
+    Raises:
+        UserError: `ref` is neither a file nor a shipped spec, or several shipped specs have the name.
+    """
     path = user_path(ref)
     if os.path.isfile(path) or path.suffix in (".yaml", ".yml") or len(path.parts) != 1:
         return path
@@ -178,7 +188,7 @@ def resolve_spec_path(ref: str | Path, kind: str | None = None) -> Path:
 
 
 def shipped_specs(kind: str | None = None) -> dict[str, Path]:
-    """Name -> path of the specs in the package. Of all kinds, a name that several of them use is `train/demo`."""
+    """Name -> path of the shipped specs. Of all kinds, a name that several kinds use gets its folder: `train/demo`."""
     if kind is not None:
         return _shipped(kind)
     every = [(path.stem, path) for one in KINDS for path in _shipped(one).values()]
@@ -208,10 +218,10 @@ def _format_problems(data: dict[str, Any], document: Document, kind: str) -> lis
     if "format" not in data:
         return [Problem(("format",), f"{MISSING}; write `format: {newest}`")]
     stated = data["format"]
-    if type(stated) is not int:  # true and 1.0 are equal to 1, but not what a format number looks like
+    if type(stated) is not int:  # true and 1.0 equal 1, but are no format numbers
         del data["format"]
         return [Problem(("format",), f"got {shown(stated)}; expected the number {newest}")]
-    if stated > newest:  # nothing else that the file says can be judged
+    if stated > newest:  # nothing else in the file can be judged
         raise UserError(
             f"{document.place(('format',))}: format: got {stated}; this version of miniwin reads up to {newest}. "
             "Upgrade miniwin."
@@ -220,7 +230,10 @@ def _format_problems(data: dict[str, Any], document: Document, kind: str) -> lis
 
 
 def _override(data: dict[str, Any], override: str, cls: type[BaseModel], option: str) -> tuple[Loc, str]:
-    """Write "a.b=VALUE" into the data. Mappings on the way that the file leaves out, and the spec has, are made."""
+    """Write "a.b=VALUE" into the data; returns the path a.b and the option, for messages.
+
+    A mapping on the way that the file leaves out is made, where the spec has a field of that name.
+    """
     given = f"{option} {override}"
     name, equals, text = override.partition("=")
     parts = [part.strip() for part in name.split(".")]
@@ -255,6 +268,6 @@ def _override(data: dict[str, Any], override: str, cls: type[BaseModel], option:
 
 def _known(part: str, names: list[str]) -> str:
     if part == "layer":
-        return "what it says is merged into the blocks by now: set it in each of them"
+        return "it is already merged into the blocks: set the field in each block"
     near = nearest(part, names)
     return f"did you mean '{near}'?" if near else f"it has: {some(dict.fromkeys(names), 40) or 'no fields'}"

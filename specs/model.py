@@ -30,9 +30,10 @@ BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "int8": 1}
 class ModelSpec(Strict):
     """An architecture. Letters name blocks; `pattern` lays them out over the depth.
 
-    pattern: tiled over num_layers. last: a letter that replaces the last layer's. blocks: what each letter means.
-    norm: the final norm. tie_word_embeddings: the head is the embedding matrix. embed_scale, logit_scale: multiply
-    embeddings and logits. embed_norm: a norm of the embeddings. logit_softcap: bound of the logits. Null is none.
+    pattern: tiled over num_layers. last: the letter of the last layer, in place of the pattern's. blocks: what each
+    letter means. norm: the final norm. tie_word_embeddings: the head is the embedding matrix. embed_scale, logit_scale:
+    multiply embeddings and logits. embed_norm: a norm of the embeddings. logit_softcap: bound of the logits. Null turns
+    any of these four off.
     """
 
     LATER: ClassVar[frozenset[str]] = frozenset({"embed_scale", "embed_norm", "logit_scale", "logit_softcap"})
@@ -105,7 +106,7 @@ class ModelSpec(Strict):
         return tuple(resolved[letter] for letter in self.layout)
 
     def canonical(self) -> dict[str, Any]:
-        """What decides the architecture, layer by layer: equal however it was written or named."""
+        """What decides the architecture, layer by layer. Names, letters and how the pattern is written do not count."""
         layers = {letter: block.canonical(self.hidden_size) for letter, block in self.blocks.items()}
         data = facts(self)
         for name in ("kind", "name", "num_layers", "pattern", "last", "blocks"):  # said by the layers
@@ -139,11 +140,11 @@ class ModelSpec(Strict):
         return decoder
 
     def parameters(self) -> int:
-        """Weights, counted once where they are tied."""
+        """Number of weights; tied embeddings count once."""
         return self._outside_layers + sum(layer.parameters(self.hidden_size) for layer in self.layer_specs)
 
     def active_parameters(self) -> int:
-        """Those that one token uses: of a mixture of experts, the chosen ones. The whole embedding is counted."""
+        """Number of weights that one token uses: of a mixture only the chosen experts; the whole embedding counts."""
         return self._outside_layers + sum(layer.active_parameters(self.hidden_size) for layer in self.layer_specs)
 
     @property
@@ -155,18 +156,21 @@ class ModelSpec(Strict):
     def forward_flops(self, length: int) -> float:
         """Floating-point operations per token of a forward pass, mean over a prefill of `length` tokens.
 
-        Matrix products and attention scores; norms, softmax, rotations and the embedding look-up are not counted.
+        Matrix products and attention scores count; norms, softmax, rotations and the embedding look-up do not.
         """
         _check_length(length)
         layers = sum(layer.flops(self.hidden_size, length) for layer in self.layer_specs)
         return layers + 2.0 * self.vocab_size * self.hidden_size
 
     def training_flops(self, length: int) -> float:
-        """The same for a training step: a backward pass costs twice a forward pass."""
+        """Floating-point operations per token of a training step: a backward pass costs twice a forward pass."""
         return 3.0 * self.forward_flops(length)
 
     def cache_bytes(self, length: int, dtype: str = "float32") -> int:
-        """Bytes of keys and values held for one sequence of `length` tokens."""
+        """Bytes of keys and values held for one sequence of `length` tokens.
+
+        dtype: of the cache, one of `BYTES`. Raises UserError for another.
+        """
         _check_length(length)
         if dtype not in BYTES:
             raise UserError(f"dtype: got {dtype!r}; expected one of {', '.join(BYTES)}")

@@ -13,13 +13,17 @@ from miniwin.specs.kinds import spec_class
 
 DRAFT = "http://json-schema.org/draft-07/schema#"
 
-Held = tuple[str | None, type[BaseModel]]  # a model that a field may hold, and the tag that says so in pydantic's loc
+Held = tuple[str | None, type[BaseModel]]  # a model that a field may hold, after its tag in pydantic's loc
 
 
 def json_schema(kind: str) -> dict[str, Any]:
-    """The JSON Schema (draft-07, as editors expect) of the YAML files of a kind of spec: model, train or search."""
+    """The JSON Schema (draft-07, as editors expect) of the YAML files of a kind of spec: model, train or search.
+
+    Raises:
+        UserError: there is no such kind.
+    """
     schema = _draft_07(TypeAdapter(spec_class(kind)).json_schema())
-    # In a file these are not optional, so that it says what it is; in Python the class says so.
+    # A file must say its kind and format. In Python the class says them, so these fields have defaults.
     schema["required"] = ["kind", "format", *schema.get("required", [])]
     if kind == "model":
         schema["properties"]["layer"] = {
@@ -29,14 +33,15 @@ def json_schema(kind: str) -> dict[str, Any]:
     return {"$schema": DRAFT, **schema, "title": f"MiniWin {kind} spec"}
 
 
-# pydantic leaves a bound as it is where a validator comes before it.
+# Where a validator comes before a bound, pydantic leaves its own name for the bound.
 _BOUNDS = {"ge": "minimum", "gt": "exclusiveMinimum", "le": "maximum", "lt": "exclusiveMaximum"}
-_NAMES = ("$defs", "properties", "patternProperties")  # what these hold are names, not keywords
+_NAMES = ("$defs", "properties", "patternProperties")  # the keys below these are names, not keywords
 _VALUES = ("default", "const", "enum", "required")
 
 
 def _draft_07(schema: Any) -> Any:
-    """`$defs` is of draft 2019: in draft-07 it is `definitions`, and what stands beside a `$ref` is ignored."""
+    """pydantic's schema (draft 2020-12) in draft-07, which says `definitions` for `$defs`, and ignores what is beside a
+    `$ref`."""
     if isinstance(schema, list):
         return [_draft_07(item) for item in schema]
     if not isinstance(schema, dict):
@@ -45,7 +50,7 @@ def _draft_07(schema: Any) -> Any:
     for key, value in schema.items():
         if key in _NAMES:
             made["definitions" if key == "$defs" else key] = {name: _draft_07(inner) for name, inner in value.items()}
-        elif key != "discriminator":  # that is OpenAPI's
+        elif key != "discriminator":  # a keyword of OpenAPI
             made[_BOUNDS.get(str(key), str(key))] = value if key in _VALUES else _draft_07(value)
     if "patternProperties" in made:
         made.setdefault("additionalProperties", False)
@@ -56,7 +61,7 @@ def _draft_07(schema: Any) -> Any:
 
 
 def models_at(model: type[BaseModel], loc: tuple[str | int, ...]) -> list[type[BaseModel]]:
-    """The models that may stand at loc. Its parts are fields, names or indices in containers, and tags of unions."""
+    """The models that may stand at loc, whose parts are fields, names or indices in containers, and tags of unions."""
     held: list[Held] = [(None, model)]
     for part in loc:
         tagged = [m for tag, m in held if tag is not None and tag == part]
@@ -69,7 +74,7 @@ def models_at(model: type[BaseModel], loc: tuple[str | int, ...]) -> list[type[B
 
 
 def nullable(model: type[BaseModel], loc: tuple[str | int, ...], name: str | int) -> bool:
-    """Whether null may stand in the field `name`, the last one of that name in loc."""
+    """Whether the field `name` may hold null. Where loc has the name twice, the last one is meant."""
     at = max((i for i, part in enumerate(loc) if part == name), default=None)
     if at is None:
         return False

@@ -4,7 +4,7 @@
     set:          blocks.S.attention.window: window     field of the base model (or `train.` + field) <- expression
     objectives:   minimize loss@4096                    loss in nats per byte at that length, measured after training
     constraints:  parameters <= 1.2e6                   known before training, so breaking one costs nothing
-                  rope_stability@131072 <= 1            (of rotary encodings: rope_aliasing, _cosine_bound, _precision)
+                  rope_stability@131072 <= 1            likewise rope_aliasing, rope_cosine_bound and rope_precision
 
 A string under `set` is an expression over the variables and the pattern letters of the base model
 (specs/expressions.py); text is quoted twice, `"'rope'"`. Anything else is a literal.
@@ -25,9 +25,9 @@ from miniwin.specs.expressions import FUNCTION_NAMES, Expression
 from miniwin.specs.objectives import COSTS, MEASURES, SOUNDNESS, Objective
 from miniwin.specs.yaml_scalars import NOTHING, shown
 
-MOST_STEPS = 1e15  # of a real variable: beyond, neighbours are not told apart
+MOST_STEPS = 1e15  # of a real variable: float64 cannot tell the values of a finer grid apart
 
-_Whole = int  # the fields of a variable are named as in YAML, after these types
+_Whole = int  # a variable has a field called int or float, which hides the type of that name
 _Real = Real
 
 
@@ -106,8 +106,8 @@ Variable = Annotated[
 
 
 class Budget(Strict):
-    """How much is trained. `trials` counts all trained trials of the study, whether finished or pruned; ones that break
-    a constraint or repeat an architecture do not count. It may grow later; nothing else of a study may change."""
+    """How much a study trains. `trials` counts the trained trials, finished or pruned. A trial that breaks a constraint
+    or repeats an architecture does not count. `trials` may grow later; nothing else of a study may change."""
 
     trials: PositiveInt
     tokens_per_trial: Annotated[Count, Field(ge=1)] | None = None  # null: `tokens` of the train spec

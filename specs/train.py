@@ -1,7 +1,7 @@
 """What a training run is: data, budget in tokens, optimizer, schedule, precision, and when to give up.
 
-Fields that older files do not have (`LATER`) are written only where they differ from their default: an older run, or a
-search's trial, is then still the same one, hash and all.
+Fields that older files do not have (`LATER`) are written only where they differ from their default. So the hashes of
+older runs and trials stay what they were.
 
 The budget is counted in tokens, not in steps or epochs, so that runs with different batch sizes stay
 comparable. Every fraction of the schedule is a fraction of all optimizer steps.
@@ -21,7 +21,7 @@ from miniwin.specs.model import Name
 
 
 class _Grown(Strict):
-    """A spec whose later fields are not written while they are at their default."""
+    """A spec whose later fields are written only where they differ from their default."""
 
     @model_serializer(mode="wrap")
     def _as_older_files(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -112,8 +112,8 @@ class TrainSpec(_Grown):
     # byte, or the path of a Hugging Face tokenizer.json, relative to the YAML file
     tokenizer: Annotated[str, WrapValidator(any_name)] = "byte"
     seq_len: PositiveInt = 512
-    # stream: a row is a stretch of text, whatever it holds; documents: nothing is seen across their ends, and the
-    # separator that ends one is the first that the next one sees
+    # stream: a row is a stretch of text, and a token sees the documents before its own. documents: a token sees its own
+    # document only; the separator between two documents is the first token of the second
     packing: Literal["stream", "documents"] = "stream"
     batch_size: PositiveInt = 8  # sequences in one forward and backward pass
     gradient_accumulation: PositiveInt = 1  # passes in one optimizer step
@@ -121,9 +121,9 @@ class TrainSpec(_Grown):
     optimizer: OptimizerSpec = OptimizerSpec()
     schedule: ScheduleSpec = CosineSchedule()
     clip_grad_norm: PositiveReal | None = 1.0
-    # bfloat16: autocast; weights stay float32. auto: that where the device has units for it, else float32
+    # bfloat16: autocast; weights stay float32. auto: bfloat16 where the device has units for it, else float32
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    # torch.compile the layers: costs seconds at the start, so not for short runs, nor on a CPU with kernels of our own
+    # torch.compile the layers. It costs seconds at the start: not for short runs, nor on a CPU with kernels of our own
     compile: bool = False
     seed: Seed = 0
     log_every: PositiveInt = 10  # optimizer steps between lines of metrics.jsonl
@@ -137,11 +137,11 @@ class TrainSpec(_Grown):
 
     @property
     def steps(self) -> int:
-        """Optimizer steps of the whole budget: the last one may go past it."""
+        """Optimizer steps that spend the whole budget of tokens. The last step may go past the budget."""
         return -(-self.tokens // self.tokens_per_step)
 
     def resolved(self, base: Path) -> TrainSpec:
-        """The same run with paths that no longer depend on where the YAML file was."""
+        """The same run with every path joined to `base`, the folder of the YAML file."""
         found: dict[str, Any] = {
             field: tuple(_under(base, path) for path in paths)
             for field in ("paths", "valid_paths")
@@ -152,7 +152,7 @@ class TrainSpec(_Grown):
 
 
 def _under(base: Path, path: str) -> str:
-    """A path, or a pattern, that no longer depends on where the YAML file was."""
+    """A path, or a glob pattern, joined to `base`. Special characters of `base` itself match only themselves."""
     given = user_path(path)
     if given.is_absolute() or not glob.has_magic(path) or (base / given).exists():
         return str(base / given)

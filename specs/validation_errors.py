@@ -1,4 +1,4 @@
-"""What pydantic found wrong, said to a person: place, field, what was got, what was expected, the nearest name."""
+"""pydantic's validation errors as messages: place, field, what was got, what was expected, the nearest name."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from miniwin.specs.yaml_document import MOST_SHOWN, Document
 from miniwin.specs.yaml_lines import Loc
 from miniwin.specs.yaml_scalars import NOTHING, plain, shown
 
-MOST_READ = 200  # of pydantic's errors: near names take time
+MOST_READ = 200  # of pydantic's errors: finding the nearest name takes time
 MISSING = "this field is required, and missing"
 
 _EXPECTED = {
@@ -54,7 +54,7 @@ _PATTERNS = {
 class Problem:
     """One thing that is wrong, at a path into the data.
 
-    on_key: the key is wrong, not its value. meant: the path that a misspelt one was probably meant to be.
+    on_key: the key is wrong, not its value. meant: of a misspelt field, the path that was probably meant.
     """
 
     path: Loc
@@ -71,10 +71,10 @@ def explain(
     overrides: Mapping[Loc, str] | None = None,
     also: tuple[Problem, ...] = (),
 ) -> UserError:
-    """All of a validation's problems as one error, a line each, with `file:line:column` where a file is known.
+    """All problems of a validation as one UserError, one line each, with `file:line:column` where a document is given.
 
-    overrides: what `--set` wrote, by path, the option included: a problem there is said to be in the option. also:
-    problems known already.
+    overrides: the options that changed the data (`--set field=value`), by path; a problem at such a path is said to be
+    in the option. also: problems that are known already.
     """
     found = [
         problem for detail in error.errors(include_url=False)[:MOST_READ] for problem in _problems(detail, data, model)
@@ -86,7 +86,10 @@ def explain(
 def said(
     problems: list[Problem], document: Document | None, overrides: Mapping[Loc, str], unread: int = 0
 ) -> UserError:
-    """Problems in the order of the file. Those of one place (a merged mapping is used several times) are one line."""
+    """Problems as one UserError, in the order of the file. unread: how many more there are.
+
+    Equal problems of one place share a line: a merged mapping is used several times.
+    """
     paths: dict[tuple[tuple[int, int], str, str, object], list[str]] = {}
     for problem in problems:
         option = next((path for path in overrides if problem.path[: len(path)] == path), None)
@@ -142,7 +145,7 @@ def _problems(detail: Any, data: Any, model: type[BaseModel]) -> list[Problem]:
 
 
 def _null(value: Any, loc: Loc, path: Loc, model: type[BaseModel]) -> str:
-    """How to write nothing, where the field may hold it and the value looks as if it were meant."""
+    """The hint to write null, where the field may hold null and the value looks as if null was meant."""
     word = isinstance(value, str) and value.strip().lower() in NOTHING
     if not (word or value is False or value == float("inf")) or not path or not nullable(model, loc, path[-1]):
         return ""
@@ -150,19 +153,19 @@ def _null(value: Any, loc: Loc, path: Loc, model: type[BaseModel]) -> str:
 
 
 def _located(context: Any) -> list[tuple[str, str]]:
-    """What a model found wrong with fields deeper in it: one of them, or several at once."""
+    """What a spec's own check found wrong with fields below it: one path and message, or several."""
     return list(context["all"]) if "all" in context else [(str(context["at"]), str(context["message"]))]
 
 
 def _parts(at: str, within: Any) -> Loc:
-    """`blocks.S` in a model, `0` in a list; but of a mapping whose keys have dots, as `set` in a search, the key."""
+    """A dotted path as a tuple, numbers as indices of lists. A key with dots in it, as under `set`, stays whole."""
     if isinstance(within, dict) and at in within:
         return (at,)
     return tuple(int(part) if part.isdecimal() else part for part in at.split("."))
 
 
 def _wrong_choice(path: Loc, loc: Loc, data: Any, model: type[BaseModel]) -> Problem:
-    """A field that holds one of several models, told apart by their `type` (or `source`), which is wrong or missing."""
+    """The problem of a field that holds one of several models: the `type` (or `source`) is wrong or missing."""
     field, names = choices(models_at(model, loc))
     value = _value(data, path)
     expected = f"expected one of: {', '.join(names)}"
@@ -191,7 +194,7 @@ def _expected(kind: str, context: Any, detail: Any) -> str:
 
 
 def _hint(kind: str, value: Any) -> str:
-    """How to mend what YAML reads otherwise than it looks."""
+    """How to mend a value that looks like one type and that YAML reads as another."""
     if kind in _NUMBERS and isinstance(value, str):
         bare = value.replace("_", "").replace(",", "")
         if isinstance(plain(value), (int, float)) and not isinstance(plain(value), bool):
@@ -210,22 +213,22 @@ def _hint(kind: str, value: Any) -> str:
 
 
 def _without_echoes(problems: list[Problem]) -> list[Problem]:
-    """A misspelt field is also a missing one: that is one mistake."""
+    """The problems without the missing fields that are only misspelt: pydantic reports both."""
     meant = {problem.meant for problem in problems}
     return [problem for problem in problems if not (problem.message == MISSING and problem.path in meant)]
 
 
 def _deeper(loc: Loc, at: Loc, data: Any) -> Loc:
-    """The path of a field `at` below loc, which may be one that the data leaves out."""
+    """The path of the field `at` below loc. The data may lack the field."""
     path = _resolved(loc + at, data)
     return path if path[-1:] == at[-1:] else path + at[-1:]
 
 
 def _resolved(loc: Loc, data: Any) -> Loc:
-    """The parts of pydantic's loc that are in the data: the tags of unions are not, though they may look like a field.
+    """The parts of pydantic's loc that are keys and indices of the data.
 
-    Of the ways to leave parts out, the one that keeps most of them; a tag stands before its fields, so of two as long
-    the one that leaves out the earlier part.
+    loc also holds the tags of unions, and a tag may look like a field. So every way to leave parts out is tried: the
+    longest path wins. Of two equally long paths the one without the earlier part wins: a tag stands before its fields.
     """
     if not loc:
         return ()

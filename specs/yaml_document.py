@@ -1,9 +1,9 @@
 """YAML text -> plain Python, with the place of every value.
 
-YAML 1.2 core types only (`no` is a string, `1e-3` a number, `08` no octal), in safe mode: a tag that would build an
-object, a key given twice or that is not text, an alias that contains itself, or aliases that expand to more than
-`MOST_VALUES` values are errors with their line and column, all of them at once. What the parser itself cannot read is
-one error, the first.
+Words are read by the YAML 1.2 core types: `no` is text, `1e-3` a number, `08` the number 8. Every error has its line
+and column. Tags that would build an object, keys given twice and keys that are not text are reported all at once. Three
+things end the reading at the first error: what the parser cannot read, an alias that contains itself, and more than
+`MOST_VALUES` values with aliases written out.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from miniwin.specs.yaml_scalars import LARGEST, is_number_too_large, plain, show
 
 MOST_VALUES = 50_000
 MOST_SHOWN = 20  # errors of one file
-DEEPEST = 100  # levels, with aliases written out: everything below recurses
+DEEPEST = 100  # levels, with aliases written out: the code here recurses
 
 _STANDARD = "tag:yaml.org,2002:"
 _IMPLICIT = "!implicit"  # a scalar without a tag of its own
@@ -40,14 +40,14 @@ _UNPRINTABLE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U000100
 
 
 class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
-    """PyYAML resolves plain words by YAML 1.1; here it leaves them alone, and `plain` reads them by YAML 1.2."""
+    """Leaves unquoted words as text. PyYAML would read them by YAML 1.1; `plain` reads them by YAML 1.2."""
 
     yaml_implicit_resolvers: dict[str, Any] = {}
     DEFAULT_SCALAR_TAG = _IMPLICIT
 
 
 class _SlowLoader(yaml.SafeLoader):
-    """The same in Python, which takes "\\udcff": a byte of a file's name that is no text, in a file that we wrote."""
+    """The same in Python, which reads the escape "\\udcff": we write it for a byte of a file name that is no text."""
 
     yaml_implicit_resolvers: dict[str, Any] = {}
     DEFAULT_SCALAR_TAG = _IMPLICIT  # type: ignore[misc]
@@ -63,7 +63,7 @@ def _loader(text: str) -> Any:
 class Document:
     """A parsed file: `data`, and where each part of it stands.
 
-    marked: whether errors give line and column (not for a value from the command line).
+    marked: whether errors give line and column. A value from the command line has none.
 
     Raises:
         UserError: on text that is not YAML, or is more than a spec may hold.
@@ -90,7 +90,7 @@ class Document:
 
     @classmethod
     def of(cls, raw: bytes, path: Path) -> Document:
-        """Of a file whose bytes are at hand. Raises UserError on what is too large, not UTF-8, or not YAML."""
+        """As `read`, from bytes that were read already. Raises UserError if too large, not UTF-8, or not YAML."""
         return cls(decoded(raw, path), str(path))
 
     def mark(self, path: Loc, key: bool = False) -> Mark:
@@ -147,7 +147,7 @@ class Document:
             raise self._refuse((1, 1), f"not valid YAML: {' '.join(str(error).split())}") from None
 
     def _check_size(self, text: str) -> None:
-        """Refuses nesting and numbers of values before nodes are made of them: the composer recurses."""
+        """Refuse deep nesting and too many values before nodes are made: the composer recurses."""
         depth = values = 0
         for event in yaml.parse(text, Loader=_loader(text)):
             values += isinstance(event, yaml.NodeEvent)
@@ -162,7 +162,7 @@ class Document:
                 raise self._refuse(mark, f"more than {MOST_VALUES} values; is this the right file?")
 
     def _measure(self, node: yaml.Node) -> tuple[int, int]:
-        """How many values a node stands for with its aliases written out, and how deep; refuses cycles and bombs."""
+        """Number of values in a node, and its depth, with aliases written out. Refuses aliases that expand too far."""
         known = self._sizes.get(id(node))
         if known is not None:
             return known
@@ -247,7 +247,7 @@ class Document:
 
 
 def _complaint(error: yaml.MarkedYAMLError, text: str) -> str:
-    """The parser's own words, with what it was reading when it gave up, and the usual cause where there is one."""
+    """The parser's message, with what it was reading when it stopped, and the usual cause where one is known."""
     problem, context = str(error.problem or error.context), error.context
     mark, began = error.problem_mark, error.context_mark
     if "another document" in problem:

@@ -13,7 +13,11 @@ MOST_BYTES = 256_000
 
 
 def read_text(path: Path) -> str:
-    """Raises UserError on a file that is missing, a folder, too large, not readable, or not UTF-8."""
+    """The text of a file.
+
+    Raises:
+        UserError: the file is missing, a folder, too large, not readable, or not UTF-8.
+    """
     try:
         if path.is_dir():
             inside = sorted(one for one in path.iterdir() if one.suffix in (".yaml", ".yml"))
@@ -33,7 +37,7 @@ def read_text(path: Path) -> str:
 
 
 def decoded(raw: bytes, path: Path) -> str:
-    """The text of a file whose bytes are at hand. Raises UserError on what is too large or not UTF-8."""
+    """The text of a file whose bytes were read already. Raises UserError if they are too many or not UTF-8."""
     if len(raw) > MOST_BYTES:
         raise UserError(f"{path}:1:1: got {len(raw)} bytes; a spec has at most {MOST_BYTES}. Is this the right file?")
     try:

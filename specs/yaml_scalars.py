@@ -25,7 +25,7 @@ _WORDS: dict[str, Any] = {
 
 
 def is_number_too_large(text: str) -> bool:
-    """Whether a word is a whole number beyond what tensors count with (and Python reads only so many digits)."""
+    """Whether a word is a whole number too large for the 64 bits of a tensor's integers."""
     whole = _INT.match(text) or _OTHER_INT.match(text)
     return whole is not None and (len(text) > _MOST_DIGITS or abs(plain(text)) > LARGEST)
 

@@ -158,7 +158,7 @@ def test_the_command_as_a_real_process(tmp_path: Path) -> None:
         ("hidden_size.x=3", "'hidden_size' is 64; expected a mapping that has a 'x'"),
         (
             "layer.num_heads=2",
-            "there is no 'layer' in the spec; what it says is merged into the blocks by now: set it in each of them",
+            "there is no 'layer' in the spec; it is already merged into the blocks: set the field in each block",
         ),
         ("blocks.S.attention.window=[16", "not valid YAML: did not find expected ',' or ']'"),
         (

@@ -6,7 +6,7 @@ import json
 import math
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import Any, Generic, TypeVar, overload
@@ -89,6 +89,12 @@ class TrialRecord:
     @property
     def bits_per_byte(self) -> dict[int, float]:
         return {length: loss / math.log(2) for length, loss in self.losses.items()}
+
+
+# The fields that a record takes from its outcome as they are.
+SHARED = tuple(
+    sorted({f.name for f in fields(Outcome)} & {f.name for f in fields(TrialRecord)} - {"number", "state", "train"})
+)
 
 
 @dataclass(frozen=True)
@@ -250,27 +256,17 @@ def _not_yet(study: Study) -> tuple[Outcome, Specs]:
 def _from_outcome(
     study: Study, number: int, outcome: Outcome, specs: Specs, inside: Sequence[str], state: str | None
 ) -> TrialRecord:
+    """state: in place of the outcome's own. inside: the trial's folder, below the study's."""
     state = state or outcome.state
+    lease = study.lease_path(None if number < 0 else number)
     return TrialRecord(
-        number,
-        state,
-        outcome.params,
-        outcome.values,
-        outcome.losses,
-        outcome.rungs,
-        outcome.constraints,
-        partial(_spec, specs, "model"),
-        partial(_spec, specs, "train"),
-        outcome.seed,
-        outcome.hash,
-        outcome.layout,
-        outcome.seconds,
-        outcome.tokens,
-        outcome.attempts,
-        outcome.reason,
-        None,
-        study.folder.joinpath(*inside, "run"),
-        state not in TRAINED and live_lease(study.lease_path(None if number < 0 else number)) is not None,
+        number=number,
+        state=state,
+        spec=partial(_spec, specs, "model"),
+        train=partial(_spec, specs, "train"),
+        run_folder=study.folder.joinpath(*inside, "run"),
+        alive=state not in TRAINED and live_lease(lease) is not None,
+        **{name: getattr(outcome, name) for name in SHARED},
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import pickle
 import random
 import re
 from dataclasses import replace
@@ -17,7 +18,8 @@ from search_helpers import write_search
 from miniwin.search import read_study
 from miniwin.search.claims import Claim, finish, take_work
 from miniwin.search.live_table import study_lines, study_table
-from miniwin.search.records import TrialRecord, collect
+from miniwin.search.outcome import Outcome
+from miniwin.search.records import SHARED, TrialRecord, collect, with_specs
 from miniwin.search.study import Study
 from miniwin.specs import load_model_spec, load_search_spec
 
@@ -79,6 +81,23 @@ def test_the_front_is_found_whatever_the_order(tmp_path: Path) -> None:
         beaten = [any(all(x <= y for x, y in zip(o, c, strict=True)) and o != c for o in costs) for c in costs]
         assert [trial.number for trial in data.front] == [n for n in range(count) if not beaten[n]]
         assert (data.best is None) == (count == 0)
+
+
+def test_a_record_says_what_its_trial_json_says(searched: Path) -> None:
+    taken = ("params", "values", "losses", "rungs", "constraints", "hash", "layout", "reason")
+    taken += ("seed", "tokens", "seconds", "attempts")
+    assert set(taken) == set(SHARED)
+    data = with_specs(read_study(searched))
+    assert len(data.completed) == 6 and data.baseline is not None
+    for record in (*data.completed, data.baseline):
+        assert record.run_folder is not None and record.spec is not None and record.train is not None
+        outcome = Outcome.read(record.run_folder.parent)
+        assert outcome is not None and outcome.state == record.state
+        assert record.number == (-1 if outcome.number is None else outcome.number)
+        assert [getattr(record, name) for name in taken] == [getattr(outcome, name) for name in taken]
+        assert record.spec.model_dump(mode="json") == outcome.model
+        assert record.train.model_dump(mode="json") == outcome.train
+        assert pickle.loads(pickle.dumps(record)) == record
 
 
 def test_a_field_that_is_read_later_is_read_once() -> None:

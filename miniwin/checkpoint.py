@@ -4,8 +4,8 @@ A checkpoint holds everything that the next step depends on and that is not a pu
 weights, optimizer moments, the state of the random number generators, and the smoothed loss. The data order
 and the learning rate are functions of the step, so they need nothing.
 
-It is written under a temporary name, flushed to the disk, and renamed: at any moment the file under its own
-name is a whole one. It is read with `weights_only=True`: tensors and plain values, never code.
+A checkpoint is written under a temporary name, flushed to the disk, and renamed: the file under its own name is whole
+at any moment. It is read with `weights_only=True`: tensors and plain values, never code.
 """
 
 from __future__ import annotations
@@ -33,16 +33,20 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
 
 
 def load_checkpoint(path: Path, map_location: str | torch.device = "cpu") -> dict[str, Any]:
-    """The state that `save_checkpoint` wrote. A file that is something else is a UserError."""
+    """The state that `save_checkpoint` wrote.
+
+    Raises:
+        UserError: the file cannot be read, or is not a checkpoint of this format.
+    """
     try:
         path.open("rb").close()
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror or error}") from None
     try:
         state = torch.load(path, map_location=map_location, weights_only=True)
-    except (MemoryError, torch.OutOfMemoryError):  # which say nothing of the file
+    except (MemoryError, torch.OutOfMemoryError):  # these say nothing about the file
         raise
-    except Exception as error:  # what a damaged file makes of it depends on where it is damaged
+    except Exception as error:  # the kind of error depends on where the file is damaged
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(
             f"{path} cannot be read as a checkpoint ({first}); expected a file written by `miniwin train`: "
@@ -55,7 +59,7 @@ def load_checkpoint(path: Path, map_location: str | torch.device = "cpu") -> dic
 
 
 def rng_state(device: torch.device) -> dict[str, torch.Tensor]:
-    """The state of torch's random number generators: the CPU's, and the device's where it is another."""
+    """The state of torch's random number generators: the CPU's, and that of a CUDA device."""
     state = {"cpu": torch.get_rng_state()}
     if device.type == "cuda":
         state["cuda"] = torch.cuda.get_rng_state(device)
@@ -63,7 +67,7 @@ def rng_state(device: torch.device) -> dict[str, torch.Tensor]:
 
 
 def restore_rng(state: dict[str, torch.Tensor], device: torch.device) -> None:
-    """Undo of `rng_state`. Generator states live on the CPU whatever device they are for."""
+    """Restore what `rng_state` gave. Generator states live on the CPU, also those for a CUDA device."""
     torch.set_rng_state(state["cpu"].cpu())
     if device.type == "cuda" and "cuda" in state:
         torch.cuda.set_rng_state(state["cuda"].cpu(), device)

@@ -1,4 +1,4 @@
-"""Where a result comes from: the version of the code and the machine. Written while training happens.
+"""Where a result comes from: the version of the code and the machine. Recorded when training begins or continues.
 
 Nothing here names a person or a host: these fields end up on published model cards.
 """
@@ -16,7 +16,7 @@ import torch
 
 from miniwin.version import __version__
 
-# Instruction sets that matrix products are made of, x86-64's and then ARM's.
+# Instruction sets that matrix products use, x86-64's and then ARM's.
 TELLING = (
     *("avx2", "fma", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16"),
     *("amx_tile", "amx_int8", "amx_bf16", "amx_fp16"),
@@ -71,7 +71,7 @@ def _cpu() -> str:
 
 
 def instructions() -> list[str]:
-    """Those of TELLING that the processor has, in Linux's words; elsewhere what torch found."""
+    """The instruction sets of TELLING that the processor has. Where Linux does not name them: what torch found."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:

@@ -9,7 +9,7 @@
     model.safetensors  the weights, once the budget is spent
 
 Every file is replaced as a whole (written aside, flushed, renamed), so that a crash leaves either the old
-file or the new one. `metrics.jsonl` alone is appended to; continuing cuts it back to the step of the
+file or the new one. Only `metrics.jsonl` is appended to; a run that continues cuts it back to the step of its
 checkpoint.
 """
 
@@ -47,7 +47,7 @@ class RunResult:
     """How a run ended. `final_loss` is the training loss in nats per token, smoothed over the last steps.
 
     `seconds` is wall-clock time over all sessions of the run; `tokens_per_second` counts the training steps
-    alone. `dtype` is that of the products: what `auto` came to.
+    alone. `dtype` is that of the matrix products, never `auto`.
     """
 
     folder: Path
@@ -69,7 +69,7 @@ class RunResult:
         return {**asdict(self), "folder": str(self.folder)}
 
 
-KINDS: dict[str, Any] = {  # of what is computed with, where run.json says it
+KINDS: dict[str, Any] = {  # types of the fields of run.json that are computed with; a field may be missing
     **dict.fromkeys(("status", "model", "spec_hash"), str),
     **dict.fromkeys(("parameters", "seed", "steps", "tokens"), int),
     **dict.fromkeys(("seconds", "tokens_per_second", "final_loss"), int | float),
@@ -138,7 +138,11 @@ def write_record(
 
 
 def read_run(folder: str | Path) -> dict[str, Any]:
-    """The contents of run.json. A folder that is not a run folder is a UserError."""
+    """The contents of run.json.
+
+    Raises:
+        UserError: the folder is not a run folder, or run.json cannot be read or is damaged.
+    """
     path = user_path(folder) / RUN
     try:
         data = read_json(path, names=True)
@@ -160,7 +164,7 @@ def read_run(folder: str | Path) -> dict[str, Any]:
 
 
 def read_result(folder: str | Path) -> RunResult:
-    """The RunResult that run.json records. Of a run that was killed: the state of its last checkpoint."""
+    """The RunResult that run.json records. For a run that was killed, this is the state of its last checkpoint."""
     data = read_run(folder)
     try:
         loss = data["final_loss"]
@@ -185,8 +189,11 @@ def read_result(folder: str | Path) -> RunResult:
 
 
 def read_metrics(folder: str | Path) -> list[dict[str, Any]]:
-    """The lines of metrics.jsonl, without a last one that a crash cut short, nor what is no line of ours: the run is
-    what its checkpoint says. What is left out is warned of."""
+    """The lines of metrics.jsonl.
+
+    A last line that a crash cut short is left out. So is a line that is no line of metrics, with a warning. Neither is
+    an error: the run continues from its checkpoint, not from this file.
+    """
     path = user_path(folder) / METRICS
     try:
         text = path.read_text(encoding="utf-8", errors="replace")

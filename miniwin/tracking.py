@@ -1,9 +1,9 @@
 """MLflow as a view of runs: parameters, metrics and status, in a local SQLite file or at any tracking URI.
 
-The run folder is the truth. MLflow is optional, imported only when a tracker opens, and nothing it does can
+The run folder is the truth. MLflow is optional, and imported only when a tracker opens. Nothing that MLflow does can
 fail a run: the first error is reported in one line, and from then on that tracker does nothing.
 
-Which URI: the argument, else $MLFLOW_TRACKING_URI, else `sqlite:///<home>/mlflow.db`; "off" is no tracking.
+The URI is the argument, else $MLFLOW_TRACKING_URI, else `sqlite:///<home>/mlflow.db`; "off" is no tracking.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ class Tracker:
                 self._last_step = max(self._last_step, *(point.step for point in history))
 
     def log_params(self, params: Mapping[str, Any]) -> None:
-        """What went into the run; nested mappings become `a.b.c`. What is logged already stays as it is."""
+        """Log what went into the run; nested mappings become `a.b.c`. Parameters logged before stay as they are."""
 
         def log() -> None:
             from mlflow.entities import Param
@@ -112,7 +112,7 @@ class Tracker:
         self._safely(log)
 
     def log_metrics(self, metrics: Mapping[str, Any], step: int) -> None:
-        """Numbers of one step, sent in batches. Steps that an earlier session logged are skipped."""
+        """Log the numbers of one step, in batches. Steps that an earlier session logged are skipped."""
         if self._client is None or step <= self._last_step:
             return
         from mlflow.entities import Metric
@@ -125,7 +125,7 @@ class Tracker:
             self.flush()
 
     def catch_up(self, lines: Iterable[Mapping[str, Any]]) -> None:
-        """Log lines of metrics.jsonl, as far as an earlier session has not done so."""
+        """Log those lines of metrics.jsonl that no earlier session has logged."""
         for line in lines:
             self.log_metrics({name: value for name, value in line.items() if name != "step"}, line["step"])
 
@@ -140,7 +140,7 @@ class Tracker:
         self._client.log_batch(self.run_id, metrics=metrics)
 
     def set_status(self, status: str, reason: str | None = None) -> None:
-        """How the run ended, in our words (a tag) and in MLflow's."""
+        """Log how the run ended, in our words (a tag) and in MLflow's."""
         known = {"complete": "FINISHED", "pruned": "KILLED", "interrupted": "KILLED"}
 
         def log() -> None:
@@ -152,7 +152,7 @@ class Tracker:
         self._safely(log)
 
     def close(self) -> None:
-        """Send what waits; the tracker does nothing any more."""
+        """Send what waits. From then on the tracker does nothing."""
         self.flush()
         self._client = None
 
@@ -182,7 +182,7 @@ def _have_mlflow(asked_for: str | None) -> bool:
 
 
 def _warn(line: str) -> None:
-    print(escaped(line), file=sys.stderr, flush=True)  # a server's words may be in it
+    print(escaped(line), file=sys.stderr, flush=True)  # the line may quote a server
 
 
 def _client(uri: str) -> Any:
@@ -230,7 +230,7 @@ def _start(
 
 
 def _sqlite_url(path: Path) -> str:
-    """What SQLAlchemy takes for the file at `path`."""
+    """The URL that means the file at `path` to SQLAlchemy."""
     if not re.search("[?#%]", str(path)):
         return f"sqlite:///{path}"
     from sqlalchemy import __version__

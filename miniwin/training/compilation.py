@@ -1,13 +1,15 @@
 """torch.compile for training: each layer in two graphs, with the attention operator between them as it is.
 
-The operator is left out on purpose: its backends are kernels already, and which one answers is decided at run time. So
-are experts, each of which is called for another number of tokens every time. Evaluations on the way run uncompiled: a
-cache, or a text of another length, would be compiled anew at every call.
+The operator is not compiled: its backends are kernels already, and the backend is chosen at run time. Experts are not
+compiled: each is called with another number of tokens every time. Evaluations during training run uncompiled: every
+new cache or length of text would be compiled again.
 
-What is gained lies around it: norms, rotations, gates, residual sums, which eager mode sends through memory one by one.
-Compiling takes seconds to a minute and is done at the first step, so that it is not for short runs. On a CPU with
-kernels of our own (blocks/native) nothing is gained: they do the same, and compiled layers go without them. They go
-without oneDNN's products too (blocks/products.py), whose operator torch.compile takes from nobody but itself.
+The gain is in what surrounds attention: norms, rotations, gates and residual sums, which eager mode sends through
+memory one by one. Compiling happens at the first step and takes seconds to a minute, too long for a short run.
+
+On a CPU with our own kernels (blocks/native) there is no gain: the kernels do the same, and compiled layers do not use
+them. Nor do compiled layers use oneDNN's products (blocks/products.py): torch.compile does not accept that operator in
+the code that it compiles.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ from miniwin.blocks.spec import UserError
 
 
 def compile_layers(decoder: Decoder, device: torch.device) -> None:
-    """Have every layer compiled when it first runs; parameters and their names stay what they are.
+    """Have every layer compiled when it first runs. Parameters and their names stay the same.
 
     Raises:
         UserError: this machine cannot compile (on a CPU it takes a C++ compiler).
@@ -47,6 +49,7 @@ def compile_layers(decoder: Decoder, device: torch.device) -> None:
 
 
 def _only_in_training(layer: Any) -> None:
+    """Make a compiled layer run uncompiled in eval mode."""
     compiled = layer._compiled_call_impl
 
     def call(*inputs: Any, **options: Any) -> Any:

@@ -2,13 +2,13 @@
 
     torchrun --nproc-per-node 2 -m miniwin train miniwin-1m --train tiny
 
-`batch_size` stays that of the whole batch, so that the number of processes changes nothing but the order of sums: the
-run is the same run, and may be continued with another number. (What a mixture of experts adds to the loss goes by the
-rows that one process sees.) The first process keeps the run folder; the others work in a temporary one.
+`batch_size` is that of the whole batch. So the number of processes changes only the order of sums, and a run may be
+continued with another number. (The load balance of a mixture of experts is an exception: each process computes it from
+its own rows.) The first process keeps the run folder. The others work in a temporary folder.
 
-Gradients are averaged in one flat sum when all passes of a step are done (Li et al., arXiv 2006.15704, section 3.2,
-send buckets while the backward still runs; models of this size have little to hide that behind). A parameter without a
-gradient anywhere, such as an expert that nobody chose, keeps none.
+Gradients are averaged in one flat all-reduce, after all passes of a step. (Li et al., arXiv 2006.15704, section 3.2,
+send buckets while the backward still runs; models of this size would gain little.) A parameter that has no gradient in
+any process, such as an expert that no token chose, keeps none.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from miniwin.specs import UserError
 
 T = TypeVar("T")
 CPU = torch.device("cpu")
-PATIENCE = timedelta(days=30)  # while one evaluates, the others wait; that of those that die is torchrun's business
+PATIENCE = timedelta(days=30)  # the others wait while the first one evaluates; torchrun ends them if a process dies
 
 
 @dataclass(frozen=True)
 class Group:
-    """The processes of a run. Alone, every method gives back what it is given."""
+    """The processes of a run. With a single process every method returns what it was given."""
 
     rank: int = 0
     size: int = 1
@@ -55,13 +55,14 @@ class Group:
         return batch.chunk(self.size)[self.rank] if self.size > 1 else batch
 
     def mean(self, number: Tensor) -> Tensor:
-        """The mean over all processes, of a tensor that nobody else needs."""
+        """The mean over all processes. Overwrites `number`."""
         if self.size > 1:
             dist.all_reduce(number)
             number /= self.size
         return number
 
     def average_gradients(self, parameters: Sequence[nn.Parameter]) -> None:
+        """Replace every gradient by its mean over all processes; a missing one counts as zero."""
         if self.size == 1:
             return
         there = torch.tensor([float(p.grad is not None) for p in parameters], device=self.device)
@@ -72,13 +73,13 @@ class Group:
             parameter.grad = mean.view_as(parameter) if count else None
 
     def equalise(self, model: nn.Module) -> None:
-        """Everybody's weights become the first process's: machines of two kinds may round draws differently."""
+        """Give all processes the first one's weights: different machines may round the random draws differently."""
         if self.size > 1:
             for tensor in model.state_dict().values():
                 dist.broadcast(tensor, 0)
 
     def share(self, value: T) -> T:
-        """What the first process has."""
+        """The first process's value, in all processes."""
         if self.size == 1:
             return value
         box: list[T] = [value]
@@ -86,7 +87,7 @@ class Group:
         return box[0]
 
     def first_said(self, word: str | None) -> str | None:
-        """The word of the first process that has one: all have to stop where one of them is asked to."""
+        """The word of the first process that has one, in all processes: when one is asked to stop, all stop."""
         if self.size == 1:
             return word
         asked = torch.tensor(float(word is not None), device=self.device)
@@ -99,10 +100,11 @@ class Group:
 
 
 def join(device: str | torch.device | None) -> Group:
-    """The processes that torchrun started, or this one alone. device: as the user said it; None and cuda are the one
-    that falls to this process.
+    """The processes that torchrun started, or this one alone.
 
-    They stay together until the process ends, for the next run: a second meeting would find the first one's traces.
+    The process group stays open for the next run, until the process ends: a second one would find traces of the first.
+
+    device: what the user asked for. `cuda` is the CUDA device of this process's number; None is that, or else the CPU.
 
     Raises:
         UserError: several processes were given one CUDA device, or there are fewer devices than processes.
@@ -119,7 +121,7 @@ def join(device: str | torch.device | None) -> Group:
 
 
 def speaks() -> bool:
-    """Whether this process is the one of those that torchrun started whose words are not said by another one too."""
+    """Whether this process prints results. Under torchrun only the first one does: the others would repeat it."""
     return not dist.is_available() or not dist.is_torchelastic_launched() or os.environ["RANK"] == "0"
 
 

@@ -3,8 +3,8 @@
     smoothed_n = sum_i b^(n-i) loss_i / sum_i b^(n-i),  b = 0.95: about 20 steps, no bias at the start
 
 A run has diverged when its loss or its gradient is not a number, or when the loss stays more than
-`loss_spike` nats above the median of the last 100 ordinary losses for `patience` steps in a row. Losses of a
-spike do not enter the median: it remembers what the run was like before.
+`loss_spike` nats above the median of the last 100 ordinary losses for `patience` steps in a row. The losses of a
+spike do not enter the median, so it stays the median from before the spike.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ REMEMBERED = 100
 
 
 class LossWatch:
-    """The loss so far. Its state is checkpointed: a continued run stops where it would have anyway."""
+    """The loss so far. Its state is in the checkpoint, so that a continued run stops at the same step."""
 
     def __init__(self, stop: StopSpec) -> None:
         self._stop = stop
@@ -34,7 +34,7 @@ class LossWatch:
         return self._sum / self._weight if self._weight else math.nan
 
     def see(self, step: int, loss: float, gradient_norm: float) -> str | None:
-        """Take in the loss of a step. Returns the reason to stop, if there is one."""
+        """Add the loss of a step, in nats, and the norm of its gradient. Returns the reason to stop, or None."""
         usual = median(self._ordinary) if self._ordinary else None
         before = "it was the first step" if usual is None else f"the median before was {usual:.3f}"
         if not (math.isfinite(loss) and math.isfinite(gradient_norm)):

@@ -1,4 +1,4 @@
-"""What training starts from: random weights, always, which a reference to trained ones would leave in doubt."""
+"""Training always starts from random weights. To leave no doubt, a reference to trained weights is refused."""
 
 from __future__ import annotations
 
@@ -12,8 +12,11 @@ from miniwin.specs import ModelSpec, UserError, load_model_spec, resolve_spec_pa
 
 
 def spec_to_train(ref: str | Path, overrides: Sequence[str] = ()) -> ModelSpec:
-    """The model spec that `ref` names, for training, which starts from random weights: a reference to trained ones is
-    refused, because it looks as if training would go on from them."""
+    """The model spec that `ref` names. overrides: "field.path=value", applied first.
+
+    Raises:
+        UserError: `ref` names no spec, or names trained weights: training would seem to continue from them.
+    """
     if not isinstance(ref, str | os.PathLike):
         raise UserError(
             f"model: got a {type(ref).__name__}; expected a model spec, its path or its name: training starts from "
@@ -39,7 +42,7 @@ def spec_to_train(ref: str | Path, overrides: Sequence[str] = ()) -> ModelSpec:
 
 
 def _refuse_entry(ref: str) -> None:
-    """UserError where a reference that names no spec names an entry."""
+    """Raise UserError if `ref` names a zoo entry."""
     name, _, version = ref.partition("@")
     found = [entry for entry in local_entries() if entry.name == name]
     for entry in [entry for entry in found if entry.version == version] or found[-1:]:

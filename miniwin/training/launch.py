@@ -1,6 +1,6 @@
 """Training: a model spec and a train spec become a run folder.
 
-`train` checks what it is asked, and whether the folder is free; the work itself is a `TrainingLoop`.
+`train` checks its arguments, and whether the folder is free. The work itself is a `TrainingLoop`.
 """
 
 from __future__ import annotations
@@ -58,21 +58,23 @@ def train(
 ) -> RunResult:
     """Train `model` as `train` says, into the run folder `out`.
 
-    Its weights are random at first: a zoo entry, or another folder of trained weights, is a UserError.
+    The weights are random at first. A `model` with trained weights, such as a zoo entry, is a UserError.
 
-    Called again with the same specs it continues, and a run that is complete or diverged is returned as it
-    is. Other specs or other data in the same folder are a UserError. `resume=False` discards the run in the
-    folder.
+    A second call with the same specs continues the run. A run that is complete or diverged is returned as it is.
+    `resume=False` discards the run in the folder first. Under torchrun the processes share each batch, and the first
+    process keeps the run folder.
 
-    base: the folder that relative paths of a TrainSpec start from; for a YAML file, its own.
-    on_eval, eval_at: `on_eval(rung, model)` is called once for each number of tokens in `eval_at`, when so
-        many have been seen, with the model in eval mode, and a checkpoint follows. False ends the run as
-        "pruned"; it is then returned as it is, unless it is called without `on_eval`: that trains on.
+    base: the folder that relative paths of a TrainSpec start from; for a YAML file, the file's folder.
+    on_eval, eval_at: `on_eval(rung, model)` is called once for each number of tokens in `eval_at`, when that many have
+        been seen. The model is in eval mode, and a checkpoint follows. An answer of False ends the run as "pruned".
+        A pruned run is returned as it is by a call with `on_eval`, and trained further by a call without.
     stop_after_tokens: ends this session early, as "interrupted"; the schedule stays that of the whole budget.
     workers: processes that read data ahead. They do not change what is trained.
     device: default CUDA where there is one, else the CPU. `dtype: auto` means what is best there.
-    Under torchrun the processes share each batch, and the first one keeps the run folder.
     tracking, experiment, run_name, parent_run: MLflow's URI ("off": none), experiment, run and parent run.
+
+    Raises:
+        UserError: an argument is wrong, or the folder holds a run with other specs or other data.
     """
     if not os.fspath(out):
         raise UserError("--out: got an empty name; expected a folder for the run ('.' is the current one)")
@@ -100,7 +102,7 @@ def train(
     group = join(device)
     group.check(spec.batch_size)
     corpus = prepare(spec.data, tokenizer, progress=progress and group.leads)
-    windows_per_epoch(corpus.train, spec.seq_len)  # a mistake is said while there is still no folder
+    windows_per_epoch(corpus.train, spec.seq_len)  # too little data is an error before there is a folder
     with _place(folder, group) as place:
         where = group.device if group.size > 1 else asked or find_device(None)
         before = None
@@ -123,7 +125,7 @@ def train(
             resume=before["tracking"]["run_id"] if before else None,
             tags={"spec_hash": model_spec.hash, "data": corpus.fingerprint},
         )
-        if group.leads and before is None:  # only now: whatever was wrong until here left a finished run as it was
+        if group.leads and before is None:  # only now, so that an error above leaves a finished run as it was
             runs.clear_run(folder)
         with torch.random.fork_rng([where] if where.type == "cuda" else []):
             session = TrainingLoop(place, model_spec, spec, corpus, tokenizer, tracker, where, before, group, product)
@@ -142,7 +144,7 @@ def _check_packing(model: ModelSpec, spec: TrainSpec) -> None:
 
 @contextmanager
 def _place(folder: Path, group: Group) -> Iterator[Path]:
-    """Where this process writes: the run folder, which nobody else may use meanwhile, or one that is forgotten."""
+    """The folder that this process writes to: the first one the run folder, locked; the others a temporary folder."""
     if group.leads:
         with only_one(folder):
             yield folder
@@ -152,7 +154,10 @@ def _place(folder: Path, group: Group) -> Iterator[Path]:
 
 
 def _over(folder: Path, status: str, asks: bool) -> bool:
-    """Whether nothing is left to do. Equal specs diverge equally; a pruned run stays so, if asked again."""
+    """Whether nothing is left to do. A diverged run would diverge again.
+
+    asks: there is an `on_eval`. A pruned run is then over; without `on_eval` it is trained further.
+    """
     if status == "complete":
         return (folder / runs.WEIGHTS).exists()
     return status == "diverged" or (status == "pruned" and asks)

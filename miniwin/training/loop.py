@@ -3,12 +3,10 @@
     loss = mean over tokens of -log p(next token)          in nats per token, computed in float32
     step = forward and backward over `gradient_accumulation` batches, clip, AdamW
 
-What a model adds to the loss (load balance of a mixture of experts) is part of what a step goes down; it is reported
-as `auxiliary_loss`, by itself, and no evaluation or reported loss contains it.
-
-The order of the data and the learning rate are functions of the step, and the checkpoint holds the rest: a
-run that was killed and continued, on the same CPU with the same number of threads, gives the same weights bit
-for bit.
+A model may add to the loss: a mixture of experts adds its load balance. The gradient is that of the sum. The added
+part is reported by itself, as `auxiliary_loss`; no evaluation and no other reported loss contains it.
+The order of the data and the learning rate are functions of the step. The checkpoint holds the rest. So a run that was
+killed and continued gives the same weights bit for bit, on the same CPU with the same number of threads.
 
 Shapes: B batch size, N sequence length, C hidden_size.
 """
@@ -52,7 +50,10 @@ Batches = Iterator[tuple[Tensor, Tensor]]
 
 
 class TrainingLoop:
-    """One process's work on a run: from the last checkpoint, if there is one, until it ends or is stopped."""
+    """One process's work on a run: from the last checkpoint, if there is one, until the run ends or is stopped.
+
+    before: what run.json says of the run so far; None for a new run. product: see machine/products.py.
+    """
 
     metrics: TextIO
     batches: Batches
@@ -131,7 +132,7 @@ class TrainingLoop:
         workers: int,
         progress: bool,
     ) -> RunResult:
-        """Train, and see to it that however it ends is written down."""
+        """Train, and write down how the run ended, whatever happens. rungs: tokens at which `on_eval` is called."""
         spec, name, metrics = self.spec, self.folder.resolve().name, self.folder / runs.METRICS
         self.bar = TrainProgress(name, spec.steps, spec.tokens_per_step, self.step, progress)
         try:
@@ -181,7 +182,7 @@ class TrainingLoop:
                 return "diverged", diverged
 
     def _advance(self) -> str | None:
-        """One optimizer step; or, where the run has to end, no step, and the reason."""
+        """Take one optimizer step. If the run has diverged, take no step and return the reason."""
         spec, began = self.spec, time.monotonic()
         rate = learning_rate(spec.schedule, self.step, spec.steps, spec.optimizer.lr)
         loss, norm, auxiliary = self._gradients()
@@ -212,9 +213,9 @@ class TrainingLoop:
         return diverged
 
     def _gradients(self) -> tuple[float, float, float | None]:
-        """The loss of a step, the norm of its gradient, and what the model adds to the loss; None: nothing.
+        """(loss, gradient norm, auxiliary loss) of a step; None for a model without an auxiliary loss.
 
-        The gradient is that of their sum. It is left in place, clipped.
+        The gradients of loss + auxiliary loss are left in place, clipped. The norm is that before clipping.
         """
         passes = self.spec.gradient_accumulation
         self.optimizer.zero_grad(set_to_none=True)
@@ -222,10 +223,10 @@ class TrainingLoop:
         auxiliary: Tensor | None = None
         for _ in range(passes):
             inputs, targets = next(self.batches)  # (B, N), (B, N)
-            inputs, targets = (self.group.rows(ids).to(self.device) for ids in (inputs, targets))
+            inputs, targets = (self.group.rows(ids).to(self.device) for ids in (inputs, targets))  # (B / processes, N)
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.spec.dtype == "bfloat16"):
                 hidden = self.model.decoder.hidden(inputs, documents=self._documents(inputs))  # (B, N, C)
-                loss = next_token_loss(self.model.decoder, hidden, targets) / passes
+                loss = next_token_loss(self.model.decoder, hidden, targets) / passes  # ()
             total += loss.detach()
             auxiliary = self.model.decoder.auxiliary_loss()
             if auxiliary is not None:
@@ -239,14 +240,14 @@ class TrainingLoop:
         return float(total), float(norm), None if auxiliary is None else float(added)
 
     def _documents(self, inputs: Tensor) -> Tensor | None:
-        """Which document each token (B, N) belongs to, where they are kept apart."""
+        """The number of each token's document (B, N); None where documents are not kept apart."""
         if self.spec.packing == "stream":
             return None
         assert self.model.tokenizer is not None and self.model.tokenizer.separator is not None
         return document_numbers(inputs, self.model.tokenizer.separator)
 
     def _loader(self, workers: int) -> Batches:
-        """The batches of what is left of the run. A step takes `gradient_accumulation` of them."""
+        """The batches of the steps that are left. A step takes `gradient_accumulation` of them."""
         spec, passes = self.spec, self.spec.gradient_accumulation
         return loader(
             self.corpus.train,
@@ -259,18 +260,18 @@ class TrainingLoop:
         )
 
     def _evaluate(self, on_eval: OnEval, rungs: list[int]) -> bool:
-        """Ask at each rung that has been reached. False: the run is to end."""
+        """Call `on_eval` at each rung that has been reached. False: the run has to end."""
         for rung in rungs:
             if rung in self.passed or rung > self.tokens:
                 continue
-            random = rng_state(self.device)  # whatever the evaluation draws, the training does not notice
+            random = rng_state(self.device)  # the evaluation's draws must not change the training
             self.model.eval()
             with torch.no_grad():
                 answer = on_eval(rung, self.model) if self.group.leads else None
             self.model.train()
             restore_rng(random, self.device)
             go_on = self.group.share(answer is None or bool(answer))
-            if go_on:  # else a crash before the end is written down has to ask again
+            if go_on:  # a rung that ends the run is not passed: after a crash it is asked again
                 self.passed.append(rung)
             self._save()
             if not go_on:
@@ -278,7 +279,7 @@ class TrainingLoop:
         return True
 
     def _save(self) -> None:
-        """Checkpoint. The metrics reach the disk first: they may be ahead of it, never behind."""
+        """Write a checkpoint. The metrics reach the disk first: they may be ahead of the checkpoint, never behind."""
         if not self.group.leads:
             return
         self.metrics.flush()
@@ -304,7 +305,7 @@ class TrainingLoop:
         self.model.decoder.load_state_dict(state["model"])
         try:
             self.optimizer.load_state_dict(state["optimizer"])
-        except ValueError:  # a version may decay other parameters than the one before it
+        except ValueError:  # another version may decay other parameters
             raise UserError(
                 f"{self.folder / runs.CHECKPOINT} was written by a version of miniwin that shares out the parameters "
                 "among the optimizer's groups otherwise: train again with --fresh, or go on with that version"

@@ -4,16 +4,16 @@
     dloss/dz = (softmax(z) - onehot(y)) / count
 
 All the logits, (T, V) in float32 with their softmax and its gradient, cost more time and memory than a small model's
-layers. Here a stretch of tokens at a time goes through the head, and while its logits are at hand its share of the
-gradients of h and W is taken too, so that none are kept or computed twice (as in Liger Kernel, arXiv 2410.10989,
-section 3.2; and in one pass where Wijmans et al., arXiv 2411.09009, take two). The gradients are held until the
-backward, which only multiplies them.
+layers. So the head sees one chunk of tokens at a time. While the logits of a chunk are at hand, its share of the
+gradients of h and W is computed too: no logits are kept, and none are computed twice. (So does Liger Kernel, arXiv
+2410.10989, section 3.2; Wijmans et al., arXiv 2411.09009, take two passes.) The gradients are held until the backward,
+which only multiplies them.
 
-The products are in the dtype of autocast or of the inputs; softmax and sums are in float32, for float64 in float64.
-On a CPU with AMX all of it is one kernel in bfloat16, in C (blocks/native/head_loss.c). With AVX-512's bfloat16 alone
-nothing would be gained by one: the three products, which are oneDNN's, are 85 % of the time.
+Products are in the dtype of autocast, or of the inputs without it. Softmax and sums are in float32, or in float64 for
+float64. On a CPU with AMX, bfloat16 takes one kernel in C (blocks/native/head_loss.c). With AVX-512's bfloat16 alone a
+kernel would gain nothing: 85 % of the time goes into the three products, which are oneDNN's.
 
-Shapes: T tokens, C hidden_size, V vocabulary.
+Shapes: T tokens, t tokens of a chunk, C hidden_size, V vocabulary.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ from miniwin.blocks.native import head_loss, rows
 from miniwin.blocks.products import MKL, Product, matmul
 
 IGNORED = -100  # the target of a token that is not counted, as in torch
-LOGITS = 1 << 22  # numbers in the logits of one stretch, at most, unless it would have fewer than FEWEST tokens
-LOGITS_ON_A_GPU = 1 << 26  # the same there, where few tokens leave most of it idle: 256 MiB of float32
-LOOKED_AT = ("cpu",)  # devices whose numbers are at hand; to look at another's is to wait until its work is done
-SMALL = 1e-30  # float32 keeps all its digits down to 1e-38; a chance below this is computed by its logarithm
-FEWEST = 256  # tokens of a stretch, or a multiple: with fewer, or with an odd number, the products are slow
+LOGITS = 1 << 22  # logits of one chunk at most, unless the chunk would have fewer than FEWEST tokens
+LOGITS_ON_A_GPU = 1 << 26  # more, since few tokens leave most of a GPU idle: 256 MiB of float32
+LOOKED_AT = ("cpu",)  # devices whose numbers can be read at once; reading a GPU's numbers waits for its work
+SMALL = 1e-30  # float32 loses digits below 1e-38; a probability below this is computed again by its logarithm
+FEWEST = 256  # the tokens of a chunk are a multiple of this: with fewer, or an odd number, the products are slow
 
 
 def next_token_loss(decoder: Decoder, hidden: Tensor, targets: Tensor) -> Tensor:
@@ -51,14 +51,16 @@ def linear_cross_entropy(
     chunk: int | None = None,
     product: Product = MKL,
 ) -> Tensor:
-    """Mean loss of hidden (..., C) and weight (V, C) at targets (...), whole numbers, float32 (or float64) scalar.
+    """Mean loss: hidden (..., C), weight (V, C) and integer targets (...) -> scalar in nats, float32 or float64.
 
-    Targets of -100 are left out; with nothing left the mean is NaN, as in torch. chunk: tokens of a stretch, by default
-    as many as are fast. product: which library multiplies float32 on a CPU.
+    Targets of -100 do not count. If no target counts, the loss is NaN, as in torch.
+
+    logit_scale, logit_softcap: see the equation at the top. chunk: tokens of a chunk; by default as many as are fast.
+    product: which library multiplies float32 on a CPU.
 
     Raises:
-        ValueError: the shapes do not go together, or targets are no whole numbers.
-        IndexError: a target is beyond the vocabulary (on a CPU; elsewhere the device's own error).
+        ValueError: the shapes do not fit together, or the targets are not integers.
+        IndexError: a target is outside the vocabulary (on a CPU; elsewhere the device's own error).
     """
     if hidden.shape[-1] != weight.shape[1] or hidden.shape[:-1] != targets.shape:
         shapes = ", ".join(f"{tuple(t.shape)}" for t in (hidden, weight, targets))
@@ -100,12 +102,12 @@ class _Loss(torch.autograd.Function):
                 total = losses.sum()
             else:
                 if chunk is None:
-                    chunk = _stretch(len(w), h.device.type)
+                    chunk = _default_chunk(len(w), h.device.type)
                 grads_wanted = (to_hidden, to_weight)
-                total, *grads = _in_stretches(h, w, targets, scale, cap, chunk, grads_wanted, product)
-        ctx.save_for_backward(*grads)  # which is let go of with the graph
+                total, *grads = _in_chunks(h, w, targets, scale, cap, chunk, grads_wanted, product)
+        ctx.save_for_backward(*grads)  # freed with the graph: (T, C) and (V, C)
         ctx.dtypes = hidden.dtype, weight.dtype
-        ctx.factor = factor / count.clamp(min=1).to(total.dtype)  # of no target the loss is nan, its gradient 0
+        ctx.factor = factor / count.clamp(min=1).to(total.dtype)  # without targets the loss is NaN, its gradient 0
         return total / count
 
     @staticmethod
@@ -120,13 +122,13 @@ class _Loss(torch.autograd.Function):
         return to_hidden, to_weight, *[None] * 7
 
 
-def _stretch(vocabulary: int, device: str) -> int:
+def _default_chunk(vocabulary: int, device: str) -> int:
     """How many tokens go through the head at a time."""
     return max(1, (LOGITS if device == "cpu" else LOGITS_ON_A_GPU) // vocabulary // FEWEST) * FEWEST
 
 
 def _counted(targets: Tensor, vocabulary: int) -> Tensor:
-    """How many targets count. One that is no token is an error: on a CPU here, as kernels look up where it says."""
+    """How many targets count. On a CPU, a target outside the vocabulary is an IndexError: kernels index by it."""
     real = targets != IGNORED
     if targets.device.type == "cpu":
         wrong = targets[real & ((targets < 0) | (targets >= vocabulary))]
@@ -135,7 +137,7 @@ def _counted(targets: Tensor, vocabulary: int) -> Tensor:
     return real.sum()
 
 
-def _in_stretches(
+def _in_chunks(
     h: Tensor,
     w: Tensor,
     targets: Tensor,
@@ -145,20 +147,23 @@ def _in_stretches(
     wanted: tuple[bool, bool],
     product: Product,
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    """The sum of the losses, and its gradients over scale, of h (T, C) in its dtype and of w (V, C), where wanted."""
+    """(sum of the losses, gradient of h (T, C), gradient of w (V, C)); None for a gradient that is not wanted.
+
+    The gradients are those of the sum, divided by `scale`. That of h is in the dtype of h, that of w in a wider one.
+    """
     wide = torch.float64 if h.dtype == torch.float64 else torch.float32
     total = torch.zeros((), dtype=wide, device=h.device)
     grad_h = torch.empty_like(h) if wanted[0] else None
-    # Transposed, since the product that fills it is faster this way round.
-    empty = torch.empty if len(h) else torch.zeros  # the first stretch does not add to what is there
+    # Transposed to (C, V), since the product that fills it is faster this way round.
+    empty = torch.empty if len(h) else torch.zeros  # the first chunk overwrites; without tokens there is none
     grad_w = empty(w.shape[::-1], dtype=wide, device=h.device) if wanted[1] else None
     room = _Room(h, w, chunk, wide, product)
     quick = cap is None and rows.fit(len(w), room.narrow)
     for start in range(0, len(h), chunk):
         part = slice(start, start + chunk)
-        own = h[part]
+        own = h[part]  # (t, C)
         if quick:
-            pull = matmul(own, w.t(), product, room.narrow[: len(own)])
+            pull = matmul(own, w.t(), product, room.narrow[: len(own)])  # (t, V): logits, then their gradient
             total += rows.softmax_loss(pull, targets[part], IGNORED, 1.0 if scale is None else scale).sum()
             if grad_h is not None:
                 _put(matmul(pull, w, product, grad_h[part]), grad_h[part])
@@ -166,12 +171,12 @@ def _in_stretches(
                 room.add_product(grad_w, own, pull, first=start == 0)
             continue
         logits, bent = room.logits(own, scale, cap)  # (t, V)
-        real = targets[part] != IGNORED
-        at = targets[part].where(real, 0).unsqueeze(1)
+        real = targets[part] != IGNORED  # (t,)
+        at = targets[part].where(real, 0).unsqueeze(1)  # (t, 1)
         if h.device.type in LOOKED_AT:
             chances = torch.softmax(logits, -1, out=logits)
             chance = chances.gather(1, at).squeeze(1)
-            log_p, lost = chance.log(), chance < SMALL  # so small a chance has lost its digits
+            log_p, lost = chance.log(), chance < SMALL  # (t,); such a small probability has lost digits
             if bool(lost.any()):
                 again = torch.log_softmax(
                     _Room(own[lost], w, chunk, wide, product).logits(own[lost], scale, cap)[0], -1
@@ -184,11 +189,12 @@ def _in_stretches(
         total -= (log_p * real).sum()
         if grad_h is None and grad_w is None:
             continue
-        # Divided by the count at the end: probabilities keep more of their bits in bfloat16.
+        # Divided by the count only at the end: so bfloat16 keeps more bits of the probabilities.
         chances.scatter_add_(1, at, chances.new_full((), -1.0).expand_as(at))
         if bent is not None:
             chances *= bent
-        pull, counted = room.narrowed(chances), real.unsqueeze(1)  # ignored: left out of the narrower side
+        # Ignored tokens are zeroed in the (t, C) factors, which are smaller than (t, V).
+        pull, counted = room.narrowed(chances), real.unsqueeze(1)  # (t, V), (t, 1)
         if grad_h is not None:
             _put(matmul(pull, w, product, grad_h[part]), grad_h[part]).mul_(counted)
         if grad_w is not None:
@@ -197,21 +203,21 @@ def _in_stretches(
 
 
 def _put(found: Tensor, place: Tensor) -> Tensor:
-    """What `matmul` gave, in its place."""
+    """Copy what `matmul` found to its place, unless `matmul` has written it there."""
     return found if found.data_ptr() == place.data_ptr() else place.copy_(found)
 
 
 class _Room:
-    """Memory for the logits of a stretch, used again by the next: fresh memory costs more than what is done in it."""
+    """Buffers for the logits of a chunk. The next chunk uses them again: fresh memory costs more than its use."""
 
     def __init__(self, h: Tensor, w: Tensor, chunk: int, wide: torch.dtype, product: Product) -> None:
         self.w, self.how = w, product
-        self.narrow = h.new_empty(min(chunk, len(h)), len(w))
-        self.product: Tensor | None = None  # in the dtype of the inputs, of the weight's gradient
+        self.narrow = h.new_empty(min(chunk, len(h)), len(w))  # (t, V)
+        self.product: Tensor | None = None  # (C, V): one chunk's gradient of the weight, in the dtype of the inputs
         self.wide = self.narrow if h.dtype == wide else self.narrow.new_empty(self.narrow.shape, dtype=wide)
 
     def logits(self, h: Tensor, scale: float | None, cap: float | None) -> tuple[Tensor, Tensor | None]:
-        """The logits (t, V) of a stretch h (t, C), and the slope of the soft cap there, where there is one."""
+        """The logits (t, V) of a chunk h (t, C), and the slope of the soft cap at them (t, V), if there is a cap."""
         logits = matmul(h, self.w.t(), self.how, self.narrow[: len(h)])
         if self.wide is not self.narrow:
             logits = self.wide[: len(h)].copy_(logits)
@@ -223,11 +229,11 @@ class _Room:
         return torch.mul(bent, cap, out=logits), 1 - bent * bent
 
     def narrowed(self, values: Tensor) -> Tensor:
-        """values (t, V) in the dtype of the products, in place of the stretch's logits."""
+        """values (t, V) in the dtype of the products. A copy overwrites the chunk's logits."""
         return values if values.dtype == self.narrow.dtype else self.narrow[: len(values)].copy_(values)
 
     def add_product(self, total: Tensor, h: Tensor, pull: Tensor, first: bool) -> None:
-        """total (C, V) += h (t, C)^T pull (t, V), in the wider dtype of the total; it is nothing before the first."""
+        """total (C, V) += h (t, C)^T pull (t, V), in the wider dtype of the total. first: overwrite the total."""
         if total.dtype == pull.dtype and self.how == MKL:
             torch.addmm(total, h.t(), pull, beta=0 if first else 1, out=total)
             return

@@ -1,12 +1,12 @@
 """The optimizer of a run: AdamW (arXiv:1711.05101), or Muon for the matrices of the layers and AdamW for the rest.
 
-Muon is torch's: momentum whose update is made orthogonal (Jordan et al. 2024, kellerjordan.github.io/posts/muon), and
-given the size that AdamW's has, so that learning rate and weight decay can be AdamW's (Liu et al., arXiv 2502.16982,
-section 2.2). Its steps of Newton-Schulz are in bfloat16 on every device.
+Muon is torch's. Its momentum is made orthogonal (Jordan et al. 2024, kellerjordan.github.io/posts/muon) and scaled to
+the size of AdamW's update, so that AdamW's learning rate and weight decay fit both (Liu et al., arXiv 2502.16982,
+section 2.2). Its Newton-Schulz steps are in bfloat16 on every device.
 
-AdamW's weight decay is for matrices only. Decay pulls weights towards zero. That makes sense for the matrices of linear
-maps; the gains of norms, scales per head and other vectors would lose their meaning, and the rows of an embedding are
-decayed whether or not their token occurs; so are those of a table of positions, which its module names in `undecayed`.
+AdamW's weight decay is for the matrices of linear maps only. Decay pulls weights towards zero. The gains of norms, the
+scales of heads and other vectors would lose their meaning. The rows of an embedding would decay even in steps without
+their token, and so would those of a table of positions, which its module names in `undecayed`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ FUSED = ("cpu", "cuda", "mps", "xpu")  # devices on which torch has AdamW as one
 
 
 def make_optimizer(model: nn.Module, spec: OptimizerSpec) -> torch.optim.Optimizer | Together:
-    """The learning rate is a placeholder: the schedule sets it at every step."""
+    """The optimizer of a model. Its learning rate is a placeholder: the schedule sets it at every step."""
     matrices = layer_matrices(model) if spec.type == "muon" else []
     taken = {id(parameter) for parameter in matrices}
     decayed, plain = ([p for p in part if id(p) not in taken] for part in split_parameters(model))
@@ -43,7 +43,7 @@ def make_optimizer(model: nn.Module, spec: OptimizerSpec) -> torch.optim.Optimiz
 
 
 def split_parameters(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
-    """Trainable parameters with weight decay and without. A tied head is an embedding."""
+    """Trainable parameters: (those with weight decay, those without). A tied head is an embedding."""
     tables = {
         id(parameter)
         for module in model.modules()
@@ -67,7 +67,7 @@ def layer_matrices(model: nn.Module) -> list[nn.Parameter]:
 
 
 class Together:
-    """Several optimizers that share out a model's parameters, as one."""
+    """Several optimizers, each with a part of the model's parameters, used as one."""
 
     def __init__(self, **parts: Optimizer) -> None:
         self.parts = parts

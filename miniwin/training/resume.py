@@ -23,7 +23,7 @@ def only_one(folder: Path) -> Iterator[None]:
     try:
         _refuse_foreign(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        # When a process is killed, those that read data for it hold the lock for a few seconds more.
+        # After a process is killed, the processes that read data for it hold the lock for a few seconds more.
         lock.acquire(timeout=LOCK_SECONDS)
     except Timeout:
         raise UserError(f"another process is training in {folder}: wait for it, or choose another --out") from None
@@ -51,8 +51,13 @@ def _refuse_foreign(folder: Path) -> None:
 
 
 def recorded(folder: Path, model: ModelSpec, train: TrainSpec, fingerprint: str) -> dict[str, Any] | None:
-    """What run.json says of the run in this folder, once it is certain that it is the same run. One that never took a
-    step is none."""
+    """The contents of run.json, if the folder holds this run.
+
+    None if the folder holds no run, or another run that never took a step.
+
+    Raises:
+        UserError: the folder holds another run, or run.json does not say what was trained.
+    """
     if not (folder / runs.RUN).exists():
         return None
     before = runs.read_run(folder)
@@ -70,14 +75,14 @@ def recorded(folder: Path, model: ModelSpec, train: TrainSpec, fingerprint: str)
 
 
 def _other(before: dict[str, Any], model: ModelSpec, train: TrainSpec, fingerprint: str) -> str | None:
-    """In what the run recorded is another one, and what to do about it."""
+    """How the recorded run differs from this one, and what the user can do about it. None: it is the same run."""
     if before["spec_hash"] != model.hash:
         return (
             f"of another architecture ('{before['model']}', {before['spec_hash'][:12]} there; '{model.name}', "
             f"{model.hash[:12]} now): {FRESH}"
         )
     now = train.model_dump(mode="json")
-    if train.dtype == "auto":  # what it meant when the run began
+    if train.dtype == "auto":  # means what it meant when the run began
         now["dtype"] = before["train"]["dtype"]
     found = differences(_decisive(before["train"]), _decisive(now), "train")
     if found:
@@ -101,7 +106,7 @@ def differences(before: Any, now: Any, path: str = "") -> list[str]:
 
 
 def _decisive(train: dict[str, Any]) -> dict[str, Any]:
-    """What decides the result. Files may have moved: the fingerprint answers for text and tokenizer."""
+    """The fields that decide the result. Paths do not, as files may move: the fingerprint covers text and tokenizer."""
     data = {key: value for key, value in train["data"].items() if key not in ("paths", "valid_paths")}
     left_out = ("name", "checkpoint_seconds", "tokenizer")
     return {**{key: value for key, value in train.items() if key not in left_out}, "data": data}

@@ -6,8 +6,8 @@ With S steps in all, w = round(warmup * S) of them warm-up, and s counted from 0
     cosine    s >= w        peak * (final + (1 - final) * (1 + cos(pi * x)) / 2),   x = (s - w) / (S - w)
     wsd       last d steps  peak * (1 - (1 - final) * x),                            x = (s - (S - d)) / d
 
-x stays below 1: `final` is what the step after the last would have, so that no step is spent at a rate of
-zero. Cosine: arXiv:1608.03983; warm-up-stable-decay: arXiv:2404.06395.
+x stays below 1: the step after the last would have `final`. So no step is spent at a rate of zero. Cosine:
+arXiv:1608.03983; warm-up-stable-decay: arXiv:2404.06395.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Ctrl-C and SIGTERM as a request: finish the step, write a checkpoint, then stop.
 
-A second Ctrl-C does not wait: it raises KeyboardInterrupt where it finds the program, and the last checkpoint
-stands. Windows has no SIGTERM that another process could send: there it is Ctrl-Break, to a group of processes.
+A second Ctrl-C does not wait: it raises KeyboardInterrupt at once, and the last checkpoint stays. On Windows a process
+cannot send SIGTERM to another one; it sends Ctrl-Break to a group of processes instead.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ def stop_signals() -> list[signal.Signals]:
 
 
 def own_group() -> dict[str, Any]:
-    """Options of Popen: Ctrl-C in the terminal reaches this process alone, which then tells the other one."""
+    """Options of Popen: Ctrl-C in the terminal reaches this process only, which then asks the new one to stop."""
     if sys.platform == "win32":
         return {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
     return {"start_new_session": True}
 
 
 def ask_to_stop(process: subprocess.Popen[bytes]) -> None:
-    """A request to a process that was started with `own_group`."""
+    """Ask a process that was started with `own_group` to stop."""
     if sys.platform == "win32":  # terminate() would leave it no time for a checkpoint
         try:
             process.send_signal(signal.CTRL_BREAK_EVENT)
@@ -41,7 +41,7 @@ def ask_to_stop(process: subprocess.Popen[bytes]) -> None:
 class StopRequest:
     """While the block runs, `received` is the name of the signal that asked to stop, or None.
 
-    Only the main thread can take signals in; in any other thread this does nothing.
+    Only the main thread can receive signals; in any other thread this does nothing.
     """
 
     def __init__(self) -> None:

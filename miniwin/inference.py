@@ -19,14 +19,14 @@ from miniwin.specs import ModelSpec
 from miniwin.tokenizer.interface import Tokenizer
 from miniwin.tokenizer.special_ids import SpecialIds
 
-WHOLE = 4096  # up to this length one pass takes all: a causal pass from the start needs no mask
-CHUNK = 1024  # tokens in one pass beyond that; no attention backend writes out a mask of them against all keys
+WHOLE = 4096  # a context of up to this length takes one pass: a causal pass from the start needs no mask
+CHUNK = 1024  # tokens in one pass of a longer context; no attention backend builds their mask against all keys
 FORWARD_TOKENS = 8192  # tokens in one forward pass, all windows together
 FORWARD_LOGITS = 2**26  # logits in one forward pass: 256 MiB of float32
 CACHE_BYTES = 2**29  # caches of the windows that are streamed at once
 
 Advance = Callable[[int], object]  # called with the number of tokens just done
-Task = Callable[[str, int], Advance]  # begins a part of the work: its name and how many tokens it is
+Task = Callable[[str, int], Advance]  # begins a part of the work, given its name and its number of tokens
 
 
 class InferenceModel(Protocol):
@@ -64,19 +64,19 @@ _PLAIN: set[object] = {Decoder.forward}
 
 
 def only_calls_the_decoder(forward: Forward) -> Forward:
-    """Decorates the forward of a model that does no more than its decoder's: decoding may then go around it."""
+    """Decorates a model's forward that only calls its decoder: decoding may then call the decoder directly."""
     _PLAIN.add(forward)
     return forward
 
 
 def has_plain_forward(model: nn.Module | InferenceModel) -> bool:
-    """Whether the forward of its class is the decoder's, or does no more. A subclass's own is another function."""
+    """Whether the forward of the model's class only calls the decoder. An override may do more."""
     return getattr(type(model), "forward", None) in _PLAIN
 
 
 @contextmanager
 def evaluating(model: InferenceModel) -> Iterator[None]:
-    """In eval mode and without gradients; afterwards each module is in the mode it was in."""
+    """In eval mode and without gradients. Afterwards each module is back in its former mode."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
@@ -84,7 +84,7 @@ def evaluating(model: InferenceModel) -> Iterator[None]:
         with torch.no_grad():
             yield
     finally:
-        for module, mode in modes:  # a module comes before its parts, to which its own train() reaches down
+        for module, mode in modes:  # a module comes before its parts, whose modes its train() sets too
             if module.training != mode:
                 module.train(mode)
 
@@ -95,7 +95,7 @@ def chunk_for(length: int) -> int:
 
 
 def rows_at_once(model: InferenceModel, length: int, chunk: int) -> int:
-    """Windows to feed side by side: many where they are short, within the bounds at the top."""
+    """How many windows of `length` tokens to feed side by side, at least 1, within the bounds at the top."""
     rows = min(FORWARD_TOKENS // chunk, FORWARD_LOGITS // (chunk * model.spec.vocab_size))
     if length > chunk:
         rows = min(rows, CACHE_BYTES // max(model.spec.cache_bytes(length), 1))
@@ -111,7 +111,7 @@ def in_chunks(
     attention_mask: Tensor | None = None,  # (B, N)
     logits_to_keep: int | Callable[[slice], int] = 0,  # of a chunk: its last k positions; 0: all
 ) -> Iterator[tuple[slice, Tensor]]:
-    """Feed `ids` through the cache: for each chunk its place in N, and its logits (B, C or kept, V)."""
+    """Feed `ids` through the cache. Yields, for each chunk, its place in N and its logits (B, C or kept, V)."""
     for start in range(0, ids.shape[1], chunk):
         part = slice(start, min(start + chunk, ids.shape[1]))
         keep = logits_to_keep if isinstance(logits_to_keep, int) else logits_to_keep(part)

@@ -1,9 +1,9 @@
-"""`LanguageModel`: a decoder together with what it takes to use it, its spec and its tokenizer.
+"""`LanguageModel`: a decoder with its spec and its tokenizer.
 
 model = miniwin.load("miniwin-1m")
 logits = model(input_ids)                       # (B, N) ids -> (B, N, V) float32
 cache = model.new_cache()
-logits = model(input_ids, cache=cache)          # and the next call continues
+logits = model(input_ids, cache=cache)          # the next call with this cache continues
 text = model.generate("def main(", seed=0)
 """
 
@@ -47,11 +47,11 @@ class LanguageModel(nn.Module):
         self.ref = ref if ref is not None else spec.name  # where it came from, as a person would name it
         # Where its weights were read from, whatever the current folder is later; None for random ones.
         self.folder = None if folder is None else folder.resolve()
-        self.special = special  # of an imported model: what its files say
+        self.special = special  # the special ids that an imported model's files name
 
     @property
     def ends(self) -> tuple[int, ...]:
-        """The ids that end a text: what an imported model's files say, or else the separator of documents."""
+        """The ids that end a text: those that an imported model's files name, or else the document separator."""
         if self.special is not None and self.special.ends:
             return self.special.ends
         separator = None if self.tokenizer is None else self.tokenizer.separator
@@ -82,8 +82,8 @@ class LanguageModel(nn.Module):
     def new_cache(self, batch_size: int = 1, *, dtype: str | torch.dtype | None = None, **options: Any) -> Cache:
         """An empty cache for `batch_size` sequences, on the weights' device and in their dtype, or in `dtype`.
 
-        float64, float32, bfloat16, float16 or int8: keys and values of global layers, each head of a token with its
-        scale.
+        dtype: float64, float32, bfloat16, float16 or int8. int8 is for the keys and values of global layers, with a
+        scale for each head of a token.
         """
         from miniwin.blocks.cache import storage_dtype
 
@@ -139,8 +139,8 @@ class LanguageModel(nn.Module):
     ) -> str | list[int] | list[str] | list[list[int]]:
         """Continue `prompt`: new text for text, new ids for ids (a list, or a tensor (N,) or (1, N)).
 
-        A list of prompts gives a list, each of them continued as it would be alone. An empty prompt starts a new
-        document. [] is one prompt of no ids, not no prompts. The settings, and what they are by default:
+        A list of prompts gives a list: each prompt is continued as it would be alone. An empty prompt starts a new
+        document. [] is one prompt without ids, not a list without prompts. The settings and their defaults:
 
             max_new_tokens   128    fewer where the model ends the document
             temperature      0.8    0 is greedy
@@ -151,8 +151,8 @@ class LanguageModel(nn.Module):
             seed             None   the same one gives the same text; without one, every call differs
             cache_dtype      None   what the cache stores, see new_cache
 
-        stream: called with each piece of new text. session: continues what was said in it (miniwin.sessions); for
-        several prompts a list of as many, whatever their lengths.
+        stream: called with each piece of new text. session: the context to continue (miniwin.sessions); for several
+        prompts a list with a session for each.
         """
         from miniwin.generation import generate, generate_batch
         from miniwin.sessions import Session

@@ -1,8 +1,8 @@
 """A session: everything that a model remembers of a context, to continue later, also in another process.
 
-The file is safetensors. Its tensors are what each layer's cache holds. Its metadata are the tokens that are not in the
-cache yet, the hash of the spec and a digest of the weights. A cache means something only to the model that filled it,
-so a session of another model is refused. A session is saved as a whole or not at all.
+The file is safetensors. Its tensors are the caches of the layers. Its metadata are the tokens that are not in the cache
+yet, the hash of the spec and a digest of the weights. A cache means something only to the model that filled it, so a
+session of another model is refused. A session is saved as a whole or not at all.
 
     session = new_session(model)
     generate(model, "Once upon a time", session=session)
@@ -49,7 +49,7 @@ class Session:
     owner: weakref.ref[InferenceModel] | None = field(default=None, repr=False, compare=False)  # that model
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "owner": None}  # it means nothing in another process
+        return {**self.__dict__, "owner": None}  # a reference means nothing in another process
 
     @property
     def tokens(self) -> int:
@@ -57,36 +57,42 @@ class Session:
         return self.cache.length + len(self.pending)
 
     def append(self, ids: Sequence[int]) -> None:
-        """The context goes on with these ids. They are pending until the model has read them."""
+        """Add ids to the context. They are pending until the model has read them."""
         self.pending = [*self.pending, *ids]
         self.tail = [*self.tail, *ids][-CONTEXT:]
 
     def consumed(self, count: int) -> None:
-        """The model has read the first `count` pending ids into the cache."""
+        """The first `count` pending ids are in the cache now."""
         self.pending = self.pending[count:]
 
 
 def new_session(model: InferenceModel, cache_dtype: str | torch.dtype | None = None) -> Session:
+    """An empty session. cache_dtype: what its cache stores; by default the dtype of the weights."""
     dtype = str(cache_dtype or model.dtype).removeprefix("torch.")
     return Session(model.new_cache(1, dtype=cache_dtype), dtype, spec=model.spec.hash, owner=weakref.ref(model))
 
 
 def check_owner(session: Session, model: InferenceModel) -> None:
-    """Refuse a session that another model filled. The same model, loaded once more, may go on with it."""
+    """Raise UserError for a session that another model filled. The same model, loaded again, may continue it."""
     owner = None if session.owner is None else session.owner()
     if owner is model:
         return
     if session.spec not in (None, model.spec.hash):
         whose = owner.ref if owner is not None else "another model"
-        raise UserError(f"session: it is one of {whose}, another architecture than {model.ref}; give it a new_session")
+        raise UserError(f"session: it belongs to {whose}, another architecture than {model.ref}; give a new_session")
     if owner is not None and weights_digest(owner) != weights_digest(model):
         raise UserError(
-            f"session: it is one of {owner.ref} with other weights than those of {model.ref}; give it a new_session"
+            f"session: it belongs to {owner.ref}, with other weights than those of {model.ref}; give a new_session"
         )
-    session.owner = weakref.ref(model)  # the weights are compared once
+    session.owner = weakref.ref(model)  # so that the weights are compared only once
 
 
 def save_session(session: Session, model: InferenceModel, path: str | PathLike[str]) -> None:
+    """Write the session to a file, which `load_session` reads.
+
+    Raises:
+        UserError: the session is another model's, or a failed call left it halfway, or the file cannot be written.
+    """
     check_owner(session, model)
     if session.cache.halfway:
         raise UserError("the session was left halfway by a call that failed, so it cannot be saved")
@@ -108,10 +114,10 @@ def save_session(session: Session, model: InferenceModel, path: str | PathLike[s
 
 
 def load_session(model: InferenceModel, path: str | PathLike[str]) -> Session:
-    """The session saved there, for `model` to go on with.
+    """The session that a file holds, for `model` to continue.
 
     Raises:
-        UserError: there is no such file, it is no session, or it is another model's.
+        UserError: the file is missing, damaged or not a session, or the session is another model's.
     """
     path = user_path(path)
     try:
@@ -128,7 +134,7 @@ def load_session(model: InferenceModel, path: str | PathLike[str]) -> Session:
 
 
 def weights_digest(model: InferenceModel) -> str:
-    """One number for all weights: equal models have the same, and a retrained one another."""
+    """SHA-256 of all weights, with their names, dtypes and shapes."""
     digest = sha256()
     for name, tensor in sorted(model.decoder.state_dict().items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
@@ -137,6 +143,7 @@ def weights_digest(model: InferenceModel) -> str:
 
 
 def _fill(path: Path, cache: Cache, tokens: int, saved: dict[str, Tensor]) -> None:
+    """Put the saved tensors into an empty cache, as `tokens` tokens."""
     cache.reserve(tokens)
     cache.set_length(tokens)
     room = cache.held()

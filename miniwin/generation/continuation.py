@@ -1,4 +1,4 @@
-"""One text as it is being written: its ids so far, what of its text is certain, and where it ends."""
+"""One text while it is generated: its ids so far, the part of its text that is certain, and why it ended."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from miniwin.tokenizer.stream import CONTEXT, StreamDecoder
 
 
 class Continuation:
-    """Takes one drawn id after the other (`push`) until it has `ended`; draws come from its own generator."""
+    """Takes the drawn ids one by one (`push`) until `ended` is set. `generator` is for the draws of this text only."""
 
     def __init__(
         self,
@@ -25,7 +25,7 @@ class Continuation:
         stream: Callable[[str], None] | None,
         ends: Sequence[int] = (),
     ) -> None:
-        """before: ids that the text follows. most: ids to take. ends: those that end the text."""
+        """before: the ids before the text. most: how many ids to take. ends: the ids that end a text."""
         self.generator = torch.Generator()
         if seed is None:
             self.generator.seed()
@@ -41,10 +41,10 @@ class Continuation:
                 self._decoder.push(token)
         self._filter = StopFilter(stops)
         self._pieces: list[str] = []
-        self._certain = [0]  # [i]: characters of text that the first i ids stand for
+        self._certain = [0]  # [i]: how many characters are certain after i ids
 
     def push(self, token: int) -> None:
-        """Take the next id. Sets `ended` to separator, stop or length where it is the last."""
+        """Take the next id. If it is the last, `ended` becomes separator, stop or length."""
         if token in self._ends:
             self._end("separator")
             return
@@ -61,19 +61,19 @@ class Continuation:
 
     @property
     def text(self) -> str:
-        """What has been let out."""
+        """The text that has been let out so far."""
         return "".join(self._pieces)
 
     def shown_ids(self) -> list[int]:
-        """The ids, those aside that a stop string cut off."""
+        """The ids without those that a stop string cut off."""
         if self.ended != "stop":
             return self.ids
-        # Whole characters only: the first bytes of the stop string's first character stand for no text yet.
+        # The fewest ids that give the text: one more may hold the first bytes of the stop string's first character.
         return self.ids[: self._certain.index(self._certain[bisect_right(self._certain, len(self.text)) - 1])]
 
     def _end(self, reason: str) -> None:
         if self._decoder is not None:
-            # What an end in the middle of a character leaves is not text.
+            # U+FFFD at the end stands for half a character, which is not text.
             self._let_out(self._filter.push(self._decoder.flush().rstrip("\ufffd")))
         self._let_out(self._filter.flush())
         self.ended = "stop" if self._filter.stopped else reason

@@ -1,7 +1,7 @@
 """The fastest way to decode token by token: one native call a token on a CPU, one CUDA graph on a GPU.
 
-Not every model can be decoded so; the others are called as usual. `MINIWIN_NATIVE=0` and `MINIWIN_CUDA_GRAPHS=0` switch
-the two off.
+Not every model can be decoded so. The others are called as usual. `MINIWIN_NATIVE=0` and `MINIWIN_CUDA_GRAPHS=0` switch
+the two ways off.
 """
 
 from __future__ import annotations
@@ -20,25 +20,27 @@ from miniwin.inference import InferenceModel, has_plain_forward
 from miniwin.specs import UserError
 
 SWITCH = "MINIWIN_CUDA_GRAPHS"
-GRAPHED = ("cuda",)  # devices
-SOME = 8  # new tokens: for fewer, getting ready for one call takes longer than it saves
-MANY = 64  # the same for a graph
-LONG = 1 << 15  # tokens in all: beyond, reading the cache costs more than launching kernels
+GRAPHED = ("cuda",)  # devices with graphs
+SOME = 8  # new tokens: for fewer, preparing the native call takes longer than it saves
+MANY = 64  # new tokens: for fewer, capturing a graph takes longer than it saves
+LONG = 1 << 15  # tokens in all: beyond this, reading the cache takes longer than launching kernels
 
 
 def fastest_step(
     model: nn.Module | InferenceModel, cache: Cache, new_tokens: int, keep: bool = True
 ) -> QuickStep | FixedStep | None:
-    """What decodes `new_tokens` more tokens the fastest; None where that is the model itself.
+    """The fastest way to decode `new_tokens` more tokens. None: call the model itself.
 
-    Its `step(ids)` takes ids (B, 1) and gives logits (B, 1, V). model: a decoder, or a model that has one. keep: the
-    cache has to hold the new tokens afterwards, which rules out a graph, for that works on a copy.
+    The `step(ids)` of the result takes ids (B, 1) and returns logits (B, 1, V).
+
+    model: a decoder, or a model that has one. keep: whether the cache must hold the new tokens afterwards. This rules
+    out a graph, which works on a copy of the cache.
 
     Raises:
-        UserError: the switch says neither 0 nor 1.
+        UserError: MINIWIN_CUDA_GRAPHS is neither 0 nor 1.
     """
     decoder = getattr(model, "decoder", model)
-    if type(decoder) is not Decoder or own_forward(model):  # its forward may do something else
+    if type(decoder) is not Decoder or own_forward(model):  # such a forward may do more than ours
         return None
     device = decoder.embed_tokens.weight.device.type
     if device == "cpu" and new_tokens >= SOME and not_in_one_call(decoder, cache) is None:
@@ -57,8 +59,8 @@ def fastest_step(
 
 
 def own_forward(model: nn.Module | InferenceModel) -> bool:
-    """Whether code that is not ours has to run at every token: a hook of some module, the forward of a subclass, or a
-    forward that was put into an instance."""
+    """Whether code that is not ours has to run at every token: a hook on a module, the forward of a subclass, or a
+    forward that was set on an instance."""
     if not has_plain_forward(model) or nn.modules.module._has_any_global_hook():
         return True
     return any(

@@ -1,14 +1,17 @@
 """Generating text: prefill the prompt through the cache in chunks, then draw one token at a time.
 
-What comes back is the new text only, without the prompt. Generation ends after `max_new_tokens`, at a stop
-string (cut off), or when the model draws the document separator (not part of the text): a document that is
-over has no next token. An imported model ends at every id that its files call an end, such as <|eot_id|>. An empty
-prompt starts where documents start in training: after a separator. A prompt of an imported model is the ids that
-transformers makes of it, <bos> included; within a session only the first one is.
+The result is the new text only, without the prompt. Generation ends after `max_new_tokens`, at a stop string, or when
+the model draws the document separator. Stop string and separator are not part of the text. An imported model ends at
+every id that its files call an end, such as <|eot_id|>.
 
-Several prompts are generated together, padded on the left; each draws from a generator of its own and leaves the
-batch when it ends, so that it gets the text that it would get alone. A prompt may continue a session, and leaves it
-where the next one can go on; several prompts may continue several sessions, whatever their lengths.
+An empty prompt starts as documents do in training: after a separator. The prompt of an imported model becomes the ids
+that transformers makes of it, with <bos> in front. In a session only the first prompt gets the <bos>.
+
+Several prompts are generated together, padded on the left. Each draws from a generator of its own, and leaves the
+batch when its text ends. So each gets the text that it would get alone. A prompt may continue a session, and the next
+prompt may continue it again. Several prompts may continue several sessions, whatever the lengths of the sessions.
+
+Shapes: B prompts, N tokens of the longest prompt, V vocabulary.
 """
 
 from __future__ import annotations
@@ -32,8 +35,8 @@ from miniwin.inference import FORWARD_TOKENS, InferenceModel, chunk_for, evaluat
 from miniwin.sessions import Session, check_owner
 from miniwin.specs import UserError
 
-RESERVED = 4096  # new tokens at most that room is made for at once
-Wishes = Settings  # the name that it had before
+RESERVED = 4096  # new tokens, at most, that the cache reserves memory for at once
+Wishes = Settings  # the former name
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,7 @@ class Generation:
     ids: list[int]  # the new ids; with a stop string only those whose text lies before it
     prompt_tokens: int
     new_tokens: int  # drawn, including those that a stop string cut off again
-    ended: str  # "length", "stop" or "separator", which any id that ends a text is
+    ended: str  # "length", "stop", or "separator" for any id that ends a text
     prefill_seconds: float
     decode_seconds: float  # of several prompts together: until this one ended
 
@@ -64,9 +67,13 @@ def generate(
 ) -> Generation:
     """Continue `prompt`. The same seed gives the same text; PyTorch's own random state is left alone.
 
-    stream: called with each piece of new text as soon as that is certain: never half a character, never the beginning
-    of a stop string. The pieces joined are the returned text. session: what was said before; it goes on with the
-    prompt and the new text (a stop string that was drawn included), and an empty prompt continues it as it is.
+    stream: called with each piece of new text as soon as the piece is certain: never half a character, never the
+        beginning of a stop string. The pieces joined are the returned text.
+    session: the context before the prompt. Afterwards it also holds the prompt and the new text, with a stop string if
+        one was drawn. An empty prompt continues the context as it is.
+
+    Raises:
+        UserError: a setting or the prompt is wrong, or the session is another model's.
     """
     settings = checked(model, options, stream)
     if session is not None:
@@ -86,8 +93,11 @@ def generate_batch(
 ) -> list[Generation]:
     """Continue each of several prompts, as `generate` would with the same seed, all at once.
 
-    sessions: one for each prompt, what was said before it. They are read one by one and then decoded together, on a
-    copy of their caches: until it ends, memory holds them twice. Whatever happens, each remains one to go on with.
+    sessions: the context before each prompt. Prompts are read one by one, then decoded together on a copy of the
+        caches, so that memory holds the caches twice. If the call fails, every session can still be continued.
+
+    Raises:
+        UserError: a setting or a prompt is wrong, or the sessions do not fit the model, the prompts or each other.
     """
     settings = checked(model, options)
     if sessions is None:
@@ -116,24 +126,24 @@ def _run(
     settings: Settings,
     sessions: Sequence[Session],
 ) -> list[Generation]:
-    together = len(sessions) > 1  # what is drawn is then not in a session's own cache before its text has ended
+    together = len(sessions) > 1  # decoded on a copy of the caches: a session gets its row when its text ends
     drawable = model.spec.vocab_size if model.tokenizer is None else model.tokenizer.vocab_size
     with evaluating(model):
         started = time.perf_counter()
         room = min(settings.max_new_tokens, RESERVED)
         if sessions:
-            cache, logits = _continued(model, prompts, sessions, room)
+            cache, logits = _continued(model, prompts, sessions, room)  # (B, 1, V)
         else:
             cache = model.new_cache(len(rows), dtype=settings.cache_dtype)
             logits = _prefill(model, prompts, cache, room)  # (B, 1, V)
         fast = fastest_step(model, cache, settings.max_new_tokens, keep=bool(sessions))
         prefilled = time.perf_counter()
         seconds = [0.0] * len(rows)
-        alive = list(range(len(rows)))  # which row each row of the cache is
+        alive = list(range(len(rows)))  # for each row of the cache, its index in `rows`; B is len(alive)
         while True:
             drawn: list[int] = []
             for place, i in enumerate(alive):
-                token = sample(logits[place, -1, :drawable], settings.sampling, rows[i].generator)
+                token = sample(logits[place, -1, :drawable], settings.sampling, rows[i].generator)  # from (V,)
                 if sessions:
                     sessions[i].append([token])
                 rows[i].push(token)
@@ -147,10 +157,10 @@ def _run(
             if not places:
                 break
             if len(places) < len(alive):
-                cache.select(torch.tensor(places, device=model.device))
+                cache.select(torch.tensor(places, device=model.device))  # B becomes len(places)
                 alive, drawn = [alive[p] for p in places], [drawn[p] for p in places]
             new = torch.tensor(drawn, device=model.device).unsqueeze(1)  # (B, 1)
-            logits = model(new, cache=cache, logits_to_keep=1) if fast is None else fast.step(new)
+            logits = model(new, cache=cache, logits_to_keep=1) if fast is None else fast.step(new)  # (B, 1, V)
             if sessions and not together:
                 sessions[0].consumed(1)
     return [
@@ -162,7 +172,10 @@ def _run(
 def _continued(
     model: InferenceModel, prompts: list[list[int]], sessions: Sequence[Session], room: int
 ) -> tuple[Cache, Tensor]:
-    """The cache to decode on, the only session's own or a copy of all of them, and the logits after each prompt."""
+    """(the cache to decode on, the logits after each prompt (B, 1, V)).
+
+    The cache is that of a single session, or a copy that holds the caches of all sessions.
+    """
     for session, ids in zip(sessions, prompts, strict=True):
         session.append(ids)
     if len(sessions) == 1:
@@ -173,24 +186,24 @@ def _continued(
             _prefill(model, [session.pending[:-1]], session.cache, 0, session)
     cache = joined([session.cache for session in sessions])
     cache.reserve(cache.length + 1 + room)
-    # The last id of each stays pending in its session: were this call cut short, each could go on from there.
-    last = torch.tensor([session.pending[-1:] for session in sessions], device=model.device)
+    # The last id of each stays pending in its session: if this call is cut short, the session goes on from there.
+    last = torch.tensor([session.pending[-1:] for session in sessions], device=model.device)  # (B, 1)
     return cache, model(last, cache=cache, logits_to_keep=1)
 
 
 def _prefill(
     model: InferenceModel, prompts: list[list[int]], cache: Cache, room: int, session: Session | None = None
 ) -> Tensor:
-    """The logits after each prompt (B, 1, V), all of them in the cache, memory bounded by a chunk.
+    """Read the prompts into the cache, chunk by chunk in bounded memory. Returns the logits after each (B, 1, V).
 
-    room: new tokens that a place is kept for.
+    room: how many new tokens to reserve memory for. session: is told what the cache holds, after each chunk.
     """
     longest = max(len(ids) for ids in prompts)
     if isinstance(cache, Cache):
         cache.reserve(cache.length + longest + room)
     tokens = torch.tensor([[0] * (longest - len(ids)) + ids for ids in prompts], device=model.device)  # (B, N)
-    padding = torch.tensor([longest - len(ids) for ids in prompts], device=model.device)
-    mask = (torch.arange(longest, device=model.device) >= padding.unsqueeze(1)).long()
+    padding = torch.tensor([longest - len(ids) for ids in prompts], device=model.device)  # (B,)
+    mask = (torch.arange(longest, device=model.device) >= padding.unsqueeze(1)).long()  # (B, N), 0: padding
     padded = any(len(ids) < longest for ids in prompts)
     size = max(1, min(chunk_for(longest), FORWARD_TOKENS // len(prompts)))
     seen = mask if padded else None

@@ -1,13 +1,14 @@
 """Turning one row of logits into the next token: temperature, top-k, top-p (nucleus) and min-p.
 
-    p = softmax(logits / temperature), then in this order, each on what the one before it left over,
-    renormalised: top-k   keep the k most probable tokens                                     (0: all) top-p
-    keep the smallest set whose probabilities add up to at least top_p  (1: all)   arXiv:1904.09751 min-p
-    keep tokens with probability >= min_p * the largest one             (0: all)   arXiv:2407.01082
+    p = softmax(logits / temperature)
 
-The order is that of Hugging Face transformers. Exactly k tokens survive top-k: between equal logits the lower
-id wins, so that a result never depends on how a sort breaks ties. Temperature 0 is greedy: the first largest
-logit.
+    top-k   keep the k most probable tokens                                      (0: all)
+    top-p   keep the smallest set whose probabilities add up to at least top_p   (1: all)   arXiv:1904.09751
+    min-p   keep tokens with probability >= min_p * the largest one              (0: all)   arXiv:2407.01082
+
+The three apply in this order, each to what the one before left, renormalised. The order is that of Hugging Face
+transformers. Exactly k tokens survive top-k: between equal logits the lower id wins, so that a result never depends on
+how a sort breaks ties. Temperature 0 is greedy: the first of the largest logits.
 
 Shapes: V vocabulary.
 """
@@ -25,7 +26,7 @@ from miniwin.specs import UserError
 
 
 def is_number(value: object, kind: type) -> bool:
-    """Whether it is a number of this kind (Integral, Real), of Python or of numpy: True and False are none."""
+    """Whether `value` is a number of this kind (Integral, Real), Python's or numpy's. True and False are not."""
     return isinstance(value, kind) and not isinstance(value, bool)
 
 
@@ -41,7 +42,7 @@ def _finite(name: str, value: float) -> float:
 
 @dataclass(frozen=True)
 class Sampling:
-    """Checked sampling settings; the values are refused at construction, before anything is computed."""
+    """Sampling settings. A wrong value raises UserError here, before anything is computed."""
 
     temperature: float = 0.8
     top_k: int = 0
@@ -77,7 +78,7 @@ def probabilities(logits: Tensor, sampling: Sampling) -> Tensor:
         ranked = ranked[: sampling.top_k]
     kept = torch.softmax(ranked, dim=0)  # (K,) most probable first
     if sampling.top_p < 1:
-        before = kept.cumsum(0) - kept  # probability of everything ranked above this token
+        before = kept.cumsum(0) - kept  # (K,) probability of everything ranked above each token
         kept = _renormalise(kept * (before < sampling.top_p))
     if sampling.min_p > 0:
         kept = _renormalise(kept * (kept >= sampling.min_p * kept[0]))
@@ -91,7 +92,11 @@ def _renormalise(weights: Tensor) -> Tensor:
 
 
 def sample(logits: Tensor, sampling: Sampling, generator: torch.Generator) -> int:
-    """Draw the next id from logits (V,), on the CPU: a seed gives the same draws on every device."""
+    """Draw the next id from logits (V,), on the CPU: a seed gives the same draws on every device.
+
+    Raises:
+        UserError: the logits are not finite.
+    """
     logits = logits.detach().to("cpu", torch.float64)
     if bool(torch.isnan(logits).any()) or not bool(torch.isfinite(logits.max())):
         raise UserError(

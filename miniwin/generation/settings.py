@@ -1,4 +1,4 @@
-"""The settings of a generation: what a caller may set, and what is checked before anything is computed."""
+"""The settings of a generation: what a caller may set, and their checks before anything is computed."""
 
 from __future__ import annotations
 
@@ -93,7 +93,11 @@ def _stops(stop: str | Sequence[str]) -> tuple[str, ...]:
 def prompt_ids(
     model: InferenceModel, prompt: str | Sequence[int] | Tensor, session: Session | None = None
 ) -> list[int]:
-    """The prompt as a list of ids the model knows, at least one unless it continues what the session has said."""
+    """The prompt as ids. There is at least one, unless the session has pending ids to continue from.
+
+    Raises:
+        UserError: the prompt is neither text nor ids, or holds ids that the model does not know.
+    """
     tokenizer = model.tokenizer
     if isinstance(prompt, str):
         if tokenizer is None:
@@ -117,7 +121,7 @@ def prompt_ids(
 
 
 def _beginning(model: InferenceModel) -> int:
-    """The id that a text from nothing follows."""
+    """The id that an empty prompt starts with: an imported model's <bos>, or else the document separator."""
     bos = None if model.special is None else model.special.bos
     separator = None if model.tokenizer is None else model.tokenizer.separator
     first = separator if bos is None else bos

@@ -1,7 +1,7 @@
 """Stop strings in text that is shown while it is still being written.
 
-Text that may turn out to be the beginning of a stop string is held back until more of it is known: what has
-been let out is never taken back. As little is held back as that takes.
+Text that may be the beginning of a stop string is held back until more text is known: what has been let out is never
+taken back. No more than that is held back.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 
 class StopFilter:
-    """Cuts a stream of text at the first stop string, which is not let out, not even in part."""
+    """Cuts a stream of text at the first stop string. No part of the stop string is let out."""
 
     def __init__(self, stops: Sequence[str]) -> None:
         self._stops = tuple(stops)
@@ -18,7 +18,7 @@ class StopFilter:
         self.stopped = False
 
     def push(self, text: str) -> str:
-        """Text that can be let out now. Sets `stopped` when a stop string is complete: nothing follows it."""
+        """Add text. Returns what can be let out now. Sets `stopped` when a stop string is complete: nothing follows."""
         if self.stopped:
             return ""
         self._pending += text
@@ -30,11 +30,11 @@ class StopFilter:
         return self._let_out(len(self._pending) - self._held())
 
     def flush(self) -> str:
-        """What was held back, once it is known that nothing follows."""
+        """What was held back. Called when nothing follows."""
         return "" if self.stopped else self._let_out(len(self._pending))
 
     def _held(self) -> int:
-        """Length of the longest end of the pending text that begins a stop string."""
+        """Length of the longest suffix of the pending text that is a prefix of a stop string."""
         longest = max((len(stop) for stop in self._stops), default=1) - 1
         for size in range(min(longest, len(self._pending)), 0, -1):
             if any(stop.startswith(self._pending[-size:]) for stop in self._stops):

@@ -113,7 +113,7 @@ def test_a_session_in_memory_is_its_models_too(tmp_path: Path) -> None:
     other, trained = made(tiny_spec(BLOCKS["chunk"])), made(tiny_spec(), seed=1)
     before = session.tokens
     for wrong, said in ((other, "another architecture than tiny"), (trained, "with other weights than those of tiny")):
-        with pytest.raises(UserError, match=f"session: it is one of tiny.*{said}; give it a new_session"):
+        with pytest.raises(UserError, match=f"session: it belongs to tiny.*{said}; give a new_session"):
             generate(wrong, [4], max_new_tokens=1, session=session)
         with pytest.raises(UserError, match=said):
             wrong.generate(["a", "b"], max_new_tokens=1, session=[new_session(wrong), longer])

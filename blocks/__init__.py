@@ -1,6 +1,6 @@
 """Torch modules, one idea per file: each block's spec, module, cost and paper.
 
-A new block is one new file and one registration; its module is imported here.
+A new block is one new file and one registration. Its module is imported here or in its folder's `__init__.py`.
 """
 
 if __name__ == "blocks":

@@ -26,7 +26,7 @@ from miniwin.blocks.spec import UserError
 
 @dataclass(frozen=True)
 class Ends:
-    """What some models do to embeddings and logits. None does nothing."""
+    """Transforms of embeddings and logits that some models have. None: the model has no such transform."""
 
     embed_scale: float | None = None
     embed_norm: nn.Module | None = None
@@ -45,7 +45,7 @@ class Decoder(nn.Module):
         ends: Ends = Ends(),
     ) -> None:
         super().__init__()
-        # Given its weight, the module does not draw one: that would cost seconds of imports on the meta device.
+        # nn.Embedding draws no weight if it is given one. Drawing on the meta device would cost seconds of imports.
         weight = torch.empty(vocab_size, hidden_size)
         self.embed_tokens = nn.Embedding(vocab_size, hidden_size, _weight=weight)
         self.embed_norm = ends.embed_norm
@@ -61,7 +61,7 @@ class Decoder(nn.Module):
 
     @property
     def head(self) -> nn.Embedding | nn.Linear:
-        """What scores the vocabulary: its weight is (vocab_size, hidden_size)."""
+        """The module whose weight (vocab_size, hidden_size) gives the logits."""
         return self.embed_tokens if self.lm_head is None else self.lm_head
 
     @property
@@ -81,18 +81,18 @@ class Decoder(nn.Module):
     ) -> Tensor:
         """input_ids (B, N) -> logits (B, N, vocab_size) float32.
 
-        cache: continues the context it holds, and is advanced. attention_mask (B, N): 1 for tokens and 0 for padding,
-        which may only stand to the left of a row's tokens; a long padded batch may come in chunks. logits_to_keep: only
-        the last so many positions' logits; 0 is all. inputs_embeds (B, N, hidden_size): in place of input_ids, for
-        vectors that stand for something else than one token, such as a span of them.
+        cache: the context so far. The call continues it and adds its tokens. attention_mask (B, N): 1 for tokens, 0 for
+        padding, which may only stand to the left of a row's tokens; a long padded batch may come in chunks.
+        logits_to_keep: return the logits of the last so many positions only; 0: of all. inputs_embeds
+        (B, N, hidden_size): vectors in place of input_ids, such as one for a span of tokens.
 
-        positions (1 or B, N), real-valued: where the vectors stand, instead of 0, 1, 2, ...; the centre of a span, say.
-        position_variance: where a position is a distribution, its variance: every rotary frequency theta is attenuated
-        by exp(-theta^2 variance / 2), the expectation over a Gaussian. What a query sees still goes by order.
+        positions (1 or B, N): real numbers in place of 0, 1, 2, ..., such as the centre of a span. position_variance
+        (1 or B, N): the variance of each position, if positions are Gaussian: every rotary frequency theta is then
+        attenuated by exp(-theta^2 variance / 2), its expectation. Order alone still decides which keys a query sees.
 
         Raises:
-            UserError: inputs of a wrong shape, type or value, padding elsewhere than on the left, another batch size
-                than the cache's, a cache that a failed call left halfway, or positions where a layer counts tokens.
+            UserError: inputs have a wrong shape, type or value; padding is not on the left; the cache has another batch
+                size, or a failed call left it halfway; positions are given, and a layer counts tokens.
         """
         if logits_to_keep < 0:
             raise UserError(f"logits_to_keep: got {logits_to_keep}; expected 0 (all) or how many of the last to keep")
@@ -119,11 +119,11 @@ class Decoder(nn.Module):
         documents: Tensor | None = None,
         keep: int = 0,
     ) -> Tensor:
-        """input_ids (B, N) -> final hidden states (B, N, hidden_size), normed: what the head reads.
+        """input_ids (B, N) -> final hidden states (B, N, hidden_size), normed: the input of the head.
 
-        documents (B, N): numbers of the documents that share a row; each is then computed as if it stood alone.
-        keep: only the last so many positions' states; 0 is all. Filling a cache, the last layer then does not compute
-        what the others see: of a prompt that is most of its work.
+        documents (B, N): the number of each token's document. Each document is computed as if it stood alone.
+        keep: return the states of the last so many positions only; 0: of all. When a cache is filled, the last layer
+        then computes attention for these positions only, which saves most of its work on a prompt.
         """
         x = check_input(input_ids, inputs_embeds, self.vocab_size, self.embed_tokens.embedding_dim)
         check_cache(x, cache)
@@ -147,14 +147,14 @@ class Decoder(nn.Module):
         return out
 
     def embed(self, input_ids: Tensor) -> Tensor:
-        """(B, N) -> (B, N, hidden_size): what the first layer reads."""
+        """(B, N) -> (B, N, hidden_size): the input of the first layer."""
         h: Tensor = self.embed_tokens(input_ids)
         h = h if self.embed_scale is None else h * self.embed_scale
         if self.embed_norm is None:
             return h
         if h.is_meta:
             return self.embed_norm(h)  # type: ignore[no-any-return]
-        with torch.autocast(h.device.type, enabled=False):  # what is summed up layer by layer is not narrowed
+        with torch.autocast(h.device.type, enabled=False):  # autocast would narrow the residual stream
             return self.embed_norm(h)  # type: ignore[no-any-return]
 
     def logits(self, hidden: Tensor) -> Tensor:
@@ -162,14 +162,17 @@ class Decoder(nn.Module):
         return self.shaped(products.linear(hidden, self.head.weight, None, self.product))
 
     def shaped(self, logits: Tensor) -> Tensor:
-        """What the head gives, in float32, scaled and capped."""
+        """The head's output in float32 at least, scaled and capped: (..., vocab_size) -> (..., vocab_size)."""
         logits = logits if logits.dtype == torch.float64 else logits.float()
         logits = logits if self.logit_scale is None else logits * self.logit_scale
         cap = self.logit_softcap
         return logits if cap is None else cap * torch.tanh(logits / cap)
 
     def auxiliary_loss(self) -> Tensor | None:
-        """What the last forward pass in training adds to the loss (mixture of experts), handed out once; or None."""
+        """The sum of the layers' auxiliary losses (mixtures of experts) of the last training pass, a scalar, or None.
+
+        A second call gives None.
+        """
         takes: list[Any] = [m for m in self.modules() if hasattr(m, "take_auxiliary_loss")]
         found = [loss for loss in (m.take_auxiliary_loss() for m in takes) if loss is not None]
         return torch.stack(found).sum() if found else None
@@ -184,5 +187,5 @@ class Decoder(nn.Module):
 
 
 def _so_far(pad: Tensor | None, tokens: int) -> Tensor | None:
-    """Each row's padding (B,) among its first so many tokens."""
+    """The number of padding tokens (B,) among the first `tokens` of each row."""
     return None if pad is None else pad.clamp(max=tokens)

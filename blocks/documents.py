@@ -1,7 +1,7 @@
-"""Several documents in one row: no attention from one to another, and positions that restart with each.
+"""Several documents in one row: no attention between documents, and positions that restart with each.
 
-Packing fills rows of equal length from documents of any length (as in T5, arXiv 1910.10683, section 3.1.1); told apart
-here, each is computed as if it stood alone.
+Packing fills rows of equal length with documents of any length (as in T5, arXiv 1910.10683, section 3.1.1). Each
+document is computed as if it stood alone.
 """
 
 from __future__ import annotations
@@ -17,33 +17,39 @@ from miniwin.blocks.spec import UserError
 
 @dataclass(frozen=True)
 class Documents:
-    """numbers (B, N) int64: of each token's document, growing along a row."""
+    """numbers (B, N) int64: the number of each token's document, which never falls along a row."""
 
     numbers: Tensor
 
     @cached_property
     def index(self) -> Tensor:
-        """(B, N) int64: how many tokens of its document came before each token."""
+        """(B, N) int64: the number of tokens before each token in its document."""
         place = torch.arange(self.numbers.shape[1], device=self.numbers.device).expand_as(self.numbers)
         return place - place.where(self._first, 0).cummax(1).values
 
     @cached_property
     def lengths(self) -> list[int]:
-        """Tokens of every document, row after row; on a GPU, asking for them waits for it, once."""
+        """The length of every document, row after row. The first use waits for a GPU."""
         begins = self._first.flatten().nonzero().flatten()
         end = begins.new_tensor([self.numbers.numel()])
         return torch.diff(begins, append=end).tolist()  # type: ignore[no-any-return]
 
     @property
     def _first(self) -> Tensor:
-        """(B, N) bool: whether a document begins there."""
+        """(B, N) bool: whether a token is the first of its document."""
         begins = torch.ones_like(self.numbers, dtype=torch.bool)
         begins[:, 1:] = self.numbers[:, 1:] != self.numbers[:, :-1]
         return begins
 
 
 def check_documents(documents: Tensor | None, x: Tensor, *others: object) -> Documents | None:
-    """The documents of inputs x (B, N, ...); others: what they cannot be given together with, each None if absent."""
+    """The documents (B, N) of inputs x (B, N, ...), checked; None if none are given.
+
+    others: arguments that exclude documents, each None if absent.
+
+    Raises:
+        UserError: wrong shape or type, numbers that fall along a row, or another of these arguments is given.
+    """
     if documents is None:
         return None
     if documents.shape != x.shape[:2] or documents.dtype not in (torch.int32, torch.int64):

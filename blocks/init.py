@@ -1,8 +1,8 @@
-"""Initialisation: every matrix N(0, std), and the projections that write into the residual stream divided by
-sqrt(2 * num_layers) so that its variance does not grow with depth (GPT-2, Radford et al. 2019, section 2.3).
+"""Initialisation: every matrix N(0, std). Projections that write into the residual stream are divided by
+sqrt(2 * num_layers), so that its variance does not grow with depth (GPT-2, Radford et al. 2019, section 2.3).
 
-A module says which of its projections writes into the stream: its class attribute `residual_writer` names the child.
-Biases of projections start at zero; norm gains, logit scales and the like keep the values that their modules set.
+A module's class attribute `residual_writer` names its projection that writes into the stream. Biases of projections
+start at zero. Norm gains, logit scales and the like keep the values that their modules set.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What one call of a decoder is given: inputs that are refused, padding, and where its tokens stand."""
+"""Checks of a decoder call's inputs, the padding of its rows, and the positions of its tokens."""
 
 from __future__ import annotations
 
@@ -13,7 +13,11 @@ from miniwin.blocks.spec import UserError
 
 
 def check_input(input_ids: Tensor | None, inputs_embeds: Tensor | None, vocab_size: int, hidden_size: int) -> Tensor:
-    """The one input that is given, ids (B, N) or vectors (B, N, hidden_size); refused if it is neither."""
+    """Return the one input that is given: ids (B, N) or vectors (B, N, hidden_size).
+
+    Raises:
+        UserError: none or both are given, or the shape, type or an id is wrong.
+    """
     if (input_ids is None) == (inputs_embeds is None):
         both = "neither" if input_ids is None else "both"
         raise UserError(f"input_ids, inputs_embeds: got {both}; expected one of them")
@@ -36,7 +40,7 @@ def check_input(input_ids: Tensor | None, inputs_embeds: Tensor | None, vocab_si
             f"input_ids: got shape {tuple(input_ids.shape)} of {input_ids.dtype}; expected integers of shape "
             "(batch, tokens) with at least one token. A single sequence is ids[None]."
         )
-    if input_ids.device.type == "cpu":  # elsewhere looking at them would wait for the device
+    if input_ids.device.type == "cpu":  # on a GPU, reading the ids would wait for the device
         low, high = int(input_ids.min()), int(input_ids.max())
         if low < 0 or high >= vocab_size:
             got = low if low < 0 else high
@@ -47,6 +51,10 @@ def check_input(input_ids: Tensor | None, inputs_embeds: Tensor | None, vocab_si
 
 
 def check_cache(x: Tensor, cache: Cache | None) -> None:
+    """
+    Raises:
+        UserError: the cache has another batch size than x (B, N, ...), or was left halfway by a failed call.
+    """
     if cache is None:
         return
     if cache.batch_size != len(x):
@@ -58,7 +66,11 @@ def check_cache(x: Tensor, cache: Cache | None) -> None:
 
 
 def padding(x: Tensor, cache: Cache | None, attention_mask: Tensor | None) -> Tensor | None:
-    """Each row's padding (B,), this call's included; None where there is none."""
+    """The number of leading padding tokens of each row (B,), those of this call included; None if no row has any.
+
+    Raises:
+        UserError: the mask has a wrong shape, or padding that is not left of a row's tokens, or a row without tokens.
+    """
     before, pad = (0, None) if cache is None else (cache.length, cache.pad)
     if attention_mask is None:
         return pad
@@ -93,7 +105,12 @@ def placed(
     variance: Tensor | None,
     encodings: Sequence[PositionEncoding],
 ) -> Positions:
-    """Where the tokens of this call stand."""
+    """The positions of the tokens x (B, N, ...) of this call. encodings: those of all layers.
+
+    Raises:
+        UserError: given positions or variances have a wrong shape or value, an encoding cannot use them, or they are
+            given in some calls on the cache and not in others.
+    """
     before = 0 if cache is None else cache.length
     index = torch.arange(before, before + x.shape[1], device=x.device).unsqueeze(0)
     if pad is not None:
@@ -126,7 +143,7 @@ def placed(
 
 
 def _like(x: Tensor, given: Tensor, name: str) -> Tensor:
-    """The given numbers (1 or B, N) in float64."""
+    """The given numbers (1 or B, N) in float64, on the device of x."""
     batch, n = x.shape[:2]
     if given.dim() != 2 or given.shape[1] != n or given.shape[0] not in (1, batch) or given.is_complex():
         raise UserError(f"{name}: got shape {tuple(given.shape)}; expected numbers of shape (1 or {batch}, {n})")

@@ -1,4 +1,4 @@
-"""A transformer layer: attention and MLP, and how they write into the residual stream h.
+"""A transformer layer: attention A and MLP M, and how they write into the residual stream h.
 
 pre       h <- h + A(norm(h));           h <- h + M(norm(h))                 GPT-2, Llama
 post      h <- h + norm(A(h));           h <- h + norm(M(h))                 OLMo 2 (arXiv 2501.00656, section 3.2)
@@ -24,7 +24,7 @@ from miniwin.blocks.spec import Strict, facts
 
 
 class Layer(nn.Module):
-    """Attention, then MLP: (B, N, hidden_size) -> the same. Norms before, after, or both; None is no norm."""
+    """Attention, then MLP: (B, N, hidden_size) -> (B, N, hidden_size). Norms before, after, or both; None: no norm."""
 
     def __init__(
         self,
@@ -50,12 +50,12 @@ class Layer(nn.Module):
         return h + _normed(self.mlp_post_norm, x)
 
     def remember(self, h: Tensor, positions: Positions, cache: LayerCache, pad: Tensor | None) -> None:
-        """Only what later tokens will ask of these."""
+        """Fill the cache from h (B, N, hidden_size), and compute nothing else."""
         self.attention.remember(_normed(self.attention_norm, h), positions, cache, pad)
 
 
 class ParallelLayer(nn.Module):
-    """Attention and MLP side by side: (B, N, hidden_size) -> the same. mlp_norm None: one norm for both."""
+    """Attention and MLP side by side: (B, N, hidden_size) -> (B, N, hidden_size). mlp_norm None: one norm for both."""
 
     def __init__(
         self, attention: Attention, mlp: nn.Module, attention_norm: nn.Module, mlp_norm: nn.Module | None = None
@@ -73,7 +73,7 @@ class ParallelLayer(nn.Module):
         return out
 
     def remember(self, h: Tensor, positions: Positions, cache: LayerCache, pad: Tensor | None) -> None:
-        """Only what later tokens will ask of these."""
+        """Fill the cache from h (B, N, hidden_size), and compute nothing else."""
         self.attention.remember(self.attention_norm(h), positions, cache, pad)
 
 
@@ -81,7 +81,7 @@ def _normed(norm: nn.Module | None, x: Tensor) -> Tensor:
     return x if norm is None else norm(x)
 
 
-# Which norms an arrangement has.
+# The norms of each arrangement.
 NORM_NAMES = {
     "pre": ("attention_norm", "mlp_norm"),
     "post": ("attention_post_norm", "mlp_post_norm"),
@@ -123,7 +123,7 @@ class LayerSpec(Strict):
         return int(attention.parameters(hidden_size) + mlp.parameters(hidden_size) + norms)
 
     def active_parameters(self, hidden_size: int) -> int:
-        """Those that one token uses: of a mixture of experts, the chosen ones."""
+        """The parameters that one token uses: of a mixture of experts, those of the chosen experts."""
         mlp = self._parts[1]
         return int(self.parameters(hidden_size) - mlp.parameters(hidden_size) + mlp.active_parameters(hidden_size))
 

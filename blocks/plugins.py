@@ -1,12 +1,12 @@
-"""Blocks from outside the package: a file or module that registers them when it is imported.
+"""Plugins: files or modules outside the package that register blocks when they are imported.
 
-Three ways in, all of which end in the decorator `@POSITIONS.register` (or another registry's):
+A plugin uses the decorator `@POSITIONS.register` (or another registry's). There are three ways to load one:
 
-    entry point   a package installed beside miniwin names a module in the group `miniwin.plugins`
-    --plugin P    a module's name, or the path of a .py file, on the command line
+    entry point   an installed package names a module in the group `miniwin.plugins`
+    --plugin P    on the command line: a module's name, or the path of a .py file
     load_plugin   the same from Python
 
-What `--plugin` names is put into the environment variable MINIWIN_PLUGINS, so that worker processes load it too.
+Plugins of `--plugin` are also put into the environment variable MINIWIN_PLUGINS, so that worker processes load them.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def load_plugin(name: str) -> ModuleType:
     """Import a plugin once: a module's dotted name, or the path of a .py file.
 
     Raises:
-        UserError: there is no such module or file, or importing it fails.
+        UserError: the module or file does not exist, or importing it fails.
     """
     is_file = name.endswith(".py") or os.sep in name
     key = str(user_path(name).resolve()) if is_file else name
@@ -52,7 +52,11 @@ def load_plugin(name: str) -> ModuleType:
 
 
 def load_plugins() -> None:
-    """Load what the environment and the installed packages name, once in a process."""
+    """Load the plugins of the environment and of installed packages, once in a process.
+
+    Raises:
+        UserError: a plugin cannot be loaded.
+    """
     global _searched
     if _searched:
         return
@@ -60,11 +64,11 @@ def load_plugins() -> None:
         load_plugin(name)
     for point in sorted(entry_points(group=GROUP), key=lambda p: p.name):
         _load_entry_point(point)
-    _searched = True  # not before: what a plugin that failed would have registered is missing from every spec
+    _searched = True  # last: after a failure the next call tries again, rather than miss the plugin's blocks
 
 
 def use_plugins(names: list[str]) -> None:
-    """Load these now, and in every process started from this one."""
+    """Load these plugins now, and in every process that is started from this one."""
     for name in names:
         load_plugin(name)
         whole = str(user_path(name).resolve()) if name.endswith(".py") else name
@@ -89,7 +93,7 @@ def _import_file(path: Path) -> ModuleType:
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # pydantic looks a class's module up while it makes the class
+    sys.modules[name] = module  # pydantic looks up the module of a class while it makes the class
     try:
         spec.loader.exec_module(module)
     except BaseException:

@@ -1,13 +1,13 @@
-"""Which library makes the matrix products of linear maps in float32 on a CPU: torch's own choice, or oneDNN.
+"""The library for matrix products of linear maps in float32 on a CPU: torch's own choice, or oneDNN.
 
     y = x W^T + b,   dL/dx = g W,   dL/dW = g^T x
 
-torch gives float32 products to MKL where it was built with it. On some processors (AMD's) that is at half the speed of
-oneDNN, which comes with torch too, and which torch asks for bfloat16 alone. Both sum in float32; they differ by
-rounding. Nothing is chosen here: a decoder keeps torch's own product until `choose` is called. Which one is faster, and
-what is remembered of it, is the engine's business (miniwin/machine/products.py).
+A torch that was built with MKL gives it float32 products. On some processors (AMD's) MKL runs at half the speed of
+oneDNN, which torch also has but uses for bfloat16 alone. Both libraries sum in float32; results differ by rounding. A
+decoder uses torch's own product until `choose` is called. The engine measures which one is faster, and remembers it
+(miniwin/machine/products.py).
 
-Small products, other dtypes and devices, autocast, torch.compile and torch.func go by torch's own in any case.
+Small products, other dtypes and devices, autocast, torch.compile and torch.func always use torch's own product.
 Shapes: R rows, I in, O out.
 """
 
@@ -23,28 +23,27 @@ from miniwin.blocks import native
 from miniwin.blocks.int8.weight import FEW, Int8Weight
 
 Product = Literal["mkl", "onednn"]
-MKL: Product = "mkl"  # torch's own, whatever it was built with
+MKL: Product = "mkl"  # torch's own product, whatever library it was built with
 ONEDNN: Product = "onednn"
-FEWEST = 8  # rows: fewer are read from memory rather than computed, as in decoding
-LEAST = 1 << 20  # multiplications: a call of oneDNN takes 10 microseconds more
+FEWEST = 8  # the fewest rows for oneDNN: with fewer, as in decoding, reading the weights takes the time
+LEAST = 1 << 20  # the fewest multiplications for oneDNN: a call of it takes 10 microseconds more
 
 
 class Linear(nn.Linear):
-    """nn.Linear by oneDNN. Parameters, their names and how they are drawn are the same."""
+    """nn.Linear by oneDNN, with the same parameters, names and initial values."""
 
     def forward(self, input: Tensor) -> Tensor:
         return linear(input, self.weight, self.bias, ONEDNN)
 
 
 def offered() -> tuple[Product, ...]:
-    """The products that this torch has, on this machine."""
+    """The products that this torch offers on this machine."""
     there = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
     return (MKL, ONEDNN) if there else (MKL,)
 
 
 def choose(decoder: nn.Module, product: Product) -> None:
-    """Have all linear maps of a decoder, its head and its loss go by this product. Whatever else is a subclass of
-    nn.Linear keeps its own way."""
+    """Make all linear maps of a decoder, its head and its loss use this product. Other subclasses of nn.Linear stay."""
     decoder.product = product  # type: ignore[assignment]
     kind = Linear if product == ONEDNN else nn.Linear
     for module in decoder.modules():
@@ -57,7 +56,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None, product: Product) -> 
     if product == MKL:
         return F.linear(x, weight, bias)
     if isinstance(weight, Int8Weight) and x.dtype == weight.dtype and x.shape[:-1].numel() > FEW:
-        weight = weight.wide()  # as it would be for torch's own product
+        weight = weight.wide()  # Int8Weight widens itself for torch's product too
     given = (x, weight) if bias is None else (x, weight, bias)
     if not _fit(x, weight, given):
         return F.linear(x, weight, bias)
@@ -67,7 +66,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None, product: Product) -> 
 
 
 def matmul(a: Tensor, b: Tensor, product: Product, room: Tensor) -> Tensor:
-    """a (R, I) @ b (I, O), no gradient recorded. room (R, O): memory for the result, which may be elsewhere though."""
+    """a (R, I) @ b (I, O) -> (R, O); records no gradient. room (R, O): memory that the result may use, or may not."""
     if product == ONEDNN and _fit(a, b.t(), (a, b)):
         return _by_onednn(a, b.t(), None)
     return torch.mm(a, b, out=room)
@@ -84,7 +83,7 @@ def _fit(x: Tensor, weight: Tensor, given: tuple[Tensor, ...]) -> bool:
 
 
 class _Linear(torch.autograd.Function):
-    """The backward is made of `linear` again, so that it can be gone through once more."""
+    """`linear` by oneDNN. The backward calls `linear` again, so second derivatives exist."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -103,7 +102,10 @@ class _Linear(torch.autograd.Function):
 
 
 def _turned(g: Tensor, x: Tensor) -> Tensor:
-    """g^T x, of g (R, O) and x (R, I). oneDNN copies the first of its operands where it is by columns: the narrower."""
+    """g^T x of g (R, O) and x (R, I) -> (O, I). oneDNN copies its first operand if that lies by columns.
+
+    So the narrower of the two comes first.
+    """
     if x.shape[1] < g.shape[1]:
         return linear(x.t(), g.t(), None, ONEDNN).t()
     return linear(g.t(), x.t(), None, ONEDNN)
@@ -116,6 +118,5 @@ def _by_onednn(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 
 def _dense(matrix: Tensor) -> Tensor:
-    """Without gaps, by rows or by columns: oneDNN takes both as they are. For others it has loops that are two thousand
-    times slower."""
+    """The matrix, contiguous by rows or by columns: oneDNN takes both. With other strides it is 2000 times slower."""
     return matrix if matrix.is_contiguous() or matrix.t().is_contiguous() else matrix.contiguous()

@@ -1,8 +1,8 @@
 """One small explicit registry per kind of block.
 
 A block is registered once, under the name that YAML uses for it (`type: p-rope`). A second block of the same name is
-refused, and a name that nobody registered is answered with the nearest ones. `field()` turns a registry into the type
-of a spec field: a union of everything registered, told apart by `type`.
+refused. The error for an unknown name suggests the nearest one. `field()` turns a registry into the type of a spec
+field: a union of everything registered, told apart by `type`.
 """
 
 from __future__ import annotations
@@ -20,28 +20,35 @@ S = TypeVar("S", bound=Strict)
 
 
 def nearest(name: str, known: Iterable[str], cutoff: float = 0.6) -> str | None:
-    """The known name that is most like a misspelt one; None where none is so like it. cutoff: from 0, any, to 1."""
+    """The known name that is most like a misspelt name; None if no name is like it enough.
+
+    cutoff: the likeness that is enough, from 0 (any name) to 1 (the same name).
+    """
     close = get_close_matches(name, list(known), n=1, cutoff=cutoff)
     return close[0] if close else None
 
 
 def near(name: str, known: list[str]) -> str:
-    """A hint for a misspelt name: the nearest known one, or the list of all of them."""
+    """A hint for a misspelt name: the nearest known name, or the list of all names."""
     close = nearest(name, known)
     return f"did you mean '{close}'?" if close else f"known: {', '.join(sorted(known))}"
 
 
 class Registry:
-    """Spec classes of one kind of block, by name."""
+    """Spec classes of one kind of block, by name. default: the type of a value that names none."""
 
     def __init__(self, kind: str, default: str | None = None) -> None:
         self.kind = kind
         self.default = default
         self._classes: dict[str, type[Strict]] = {}
-        self._read = False  # once a spec field has been made of it
+        self._read = False  # True once pydantic has read it for a spec field
 
     def register(self, cls: type[S]) -> type[S]:
-        """Class decorator. The name is the default of the class's `type` field."""
+        """Class decorator. The block's name is the default of the class's `type` field.
+
+        Raises:
+            ValueError: the name is taken.
+        """
         name: str = cls.model_fields["type"].default
         if name in self._classes:
             raise ValueError(f"{self.kind} '{name}' is registered twice: {self._classes[name]} and {cls}")
@@ -66,7 +73,7 @@ class Registry:
         return Annotated[Strict, _Union(self)]
 
     def tag(self, value: Any) -> str | None:
-        """Which registered block a value means: its `type`, or the default where `type` is left out."""
+        """The name of the block that a value means: its `type`, or the default if `type` is left out."""
         found = value.get("type", self.default) if isinstance(value, dict) else getattr(value, "type", None)
         return found if isinstance(found, str) else None
 
@@ -85,13 +92,13 @@ class _Union:
 
 
 def _remake() -> None:
-    """A block came after spec classes were made of its registry (a plugin): make them all anew."""
+    """Rebuild all spec classes: a block (of a plugin) came after pydantic had read its registry."""
 
     def below(cls: type[Strict]) -> list[type[Strict]]:
         return [inner for sub in cls.__subclasses__() for inner in (sub, *below(sub))]
 
     classes = below(Strict)
-    # First all are forgotten: a class made anew takes in what it finds of the others, and some hold each other.
+    # First delete every schema: a class that is rebuilt takes the schemas that others have, and some hold each other.
     for cls in classes:
         if "__pydantic_core_schema__" in vars(cls):
             del cls.__pydantic_core_schema__

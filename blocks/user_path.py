@@ -1,4 +1,4 @@
-"""A path as a person gives it: `~` is a home folder wherever it comes from. A shell expands it in some places only."""
+"""Paths that a person gives: `~` is a home folder everywhere. A shell expands `~` in some places only."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def user_path(given: str | os.PathLike[str]) -> Path:
     """The path with `~` and `~name` expanded.
 
     Raises:
-        UserError: that home folder is not known, and nothing here is called so: it would become a folder named `~`.
+        UserError: the home folder is not known, and no file here is named `~` (or `~name`).
     """
     text = os.fspath(given)
     if not text.startswith("~"):
@@ -28,7 +28,7 @@ def user_path(given: str | os.PathLike[str]) -> Path:
 
 
 def any_name(value: Any, check: Callable[[Any], Any]) -> Any:
-    """Validates the name of a file. Not every one is text: bytes that are not UTF-8 stand in it as half surrogates."""
+    """Validate the name of a file, which may hold bytes that are not UTF-8 (in Python, surrogates)."""
     if isinstance(value, str) and any("\udc80" <= letter <= "\udcff" for letter in value):
         return value
     return check(value)

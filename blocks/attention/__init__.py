@@ -1,4 +1,4 @@
-"""The attention of a layer: its spec, its module, which keys a query sees, and how it reads a cache."""
+"""The attention of a layer: its spec, its module, which keys a query sees, and reading a cache."""
 
 from miniwin.blocks.attention.module import Attention, QKNorm
 

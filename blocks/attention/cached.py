@@ -1,12 +1,12 @@
-"""One new token's attention over a cache.
+"""The attention of one new token over a cache.
 
-A query sees every key it is given, so no mask is needed and the keys' order does not matter. The query heads that share
-a key/value head become the rows of one small matrix: the cache is read once for all of them, not once for each, and
-reading it is what a decoding step costs.
+The query sees every key that the cache hands out, so no mask is needed, and the order of keys does not matter. The
+query heads that share a key/value head become rows of one small matrix, so the cache is read once for all of them.
+Reading the cache is most of the cost of a decoding step.
 
-Keys and values may be in the dtype that the cache stores them in: our own kernel (cpu_native) takes any, and is asked
-first. Without it, half precision goes to torch's kernel as it is, and int8 is widened a few hundred tokens at a time,
-so that only int8 passes through memory; the scales enter where they are fewest:
+Keys and values may be in the dtype that the cache stores. The C kernel (cpu_native) takes any, and is asked first.
+Without it, torch's kernel takes half precision as it is. Int8 is widened a few hundred tokens at a time, so that only
+int8 passes through memory. Scales multiply scores and weights, which are fewer numbers than keys and values:
 
     s_ij = <q_i, k8_j> * k_scale_j,     out_i = sum_j (softmax(s_i)_j * v_scale_j) v8_j
 
@@ -29,13 +29,13 @@ HONOURS = frozenset({"window", "pad", "value_dim"})
 
 
 WIDENED = 1 << 17  # numbers that are widened from int8 at a time: 512 KiB of float32
-WIDENED_ON_CUDA = 1 << 24  # there, where each time is a few kernels more to launch: 64 MiB
+WIDENED_ON_CUDA = 1 << 24  # on CUDA, where each piece launches a few more kernels: 64 MiB
 
 
 def attend_cached(call: AttentionCall, scales: Sequence[Tensor] | None = None) -> Tensor:
-    """`attend`, for keys and values as a cache stores them, with their scales (B, M, Hkv) if in int8.
+    """`attend` for keys and values as a cache stores them: (B, N, H, Dv) in the dtype of the queries.
 
-    (B, N, H, Dv) in the queries' dtype.
+    scales: of int8 keys and values, (B, M, Hkv) each.
     """
     if may_use(cpu_native) and cpu_native.reads(call):
         return cpu_native.read(call, scales)
@@ -50,18 +50,19 @@ def attend_cached(call: AttentionCall, scales: Sequence[Tensor] | None = None) -
 
 
 def _is_step(call: AttentionCall) -> bool:
+    """Whether the call has one query, which sees all keys, in inference."""
     m = call.k.shape[1]
     seen = call.window is None or call.window >= m
     return call.q.shape[1] == 1 and seen and not torch.is_grad_enabled() and call.features <= HONOURS
 
 
 def _step(call: AttentionCall) -> Tensor:
-    """In the dtype of the stored keys: what widening a long cache would cost is far more than the attention itself."""
+    """torch's kernel in the dtype of the stored keys: widening a long cache would cost far more than the attention."""
     groups = call.q.unflatten(2, (call.k.shape[2], -1))[:, 0]  # (B, Hkv, H/Hkv, D)
     k, v = call.k.transpose(1, 2), call.v.transpose(1, 2)  # (B, Hkv, M, D)
     hidden = hidden_keys(call, k.dtype)
     out = scaled_dot_product_attention(groups.to(k.dtype), k, v, hidden, scale=call.scale)
-    return out.flatten(1, 2).unsqueeze(1).to(call.q.dtype)
+    return out.flatten(1, 2).unsqueeze(1).to(call.q.dtype)  # (B, Hkv, H/Hkv, D) -> (B, 1, H, D)
 
 
 def _int8_step(call: AttentionCall, k_scale: Tensor, v_scale: Tensor) -> Tensor:
@@ -73,20 +74,20 @@ def _int8_step(call: AttentionCall, k_scale: Tensor, v_scale: Tensor) -> Tensor:
     weights = torch.softmax(scores if hidden is None else scores + hidden, -1) * v_scale.transpose(1, 2).unsqueeze(2)
     parts = zip(weights.split(size, -1), call.v.split(size, 1), strict=True)
     out = torch.stack([part @ piece.transpose(1, 2).to(q.dtype) for part, piece in parts]).sum(0)
-    return out.flatten(1, 2).unsqueeze(1).to(call.q.dtype)
+    return out.flatten(1, 2).unsqueeze(1).to(call.q.dtype)  # (B, Hkv, H/Hkv, D) -> (B, 1, H, D)
 
 
 def _at_a_time(call: AttentionCall) -> int:
-    """How many tokens of an int8 cache are widened."""
+    """The number of tokens of an int8 cache that are widened at a time."""
     batch, _, kv_heads, width = call.k.shape
     return max(64, (WIDENED_ON_CUDA if call.k.device.type == "cuda" else WIDENED) // (batch * kv_heads * width))
 
 
 def hidden_keys(call: AttentionCall, dtype: torch.dtype) -> Tensor | None:
-    """Leading padding as an additive mask (B, 1, 1, M); None without any."""
+    """Leading padding as an additive mask (B, 1, 1, M); None if there is no padding."""
     if call.pad is None:
         return None
     m = call.k.shape[1]
-    # A row that is nothing but padding so far sees itself, so that no row is empty.
+    # A row that is nothing but padding so far sees its own key: softmax needs at least one.
     seen = torch.arange(m, device=call.q.device) >= call.pad.clamp(max=m - 1).unsqueeze(1)
     return torch.zeros_like(seen, dtype=dtype).masked_fill(~seen, float("-inf"))[:, None, None]

@@ -1,12 +1,12 @@
 """Attention, local or global: grouped-query (Ainslie et al., arXiv 2305.13245), with a sliding window (Longformer,
-arXiv 2004.05150; Mistral, arXiv 2310.06825) or chunks, and what models add to it. For a query i and a key j in sight:
+arXiv 2004.05150; Mistral, arXiv 2310.06825) or chunks, and what models add to it. For a query i and a visible key j:
 
     score_ij = cap * tanh(<norm(q_i), norm(k_j)> * scale / cap) + bias(i - j)
     weight_ij = exp(score_ij) / (exp(sink) + sum_j exp(score_ij))
 
 norm: QK-norm (Henry et al., arXiv 2010.04245), per head or over the whole projection, before or after the rotation.
-cap: soft-capping (Gemma 2, arXiv 2408.00118). sink: a learned logit per head that draws weight away (gpt-oss,
-arXiv 2508.10925). Each is absent unless asked for; the position encoding has its own hooks.
+cap: soft-capping (Gemma 2, arXiv 2408.00118). sink: a learned logit per head that takes weight away from keys (gpt-oss,
+arXiv 2508.10925). Each is absent unless the spec asks for it. The position encoding adds its own hooks.
 Shapes: B batch, N tokens, M keys, H heads, Hkv key/value heads, D head_dim.
 """
 
@@ -29,7 +29,10 @@ from miniwin.blocks.triton_kernels import qkv_entry
 
 @dataclass(frozen=True)
 class QKNorm:
-    """q, k: the norms, on (..., head_dim), or (..., heads * head_dim) when whole. after: the rotation, not before."""
+    """The norms of queries and keys.
+
+    q, k: modules on (..., head_dim); on (..., heads * head_dim) if `whole`. after: norm after the rotation.
+    """
 
     q: nn.Module
     k: nn.Module
@@ -41,7 +44,7 @@ class Attention(nn.Module):
     """(B, N, hidden_size) -> (B, N, hidden_size)."""
 
     residual_writer = "o_proj"
-    attend = staticmethod(attend)  # who compiles layers puts an uncompiled one here
+    attend = staticmethod(attend)  # in compiled layers replaced by a version that is not compiled
 
     def __init__(
         self,
@@ -82,20 +85,21 @@ class Attention(nn.Module):
     def forward(
         self, x: Tensor, positions: Positions, cache: LayerCache | None = None, pad: Tensor | None = None
     ) -> Tensor:
-        """pad (B,): each row's leading padding, so far and in this call."""
+        """x (B, N, hidden_size) -> (B, N, hidden_size). pad (B,): leading padding of each row, this call's included."""
         before = 0 if cache is None else cache.length
         gates = kept = None
         entry: tuple[Tensor, ...]
         if cache is not None and pad is None and qkv_entry.declines(self, x, cache) is None:
-            q, entry = qkv_entry.enter(self, x, positions, cache)
+            q, entry = qkv_entry.enter(self, x, positions, cache)  # (B, N, H, D); k and v (B, M, Hkv, D) each
         else:
             q, k, v = self._projected(x, positions)
             gates = self.position.log_gates(x)  # (B, N, H)
             entry = (k, v) if gates is None else (k, v, gates)
             kept = self._kept(positions.index, pad, before, cache, *entry) if self.visibility.keep_first else None
             if cache is not None:
+                # (B, N, Hkv, D) -> (B, M, Hkv, D), with the keys of earlier tokens
                 entry = cache.append(*entry, in_order=self.by_order or pad is not None or gates is not None)
-        dropped = before + x.shape[1] - entry[0].shape[1]  # keys that a ring has already let go
+        dropped = before + x.shape[1] - entry[0].shape[1]  # keys that a ring has dropped
         if self.scales_queries:
             scale = self.position.query_scale(self.visibility.visible(positions.index), before + x.shape[1])
             q = q if scale is None else (q * scale).to(q.dtype)
@@ -123,7 +127,7 @@ class Attention(nn.Module):
         return out
 
     def remember(self, x: Tensor, positions: Positions, cache: LayerCache, pad: Tensor | None = None) -> None:
-        """Put into the cache what `forward` would, where nobody reads what these tokens see."""
+        """Fill the cache as `forward` does, without computing attention. x (B, N, hidden_size)."""
         _, k, v = self._projected(x, positions)
         gates = self.position.log_gates(x)
         entry: tuple[Tensor, ...] = (k, v) if gates is None else (k, v, gates)
@@ -132,8 +136,8 @@ class Attention(nn.Module):
         cache.append(*entry)
 
     def _projected(self, x: Tensor, positions: Positions) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries (B, N, H, Dk), keys (B, N, Hkv, Dk) and values (B, N, Hkv, D), ready to be scored and stored."""
-        q = self.q_proj(x).unflatten(-1, (self.num_heads, self.head_dim))
+        """Queries (B, N, H, Dk), keys (B, N, Hkv, Dk) and values (B, N, Hkv, D), ready for scores and the cache."""
+        q = self.q_proj(x).unflatten(-1, (self.num_heads, self.head_dim))  # (B, N, C) -> (B, N, H, D)
         k = self.k_proj(x).unflatten(-1, (self.num_kv_heads, self.head_dim))
         v = self.v_proj(x).unflatten(-1, (self.num_kv_heads, self.head_dim))
         if not self.norms_after:
@@ -150,7 +154,7 @@ class Attention(nn.Module):
         return out
 
     def _start(self, dropped: int, pad: Tensor | None, device: torch.device) -> Tensor | None:
-        """The position in its row of the first key of a call: where chunks begin depends on it."""
+        """The position of the call's first key in its row, (1 or B,), which decides where chunks begin; or None."""
         if self.visibility.chunk is None:
             return None
         start = torch.tensor([dropped], device=device)
@@ -159,35 +163,36 @@ class Attention(nn.Module):
     def _kept(
         self, index: Tensor, pad: Tensor | None, before: int, cache: LayerCache | None, *entry: Tensor
     ) -> Kept | None:
-        """The row's first tokens, for those queries whose windows have left them behind."""
+        """The sink tokens: each row's first tokens, visible to queries whose window no longer holds them."""
         assert self.visibility.window is not None
         first = cache.first if cache is not None else self.visibility.first_tokens([t[:, :0] for t in entry])
         assert first is not None
         k, v = first.append(index, pad, before, *entry)
+        # Distances of queries to sink tokens: (1 or B, N, S)
         gone = index.unsqueeze(-1) - torch.arange(self.visibility.keep_first, device=index.device)
         q_dtype = entry[0].dtype
         return Kept(k.to(q_dtype), v.to(q_dtype), gone >= self.visibility.window)  # seen: (1 or B, N, S)
 
     def new_cache(self, batch_size: int, dtype: torch.dtype, device: torch.device) -> LayerCache:
-        """int8 is for layers that keep everything; a ring, which is small, then keeps bfloat16."""
+        """An empty cache. With dtype int8 only layers that keep every token are in int8; rings are small: bfloat16."""
         storage_dtype(dtype)
         whole = dtype == torch.int8 and self.visibility.reach is None
         if dtype == torch.int8:
             dtype = torch.float32 if whole else torch.bfloat16
-        # What a token leaves behind is read off one: an encoding may widen keys, or add gates.
+        # Project one token to see the shapes of its entry: an encoding may widen keys or add gates.
         weight = self.q_proj.weight
         x = weight.new_zeros(batch_size, 1, weight.shape[1])
         with torch.no_grad():
             _, k, v = self._projected(x, Positions(torch.zeros(1, 1, dtype=torch.int64, device=weight.device)))
             gates = self.position.log_gates(x)
         empty = [torch.zeros_like(t[:, :0], dtype=dtype, device=device) for t in (k, v)]
-        if gates is not None:  # summed over many tokens: rounded to bfloat16 they would drift
+        if gates is not None:  # float32 at least: sums of many gates in bfloat16 would drift
             empty.append(torch.zeros_like(gates[:, :0], dtype=torch.promote_types(dtype, torch.float32), device=device))
         return Int8Cache(empty) if whole else self.visibility.new_cache(empty)
 
 
 def _left(pad: Tensor | None, dropped: int) -> Tensor | None:
-    """Leading padding (B,) among the keys that are left after the first `dropped`; None where all of it is gone."""
+    """Leading padding (B,) among the keys that are left after the first `dropped`; None if no padding is left."""
     if pad is None or (dropped and pad.device.type == "cpu" and int(pad.max()) <= dropped):
-        return None  # elsewhere than on a CPU looking would wait for the device
+        return None  # read on a CPU only: on a GPU reading `pad` would wait for the device
     return (pad - dropped).clamp(min=0)

@@ -1,4 +1,4 @@
-"""The spec of attention: what YAML says of it, what fits, and what it costs."""
+"""The spec of attention: its fields in YAML, their checks, and its cost."""
 
 from __future__ import annotations
 
@@ -18,11 +18,12 @@ from miniwin.blocks.spec import Count, PositiveInt, PositiveReal, Strict, facts
 class AttentionSpec(Strict):
     """`attention: {num_heads: 4, num_kv_heads: 2, window: 64, position: {...}}`
 
-    num_kv_heads: default num_heads. head_dim: default hidden_size / num_heads. window: keys a query sees, itself
-    included; null is global, unless `chunk` cuts the sequence into blocks that do not see each other. keep_first: first
-    tokens that a window never loses. qk_norm: a norm of queries and keys, null for none; of each head or, with
-    `qk_norm_scope: all`, of the whole projection; before or after the rotation (`qk_norm_order`). score_scale: default
-    head_dim^-0.5. softcap: bound of the scores, null for none. sinks: a learned logit per head in each softmax.
+    num_kv_heads: default num_heads. head_dim: default hidden_size / num_heads. window: the number of keys a query sees,
+    its own included; null: all so far. chunk: the sequence is cut into chunks of so many tokens, which do not see each
+    other; null: not cut. keep_first: sink tokens, which a window never loses. qk_norm: a norm of queries and keys, or
+    null; of each head or, with `qk_norm_scope: all`, of the whole projection; before or after the rotation
+    (`qk_norm_order`). score_scale: default head_dim^-0.5. softcap: bound of the scores, or null. sinks: a learned logit
+    per head in each softmax.
     """
 
     LATER: ClassVar[frozenset[str]] = frozenset(
@@ -85,12 +86,12 @@ class AttentionSpec(Strict):
         return self.position
 
     def heads(self, hidden_size: int) -> Heads:
-        """What the position encoding is built for."""
+        """The sizes that the position encoding is built for."""
         head_dim = self.head_dim or hidden_size // self.num_heads
         return Heads(hidden_size, self.num_heads, self.kv_heads, head_dim, self.visibility.reach)
 
     def resolve(self, hidden_size: int) -> AttentionSpec:
-        """The same with every default that depends on hidden_size filled in. Raises on what does not fit."""
+        """The spec with every default that depends on hidden_size filled in. Raises `located` if it does not fit."""
         if self.head_dim is None and hidden_size % self.num_heads:
             raise located(
                 "num_heads",
@@ -140,7 +141,7 @@ class AttentionSpec(Strict):
         return self.num_heads * heads.head_dim, self.kv_heads * heads.head_dim
 
     def canonical(self, hidden_size: int) -> dict[str, Any]:
-        """What decides the function computed, however it was written."""
+        """The facts that decide the computed function. Specs of the same function have equal ones."""
         resolved = self.resolve(hidden_size)
         heads = self.heads(hidden_size)
         data = {**facts(resolved), "position": self._position.canonical(heads)}
@@ -161,10 +162,10 @@ class AttentionSpec(Strict):
         return 2 * heads.hidden_size * heads.head_dim * (self.num_heads + self.kv_heads)
 
     def flops(self, hidden_size: int, length: int) -> float:
-        """Forward floating-point operations per token, mean over a prefill of `length`.
+        """Forward floating-point operations per token: the mean over a prefill of `length` tokens.
 
-        Two for each weight of a projection, and for each visible key two for each channel of the score and of the
-        weighted value; softmax, norms and rotations are not counted.
+        Two for each weight of a projection. For each visible key, two for each channel of key and of value. Softmax,
+        norms and rotations do not count.
         """
         heads = self.heads(hidden_size)
         per_key = 2.0 * self.num_heads * (self._position.key_dim(heads) + heads.head_dim)
@@ -172,9 +173,9 @@ class AttentionSpec(Strict):
         return own + per_key * self.visibility.mean_visible(length)
 
     def cache_bytes(self, hidden_size: int, length: int, itemsize: int) -> int:
-        """Bytes held for one sequence after `length` tokens: keys and values, `itemsize` bytes a number, and gates.
+        """Bytes of the cache for one sequence of `length` tokens: keys and values of `itemsize` bytes, and gates.
 
-        One byte is int8: two float32 scales go with each head, and what sees a part of the past keeps bfloat16.
+        itemsize 1 is int8: each head then has two float32 scales, and a local layer stores bfloat16 instead.
         """
         heads = self.heads(hidden_size)
         int8 = itemsize == 1 and self.visibility.reach is None

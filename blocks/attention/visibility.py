@@ -1,9 +1,11 @@
 """Which keys a query sees, and the cache that holds enough of them.
 
-global        every key up to itself
-window W      0 <= i - j < W                      sliding window: W keys, itself included
-chunk C       j <= i and i // C = j // C          block-local (Llama 4): all of its own chunk so far
-keep_first S  beside a window: the row's first S tokens too
+For a query at position i and a key at position j:
+
+global        j <= i                              every key so far
+window W      0 <= i - j < W                      sliding window: W keys, the query's own included
+chunk C       j <= i and i // C = j // C          block-local (Llama 4): the keys of its own chunk so far
+keep_first S  j < S, in addition to a window      sink tokens: the row's first S tokens
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from miniwin.blocks.cache.first_tokens import FirstTokens
 
 @dataclass(frozen=True)
 class Visibility:
-    """At most one of window and chunk; keep_first only beside a window."""
+    """At most one of window and chunk is set; keep_first only together with a window."""
 
     window: int | None = None
     chunk: int | None = None
@@ -27,11 +29,11 @@ class Visibility:
 
     @property
     def reach(self) -> int | None:
-        """Tokens back from a query, itself included, that it may see at most (kept first ones aside); None is all."""
+        """The most keys that a query sees, its own included and sink tokens aside; None: all so far."""
         return self.window if self.chunk is None else self.chunk
 
     def visible(self, index: Tensor) -> Tensor:
-        """How many keys the query at each position sees, itself included; index and result (1 or B, N) int64."""
+        """The number of keys that the query at each position sees, its own included: (1 or B, N) -> the same, int64."""
         if self.chunk is not None:
             return index % self.chunk + 1
         if self.window is None:
@@ -48,7 +50,7 @@ class Visibility:
         return (w * (w + 1) / 2 + (length - w) * w + s * (s + 1) / 2 + (length - w - s) * s) / length
 
     def new_cache(self, empty: Sequence[Tensor]) -> LayerCache:
-        """empty: a tensor (B, 0, ...) for each thing kept of a token."""
+        """An empty cache that holds enough keys. empty: a tensor (B, 0, ...) for each part of a token's entry."""
         if self.reach is None:
             return GrowingCache(empty)
         return RingCache(self.reach, empty, self.first_tokens(empty))
@@ -57,5 +59,5 @@ class Visibility:
         return FirstTokens(self.keep_first, empty) if self.keep_first else None
 
     def entries(self, length: int) -> int:
-        """Tokens held after `length` of them; a first token still in the window is held twice."""
+        """The number of tokens in the cache after `length` tokens. A sink token in the window is held twice."""
         return length if self.reach is None else min(self.reach, length) + min(self.keep_first, length)

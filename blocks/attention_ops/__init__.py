@@ -1,4 +1,4 @@
-"""Attention as one function: many backends answer the same call, and a dispatch chooses among them (dispatch.py)."""
+"""Attention as one function: many backends answer the same call, and dispatch.py chooses among them."""
 
 from miniwin.blocks.attention_ops.call import AttentionCall, Kept
 from miniwin.blocks.attention_ops.dispatch import (

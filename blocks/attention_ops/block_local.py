@@ -1,11 +1,11 @@
 """Block-local attention (Llama 4's chunks): a query sees the earlier keys of its own chunk of C tokens, and no others.
 
-Linear in length and without a mask: whole chunks are folded into the batch and each is one plain causal attention; the
-chunk that a call begins in and the one that it ends in are attended by themselves.
+The cost is linear in length, and there is no mask. Whole chunks are folded into the batch, and each is a plain causal
+attention. The chunk in which a call begins and the chunk in which it ends are computed by themselves.
 
     positions   ... | begun, on a warm cache | whole | whole | ... | not finished yet |
 
-Rows whose chunks begin elsewhere, since they are padded, take turns; padding itself is cut off before.
+Padded rows have chunks that begin elsewhere, so rows take turns. Padding is cut off first.
 """
 
 from __future__ import annotations
@@ -44,14 +44,14 @@ def run(call: AttentionCall) -> Tensor:
 
 
 def _attend(call: AttentionCall, rows: slice, skip: int, start: int) -> Tensor:
-    """Rows whose first `skip` keys are padding, and whose key 0 stands at position `start`."""
+    """Attend rows whose first `skip` keys are padding, and whose key 0 stands at position `start`: (b, N, H, Dv)."""
     assert call.chunk is not None
     n, offset, size = call.q.shape[1], call.offset, call.chunk
-    padding = min(n, max(skip - offset, 0))  # queries that are padding; nobody reads what they see
-    at = start + offset + padding  # the first token's position
-    first = min(n, padding + -at % size)  # the query that begins the first chunk to begin here
-    last = n - (n - first) % size  # the query that begins the chunk that stays unfinished
-    key = max(offset + padding - at % size, skip)
+    padding = min(n, max(skip - offset, 0))  # queries that are padding; their answers are never read
+    at = start + offset + padding  # position of the first token
+    first = min(n, padding + -at % size)  # the first query that begins a chunk
+    last = n - (n - first) % size  # the query that begins the unfinished chunk
+    key = max(offset + padding - at % size, skip)  # the first key of the chunk that the first token is in
 
     def piece(begin: int, end: int, key: int) -> Tensor:
         k, v = (t[rows, key : offset + end] for t in (call.k, call.v))
@@ -74,7 +74,7 @@ def _attend(call: AttentionCall, rows: slice, skip: int, start: int) -> Tensor:
 
 
 def _causal(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
-    """Global causal attention, by whatever needs no mask for it."""
+    """Global causal attention, by a backend that needs no mask for it."""
     call = AttentionCall(q, k, v, scale)
     if call.offset == 0 or q.shape[1] == 1:
         return sdpa.run(call)

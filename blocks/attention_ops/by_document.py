@@ -1,8 +1,8 @@
-"""Rows of several documents, taken apart: each document is a call of its own, answered by whichever backend suits it.
+"""Rows of several documents, taken apart: each document is a call of its own, answered by the backend that suits it.
 
-No mask is made and no pair of tokens from two documents is ever scored, so that the cost is that of the documents. They
-are cut out of one long row by a single split, whose gradient is a single join: the gradient of as many slices would be
-as many rows long.
+No mask is made, and no pair of tokens from two documents is scored, so the cost is the sum over documents. One `split`
+cuts all documents out of one long row, since its gradient is a single join. With a slice for each document, each
+gradient would be as long as the whole row.
 
 Unlike the other backends this one has no `run`: the dispatch answers the calls of `split`, and `join` puts the answers
 together.
@@ -19,7 +19,7 @@ from torch import Tensor
 from miniwin.blocks.attention_ops.call import AttentionCall
 
 NAME = "by_document"
-# The rest of a call's features are left to those who answer for the documents.
+# All other features are left to the backends that answer for single documents.
 CANNOT = frozenset({"pad", "kept"})
 
 
@@ -36,7 +36,7 @@ def ill_suited(call: AttentionCall) -> str | None:
 
 
 def split(call: AttentionCall) -> list[AttentionCall]:
-    """A call for each document, (1, length, ...); a single call for all rows where each row is one document."""
+    """One call for each document, (1, length, ...); a single call for all rows if each row is one document."""
     assert call.documents is not None
     lengths = call.documents.lengths
     if len(lengths) == len(call.q):
@@ -50,7 +50,7 @@ def split(call: AttentionCall) -> list[AttentionCall]:
 
 
 def join(call: AttentionCall, answers: Sequence[Tensor]) -> Tensor:
-    """The answers to `split(call)`, in its order, as the answer to the call: (B, N, H, Dv)."""
+    """Put the answers to `split(call)`, in its order, together as the answer to `call`: (B, N, H, Dv)."""
     if len(answers) == 1:
         return answers[0]
     return torch.cat(list(answers), 1).unflatten(1, call.q.shape[:2]).squeeze(0)  # (1, B * N, H, Dv) -> (B, N, H, Dv)

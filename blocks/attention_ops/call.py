@@ -1,7 +1,7 @@
-"""What every attention backend is asked: one call, and what in it is beyond a plain kernel.
+"""The call that every attention backend answers, and the features of a call beyond plain causal attention.
 
-Shapes: q (B, N, H, Dk); k (B, M, Hkv, Dk); v (B, M, Hkv, Dv); M >= N, Hkv divides H. The queries are the last N of the
-M keys' tokens: query i stands at key index M - N + i. Query head h reads key/value head h // (H / Hkv).
+Shapes: q (B, N, H, Dk); k (B, M, Hkv, Dk); v (B, M, Hkv, Dv); M >= N, Hkv divides H. The queries belong to the last N
+of the M tokens: query i stands at key index M - N + i. Query head h reads key/value head h // (H / Hkv).
 
     s_ij = scale * <q_i, k_j>  (or scale * score(q_i, k_j, i - j));   s <- cap * tanh(s / cap);
     s_ij += bias(i - j) + sum of log_gates over t = j+1 .. i;   out_i = sum_j softmax(s_i)_j v_j over the visible j
@@ -21,7 +21,7 @@ from torch import Tensor
 from miniwin.blocks.documents import Documents
 from miniwin.blocks.positions.base import ScoreBias, ScoreFunction
 
-# What a field is called in a backend's reason for declining it; one that is not here goes by its name.
+# Names of fields in a backend's reason to decline. A field that is not here goes by its own name.
 WORDS = {
     "bias": "score bias",
     "pad": "left padding",
@@ -34,26 +34,26 @@ WORDS = {
     "value_dim": "values of another head_dim than the keys'",
     "documents": "rows of several documents",
 }
-NO_STICK = frozenset({"sinks", "kept", "log_gates"})  # features without a meaning for stick-breaking weights
+NO_STICK = frozenset({"sinks", "kept", "log_gates"})  # features that make no sense with stick-breaking weights
 
 
 def dense(t: Tensor) -> Tensor:
-    """The same tensor, its last dimension contiguous, as the CPU kernels need it."""
+    """The tensor with its last dimension contiguous, which the CPU kernels need. Copies only if it has to."""
     return t if t.stride(-1) == 1 else t.contiguous()
 
 
 @cache
 def capability(device: torch.device) -> tuple[int, int] | None:
-    """A GPU's compute capability; None where there is none, and a call is only asked about."""
+    """A GPU's compute capability. None without a GPU: `miniwin explain` asks about calls that do not run here."""
     return torch.cuda.get_device_capability(device) if torch.cuda.is_available() else None
 
 
 @dataclass(frozen=True)
 class Kept:
-    """First tokens of each row, kept in sight of a windowed layer (StreamingLLM, arXiv 2309.17453).
+    """Sink tokens: the first tokens of each row, visible beyond the window (StreamingLLM, arXiv 2309.17453).
 
-    k (B, S, Hkv, Dk), v (B, S, Hkv, Dv): scored like other keys, but with no bias and no gates.
-    seen (1 or B, N, S) bool: which of them each query sees; not those that it already sees in its window.
+    k (B, S, Hkv, Dk), v (B, S, Hkv, Dv): scored like other keys, but without bias and gates.
+    seen (1 or B, N, S) bool: whether a query sees a sink token. False for sink tokens that are in the query's window.
     """
 
     k: Tensor
@@ -65,16 +65,21 @@ class Kept:
 class AttentionCall:
     """q, k, v as above.
 
-    scale: multiplies the scores. window: keys a query sees at most, itself included; None is all.
-    bias: added to the scaled scores, a function of distance. pad (B,): how many leading keys of each row are padding,
-    seen by nobody but themselves; None is none.
-    chunk: a query sees only keys of its own chunk of the row, position // chunk. start (1 or B,): position of key 0 in
-    its row, negative where padding leads; None is 0; only `chunk` looks at it.
-    kept: further keys. sinks (H,): logit of one more key, of zero value. softcap: bound of the scaled scores.
-    log_gates (B, M, H): logarithms of forget gates, at most 0. score: replaces the dot product.
-    weighting: how scores become weights. "stick-breaking" (arXiv 2410.17980): from the nearest on, each earlier key
-    breaks its share off what is left, A_ij = sigmoid(s_ij) * prod_{j < k < i} (1 - sigmoid(s_ik)); i itself has none.
-    documents: of rows that hold several; a query sees only keys of its own, and `chunk` counts from its first token.
+    scale: multiplies the scores.
+    window: the most keys that a query sees, its own included; None: all so far.
+    bias: a function of distance, added to the scaled scores.
+    pad (B,): the number of leading keys of each row that are padding. Only a padding token itself sees its key.
+    chunk: a query sees only keys of its own chunk of the row, position // chunk.
+    start (1 or B,): the position of key 0 in its row, negative if padding leads; None: 0. Only `chunk` reads it.
+    kept: sink tokens, as further keys.
+    sinks (H,): the logit of one more key, whose value is zero.
+    softcap: the bound of the scaled scores.
+    log_gates (B, M, H): logarithms of forget gates, at most 0.
+    score: replaces the dot product.
+    weighting: how scores become weights. "stick-breaking" (arXiv 2410.17980): starting at the nearest, each earlier key
+        takes its share of the rest, A_ij = sigmoid(s_ij) * prod_{j < k < i} (1 - sigmoid(s_ik)); A_ii = 0.
+    documents: the documents of rows that hold several. A query sees only keys of its own document, and `chunk` counts
+        from the document's first token.
     """
 
     q: Tensor
@@ -96,23 +101,23 @@ class AttentionCall:
 
     @property
     def offset(self) -> int:
-        """Keys that came before the first query."""
+        """The number of keys before the first query's own: M - N."""
         return self.k.shape[1] - self.q.shape[1]
 
     @cached_property
     def features(self) -> frozenset[str]:
-        """What makes this call more than causal attention: the fields set, and `value_dim` where Dv is not Dk.
+        """The features beyond causal attention: the names of the fields that are set, and `value_dim` if Dv is not Dk.
 
-        Whatever field is added to this class is here too, so that no backend can fail to notice it.
+        A field that is added to this class becomes a feature by itself, so no backend can overlook it.
         """
         optional = {f.name: f.default for f in fields(self) if f.default is not MISSING and f.name != "start"}
         values = ((name, getattr(self, name), default) for name, default in optional.items())
-        # A tensor has no single answer to `!=`, so None is asked for first.
+        # None is tested first, since `!=` on a tensor gives a tensor.
         found = {name for name, value, default in values if value is not None and (default is None or value != default)}
         return frozenset(found | ({"value_dim"} if self.v.shape[-1] != self.k.shape[-1] else set()))
 
     def beyond(self, honoured: Collection[str]) -> str | None:
-        """A reason to decline: features of this call that are not honoured, or that nobody can honour together."""
+        """A reason to decline, or None: a feature is not among `honoured`, or no backend could honour two together."""
         rest = sorted(self.features.difference(honoured))
         if rest:
             return "it takes no " + ", no ".join(WORDS.get(name, name) for name in rest)
@@ -127,7 +132,7 @@ class AttentionCall:
         return None
 
     def row_index(self) -> Tensor:
-        """(1 or B, M) int64: the position of each key in its row, or in its document."""
+        """The position of each key in its row, or in its document: (1 or B, M) int64."""
         if self.documents is not None:
             return self.documents.index
         key = torch.arange(self.k.shape[1], device=self.k.device)
@@ -135,18 +140,18 @@ class AttentionCall:
 
     @property
     def wide(self) -> torch.dtype:
-        """What scores are computed in where a backend is free to choose."""
+        """The dtype for scores, in backends that can choose it: float64 for float64 queries, else float32."""
         return torch.float64 if self.q.dtype == torch.float64 else torch.float32
 
 
 def one_query(call: AttentionCall) -> str | None:
-    """Why a backend that cuts rows into blocks is ill suited to a call of one query; None for a call of several."""
+    """Why a backend that cuts rows into blocks is ill suited to a call of one query; None if there are several."""
     if call.q.shape[1] == 1:
         return "one query needs no cutting up: its window is already cut out of the keys"
     return None
 
 
 def unnarrowed(device: torch.device) -> AbstractContextManager[Any]:
-    """No autocast: it would narrow products that a backend has widened on purpose."""
+    """Autocast switched off. It would narrow products that a backend has widened on purpose."""
     known = torch.amp.is_autocast_available(device.type)  # not on meta
     return torch.autocast(device.type if known else "cpu", enabled=False)

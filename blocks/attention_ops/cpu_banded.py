@@ -1,27 +1,26 @@
 """Sliding-window attention on a CPU, linear in length.
 
-The sequence is folded into tiles of T queries. A tile sees its own T keys and the P >= W - 1 before it, so the keys
-of many tiles are one *overlapping strided view* of k (no copy), and one call of torch's CPU flash kernel with one small
-mask (T, P + T) shared by all tiles does the work. Three kinds of parts make up a row:
+The sequence is folded into tiles of T queries. A tile sees its own T keys and P >= W - 1 keys before them. So the keys
+of many tiles are one *overlapping strided view* of k (no copy). One call of torch's CPU flash kernel computes them all,
+with one small mask (T, P + T) that all tiles share. A row has three kinds of parts:
 
     head   the first queries, whose tile would begin before the first key: dense masked calls of up to 128 queries
     body   whole tiles, as above, many in a call
     tail   fewer than T queries that are left over: one dense masked call
 
-The query heads that read one key/value head are rows of the same tile, token by token: a tile of few tokens, which has
-few keys that its queries do not see, still has enough rows for the kernel. A batch of several rows is one call too
-where tiles overlap little, at the price of a copy of the keys; otherwise rows take turns, as they do when they are
-padded (padding is cut off before, so that it costs nothing). The backward calls the flash backward on parts of its own,
-whose tiles are larger, since it must fold the overlapping key and value gradients back; bfloat16 is upcast there:
-torch's bfloat16 CPU backward is slower than float32.
+The query heads that read one key/value head are rows of the same tile, token by token. So a tile of few tokens has
+enough rows for the kernel, and few keys that its queries do not see. Several rows of a batch are one call if tiles
+overlap little, which costs a copy of the keys; otherwise rows take turns. Padded rows take turns too: their padding is
+cut off first and costs nothing. The backward calls the flash backward on larger tiles, since overlapping gradients of
+keys and values have to be summed. It computes bfloat16 in float32: torch's bfloat16 CPU backward is slower.
 
-Further keys outside the band (kept first tokens, an attention sink) are few: theirs is an ordinary attention, of output
-E and log-sum-exp L, merged into the band's output o and log-sum-exp l of each query:
+Further keys outside the band (sink tokens, an attention sink) are few. An ordinary attention over them has output E and
+log-sum-exp L. For each query it is merged into the band's output o and log-sum-exp l:
 
     t = log(e^l + e^L);   out = e^(l - t) o + e^(L - t) E
 
-Given out and t in place of o and l, the flash backward yields the band's gradients under the whole softmax. The rest is
-dE = e^(L - t) dout and dL = e^(L - t) <dout, E - out>, from where autograd goes on.
+Given out and t in place of o and l, the flash backward yields the band's gradients under the whole softmax. The
+gradients dE = e^(L - t) dout and dL = e^(L - t) <dout, E - out> go on through autograd.
 """
 
 from __future__ import annotations
@@ -41,9 +40,9 @@ from miniwin.blocks.positions.base import ScoreBias
 NAME = "cpu_banded"
 HONOURS = frozenset({"window", "bias", "pad", "kept", "sinks", "value_dim"})
 
-HEAD = 128  # queries of a part before the first whole tile, at most
-FORWARD_TILE = 16  # queries: few, since more see more keys in vain; times H / Hkv they are the rows of a tile
-NUMBERS = 1 << 20  # in the queries of one part of the body: larger ones gain little, and memory is theirs
+HEAD = 128  # the most queries of a part of the head
+FORWARD_TILE = 16  # queries of a tile, few since a larger tile scores more hidden keys; times H / Hkv: its rows
+NUMBERS = 1 << 20  # the most numbers in the queries of one part of the body: more gain little and take memory
 
 _flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 _flash_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
@@ -74,18 +73,18 @@ def run(call: AttentionCall) -> Tensor:
 
 
 def _widened(rows: Tensor, dim: int) -> Tensor:
-    """The kernel wants values as wide as keys: zeros change neither scores nor the values before them."""
+    """Pad with zeros to `dim` channels: the kernel needs keys and values of one width. Results do not change."""
     return functional.pad(rows, (0, dim - rows.shape[-1]))
 
 
 def _further(call: AttentionCall, dim: int) -> tuple[Tensor, Tensor]:
-    """Attention over the keys outside the band: its output (B, N, H, dim), and log-sum-exp (B, N, H) of its scores."""
+    """Attention over the keys outside the band: output (B, N, H, dim), and log-sum-exp of the scores (B, N, H)."""
     shape, columns = call.q.shape[:3], []
     if call.kept is not None:
         k = call.kept.k.to(call.wide)
         grouped = call.q.to(call.wide).unflatten(2, (k.shape[2], -1))  # (B, N, Hkv, H/Hkv, D)
         scores = torch.einsum("bngxd,bsgd->bngxs", grouped, k).flatten(2, 3) * call.scale  # (B, N, H, S)
-        # Finite, so that a query that sees none of them has no NaN: next to its band's scores this is nothing.
+        # A finite number, since -inf in all columns would give NaN. Beside the band's scores its weight is 0.
         columns.append(scores.masked_fill(~call.kept.seen.unsqueeze(2), -1e30))
     if call.sinks is not None:
         columns.append(call.sinks.to(call.wide).view(-1, 1).expand(*shape, 1))
@@ -99,15 +98,15 @@ def _further(call: AttentionCall, dim: int) -> tuple[Tensor, Tensor]:
 
 
 def _backward_tile(window: int) -> int:
-    """The gradients of P / T + 1 tiles are summed for every key: the wider the window, the larger the tile."""
+    """Queries of a tile in the backward. A key sums gradients of P / T + 1 tiles, so wide windows have large tiles."""
     return 32 if window <= 128 else 64
 
 
 @dataclass(frozen=True)
 class _Part:
-    """Queries first .. first + tiles * length of each row, against keys from `key` on: `span` of them per tile.
+    """Tiles of one shape: queries first .. first + tiles * length of each row, and their keys.
 
-    distance: from the first key of a tile to its first query.
+    key: the first key of the first tile. span: keys of a tile. distance: from a tile's first key to its first query.
     """
 
     first: int
@@ -118,7 +117,7 @@ class _Part:
     distance: int
 
     def queries(self, rows: Tensor) -> Tensor:
-        """rows (B, N, H, D) -> (B, tiles, length, H, D), a view; so too without D."""
+        """rows (B, N, H, D) -> (B, tiles, length, H, D), a view. D may be missing."""
         return rows[:, self.first : self.first + self.tiles * self.length].unflatten(1, (self.tiles, self.length))
 
     def keys(self, rows: Tensor) -> Tensor:
@@ -140,11 +139,11 @@ class _Part:
 
 
 def _parts(n: int, m: int, window: int, tile: int, most: int) -> Iterator[_Part]:
-    """Cut rows of n queries and m keys into head, body and tail; a part of the body has `most` tiles at most."""
+    """Cut rows of n queries and m keys into head, body and tail. A part of the body has `most` tiles at most."""
     offset = m - n
-    before = -(-(window - 1) // tile) * tile
-    body = min(n, -(-max(before - offset, 0) // tile) * tile)
-    tail = n - (n - body) % tile
+    before = -(-(window - 1) // tile) * tile  # P: keys before a tile, in whole tiles
+    body = min(n, -(-max(before - offset, 0) // tile) * tile)  # the first query of the body
+    tail = n - (n - body) % tile  # the first query of the tail
 
     def dense(first: int, end: int) -> _Part:
         key = max(0, offset + first - window + 1)
@@ -161,7 +160,7 @@ def _parts(n: int, m: int, window: int, tile: int, most: int) -> Iterator[_Part]
 
 @dataclass(frozen=True)
 class _Cut:
-    """How a call is cut up: which rows, which of their queries and keys, which part of those."""
+    """One kernel call: some rows, the queries and keys in them that are not padding, and a part of these."""
 
     rows: slice
     queries: slice
@@ -173,7 +172,7 @@ class _Cut:
         n, m, whole = q.shape[1], k.shape[1], slice(None)
         most = max(1, NUMBERS // (tile * q.shape[2] * q.shape[3]))
         if pad is None:
-            together = window <= tile  # a tile's keys are then at most twice its own
+            together = window <= tile  # then a tile has at most twice as many keys as queries
             for part in _parts(n, m, window, tile, max(1, most // len(q)) if together else most):
                 if together or part.tiles == 1:
                     yield _Cut(whole, whole, whole, part)
@@ -186,7 +185,7 @@ class _Cut:
                 yield _Cut(slice(b, b + 1), queries, keys, part)
 
     def of_queries(self, kv_heads: int, *tensors: Tensor) -> list[Tensor]:
-        """(B, N, H, D) -> (B * tiles, Hkv, length * H/Hkv, D), as the kernel takes it; so too without D."""
+        """(B, N, H, D) -> (B * tiles, Hkv, length * H/Hkv, D), as the kernel takes them. D may be missing."""
         tiles = (self.part.queries(t[self.rows, self.queries]).flatten(0, 1) for t in tensors)
         return [t.unflatten(2, (kv_heads, -1)).transpose(1, 2).flatten(2, 3) for t in tiles]
 
@@ -195,7 +194,7 @@ class _Cut:
         return [self.part.keys(t[self.rows, self.keys]).flatten(0, 1).transpose(1, 2) for t in tensors]
 
     def write(self, heads: Tensor, into: Tensor) -> None:
-        """The way back, from (B * tiles, Hkv, length * H/Hkv, D) into rows (B, N, H, D); so too without D."""
+        """The way back: (B * tiles, Hkv, length * H/Hkv, D) into rows (B, N, H, D). D may be missing."""
         target = self.part.queries(into[self.rows, self.queries])  # (B, tiles, length, H, D)
         grouped = target.unflatten(3, (heads.shape[1], -1)).transpose(2, 3)  # (B, tiles, Hkv, length, H/Hkv, D)
         grouped.copy_(heads.view(grouped.shape))
@@ -209,7 +208,7 @@ class _Cut:
 class _Masks:
     """The mask of each part: (1, 1 or Hkv, length * H/Hkv, span), the same for every tile.
 
-    Masks without a bias depend on nothing but numbers, and a model asks for the same few again and again.
+    Masks without a bias depend on a few numbers only. They are cached, since a model needs the same few all the time.
     """
 
     known: ClassVar[dict[tuple[Any, ...], Tensor]] = {}
@@ -217,7 +216,7 @@ class _Masks:
     def __init__(self, window: int, groups: int, bias: ScoreBias | None, dtype: torch.dtype) -> None:
         """groups: H / Hkv, the query heads that read one key/value head."""
         self.window, self.groups, self.bias = window, groups, bias
-        # bfloat16 would round a bias: that stays float32.
+        # A mask with a bias is float32 at least: bfloat16 would round the bias.
         self.dtype = dtype if bias is None else torch.promote_types(dtype, torch.float32)
         shared = bias is None and not torch.compiler.is_compiling()
         self.made: dict[tuple[Any, ...], Tensor] = self.known if shared else {}
@@ -234,7 +233,7 @@ class _Masks:
             found = mask.unsqueeze(0).to(self.dtype)
             if len(self.made) >= 64:
                 self.made.clear()
-            if type(found) is Tensor:  # not one of those that tracers put in a tensor's place
+            if type(found) is Tensor:  # not a subclass that a tracer puts in a tensor's place
                 self.made[key] = found
         return found
 

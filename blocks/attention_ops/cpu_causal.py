@@ -1,7 +1,7 @@
-"""Global causal attention in bfloat16 on a CPU, for training with narrow heads: forward as it is, backward in float32.
+"""Global causal attention in bfloat16 on a CPU, for training with narrow heads. The backward is in float32.
 
-torch's CPU kernel gains from bfloat16 in the forward. Its backward loses for heads of fewer than 64 channels, by up to
-two times; there q, k, v and what the forward left are widened, and the gradients narrowed again.
+torch's CPU kernel is faster in bfloat16 in the forward. For heads of fewer than 64 channels its bfloat16 backward takes
+up to twice as long as in float32. So the backward widens q, k, v, the output and its gradient, and narrows the results.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch.autograd.function import once_differentiable
 from miniwin.blocks.attention_ops.call import AttentionCall, dense, one_query
 
 NAME = "cpu_causal"
-NARROW = 64  # channels of a head from which on the backward in bfloat16 is no slower
+NARROW = 64  # channels of a head; from here on the backward in bfloat16 is no slower
 
 _flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 _flash_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward

@@ -1,8 +1,8 @@
 """A chunk of queries on a warm cache, global, on a CPU, for inference: long prefills and evaluations in pieces.
 
-torch's SDPA has no causal mask for queries fewer than keys, and a materialised one costs N times M. Instead, the keys
-before the chunk are seen by every query (no mask), the chunk's own are causal, and the two results are put together by
-their log-sum-exps, which the flash kernel returns with them:
+torch's SDPA has no causal mask for fewer queries than keys, and a materialised mask costs N times M. Here two calls
+need no mask: every query sees all keys before the chunk, and the chunk's own keys are plain causal. The log-sum-exps,
+which the flash kernel returns, merge the two results:
 
     out = own + sigmoid(L_before - L_own) * (before - own)
 """

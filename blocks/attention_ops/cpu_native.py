@@ -1,7 +1,7 @@
-"""Attention on a CPU by kernels of our own (blocks/native): windows and everything, padding, warm caches.
+"""Attention on a CPU by the C kernels (blocks/native): local and global layers, padding, warm caches.
 
-Nothing is masked that need not be looked at, and no mask is made: a query's keys begin and end where it says. Products
-of bfloat16 are made on AMX where the processor has it and head_dim is a multiple of 32, and in float32 otherwise.
+The kernels make no mask and skip hidden keys: the keys of a query have a first and a last one. Products of bfloat16 are
+computed on AMX if the processor has it and head_dim is a multiple of 32, otherwise in float32.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from miniwin.blocks.native import attention as kernels
 NAME = "cpu_native"
 HONOURS = frozenset({"window", "pad"})
 TYPES = (torch.float32, torch.bfloat16)
-FEW = 16  # queries; of more in bfloat16 on a global layer, torch's products are faster than ours in float32
+FEW = 16  # queries: for more, in bfloat16 on a global layer, torch's products are faster than ours in float32
 
 
 def declines(call: AttentionCall) -> str | None:
@@ -42,7 +42,7 @@ def ill_suited(call: AttentionCall) -> str | None:
 
 
 def gains(call: AttentionCall) -> bool:
-    """Whether anything is gained over the backends after it."""
+    """Whether this backend is faster than those after it."""
     trains = torch.is_grad_enabled() and call.q.requires_grad
     if trains or call.window is not None or call.q.dtype != torch.bfloat16 or call.q.shape[1] <= FEW:
         return True
@@ -56,7 +56,7 @@ def run(call: AttentionCall) -> Tensor:
 
 
 def reads(call: AttentionCall) -> bool:
-    """Whether `read` answers: without gradients, keys and values as the cache has them, rounded or not."""
+    """Whether `read` can answer. It takes keys and values in any dtype that a cache stores, and records no gradient."""
     if torch.is_grad_enabled() or call.q.device.type != "cpu" or not native.ordinary(call.q, call.k, call.v):
         return False
     if native.missing() or not call.features <= HONOURS or call.q.dtype not in TYPES:
@@ -67,12 +67,14 @@ def reads(call: AttentionCall) -> bool:
 
 
 def read(call: AttentionCall, scales: Sequence[Tensor] | None = None) -> Tensor:
-    """Attention over a cache. scales: of int8 keys and values, (B, M, Hkv) each. The keys of one query may be in any
-    order, if its window is wide enough for all."""
+    """Attention over a cache: (B, N, H, D) in the dtype of q. scales: of int8 keys and values, (B, M, Hkv) each.
+
+    For a single query that sees all keys, these may be in any order.
+    """
     seen = call.window is None or call.window >= call.k.shape[1]
     window, pad = None if seen else call.window, _whole(call.pad)
     if pad is not None and call.q.shape[1] == 1:
-        pad = pad.clamp(max=call.k.shape[1] - 1)  # a row that is nothing but padding so far sees itself
+        pad = pad.clamp(max=call.k.shape[1] - 1)  # a row that is only padding so far sees its own key
     q, k, v = (dense(t) for t in (call.q, call.k, call.v))
     return kernels.forward(q, k, v, call.scale, window, pad, scales=scales)[0]
 

@@ -1,12 +1,12 @@
-"""Attention dispatch: which backend answers a call.
+"""Attention dispatch: choose the backend that answers a call.
 
-The order below is the preference; the first backend that neither declines the call nor is ill suited to it runs. A
-backend forced by name that cannot honour the call is refused with its reason, never used anyway, and never quietly
-replaced. A new backend is one module with `NAME` and three functions, and one entry in `BACKENDS`:
+`BACKENDS` is in order of preference. The first backend that neither declines the call nor is ill suited to it runs. A
+backend may be forced by name. If it declines the call, its reason is raised as an error: no other backend takes over. A
+new backend is one module with `NAME` and three functions, and one entry in `BACKENDS`:
 
-    declines(call) -> reason | None     it names the features that it honours and declines the rest (`call.beyond`),
-                                        those too that are added to AttentionCall later
-    ill_suited(call) -> reason | None   why a later backend does better, where this one could answer
+    declines(call) -> reason | None     why the backend cannot answer. It lists the features that it honours and
+                                        declines all others (`call.beyond`), also those added to AttentionCall later
+    ill_suited(call) -> reason | None   why a later backend does better, though this one could answer
     run(call) -> answer
 """
 
@@ -57,7 +57,11 @@ _forced: ContextVar[str | None] = ContextVar("attention_backend", default=os.env
 
 
 def choose(call: AttentionCall) -> ModuleType:
-    """The backend that answers this call."""
+    """The backend that answers this call.
+
+    Raises:
+        UserError: the forced backend declines the call, or all backends do.
+    """
     forced = _forced.get()
     if forced is None:
         for backend in BACKENDS:
@@ -72,17 +76,17 @@ def choose(call: AttentionCall) -> ModuleType:
 
 
 def may_use(backend: ModuleType) -> bool:
-    """Whether nobody has forced another one."""
+    """Whether no other backend is forced."""
     return _forced.get() in (None, backend.NAME)
 
 
 def steps_by_sdpa(call: AttentionCall) -> bool:
-    """Whether `choose` gives sdpa for the one query of a decoding step. Asked at every token, so by a short way."""
+    """Whether `choose` gives sdpa for the one query of a decoding step. A shortcut, as it is asked for every token."""
     return (call.q.device.type == "cpu" and _forced.get() is None) or choose(call) is sdpa
 
 
 def ill_suited(backend: ModuleType, call: AttentionCall) -> str | None:
-    """Why a later backend will do better than this one, which could answer."""
+    """Why a later backend does better than this one, though this one could answer; None if none does."""
     return backend.ill_suited(call)  # type: ignore[no-any-return]
 
 
@@ -100,7 +104,7 @@ def use_backend(name: str | None) -> Iterator[None]:
     """Force a backend by name inside the block; None leaves the choice to the dispatch.
 
     Raises:
-        UserError: nobody has that name, or (on the call itself) the backend cannot honour it.
+        UserError: no backend has this name. A call inside the block also raises it if the backend declines the call.
     """
     if name is not None:
         _by_name(name)

@@ -1,14 +1,14 @@
-"""Compiled FlexAttention (arXiv 2412.05496): one fused kernel for whatever is seen and however scores are changed.
+"""Compiled FlexAttention (arXiv 2412.05496): one fused kernel for any visible keys and any change of scores.
 
-What a query sees is a function of indices, `mask_mod`; what is done to its scores is another, `score_mod`:
+`mask_mod` says which keys a query sees, `score_mod` how its scores change; both are functions of indices:
 
-    window, chunk, documents, padding   mask_mod, and the blocks of the key axis that no query of a block can reach are
-                                        skipped: which they are is computed from the indices of blocks, never N by M
-    kept first tokens, sinks            further keys behind the row's own; a sink's score is replaced by its logit
-    soft-cap, score bias                score_mod; the bias is a table by distance, to which gradients flow
+    window, chunk, documents, padding   mask_mod. Blocks of keys that no query of a block can reach are skipped; they
+                                        are found from the indices of blocks, never from an N by M mask
+    sink tokens, sinks                  further keys behind the row's own; a sink's score is replaced by its logit
+    soft-cap, score bias                score_mod; the bias is a table by distance, through which gradients flow
 
-It is compiled on first use, again for other features, and a few times until lengths are symbols in it, which takes
-seconds; so it is for GPUs, and on a CPU, where it has no backward, only runs when it is asked for by name.
+torch compiles the kernel on first use, again for other features, and a few times until it treats lengths as symbols.
+This takes seconds, so the backend is for GPUs. On a CPU, where it has no backward, it runs only if asked for by name.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from miniwin.blocks.attention_ops.call import AttentionCall, one_query
 NAME = "flex"
 HONOURS = frozenset({"window", "chunk", "documents", "pad", "kept", "sinks", "softcap", "bias", "value_dim"})
 BLOCK = 128  # queries and keys of a block of the mask
-# Whether lengths are symbols in what is compiled: on CUDA once a second one is seen (None). What is made for a CPU does
-# not compile with them (torch 2.13), so that there each length is compiled for.
+# torch.compile's `dynamic`. On CUDA lengths become symbols once a second length is seen (None). Kernels for a CPU do
+# not compile with symbols (torch 2.13), so each length is compiled by itself.
 DYNAMIC = {"cuda": None, "cpu": False}
-NARROWEST = 16  # channels of a head on CUDA: Triton's products take no fewer
+NARROWEST = 16  # the fewest channels of a head on CUDA: Triton's products take no fewer
 
-Seen = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]  # (batch, head, query, key) -> bool, on numbers
+Seen = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]  # (batch, head, query, key) -> bool, of scalars
 Scores = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]  # (score, batch, head, query, key) -> score
 
 
@@ -79,23 +79,25 @@ def _has_triton() -> bool:
 
 @cache
 def _compiled(device: str, kind: tuple[Any, ...]) -> Any:
-    """For calls of a kind, which are alike but for their lengths.
+    """flex_attention, compiled for calls of one kind, which differ in lengths only.
 
-    Each kind has a function of its own, since torch compiles one anew 8 times at most (its recompile_limit) and then
-    runs it as it is written, which makes a matrix of all scores.
+    Each kind has a function of its own: torch recompiles a function at most 8 times (recompile_limit). After that it
+    runs the function uncompiled, which makes a matrix of all scores.
     """
     from torch.nn.attention import flex_attention as torchs
 
     def attended(*given: Any, **named: Any) -> Any:
         return torchs.flex_attention(*given, **named)
 
-    attended.__code__ = attended.__code__.replace()  # by which torch counts: a copy, as all calls here share it
+    attended.__code__ = attended.__code__.replace()  # a copy: torch counts by code object, which all kinds would share
     return torch.compile(attended, dynamic=DYNAMIC[device])
 
 
 def kind(call: AttentionCall) -> tuple[Any, ...]:
-    """What is compiled apart: all that is not a length or the number of rows; and of these whether they are 0 or 1, or
-    one block, of which torch makes no symbols."""
+    """A key, equal for calls that share a compiled function: everything except lengths and the number of rows.
+
+    Of these it has whether they are 0, 1 or within one block, for which torch makes no symbols.
+    """
     (rows, n), m = call.q.shape[:2], call.k.shape[1] + further(call)
     shapes = call.q.shape[2:], call.k.shape[2:], call.v.shape[2:]
     fixed = call.window, call.chunk, call.scale, further(call)
@@ -106,7 +108,7 @@ def kind(call: AttentionCall) -> tuple[Any, ...]:
 def run(call: AttentionCall) -> Tensor:
     q, k, v = (t.transpose(1, 2) for t in (call.q, *_with_further(call)))  # (B, H, N, D), (B, Hkv, M + further, D)
     if not torch.is_grad_enabled():
-        q, k, v = q.detach(), k.detach(), v.detach()  # on a CPU it refuses parameters even where no gradient is wanted
+        q, k, v = q.detach(), k.detach(), v.detach()  # on a CPU flex refuses tensors that require a gradient
     out: Tensor = _compiled(q.device.type, kind(call))(
         q,
         k,
@@ -120,11 +122,12 @@ def run(call: AttentionCall) -> Tensor:
 
 
 def further(call: AttentionCall) -> int:
-    """Keys behind the row's own: kept first tokens, then the sink."""
+    """The number of keys behind the row's own: sink tokens, then the sink."""
     return (0 if call.kept is None else call.kept.k.shape[1]) + (call.sinks is not None)
 
 
 def _with_further(call: AttentionCall) -> tuple[Tensor, Tensor]:
+    """Keys and values with the further ones behind them: (B, M + further, Hkv, D) each."""
     keys, values = [call.k], [call.v]
     if call.kept is not None:
         keys.append(call.kept.k)
@@ -148,7 +151,7 @@ def mask_mod(call: AttentionCall) -> Seen:
         conditions.append(lambda b, h, i, j: numbers[b, i + offset] == numbers[b, j])
     if call.pad is not None:
         pad = call.pad.expand(batch)
-        conditions.append(lambda b, h, i, j: (j >= pad[b]) | (i + offset == j))  # padding sees itself
+        conditions.append(lambda b, h, i, j: (j >= pad[b]) | (i + offset == j))  # a padding token sees its own key
     if not further(call):
         return _all(conditions)
 
@@ -156,7 +159,7 @@ def mask_mod(call: AttentionCall) -> Seen:
     seen = None if call.kept is None else call.kept.seen.expand(batch, -1, -1)
 
     def with_further(b: Tensor, h: Tensor, i: Tensor, j: Tensor) -> Tensor:
-        behind = j >= m + kept  # the sink, which everybody sees
+        behind = j >= m + kept  # the sink, which every query sees
         if seen is not None:
             behind = behind | ((j >= m) & seen[b, i, (j - m).clamp(0, kept - 1)])
         return behind | ((j < m) & own(b, h, i, j.clamp(max=m - 1)))
@@ -175,12 +178,12 @@ def _all(conditions: list[Seen]) -> Seen:
 
 
 def score_mod(call: AttentionCall) -> Scores | None:
-    """What becomes of a scaled score; None where it stays."""
+    """The change of a scaled score; None if scores do not change."""
     if call.softcap is None and call.bias is None and call.sinks is None:
         return None
     m, offset, sinks = call.k.shape[1], call.offset, call.sinks
     last = m + further(call) - 1
-    # As a tensor: the compiler takes a number that changes from call to call for a symbol, which it cannot trace here.
+    # A tensor: the compiler would turn a number that changes between calls into a symbol, and cannot trace one here.
     cap = None if call.softcap is None else torch.tensor(call.softcap, dtype=torch.float32, device=call.q.device)
     table = None
     if call.bias is not None:
@@ -201,10 +204,10 @@ def score_mod(call: AttentionCall) -> Scores | None:
 
 
 def block_mask(call: AttentionCall) -> Any:
-    """The mask for the kernel: for each block of queries, the blocks of keys to look into.
+    """The mask for the kernel: for each block of queries, the blocks of keys to read.
 
-    Only those that no query reaches are left out; those that all of its queries see whole are named apart, where that
-    follows from distances alone, since nothing has to be masked in them.
+    Blocks of keys that no query reaches are left out. Blocks that all queries see as a whole are listed apart, since
+    the kernel need not mask in them. They are known if distances alone decide what is visible.
     """
     from torch.nn.attention.flex_attention import BlockMask
 
@@ -228,7 +231,7 @@ def block_mask(call: AttentionCall) -> Any:
 
 
 def _ordered(blocks: Tensor) -> tuple[Tensor, Tensor]:
-    """Which blocks of keys (queries, keys) bool, as the kernel counts them: how many, and their indices first."""
+    """Blocks of keys, (query blocks, key blocks) bool, as the kernel takes them: their number, their indices first."""
     found = blocks[None, None].int()
     order = torch.argsort(found, dim=-1, descending=True, stable=True)
     return found.sum(-1).int(), order.int()

@@ -1,4 +1,4 @@
-"""The naive reference: every score of every pair, in float32 or, for float64, float64. The yardstick of the rest."""
+"""The naive reference: the score of every pair, in float32 (float64 for float64). All other backends must agree."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def run(call: AttentionCall) -> Tensor:
 
 def _attended(call: AttentionCall) -> Tensor:
     q, v = call.q.to(call.wide), _per_query_head(call, call.v)  # (B, N, H, Dk), (B, H, M, Dv)
-    distance = distances(q.shape[1], v.shape[2], call.offset, q.device)
+    distance = distances(q.shape[1], v.shape[2], call.offset, q.device)  # (N, M)
     if call.score is None:
         scores = _products(call, call.k)
     else:
@@ -44,7 +44,7 @@ def _attended(call: AttentionCall) -> Tensor:
     if call.weighting == "stick-breaking":
         weights = _stick(scores, (mask > float("-inf")) & (distance > 0))
         return (weights @ v).transpose(1, 2).to(call.q.dtype)
-    # One softmax, over further columns too: the kept tokens', and the sink's, whose value is zero.
+    # One softmax over all columns: the keys, the sink tokens, and the sink, whose value is zero.
     if call.kept is not None:
         kept = _products(call, call.kept.k).masked_fill(~call.kept.seen.unsqueeze(1), float("-inf"))
         scores, v = torch.cat((scores, kept), -1), torch.cat((v, _per_query_head(call, call.kept.v)), 2)
@@ -60,6 +60,7 @@ def _per_query_head(call: AttentionCall, rows: Tensor) -> Tensor:
 
 
 def _products(call: AttentionCall, k: Tensor) -> Tensor:
+    """Scaled scores of keys k (B, M, Hkv, Dk): (B, H, N, M)."""
     q = call.q.to(call.wide).transpose(1, 2)  # (B, H, N, Dk)
     return _scaled(call, q @ _per_query_head(call, k).transpose(-1, -2))
 
@@ -73,5 +74,5 @@ def _stick(scores: Tensor, seen: Tensor) -> Tensor:
     """A_ij = sigmoid(s_ij) * prod_{j < k < i} (1 - sigmoid(s_ik)) over the seen keys, as a sum of logarithms."""
     scores = scores.masked_fill(~seen, 0.0)
     left = logsigmoid(-scores).masked_fill(~seen, 0.0)
-    nearer = pad(left, (0, 1))[..., 1:].flip(-1).cumsum(-1).flip(-1)  # what the keys between j and i leave
+    nearer = pad(left, (0, 1))[..., 1:].flip(-1).cumsum(-1).flip(-1)  # log of what the keys between j and i leave
     return torch.exp(logsigmoid(scores) + nearer).masked_fill(~seen, 0.0)

@@ -1,7 +1,6 @@
 """torch's scaled_dot_product_attention: the default for global layers and for single-token decoding.
 
-A mask is materialised only where torch cannot infer it: never for a plain causal prefill, nor for one query that sees
-every key.
+A mask is made only if torch cannot infer it: never for a plain causal prefill, nor for one query that sees every key.
 """
 
 from __future__ import annotations
@@ -15,9 +14,9 @@ from miniwin.blocks.attention_ops.mask import full_mask
 
 NAME = "sdpa"
 NARROW = (torch.float16, torch.bfloat16)
-WIDEST, FLASH_FROM = 256, (8, 0)  # head dim of torch's flash kernel, and the compute capability that it needs
-SUMMED = 8  # query heads of a key/value head whose gradients torch's kernel may not sum in half precision: 2 % go wrong
-LARGE_MASK = 1 << 26  # numbers: 256 MiB in float32
+WIDEST, FLASH_FROM = 256, (8, 0)  # head_dim of torch's flash kernel at most, and the compute capability that it needs
+SUMMED = 8  # from so many query heads per key/value head on, torch's half-precision sums of gradients are 2 % off
+LARGE_MASK = 1 << 26  # numbers of a mask that is too large: 256 MiB in float32
 HONOURS = frozenset({"window", "bias", "pad", "chunk", "value_dim", "documents"})
 
 
@@ -33,7 +32,7 @@ def ill_suited(call: AttentionCall) -> str | None:
 
 
 def mask_size(call: AttentionCall) -> int:
-    """Numbers in the mask that this call needs; 0 where torch infers it."""
+    """The size of the mask that this call needs, in numbers; 0 if torch infers the mask."""
     n, m = call.q.shape[1], call.k.shape[1]
     free = call.features.isdisjoint({"bias", "pad", "chunk", "documents"})
     free = free and (call.window is None or call.window >= m)
@@ -44,10 +43,10 @@ def mask_size(call: AttentionCall) -> int:
 
 
 def _shares_keys(call: AttentionCall) -> bool:
-    """Whether torch has a kernel for query heads that share keys: on CUDA that is flash alone.
+    """Whether torch has a kernel for query heads that share keys. On CUDA only its flash kernel can.
 
-    Else it would take plain products there, with a matrix of all scores; with keys repeated, its memory-efficient
-    kernel.
+    Without flash torch would take plain products, with a matrix of all scores. If keys are repeated for every query
+    head, it takes its memory-efficient kernel.
     """
     if call.q.device.type != "cuda":
         return True

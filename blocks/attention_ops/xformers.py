@@ -1,19 +1,19 @@
 """xformers' memory_efficient_attention, on CUDA.
 
-Which bias says what we mean (checked by materialising, in the tests):
+The bias for each kind of call (the tests materialise and check them):
 
     a prefill; queries fewer than keys      LowerTriangularMask; LowerTriangularFromBottomRightMask
     a window of W keys, with self           LowerTriangularFromBottomRightLocalAttentionMask(W)
     one query that sees every key           none, so that split-k kernels may take it
     rows of several documents               BlockDiagonalCausalMask, or BlockDiagonalCausalLocalAttentionMask(W), over
                                             all rows as one
-    left padding                            the same, over the tokens alone: padding is packed away; where queries are
-                                            fewer than keys, their FromBottomRight forms
-    left padding, in inference, no window   BlockDiagonalCausalWithOffsetGappyKeysMask: queries packed, keys left where
-                                            the cache has them; not in float32, whose one kernel does not take it
+    left padding                            the same over the real tokens: padding is packed away; for fewer queries
+                                            than keys, the FromBottomRight forms
+    left padding, in inference, no window   BlockDiagonalCausalWithOffsetGappyKeysMask: queries are packed, keys stay
+                                            where the cache has them; not in float32, whose kernel does not take it
 
-In inference grouped-query heads use the five-dimensional layout (B, N, Hkv, H/Hkv, D), keys and values expanded without
-a copy; in training they are repeated, since no backward takes the expanded ones.
+In inference grouped-query heads use the five-dimensional layout (B, N, Hkv, H/Hkv, D), with keys and values expanded
+without a copy. In training keys and values are repeated, since no backward takes expanded ones.
 """
 
 from __future__ import annotations
@@ -32,28 +32,28 @@ from miniwin.blocks.attention_ops.call import AttentionCall, capability
 
 NAME = "xformers"
 HONOURS = frozenset({"window", "pad", "documents"})
-FLASH = (torch.float16, torch.bfloat16)  # what its flash kernels take; float32 is left to cutlass
-FLASH_FROM, CUTLASS_TO = (8, 0), (9, 0)  # the compute capabilities that they are built for
+FLASH = (torch.float16, torch.bfloat16)  # the dtypes of its flash kernels; float32 is left to cutlass
+FLASH_FROM, CUTLASS_TO = (8, 0), (9, 0)  # compute capabilities: from where flash is built, and up to where cutlass is
 
 
 @cache
 def missing() -> str | None:
-    """Why its kernels cannot be called here, whatever is asked of them."""
+    """Why no kernel of xformers can be called here; None if they can."""
     if importlib.util.find_spec("xformers") is None:
         return "xformers is not installed"
     log = logging.getLogger("xformers")
     level = log.level
     try:
-        log.setLevel(logging.ERROR)  # what it would log is the reason given here
+        log.setLevel(logging.ERROR)  # its warnings say the same as the reasons given here
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             from xformers import _cpp_lib
             from xformers.ops import fmha
-        if not _cpp_lib._built_with_cuda:  # then every call would fail: there is no other word of it than in its log
+        if not _cpp_lib._built_with_cuda:  # every call would fail; xformers itself says so in its log only
             return "xformers' library of CUDA kernels does not load: it is built for another torch, CUDA or Python"
         absent = [op.NAME for op in (fmha.flash.FwOp, fmha.cutlass.FwOp) if not op.is_available()]
         return f"xformers is built without its kernels {', '.join(absent)}" if absent else None
-    except Exception as error:  # it checks the versions of flash_attn, triton and torch, each in its own way
+    except Exception as error:  # its checks of flash_attn, triton and torch raise errors of many classes
         return f"xformers cannot be imported ({type(error).__name__}: {str(error).strip()[:200]})"
     finally:
         log.setLevel(level)
@@ -80,7 +80,7 @@ def declines(call: AttentionCall) -> str | None:
 def ill_suited(call: AttentionCall) -> str | None:
     if call.q.shape[1] == 1 and call.pad is not None and call.q.dtype not in FLASH:
         return "its float32 kernel has padding packed away: a copy of the cache for one query"
-    if call.k.dtype != call.q.dtype:  # as a cache stores them
+    if call.k.dtype != call.q.dtype:  # keys in the dtype that a cache stores
         return f"it would have a cache in {call.k.dtype} widened whole; sdpa reads it as it is, or a part at a time"
     return None
 
@@ -101,7 +101,7 @@ def _unbuilt(dtype: torch.dtype, gpu: tuple[int, int] | None) -> str | None:
 
 
 def bias_class(num_queries: int, num_keys: int, window: int | None) -> Any:
-    """The xformers bias that shows a query the keys 0 <= i - j < window."""
+    """The xformers bias with which a query sees the keys 0 <= i - j < window; None if no bias is needed."""
     from xformers.ops import fmha
 
     if window is not None and window < num_keys:
@@ -115,9 +115,9 @@ def bias_class(num_queries: int, num_keys: int, window: int | None) -> Any:
 
 @dataclass(frozen=True)
 class Packing:
-    """Rows of tokens (B, N, ...) as one (1, total, ...), and the bias that keeps them apart.
+    """How to pack rows of tokens (B, N, ...) into one row (1, total, ...), and the bias that keeps the rows apart.
 
-    queries, keys: which tokens of all rows, one row after the other, are taken; None is all.
+    queries, keys: indices of the tokens to take, from all rows one after the other; None: all tokens.
     """
 
     bias: Any
@@ -126,7 +126,7 @@ class Packing:
 
 
 def packing(call: AttentionCall, training: bool) -> Packing:
-    """Of documents or of padded rows. It asks the device for their lengths, and so waits for it."""
+    """The packing of documents or of padded rows. Their lengths are read from the device, which waits for it."""
     from xformers.ops.fmha import attn_bias
 
     device, m = call.q.device, call.k.shape[1]
@@ -134,7 +134,7 @@ def packing(call: AttentionCall, training: bool) -> Packing:
         return Packing(_block_diagonal(call, call.documents.lengths, call.documents.lengths), None, None)
     assert call.pad is not None
     pads = call.pad.tolist()
-    tokens = [m - pad for pad in pads if pad < m]  # rows that are nothing but padding so far have no place
+    tokens = [m - pad for pad in pads if pad < m]  # keys of each row; rows that are only padding so far are left out
     asking = [min(count, call.q.shape[1]) for count in tokens]
     key = torch.arange(m, device=device)
     real = key >= call.pad.unsqueeze(1)  # (B, M)
@@ -167,7 +167,7 @@ def run(call: AttentionCall) -> Tensor:
         bias = bias_class(q.shape[1], k.shape[1], call.window)
         return _attend(q, k, v, bias, call.scale, training)
     if call.pad is not None and int(call.pad.min()) >= k.shape[1]:
-        return q * 0  # nothing but padding so far
+        return q * 0  # all rows are only padding so far
     pack = packing(call, training)
     queries, keys, values = (_taken(rows, at) for rows, at in ((q, pack.queries), (k, pack.keys), (v, pack.keys)))
     out = _attend(queries, keys, values, pack.bias, call.scale, training).squeeze(0)
@@ -178,7 +178,7 @@ def run(call: AttentionCall) -> Tensor:
 
 
 def _taken(rows: Tensor, at: Tensor | None) -> Tensor:
-    """(B, N, ...) -> (1, total, ...)."""
+    """Take tokens by index: (B, N, ...) -> (1, total, ...)."""
     flat = rows.flatten(0, 1)
     return (flat if at is None else flat.index_select(0, at)).unsqueeze(0)
 

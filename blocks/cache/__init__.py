@@ -1,4 +1,4 @@
-"""What a decoder remembers of the tokens so far: a cache for each layer, and what is done to all of them at once."""
+"""A decoder's cache of the tokens so far: one cache for each layer, and operations on all layers at once."""
 
 from miniwin.blocks.cache.decoder_cache import Cache
 from miniwin.blocks.cache.growing import GrowingCache, Int8Cache

@@ -1,8 +1,8 @@
-"""Contexts of different lengths side by side: caches of one row each as one of several rows, and the rows back again.
+"""Batched caches: join caches of one row each, of any lengths, into one cache of several rows; and split them again.
 
 Decoding reads all weights for every token, however many rows there are, so several contexts together cost little more
-than one. Shorter contexts get leading padding, as a batch of prompts has: token t of a row lies where token t + padding
-of the longest would. What was padding holds zeros.
+than one. Shorter contexts get leading padding, as prompts in a batch do: token t of a row lies where token t + padding
+of the longest row lies. Padding holds zeros.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from miniwin.blocks.spec import UserError
 
 
 def joined(caches: Sequence[Cache]) -> Cache:
-    """One cache of as many rows. A copy: the caches given stay as they are.
+    """Copy caches of one row each into one cache with as many rows.
 
     Raises:
         UserError: see check_together.
@@ -38,7 +38,7 @@ def joined(caches: Sequence[Cache]) -> Cache:
 
 
 def row(cache: Cache, i: int) -> Cache:
-    """The i-th row as a cache of its own, without its padding. A copy."""
+    """Copy row i into a cache of its own, without padding."""
     pad = 0 if cache.pad is None else int(cache.pad[i])
     alone = Cache([_moved([(layer, i)], [-pad], layer.length - pad) for layer in cache.layers])
     alone.length, alone.given = cache.length - pad, cache.given
@@ -50,7 +50,10 @@ def _beside(layers: Sequence[LayerCache], length: int) -> LayerCache:
 
 
 def _moved(rows: Sequence[tuple[LayerCache, int]], by: Sequence[int], length: int) -> LayerCache:
-    """A layer's cache of these rows, each with its tokens so many places later, as if it had seen `length` of them."""
+    """A layer's cache of these rows, as if each had seen `length` tokens.
+
+    rows: a cache of the layer and a row's number in it, for each row. by: how many places later each row's tokens go.
+    """
     like = rows[0][0]
     stored = [storage(_empty(t, len(rows)), like.room(length)) for t in like.stored]
     for j, tensor in enumerate(stored):
@@ -65,7 +68,7 @@ def _moved(rows: Sequence[tuple[LayerCache, int]], by: Sequence[int], length: in
 
 
 def _first(rows: Sequence[tuple[LayerCache, int]]) -> FirstTokens:
-    """They go by their position in the row, which padding does not move."""
+    """The rows' sink tokens together. Padding does not move them: a token's slot is its position in the row."""
     kept: Any = [(layer.first, i) for layer, i in rows]
     made = kept[0][0].clone()
     made.stored = [torch.stack([first.stored[j][i] for first, i in kept]) for j in range(len(made.stored))]
@@ -79,8 +82,8 @@ def _empty(like: Tensor, rows: int) -> Tensor:
 def check_together(caches: Sequence[Cache]) -> None:
     """
     Raises:
-        UserError: a cache has several rows or padding, was left halfway by a failed call, or is none of ours; some were
-            given positions and others not; or they are of different models, dtypes or devices.
+        UserError: a cache is not a Cache, has several rows or padding, or was left halfway by a failed call; caches
+            are of different models, dtypes or devices; or some have given positions and others do not.
     """
     for cache in caches:
         if not isinstance(cache, Cache):
@@ -95,6 +98,7 @@ def check_together(caches: Sequence[Cache]) -> None:
 
 
 def _kind(cache: Cache) -> list[object]:
+    """Equal for caches that can be joined."""
     return [
         (type(layer), layer.room(0), [(t.dtype, t.device, t.shape[2:]) for t in layer.stored]) for layer in cache.layers
     ]

@@ -1,4 +1,4 @@
-"""What a decoder remembers of the tokens so far: a cache for each layer, and the padding of each row."""
+"""A decoder's cache of the tokens so far: one cache for each layer, and the padding of each row."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from miniwin.blocks.spec import UserError
 
 
 class Cache:
-    """What a decoder remembers of the tokens so far: one LayerCache per layer, and how much of each row is padding.
+    """The tokens so far, as a decoder needs them: one LayerCache per layer, and the padding of each row.
 
-    It only goes through `model(input_ids, cache=cache)`, which advances it.
+    `model(input_ids, cache=cache)` reads it and adds the call's tokens.
     """
 
     def __init__(self, layers: list[LayerCache]) -> None:
         self.layers = layers
         self.length = 0  # tokens seen so far, padding included
         self.pad: Tensor | None = None  # (B,) leading padding of each row
-        self.given = False  # whether the caller gave the positions of the tokens so far
+        self.given = False  # whether the tokens so far had positions that the caller gave
 
     @property
     def batch_size(self) -> int:
@@ -26,13 +26,13 @@ class Cache:
 
     @property
     def halfway(self) -> bool:
-        """Whether a call that failed has put its tokens into some layers and not into others."""
+        """Whether a failed call has added its tokens to some layers only."""
         return any(layer.length != self.length for layer in self.layers)
 
     def check_whole(self) -> None:
         """
         Raises:
-            UserError: it was left halfway.
+            UserError: a failed call left the cache halfway.
         """
         if self.halfway:
             raise UserError("the cache was left halfway by a call that failed; make a new one, or reset() it")
@@ -43,35 +43,35 @@ class Cache:
         return sum(layer.nbytes for layer in self.layers)
 
     def reset(self) -> None:
-        """Forget every token, to begin another context in the same storage."""
+        """Forget every token. Another context can then begin in the same storage."""
         self.set_length(0)
         self.pad, self.given = None, False
 
     def reserve(self, tokens: int) -> None:
-        """Make room for so many tokens in all, so that no layer has to grow on the way."""
+        """Make room for `tokens` tokens in all, so that no layer has to grow later."""
         for layer in self.layers:
             layer.reserve(tokens)
 
     def held(self) -> dict[str, Tensor]:
-        """Views of what the layers hold, by name."""
+        """Views of the layers' entries, by name."""
         return {
             f"layers.{i}.{name}": view for i, layer in enumerate(self.layers) for name, view in layer.held().items()
         }
 
     def set_length(self, tokens: int) -> None:
-        """Say how many tokens all layers hold, without writing any."""
+        """Set the number of tokens in all layers, without writing any."""
         for layer in self.layers:
             layer.set_length(tokens)
         self.length = tokens
 
     def select(self, rows: Tensor) -> None:
-        """Keep only these rows of the batch, in this order: the others have ended."""
+        """Keep only these rows of the batch, in this order."""
         for layer in self.layers:
             layer.select(rows)
         self.pad = None if self.pad is None else self.pad[rows]
 
     def clone(self) -> Cache:
-        """An independent copy: continue one context in two ways."""
+        """An independent copy, to continue one context in two ways."""
         other = Cache([layer.clone() for layer in self.layers])
         other.length, other.pad, other.given = self.length, self.pad, self.given
         return other

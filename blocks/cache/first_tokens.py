@@ -1,9 +1,9 @@
-"""The first S tokens of each row, kept in sight of a windowed layer (attention sinks, StreamingLLM, Xiao et al.,
-arXiv 2309.17453, section 3.2).
+"""Sink tokens: the first S tokens of each row, which a windowed layer goes on seeing (attention sinks, StreamingLLM,
+Xiao et al., arXiv 2309.17453, section 3.2).
 
-A query that has moved on so far that its window no longer holds such a token goes on seeing it. Where we deviate: the
-article renumbers positions inside the cache; here a kept key keeps its own position, so that prefill and decoding agree
-with any encoding. With a rotary encoding they are then seen at distances beyond training; with a periodic one, never.
+A query sees the sink tokens that its window no longer holds. One difference: the article renumbers positions inside the
+cache. Here a sink token keeps its own position, so prefill and decoding agree with any encoding. A rotary encoding then
+sees sink tokens at distances beyond training; a periodic encoding never does.
 """
 
 from __future__ import annotations
@@ -16,23 +16,23 @@ from torch import Tensor
 
 
 class FirstTokens:
-    """Storage (B, S, ...) of each thing kept of a token, filled by each row's own first tokens."""
+    """Storage (B, S, ...) for each part of a token's entry, filled by each row's own first tokens."""
 
     def __init__(self, size: int, empty: Sequence[Tensor]) -> None:
-        """empty: a tensor (B, 0, ...) for each thing kept."""
+        """size: S. empty: a tensor (B, 0, ...) for each part of an entry."""
         self.size = size
         self.stored = [t.new_zeros(t.shape[0], size, *t.shape[2:]) for t in empty]
         self.seen = 0  # tokens of the longest row so far
 
     def append(self, index: Tensor, pad: Tensor | None, before: int, *new: Tensor) -> tuple[Tensor, ...]:
-        """Put in the first tokens among (B, N, ...), gradients kept, and give back all that are held (B, S, ...).
+        """Add the first tokens among (B, N, ...); return all that are held, (B, S, ...). Gradients pass.
 
-        index (1 or B, N): each token's position in its row. pad (B,): leading padding. before: tokens before these.
+        index (1 or B, N): each token's position in its row. pad (B,): leading padding. before: tokens before this call.
         """
         batch, n = new[0].shape[:2]
         index = index.expand(batch, n)
         own = index < self.size
-        if pad is not None:  # padding stands at position 0 too
+        if pad is not None:  # padding has position 0 too
             own = own & (torch.arange(before, before + n, device=index.device) >= pad.unsqueeze(1))
         self.seen += n
         held = self.stored
@@ -47,7 +47,7 @@ class FirstTokens:
 
     @property
     def entries(self) -> int:
-        """How many tokens the longest row holds."""
+        """The number of tokens that the longest row holds."""
         return min(self.seen, self.size)
 
     @property

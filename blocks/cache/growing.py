@@ -13,12 +13,12 @@ from miniwin.blocks.spec import UserError
 
 
 class GrowingCache(LayerCache):
-    """Every token. Capacity grows by half at a time, so that a long decode copies each entry a few times at most."""
+    """Every token. Capacity grows by half at a time, so that a long decode copies each entry only a few times."""
 
     SMALLEST = 256
 
     def __init__(self, empty: Sequence[Tensor]) -> None:
-        """empty: a tensor (B, 0, ...) for each thing kept, for its batch size, shape, dtype and device."""
+        """empty: a tensor (B, 0, ...) for each part of an entry, with its shape, dtype and device."""
         self.stored = list(empty)
         self.length = 0
 
@@ -58,7 +58,7 @@ class GrowingCache(LayerCache):
         return tokens
 
     def reserve(self, tokens: int) -> None:
-        """Memory that is not written to yet costs nothing."""
+        """Allocate room for `tokens` tokens in all. Memory costs nothing before it is written to."""
         for i, old in enumerate(self.stored):
             if tokens > old.shape[1]:
                 self.stored[i] = storage(old[:, :0], tokens)
@@ -66,14 +66,15 @@ class GrowingCache(LayerCache):
 
 
 class Int8Cache(GrowingCache):
-    """Every token, its key and value in int8 with a scale for each head: scales are further things kept, the last two.
+    """Every token, with keys and values in int8. Each head of a token has two scales, the last parts of the entry.
 
-    What comes back of keys and values is int8, followed by the rest and the scales (B, M, Hkv).
+    `append` takes keys and values in floats. It returns both in int8, then other parts, then the scales (B, M, Hkv).
     """
 
     int8 = True
 
     def __init__(self, empty: Sequence[Tensor]) -> None:
+        """empty: as in GrowingCache, with keys and values in floats."""
         k, v, *rest = empty
         scales = [t.new_empty(t.shape[:3], dtype=torch.float32) for t in (k, v)]
         super().__init__([k.to(torch.int8), v.to(torch.int8), *rest, *scales])

@@ -1,11 +1,11 @@
-"""Caches of what a layer keeps for each token: its key, its value, and whatever else its attention asks for.
+"""The contract of a layer's cache: for each token an entry of its key, its value, and what else the attention needs.
 
-    append(k, v, ...) -> the same in order of time, earlier tokens first, whose last N are the ones just given
+    append(k, v, ...) -> keys, values, ... of earlier tokens, then of the N new ones, in order of time
 
-A ring of W entries for a local layer, growing preallocated storage for a global one. Keys are stored as they are scored
-(already rotated), so nothing is ever rotated again; and softmax attention over a set of keys is the same in any order,
-so one new token may be given the ring as it lies. The rows of a head lie side by side, as a decoding step reads them.
-What a cache stores is detached: gradients reach the tokens of a call, never those of an earlier one.
+A local layer has a ring of W entries, a global layer growing storage. Keys are stored with their positions encoded
+(already rotated), so nothing is rotated again. Softmax attention does not depend on the order of keys, so one new token
+may get the ring's slots as they lie. The entries of one head are neighbours in memory, as a decoding step reads them.
+Stored entries are detached: gradients reach the tokens of this call, never those of an earlier call.
 """
 
 from __future__ import annotations
@@ -22,28 +22,28 @@ from miniwin.blocks.cache.first_tokens import FirstTokens
 from miniwin.blocks.spec import UserError
 
 DTYPES = {name: getattr(torch, name) for name in ("float32", "bfloat16", "float16", "int8", "float64")}
-Token = TypeVar("Token", int, Tensor)  # the number of a token, or many of them (N,) int64
+Token = TypeVar("Token", int, Tensor)  # a token's number in its row, or the numbers of several (N,) int64
 
 
 class LayerCache(ABC):
-    """Storage of one layer. stored: one tensor (B, capacity, ...) for each thing kept of a token, keys first."""
+    """The cache of one layer. stored: one tensor (B, capacity, ...) for each part of an entry, keys first."""
 
     stored: list[Tensor]
     length: int  # tokens seen so far
-    first: FirstTokens | None = None  # a layer's first tokens, where it keeps them in sight
-    int8 = False  # whether keys and values are in int8, and their scales the last two things kept
+    first: FirstTokens | None = None  # the sink tokens of a layer that has some
+    int8 = False  # whether keys and values are in int8; their scales are then the last two parts of an entry
 
     @abstractmethod
     def append(self, *new: Tensor, in_order: bool = True) -> tuple[Tensor, ...]:
-        """Add (B, N, ...) of each thing; give back what the N new queries may need, (B, M, ...), M >= N.
+        """Add N tokens, (B, N, ...) for each part; return what their queries may need, (B, M, ...), M >= N.
 
-        in_order False: one new token that sees all it is given may get it in any order. What comes back may be a view
-        of the storage, good until the next call.
+        in_order False: if N is 1, the entries may come in any order. Results may be views of the storage, which are
+        valid until the next call.
         """
 
     @abstractmethod
     def claim(self, tokens: int) -> tuple[Tensor, ...]:
-        """Count so many tokens in, whoever then writes them into `stored`; give back what `append` would."""
+        """Count in new tokens, which the caller then writes into `stored`. Return the views that `append` would."""
 
     def claims(self, tokens: int) -> bool:
         """Whether `claim` takes so many tokens at once."""
@@ -51,42 +51,42 @@ class LayerCache(ABC):
 
     @abstractmethod
     def slot(self, token: Token) -> Token:
-        """Where in `stored` a token lies, or will lie."""
+        """The slot in `stored` of a token, past or future."""
 
     @abstractmethod
     def room(self, tokens: int) -> int:
-        """How many slots a context of so many tokens takes."""
+        """The number of slots that a context of so many tokens takes."""
 
     def reserve(self, tokens: int) -> None:
-        """Make room for so many tokens in all."""
+        """Make room for `tokens` tokens in all."""
         return  # a ring has all its room from the start
 
     def set_length(self, tokens: int) -> None:
-        """Say how many tokens `stored` holds, without writing any."""
+        """Set the number of tokens that `stored` holds, without writing any."""
         self.length = tokens
         if self.first is not None:
             self.first.seen = tokens
 
     def overwritten(self, tokens: int) -> list[Tensor]:
-        """Copies of what the next tokens will be written over; none where each token has a slot of its own."""
+        """Copies of the entries that the next `tokens` tokens will overwrite; none if each token has its own slot."""
         return []
 
     def take_back(self, start: int, keep: int, overwritten: Sequence[Tensor]) -> None:
-        """Forget all tokens from `start` on but the first `keep`. overwritten: the copies made at `start`."""
+        """Forget all tokens from `start` on except the first `keep`. overwritten: the copies made at `start`."""
         self.set_length(start + keep)
 
     @property
     @abstractmethod
     def entries(self) -> int:
-        """How many tokens are held."""
+        """The number of tokens that are held."""
 
     @property
     def plain(self) -> bool:
-        """Whether a token leaves behind its key and its value (in int8 with their scales) and nothing else."""
+        """Whether an entry is key and value (in int8 with their scales) and nothing else, without sink tokens."""
         return self.first is None and len(self.stored) == (4 if self.int8 else 2)
 
     def held(self) -> dict[str, Tensor]:
-        """Views of what is held, by name: a ring's slots as they lie, of other layers the tokens so far."""
+        """Views of the entries, by name: the slots of a ring as they lie, or all tokens in order."""
         views = {str(j): tensor[:, : self.entries] for j, tensor in enumerate(self.stored)}
         if self.first is not None:
             views |= {f"first.{j}": tensor[:, : self.first.entries] for j, tensor in enumerate(self.first.stored)}
@@ -110,7 +110,7 @@ class LayerCache(ABC):
         return self.over([t.clone() for t in self.stored], None if self.first is None else self.first.clone())
 
     def over(self, stored: list[Tensor], first: FirstTokens | None) -> Self:
-        """A cache of the same kind and length, over other storage."""
+        """A cache of the same kind and length, with other storage."""
         other = object.__new__(type(self))
         other.__dict__.update(self.__dict__)
         other.stored, other.first = stored, first
@@ -118,7 +118,7 @@ class LayerCache(ABC):
 
 
 def storage(empty: Tensor, capacity: int) -> Tensor:
-    """Room for so many entries of (B, 0, ...), as (B, capacity, ...). Of keys and values each head's lie together."""
+    """Room for `capacity` entries: (B, 0, ...) -> (B, capacity, ...). A head's keys are neighbours in memory."""
     if empty.dim() != 4:
         return empty.new_empty(empty.shape[0], capacity, *empty.shape[2:])
     batch, _, heads, width = empty.shape
@@ -126,10 +126,10 @@ def storage(empty: Tensor, capacity: int) -> Tensor:
 
 
 def storage_dtype(dtype: str | torch.dtype | None) -> torch.dtype | None:
-    """A dtype that a cache can be asked to store, by its name or as it is; None stays None.
+    """The dtype that a cache stores, from its name or from itself; None stays None.
 
     Raises:
-        UserError: it is another one.
+        UserError: a cache cannot store this dtype.
     """
     found = DTYPES.get(dtype) if isinstance(dtype, str) else dtype
     if dtype is not None and found not in DTYPES.values():
@@ -138,4 +138,5 @@ def storage_dtype(dtype: str | torch.dtype | None) -> torch.dtype | None:
 
 
 def in_training(new: Sequence[Tensor]) -> bool:
+    """Whether gradients of these tensors are recorded."""
     return torch.is_grad_enabled() and any(t.requires_grad for t in new)

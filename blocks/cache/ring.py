@@ -1,4 +1,4 @@
-"""The cache of a local layer: a ring that drops the key that has left the window."""
+"""The cache of a local layer: a ring, in which a new token overwrites the token that has left the window."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from miniwin.blocks.cache.layer_cache import LayerCache, Token, in_training, sto
 
 
 class RingCache(LayerCache):
-    """The last W tokens, whatever the context: token t lies in slot t mod W, written in place."""
+    """The last W tokens, however long the context is. Token t lies in slot t mod W, written in place."""
 
     def __init__(self, window: int, empty: Sequence[Tensor], first: FirstTokens | None = None) -> None:
-        """empty: a tensor (B, 0, ...) for each thing kept, for its batch size, shape, dtype and device."""
+        """empty: a tensor (B, 0, ...) for each part of an entry, with its shape, dtype and device."""
         self.window = window
         self.stored = [storage(t, window) for t in empty]
         self.length = 0
@@ -31,7 +31,7 @@ class RingCache(LayerCache):
         if n == 1 and not in_order and not in_training(new):
             self._write(new)
             return tuple(held[:, : self.entries] for held in self.stored)
-        # The earliest new query sees W - 1 keys before itself: those come out before they are overwritten.
+        # The earliest new query sees W - 1 keys before its own: copy them before they are overwritten.
         before = self._slots(min(self.length, w - 1), self.length)
         pieces = zip(self.stored, new, strict=True)
         out = tuple(torch.cat((*(held[:, slots] for slots in before), tensor), dim=1) for held, tensor in pieces)
@@ -39,7 +39,7 @@ class RingCache(LayerCache):
         return out
 
     def claim(self, tokens: int) -> tuple[Tensor, ...]:
-        assert tokens == 1  # more would overwrite what the first of them still see
+        assert tokens == 1  # several tokens would overwrite keys that the first of them see
         self.length += tokens
         return tuple(held[:, : self.entries] for held in self.stored)
 
@@ -74,7 +74,7 @@ class RingCache(LayerCache):
             done = end
 
     def _slots(self, count: int, end: int) -> list[slice]:
-        """Where the `count` tokens before the token `end` lie, in order of time: at most two stretches."""
+        """The slots of the `count` tokens before token `end`, in order of time: one slice, or two around the end."""
         start = (end - count) % self.window
         stop = min(start + count, self.window)
         return [s for s in (slice(start, stop), slice(0, start + count - stop)) if s.stop > s.start]

@@ -1,12 +1,12 @@
-"""Taking tokens back out of a cache: a guess of several tokens, checked in one call, of which only a few are kept.
+"""Take tokens back out of a cache, such as guessed tokens that were checked in one call and found wrong.
 
     mark = Mark(cache, 4)                     # before the guess
     logits = model(guess, cache=cache)        # up to 4 tokens
-    mark.rollback(keep=2)                     # as if only the first two had been said
+    mark.rollback(keep=2)                     # as if the call had had the first two tokens only
 
-What guesses are good for: speculative decoding (Leviathan et al., arXiv 2211.17192). A cache of everything only has to
-forget its last tokens. A ring has lost what the guess was written over: a mark holds copies of that, a few tokens of
-each local layer, however long the context is. It mends a cache that a failed call left halfway, too.
+Speculative decoding needs this (Leviathan et al., arXiv 2211.17192). A growing cache only forgets its last tokens. A
+ring has lost the entries that the guess was written over. A mark holds copies of these: a few tokens for each local
+layer, however long the context is. A mark also repairs a cache that a failed call left halfway.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from miniwin.blocks.spec import UserError
 
 
 class Mark:
-    """Where a cache stands, and the way back to it from at most so many tokens later. It may be used again."""
+    """A state of a cache to go back to, from at most `tokens` tokens later. A mark may be used several times."""
 
     def __init__(self, cache: Cache, tokens: int) -> None:
         """
         Raises:
-            UserError: no tokens, or a cache that a failed call left halfway.
+            UserError: `tokens` is less than 1, or a failed call left the cache halfway.
         """
         if tokens < 1:
             raise UserError(f"tokens: got {tokens}; expected how many may be taken back, at least 1")
@@ -31,10 +31,11 @@ class Mark:
         self._overwritten = [layer.overwritten(tokens) for layer in cache.layers]
 
     def rollback(self, keep: int = 0) -> None:
-        """Forget all tokens since the mark but the first `keep`, in all rows.
+        """Forget all tokens since the mark except the first `keep`, in all rows.
 
         Raises:
-            UserError: there are fewer, or more than the mark allows for, or a window has lost some of those to keep.
+            UserError: fewer than `keep` tokens came since the mark, or more than the mark is for; the cache has lost
+                rows since; or a window has lost some of the tokens to keep.
         """
         lengths = [layer.length - self.length for layer in self.cache.layers]
         least, most = min(lengths), max(lengths)

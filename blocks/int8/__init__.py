@@ -1,4 +1,4 @@
-"""Eight bits a number: rows of keys and values, and weights."""
+"""Int8: rows of keys and values, and weights."""
 
 from miniwin.blocks.int8.rows import quantised, widened
 

@@ -1,9 +1,9 @@
-"""Eight bits a number: rows as whole numbers of -127 .. 127 and one scale.
+"""Rows in int8: integers in -127 .. 127, and one float32 scale for each row.
 
     x ~ values * scale,   scale = max |x| / 127
 
-The largest error of a number is half a scale. Keys and values get a scale for each token and head, so that storing a
-token never looks at another. Scales are float32.
+The largest error of a number is half a scale. Keys and values have a scale for each token and head, so storing a token
+never changes another.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ LARGEST = 127
 
 
 def quantised(rows: Tensor) -> tuple[Tensor, Tensor]:
-    """(..., D) -> int8 (..., D) and scale (...) float32."""
+    """(..., D) -> values (..., D) int8, scale (...) float32."""
     rows = rows.float()
     scale = rows.abs().amax(-1) / LARGEST
     values = (rows / scale.clamp(min=torch.finfo(torch.float32).tiny).unsqueeze(-1)).round_()
@@ -23,5 +23,5 @@ def quantised(rows: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def widened(values: Tensor, scale: Tensor, dtype: torch.dtype) -> Tensor:
-    """int8 (..., D) and scale (...) -> (..., D)."""
+    """values (..., D) int8, scale (...) -> (..., D) in `dtype`."""
     return (values.to(scale.dtype) * scale.unsqueeze(-1)).to(dtype)

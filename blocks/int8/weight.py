@@ -1,11 +1,11 @@
-"""A matrix in eight bits that knows how to be multiplied: a quarter of the memory, for faster decoding on a CPU.
+"""A weight matrix in int8, as a tensor: a quarter of the memory, for faster decoding on a CPU.
 
-    y = (x W8^T) * scale,   scale_o = max_i |W_oi| / 127, rounded to bfloat16 before W8 is taken from it
+    y = (x W8^T) * scale,   scale_o = max_i |W_oi| / 127, rounded to bfloat16 before W8 is computed
 
-One token's decoding is as fast as the weights can be read, so a quarter of the bytes is most of a quarter of the time.
-A few tokens go through a kernel of our own, which rounds nothing but W, or where it is missing through torch's, on
-activations rounded to bfloat16; many (a prefill) through the weights widened once per call, which costs little beside
-the product itself. Rows of a matrix have one scale each, as in LLM.int8()'s vector-wise weights (Dettmers et al., arXiv
+Reading the weights takes most of the time of decoding a token, so a quarter of the bytes takes little more than a
+quarter of the time. A few tokens use the C kernel, which rounds nothing but W. Without this kernel they use torch's, on
+activations rounded to bfloat16. Many tokens (a prefill) use weights widened once per call, which costs little beside
+the product itself. Each row of the matrix has one scale, as in LLM.int8()'s vector-wise weights (Dettmers et al., arXiv
 2208.07339), without its outliers.
 """
 
@@ -23,15 +23,15 @@ from miniwin.blocks.int8.rows import LARGEST
 from miniwin.blocks.native import rows, step
 
 TILE = (32, 64)  # rows and columns are padded with zeros to whole tiles: torch's kernel reads them unchecked
-FEW = 16  # rows up to which the int8 kernel is faster than widening the weights
+FEW = 16  # the most rows for which the int8 kernel is faster than widening the weights
 
 
 class Int8Weight(Tensor):
-    """A matrix (O, I) of `dtype` that is stored as int8 with a scale for each row; for inference only."""
+    """A matrix (O, I) of `dtype`, stored as int8 with a scale for each row. For inference only."""
 
     values8: Tensor  # (O, I) int8, both padded to whole tiles
     scale: Tensor  # (O,) bfloat16, padded
-    size8: tuple[int, int]  # O and I without padding
+    size8: tuple[int, int]  # (O, I) without padding
 
     @staticmethod
     def __new__(cls, values8: Tensor, scale: Tensor, size: tuple[int, int], dtype: torch.dtype) -> Int8Weight:
@@ -80,7 +80,7 @@ class Int8Weight(Tensor):
     def __torch_dispatch__(  # type: ignore[override]
         cls, func: Any, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
-        """Anything else sees the matrix widened; what would write into that copy is refused."""
+        """Other operators see a widened copy of the matrix. An operator that would write into the copy is refused."""
         if func in (torch.ops.aten.detach.default, torch.ops.aten.alias.default):
             return cls(args[0].values8, args[0].scale, args[0].size8, args[0].dtype)
         if func is torch.ops.aten.clone.default:
@@ -92,7 +92,7 @@ class Int8Weight(Tensor):
 
 
 def _written(func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> list[Any]:
-    """The tensors among the arguments of an operator that it writes into."""
+    """The tensors among an operator's arguments that the operator writes into."""
     places = [place for place in func._schema.arguments if place.alias_info is not None and place.alias_info.is_write]
     names = [place.name for place in func._schema.arguments]
     found = [args[i] if (i := names.index(place.name)) < len(args) else kwargs.get(place.name) for place in places]
@@ -100,7 +100,7 @@ def _written(func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> list[Any
 
 
 def _linear(x: Tensor, weight: Int8Weight, bias: Tensor | None = None) -> Tensor:
-    recorded = x.requires_grad and torch.is_grad_enabled()  # by a kernel it would not be
+    recorded = x.requires_grad and torch.is_grad_enabled()  # the kernels record no gradient
     if x.numel() // x.shape[-1] > FEW or x.dtype == torch.float64 or recorded:
         return F.linear(x, weight.wide().to(x.dtype), bias)
     outs, columns = weight.size8

@@ -1,1 +1,1 @@
-"""What messages are made of: foreign text made safe to look at, long lists cut short, passwords masked."""
+"""Helpers for messages: foreign text made safe to print, long lists cut short, passwords masked."""

@@ -1,7 +1,7 @@
-"""Text that somebody else wrote, made safe to look at.
+"""Make text that somebody else wrote safe to print.
 
-A terminal obeys control characters: they rename its window, move its cursor and hide lines. Overrides of the
-direction of writing show other text than is there. `escaped` spells them out; line breaks and tabs stay.
+A terminal obeys control characters: they rename its window, move its cursor and hide lines. Overrides of the direction
+of writing make it show other text than there is. `escaped` spells these characters out; line breaks and tabs stay.
 """
 
 from __future__ import annotations
@@ -19,5 +19,5 @@ def escaped(text: str) -> str:
 
 
 def escaped_line(text: str) -> str:
-    """The same for what belongs on one line: a break in it would look like a line of ours."""
+    """`escaped` for text on one line: line breaks and tabs are spelt out too. A break could fake a line of ours."""
     return text if text.isprintable() else text.translate(_SPELT_LINE)

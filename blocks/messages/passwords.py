@@ -1,17 +1,17 @@
-"""A URL as it may be shown and written down: without the password that it may hold."""
+"""Mask passwords in URLs, so that a URL can be printed and written to files."""
 
 from __future__ import annotations
 
 import re
 
-# As far as the last @, for a password may hold one, though it should be written %40 there.
+# Up to the last @: a password may hold an @, though it should be written %40.
 _CREDENTIALS = re.compile(r"(?<=://)([^:/?#@]*):(.*)@")
 _SECRETS = re.compile(r"(?<=[?&])([^=&]*(?:pass|pwd|secret|token|sig)[^=&]*)=[^&#]*", re.IGNORECASE)
 MASK = "***"
 
 
 def masked(url: str) -> str:
-    """`postgresql://me:***@host/db`."""
+    """The URL with passwords and secrets masked: `postgresql://me:***@host/db`."""
     return _SECRETS.sub(rf"\1={MASK}", _CREDENTIALS.sub(rf"\1:{MASK}@", url))
 
 
@@ -20,7 +20,7 @@ def has_secret(url: str) -> bool:
 
 
 def without_secrets_of(text: str, url: str) -> str:
-    """What a driver says of a failure, without the password of the URL that it was given, or pieces of it."""
+    """The text, such as a driver's error, without the password of this URL and without pieces of the password."""
     found = _CREDENTIALS.search(url)
     text = text.replace(url, masked(url))
     pieces = [found.group(2), *re.split(r"[@:/?#]", found.group(2))] if found else []

@@ -1,9 +1,10 @@
-"""Queries, keys and values on their way into attention and its cache in one kernel, where that can be (a GPU, Triton).
+"""QK-norm, rotation and cache write in one kernel (a GPU, Triton).
 
     projections -> QK-norm -> rotation -> cache
 
-Written out, each is a launch or several, and a pass over memory. `declines` says why a call goes that way all the same.
-The kernel rounds to the queries' or the cache's dtype once, at the end; written out, it is rounded after the norm too.
+As torch operators each step is one launch or several, and a pass over memory. `declines` says why a call goes by torch
+operators. The kernel rounds once, at the end, to the dtype of the queries or of the cache; torch operators also round
+after the norm.
 """
 
 from __future__ import annotations
@@ -25,11 +26,11 @@ from miniwin.blocks.positions.base import PositionEncoding, Positions
 from miniwin.blocks.positions.rope import Rope
 from miniwin.blocks.positions.rotation import rotate
 
-INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"  # kernels then run on a CPU, slowly: for tests
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"  # for tests: kernels run on a CPU, slowly
 
 
 class Entry(Protocol):
-    """What the kernel needs of an attention layer."""
+    """The attributes of an attention layer that the kernel needs."""
 
     num_heads: int
     num_kv_heads: int
@@ -46,7 +47,7 @@ class Entry(Protocol):
 
 
 def declines(attention: Entry, x: Tensor, cache: LayerCache | None) -> str | None:
-    """Why the kernel cannot take x (B, N, hidden_size), or None."""
+    """Why the kernel cannot take x (B, N, hidden_size); None if it can."""
     if cache is None:
         return "it writes into a cache, and there is none"
     if x.device.type != "cuda" and not INTERPRETED:
@@ -77,7 +78,10 @@ def declines(attention: Entry, x: Tensor, cache: LayerCache | None) -> str | Non
 
 
 def enter(attention: Entry, x: Tensor, positions: Positions, cache: LayerCache) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-    """The queries (B, N, H, D) of x (B, N, hidden_size), and the keys and values (B, M, Hkv, D) that they may see."""
+    """x (B, N, hidden_size) -> queries (B, N, H, D), and the keys and values that they may see, (B, M, Hkv, D) each.
+
+    The cache then holds the keys and values of x.
+    """
     encoding = attention.position
     assert isinstance(encoding, Rope)
     tokens, heads, kv_heads, dim = x.shape[1], attention.num_heads, attention.num_kv_heads, attention.head_dim
@@ -102,7 +106,10 @@ def launch(
     held: Sequence[Tensor],
     start: int,
 ) -> Tensor:
-    """q (B, N, H, D) normed and turned; k and v (B, N, Hkv, D) written into `held` from slot `start` on, in a ring."""
+    """Return q (B, N, H, D), normed and rotated. Write k and v (B, N, Hkv, D) into `held`, k normed and rotated.
+
+    held: keys and values (B, capacity, Hkv, D). Token n goes into slot (start + n) mod capacity.
+    """
     from miniwin.blocks.triton_kernels import qkv_entry_kernel
 
     (batch, tokens, heads, dim), kv_heads = q.shape, k.shape[2]
@@ -110,7 +117,7 @@ def launch(
     k_held, v_held = held
     assert k_held.stride(-1) == v_held.stride(-1) == 1
     out = torch.empty_like(q)
-    # Triton launches on the current device, which may be another; compiled code sees to that itself.
+    # Triton launches on the current device, which may be another one. Compiled code takes care of this itself.
     with nullcontext() if torch.compiler.is_compiling() else torch.cuda.device_of(q):
         qkv_entry_kernel.enter[(batch * tokens, heads + 2 * kv_heads)](
             q,
@@ -118,7 +125,7 @@ def launch(
             v,
             cos,
             sin,
-            cos if norms is None else norms[0].weight,  # without a norm nobody looks
+            cos if norms is None else norms[0].weight,  # without a norm the kernel never reads it
             cos if norms is None else norms[1].weight,
             out,
             k_held,
@@ -144,7 +151,7 @@ def launch(
 
 @once
 def distrust(device: torch.device) -> str | None:
-    """Why the kernel is not used on this device: it is tried once, on a few numbers, against what it replaces."""
+    """Why the kernel is not used on this device, or None. It is tried once, and compared with the torch operators."""
     generator = torch.Generator().manual_seed(0)
     q, k, v = (torch.randn(2, 1, heads, 8, generator=generator).to(device) for heads in (4, 2, 2))
     angle = torch.randn(1, 1, 4, generator=generator).to(device)

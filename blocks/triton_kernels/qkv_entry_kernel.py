@@ -1,18 +1,19 @@
-"""The Triton kernel of a layer's entry on a GPU: QK-norm, rotation and the cache write in one pass over memory.
+"""The Triton kernel for QK-norm, rotation and cache write in one pass over memory.
 
     query  x -> rotated(normed(x))   into a tensor of its own
     key    x -> rotated(normed(x))   into its slot of the cache
     value  x -> x                    into its slot of the cache
 
-One program does one head of one token. The channel c < 2K turns with its partner p(c), which is c + K or c - K (`half`)
+One program computes one head of one token. Channel c < 2K turns with its partner p(c), which is c + K or c - K (`half`)
 or c xor 1 (`interleaved`), by the angle of their pair:
 
     out_c = x_c cos - x_p sin   for the first of a pair,   x_c cos + x_p sin   for the second
 
-cos and sin are those of the token's position, for a periodic rotary already reduced; so both kinds are this kernel.
-Everything is computed in float32. Only imported where Triton is there; TRITON_INTERPRET=1 runs it on a CPU.
+cos and sin belong to the token's position. A periodic encoding has reduced the position before, so the kernel serves it
+too. Everything is computed in float32. Import this file only if Triton is installed; TRITON_INTERPRET=1 runs the kernel
+on a CPU.
 
-Shapes: B batch, N tokens, H heads, Hkv key/value heads, D head_dim, K pairs that turn.
+Shapes: B batch, N tokens, H heads, Hkv key/value heads, D head_dim, K rotated pairs.
 """
 
 import triton
@@ -23,7 +24,10 @@ import triton.language as tl
 def _entered(
     row, gain, cos, sin, eps, offset, D, K, BLOCK: tl.constexpr, NORMED: tl.constexpr, INTERLEAVED: tl.constexpr
 ):  # type: ignore[no-untyped-def]
-    """row: pointer to the D numbers of a head; cos, sin: to the K numbers of its token -> (BLOCK,) float32."""
+    """One head, normed and rotated: (BLOCK,) float32.
+
+    row: pointer to its D numbers. gain: to the norm's D weights. cos, sin: to the K numbers of its token.
+    """
     c = tl.arange(0, BLOCK)
     inside, turns = c < D, c < 2 * K
     if INTERLEAVED:
@@ -77,10 +81,10 @@ def enter(
 ):  # type: ignore[no-untyped-def]
     """q (B, N, H, D), k and v (B, N, Hkv, D), contiguous; cos, sin (1 or B, N, K), cos_batch numbers from row to row.
 
-    k_held, v_held (B, capacity, Hkv, D) with the strides given, channels side by side: token n of the N goes into slot
+    k_held, v_held (B, capacity, Hkv, D) with the given strides, channels contiguous: token n goes into slot
     (start + n) mod capacity. The grid is (B * N, H + 2 Hkv).
     """
-    at, head = tl.program_id(0).to(tl.int64), tl.program_id(1).to(tl.int64)  # places in a long cache pass 2^31
+    at, head = tl.program_id(0).to(tl.int64), tl.program_id(1).to(tl.int64)  # offsets in a long cache pass 2^31
     batch, n = at // tokens, at % tokens
     slot = (start + n) % capacity
     c = tl.arange(0, BLOCK)

@@ -1,7 +1,6 @@
 """Adding an entry: from the folder of a finished training run, or from another entry with a new card.
 
-What the run recorded while it trained becomes the provenance as it stands; the caller may add to it (study,
-trial), never change it.
+The record that the run wrote becomes the provenance, unchanged. The caller may add keys to it (study, trial).
 """
 
 from __future__ import annotations
@@ -76,11 +75,10 @@ def add(
 ) -> Entry:
     """Write `source` (a run folder, or an entry's folder) into the zoo as `name@version`; returns the entry.
 
-    version: 1.0.0 by default, or the next one: major when the architecture or the tokenizer differ from the
-    newest version, minor when only the weights do, patch when only the card does. metrics:
-    `Metrics.to_dict()`. provenance: keys such as `study` and `trial`, added to what the run recorded.
-    allow_incomplete: also take a run that did not complete. zoo: the folder to write to, `user_zoo()` by
-    default.
+    version: by default 1.0.0 for a new name, else the one after the newest version: major if the architecture or the
+    tokenizer changed, minor if only the weights did, patch if only the card did. metrics: `Metrics.to_dict()`.
+    provenance: keys such as `study` and `trial`, added to what the run recorded. allow_incomplete: also take a run that
+    did not complete. zoo: the folder to write to, `user_zoo()` by default.
 
     Raises:
         ZooError: the version exists, the run is not complete, the weights hold NaN or do not fit the spec,
@@ -106,7 +104,7 @@ def check_addable(
     zoo: Path | str | None = None,
     allow_incomplete: bool = False,
 ) -> None:
-    """Raise what `add` would, as far as it can be known beforehand: worth it before a long evaluation."""
+    """Raise the errors of `add` that can be known beforehand: worth it before a long evaluation."""
     _destination(name, version, zoo)
     read = _read_source(user_path(source), allow_incomplete)
     _check_weights(read.folder / WEIGHTS, read.spec)
@@ -138,7 +136,7 @@ def _write(
     measured = _without_folders(dict(metrics) if metrics is not None else source.metrics or {})
     whole = _without_folders(_merge(source.provenance, extra))
     metrics_text, provenance_text = to_json(measured, "metrics"), to_json(whole, "provenance")
-    # JSON makes text of integer keys; the card is written from what a reader of the files will see.
+    # JSON turns integer keys into text. The card is written from what a reader of the files will see.
     measured, whole = json.loads(metrics_text), json.loads(provenance_text)
     _check_written("metrics", check_metrics, measured)
 
@@ -150,7 +148,7 @@ def _write(
     source.confirm()
     write_reference(staged / REFERENCE, open_model(staged))
 
-    with known[0].lock(name):  # from here on nobody else decides about a version of this name
+    with known[0].lock(name):  # nobody else chooses a version of this name meanwhile
         version = wanted or _next_version(known, name, staged, source.spec)
         for store in known:
             store.refuse_existing(name, version)
@@ -221,7 +219,7 @@ def _read_source(folder: Path, allow_incomplete: bool) -> _Source:
 
 
 def _merge(recorded: dict[str, Any], extra: Mapping[str, Any]) -> dict[str, Any]:
-    """What the run recorded and what the caller adds, where the two do not contradict each other."""
+    """What the run recorded, and what the caller adds. Raises ZooError where the two contradict each other."""
     run = recorded.get("run") or {}
     before = {"data_fingerprint": (run.get("data") or {}).get("fingerprint"), **run, **recorded}
     for key, value in extra.items():
@@ -233,19 +231,19 @@ def _merge(recorded: dict[str, Any], extra: Mapping[str, Any]) -> dict[str, Any]
 
 
 def _without_folders(value: Any) -> Any:
-    """Absolute paths cut to their last part: an entry is published, and the rest names a person or a machine."""
+    """Absolute paths cut to their last part: an entry is published, and folders name a person or a machine."""
     if isinstance(value, Mapping):
         return {key: _without_folders(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_without_folders(item) for item in value]
     if isinstance(value, Path) or (isinstance(value, str) and "\n" not in value and Path(value).is_absolute()):
         value = Path(value).name
-    # A name may hold bytes that are no text, which is nothing to publish either.
+    # The name of a file may hold bytes that are no text; they are not published.
     return value.encode("utf-8", "replace").decode() if isinstance(value, str) else value
 
 
 def _copy_weights(source: Path, target: Path, spec: ModelSpec) -> None:
-    """Written anew, not copied: equal weights then give an equal file, whatever the source's header held."""
+    """Write the weights anew: equal weights then give an equal file, whatever the header of the source holds."""
     _check_weights(source, spec)
     save_tensors(load_tensors(source), target, {"format": "pt"})
 

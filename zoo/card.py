@@ -1,6 +1,6 @@
 """The model card: README.md with YAML front matter and a `model-index`, as the Hugging Face Hub reads them.
 
-Every number on it comes from metrics.json, provenance.json or the spec; what was not measured is left out.
+Every number on the card comes from metrics.json, provenance.json or the spec; what was not measured is left out.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Reading metrics.json and provenance.json, which anybody may have written.
+"""The values of metrics.json and provenance.json that the card and the list show, read and checked.
 
-JSON makes text of the integer keys, a length may not have been measured, and a value may be of any type: what the card,
-the list and the index show is checked here, the rest of both files is free.
+Anybody may have written these files. A value may have any type, a length may not have been measured (null), and JSON
+turns lengths, which are keys, into text. What the card and the list do not show is not checked.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def training_length(provenance: dict[str, Any]) -> int | None:
 
 
 def check_metrics(metrics: dict[str, Any]) -> None:
-    """Raise ZooError where a card could not show them."""
+    """Raise ZooError where a card could not show these metrics."""
     for key in LENGTHS:
         by_length(metrics, key)
     for span, value in _mapping(metrics, "by_position").items():
@@ -46,7 +46,7 @@ def check_metrics(metrics: dict[str, Any]) -> None:
 
 
 def check_provenance(provenance: dict[str, Any]) -> None:
-    """Raise ZooError where a card could not show it."""
+    """Raise ZooError where a card could not show this provenance."""
     training_length(provenance)
     run = _mapping(provenance, "run")
     for key in ("data", "machine"):

@@ -1,9 +1,8 @@
-"""Downloads that can be killed and continued: the downloader that pooch calls in our place of its own.
+"""Downloads that can be killed and resumed: the downloader that we give to pooch.
 
-Bytes go to a `.part` file that outlives the process. The next attempt asks for the rest (`Range`) and
-accepts the answer only if it begins exactly where the file ends; a server that sends everything again is
-taken at its word and the file begins anew. Never more than the expected size is written, and the file takes
-its name only when its hash is right.
+Bytes go to a `.part` file that outlives the process. The next attempt asks for the rest (`Range`), and accepts an
+answer only if it begins exactly where the `.part` file ends. If the server sends the whole file again, the `.part` file
+begins anew. Never more than the expected size is written, and the file takes its name only when its hash is right.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ ATTEMPTS, PAUSE = 4, 0.5  # tries in a row without progress, and seconds between
 PROGRESS = 4096  # bytes
 MOST_WAIT = 60.0  # seconds that a server may ask us to wait
 SMALL_SECONDS = 60.0  # for a whole small file, with its tries
-_AGAIN = (408, 425, 429)  # of the 4xx answers: not now
+_AGAIN = (408, 425, 429)  # 4xx answers that mean: not now
 _CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,18})-[0-9]{1,18}/([0-9]{1,18}|\*)")
 _BROKEN = (OSError, http.client.HTTPException)  # what a connection that fails or ends early raises
 
@@ -43,7 +42,12 @@ class Fetched(NamedTuple):
 
 
 def read_url(url: str, limit: int) -> Fetched:
-    """A whole small file, from a URL that the user named."""
+    """A whole small file, from a URL that the user named. limit: bytes.
+
+    Raises:
+        UnreachableError: no answer came.
+        ZooError: the server refuses, or the file is larger than `limit`.
+    """
     clock = Clock(SMALL_SECONDS)
     failures = 0
     while True:
@@ -64,9 +68,14 @@ def read_url(url: str, limit: int) -> Fetched:
 
 
 class ResumingDownloader:
-    """pooch calls it as `downloader(url, output_file, pooch)`; it leaves the whole file, verified.
+    """Downloads one file. pooch calls it as `downloader(url, output_file, pooch)`.
 
-    near: whether the URL may lie on this machine or its network.
+    part: the file to resume. size: bytes. near: whether the URL may be on this machine or its network. on_bytes: called
+    with the number of bytes that are there so far.
+
+    Raises:
+        UnreachableError: not one byte came.
+        ZooError: the download broke off, or the file has another size or hash.
     """
 
     def __init__(
@@ -89,7 +98,7 @@ class ResumingDownloader:
         resumed = self._length() > 0
         self._download(url)
         if sha256_file(self.part) != self.sha256 and resumed:
-            # The beginning may be of another file, or damaged: once more, from nothing.
+            # The part from before may be damaged, or of another file: once more, from nothing.
             self.part.unlink()
             self._download(url)
         found = sha256_file(self.part)
@@ -126,12 +135,12 @@ class ResumingDownloader:
                     continue
                 self.part.unlink(missing_ok=True)  # our part is not a beginning of what the server has
                 problem = error
-            except Unwritable:  # no fault of the connection, and no patience helps
+            except Unwritable:  # the disk is at fault, and another try is of no use
                 raise
             except _BROKEN as error:
                 problem = error
             if self._length() - before >= min(PROGRESS, self.size - before):
-                failures = 0  # it moves: patience starts anew
+                failures = 0  # bytes came: failures are counted anew
                 if not clock.ended():
                     continue
             if failures >= ATTEMPTS or clock.ended():
@@ -177,7 +186,7 @@ class ResumingDownloader:
 
 
 def _wait(url: str, error: urllib.error.HTTPError, failures: int, clock: Clock) -> None:
-    """Before another try, as long as the server asks for; an error where another try is of no use."""
+    """Sleep before another try, as long as the server asks for. Raises ZooError where another try is of no use."""
     answered = f"{url}: the server answered {error.code} {_plain(error)}"
     if error.code < 500 and error.code not in _AGAIN:
         raise ZooError(answered) from error
@@ -190,7 +199,7 @@ def _wait(url: str, error: urllib.error.HTTPError, failures: int, clock: Clock) 
 
 
 def _asked_to_wait(text: str | None) -> float | None:
-    """Retry-After: seconds, or a date."""
+    """Seconds until the time in a Retry-After header, which is a number of seconds or a date; None for none."""
     if text is None:
         return None
     if re.fullmatch("[0-9]{1,9}", text.strip()):

@@ -9,8 +9,8 @@
     reference.safetensors   input_ids, positions and logits: what this model must answer anywhere
     entry.json              schema number, name, version, size and sha256 of every other file
 
-`entry.json` carries a digest over its own content, so that no file of an entry can change unnoticed. The
-digest is the identity of the entry: `name@1.0.0` plus the digest, wherever the copy came from.
+`entry.json` holds a digest of its own content, so that no file of an entry can change unnoticed. Name, version and
+digest identify an entry, wherever the copy came from.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ Status = Literal["active", "deprecated", "yanked", "broken"]
 
 
 class Record(Strict):
-    """Base of what the zoo reads from JSON. `schema` becomes `schema_number`, as pydantic owns it."""
+    """Base of what the zoo reads from JSON. The key `schema` is the field `schema_number`: pydantic owns the name."""
 
     model_config = ConfigDict(populate_by_name=True)
 
@@ -84,7 +84,7 @@ class Manifest(Record):
 
 
 def explain(error: ValidationError, within: str = "") -> str:
-    """pydantic's findings in one line. within: the place that all of them are in."""
+    """pydantic's errors in one line. within: the place that all of them are below."""
     found = error.errors(include_url=False, include_context=False, include_input=False)
     places = [".".join(map(str, ([within] if within else []) + list(item["loc"]))) or "file" for item in found[:4]]
     lines = [f"{place}: {item['msg']}" for place, item in zip(places, found, strict=False)]
@@ -97,6 +97,7 @@ def write_manifest(manifest: Manifest) -> str:
 
 
 def read_manifest(folder: Path) -> Manifest:
+    """entry.json of a folder, checked against its own digest. Raises ZooError."""
     path = folder / MANIFEST
     if not path.is_file():
         raise ZooError(f"{path}: the file is missing, so this folder is not a zoo entry")
@@ -118,7 +119,7 @@ def read_manifest(folder: Path) -> Manifest:
 
 
 def check_schema(data: dict[str, Any], where: object) -> None:
-    """A newer file must say so before pydantic complains about fields this version has never heard of."""
+    """Refuse a newer schema, before pydantic complains about fields that this version does not know."""
     schema = data.get("schema")
     if isinstance(schema, int) and schema > 1:
         raise ZooError(f"{where}: schema {schema} is newer than this miniwin reads (1); upgrade miniwin")
@@ -174,7 +175,7 @@ class Entry:
 
     @property
     def warning(self) -> str | None:
-        """What whoever uses it has to know; None where nothing was said against it."""
+        """That the entry was yanked or is deprecated, and why; None where it is neither."""
         said = {"yanked": "was yanked", "deprecated": "is deprecated"}.get(self.status)
         return said and f"{self.ref} {said}: {escaped_line(str(self.reason))}"
 
@@ -185,7 +186,11 @@ class Entry:
 
 
 def open_entry(folder: Path, source: str, name: str | None = None, version: str | None = None) -> Entry:
-    """The entry in `folder`. Name and version: what its path in a zoo says, if it lies in one."""
+    """The entry in `folder`. name, version: those of its path, if the folder lies in a zoo.
+
+    An entry.json that cannot be read, or that contradicts the path, gives an entry of status `broken`. Without a name
+    and a version it raises ZooError or OSError.
+    """
     try:
         manifest = read_manifest(folder)
     except (ZooError, OSError) as error:

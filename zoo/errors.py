@@ -1,4 +1,4 @@
-"""What the zoo raises when a user can mend it."""
+"""The errors of the zoo that a user can mend."""
 
 from __future__ import annotations
 
@@ -10,4 +10,4 @@ class ZooError(UserError):
 
 
 class UnreachableError(ZooError):
-    """No answer came from the network. Nothing is said about what is there."""
+    """No answer came from the network. What is there is not known."""

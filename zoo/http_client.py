@@ -1,9 +1,9 @@
-"""Opening a URL that somebody else wrote: redirects, addresses and time are bounded.
+"""Open a URL that somebody else wrote, with bounds on redirects, addresses and time.
 
-Redirects are followed one by one, never from https to http, and only a server on this machine or its network
-may lead there. An address is checked when the name has been looked up, and that address is then used: a name
-whose address changes in between gains nothing. Behind a proxy it is the proxy that looks names up, so there
-only addresses written as such, and localhost, can be refused.
+Redirects are followed one by one, never from https to http. Only a server on this machine or its network may redirect
+to this machine or its network. A name is looked up once; the address is checked and then used, so a name whose address
+changes in between gains nothing. Behind a proxy the proxy looks names up. There, only localhost and hosts that are
+written as addresses can be refused.
 """
 
 from __future__ import annotations
@@ -34,7 +34,14 @@ def offline() -> bool:
 
 
 def open_url(url: str, clock: Clock, start: int = 0, *, near: bool = True) -> Answer:
-    """A GET for the bytes from `start` on. `near`: whether `url` may lie on this machine or its network."""
+    """The answer to a GET for the bytes from `start` on.
+
+    near: whether `url` may be on this machine or its network.
+
+    Raises:
+        ZooError: the URL, an address or a redirect is not allowed, or MINIWIN_OFFLINE is set.
+        OSError: the connection fails, or takes too long; HTTPError for an answer that is an error.
+    """
     if offline():
         raise ZooError(f"{url}: not fetched, because MINIWIN_OFFLINE is set; unset it to use the network")
     clock.await_answer()
@@ -43,7 +50,7 @@ def open_url(url: str, clock: Clock, start: int = 0, *, near: bool = True) -> An
         try:
             answer: Answer = _opener().open(request, timeout=clock.left())
         except urllib.error.HTTPError as error:
-            error.close()  # its content is nobody's, and may have no end
+            error.close()  # the content is of no use, and may have no end
             if error.code not in _REDIRECTS or "Location" not in error.headers:
                 raise
             request = _redirected(request, error.headers["Location"])
@@ -55,7 +62,7 @@ def open_url(url: str, clock: Clock, start: int = 0, *, near: bool = True) -> An
 
 
 class Answer(http.client.HTTPResponse):
-    """A response whose bytes, the headers' included, are read by the clock. `near`: where the server is."""
+    """A response whose bytes, headers included, are timed. near: the server is on this machine or its network."""
 
     near = False
 
@@ -86,10 +93,10 @@ class _Timed(io.RawIOBase):
 
 
 class _Request(urllib.request.Request):
-    """`near` says whether it may go to this machine or its network, and once it is answered, whether it did."""
+    """near: whether the request may go to this machine or its network; once it is answered, whether it did."""
 
     def __init__(self, url: str, clock: Clock, start: int, near: bool) -> None:
-        # Hashes and ranges are of the plain bytes.
+        # No compression: hashes and ranges are of the plain bytes.
         headers = {"User-Agent": "miniwin", "Accept-Encoding": "identity"}
         if start:
             headers["Range"] = f"bytes={start}-"
@@ -100,7 +107,7 @@ class _Request(urllib.request.Request):
             self._refuse(self.target)
 
     def connect(self, address: tuple[str, int], timeout: object = None, source: object = None) -> socket.socket:
-        """In the place of socket.create_connection."""
+        """Connect to an address that is allowed, in place of socket.create_connection."""
         host, port = address
         if host != self.target:  # a proxy, which the user chose
             self.near = host_is_near(self.target)
@@ -129,7 +136,7 @@ class _Request(urllib.request.Request):
 
 def _redirected(request: _Request, location: str) -> _Request:
     try:
-        # Servers send spaces and letters beyond ASCII, too; signs that are quoted already stay.
+        # Servers send spaces and letters beyond ASCII, too. Characters that are quoted already stay.
         target = urljoin(request.full_url, quote(location, safe=string.punctuation, encoding="iso-8859-1"))
     except ValueError:
         target = location
@@ -143,7 +150,7 @@ def _redirected(request: _Request, location: str) -> _Request:
 
 
 class _NoRedirects(urllib.request.HTTPRedirectHandler):
-    """They come back as errors: urllib would read the whole content of each, and go where it is told."""
+    """Turns redirects into errors. urllib would read the whole content of each, and follow it anywhere."""
 
     def _leave(self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: Any) -> None:
         return None

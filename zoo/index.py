@@ -5,8 +5,8 @@
        "requires_miniwin": ">=0.1.0", "description": ..., "layout": ..., "parameters": ..., "files": [
          {"path": "model.yaml", "size": ..., "sha256": ..., "sources": ["miniwin-1m/1.0.0/model.yaml"]}]}]}
 
-`write_index` makes one for a zoo folder; served by any web server, that folder is then a zoo others pull
-from. The hash is the identity of a file, so sources and mirrors need no trust; the index itself does.
+`write_index` makes the index of a zoo folder. Any web server can then serve the folder to others, who pull from it. A
+file is identified by its hash: sources and mirrors need no trust, only the index does.
 """
 
 from __future__ import annotations
@@ -103,6 +103,7 @@ class Index(Record):
 
 
 def parse_index(text: str | bytes, where: str) -> Index:
+    """The index in a JSON text. where: its place, for messages. Raises ZooError."""
     try:
         data = parse_json(text)
     except JSONProblem as error:
@@ -152,12 +153,13 @@ def local_index(root: Path) -> Index | None:
 
 
 def local_statuses(root: Path) -> dict[str, tuple[ReleaseStatus, str | None]]:
+    """Status and reason of the releases in a zoo's own index, by `name@version`."""
     index = local_index(root)
     return {} if index is None else {release.ref: (release.status, release.reason) for release in index.releases}
 
 
 def write_index(zoo: Path | str) -> Path:
-    """Write the index of a zoo folder, `<zoo>/index.json`; what it says of status and reason is kept."""
+    """Write the index of a zoo folder, `<zoo>/index.json`. Each status and reason of the old index is kept."""
     root = user_path(zoo)
     path = index_path(root)
     prefix = "" if path.parent == root else f"package:{root.name}/"

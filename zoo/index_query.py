@@ -1,7 +1,7 @@
-"""Asking the indexes what they offer.
+"""Ask the indexes which releases they offer.
 
-`$MINIWIN_ZOO_INDEX` is the path or the URL of an `index.json`, or of the folder that holds it; the package has
-an index of its own. One that cannot be read stops no other.
+`$MINIWIN_ZOO_INDEX` is the path or the URL of an `index.json`, or of the folder that holds it. The package may have an
+index of its own. An index that cannot be read does not stop the others.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Offer:
 
     release: Release
     index: Location
-    near: bool = True  # whether the index lies on this machine or its network, so that its sources may
+    near: bool = True  # whether the index is on this machine or its network; only then its sources may be there
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Asked:
     problems: dict[str, str]
 
     def said(self) -> str:
-        """What came of asking the indexes for something that none of them has."""
+        """What each index answered to a question for something that none of them has."""
         if not indexes():
             return "there is no index to ask (MINIWIN_ZOO_INDEX is not set)"
         told = []
@@ -64,7 +64,7 @@ def indexes() -> list[Location]:
 
 
 def ask() -> Asked:
-    """Ask every index; without a network (MINIWIN_OFFLINE), those that are files. One that fails stops no other."""
+    """Ask every index; with MINIWIN_OFFLINE set, only those that are files."""
     offers: list[Offer] = []
     problems: dict[str, str] = {}
     for location in indexes():
@@ -77,15 +77,15 @@ def ask() -> Asked:
 
 
 def remember_files() -> None:
-    """Read what the indexes on this disk say, where they have changed since: that takes no network."""
-    with suppress(ZooError, OSError):  # what is wrong is said when something is looked for in it
+    """Read the indexes on this disk that have changed, to remember their yanks. This takes no network."""
+    with suppress(ZooError, OSError):  # an index that is broken is reported when it is asked
         for location in indexes():
             if isinstance(location, Path) and not _is_own(location) and not is_remembered(location):
                 _read(location)
 
 
 def _read(location: Location) -> list[Offer]:
-    """What an index offers. What it says against releases is remembered."""
+    """What an index offers. The yanks in it are remembered (yanks.py)."""
     offers = _read_file(location) if isinstance(location, Path) else _read_url(location)
     if not _is_own(location):
         remember(location, [offer.release for offer in offers])
@@ -93,12 +93,12 @@ def _read(location: Location) -> list[Offer]:
 
 
 def _is_own(location: Location) -> bool:
-    """The package's own index: what it says is read with the package's entries."""
+    """Whether this is the package's own index, whose yanks are read with the package's entries."""
     return location == index_path(built_in_zoo())
 
 
 def offers() -> list[Offer]:
-    """Everything that the indexes offer; an error if one cannot be read."""
+    """Everything that the indexes offer. Raises ZooError if one of them cannot be read."""
     asked = ask()
     if asked.problems:
         raise ZooError("; ".join(asked.problems.values()))
@@ -116,7 +116,7 @@ def _read_file(location: Path) -> list[Offer]:
 
 
 def _read_url(location: str) -> list[Offer]:
-    """What the index at a URL offers, which may also be the URL of its folder."""
+    """What the index at a URL offers. The URL may be that of its folder."""
     try:
         return _parse(location)
     except UnreachableError:
@@ -137,13 +137,17 @@ def _parse(url: str) -> list[Offer]:
 
 
 def warn_of(asked: Asked) -> None:
-    """An index that was passed over may have had something newer."""
+    """Warn of indexes that could not be read: they may offer something newer."""
     if asked.problems:
         warnings.warn(f"an index was passed over: {'; '.join(asked.problems.values())}", stacklevel=3)
 
 
 def choose(ref: Ref, offered: list[Offer]) -> Offer | None:
-    """The newest release that `ref` stands for; aliases pass over yanked ones."""
+    """The newest release that `ref` stands for, None if there is none. An alias passes over yanked releases.
+
+    Raises:
+        ZooError: every release that `ref` stands for was yanked.
+    """
     found = [o for o in offered if o.release.name == ref.name and ref.matches(o.release.parsed_version)]
     usable = [offer for offer in found if ref.exact or offer.release.status != "yanked"]
     if found and not usable:

@@ -1,4 +1,4 @@
-"""JSON as the zoo writes and reads it: it never holds NaN, and what is wrong is a ZooError."""
+"""JSON as the zoo writes and reads it: without NaN, and with a ZooError for whatever is wrong."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from miniwin.zoo.errors import ZooError
 
 
 def to_json(value: Any, what: str) -> str:
+    """A value as JSON text. what: its name, for messages. Raises ZooError for what JSON cannot hold."""
     try:
         return json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     except ValueError as error:
@@ -20,7 +21,7 @@ def to_json(value: Any, what: str) -> str:
 
 
 def read_object(path: Path, largest: int = LARGEST) -> dict[str, Any]:
-    """The JSON object in a file that may come from anywhere."""
+    """The JSON object in a file that may come from anywhere. largest: bytes. Raises ZooError."""
     try:
         data = read_json(path, largest)
     except JSONProblem as error:

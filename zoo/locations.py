@@ -1,13 +1,13 @@
-"""Where the bytes of an entry may come from, written as one string.
+"""Sources: where the bytes of a file may come from, each written as one string.
 
     miniwin-1m/1.0.0/model.yaml                    relative to the index
     https://example.org/zoo/model.yaml             (http only to this machine itself)
     file:///data/zoo/model.yaml                    only in an index that is a local file
-    package:entries/miniwin-1m/1.0.0/model.yaml    inside the installed miniwin.zoo; likewise
+    package:entries/miniwin-1m/1.0.0/model.yaml    inside the installed miniwin.zoo; likewise local
     hf:org/repo@<40-hex commit>/model.yaml         a file of a Hugging Face repository at one commit
 
-A location is a `Path` on this machine or a URL. Nothing relative may climb out of where it starts. What is
-relative to a URL leaves its query behind (`index.json?sig=...`): a signature is of one file.
+A location is a `Path` on this machine or a URL. A relative source stays inside the folder of its index. The query of
+the index's URL (`index.json?sig=...`) is not carried over: a signature is of one file.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ def is_url(text: str) -> bool:
 
 
 def check_url(url: str) -> str:
-    """https anywhere; http only to this machine."""
+    """The URL, if it is https, or http to this machine itself. Raises ZooError for any other."""
     if not url.isascii() or not url.isprintable() or " " in url:
         raise ZooError(f"{url}: holds a character that a URL writes as % and two digits (a host in its xn-- form)")
     try:
         parts = urlsplit(url)
         port = parts.port
-        (parts.hostname or "").encode("idna")  # as the look-up of a name will
+        (parts.hostname or "").encode("idna")  # the look-up of the name will do this, too
     except ValueError as error:
         raise ZooError(f"{url}: is not a URL: {error}") from None
     if "@" in parts.netloc:
@@ -59,14 +59,14 @@ def check_url(url: str) -> str:
 
 
 def index_location(text: str) -> Location:
-    """$MINIWIN_ZOO_INDEX or $MINIWIN_ZOO_MIRROR: a path, file:// or a URL."""
+    """The location in $MINIWIN_ZOO_INDEX or $MINIWIN_ZOO_MIRROR: a path, file:// or a URL. Raises ZooError."""
     if text.startswith("file:"):
         return _file_url(text)
     return check_url(text) if is_url(text) else user_path(text)
 
 
 def source_location(source: str, index: Location) -> Location:
-    """Where `source`, named by the index at `index`, is."""
+    """The location of a source that the index at `index` names. Raises ZooError where the index may not name it."""
     kind, _, rest = source.partition(":")
     if kind == "package":
         from miniwin.zoo.store import built_in_zoo
@@ -87,7 +87,7 @@ def source_location(source: str, index: Location) -> Location:
 
 
 def beside(index: Location, relative: str) -> Location:
-    """`relative` to the folder that the index lies in."""
+    """The location of a path relative to the folder of the index."""
     path = _inside(relative, relative)
     if isinstance(index, Path):
         return index.parent / path
@@ -95,7 +95,7 @@ def beside(index: Location, relative: str) -> Location:
 
 
 def below(root: Location, relative: str) -> Location:
-    """`relative` to a folder or base URL."""
+    """The location of a path relative to a folder, or to the URL of one."""
     path = _inside(relative, relative)
     if isinstance(root, Path):
         return root / path
@@ -105,7 +105,7 @@ def below(root: Location, relative: str) -> Location:
 
 
 def index_beneath(index: str, name: str) -> str | None:
-    """Where the index is if the URL is its folder's; None if it names a file."""
+    """The URL of the index `name` in the folder at the URL `index`; None where `index` names a JSON file."""
     parts = urlsplit(index)
     if parts.path.endswith(".json"):
         return None
@@ -113,6 +113,7 @@ def index_beneath(index: str, name: str) -> str | None:
 
 
 def _inside(text: str, source: str) -> PurePosixPath:
+    """A relative path that does not leave its folder. Raises ZooError, which names `source`, for any other."""
     path = PurePosixPath(text)
     plain = text.isprintable() and not any(sign in text for sign in "\\:%")
     if not text or not plain or path.is_absolute() or ".." in path.parts:

@@ -1,9 +1,10 @@
 """From a reference to an entry on this disk.
 
-The user's zoo is looked at first, then the entries of the package, and, for a reference that neither knows,
-the index (`$MINIWIN_ZOO_INDEX`), from which the entry is pulled into the user's zoo. A zoo's own
-`index.json`, and the indexes that were read last (see `yanks.py`), may mark versions as deprecated or
-yanked: aliases pass over yanked versions, and naming one gives a warning.
+The user's zoo is searched first, then the entries of the package. A reference that neither knows is looked for in the
+indexes (`$MINIWIN_ZOO_INDEX`), and its entry is pulled into the user's zoo.
+
+A zoo's own `index.json`, and every index as it was last read (see `yanks.py`), may mark a version as deprecated or
+yanked. An alias passes over yanked versions; naming a yanked version gives a warning.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ def list_entries(zoo: Path | str | None = None) -> list[Entry]:
 
 
 def find(ref: str, zoo: Path | str | None = None) -> Entry:
-    """The entry on this disk that `ref` stands for, its files not checked."""
+    """The entry on this disk that `ref` stands for, its files not checked. Raises ZooError where there is none."""
     parsed = parse_ref(ref)
     entry = _find_local(parsed, zoo)
     if entry is None:
@@ -46,7 +47,11 @@ def find(ref: str, zoo: Path | str | None = None) -> Entry:
 
 
 def resolve(ref: str, zoo: Path | str | None = None) -> Entry:
-    """The entry that `ref` stands for, its files checked; pulled first when only an index knows it."""
+    """The entry that `ref` stands for, its files checked. An entry that only an index has is pulled first.
+
+    Raises:
+        ZooError: there is no such entry, every version was yanked, the pull failed, or the entry is damaged.
+    """
     parsed = parse_ref(ref)
     entry = _find_local(parsed, zoo)
     if entry is None:
@@ -87,13 +92,13 @@ def _offered(ref: Ref, zoo: Path | str | None) -> Offer:
 
 
 def with_mark(entry: Entry, marked: dict[str, Mark]) -> Entry:
-    """The entry, with what an index said against it."""
+    """The entry, with the status and the reason that an index gave its digest."""
     mark = marked.get(entry.digest) if marked and entry.status == "active" else None
     return entry if mark is None else replace(entry, status=mark[0], reason=mark[1])
 
 
 def said_by_indexes() -> dict[str, Mark]:
-    """What the indexes said when they were last read. One that is a file is read again when it has changed."""
+    """The marks of all indexes, by digest, as last read. An index that is a file is read again when it has changed."""
     remember_files()
     return marks()
 
@@ -101,7 +106,7 @@ def said_by_indexes() -> dict[str, Mark]:
 def _statuses(store: Store) -> dict[str, tuple[ReleaseStatus, str | None]]:
     try:
         return local_statuses(store.root)
-    except ZooError as error:  # it hides no entry
+    except ZooError as error:  # a broken index hides no entry
         warnings.warn(f"{error}; which versions of this zoo are yanked is not known until it is mended", stacklevel=2)
         return {}
 

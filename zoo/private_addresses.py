@@ -1,6 +1,6 @@
 """Which addresses belong to this machine or to its network.
 
-What listens there trusts whoever can reach it. An index from elsewhere must not send our requests to it.
+Servers there trust whoever can reach them. An index from elsewhere must not send our requests to them.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def is_near(address: str) -> bool:
 
 
 def host_is_near(host: str) -> bool:
-    """The same for a host as a URL writes it. A name, except localhost, is only known once it is looked up."""
+    """`is_near` of the host in a URL. A name other than localhost gives False: only its look-up shows where it is."""
     host = host.rstrip(".").lower()
     if host == "localhost" or host.endswith(".localhost"):
         return True

@@ -1,8 +1,8 @@
 """Pulling an entry that an index offers into the user's zoo.
 
-Every file is fetched into the cache (resumable, hash checked), from `$MINIWIN_ZOO_MIRROR` first when it is
-set, then from the sources that the index gives; the entry is staged and renamed into the zoo in one step,
-as `add` does.
+Every file is downloaded into the cache, where a broken download is resumed (download.py), or copied from this machine.
+`$MINIWIN_ZOO_MIRROR` is tried first, then the sources that the index gives. Every hash is checked. The entry is staged,
+and renamed into the zoo in one step, as `add` does.
 """
 
 from __future__ import annotations
@@ -43,7 +43,13 @@ MOST_SOURCES = 8  # of a file: each may take its time to fail
 
 
 def pull(ref: str, *, zoo: Path | str | None = None, progress: bool = True) -> Entry:
-    """Fetch the entry that `ref` stands for in the indexes, unless that version is in the zoo already."""
+    """Fetch the entry that `ref` stands for in the indexes, unless that version is in the zoo already.
+
+    zoo: the folder to write to, by default the user's zoo. progress: show a bar on a terminal.
+
+    Raises:
+        ZooError: no index offers the entry, no source has it, or the entry is not what the index says.
+    """
     parsed, asked = parse_ref(ref), ask()
     offered = asked.offers
     offer = choose(parsed, offered)
@@ -60,7 +66,7 @@ def pull(ref: str, *, zoo: Path | str | None = None, progress: bool = True) -> E
 
 
 def install(offer: Offer, *, zoo: Path | str | None = None, progress: bool = True) -> Entry:
-    """Fetch, check and put in place one release."""
+    """Fetch one release, check it and put it into the zoo. Arguments and errors as for `pull`."""
     release = offer.release
     _refuse_newer(release)
     store = stores(zoo, to_write=True)[0]
@@ -76,14 +82,14 @@ def install(offer: Offer, *, zoo: Path | str | None = None, progress: bool = Tru
                 silent: set[str] = set()
                 files = sorted(release.files, key=lambda file: file.path not in FIRST)
                 for place, file in enumerate(files):
-                    if place == len(FIRST):  # what these say is checked before more is fetched
+                    if place == len(FIRST):  # the two first files are checked before more is fetched
                         _check_manifest(staged, offer)
                         check_spec(release, staged)
                     _fetch(offer, file, staged / file.path, bar, silent)
                 _check_staged(staged, offer)
                 with store.lock(release.name):
                     entry = store.commit(staged, release.name, version)
-            for file in release.files:  # the cache was for continuing; the entry holds the bytes now
+            for file in release.files:  # the cache served to resume; the entry holds the bytes now
                 _forget(file)
             return _marked(entry, release)
     except OSError as error:
@@ -113,7 +119,7 @@ def _same(entry: Entry, offer: Offer) -> Entry:
 
 
 def _check_manifest(staged: Path, offer: Offer) -> Manifest:
-    """The index and the entry's own manifest must tell the same story."""
+    """The entry.json that was fetched. Raises ZooError where it contradicts the index."""
     release = offer.release
     manifest = read_manifest(staged)
     if (manifest.name, manifest.version, manifest.digest) != (release.name, release.version, release.digest):
@@ -125,13 +131,13 @@ def _check_manifest(staged: Path, offer: Offer) -> Manifest:
 
 
 def _check_staged(staged: Path, offer: Offer) -> None:
-    """File by file too."""
+    """Raise ZooError where a staged file is not what entry.json says, or a card could not show its values."""
     if problems := file_problems(staged, _check_manifest(staged, offer)) or written_problems(staged):
         raise ZooError(f"{offer.release.ref} was not pulled: {some(problems, 4, '; ')}")
 
 
 def _to_download(offer: Offer) -> int:
-    """Bytes that will come through the cache: what does not lie on this machine, and is not in the cache."""
+    """Bytes that the cache will take: of the files that are neither on this machine nor in the cache."""
     total = 0
     for file in offer.release.files:
         where = next(_locations(offer, file, []), None)
@@ -164,9 +170,9 @@ def _forget(file: IndexFile) -> None:
 
 
 def _fetch(offer: Offer, file: IndexFile, target: Path, bar: _Bar, silent: set[str]) -> None:
-    """Put the file at `target`, from the cache, the mirror or the first source that has it right.
+    """Put the file at `target`, from the cache, the mirror or the first source with the right bytes.
 
-    silent: hosts that gave no answer. They are asked last: each may take minutes to say nothing.
+    silent: hosts that gave no answer. They are asked last, since each may take minutes.
     """
     release = offer.release
     problems: list[str] = []
@@ -190,7 +196,10 @@ def _fetch(offer: Offer, file: IndexFile, target: Path, bar: _Bar, silent: set[s
 
 
 def _locations(offer: Offer, file: IndexFile, problems: list[str]) -> Iterator[tuple[Location, bool]]:
-    """Where to look, and whether that may be on this machine or its network: a mirror is the user's own choice."""
+    """Where to look for a file, and whether that may be on this machine or its network: a mirror always may.
+
+    problems: takes the reasons why a place is left out.
+    """
     if mirror := os.environ.get("MINIWIN_ZOO_MIRROR"):
         try:
             yield below(index_location(mirror), f"{offer.release.name}/{offer.release.version}/{file.path}"), True
@@ -228,7 +237,7 @@ def _copy(source: Path, file: IndexFile, target: Path) -> None:
 def _download(url: str, file: IndexFile, blob: Path, near: bool, on_bytes: Callable[[int], None]) -> None:
     import pooch
 
-    pooch.get_logger().setLevel(logging.WARNING)  # it announces every file on stderr
+    pooch.get_logger().setLevel(logging.WARNING)  # pooch announces every file on stderr
     downloader = ResumingDownloader(_part(blob), size=file.size, sha256=file.sha256, near=near, on_bytes=on_bytes)
     pooch.retrieve(url, known_hash=f"sha256:{file.sha256}", fname=blob.name, path=blob.parent, downloader=downloader)
     flush(blob.parent)

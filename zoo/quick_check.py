@@ -1,15 +1,16 @@
 """The check before an entry is used: every file has the hash that entry.json gives.
 
-`check` hashes once. Size, times and identity (inode, device) of every file are then kept in the cache; while they are
-the same, the files count as checked, and any change, and any file that comes or goes, makes them be hashed again. Such
-a stamp can be deceived, so nothing is loaded on its word: `opened` hands out the bytes of a file only when these very
-bytes have the right hash, a few milliseconds for a model of a million parameters. Only a file of more than LARGE bytes
-is read by its path, without being hashed again; its stamp has to be right before and after.
+`check` hashes every file once. It keeps a stamp in the cache: size, times and identity (inode, device) of every file.
+While the stamp is right the files count as checked. A file that changes, comes or goes has all of them hashed again.
 
-What is guaranteed: spec, tokenizer and weights up to LARGE are those that entry.json describes, whatever happens to the
-files meanwhile. What is not: that entry.json itself is the one that somebody published (the digest in an index says
-that); and beyond LARGE, anything against a writer who can set the change time of a file, or who writes into it while
-its model is in use, as its pages are read when they are needed.
+A stamp can be deceived, so nothing is loaded on its word. `opened` hands out the bytes of a file only if these very
+bytes have the right hash; that takes a few milliseconds for a million parameters. Only a file of more than LARGE bytes
+is read by its path and not hashed again: its stamp has to be right before and after.
+
+Guaranteed: spec, tokenizer and weights up to LARGE bytes are those that entry.json describes, whatever happens to the
+files meanwhile. Not guaranteed: that entry.json is the one that somebody published (the digest in an index says that).
+Weights beyond LARGE bytes are not safe from a writer who can set the change time of a file, nor from one who writes
+into the file while its model is in use: pages are read when they are needed.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ class Problem:
 
 
 def check(entry: Entry) -> Entry:
-    """Raise unless every file has the hash that entry.json gives; quick when nothing was touched."""
+    """The entry itself. Raises ZooError unless every file has the hash in entry.json. Quick if no file changed."""
     manifest = entry.require_manifest()
     seen = _fingerprint(entry.folder, manifest)
     with suppress(OSError, JSONProblem):
@@ -68,11 +69,12 @@ def _stamp(entry: Entry) -> Path:
 
 @contextmanager
 def opened(entry: Entry) -> Iterator[Callable[[str], bytes | None]]:
-    """Read a checked entry. What is yielded gives the bytes of a file, which have the hash that entry.json gives, or
-    None for a file that is too large for that, and is to be read by its path.
+    """Check an entry and open it. Yields a function: name of a file -> bytes, which have the hash in entry.json.
+
+    The function gives None for a file of more than LARGE bytes, which is to be read by its path.
 
     Raises:
-        ZooError: the bytes are others, or a file changed while the entry was open.
+        ZooError: the bytes have another hash, or a file changed while the entry was open.
     """
     manifest = entry.require_manifest()
     by_path = []
@@ -95,7 +97,7 @@ def opened(entry: Entry) -> Iterator[Callable[[str], bytes | None]]:
 
 
 def watched(entry: Entry) -> Callable[[], None]:
-    """Check an entry. The answer, called later, raises if any of its files has changed since."""
+    """Check an entry. Returns a function that raises ZooError if a file of the entry has changed since."""
     manifest = entry.require_manifest()
     before = _fingerprint(entry.folder, manifest)
     check(entry)
@@ -140,7 +142,7 @@ def _problem(path: Path, record: FileRecord) -> str | None:
 
 
 def written_problems(folder: Path) -> list[Problem]:
-    """What the list and the card could not show of metrics and provenance."""
+    """Values of metrics.json and provenance.json that the list and the card could not show."""
     problems = []
     for name, check_written in ((METRICS, check_metrics), (PROVENANCE, check_provenance)):
         try:
@@ -154,7 +156,7 @@ def _fingerprint(folder: Path, manifest: Manifest) -> dict[str, object]:
     files: dict[str, object] = {}
     for path in sorted(folder.iterdir()):
         status = path.lstat()
-        # The change time is the kernel's own note: a program can set back the time of the last modification, not this.
+        # A program can set back the time of the last modification, but not the change time: the kernel keeps it.
         times = status.st_mtime_ns, status.st_ctime_ns
         files[path.name] = [status.st_size, *times, status.st_ino, status.st_dev]
     return {"digest": manifest.digest, "files": files}

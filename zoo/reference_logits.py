@@ -1,9 +1,9 @@
-"""Reference logits: what a model answered, on the machine that wrote the entry, to a fixed text.
+"""Reference logits: what a model answered to a fixed text, on the machine that wrote the entry.
 
-Hashes show that the files are intact; these show that *this* machine, with this version of the code, still
-computes the same function from them. The prompt is longer than twice the widest window, so that an entry
-whose window or position encoding is read differently cannot pass. Logits are kept at evenly spread
-positions only, to keep the file small for large vocabularies.
+Hashes show that the files are intact. Reference logits show that *this* machine, with this version of the code, still
+computes the same function. The text is longer than twice the widest window (up to 1024 tokens), so that an entry whose
+window or position encoding is read differently cannot pass. Logits are kept at evenly spread positions only: the file
+stays small for large vocabularies.
 """
 
 from __future__ import annotations
@@ -63,7 +63,11 @@ def open_model(folder: Path) -> LanguageModel:
 
 
 def reference_ids(model: LanguageModel) -> torch.Tensor:
-    """The token ids of the text, (N,): N is beyond twice the widest window, but at most 1024."""
+    """The token ids of the text, (N,). N is more than twice the widest window, but at most 1024.
+
+    Raises:
+        ZooError: the tokenizer gives ids that the model does not know.
+    """
     spec = model.spec
     assert model.tokenizer is not None
     ids = list(model.tokenizer.encode(TEXT))
@@ -79,7 +83,7 @@ def reference_ids(model: LanguageModel) -> torch.Tensor:
 
 
 def write_reference(path: Path, model: LanguageModel) -> None:
-    """Compute and store the logits of a model."""
+    """Compute the logits of a model and store them. Raises ZooError where they are not finite."""
     ids = reference_ids(model)
     count = max(1, min(MAX_POSITIONS, MAX_LOGITS // model.spec.vocab_size, len(ids)))
     positions = torch.linspace(0, len(ids) - 1, count).round().to(torch.int64)
@@ -92,7 +96,11 @@ def write_reference(path: Path, model: LanguageModel) -> None:
 
 
 def reference_error(path: Path, model: LanguageModel) -> float:
-    """The largest difference between the stored logits and those that this machine computes."""
+    """The largest difference between the stored logits and those that this machine computes.
+
+    Raises:
+        ZooError: the file is not a reference file of this model.
+    """
     try:
         stored = load_tensors(path)
         ids, positions, logits = stored["input_ids"], stored["positions"], stored["logits"]

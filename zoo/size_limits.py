@@ -1,7 +1,7 @@
-"""How many bytes a release may have: as its kinds of files can hold, as its spec allows, and as there is room for.
+"""Limits on the bytes of a release: what each kind of file can hold, what the spec needs, what the disk has room for.
 
-An index says how large a file is, and a server sends until then. Whoever writes an index could so fill a disk: what no
-entry can have is refused before a byte of it is asked for.
+An index says how large a file is, and a server may send that many bytes. So whoever writes an index could fill a disk.
+A file that is larger than any entry's is refused before a byte of it is asked for.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Zoos on disk: `<root>/<name>/<version>/`, written atomically and never changed afterwards.
 
-An entry is staged in `<root>/.staging/`, flushed, and renamed to its place in one step, under a lock per
-name. A killed process therefore leaves no entry or a whole one; what it staged is removed by the next
-writer, who knows that the owner is dead because the operating system has released its lock.
+An entry is staged in `<root>/.staging/`, flushed, and renamed to its place in one step, under a lock per name. So a
+killed process leaves no entry or a whole one. The next writer removes what the process staged: its lock, which the
+operating system released, shows that it is dead.
 """
 
 from __future__ import annotations
@@ -109,6 +109,7 @@ class Store:
         return self.entry(name, version)
 
     def refuse_existing(self, name: str, version: Version) -> None:
+        """Raise ZooError if the version exists."""
         target = self.folder(name, version)
         if target.exists():
             newest = self.versions(name)[-1] if self.versions(name) else version
@@ -118,6 +119,7 @@ class Store:
             )
 
     def _remove_abandoned(self, base: Path) -> None:
+        """Remove what dead writers staged."""
         for lock_path in base.glob("*.lock"):
             lock = FileLock(lock_path, timeout=0)
             try:
@@ -132,9 +134,9 @@ class Store:
 
 
 def stores(zoo: Path | str | None = None, *, to_write: bool = False) -> list[Store]:
-    """The zoos to look in, first match first: the one given, or the user's and then the package's.
+    """The zoos to look in, in order: the one given, or else the user's and then the package's.
 
-    Without a home folder the user has none. to_write: then that is an error, as the first one is the one to write to.
+    Without a home folder the user has no zoo. to_write: the first zoo will be written to, so then NoHome is raised.
     """
     if zoo is not None:
         root = user_path(zoo)

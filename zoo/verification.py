@@ -17,9 +17,12 @@ from miniwin.zoo.reference_logits import TOLERANCE, open_model, reference_error
 
 
 def verify(entry: Entry | str | Path, *, logits: bool = True) -> list[Problem]:
-    """Everything that is wrong with an entry (an `Entry`, a reference, or a folder); nothing wrong: [].
+    """Everything that is wrong with an entry; an empty list where nothing is.
 
-    `logits=False` leaves out running the model, the slow part.
+    entry: an `Entry`, a reference, or a folder. logits: also run the model, which is the slow part.
+
+    Raises:
+        ZooError: there is no such entry.
     """
     entry = _locate(entry)
     if entry.manifest is None:
@@ -37,7 +40,7 @@ def verify(entry: Entry | str | Path, *, logits: bool = True) -> list[Problem]:
         problems += _content_problems(entry.folder, now.manifest)
         if logits and not problems:
             problems += _logit_problems(entry.folder)
-    except Exception as error:  # anybody may have made it: whatever it does to us is its fault, and stops no other
+    except Exception as error:  # anybody may have made the entry: no error of one stops the check of the next
         problems.append(Problem(MANIFEST, f"the entry cannot be checked: {type(error).__name__}: {error}"))
     return problems
 

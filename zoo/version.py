@@ -49,7 +49,7 @@ class Version:
 
 @dataclass(frozen=True)
 class Ref:
-    """A parsed reference. `prefix`: the version numbers that were given, none of them for `latest`."""
+    """A parsed reference. `prefix`: the version numbers that were given; () for `latest`."""
 
     name: str
     prefix: tuple[int, ...]
@@ -77,7 +77,7 @@ _DEVICES = {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt"
 
 
 def check_new_name(name: str) -> str:
-    """A name for an entry that is yet to be written: one that every system can have."""
+    """The name of a new entry, checked: every system can have a folder of this name. Raises ZooError."""
     if check_name(name) in _DEVICES:
         raise ZooError(f"zoo name {name!r} is a device on Windows, where nobody could pull it; choose another")
     return name
@@ -93,7 +93,7 @@ def check_name(name: str) -> str:
 
 
 def parse_ref(text: str) -> Ref:
-    """`name`, `name@latest`, `name@1`, `name@1.2` or `name@1.2.3`."""
+    """Read `name`, `name@latest`, `name@1`, `name@1.2` or `name@1.2.3`. Raises ZooError for anything else."""
     name, at, version = text.partition("@")
     check_name(name)
     if not at or version == "latest":

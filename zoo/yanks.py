@@ -1,9 +1,9 @@
 """Which releases are deprecated or yanked, as the indexes said when they were last read.
 
-Reading an index may need a network, and using an entry must not. So whoever reads an index (`pull`, `verify`,
-`list --remote`, the look-up of a name that is not here) leaves its marks in the cache, one file an index, and whoever
-finds an entry looks there. A mark is of a digest: another entry that happens to have the same name and version is not
-meant. The marks of an index hold until it is read again, also while another one is asked.
+Reading an index may need a network; using an entry must not. So whenever an index is read, its marks are kept in the
+cache, one file for each index. `pull`, `verify`, `list --remote` and the look-up of an unknown name read indexes.
+Whoever finds an entry looks into the cache. A mark belongs to a digest: another entry of the same name and version does
+not get it. The marks of an index hold until that index is read again.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _RANK: dict[object, int] = {"deprecated": 1, "yanked": 2}
 
 
 def remember(location: Location, releases: Iterable[Release]) -> None:
-    """Keep what an index says, in place of what it said before. A cache that cannot be written to remembers nothing."""
+    """Keep the marks of an index in place of its earlier ones. Where the cache cannot be written, nothing is kept."""
     marked = [release for release in releases if release.status != "active"]
     with suppress(OSError, NoHome):
         path = _path(location)
@@ -47,8 +47,8 @@ def remember(location: Location, releases: Iterable[Release]) -> None:
 
 
 def is_remembered(location: Path) -> bool:
-    """Whether the index in this file is the one that was read last. Where nothing can be remembered, there is no need
-    to read it."""
+    """Whether this index file is the same as when it was last read. Without a cache the answer is yes: reading the file
+    would keep nothing."""
     try:
         return _read(_path(location)).get("stamp") == _stamp(location)
     except NoHome:
@@ -56,7 +56,7 @@ def is_remembered(location: Path) -> bool:
 
 
 def marks() -> dict[str, Mark]:
-    """By digest of an entry: yanked or deprecated, and the reason, with the index that gives it."""
+    """Digest -> yanked or deprecated, and the reason with the index that gives it. Yanked counts over deprecated."""
     found: dict[str, Mark] = {}
     try:
         paths = sorted((cache_folder() / "marks").glob("*.json"))
@@ -99,5 +99,5 @@ def _file(location: Path) -> Path:
 
 
 def _shown(location: Location) -> str:
-    """Without what may be a secret: a query may be a signature."""
+    """The location without its query, which may be a signature and so a secret."""
     return str(location) if isinstance(location, Path) else urlsplit(location)._replace(query="", fragment="").geturl()

@@ -17,12 +17,13 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from miniwin.blocks.messages.passwords import has_secret, masked
 from miniwin.search import worker
 from miniwin.search.claims import retry_failed
+from miniwin.search.creation import create_study
 from miniwin.search.live_table import SearchDisplay
 from miniwin.search.measure import check_corpus, check_same_data
-from miniwin.search.places import placed
 from miniwin.search.records import StudyData, collect
 from miniwin.search.space import Space, check_space
-from miniwin.search.storage_named import NAMED
+from miniwin.search.spec_errors import placed
+from miniwin.search.storage_trust import NAMED
 from miniwin.search.storage_url import PASSWORD, without_password
 from miniwin.search.study import Study
 from miniwin.specs import SearchSpec, UserError, load_search_spec, resolve_spec_path, user_path
@@ -69,7 +70,7 @@ def run_search(
     if workers < 1:
         raise UserError(f"workers: got {workers}; expected at least 1")
     with placed(path, overrides):
-        study = Study.create(
+        study = create_study(
             spec,
             user_path(base_folder or "."),
             out=None if out is None else user_path(out),

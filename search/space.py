@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from miniwin.search.candidate import Candidate, put
+from miniwin.search.named_specs import find_spec
 from miniwin.search.objectives import cost, is_cost
-from miniwin.search.places import SpaceError, find_spec, placed
+from miniwin.search.spec_errors import SpaceError, placed
 from miniwin.specs import (
     ModelSpec,
     SearchSpec,

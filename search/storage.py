@@ -20,7 +20,7 @@ from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from miniwin.blocks.messages.passwords import MASK, masked, without_secrets_of
 from miniwin.files.writing import said_if_unwritable
 from miniwin.search.database import open_database, read_database, what_is_wrong
-from miniwin.search.storage_named import check_named
+from miniwin.search.storage_trust import check_named
 from miniwin.search.storage_url import EXAMPLES, PASSWORD, sqlite_path, with_password, with_path
 from miniwin.specs import UserError
 

@@ -42,8 +42,9 @@ def check(
             if isinstance(spec, SearchSpec | TrainSpec):
                 from miniwin.data.checking import check_data
             if isinstance(spec, SearchSpec):
-                from miniwin.search.places import find_spec, placed
+                from miniwin.search.named_specs import find_spec
                 from miniwin.search.space import check_search
+                from miniwin.search.spec_errors import placed
                 from miniwin.specs import load_train_spec
 
                 path = resolve_spec_path(file, "search")

@@ -34,8 +34,8 @@ from miniwin.files.writing import write_text as write_file
 from miniwin.machine import processes
 from miniwin.runs import read_run
 from miniwin.search import read_study, worker
+from miniwin.search.creation import create_study
 from miniwin.search.leases import STALE_SECONDS, Lease
-from miniwin.search.study import Study
 from miniwin.specs import UserError, load_search_spec
 from miniwin.specs.data import TextData
 from miniwin.training import signals
@@ -140,7 +140,7 @@ def test_training_search_zoo_and_generation(system: str, tmp_path: Path, monkeyp
     entry = add("run", name="mine")
     assert verify(entry) == [] and miniwin.load("mine").generate("the ", max_new_tokens=4, seed=0)
     export_model("mine", tmp_path / "exported")
-    Study.create(load_search_spec(path), path.parent, out=tmp_path / "study")
+    create_study(load_search_spec(path), path.parent, out=tmp_path / "study")
     assert worker.work(tmp_path / "study", "0") == worker.DONE
     assert [trial.state for trial in read_study("study").trials] == ["complete"]
 

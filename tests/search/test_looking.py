@@ -17,6 +17,7 @@ from search_helpers import write_search
 
 from miniwin.search import read_study
 from miniwin.search.claims import Claim, finish, take_work
+from miniwin.search.creation import create_study
 from miniwin.search.live_table import study_lines, study_table
 from miniwin.search.outcome import Outcome
 from miniwin.search.records import SHARED, TrialRecord, collect, with_specs
@@ -25,7 +26,7 @@ from miniwin.specs import load_model_spec, load_search_spec
 
 
 def make(folder: Path, **changes: Any) -> Study:
-    return Study.create(load_search_spec(write_search(folder, **changes)), folder, out=folder / "study")
+    return create_study(load_search_spec(write_search(folder, **changes)), folder, out=folder / "study")
 
 
 @pytest.fixture(scope="module")

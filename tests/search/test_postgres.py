@@ -15,6 +15,7 @@ import pytest
 from search_helpers import tried, write_search
 
 from miniwin.search import read_study
+from miniwin.search.creation import create_study
 from miniwin.search.records import collect
 from miniwin.search.study import Study
 from miniwin.specs import UserError, load_search_spec
@@ -67,7 +68,7 @@ def test_a_study_outlives_its_server(
     url, control = server
     monkeypatch.setenv("MINIWIN_CACHE", str(tmp_path / "cache"))
     spec = load_search_spec(write_search(tmp_path, baseline=None))
-    study = tried(Study.create(spec, tmp_path, out=tmp_path / "study", storage=url))
+    study = tried(create_study(spec, tmp_path, out=tmp_path / "study", storage=url))
     control("restart")
     tried(study)
     assert len(collect(study).completed) == 2
@@ -84,7 +85,7 @@ def test_a_study_outlives_its_server(
         Study(study.folder, reading=True).optuna.set_user_attr("mine", 1)
     assert "read-only transaction" in str(caught.value.__cause__)
     with pytest.raises(UserError, match="already has a study named 'small', of another study folder"):
-        Study.create(spec, tmp_path, out=tmp_path / "other", storage=url)
+        create_study(spec, tmp_path, out=tmp_path / "other", storage=url)
     control("stop")
     with pytest.raises(UserError, match=r"which cannot be read: .*refused"):
         read_study(study.folder)

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 import miniwin
 from miniwin.search import StudyData, promote, read_study, run_search
-from miniwin.search.study import Study
+from miniwin.search.creation import create_study
 from miniwin.search.worker import DONE, work
 from miniwin.specs import UserError, load_search_spec
 
@@ -22,7 +22,7 @@ from miniwin.specs import UserError, load_search_spec
 def study(tmp_path_factory: pytest.TempPathFactory) -> StudyData:
     folder = tmp_path_factory.mktemp("promote")
     spec = load_search_spec(write_search(folder, budget={"trials": 2}, constraints=[], seed=1))
-    made = Study.create(spec, folder, out=folder / "study")
+    made = create_study(spec, folder, out=folder / "study")
     assert work(made.folder, "0") == DONE
     return read_study(made.folder)
 

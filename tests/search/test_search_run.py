@@ -15,9 +15,9 @@ import pytest
 from rich.console import Console
 from search_helpers import MODEL, SEARCH, write_search
 
-from miniwin.search import claims, leases, read_study, run_search, runner
-from miniwin.search import study as study_module
+from miniwin.search import claims, leases, read_study, run_search, runner, study_json
 from miniwin.search.claims import Claim, NoClaim, finish, take_work
+from miniwin.search.creation import create_study
 from miniwin.search.live_table import SearchDisplay, free_lines, study_table, summary
 from miniwin.search.measure import check_corpus
 from miniwin.search.records import StudyData, collect
@@ -29,7 +29,7 @@ from miniwin.specs import UserError, load_search_spec
 
 def make(folder: Path, out: str = "study", storage: str | None = None, **changes: Any) -> Study:
     spec = load_search_spec(write_search(folder, **changes))
-    return Study.create(spec, folder, out=folder / out, storage=storage)
+    return create_study(spec, folder, out=folder / out, storage=storage)
 
 
 def states(data: StudyData) -> list[str]:
@@ -95,7 +95,7 @@ def test_a_finished_search_is_left_alone_and_a_larger_budget_extends_it(searched
     copy = shutil.copytree(searched, tmp_path / "study")
     before = read_study(copy)
     assert run_search(copy / "search.yaml", out=copy, tracking="off", progress=False).trials == before.trials
-    study = Study.create(load_search_spec(copy / "search.yaml", ["budget.trials=7"]), copy, out=copy)
+    study = create_study(load_search_spec(copy / "search.yaml", ["budget.trials=7"]), copy, out=copy)
     assert work(study.folder, "0") == DONE
     after = read_study(copy)
     assert len(after.trained) == 7 and after.trials[: len(before.trials)] == before.trials
@@ -370,7 +370,7 @@ def test_a_changed_search_is_refused(tmp_path: Path) -> None:
 def test_names_of_studies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MINIWIN_HOME", str(tmp_path))
     spec = load_search_spec(write_search(tmp_path))
-    assert Study.create(spec, tmp_path).folder == tmp_path / "searches" / "small"
+    assert create_study(spec, tmp_path).folder == tmp_path / "searches" / "small"
     assert read_study("small").name == "small"
     with pytest.raises(UserError, match=r"there is no study 'smal': .* studies in .*: small"):
         read_study("smal")
@@ -453,7 +453,7 @@ def test_the_specs_of_a_study_do_not_depend_on_the_files_they_came_from(tmp_path
     again = Study(study.folder)
     assert again.base.name == MODEL["name"] and again.spec.set == SEARCH["set"]
     assert load_search_spec(study.folder / "search.yaml").base == "model.yaml"
-    assert study_module._read_about(study.folder)["train_base"] == str(tmp_path)
+    assert study_json.read_about(study.folder)["train_base"] == str(tmp_path)
 
 
 def test_a_failed_baseline_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,9 +16,9 @@ import pytest
 from optuna.storages.journal._base import BaseJournalSnapshot
 from search_helpers import change, make, tried, write_search
 
-from miniwin.search import database, read_study, storage
-from miniwin.search import study as study_module
+from miniwin.search import creation, database, read_study, storage
 from miniwin.search.claims import take_work
+from miniwin.search.creation import create_study
 from miniwin.search.records import collect
 from miniwin.search.study import Study
 from miniwin.search.worker import MISTAKE, main
@@ -34,7 +34,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a study in an SQLite file beside it, which has a trial. Making the tables takes half a second."""
     folder = tmp_path_factory.mktemp("made")
     study = tried(make(folder, f"sqlite:///{folder}/a.db"))
-    study._storage._backend.engine.dispose()
+    study.storage._backend.engine.dispose()
     return folder
 
 
@@ -152,11 +152,11 @@ def test_a_study_does_not_write_over_the_search_that_it_is_of(tmp_path: Path) ->
     path = write_search(tmp_path)
     before = files(tmp_path)
     with pytest.raises(UserError, match="holds the search itself, and a study would write over it: choose another"):
-        Study.create(load_search_spec(path), tmp_path, out=tmp_path)
+        create_study(load_search_spec(path), tmp_path, out=tmp_path)
     assert files(tmp_path) == before
     (tmp_path / "empty").mkdir()
     shipped = load_search_spec("demo").model_copy(update={"train": "demo", "base": "miniwin-tiny", "baseline": None})
-    assert Study.create(shipped, tmp_path / "empty", out=tmp_path / "empty").folder == tmp_path / "empty"
+    assert create_study(shipped, tmp_path / "empty", out=tmp_path / "empty").folder == tmp_path / "empty"
 
 
 def test_a_first_storage_that_fails_binds_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -196,7 +196,7 @@ def test_a_study_whose_making_was_cut_off_is_made(tmp_path: Path) -> None:
 def test_a_study_that_nobody_claims_is_taken_while_it_has_no_trials(
     made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(study_module, "OWNER_TRIES", 1)
+    monkeypatch.setattr(creation, "OWNER_TRIES", 1)
     url = f"sqlite:///{tmp_path}/a.db"
     shutil.copy(made / "a.db", tmp_path)
     with sqlite3.connect(tmp_path / "a.db") as connection:
@@ -230,7 +230,7 @@ def test_two_first_starts_at_once(tmp_path: Path) -> None:
 
     def start(name: str) -> None:
         try:
-            ends.append(Study.create(spec, tmp_path, out=tmp_path / name, storage=url).folder.name)
+            ends.append(create_study(spec, tmp_path, out=tmp_path / name, storage=url).folder.name)
         except Exception as error:
             ends.append(error)
 
@@ -346,7 +346,7 @@ def away(study: Study, times: int) -> Callable[[], int]:
         if asked <= times:
             raise exc.OperationalError("select", {}, Gone("server closed the connection\nunexpectedly"))
 
-    event.listen(study._storage._backend.engine, "before_cursor_execute", ask)
+    event.listen(study.storage._backend.engine, "before_cursor_execute", ask)
     return lambda: asked
 
 
@@ -381,7 +381,7 @@ def test_a_database_that_stays_away_is_one_message(kept: Study, waits: list[floa
 
 def test_other_failures_of_a_database_are_not_waited_for(kept: Study, tmp_path: Path, waits: list[float]) -> None:
     assert kept.optuna
-    kept._storage._backend.engine.dispose()
+    kept.storage._backend.engine.dispose()
     (tmp_path / "a.db").write_bytes(b"x" * 9000)
     with pytest.raises(optuna.exceptions.StorageInternalError):
         take_work(kept, "0")
@@ -417,8 +417,8 @@ def test_what_did_arrive_before_the_connection_broke_is_not_told_twice(kept: Stu
             connection.connection.commit()
             raise exc.OperationalError("commit", {}, Gone("server closed the connection"))
 
-    event.listen(kept._storage._backend.engine, "commit", breaks)
-    assert kept._storage.set_trial_state_values(trial._trial_id, optuna.trial.TrialState.COMPLETE, [1.0])
+    event.listen(kept.storage._backend.engine, "commit", breaks)
+    assert kept.storage.set_trial_state_values(trial._trial_id, optuna.trial.TrialState.COMPLETE, [1.0])
     assert broken and kept.optuna.trials[1].value == 1.0
 
 

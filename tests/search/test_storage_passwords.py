@@ -16,7 +16,7 @@ import pytest
 from search_helpers import change, make, tried
 
 from miniwin.blocks.messages.passwords import masked, without_secrets_of
-from miniwin.search import promote, read_study, run_search, runner, storage, storage_named, storage_url
+from miniwin.search import promote, read_study, run_search, runner, storage, storage_trust, storage_url
 from miniwin.search.live_table import SearchDisplay
 from miniwin.search.records import collect
 from miniwin.search.report import write_report
@@ -72,7 +72,7 @@ def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
         opened.append(url)
         return storages[storage_url.without_password(url)]
 
-    for name in (*storage_named.SENT, storage_named.NAMED):
+    for name in (*storage_trust.SENT, storage_trust.NAMED):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("MINIWIN_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(storage, "_open", open_)
@@ -163,19 +163,19 @@ def test_what_others_have_named_in_a_shared_cache_is_not_what_one_has_named_ones
 ) -> None:
     url = "postgresql://me@theirs/db"
     monkeypatch.setenv("MINIWIN_STORAGE_PASSWORD", "secret")
-    storage_named.remember_named(url)
-    storage_named.check_named(url, tmp_path)
+    storage_trust.remember_named(url)
+    storage_trust.check_named(url, tmp_path)
     mine = os.getuid()
     monkeypatch.setattr(os, "getuid", lambda: mine + 1)
     with pytest.raises(UserError, match="which you have not named here"):
-        storage_named.check_named(url, tmp_path)
-    monkeypatch.setattr(storage_named, "_path", lambda url: next((tmp_path / "cache/storages").iterdir()))
+        storage_trust.check_named(url, tmp_path)
+    monkeypatch.setattr(storage_trust, "_path", lambda url: next((tmp_path / "cache/storages").iterdir()))
     with pytest.raises(UserError, match="which you have not named here"):  # put there under our number
-        storage_named.check_named(url, tmp_path)
+        storage_trust.check_named(url, tmp_path)
     monkeypatch.undo()
     monkeypatch.setenv("MINIWIN_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(os, "getuid", lambda: mine + 1)
-    storage_named.remember_named(url)  # leaves what the other has named as it was
+    storage_trust.remember_named(url)  # leaves what the other has named as it was
     assert len(list((tmp_path / "cache/storages").iterdir())) == 2
 
 

@@ -16,6 +16,7 @@ from miniwin.cli import app
 from miniwin.evaluation.metrics import Metrics
 from miniwin.search import read_study, runner
 from miniwin.search.claims import Claim, take_work
+from miniwin.search.creation import create_study
 from miniwin.search.study import Study
 from miniwin.search.worker import DONE, work
 from miniwin.specs import UserError, load_search_spec
@@ -26,7 +27,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two trials and a baseline, trained; and what a worker leaves behind when it is killed."""
     folder = tmp_path_factory.mktemp("damage")
     spec = load_search_spec(write_search(folder, budget={"trials": 2}, constraints=[], eval_tokens=64))
-    study = Study.create(spec, folder, out=folder / "study")
+    study = create_study(spec, folder, out=folder / "study")
     assert work(study.folder, "0") == DONE
     (study.folder / "leases" / "0.json").write_text("{}")
     (study.folder / "logs" / "worker-0.log").write_text("trial 0\n")
@@ -209,7 +210,7 @@ def test_a_study_that_was_killed_as_it_was_made_has_no_trials_yet(
     journal: bytes | None, tmp_path: Path, untrained: None
 ) -> None:
     spec = write_search(tmp_path, budget={"trials": 1}, baseline=None)
-    study = Study.create(load_search_spec(spec), tmp_path, out=tmp_path / "study").folder
+    study = create_study(load_search_spec(spec), tmp_path, out=tmp_path / "study").folder
     (study / "journal.log").unlink()
     if journal is not None:
         (study / "journal.log").write_bytes(journal)
@@ -227,7 +228,7 @@ def test_a_study_that_was_killed_as_it_was_made_has_no_trials_yet(
 def test_a_damaged_trial_is_taken_up_again(tmp_path: Path) -> None:
     """An orphan whose trial.json cannot be read, as after a power cut: its worker goes on, under its number."""
     spec = load_search_spec(write_search(tmp_path, baseline=None))
-    study = Study.create(spec, tmp_path, out=tmp_path / "study")
+    study = create_study(spec, tmp_path, out=tmp_path / "study")
     claim = take_work(study, "0")
     assert isinstance(claim, Claim)
     claim.lease_path.write_text("not a lease")

@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from miniwin.search.claims import Claim, finish, take_work
+from miniwin.search.creation import create_study
 from miniwin.search.study import Study
 from miniwin.specs import load_search_spec
 
@@ -88,7 +89,7 @@ def write_search(folder: Path, train: dict[str, Any] | None = None, **changes: A
 def make(folder: Path, url: str | None = None, out: str = "study", **changes: Any) -> Study:
     """A study without a baseline, of the small search with changes."""
     spec = load_search_spec(write_search(folder, baseline=None, **changes))
-    return Study.create(spec, folder, out=folder / out, storage=url)
+    return create_study(spec, folder, out=folder / out, storage=url)
 
 
 def change(study: Path, **values: Any) -> None:

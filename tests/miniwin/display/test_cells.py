@@ -20,6 +20,7 @@ from typer.testing import CliRunner
 from miniwin.commands.search import app as search_app
 from miniwin.display.cells import cell
 from miniwin.search.claims import Claim, finish, take_work
+from miniwin.search.creation import create_study
 from miniwin.search.live_table import SearchDisplay
 from miniwin.search.records import StudyData, collect
 from miniwin.search.study import Study
@@ -71,7 +72,7 @@ def study(tmp_path: Path) -> Study:
         constraints=[],
         budget={"trials": 2},
     )
-    made = Study.create(load_search_spec(spec), tmp_path, out=tmp_path / "study")
+    made = create_study(load_search_spec(spec), tmp_path, out=tmp_path / "study")
     while isinstance(claim := take_work(made, "0"), Claim):
         claim.outcome.values = {"loss@64": 1.0}
         claim.outcome.end("complete", EVIL)

@@ -20,7 +20,7 @@ import miniwin
 from miniwin.files import folders
 from miniwin.files.folders import cache_folder
 from miniwin.runs import read_run
-from miniwin.search.study import Study
+from miniwin.search.creation import create_study
 from miniwin.specs import UserError, dump_yaml, load_search_spec
 from miniwin.tracking import Tracker, _sqlite_file, tracking_uri
 from miniwin.zoo import add, list_entries
@@ -180,7 +180,7 @@ def test_a_study_in_a_folder_whose_name_is_no_text(unspeakable: Path) -> None:
     from miniwin.search import worker
 
     path = write_search(unspeakable, budget={"trials": 1}, baseline=None, rungs=[])
-    Study.create(load_search_spec(path), unspeakable, out=unspeakable / "study")
+    create_study(load_search_spec(path), unspeakable, out=unspeakable / "study")
     assert worker.work(unspeakable / "study", "0") == worker.DONE
     for command in (["status"], ["report"], ["promote", "--name", "mine", "--quiet"]):
         succeeds("search", command[0], str(unspeakable / "study"), *command[1:])

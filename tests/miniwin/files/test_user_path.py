@@ -19,9 +19,10 @@ from miniwin.data import corpus, prepare
 from miniwin.files import folders
 from miniwin.files.folders import home
 from miniwin.runs import read_metrics, read_result
+from miniwin.search.creation import create_study
 from miniwin.search.report import write_report
 from miniwin.search.space import check_search
-from miniwin.search.study import Study, find_study
+from miniwin.search.study import find_study
 from miniwin.specs import UserError, dump_yaml, load_search_spec
 from miniwin.tokenizer import load_tokenizer
 from miniwin.tracking import tracking_uri
@@ -151,7 +152,7 @@ def test_searches(mine: Path) -> None:
         text = text.replace(f"{name}: {name}.yaml", f"{name}: ~/{name}.yaml")
     path.write_text(text)
     assert check_search(f"~/{path.name}")
-    study = Study.create(load_search_spec(f"~/{path.name}"), mine, out=Path("~/study"))
+    study = create_study(load_search_spec(f"~/{path.name}"), mine, out=Path("~/study"))
     assert study.folder == find_study("~/study") == mine / "study"
     assert write_report("~/study", "~/report.html") == mine / "report.html"
 

@@ -13,7 +13,7 @@ from miniwin.machine import devices
 from miniwin.machine.devices import multiplies_bfloat16, settled
 from miniwin.machine.products import Times
 from miniwin.runs import RunResult, read_run
-from miniwin.search.study import Study
+from miniwin.search.creation import create_study
 from miniwin.specs import TrainSpec, UserError, load_train_spec, parse_spec
 from miniwin.training.launch import train
 
@@ -88,10 +88,10 @@ def test_a_study_settles_it_once_for_all_its_trials(tmp_path: Path, monkeypatch:
         "search",
     )
     able(monkeypatch, 4.0)
-    assert Study.create(spec, tmp_path, out=tmp_path / "study").train.dtype == "bfloat16"
+    assert create_study(spec, tmp_path, out=tmp_path / "study").train.dtype == "bfloat16"
     able(monkeypatch)
-    assert Study.create(spec, tmp_path, out=tmp_path / "study").train.dtype == "bfloat16", "opened elsewhere"
-    assert Study.create(spec, tmp_path, out=tmp_path / "other").train.dtype == "float32"
+    assert create_study(spec, tmp_path, out=tmp_path / "study").train.dtype == "bfloat16", "opened elsewhere"
+    assert create_study(spec, tmp_path, out=tmp_path / "other").train.dtype == "float32"
 
 
 def test_a_device_that_is_not_there_is_refused() -> None:

@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 
 from miniwin.display.formats import bytes_text, count_text, length_text, seconds_text
 from miniwin.search.claims import Claim, finish, take_work
+from miniwin.search.creation import create_study
 from miniwin.search.records import StudyData, TrialRecord
 from miniwin.search.report import render, verdict, write_report
 from miniwin.search.report.charts import front_chart
@@ -555,7 +556,7 @@ def make_folder(folder: Path) -> Study:
     (folder / "tiny.yaml").write_text(
         "kind: train\nformat: 1\nname: tiny\ndata: {source: python-stdlib}\ntokens: 4e6\n"
     )
-    study = Study.create(spec, folder, out=folder / "study")
+    study = create_study(spec, folder, out=folder / "study")
     for level in (3.0, 1.5, 1.4):
         claim = take_work(study, "test")
         assert isinstance(claim, Claim)

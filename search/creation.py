@@ -1,0 +1,189 @@
+"""Making the folder of a study, and going on with a study that is of the same search."""
+
+from __future__ import annotations
+
+import time
+import uuid
+import warnings
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from miniwin.blocks.messages.passwords import masked
+from miniwin.files.folders import home
+from miniwin.files.writing import said_if_unwritable
+from miniwin.machine.devices import find_device
+from miniwin.machine.devices import settled as settled_dtype
+from miniwin.search.journal import JOURNAL
+from miniwin.search.named_specs import NamedSpecs
+from miniwin.search.space import Space
+from miniwin.search.storage_trust import remember_named
+from miniwin.search.storage_url import settled, without_password
+from miniwin.search.study import Study
+from miniwin.search.study_json import FORMAT, is_begun, pending_id, write_about
+from miniwin.specs import SearchSpec, UserError, load_search_spec, user_path
+from miniwin.training.resume import differences
+
+SPECS = ("search.yaml", "model.yaml", "train.yaml", "baseline.yaml")
+OWNER_TRIES, OWNER_SECONDS = 40, 0.05  # how long to wait for another process that is making the same study
+
+
+def create_study(
+    spec: SearchSpec,
+    base_folder: Path,
+    *,
+    out: Path | None = None,
+    storage: str | None = None,
+    check: Callable[[Space, Path], object] | None = None,
+) -> Study:
+    """Make a study folder; or open the folder, if it has a study of the same search.
+
+    base_folder: where relative paths in the spec start. out: the study folder; None: searches/<name> in the home
+    folder. storage: an Optuna storage URL; None: a journal in the study folder. check: raises what else is wrong before
+    a folder is made; it is given the space, and the folder where relative paths in the train spec start.
+    """
+    folder = user_path(out) if out is not None else home() / "searches" / spec.name
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder} is a file; expected a folder for the study: choose another --out")
+    specs = NamedSpecs.load(spec, base_folder)
+    space = Space(spec, specs.base, specs.train)  # mistakes are found before anything is written
+    if (
+        folder.is_dir()
+        and not (folder / "study.json").exists()
+        and any((folder / name).exists() for name in ("run.json", "entry.json", "trials"))
+    ):
+        raise UserError(
+            f"{folder} is not a study folder, and a search would write over what is there: choose another --out"
+        )
+    from miniwin.search.storage import make_storage, owner
+
+    url, password = (None, None) if storage is None else settled(storage)
+    own = folder.resolve() == user_path(base_folder).resolve() and not (folder / "study.json").exists()
+    if own and any((folder / name).exists() for name in SPECS):
+        raise UserError(f"{folder} holds the search itself, and a study would write over it: choose another --out")
+    if check is not None and not is_begun(folder):
+        check(space, specs.train_base)
+    made = None
+    if url is not None and not is_begun(folder):  # nothing is written here where that fails
+        made = make_storage(url, password)
+        if owner(made, spec.name) not in (None, "", pending_id(folder)):
+            raise _taken(url, spec.name)
+    with said_if_unwritable(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    with said_if_unwritable(folder), FileLock(folder / ".study.lock"):
+        if is_begun(folder):
+            study = Study(folder, password=password, named=url is not None)
+            unmade = study.is_unmade()
+            _continue_with(study, specs, url, storage)
+            if unmade:
+                _create_in_storage(study)
+        else:
+            study = _begin(folder, specs, url, password, made)
+        for name in ("trials", "leases", "logs"):
+            (folder / name).mkdir(exist_ok=True)
+        _name_objectives(study)
+    if url is not None:
+        remember_named(url)
+    return study
+
+
+def _begin(folder: Path, specs: NamedSpecs, url: str | None, password: str | None, made: Any) -> Study:
+    """Make a study. If the storage does not get the study, study.json goes again, and the folder is free."""
+    from miniwin.search.storage import open_journal
+
+    # One precision for all trials, wherever they run.
+    replace(specs, train=settled_dtype(specs.train, find_device(None))).write(folder)
+    about = {
+        "format": FORMAT,
+        "id": pending_id(folder) or uuid.uuid4().hex,
+        "name": specs.spec.name,
+        "storage": url,
+        "train_base": str(specs.train_base),
+        "tracking": None,
+        "ready": False,
+    }
+    write_about(folder, about)
+    try:
+        study = Study(folder, password=password)
+        study.storage = made if made is not None else open_journal(folder / JOURNAL)
+        _create_in_storage(study)
+    except BaseException:
+        (folder / "study.json").unlink(missing_ok=True)
+        raise
+    del study.about["ready"]
+    study.write_about()
+    return study
+
+
+def _continue_with(study: Study, specs: NamedSpecs, url: str | None, storage: str | None) -> None:
+    """Accept the same search, also with a larger budget; refuse any other change.
+
+    storage: as the user wrote it; url: what is kept of it.
+    """
+    kept = study.place
+    if url is not None and (kept is None or without_password(url) != without_password(kept)):
+        raise UserError(
+            f"{study.folder} keeps its study in {masked(kept) if kept else 'a journal file'}, not in "
+            f"{masked(storage or url)}: leave --storage out, or choose another --out"
+        )
+    old = NamedSpecs(study.spec, study.base, study.train, study.baseline, Path(study.about["train_base"]))
+    specs = replace(specs, train=settled_dtype(specs.train, find_device(None), study.train.dtype))
+    found = differences(old.comparable(), specs.comparable())
+    before, now = study.spec.budget.trials, specs.spec.budget.trials
+    if now < before:
+        found.append(f"search.budget.trials: {before} there, {now} now")
+    if found:
+        raise UserError(
+            f"{study.folder} holds a study of another search ({'; '.join(found[:5])}"
+            f"{'; ...' if len(found) > 5 else ''}): only budget.trials may grow; choose another --out or name"
+        )
+    # Relative paths do not start at the study's own copy of a train spec.
+    moved = specs.train_base not in (old.train_base, study.folder.resolve())
+    _ = study.storage  # raises where the storage cannot be joined, before anything is written
+    if now != before or moved or kept != study.about["storage"]:
+        specs.write(study.folder)
+        study.about["train_base"] = str(specs.train_base if moved else old.train_base)
+        study.about["storage"] = kept
+        study.write_about()
+        study.spec = load_search_spec(study.folder / "search.yaml")
+
+
+def _create_in_storage(study: Study) -> None:
+    import optuna
+
+    from miniwin.search.storage import OWNER, owner
+
+    name, id = study.spec.name, study.about["id"]
+    directions = [objective.direction for objective in study.spec.parsed_objectives]
+    try:
+        made = optuna.create_study(storage=study.storage, study_name=name, directions=directions)
+    except optuna.exceptions.DuplicatedStudyError:
+        made = optuna.load_study(storage=study.storage, study_name=name)
+        for _ in range(OWNER_TRIES):  # its maker sets OWNER at once, unless the maker was killed in that moment
+            if known := owner(study.storage, name):
+                break
+            time.sleep(OWNER_SECONDS)
+        if (known or id) != id or made.get_trials(deepcopy=False):
+            raise _taken(study.about["storage"], name) from None
+    made.set_user_attr(OWNER, id)
+
+
+def _name_objectives(study: Study) -> None:
+    """Give Optuna's dashboard the names of the objectives."""
+    import optuna
+
+    names = [objective.name for objective in study.spec.parsed_objectives]
+    if study.optuna.metric_names != names:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            study.optuna.set_metric_names(names)
+
+
+def _taken(url: str | None, name: str) -> UserError:
+    return UserError(
+        f"the storage {masked(url or 'in the study folder')} already has a study named {name!r}, of another study "
+        "folder: give the search another name, or use that folder with --out"
+    )

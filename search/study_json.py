@@ -1,0 +1,60 @@
+"""study.json: what a study folder says of itself.
+
+format, id, name; storage: a URL, or null for journal.log; train_base: where relative paths of train.yaml start
+tracking: the MLflow run of the search; ready: false until the storage has the study
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from miniwin.blocks.messages.passwords import has_secret
+from miniwin.files.json_files import JSONProblem, read_json
+from miniwin.files.writing import write_json
+from miniwin.specs import UserError
+
+FORMAT = 1
+FILE = "study.json"
+KINDS: dict[str, Any] = {
+    "id": str,
+    "storage": str | None,
+    "train_base": str,
+    "tracking": dict | None,
+}
+
+
+def read_about(folder: Path) -> dict[str, Any]:
+    try:
+        about: dict[str, Any] = read_json(folder / FILE, names=True)
+    except (FileNotFoundError, NotADirectoryError):
+        raise UserError(
+            f"{folder} is not a study folder: it has no study.json; expected one that `miniwin search run` made"
+        ) from None
+    except JSONProblem as error:
+        raise UserError(f"{folder / 'study.json'} is {error}; expected what `miniwin search` wrote") from None
+    if not isinstance(about, dict) or about.get("format") != FORMAT:
+        found = about.get("format") if isinstance(about, dict) else type(about).__name__
+        raise UserError(f"{folder / 'study.json'} has format {found!r}; this version of miniwin reads format {FORMAT}")
+    for name, kind in KINDS.items():
+        if name not in about or not isinstance(about[name], kind):
+            raise UserError(
+                f"{folder / 'study.json'}: {name} is not what `miniwin search` wrote; put it back from a copy"
+            )
+    return about
+
+
+def write_about(folder: Path, about: dict[str, Any]) -> None:
+    write_json(folder / FILE, about)
+    if has_secret(about["storage"] or ""):  # of a study that was made when passwords were kept
+        (folder / FILE).chmod(0o600)
+
+
+def is_begun(folder: Path) -> bool:
+    """Whether the folder has a study, and its storage has the study too."""
+    return (folder / FILE).exists() and bool(read_about(folder).get("ready", True))
+
+
+def pending_id(folder: Path) -> str | None:
+    """The id of a study that was cut off while it was made, or None if there is no study.json."""
+    return read_about(folder)["id"] if (folder / FILE).exists() else None

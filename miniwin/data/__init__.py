@@ -1,6 +1,6 @@
 """Data: from a source named in YAML to deterministic batches of token ids.
 
-`prepare` tokenises a source once into memory-mapped files, `batch_at` and `loader` cut batches from them, and
+`prepare` tokenises a source once into memory-mapped files. `batch_at` and `loader` cut batches from these files.
 `associative_recall` makes the examples that recall is measured with.
 """
 

@@ -1,14 +1,15 @@
-"""Batches from a long array of token ids, each a pure function of (split, step, batch_size, seq_len, seed).
+"""Batches from a long array of token ids. Each is a pure function of (split, step, batch_size, seq_len, seed).
 
-An epoch cuts the split into windows of seq_len + 1 ids that overlap by one, so that every token is an input
-once and a target once, starts them at a seeded offset, and goes through them in a seeded order. The split is
-read as a ring (it ends with a document separator, so going on at its beginning is one more document
-boundary); only the length modulo seq_len, fewer than seq_len tokens, is left out of an epoch, another stretch
-in each.
+An epoch cuts the split into windows of seq_len + 1 ids that overlap by one: every token is an input once and a target
+once. The first window starts at a seeded offset. The windows come in a seeded order. The split is read as a ring: it
+ends with a document separator, so its beginning follows its end as one more document.
 
-No state means: resuming is starting at another step, and workers cannot change what a step sees.
+An epoch leaves out the rest of len(split) / seq_len, which is fewer than seq_len tokens. These lie at another place in
+every epoch.
 
-B batch_size, N seq_len.
+There is no state. So a run resumes by starting at another step, and workers cannot change what a step sees.
+
+Shapes: B batch_size, N seq_len.
 """
 
 from __future__ import annotations
@@ -30,28 +31,36 @@ Batch = tuple[torch.Tensor, torch.Tensor]
 
 
 def batch_at(split: np.ndarray, step: int, *, batch_size: int, seq_len: int, seed: int) -> Batch:
-    """Inputs and targets of one step, (B, N) int64 each; targets are the inputs moved on by one token."""
+    """(inputs, targets) of one step, (B, N) int64 each. A target is the token after its input.
+
+    Raises:
+        UserError: the split is too short for one sequence.
+    """
     windows = windows_per_epoch(split, seq_len)
-    rows = []
-    for number in range(step * batch_size, (step + 1) * batch_size):
+    rows = []  # of (N + 1,)
+    for number in range(step * batch_size, (step + 1) * batch_size):  # windows are numbered across epochs
         epoch, place = divmod(number, windows)
         order, offset = _epoch(seed, epoch, windows, len(split))
         rows.append(_ring(split, (offset + int(order[place]) * seq_len) % len(split), seq_len + 1))
     ids = torch.from_numpy(np.stack(rows).astype(np.int64))  # (B, N + 1)
-    return ids[:, :-1].contiguous(), ids[:, 1:].contiguous()
+    return ids[:, :-1].contiguous(), ids[:, 1:].contiguous()  # (B, N), (B, N)
 
 
 def document_numbers(inputs: torch.Tensor, separator: int) -> torch.Tensor:
-    """(B, N) ids -> (B, N) int64: numbers of the documents that each row's tokens belong to, growing.
+    """ids (B, N) -> (B, N) int64: the number of each token's document. In each row the numbers grow from left to right.
 
-    As an input a separator is a document's first token: what follows it is predicted from nothing else, as for an empty
-    prompt. As a target it is the end of the document before.
+    As an input, a separator is the first token of a document: the next token is predicted from the separator alone, as
+    for an empty prompt. As a target, a separator ends the document before.
     """
     return (inputs == separator).long().cumsum(1)
 
 
 def windows_per_epoch(split: np.ndarray, seq_len: int) -> int:
-    """How many sequences of seq_len one pass over the split has."""
+    """How many windows of seq_len one epoch has.
+
+    Raises:
+        UserError: the split is too short for one sequence.
+    """
     if len(split) <= seq_len:
         raise UserError(
             f"too little data: the split has {len(split)} tokens, and one sequence of seq_len {seq_len} "
@@ -70,12 +79,12 @@ def loader(
     seed: int,
     workers: int = 0,
 ) -> Iterator[Batch]:
-    """`batch_at` of `num_steps` steps from `start_step` on, in order, read ahead by `workers` processes."""
-    windows_per_epoch(split, seq_len)  # the user's mistake is raised here, not in a worker
+    """`batch_at` of `num_steps` steps from `start_step` on, in order. `workers` processes read ahead; 0: none does."""
+    windows_per_epoch(split, seq_len)  # raises a user's mistake here, not in a worker
     steps = _Steps(split, start_step, num_steps, {"batch_size": batch_size, "seq_len": seq_len, "seed": seed})
     if workers == 0:
         return (steps[place] for place in range(num_steps))
-    # Its own generator, because DataLoader draws a seed for its workers: the global one belongs to the
+    # A generator of its own, because DataLoader draws a seed for its workers. The global generator belongs to the
     # training run.
     loading: DataLoader[Batch] = DataLoader(
         steps, batch_size=None, num_workers=workers, worker_init_fn=_init_worker, generator=torch.Generator()
@@ -98,8 +107,8 @@ class _Steps(Dataset[Batch]):
     def __getstate__(self) -> dict[str, Any]:
         state = dict(self.__dict__)
         split = self._split
-        # Pickled as it is, a memory map sends the whole corpus to every worker; its place on disk is enough.
-        # (Not for a slice of one: that has the offset of the whole.)
+        # Pickled as it is, a memory map sends the whole corpus to every worker. Its place on disk is enough.
+        # A slice of a map is pickled as it is: its `offset` is that of the whole map.
         if isinstance(split, np.memmap) and isinstance(split.base, mmap.mmap):
             state["_split"] = (str(split.filename), split.dtype, split.shape, split.offset)
         return state
@@ -112,23 +121,22 @@ class _Steps(Dataset[Batch]):
 
 
 def _init_worker(_: int) -> None:
-    # Ctrl-C reaches the whole process group; the run decides what it means, and still needs batches
-    # until it stops.
+    # Ctrl-C reaches the whole process group. The run decides what it means, and needs batches until it stops.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # A handler of the run was inherited by fork; here it would only keep the worker from being ended.
+    # The worker inherited the run's handler by fork. Here the handler would only keep the worker from being ended.
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 @lru_cache(maxsize=8)
 def _epoch(seed: int, epoch: int, windows: int, length: int) -> tuple[np.ndarray, int]:
-    """The order of an epoch's windows and where the first of them begins."""
+    """(the order of an epoch's windows (windows,), the offset of the first one in the split)."""
     key = int.from_bytes(hashlib.sha256(f"{seed}:{epoch}".encode()).digest()[:16], "little")
-    # Raw bits and a stable sort: numpy keeps these the same from version to version, its shuffles it
-    # does not.
+    # Raw bits and a stable sort stay the same from version to version of numpy. Its shuffles do not.
     draws = np.random.Philox(key=key).random_raw(windows + 1)
     return np.argsort(draws[1:], kind="stable"), int(draws[0] % np.uint64(length))
 
 
 def _ring(split: np.ndarray, start: int, count: int) -> np.ndarray:
+    """(count,) ids from `start` on; the beginning of the split follows its end."""
     part = split[start : start + count]
     return part if len(part) == count else np.concatenate([part, split[: count - len(part)]])

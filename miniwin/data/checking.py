@@ -1,4 +1,4 @@
-"""Whether what a train spec names is there: its text and its tokenizer, before a run needs them."""
+"""Whether the text and the tokenizer that a train spec names exist, before a run needs them."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _FIELD = re.compile(r"(data(?:\.\w+)?|tokenizer): ")
 
 
 def check_data(spec: TrainSpec, path: Path, overrides: Sequence[str] = ()) -> None:
-    """UserError, with the place in the YAML file at `path`, where text or tokenizer cannot be found or read."""
+    """Raise UserError if text or tokenizer cannot be found or read, with the place in the YAML file at `path`."""
     base = path.resolve().parent
     looks: dict[str, Callable[[], object]] = {"tokenizer": lambda: load_tokenizer(spec.tokenizer, base)}
-    if not isinstance(spec.data, PythonStdlibData):  # that is where Python is
+    if not isinstance(spec.data, PythonStdlibData):  # which is always there
         looks["data"] = lambda: list_source(spec.data, base)
     problems = []
     for field, look in looks.items():

@@ -3,10 +3,10 @@
     <cache>/data/<key>/train.npy  valid.npy     ids, uint16 for vocabularies up to 65536, uint32 above
                        corpus.json              what it is, and how big and what hash each file has
 
-The key is made of the spec, the file list (path, size, time) and the tokenizer, so looking a corpus up reads
-no text. The fingerprint is made of the text itself, the split and the tokenizer: it is the same on every
-machine with the same text. A corpus appears under its key in one rename, prepared by one process while others
-wait; what does not match its own hashes is prepared again.
+The key is a hash of the spec, the file list (path, size, time) and the tokenizer, so looking a corpus up reads
+no text. The fingerprint is a hash of the text itself, the split and the tokenizer: it is the same on every
+machine with the same text. One process prepares a corpus while others wait, and a rename puts it under its key. A
+corpus that does not match its own hashes is prepared again.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ from miniwin.tokenizer import Tokenizer
 from miniwin.tokenizer.hugging_face import SEPARATORS
 
 FORMAT = 1
-READING = 2  # how bytes of text files become text: what an older version prepared is not looked up
-PIECE = 1 << 14  # characters the tokenizer gets in one piece: a whole novel takes it minutes and gigabytes
-BATCH = 256  # pieces at once, which it shares out among threads
+READING = 2  # version of how bytes become text; part of the key, so that corpora of older versions are made anew
+PIECE = 1 << 14  # characters that the tokenizer gets in one piece: a whole novel would take minutes and gigabytes
+BATCH = 256  # pieces that the tokenizer gets at once, to share out among its threads
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """Token ids to train and to validate on; each document is followed by the tokenizer's separator."""
+    """Token ids to train and to validate on, (tokens,) each. The tokenizer's separator follows each document."""
 
     train: np.ndarray
     valid: np.ndarray
@@ -62,7 +62,12 @@ def prepare(
     *,
     progress: bool = False,
 ) -> Corpus:
-    """The corpus of `spec`, from the cache or made now. Paths in the spec are relative to `base`."""
+    """The corpus of `spec`, from the cache or made now. Paths in the spec are relative to `base`.
+
+    Raises:
+        UserError: the text cannot be found or read, one side of the split is empty, or the tokenizer has no separator.
+        Unwritable: the cache folder cannot be written.
+    """
     if tokenizer.separator is None:
         raise UserError(
             f"the tokenizer {tokenizer.name} has no token to separate documents with; expected one of "
@@ -90,7 +95,7 @@ def _key(source: Source, tokenizer: Tokenizer) -> str:
 
 
 def _made(root: Path, key: str, source: Source, tokenizer: Tokenizer, progress: bool) -> Corpus:
-    """The corpus, made now, or by another process meanwhile."""
+    """The corpus, made now or meanwhile by another process."""
     from filelock import FileLock
 
     try:
@@ -112,14 +117,14 @@ def _made(root: Path, key: str, source: Source, tokenizer: Tokenizer, progress: 
 
 
 def _open(folder: Path) -> Corpus | None:
-    """The corpus in a folder, or None when anything about it is not as it was written."""
+    """The corpus in a folder. None if it is not there, or not as it was written."""
     try:
         record = read_json(folder / "corpus.json", names=True)
         splits = {}
         for side in SIDES:
             path, want = folder / f"{side}.npy", record["files"][side]
             stat = path.stat()
-            # Hashing reads everything; unchanged size and time since it was last right will do.
+            # Hashing reads the whole file. It is left out where size and time are as they were written.
             if stat.st_size != want["size"] or (
                 stat.st_mtime_ns != want["mtime_ns"] and sha256_file(path) != want["sha256"]
             ):
@@ -131,7 +136,7 @@ def _open(folder: Path) -> Corpus | None:
 
 
 def _make(root: Path, key: str, source: Source, tokenizer: Tokenizer, progress: bool) -> None:
-    """Writes the corpus into a temporary folder and renames it into place. The caller holds the lock."""
+    """Write the corpus into a temporary folder, and rename the folder into place. The caller holds the lock."""
     _remove_temporary(root, key)
     folder = root / f"{key}.{os.getpid()}.tmp"
     folder.mkdir()
@@ -145,7 +150,7 @@ def _make(root: Path, key: str, source: Source, tokenizer: Tokenizer, progress: 
 
 
 def _remove_temporary(root: Path, key: str) -> None:
-    """Also what a killed process left: nobody else is at work on this key while we hold its lock."""
+    """Remove temporary folders, a killed process's too: while we hold the lock, nobody else works on this key."""
     for rest in root.glob(f"{key}.*.tmp"):
         remove_tree(rest)
 
@@ -234,7 +239,7 @@ class _IdWriter:
         self.count += len(ids)
 
     def finish(self) -> dict[str, Any]:
-        """Completes the file and returns what `_open` compares with."""
+        """Complete the file. Returns its size, time and hash, which `_open` compares with."""
         self._file.seek(0)
         self._header()
         assert self._file.tell() == self._start, "numpy leaves room for a growing length in its header"
@@ -250,7 +255,7 @@ class _IdWriter:
 
 
 def _cut(text: str) -> list[str]:
-    """Pieces of PIECE to 2 PIECE characters, cut after a line end if there is one: few tokens span it."""
+    """Pieces of PIECE to 2 PIECE characters, cut after a line end if there is one: few tokens span a line end."""
     parts, start = [], 0
     while len(text) - start > 2 * PIECE:
         stop = text.find("\n", start + PIECE, start + 2 * PIECE) + 1 or start + 2 * PIECE
@@ -272,7 +277,7 @@ def _batches(pieces: Iterator[tuple[str, str, bool]], size: int) -> Iterator[lis
 
 @contextmanager
 def _progress_bar(total: int, shown: bool) -> Iterator[Callable[[int], None]]:
-    """A function that is told how many bytes were read, and a bar on stderr that follows it."""
+    """A bar on stderr. Yields the function that is told how many bytes were read."""
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 

@@ -1,8 +1,8 @@
-"""The bytes of a text file as text: UTF-8, and what there is to say where it is not.
+"""The bytes of a text file as text: UTF-8, and what happens to bytes that are not.
 
-A few bytes that are not UTF-8 happen in any large collection: each becomes U+FFFD, and how many there were is said.
-Many of them are another encoding, and a model would learn to write U+FFFD: that is refused, as is UTF-16. A byte order
-mark is no text.
+Any large collection has a few bytes that are not UTF-8. Each becomes U+FFFD, and their number is reported. A file with
+many of them is in another encoding, and a model would learn to write U+FFFD. Such a file is refused, and so is UTF-16.
+A byte order mark is left out.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 from miniwin.specs import UserError
 from miniwin.specs.yaml_lines import mark_of
 
-FEW, RARE = 10, 1000  # bad places in a file: refused are more than FEW, if more than one in RARE characters
+FEW, RARE = 10, 1000  # refused is a file with more than FEW bad places, and more than one in RARE characters
 CONVERT = "MiniWin reads UTF-8: convert the file first, such as with iconv -f {encoding} -t UTF-8 FILE > NEW"
 
 
@@ -50,10 +50,10 @@ class TextReader:
         return text
 
     def close(self) -> None:
-        """After the whole file.
+        """Count the bad places of the file, once all of it is read.
 
         Raises:
-            UserError: it is in another encoding.
+            UserError: there are so many that the file is in another encoding.
         """
         if self._bad > FEW and self._bad * RARE > self._characters:
             share = f"{self._bad / self._characters:.0%}" if self._bad * 100 > self._characters else "under 1%"

@@ -1,7 +1,7 @@
 """From a data spec to documents: which files, in which order, on which side of the split.
 
-Listing (`list_source`) is cheap and reads no text: it is what a prepared corpus is looked up by. Reading
-(`documents`) happens once per corpus. Text is UTF-8 (see `plain_text.py`), and NUL characters are dropped: byte 0 is
+Listing (`list_source`) is cheap and reads no text: a prepared corpus is looked up by the list. Reading
+(`documents`) happens once per corpus. Text is UTF-8 (see `plain_text.py`). NUL characters are dropped: byte 0 is
 the document separator.
 """
 
@@ -26,13 +26,13 @@ from miniwin.specs import UserError, user_path
 from miniwin.specs.data import DataSpec, JsonlData, PythonStdlibData, TaskData, TextData
 from miniwin.specs.encodings import is_text, wide
 
-# Tests are not what a library is read for, and what others installed is not of the library.
+# Tests are not library code, and installed packages are not part of the standard library.
 STDLIB_LEFT_OUT = frozenset(
     {"test", "tests", "idlelib", "idle_test", "site-packages", "dist-packages", "__pycache__", "lib-dynload"}
 )
 SIDES = ("train", "valid")
 ESCAPED = re.compile(r"\[([*?[])\]")
-PROBE = 8192  # a NUL byte in so many bytes tells a binary file, as git tells it
+PROBE = 8192  # a file with a NUL byte in its first PROBE bytes is binary, as for git
 
 
 class Document(NamedTuple):
@@ -43,7 +43,7 @@ class Document(NamedTuple):
 @dataclass(frozen=True)
 class SourceFile:
     path: Path
-    name: str  # relative to what the spec names, "/" on every system: what sorting and splitting go by
+    name: str  # relative to what the spec names, with "/" on every system; files are sorted and split by it
     side: str  # train | valid | tail (both: the last part is valid) | lines (each line by its text)
     size: int
     mtime_ns: int
@@ -54,7 +54,7 @@ class SourceFile:
 
 @dataclass(frozen=True)
 class Source:
-    """What a spec comes to on this machine. `facts` goes into the corpus' description."""
+    """The files that a data spec means on this machine. `facts` go into the description of the corpus."""
 
     spec: DataSpec
     files: tuple[SourceFile, ...] = ()
@@ -63,7 +63,7 @@ class Source:
 
     @property
     def bytes(self) -> int:
-        """About how much text there is to read, for a progress bar."""
+        """About how many bytes of text there are to read, for a progress bar."""
         if isinstance(self.spec, TaskData):
             return round(self.spec.tokens * (1 + self.spec.valid_fraction))
         return sum(file.size for file in self.files)
@@ -74,14 +74,14 @@ class Source:
         return (document for document in made if document.text)
 
     def _read(self) -> Iterator[Document]:
-        foreign: list[tuple[Path, UserError]] = []  # in another encoding: all are said at once
+        foreign: list[tuple[Path, UserError]] = []  # files in another encoding, reported together
         for file in self.files:
             reader = TextReader(file.path, self.replaced)
             if isinstance(self.spec, JsonlData):
                 yield from _json_lines(file, self.spec, reader)
                 reader.close()
                 continue
-            if isinstance(self.spec, PythonStdlibData):  # as others wrote it
+            if isinstance(self.spec, PythonStdlibData):  # not the user's text: nothing is reported about its encoding
                 text = _clean(_read_bytes(file.path).decode("utf-8", "replace"))
             else:
                 text = _clean(reader.text(_read_bytes(file.path)))
@@ -103,7 +103,11 @@ class Source:
 
 
 def list_source(spec: DataSpec, base: Path | None = None) -> Source:
-    """The files of a spec with paths relative to `base`, or a UserError that says what was looked for."""
+    """The files of a spec. Paths in the spec are relative to `base`.
+
+    Raises:
+        UserError: files are missing, cannot be read, or are in another encoding.
+    """
     try:
         return _list(spec, Path() if base is None else base)
     except OSError as error:
@@ -127,7 +131,7 @@ def _list(spec: DataSpec, base: Path) -> Source:
 
 
 def side_of(name: str, share: float) -> str:
-    """`valid` for `share` of all names, by a hash: what else is in the list changes nothing."""
+    """`train` or `valid`, by a hash of the name: `valid` for `share` of all names, whatever other files there are."""
     digest = hashlib.sha256(f"miniwin-split:{name}".encode("utf-8", "replace")).digest()
     return "valid" if int.from_bytes(digest[:8], "big") < share * 2**64 else "train"
 
@@ -158,7 +162,7 @@ def _list_text(spec: TextData, base: Path) -> Source:
     by_file = [replace(file, side=side_of(file.name, spec.share)) for file in files]
     size = sum(file.size for file in files)
     held = sum(file.size for file in by_file if file.side == "valid") / max(1, size)
-    fits = spec.share / 2 <= held <= min(2 * spec.share, 0.5 + spec.share / 2)  # never all of it
+    fits = spec.share / 2 <= held <= min(2 * spec.share, 0.5 + spec.share / 2)  # never all of the text
     split = spec.split or ("file" if fits else "tail")
     if split == "file" and len({file.side for file in by_file}) == 1:
         only = by_file[0].side
@@ -227,7 +231,7 @@ def _walk(root: Path) -> Iterator[Path]:
 
 
 def _unglobbed(pattern: Path) -> Path:
-    """The part of a pattern before its first wildcard. What glob.escape has made of one is none."""
+    """The part of a pattern before its first wildcard. A wildcard that glob.escape has escaped does not count."""
     parts = []
     for part in pattern.parts:
         if glob.has_magic(ESCAPED.sub("", part)):
@@ -250,7 +254,7 @@ def _file(path: Path, name: str, side: str) -> SourceFile:
 
 
 def _true_name(path: Path) -> str:
-    """One name for a file, however it was spelt: by a link, or on a system that takes a.txt and A.txt for one."""
+    """One name for a file, however it was named: through a link, or as A.txt on a system where that is a.txt."""
     name = str(path.resolve())
     small = name.lower()
     return small if small != name and os.path.exists(small) and os.path.samefile(small, name) else name
@@ -301,7 +305,7 @@ def _kind(value: Any) -> str:
 
 def _task_documents(spec: TaskData) -> Iterator[Document]:
     for side, share in zip(SIDES, (1.0, spec.valid_fraction), strict=True):
-        count = -(-round(spec.tokens * share) // (spec.length + 1))  # each takes its length and a separator
+        count = -(-round(spec.tokens * share) // (spec.length + 1))  # an example is its length and a separator
         examples = recall_documents(spec.length, spec.num_pairs, spec.seed, side)
         yield from (Document(side, next(examples)) for _ in range(max(1, count)))
 

@@ -1,7 +1,7 @@
 """Generated tasks: associative recall, the ability that long contexts are for.
 
-An example is text, one byte per character, always exactly `length` of them (arXiv:2312.04927 measures the
-same with bare tokens; written as text, it is also something that a model of code can be asked):
+An example is text of exactly `length` characters, one byte each. (arXiv:2312.04927 measures the same with bare
+tokens. As text, it can be asked of a model of code too.)
 
     ...filler...            random lower-case letters and spaces
     qf=T...filler...        anywhere in it `num_pairs` pairs: a key (two letters, all different) and a capital
@@ -42,9 +42,12 @@ def associative_recall(
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """`ids` (batch, length), `positions` and `answers` (batch, num_queries), all int64.
 
-    `positions` are those of the `=` of each query: the logits there should rank `answers` first, the ids that
-    come next. Every pair is asked for once unless `num_queries` says fewer. Ids are bytes; with a `tokenizer`
-    they are its ids for the single characters.
+    `positions` are those of the `=` of each query. The logits there should rank the answer first, which is the next
+    id. Every pair is asked for once, unless `num_queries` says fewer. Ids are bytes; with a `tokenizer` they are its
+    ids for the single characters.
+
+    Raises:
+        UserError: `length` has no room for the pairs and queries, or the tokenizer lacks one of the characters.
     """
     queries = num_pairs if num_queries is None else num_queries
     check_recall(length, num_pairs, queries)
@@ -56,7 +59,7 @@ def associative_recall(
 
 
 def check_recall(length: int, num_pairs: int, num_queries: int) -> None:
-    """Raises what a person who asks for examples that cannot exist should read."""
+    """Raise UserError if there can be no such example."""
     if not 1 <= num_pairs <= len(LETTERS) ** 2:
         raise UserError(
             f"associative recall: got num_pairs {num_pairs}; expected 1 to {len(LETTERS) ** 2}, one key each"
@@ -72,7 +75,7 @@ def check_recall(length: int, num_pairs: int, num_queries: int) -> None:
 
 
 def recall_documents(length: int, num_pairs: int, seed: int, split: str) -> Iterator[str]:
-    """Endless examples to train on, as text: the same for the same seed, others for `valid` than `train`."""
+    """Endless examples to train on, as text. The same seed gives the same ones; `valid` has others than `train`."""
     check_recall(length, num_pairs, num_pairs)
     row = 0
     while True:
@@ -81,12 +84,12 @@ def recall_documents(length: int, num_pairs: int, seed: int, split: str) -> Iter
 
 
 def _rng(seed: int, row: int, use: str) -> np.random.Generator:
-    # What the row is for comes last and is never 0: trailing zeros do not count as entropy.
+    # The use comes last and is never 0: numpy ignores zeros at the end of a seed.
     return np.random.default_rng((row, seed, 1 + ("evaluation", "train", "valid").index(use)))
 
 
 def character_ids(tokenizer: Tokenizer | None) -> np.ndarray:
-    """(128,) the id of each ASCII character on its own: merged with its neighbours, a key is no key."""
+    """(128,) the id of each ASCII character by itself: a key that is merged with its neighbours could not be found."""
     if tokenizer is None or tokenizer.name == "byte":
         return np.arange(128, dtype=np.int64)
     table = np.full(128, -1, dtype=np.int64)
@@ -110,7 +113,7 @@ def _example(rng: np.random.Generator, length: int, num_pairs: int, num_queries:
     pairs[:, 1], pairs[:, 2] = LETTERS[keys // len(LETTERS)], LETTERS[keys % len(LETTERS)]
     pairs[:, 3] = ord("=")
     pairs[:, 4] = rng.choice(VALUES, num_pairs)
-    # Places that do not overlap, any arrangement equally likely: choose as if a pair took one byte, widen.
+    # Places that do not overlap, all arrangements equally likely: choose as if a pair took one byte, then widen.
     context = length - RECORD * num_queries
     gaps = np.sort(rng.choice(context - (RECORD - 1) * num_pairs, num_pairs, replace=False))
     starts = gaps + (RECORD - 1) * np.arange(num_pairs)

@@ -1,4 +1,4 @@
-"""Which validation split an evaluation runs on: from anything a person may name it by."""
+"""The corpus that an evaluation runs on, from whatever a person may name it by."""
 
 from __future__ import annotations
 
@@ -25,9 +25,12 @@ NAME_IT = "name what to measure on with --data (data= in Python)"
 def corpus_for(model: LanguageModel, data: DataSpec | TrainSpec | Corpus | str | Path | None) -> Corpus:
     """The corpus that `data` names, in the model's tokens.
 
-    It is always the validation part that is evaluated, also of text that is named directly: a model that was
-    trained on the same file with the default split has not seen that part. Without `data` it is what the model was
-    trained on, or nothing: other data would give a number that looks like the same one.
+    An evaluation always uses the validation part, also of text that is named directly: a model that was trained on the
+    same file with the default split has not seen that part. Without `data` the corpus is what the model was trained
+    on. No other data takes its place, since the number would look comparable without being so.
+
+    Raises:
+        UserError: the data cannot be found or read, or has changed since training, or does not fit the tokenizer.
     """
     from miniwin.data import Corpus, prepare
 
@@ -51,7 +54,7 @@ def corpus_for(model: LanguageModel, data: DataSpec | TrainSpec | Corpus | str |
 
 
 def _known(model: LanguageModel, corpus: Corpus) -> Corpus:
-    """The corpus, unless it holds special tokens of an imported tokenizer that lie beyond the rows of its model."""
+    """The corpus. UserError if it holds special tokens of an imported tokenizer that its model has no rows for."""
     assert model.tokenizer is not None
     size = model.spec.vocab_size
     if model.tokenizer.vocab_size > size and (last := int(corpus.valid.max())) >= size:
@@ -63,8 +66,10 @@ def _known(model: LanguageModel, corpus: Corpus) -> Corpus:
 
 
 def refuse_other_data(run: Path, corpus: Corpus, otherwise: str = "") -> None:
-    """UserError where `corpus` is not the one that the run was trained on, by its fingerprint. otherwise: what else can
-    be done than put the data back."""
+    """Raise UserError if `corpus` is not what the run was trained on, by its fingerprint.
+
+    otherwise: what the user can do instead of putting the data back, for the message.
+    """
     recorded = read_run(run).get("data")
     before = recorded.get("fingerprint") if isinstance(recorded, Mapping) else None
     if before not in (None, corpus.fingerprint):
@@ -75,8 +80,11 @@ def refuse_other_data(run: Path, corpus: Corpus, otherwise: str = "") -> None:
 
 
 def _own_data(model: LanguageModel) -> tuple[Any, Path | None]:
-    """What the model was trained on, and where its relative paths start: nothing is known of an imported model, nor of
-    random weights, and they get the corpus that every machine has."""
+    """(the data spec that the model was trained on, the folder that its relative paths start from).
+
+    For an imported model and for random weights no training data is known. They get the Python standard library, which
+    every machine has.
+    """
     folder = model.folder
     if folder is None:
         return PythonStdlibData(), None
@@ -94,14 +102,14 @@ def _own_data(model: LanguageModel) -> tuple[Any, Path | None]:
         raise UserError(f"{folder / PROVENANCE}: {error}; {NAME_IT}") from None
     run = provenance.get("run") if isinstance(provenance, Mapping) else None
     spec = _recorded(run if isinstance(run, Mapping) else {}, model.ref)
-    if isinstance(spec, TextData | JsonlData):  # an entry has their last names only
+    if isinstance(spec, TextData | JsonlData):  # an entry keeps the files' names, without their folders
         paths = ", ".join(spec.paths)
         raise UserError(f"{model.ref} was trained on {spec.source} ({paths}), which an entry does not hold; {NAME_IT}")
     return spec, None
 
 
 def _recorded(run: Mapping[str, Any], ref: str) -> Any:
-    """The data spec that the record of a run holds."""
+    """The data spec in the record of a run."""
     train = run.get("train")
     try:
         return TypeAdapter(DataSpec).validate_python(train.get("data") if isinstance(train, Mapping) else None)
@@ -110,7 +118,7 @@ def _recorded(run: Mapping[str, Any], ref: str) -> Any:
 
 
 def _data_spec(data: Any) -> tuple[Any, Path | None]:
-    """(data spec, the folder its relative paths start from)."""
+    """(the data spec that a person named, the folder that its relative paths start from)."""
     if isinstance(data, TrainSpec):
         return data.data, None
     if not isinstance(data, str | Path):

@@ -17,8 +17,8 @@ _BY_LENGTH = {"loss": float, "bits_per_byte": float, "recall": float, "cache_byt
 class Metrics:
     """Measurements of one model on one validation split.
 
-    `loss` and `bits_per_byte` are the same numbers in nats and in bits; every length is measured on the same
-    `tokens` predicted tokens. `by_position` splits those of the longest length by position in the window
+    `loss` and `bits_per_byte` are the same numbers in nats and in bits. Every length is measured on the same
+    `tokens` predicted tokens. `by_position` splits the bits per byte of the longest length by position in the window
     ("128-256" means 128 <= position < 256). `recall` is the share of associative-recall queries answered
     right. `cache_bytes` is what the caches of one sequence take. Speeds are for one sequence of
     `speed_length` tokens on `device`.
@@ -39,13 +39,17 @@ class Metrics:
     device: str = "cpu"
 
     def to_dict(self) -> dict[str, Any]:
-        """Values that `json.dumps(..., allow_nan=False)` takes: keys are text, NaN and infinity null."""
+        """The numbers in a form for `json.dumps(..., allow_nan=False)`: keys are text, NaN and infinity are None."""
         plain: dict[str, Any] = finite(asdict(self))
         return plain
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Metrics:
-        """The inverse of `to_dict`; null losses come back as NaN."""
+        """The inverse of `to_dict`. A loss of None comes back as NaN.
+
+        Raises:
+            UserError: a field is unknown, or the model or its parameters are missing.
+        """
         known = {f.name for f in fields(cls)}
         if unknown := sorted(set(data) - known):
             raise UserError(f"metrics: unknown field {unknown[0]!r}; known are {', '.join(sorted(known))}")

@@ -15,7 +15,7 @@ from miniwin.display.formats import duration, rate
 
 
 class EvaluationProgress:
-    """`task(name, total)` begins a part of the work; what it returns is called with the tokens just done."""
+    """`task(name, total)` begins a part of the work. It returns a function to call with the tokens just done."""
 
     def __init__(self, enabled: bool) -> None:
         self._enabled = enabled

@@ -2,7 +2,7 @@
 
 Each sequence hides key-value pairs in filler and ends with a query for every key (`miniwin.data.tasks`).
 Accuracy is the share of queries whose answer is the most probable token of the whole vocabulary. Guessing a
-value is right once in 26; a model that was never trained on anything like it may well be below that.
+value is right once in 26. A model that was never trained on such text may be below that.
 
 Shapes: B sequences at once, N length, Q queries, V vocabulary.
 """
@@ -16,8 +16,8 @@ from miniwin.inference import Advance, InferenceModel, Task, chunk_for, evaluati
 
 NUM_PAIRS = 16
 SHORTEST = 2 * 5 * NUM_PAIRS  # the pairs and their queries, without any filler
-TOKENS = 2**16  # sequences of a length add up to about this, within the next two
-FEWEST, MOST = 4, 32
+TOKENS = 2**16  # of all sequences of one length together, about
+FEWEST, MOST = 4, 32  # sequences of one length
 
 
 def recall_at(
@@ -30,7 +30,7 @@ def recall_at(
     chunk: int | None = None,
     task: Task | None = None,
 ) -> float:
-    """Accuracy, 0 to 1, over `sequences` sequences of `length` tokens; the seed decides which."""
+    """Accuracy, 0 to 1, over `sequences` sequences of `length` tokens. The seed decides which sequences."""
     from miniwin.data.tasks import associative_recall
 
     count = max(FEWEST, min(MOST, TOKENS // length)) if sequences is None else sequences
@@ -40,9 +40,9 @@ def recall_at(
     )
     advance = None if task is None else task(f"recall at {length:,}", count * length)
     if model.tokenizer is not None and model.tokenizer.prefix:  # an imported model expects its texts to begin so
-        first = torch.tensor(model.tokenizer.prefix)
-        ids, positions = torch.cat((first.expand(count, -1), ids), dim=1), positions + len(first)
-        chunk += len(first) if chunk >= length else 0  # what takes one pass still does
+        first = torch.tensor(model.tokenizer.prefix)  # (P,)
+        ids, positions = torch.cat((first.expand(count, -1), ids), dim=1), positions + len(first)  # (B, P + N), (B, Q)
+        chunk += len(first) if chunk >= length else 0  # a sequence that fits into one pass fits with its prefix too
     rows = rows_at_once(model, length, min(chunk, length))
     right = 0
     with evaluating(model):
@@ -63,14 +63,14 @@ def _right(
         return (positions >= part.start) & (positions < part.stop)
 
     def keep(part: slice) -> int:
-        # Chunks without a query only feed the cache: their logits would be the larger part of the work.
+        # Chunks without a query only feed the cache: their logits would be most of the work.
         return 0 if within(part).any() else 1
 
     right = 0
     for part, logits in in_chunks(model, ids, cache, chunk, logits_to_keep=keep):  # (B, C or 1, V)
         row, query = within(part).nonzero(as_tuple=True)
         if len(row):
-            best = logits[row, positions[row, query] - part.start].argmax(-1).cpu()
+            best = logits[row, positions[row, query] - part.start].argmax(-1).cpu()  # (queries in this chunk,)
             right += int((best == answers[row, query]).sum())
         if advance is not None:
             advance(len(ids) * (part.stop - part.start))

@@ -43,11 +43,18 @@ def evaluate(
 ) -> Metrics:
     """Measure `model` (a LanguageModel, or anything `miniwin.load` takes) on a validation split.
 
-    `data`: a corpus, a data spec, a train spec's YAML file (its data), a text file or folder (its validation
-    part); left out, what the model was trained on (where that cannot be found, a UserError says so), or the Python
-    standard library's source for an imported model and for random weights. `tokens_per_length`: how many tokens to
-    predict at every length; by default 65,536, or the longest length if that is more. Memory stays bounded by one
-    `chunk` of activations and the caches, whatever the lengths.
+    Memory is bounded by the activations of one chunk and by the caches, whatever the lengths.
+
+    data: a corpus, a data spec, a train spec's YAML file (its data), or a text file or folder. The validation part is
+        used. Default: what the model was trained on; for an imported model and for random weights, the source of the
+        Python standard library.
+    lengths: lengths of context, in tokens.
+    tokens_per_length: how many tokens to predict at every length. Default: 65,536, or the longest length if that is
+        more.
+    chunk: tokens in one forward pass.
+
+    Raises:
+        UserError: an argument is wrong, or the data cannot be found or is too short for a length.
     """
     from miniwin.evaluation.data import corpus_for
     from miniwin.loading import load

@@ -32,7 +32,7 @@ def measure_speed(
     chunk: int | None = None,
     task: Task | None = None,
 ) -> Speed:
-    """Speed with a prompt of `length` tokens. What the tokens are does not matter, so they are counted up."""
+    """Speed with a prompt of `length` tokens. Any tokens will do: they are 0, 1, 2 and so on."""
     ids = torch.arange(length + decode_tokens, device=model.device).remainder(model.spec.vocab_size).unsqueeze(0)
     prefill, decode = [], []
     advance = None if task is None else task(f"speed at {length:,}", (repeats + 1) * (length + decode_tokens))
@@ -43,9 +43,9 @@ def measure_speed(
             for _ in in_chunks(model, ids[:, :length], cache, chunk or chunk_for(length), logits_to_keep=1):
                 pass  # only the cache is filled
             read = _now(model.device)
-            steps = fastest_step(model, cache, decode_tokens, keep=False)  # as generation goes about it
+            steps = fastest_step(model, cache, decode_tokens, keep=False)  # as in generation
             for at in range(length, length + decode_tokens):
-                new = ids[:, at : at + 1]
+                new = ids[:, at : at + 1]  # (1, 1)
                 model(new, cache=cache, logits_to_keep=1) if steps is None else steps.step(new)
             written = _now(model.device)
             prefill.append(length / (read - started))
@@ -56,6 +56,7 @@ def measure_speed(
 
 
 def _now(device: torch.device) -> float:
+    """Seconds on a clock, once the device has done its work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter()

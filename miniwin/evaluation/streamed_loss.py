@@ -3,16 +3,16 @@
     nats[i] = -log p(ids[i + 1] | ids[0 .. i])
 
 A window of N predicted tokens needs N + 1 ids: its first id is given, never predicted. Memory holds the
-caches and the activations of one chunk, whatever N is; the result is that of one long forward pass, to
+caches and the activations of one chunk, whatever N is. The result is that of one long forward pass, to
 float32 rounding.
 
 Every length is measured on the same predicted tokens: the span ids[1 .. S] of the split, cut into consecutive
 windows of that length. So a difference between two lengths comes from the context alone, not from the text.
-The price is that windows start anywhere in a document, as they do in training. Where a length does not divide
-S the last window is shorter. A model whose texts begin with ids of their own, such as <bos>, is given those before
-each window; they are not counted.
+The price is that windows start anywhere in a document, as they do in training. If a length does not divide S,
+the last window is shorter. A model whose texts begin with a prefix, such as <bos>, gets the prefix before each
+window. The prefix is not counted.
 
-Shapes: B windows at once, N tokens per window, C chunk, V vocabulary.
+Shapes: B windows at once, N tokens per window, P tokens of the prefix, C chunk, V vocabulary.
 """
 
 from __future__ import annotations
@@ -46,10 +46,10 @@ def sequence_loss(
     nats = torch.empty(rows, length, dtype=torch.float32, device="cpu")
     cache = model.new_cache(rows) if length > chunk else None
     if isinstance(cache, Cache):
-        cache.reserve(length)  # growing would hold a cache and its copy at once
+        cache.reserve(length)  # a cache that grows is in memory twice while it is copied
     for part, logits in in_chunks(model, inputs, cache, chunk):  # (B, C, V)
-        loss = F.cross_entropy(logits.flatten(0, 1).float(), targets[:, part].flatten(), reduction="none")
-        nats[:, part] = loss.view(rows, -1).cpu()
+        loss = F.cross_entropy(logits.flatten(0, 1).float(), targets[:, part].flatten(), reduction="none")  # (B * C,)
+        nats[:, part] = loss.view(rows, -1).cpu()  # (B, C)
         if advance is not None:
             advance(rows * logits.shape[1])
     return nats
@@ -72,7 +72,11 @@ class PositionLosses:
 
 
 def span(valid: np.ndarray, longest: int, tokens: int | None) -> int:
-    """How many tokens of the split to predict: `tokens`, or a default that holds the longest length."""
+    """How many tokens of the split to predict: `tokens`, or a default that holds the longest length.
+
+    Raises:
+        UserError: `tokens` is less than one window, or the split has too few tokens.
+    """
     available = len(valid) - 1
     if longest < 1:
         raise UserError(f"length: expected at least 1 token, got {longest}")
@@ -95,18 +99,23 @@ def position_losses(
     chunk: int | None = None,
     advance: Advance | None = None,
 ) -> PositionLosses:
-    """Losses by position for the first `tokens` predicted tokens of `valid`, in windows of `length`."""
+    """Losses by position for the first `tokens` predicted tokens of `valid`, in windows of `length`.
+
+    Raises:
+        UserError: the model has no tokenizer, or the chunk is below 1.
+    """
     if model.tokenizer is None:
         raise UserError(f"{model.ref} has no tokenizer, so its loss per byte is not defined")
     length = min(length, tokens)
     chunk = chunk_for(length) if chunk is None else chunk
     if chunk < 1:
         raise UserError(f"chunk: expected at least 1 token, got {chunk}")
-    nats, sizes = np.zeros(length), np.zeros(length)
-    first = np.array(model.tokenizer.prefix, dtype=np.int64)  # (P,)
-    chunk += len(first) if chunk >= length else 0  # what takes one pass still does
+    nats, sizes = np.zeros(length), np.zeros(length)  # (N,), (N,): sums over the windows of nats and of bytes
+    prefix = np.array(model.tokenizer.prefix, dtype=np.int64)  # (P,)
+    chunk += len(prefix) if chunk >= length else 0  # a window that fits into one pass fits with its prefix too
     rows = rows_at_once(model, length, min(chunk, length))
     whole = tokens // length
+    # (where the first window starts, how many windows, their length)
     batches = [(first * length, min(rows, whole - first), length) for first in range(0, whole, rows)]
     if tokens % length:
         batches.append((whole * length, 1, tokens % length))
@@ -114,8 +123,9 @@ def position_losses(
         for start, count, size in batches:
             ids = np.asarray(valid[start : start + count * size + 1]).astype(np.int64)
             windows = np.lib.stride_tricks.sliding_window_view(ids, size + 1)[::size]  # (B, N + 1), sharing one id
-            whole_ids = np.concatenate([np.broadcast_to(first, (count, len(first))), windows], axis=1)  # (B, P + N + 1)
-            losses = sequence_loss(model, torch.from_numpy(whole_ids), chunk, advance)[:, len(first) :]
+            prefixes = np.broadcast_to(prefix, (count, len(prefix)))  # (B, P)
+            whole_ids = np.concatenate([prefixes, windows], axis=1)  # (B, P + N + 1)
+            losses = sequence_loss(model, torch.from_numpy(whole_ids), chunk, advance)[:, len(prefix) :]  # (B, N)
             nats[:size] += losses.to(torch.float64).sum(0).numpy()
             sizes[:size] += model.tokenizer.token_bytes(windows[:, 1:].ravel()).reshape(count, size).sum(0)
     return PositionLosses(nats, sizes)
@@ -130,7 +140,7 @@ def loss_at(
 ) -> float:
     """Nats per byte at a context of `length`, over the first `tokens` of the validation split.
 
-    The same `tokens` at several lengths means the same text. Left out, it is 65,536, fewer if the split is
-    shorter, more if the length is.
+    The same `tokens` at several lengths means the same text. The default is 65,536: fewer if the split is shorter,
+    more if the length is longer.
     """
     return position_losses(model, corpus.valid, length, span(corpus.valid, length, tokens), chunk).nats_per_byte

@@ -95,7 +95,7 @@ def _command(arguments: tuple[str, ...], told: Path, file_limit: int | None) -> 
 
 
 def torchrun(*arguments: str) -> tuple[int, str, str]:
-    """As the command does with `-m miniwin ...`, but that its processes are forked: what the first of them answers."""
+    """As the command does with `-m miniwin ...`, in forked processes: what the first answers, or one that fails."""
     from torch.distributed import run
 
     answers: dict[int, tuple[int, str, str]] = {}
@@ -118,7 +118,8 @@ def torchrun(*arguments: str) -> tuple[int, str, str]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-    return answers[0]
+    assert [rank for rank, (_, out, _) in sorted(answers.items()) if out] == [0], "one of them speaks for all"
+    return max((answers[rank] for rank in sorted(answers)), key=lambda answer: answer[0])  # the first of the largest
 
 
 class _Worker:

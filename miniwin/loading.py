@@ -2,9 +2,11 @@
 
 A reference is tried in this order:
 
-1. the path of a run folder, an imported folder, a zoo entry's folder, or a model spec (`.yaml`; random weights,
-drawn from `seed`); 2. a zoo name (`name`, `name@1`, `name@1.2.3`, `name@latest`) that is on this disk; 3. the stem of a
-model spec that ships with MiniWin (random weights); 4. a zoo name that an index offers, which is pulled.
+1. The path of a run folder, an imported folder, a zoo entry's folder, or a model spec (`.yaml`). The weights of a spec
+   are random, drawn from `seed`.
+2. A zoo name (`name`, `name@1`, `name@1.2.3`, `name@latest`) of an entry on this disk.
+3. The stem of a model spec that ships with MiniWin (random weights).
+4. A zoo name that an index offers. The entry is pulled.
 
 The model is built on the meta device, where parameters take no memory, and then takes over the tensors that
 were read: loading never holds the weights twice.
@@ -56,6 +58,9 @@ def load(
         miniwin.load("specs/models/my-model.yaml")  # random weights from `seed`
 
     `dtype` (a torch dtype or its name) converts the weights; by default they stay as they were saved.
+
+    Raises:
+        UserError: `ref` names no model, its files are damaged, or the device or dtype cannot be used.
     """
     if not isinstance(ref, str | os.PathLike):
         raise UserError(
@@ -79,7 +84,10 @@ def build(
     """A model with fresh weights, in training mode. The same seed gives the same weights on every device.
 
     `spec` is a ModelSpec, the path of a model spec's YAML file, or the stem of one that ships with MiniWin.
-    The tokenizer is the byte tokenizer; a vocabulary of fewer than 256 ids has none.
+    The tokenizer is the byte tokenizer; a model with fewer than 256 ids has none.
+
+    Raises:
+        UserError: the spec is wrong, its weights do not fit into memory, or the device or dtype cannot be used.
     """
     where, chosen = find_device(device), _dtype(dtype)
     if not isinstance(spec, ModelSpec):
@@ -103,14 +111,14 @@ def model_spec(ref: str, overrides: Sequence[str] = ()) -> ModelSpec:
 
 
 def local_entries() -> list[Entry]:
-    """The zoo's entries on this machine, for those who may not import it."""
+    """The zoo entries on this machine, for files that may not import the zoo."""
     from miniwin.zoo import list_entries
 
     return list_entries()
 
 
 def _settled(model: LanguageModel, device: torch.device) -> LanguageModel:
-    """It multiplies as is the fastest here."""
+    """The model, with the matrix products that are fastest on this machine."""
     settle(model.decoder, device)
     return model
 
@@ -126,9 +134,12 @@ class _Found:
 
     @contextmanager
     def reading(self) -> Iterator[Callable[[str], bytes | None]]:
-        """How the files of the folder are read: those of an entry are held to their hashes, see zoo/quick_check.py."""
+        """Yields a function from a file's name to its bytes, checked against the entry's hashes (zoo/quick_check.py).
+
+        Outside the zoo it returns None: the file is read by its path.
+        """
         if self.entry is None:
-            yield lambda name: None  # by its path
+            yield lambda name: None
             return
         from miniwin.zoo.quick_check import opened
 
@@ -159,7 +170,7 @@ def _read_folder(found: _Found, device: torch.device, read: Callable[[str], byte
             f"{folder} has no weights yet: neither {WEIGHTS} nor {CHECKPOINT}; train it first, or load "
             f"{folder / MODEL} for random weights"
         )
-    imported = found.entry is None and (folder / IMPORT).is_file()  # an entry has files of its own, and no other
+    imported = found.entry is None and (folder / IMPORT).is_file()  # an entry has no import.json
     special = read_special_ids(folder / IMPORT) if imported else None
     tokenizer = None
     if (folder / TOKENIZER).is_file():
@@ -238,7 +249,7 @@ def _resolve_name(ref: str, path: Path) -> _Found:
 
 
 def _here(path: Path) -> list[str]:
-    """What a name may have meant: a spec or a run whose place was left out."""
+    """What a name may have meant: a spec without its suffix, or a run or study without its folder."""
     specs = [one for suffix in (".yaml", ".yml") if (one := Path(f"{path}{suffix}")).is_file()]
     runs = [
         one for one in (home() / path, home() / "searches" / path) if any((one / f).is_file() for f in (RUN, STUDY))
@@ -258,6 +269,7 @@ def _entry_folder(folder: Path) -> _Found:
 
 
 def _not_a_model(path: Path) -> str:
+    """Why a folder is no model, and what to do instead."""
     if (path / STUDY).is_file():
         trained = sorted(path.glob(f"trials/*/run/{WEIGHTS}"))
         how = f"load one of its trials, such as {trained[0].parent}" if trained else "none of its trials is trained yet"

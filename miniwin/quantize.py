@@ -1,7 +1,7 @@
 """Weight-only int8 for a whole model: its matrices become `Int8Weight`. Norms, biases and routers stay as they are.
 
-int8 is a property of the weights alone, so no module changes, and a head that is tied to the embedding stays tied. What
-it loses is measured by `miniwin eval --quantize int8` against the same without.
+int8 is a property of the weights alone. So no module changes, and a head that is tied to the embedding stays tied.
+`miniwin eval`, with and without `--quantize int8`, measures what is lost.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ KINDS = ("int8",)
 
 
 def quantize(model: LanguageModel, kind: str = "int8") -> LanguageModel:
-    """Store the model's matrices in int8, in place: for inference on a CPU, and for good.
+    """Store the model's matrices in int8, in place. This is for inference on a CPU, and cannot be undone.
 
     Raises:
-        UserError: another kind, or a model that is not on a CPU.
+        UserError: the kind is unknown, or the model is not on a CPU.
     """
     if kind not in KINDS:
         raise UserError(f"quantize: got {kind!r}; expected {', '.join(KINDS)}")
     if model.device.type != "cpu":
         raise UserError(f"quantize: got a model on {model.device}; int8 weights are for a CPU")
-    done: dict[int, nn.Parameter] = {}  # by the weight that it stands for: a tied one stays one
+    done: dict[int, nn.Parameter] = {}  # by the id of the weight that it replaces: a tied weight stays one parameter
     for name, module in model.decoder.named_modules():
         if isinstance(module, nn.Linear | nn.Embedding) and not name.endswith("router"):
             weight = module.weight

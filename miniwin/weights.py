@@ -1,7 +1,7 @@
 """Weights: the tensors of a file, and a model that takes them over.
 
-A model is built on the meta device, where parameters take no memory, and then given the tensors that were read. So no
-more than one copy of the weights is ever in memory.
+A model is built on the meta device, where parameters take no memory, and then given the tensors that were read. So
+there is never more than one copy of the weights in memory.
 """
 
 from __future__ import annotations
@@ -19,7 +19,11 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 
 
 def read_weights(path: Path, device: torch.device, raw: bytes | None = None) -> dict[str, Tensor]:
-    """The tensors of a safetensors file. raw: its bytes, where they have been read already."""
+    """The tensors of a safetensors file. raw: the bytes of the file, if they have been read already.
+
+    Raises:
+        UserError: the file cannot be read as safetensors.
+    """
     from safetensors import SafetensorError
     from safetensors.torch import load
 
@@ -34,7 +38,11 @@ def read_weights(path: Path, device: torch.device, raw: bytes | None = None) -> 
 
 
 def put_weights(model: nn.Module, tensors: dict[str, Tensor], where: Path) -> None:
-    """Give `model` (built on the meta device) these tensors, which must be its own, by name and shape."""
+    """Give `model` (built on the meta device) these tensors.
+
+    Raises:
+        UserError: their names, shapes or types are not those of the model. where: the file, for the message.
+    """
     expected = model.state_dict()
     missing = [name for name in expected if name not in tensors]
     surplus = [name for name in tensors if name not in expected]
@@ -59,7 +67,7 @@ def put_weights(model: nn.Module, tensors: dict[str, Tensor], where: Path) -> No
 
 
 def wrong_type(tensor: Tensor, expected: Tensor) -> str | None:
-    """What is wrong with the type of a tensor from a file, in the model's place of `expected`; None where it fits."""
+    """Why the type of a tensor from a file does not fit the model's tensor `expected`; None if it fits."""
     allowed = [*DTYPES, "float64"] if expected.is_floating_point() else [_type(expected)]
     return None if _type(tensor) in allowed else f"holds {_type(tensor)}; expected {' or '.join(allowed)}"
 

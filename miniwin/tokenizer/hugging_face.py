@@ -33,17 +33,17 @@ SEPARATORS = (
 class HFTokenizer:
     """A vocabulary and its rules, from a file.
 
-    Text is only ever text: `<|endoftext|>` written in a file is encoded letter by letter, and no special
-    tokens are added. For byte-level BPE the bytes of a token are known exactly (of the normalised text, if it
-    normalises); for the others they are the bytes of its letters, with the word-boundary mark counted as one
-    space.
+    Text is only ever text: `<|endoftext|>` written in a file is encoded letter by letter, and no special tokens are
+    added. For byte-level BPE the bytes of a token are known exactly (those of the normalised text, if the tokenizer
+    normalises). For other vocabularies they are the bytes of the token's letters, and a word-boundary mark counts as
+    one space.
     """
 
     prefix: tuple[int, ...] = ()
 
     def __init__(self, text: str, where: str = FILE) -> None:
-        # Tokenising runs in threads; set explicitly, the library does not warn when data workers
-        # are forked later.
+        # Tokenising runs in threads. With the setting made here, the library does not warn when data workers are
+        # forked later.
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
         from tokenizers import Tokenizer as Inner
 
@@ -94,7 +94,7 @@ class HFTokenizer:
         return self.encode(text)
 
     def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]:
-        if self._grows:  # what many texts become is not to be held at once
+        if self._grows:  # normalised texts may be many times as long: hold one at a time
             return [np.array(self.encode(text), dtype=np.int64) for text in texts]
         with self._library(TEXT):
             encoded = self._inner.encode_batch_fast([sound(text) for text in texts], add_special_tokens=False)
@@ -117,7 +117,7 @@ class HFTokenizer:
         write_file(folder, self._text)
 
     def _encoded(self, text: str, frame: bool = False) -> Any:
-        """frame: with what the post-processor adds."""
+        """frame: whether the post-processor adds its special tokens."""
         text = sound(text)
         with self._library(TEXT):
             if self._grows and len(self._inner.normalizer.normalize_str(text)) > USUAL * len(text) + 1000:
@@ -126,7 +126,7 @@ class HFTokenizer:
 
     @contextmanager
     def _library(self, what: str = "", expected: str = "; take another tokenizer.json") -> Iterator[None]:
-        """The library's errors, and ours about the file, as one message. It raises bare Exception, and panics."""
+        """Turn the library's errors, and `Unsafe`, into a UserError. The library raises bare Exception, and panics."""
         try:
             yield
         except Unsafe as error:
@@ -138,7 +138,7 @@ class HFTokenizer:
             raise UserError(f"tokenizer: {self._where}: {what} ({said}){expected}") from None
 
     def _measure(self, data: dict[str, Any]) -> tuple[dict[int, bytes], np.ndarray]:
-        """The bytes of every id, and how many of them are text (a special token is none)."""
+        """(the bytes of every id, how many of them are text (vocab_size,)). A special token is no text: 0 bytes."""
         added = {int(one["id"]): one for one in data.get("added_tokens") or ()}
         alphabet = _byte_level_alphabet()
         model = data["model"]

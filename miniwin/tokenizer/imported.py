@@ -2,9 +2,9 @@
 
     encode_prompt   begins with what the post-processor puts before a text, such as <bos>, and ends with what it puts
                     behind one; a special token that is written in the prompt is that token
-    encode          as everywhere here: text is only text. Data files are read by it
+    encode          text is only text, as for other tokenizers here. Data files are read by it
 
-The separator between documents is one at which the model itself ends texts.
+The separator between documents is an id at which the model itself ends texts.
 """
 
 from __future__ import annotations
@@ -17,12 +17,14 @@ import numpy as np
 from miniwin.tokenizer.hugging_face import HFTokenizer
 from miniwin.tokenizer.interface import FILE
 
-# One tokenizer reads text in two ways, by a setting of the library's object: one at a time may set it.
+# A setting of the library's object decides which of two ways it reads text. One thread at a time may set and use it.
 _READING = threading.RLock()
 PROBES = ("a", "0", "the", "\u4e00", " ")  # texts that have some token in any vocabulary
 
 
 class ImportedTokenizer(HFTokenizer):
+    """The tokenizer of a tokenizer.json that came with an imported model."""
+
     def __init__(self, text: str, where: str = FILE, ends: Sequence[int] = ()) -> None:
         """ends: the ids at which the model's texts end, where its files say so."""
         self._ends = tuple(ends)

@@ -28,7 +28,7 @@ class Tokenizer(Protocol):
 
     @property
     def rows(self) -> int:
-        """How many ids a model has to know: `vocab_size`, special tokens beyond all others not counted."""
+        """How many ids a model has to know: `vocab_size` without the special tokens above all other ids."""
 
     @property
     def separator(self) -> int | None:
@@ -36,17 +36,17 @@ class Tokenizer(Protocol):
 
     @property
     def prefix(self) -> tuple[int, ...]:
-        """The ids that a text begins with when the model reads it; none but for an imported model."""
+        """The ids in front of every text that the model reads; empty except for an imported model."""
 
     def encode(self, text: str) -> list[int]: ...
 
     def encode_prompt(self, text: str, begins: bool = True) -> list[int]:
-        """The ids of a prompt: as `encode`, but for an imported model. begins: nothing was said before it."""
+        """The ids of a prompt: those of `encode`, except for an imported model. begins: nothing comes before it."""
 
     def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]: ...
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Bytes that are not UTF-8 become U+FFFD."""
+        """The text of the ids. Bytes that are not UTF-8 become U+FFFD."""
 
     def piece(self, token: int) -> bytes | None:
         """The bytes this id always decodes to; None where they depend on the ids around it."""
@@ -55,11 +55,11 @@ class Tokenizer(Protocol):
         """How many UTF-8 bytes of text each id stands for, int64, in the shape of `ids`."""
 
     def save(self, folder: Path) -> None:
-        """Writes `tokenizer.json`, which `load_tokenizer` reads back."""
+        """Write `tokenizer.json`, which `load_tokenizer` reads back."""
 
 
 def write_file(folder: Path, text: str) -> None:
-    """Write `tokenizer.json` into a folder, which is made where it is not there."""
+    """Write `tokenizer.json` into a folder. A missing folder is made."""
     with said_if_unwritable(folder):
         folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / FILE, text)

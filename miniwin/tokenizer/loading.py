@@ -16,10 +16,13 @@ from miniwin.tokenizer.special_ids import SpecialIds
 def load_tokenizer(
     ref: str | Path, base: Path | None = None, raw: bytes | None = None, special: SpecialIds | None = None
 ) -> Tokenizer:
-    """`byte`, a `tokenizer.json`, or a folder that holds one. Paths are relative to `base`.
+    """The tokenizer that `ref` names: `byte`, a `tokenizer.json`, or a folder that holds one, relative to `base`.
 
-    raw: the bytes of the file, where they have been read already. special: of an imported model, whose prompts are read
-    as transformers reads them.
+    raw: the bytes of the file, if they have been read already. special: the special ids of an imported model; its
+    prompts are then read as transformers reads them.
+
+    Raises:
+        UserError: there is no such file, or it is not a tokenizer that can be used.
     """
     if ref == "byte":
         return ByteTokenizer()

@@ -1,12 +1,12 @@
 """Is a regular expression of a tokenizer sure to end soon, whatever the text is?
 
-The matcher (Oniguruma) tries one way after the other. Of a repetition within a repetition there can be exponentially
-many ways to try, of k repetitions in a row N^k, and N^2 is what usual tokenizers cost on their worst text. So this
-reads an expression as Oniguruma's Ruby syntax has it, and refuses what could cost more, and what it does not know:
+The matcher (Oniguruma) tries one way to match after the other. On N characters, a repetition within a repetition can
+have exponentially many ways, and k repetitions in a row N^k. The usual tokenizers need N^2 on their worst text. So this
+module reads an expression in Oniguruma's Ruby syntax. It refuses what could need more, and what it does not know:
 
-    (a+)+b        a repetition of what has no fixed length, or has alternatives, before something that may fail
+    (a+)+b        a repetition of a part without a fixed length, or with alternatives, before something that may fail
     .*.*x         two repetitions before something that may fail
-    \\1, \\g<1>     what looks back at a match, or calls itself
+    \\1, \\g<1>     a reference to an earlier match, or a part that calls itself
 
 Every expression of the usual tokenizers passes (tests/miniwin/tokenizer/test_safety.py has them).
 """
@@ -15,11 +15,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-LONG = 16  # a repetition that may take so many more than it must counts as one without end
-WAYS = 256  # to match at one place, repetitions without end aside
-ENDLESS = 16  # such ways of all branches that hold a repetition without end
+LONG = 16  # a repetition that may take so many rounds more than it must counts as endless
+WAYS = 256  # ways to match at one place, apart from endless repetitions
+ENDLESS = 16  # the same, of those branches only that hold an endless repetition
 SIZE = 10_000  # characters and classes, once counted repetitions are written out
-DEEPEST = 40
+DEEPEST = 40  # levels of brackets
 MANY = "has too many ways to match"
 FLAGS = frozenset("im-")
 LETTERS = frozenset("dDwWsShHntrfvaeNO")  # escapes that match one character
@@ -27,19 +27,19 @@ ANCHORS = frozenset("bBAZzG")
 
 
 class Unsafe(ValueError):
-    """Why an expression is not used, in words that follow "the regular expression"."""
+    """Why an expression is refused. The message follows "the regular expression"."""
 
 
 @dataclass
 class Atom:
-    """One character, whichever. text: where it is a letter that stands for itself."""
+    """One character. text: the letter, if it stands for itself; None for a class or any character."""
 
     text: str | None = None
 
 
 @dataclass
 class Look:
-    """Takes no character: an anchor, or what looks ahead or back."""
+    """Takes no character: an anchor, or a look ahead or back."""
 
     branches: list[list[Node]] = field(default_factory=list)
 
@@ -60,7 +60,11 @@ Node = Atom | Look | Group | Repeat
 
 
 def check_regex(pattern: str) -> int:
-    """The least number of characters of a match. Raises Unsafe."""
+    """The least number of characters in a match.
+
+    Raises:
+        Unsafe: the expression might not end soon on some text, or is not understood.
+    """
     if len(pattern) > SIZE:
         raise Unsafe(f"is {len(pattern)} characters long, and {SIZE} at most are read")
     branches = _Reader(pattern).read()
@@ -77,9 +81,9 @@ def check_regex(pattern: str) -> int:
 
 
 def _cost(branch: list[Node], may_fail: bool) -> tuple[int, int]:
-    """How many ways there are to match, and how many repetitions without end are tried at every length.
+    """(how many ways there are to match, how many endless repetitions are tried at every length).
 
-    may_fail: something behind the branch may. Where nothing can, the first way is the only one that is tried.
+    may_fail: whether something behind the branch may fail to match. If nothing can, only the first way is tried.
     """
     ways, endless = 1, 0
     for node in reversed(branch):
@@ -94,7 +98,7 @@ def _cost(branch: list[Node], may_fail: bool) -> tuple[int, int]:
                 endless += max(one for _, one in inside)
             elif isinstance(node.inner, Group) and not _fixed(node.inner):
                 inside = [_cost(inner, may_fail) for inner in node.inner.branches]
-                # At the end each round is tried by itself: after the last one that matches, the whole has matched.
+                # At the end of an expression each round is tried by itself: once no more match, all has matched.
                 if may_fail or node.least > 1 or _least([node.inner]) == 0 or any(endless for _, endless in inside):
                     raise Unsafe("has a repetition of what can match in several ways")
                 ways *= sum(one for one, _ in inside)
@@ -110,7 +114,7 @@ def _cost(branch: list[Node], may_fail: bool) -> tuple[int, int]:
 
 
 def _fixed(group: Group) -> bool:
-    """Whether it matches in one way only, if at all."""
+    """Whether a group matches in at most one way."""
     if len(group.branches) != 1:
         return False
     for node in group.branches[0]:
@@ -124,6 +128,7 @@ def _fixed(group: Group) -> bool:
 
 
 def _least(branch: list[Node]) -> int:
+    """The least number of characters that a branch matches."""
     count = 0
     for node in branch:
         if isinstance(node, Repeat):
@@ -136,6 +141,7 @@ def _least(branch: list[Node]) -> int:
 
 
 def _size(branch: list[Node]) -> int:
+    """Characters and classes of a branch, with its repetitions written out."""
     count = 0
     for node in branch:
         if isinstance(node, Repeat):
@@ -204,7 +210,7 @@ class _Reader:
             pass
         if letter == ":":
             return self._closed(look=False)
-        if letter == ")":  # flags for all that follows in this group, which is one of its own then
+        if letter == ")":  # flags for the rest of this group, which becomes a group of its own
             rest = self._branches()
             return Group(rest)
         raise Unsafe(f"has (?{letter}, which is not known here")
@@ -223,9 +229,9 @@ class _Reader:
         return Group(branches)
 
     def _class(self) -> Atom:
-        """[...], which may hold others."""
+        """[...], which may hold other classes."""
         self._take("^")
-        self._take("]")  # as the first one it is a letter
+        self._take("]")  # in the first place it is a letter
         while (letter := self._next()) != "]":
             if letter == "\\":
                 self._next()

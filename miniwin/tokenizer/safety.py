@@ -3,10 +3,10 @@
     regular expressions   must be sure to end soon (regex_safety.py)
     normaliser, decoder   may make a text longer, but not without bound
     post-processor        puts a few special tokens around a text, and has the text once
-    ids                   about as many as there are tokens, for tables are as long as the largest
+    ids                   the largest is near the number of tokens, since tables are as long as the largest id
 
-All of it is read off the file before the tokenizers library sees it, so that opening a tokenizer stays fast. What is
-only too long for a text at hand is found as that text is read.
+All of this is read off the file before the tokenizers library sees it, so opening a tokenizer stays fast. A text that a
+normaliser makes too long is found when that text is read.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ from typing import Any
 
 from miniwin.tokenizer.regex_safety import Unsafe, check_regex
 
-USUAL = 20.0  # times as long as the text is: what normalising may make of it. Unicode's own are at 18
-MOST = 64.0  # what a normaliser may do at worst, by its rules, before it is tried
+USUAL = 20.0  # normalising a text may make it so many times as long; Unicode's own rules reach 18
+MOST = 64.0  # the same by a normaliser's rules, for the worst text
 UNICODE = {"NFC", "NFD", "NFKC", "NFKD", "Lowercase", "StripAccents", "Nmt", "BertNormalizer"}
 AROUND = 1000  # special tokens around a text
-LONGEST_WORD = 10_000  # WordPiece takes the square of it
-LONGEST_MARK = 256
-GAPS = (16, 1 << 20)  # ids may go to so many times the tokens, and so many more
+LONGEST_WORD = 10_000  # characters; WordPiece takes time that grows with the square
+LONGEST_MARK = 256  # characters
+GAPS = (16, 1 << 20)  # the largest id may be GAPS[0] times the number of tokens, and GAPS[1] more
 
 
 def check_tokenizer(data: Mapping[str, Any]) -> float:
-    """How many times as long a text can be once normalised. data: the file's content.
+    """How many times as long normalising can make a text. data: the content of a tokenizer.json.
 
     Raises:
-        Unsafe: with words that follow "tokenizer FILE: ".
+        Unsafe: the tokenizer could take endless time or memory. The message follows "tokenizer FILE: ".
     """
     for part in ("normalizer", "pre_tokenizer", "decoder", "post_processor"):
         for pattern in _regexes(data.get(part)):
@@ -54,7 +54,7 @@ def check_tokenizer(data: Mapping[str, Any]) -> float:
 
 
 def check_ids(vocabulary: Mapping[str, int]) -> None:
-    """Raises Unsafe where tables as long as the largest id would be out of all proportion."""
+    """Raise Unsafe if the largest id is far above the number of tokens: tables are as long as the largest id."""
     token = max(vocabulary, key=lambda one: vocabulary[one])
     times, more = GAPS
     if vocabulary[token] >= times * len(vocabulary) + more:
@@ -77,7 +77,7 @@ def _regexes(value: Any) -> Iterator[str]:
 
 
 def _steps(value: Any, inner: str) -> Iterator[Mapping[str, Any]]:
-    """The parts of a sequence in their order, sequences within it opened."""
+    """The parts of a sequence in their order. A sequence within it gives its own parts."""
     if isinstance(value, dict) and value.get("type") == "Sequence":
         for part in value.get(inner) or ():
             yield from _steps(part, inner)
@@ -86,8 +86,9 @@ def _steps(value: Any, inner: str) -> Iterator[Mapping[str, Any]]:
 
 
 def _growth(steps: list[Mapping[str, Any]]) -> float:
-    """How many times as long a text can become. What one step writes another may read, and write more again."""
-    largest: list[tuple[float, str | None]] = []  # of each step so far: with those that feed it; what it writes
+    """How many times as long a text can become. A later step may read what a step wrote, and write more again."""
+    # For each step so far: its growth times that of the steps that feed it, and the text that it writes (None: any).
+    largest: list[tuple[float, str | None]] = []
     unicode = False
     for step in steps:
         kind, reads, writes = step.get("type"), None, None
@@ -102,7 +103,7 @@ def _growth(steps: list[Mapping[str, Any]]) -> float:
         elif kind == "ByteLevel":
             factor = 4.0
         elif kind in UNICODE or kind == "Precompiled":
-            # Together they do what one of them does: what is decomposed, or lower-case, stays so.
+            # Several of these grow a text no more than one: what is decomposed, or lower-case, stays so.
             factor = 1.0 if unicode else 18.0
             if kind == "Precompiled":
                 table = _precompiled(step.get("precompiled_charsmap"))
@@ -114,7 +115,7 @@ def _growth(steps: list[Mapping[str, Any]]) -> float:
 
 
 def _match(pattern: Any) -> int:
-    """Characters of a match, at least."""
+    """The least number of characters in a match."""
     if not isinstance(pattern, dict):
         return 0
     if isinstance(pattern.get("String"), str):
@@ -123,7 +124,7 @@ def _match(pattern: Any) -> int:
 
 
 def _precompiled(value: Any) -> float:
-    """The longest text that SentencePiece's table puts in the place of a character or more."""
+    """The length of the longest text that SentencePiece's table puts in place of other text."""
     try:
         raw = base64.b64decode(value or "")
         (size,) = struct.unpack("<I", raw[:4])
@@ -133,6 +134,7 @@ def _precompiled(value: Any) -> float:
 
 
 def _check_around(processor: Any) -> None:
+    """Raise Unsafe if a post-processor repeats the text, or puts many tokens around it."""
     count = 0
     for step in _steps(processor, "processors"):
         if step.get("type") != "TemplateProcessing":

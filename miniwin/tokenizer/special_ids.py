@@ -1,4 +1,4 @@
-"""The special ids of an imported model: at which its texts end, and which its own files call beginning and padding.
+"""The special ids that an imported model's files name: those that end a text, the beginning and the padding.
 
 `import.json` keeps them, under the names that config.json has for them:
 
@@ -19,7 +19,7 @@ KEY = "special_ids"
 
 @dataclass(frozen=True)
 class SpecialIds:
-    """ends: ids that end a text, all of them. What the model's files do not say is () and None."""
+    """ends: all ids that end a text. () and None: the model's files do not say."""
 
     ends: tuple[int, ...] = ()
     bos: int | None = None
@@ -30,7 +30,11 @@ class SpecialIds:
 
 
 def read_special_ids(path: Path) -> SpecialIds:
-    """What an import.json keeps. One that was written before they were kept has none."""
+    """The special ids that an import.json keeps. An older file keeps none.
+
+    Raises:
+        UserError: the file cannot be read, or is damaged.
+    """
     try:
         record = read_json(path)
         said = record.get(KEY) or {}

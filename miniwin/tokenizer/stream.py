@@ -6,7 +6,7 @@ import codecs
 
 from miniwin.tokenizer.interface import Tokenizer
 
-CONTEXT = 16  # ids before new text that its decoder is given first: some tokenizers write a start differently
+CONTEXT = 16  # ids before new text that the decoder gets first: some tokenizers write the start of a text differently
 
 
 class StreamDecoder:
@@ -22,10 +22,10 @@ class StreamDecoder:
         self._tokenizer = tokenizer
         self._utf8 = codecs.getincrementaldecoder("utf-8")("replace")
         self._ids: list[int] = []
-        self._read = 0  # ids before this are out already, and only context: words are written differently at a start
+        self._read = 0  # ids before this are context, and their text is out: a word at a start is written differently
 
     def push(self, token: int) -> str:
-        """The text that is certain now that this id is known."""
+        """Add an id. Returns the text that is certain now."""
         piece = self._tokenizer.piece(int(token))
         if piece is not None:
             return self._utf8.decode(piece)
@@ -37,7 +37,7 @@ class StreamDecoder:
         return text
 
     def flush(self) -> str:
-        """What was held back, once nothing follows."""
+        """The text that was held back. Called when nothing follows."""
         text = self._utf8.decode(b"", final=True) + self._pending()
         self._utf8.reset()
         self._ids, self._read = [], 0

@@ -1,4 +1,4 @@
-"""Taking models out: a folder that Hugging Face's transformers loads."""
+"""Export models: to a folder that Hugging Face's transformers loads."""
 
 from miniwin.zoo.exporting.folder import Exported, export_model
 from miniwin.zoo.exporting.stock import Refusal, Stock, find_stock

@@ -1,9 +1,9 @@
-"""Writing a model as a folder for transformers.
+"""Write a model as a folder for transformers.
 
-    stock   config.json, model.safetensors: a stock architecture, where one says the spec exactly
-    custom  the same with modeling_miniwin.py beside it, which the Hub's convention for custom code loads
+    stock   config.json, model.safetensors: of a stock architecture that computes exactly what the spec says
+    custom  the same files, and modeling_miniwin.py, which transformers loads as custom code of the Hub
 
-Both with the tokenizer, and a README.md that says how to load it. The folder appears when it is whole.
+Both have the tokenizer, and a README.md that says how to load the model. The folder appears when it is whole.
 """
 
 from __future__ import annotations
@@ -29,8 +29,11 @@ NAMES = ("bos_token_id", "eos_token_id", "pad_token_id")
 
 @dataclass(frozen=True)
 class Exported:
-    """What an export made. architecture: the model_type of a stock one, or "custom"; refusals: why not the others;
-    random: the reference was a spec, so the weights are not trained."""
+    """What an export made.
+
+    architecture: the model_type of a stock architecture, or "custom". refusals: why other architectures were not taken.
+    random: the reference was a spec, so the weights are not trained.
+    """
 
     folder: Path
     architecture: str
@@ -41,13 +44,13 @@ class Exported:
 def export_model(
     ref: str | LanguageModel, to: str | Path, kind: Kind = "auto", model_type: str | None = None
 ) -> Exported:
-    """Write the model `ref` names as a folder that transformers loads, with equal logits.
+    """Write the model that `ref` names as a folder that transformers loads, with equal logits.
 
-    kind: `stock` takes nothing but a stock architecture, `custom` nothing but our code, `auto` the first if it can.
+    kind: `stock` for a stock architecture, `custom` for our code, `auto` for stock if there is one, else custom.
     model_type: the stock architecture to take, such as llama.
 
     Raises:
-        UserError: `to` exists, there is no such model, or no stock architecture says it where one was asked for.
+        UserError: `to` exists, there is no such model, or no stock architecture is equal to it where one is required.
     """
     folder = user_path(to)
     refuse_existing(folder)
@@ -66,9 +69,7 @@ def export_model(
         else:
             _write_stock(model, stock, part)
         ids = special_ids(model)
-        if (
-            model.special is not None
-        ):  # transformers generates by this file, and makes one of config.json where it lacks
+        if model.special is not None:  # transformers generates by this file; without it, by one made of config.json
             _write_json(ids, part / "generation_config.json")
         if model.tokenizer is not None:
             write_tokenizer(model.tokenizer, ids, part)
@@ -104,9 +105,9 @@ def _about(model: LanguageModel) -> dict[str, Any]:
 
 
 def special_ids(model: LanguageModel) -> dict[str, Any]:
-    """Where texts begin and end and what pads them, as config.json says it.
+    """The fields of config.json that say where texts begin and end, and what pads them.
 
-    An imported model's are those that it came with. One that was trained here has the separator for all three.
+    An imported model has the ids that it came with. A model that was trained here has the separator for all three.
     """
     tokenizer, special = model.tokenizer, model.special
     if special is None:

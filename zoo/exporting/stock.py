@@ -1,8 +1,8 @@
 """Which stock architecture of transformers, if any, computes exactly what a spec says.
 
-Every family that can be imported is asked for the config that says the spec; what it answers is read back as an import
-would read it. Only if that gives the same architecture is it the answer: a field that a config has no word for, and
-that a family overlooked, shows as a difference here and not in somebody's logits.
+Every family that can be imported is asked for a config that expresses the spec. The config is read back as an import
+would read it, and is taken only if that gives the same architecture. So a field of the spec that a family overlooked
+shows as a difference here, not in somebody's logits.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from miniwin.zoo.importing.initializer import said_init, with_init
 
 @dataclass(frozen=True)
 class Stock:
-    """A family, its model_type, and the config.json that says the spec."""
+    """A family, its model_type, and the config.json that expresses the spec."""
 
     family: Family
     model_type: str
@@ -31,7 +31,7 @@ class Stock:
 
 @dataclass(frozen=True)
 class Refusal:
-    """Why a family cannot say a spec: the first field in its way."""
+    """Why the config of a family cannot express a spec: the first field that stands in the way."""
 
     model_type: str
     field: str
@@ -42,7 +42,7 @@ class Refusal:
 
 
 def find_stock(spec: ModelSpec, only: str | None = None) -> tuple[Stock | None, list[Refusal]]:
-    """The first family that says the spec, and the refusals of those before it. only: ask just this model_type."""
+    """The first family that expresses the spec, and the refusals of those before. only: ask this model_type alone."""
     refusals: list[Refusal] = []
     for model_type, family in FAMILIES.items():
         if model_type in FROM_SETTINGS or (only is not None and model_type != only):
@@ -50,7 +50,7 @@ def find_stock(spec: ModelSpec, only: str | None = None) -> tuple[Stock | None, 
         try:
             config = {**family.config(spec), **said_init(spec)}
             if config["model_type"] != model_type:
-                continue  # one family of several model_types answers once
+                continue  # a family with several model_types answers once
             prove(spec, family, config)
         except CannotSay as error:
             refusals.append(Refusal(model_type, error.field, error.why))
@@ -60,7 +60,7 @@ def find_stock(spec: ModelSpec, only: str | None = None) -> tuple[Stock | None, 
 
 
 def prove(spec: ModelSpec, family: Family, config: dict[str, Any]) -> None:
-    """Read the config back. Raises CannotSay naming the first field that does not come back as it was."""
+    """Read the config back. Raises CannotSay with the first field that does not come back as it was."""
     try:
         data = with_init(family.spec(config, spec.name, Asked({})), config)
         back: ModelSpec = parse_spec(data, "model")
@@ -78,5 +78,7 @@ def differences(ours: Any, theirs: Any, path: str = "") -> Iterator[tuple[str, A
     elif isinstance(ours, list) and isinstance(theirs, list) and len(ours) == len(theirs):
         for i, (a, b) in enumerate(zip(ours, theirs, strict=True)):
             yield from differences(a, b, f"{path}[{i}]")
-    elif ours != theirs and not (path.endswith(".balance_loss") and math.isclose(ours, theirs)):  # its digits: experts
+    elif ours != theirs and not (
+        path.endswith(".balance_loss") and math.isclose(ours, theirs)
+    ):  # its last digits differ: see experts.py
         yield path, ours, theirs

@@ -3,8 +3,8 @@
 opening                  a folder or a file, opened by what it is
 source, hf_folder, pth   reading what may come from anywhere, without running any of it
 asked                    what the source does not say: given by the user, or inferred from shapes
-family, families/        how each family's config and names are said in ours
-converting, writing      the whole way, and the folder at its end
+family, families/        how the config and the tensor names of each family become ours, and back
+converting, writing      the whole import, and the folder that it writes
 """
 
 from __future__ import annotations

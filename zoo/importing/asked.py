@@ -1,9 +1,9 @@
-"""What is known about a model besides its weights: what its config says, what the user says, what the shapes say.
+"""What is known about a model besides its weights: from its config, from the user, and from the shapes of the weights.
 
-A checkpoint without a config does not say how many heads or which window a model has. The user says it (`--set
-key=value`), the shapes of the weights say some of it, and neither may contradict the other. `Asked` answers a family's
-questions in one place and keeps account of them: what was given and never asked for is refused, what cannot be known is
-asked for in one message, and what was said and inferred goes into `import.json`.
+A checkpoint without a config does not say how many heads or which window a model has. The user says so (`--set
+key=value`), and the shapes of the weights show some of it. The two may not contradict each other. A family asks
+`Asked`, which keeps account. A setting that no family asked for is refused. Values that cannot be known are requested
+from the user, all in one message. What the user said and what was inferred goes into `import.json`.
 
     asked = Asked(given={"num_attention_heads": 8}, shapes=source.shapes)
     hidden = asked.infer("hidden_size", 512, "model.embed_tokens.weight is (6400, 512)")
@@ -22,10 +22,10 @@ from miniwin.specs.yaml_scalars import shown
 
 
 class Asked(Mapping[str, Any]):
-    """A mapping of the config with what the user gave beside it.
+    """A mapping of the config's fields and the user's settings (`given`).
 
-    A field of the config counts over nothing: where the user gave the same field another value, that is an error.
-    `shapes`: of the source's tensors, to infer from. `used` and `inferred` are filled as questions are asked.
+    Neither overrides the other: a setting that differs from the same field of the config is an error. shapes: of the
+    source's tensors, to infer from. `used` and `inferred` record what was asked for and what was inferred.
     """
 
     def __init__(
@@ -65,16 +65,17 @@ class Asked(Mapping[str, Any]):
         return key in self.given or key in self.config
 
     def get(self, key: str, default: Any = None) -> Any:
-        """What the user or the config says, or else the default. A null of the config is a value: None."""
+        """What the user or the config says, or else the default. A null in the config is no absence: it gives None."""
         try:
             return self[key]
         except KeyError:
             return default
 
     def require(self, **why: str) -> tuple[Any, ...]:
-        """The values of these fields. Those that nobody said are asked for, all in one message.
+        """The values of these fields. why: what each field is, with an example, for the message.
 
-        why: what each field is, with an example, for that message.
+        Raises:
+            UserError: values are missing. One message asks for all of them.
         """
         values = {key: self.get(key) for key in why}
         lacking = [key for key, value in values.items() if value is None]
@@ -84,8 +85,11 @@ class Asked(Mapping[str, Any]):
         return tuple(values.values())
 
     def infer(self, key: str, value: Any, evidence: str) -> Any:
-        """`value`, which the shapes give; `evidence` says how. Where the user or the config says otherwise, that is an
-        error: the weights cannot be of another shape than they are."""
+        """`value`, which the shapes of the weights show. evidence: how they show it, for messages and the record.
+
+        Raises:
+            UserError: the user or the config says another value.
+        """
         said = self.get(key)
         if said is None:
             self.inferred[key] = {"value": value, "evidence": evidence}
@@ -96,7 +100,7 @@ class Asked(Mapping[str, Any]):
         return value
 
     def refuse_unused(self) -> None:
-        """UserError for a setting that no question was about: it would have been ignored."""
+        """Raise UserError for a setting that no family asked for: it would be ignored."""
         unused = [key for key in self.given if key not in self.used]
         if not unused:
             return

@@ -1,4 +1,4 @@
-"""What the config of every family says in the same words, for the way out: sizes, heads, one norm, one activation."""
+"""For exports: the fields that the configs of all families share. Sizes, heads, one norm, one activation."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from miniwin.zoo.importing.words import Words, in_words
 
 
 def basic_config(words: Words, model_type: str, architecture: str) -> dict[str, Any]:
-    """Sizes and heads."""
+    """The fields for sizes and heads. Raises CannotSay where layers differ."""
     spec = words.spec
     return {
         "model_type": model_type,
@@ -24,7 +24,7 @@ def basic_config(words: Words, model_type: str, architecture: str) -> dict[str, 
         "head_dim": words.same("attention.head_dim"),
         "max_position_embeddings": longest_context(spec),
         "tie_word_embeddings": spec.tie_word_embeddings,
-        # A tokenizer's business; left out, they would be those of the family's own vocabulary.
+        # The tokenizer says these. Left out, they would default to ids of the family's own vocabulary.
         "bos_token_id": None,
         "eos_token_id": None,
         "pad_token_id": None,
@@ -32,7 +32,10 @@ def basic_config(words: Words, model_type: str, architecture: str) -> dict[str, 
 
 
 def one_eps(words: Words, kind: Mapping[str, Any], more: Iterable[tuple[str, Any]] = ()) -> float:
-    """The epsilon that all norms share, which have to be of this kind. more: norms besides, with their paths."""
+    """The epsilon that all norms share. Raises CannotSay where they differ, or a norm is not of this kind.
+
+    kind: the fields of a norm but eps. more: further norms, with their paths.
+    """
     norms: list[tuple[str, Any]] = [("norm", words.spec.norm), *(("norm", norm) for norm in words.each("norm")), *more]
     eps = None
     for path, norm in norms:
@@ -50,7 +53,7 @@ def one_eps(words: Words, kind: Mapping[str, Any], more: Iterable[tuple[str, Any
 
 
 def one_activation(words: Words, mlps: Iterable[Any], known: Mapping[str, Mapping[str, Any]]) -> str:
-    """The name of the activation that all these MLPs have."""
+    """The name of the activation that all these MLPs have. Raises CannotSay where they differ."""
     kinds = {(mlp.type, getattr(mlp, "approximate", "none")) for mlp in mlps}
     for name, data in known.items():
         if kinds == {(data["type"], data.get("approximate", "none"))}:
@@ -60,7 +63,7 @@ def one_activation(words: Words, mlps: Iterable[Any], known: Mapping[str, Mappin
 
 
 def one_of(words: Words, path: str, values: Iterable[Any], default: Any = None) -> Any:
-    """The value that all of these are; `default` where there are none."""
+    """The one value of all `values`; `default` if there are none. Raises CannotSay where they differ."""
     found = list(values)
     for value in found:
         if value != found[0]:
@@ -70,7 +73,7 @@ def one_of(words: Words, path: str, values: Iterable[Any], default: Any = None) 
 
 
 def one_bias(words: Words) -> bool:
-    """attention_bias: whether q, k, v and o have biases."""
+    """attention_bias: whether q, k, v and o have biases. Raises CannotSay where only some of them do."""
     bias = words.same("attention.qkv_bias")
     if words.same("attention.o_bias") != bias:
         raise CannotSay("attention.o_bias", f"a {words.family} config has one bias setting for q, k, v and o")

@@ -1,12 +1,12 @@
-"""The whole way of an import: open, find the family, make the spec, check every tensor, write a folder.
+"""The whole import: open the source, find the family, make the spec, check every tensor, write a folder.
 
     source -> config, shapes, tensors
-    family.spec(config) -> model spec; family.rules(spec) -> which tensors of theirs make which of ours
+    family.spec(config) -> model spec; family.rules(spec) -> which of their tensors make which of ours
     DIR: model.yaml, model.safetensors, tokenizer.json (if the source has one), import.json
 
-Names and shapes are compared before the first tensor is read: what a tensor of theirs must look like follows from ours
-by the rule's own inverse. Then tensors are read, checked for NaN, converted and written one rule at a time, so that the
-memory holds one group of tensors and never the model. DIR appears when all is well, and not at all otherwise.
+Names and shapes are compared before the first tensor is read: the inverse of a rule gives the shapes of their tensors
+from the shapes of ours. Then tensors are read, checked for NaN, converted and written, one rule at a time: the memory
+holds one group of tensors, never the model. DIR appears when all is well, and otherwise not at all.
 """
 
 from __future__ import annotations
@@ -45,9 +45,9 @@ from miniwin.zoo.json_objects import to_json
 FORMAT = 1
 KEEP, NO_TOKENIZER = "keep", "none"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-# Checkpoint files say nothing of themselves; these families can be built from settings and shapes.
+# A checkpoint file has no config. These families can be built from settings and shapes.
 FROM_SETTINGS = ("miniwin", "minimind")
-# What is being done, how much of it is done, and how much there is.
+# Called with the name of a step, how much of it is done, and how much there is.
 Progress = Callable[[str, int, int], None]
 
 
@@ -84,10 +84,10 @@ def import_model(
 
     name: of the spec; by default the source's. settings: fields that the source does not say. family: the model_type of
     a source that does not say it. dtype: of the weights written; `keep` is the type that most of them have. tokenizer:
-    a tokenizer.json to take instead of the source's, or "none".
+    a tokenizer.json to take instead of the source's, or "none". progress: called as steps are done.
 
     Raises:
-        UserError: something about the source, the settings or the destination is not as it must be. Nothing is written.
+        UserError: the source, the settings or the destination cannot be used. Nothing is written.
     """
     to = user_path(to)
     refuse_existing(to)
@@ -134,7 +134,7 @@ def import_model(
 
 
 def _model_type(source: Source, family: str | None) -> str:
-    """Which family: what the config says, or else the user."""
+    """The model_type of the family: as the config says, or else the user."""
     said = source.config.get("model_type")
     if said is not None and family is not None and said != family:
         raise UserError(f"--as {family}: {source.path / 'config.json'} says model_type {shown(said)}; leave --as out")
@@ -178,7 +178,7 @@ def _spec(family: Family, source: Source, asked: Asked, name: str, settings: Map
     except UserError as error:
         raise UserError(f"{where}: {error}") from None
     except (LookupError, TypeError, AttributeError, ValueError, ArithmeticError) as error:
-        # A config may hold anything; whatever a family stumbles over is a field that is missing or of another kind.
+        # A config may hold anything. An error in a family's code means a field that is missing or of another kind.
         raise UserError(
             f"{where}: not a config that this family can have: a field is missing or of another kind "
             f"({type(error).__name__}: {error})"
@@ -188,7 +188,7 @@ def _spec(family: Family, source: Source, asked: Asked, name: str, settings: Map
     except UserError as error:
         raise UserError(f"{where}: describes a model that cannot be built: {error}") from None
     assert isinstance(spec, ModelSpec)
-    # Building even an empty model takes time for each module: not for a config that cannot be of these weights.
+    # Even an empty model takes time to build, module by module. A config of other weights is refused before.
     if spec.parameters() > 4 * source.elements + 100_000:
         raise UserError(
             f"{where}: describes {spec.parameters():,} parameters; the weights hold {source.elements:,} numbers. They "
@@ -198,7 +198,7 @@ def _spec(family: Family, source: Source, asked: Asked, name: str, settings: Map
 
 
 def _check_depth(config: Mapping[str, Any], source: Source, where: Path) -> None:
-    """A family lists the layers one by one: not those of a config that says a billion. Each has a tensor at least."""
+    """Refuse more layers than tensors: a family lists the layers one by one, and a config may say a billion."""
     nested = config.get("text_config")
     for fields in (config, nested if isinstance(nested, dict) else {}):
         layers = fields.get("num_hidden_layers")
@@ -210,7 +210,7 @@ def _check_depth(config: Mapping[str, Any], source: Source, where: Path) -> None
 
 
 class _Plan:
-    """Which tensors are read for which of ours: complete, and with shapes that fit, before anything is read."""
+    """Which of their tensors make which of ours. Names and shapes are checked before a tensor is read."""
 
     def __init__(self, family: Family, spec: ModelSpec, source: Source) -> None:
         with torch.device("meta"):
@@ -234,7 +234,7 @@ class _Plan:
             self._fits(rule)
 
     def common_dtype(self) -> torch.dtype:
-        """The type of most of the numbers."""
+        """The type that most of the weights have."""
         counts: Counter[torch.dtype] = Counter()
         for name in self._used:
             counts[self._source.dtypes[name]] += size(self._source.shapes[name])
@@ -242,10 +242,11 @@ class _Plan:
         return dtype if dtype.is_floating_point and dtype.itemsize > 1 else torch.float32  # refused when it is read
 
     def converted(self, dtype: torch.dtype) -> dict[str, int]:
-        """How many tensors of which other types become `dtype`."""
+        """How many tensors of each other type become `dtype`, by type."""
         return dict(Counter(short(d) for d in (self._source.dtypes[name] for name in self._used) if d != dtype))
 
     def write(self, path: Path, dtype: torch.dtype, tell: Progress) -> None:
+        """Read, convert and write all tensors, one rule at a time."""
         whole, done = sum(size(self._source.shapes[name]) for name in self._used), 0
         layout = [(name, tuple(self._ours[name].shape)) for rule in self._rules for name in rule.ours]
         with TensorFile(path, layout, dtype) as file:
@@ -272,7 +273,7 @@ class _Plan:
                 )
 
     def _derived(self, name: str) -> bool:
-        """Buffers that hold no weights: tables of the rotation, and GPT-NeoX's causal mask (1, 1, n, n)."""
+        """Whether a name is of a buffer without weights: a rotary table, or GPT-NeoX's causal mask (1, 1, n, n)."""
         if DERIVED.search(name) or name.endswith("attention.masked_bias"):
             return True
         shape = self._source.shapes[name]
@@ -290,7 +291,7 @@ class _Plan:
             raise UserError(f"{self._source.path}: {'; '.join(filter(None, problems))}")
 
     def _fits(self, rule: Rule) -> None:
-        """The shapes of theirs against those that ours come from, by the rule's inverse."""
+        """Compare the shapes of their tensors with those that the inverse of the rule gives."""
         expected = rule.write([self._ours[name] for name in rule.ours])
         for name, tensor in zip(rule.theirs, expected, strict=True):
             got = self._source.shapes[name]
@@ -308,7 +309,7 @@ class _Plan:
 def _tokenizer(
     source: Source, chosen: str | Path | None, spec: ModelSpec, special: SpecialIds
 ) -> tuple[Path, Tokenizer] | None:
-    """The tokenizer to carry over, read once to see that it can be, and that the model has its ids."""
+    """The tokenizer to carry over, as a file and loaded. Raises UserError where the model lacks ids of it."""
     if chosen == NO_TOKENIZER:
         return None
     path = source.tokenizer if chosen is None else user_path(chosen)

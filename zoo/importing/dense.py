@@ -1,7 +1,7 @@
-"""What the Llama-like families share: one attention, one gated MLP and one norm for all layers, which differ only in
-what they see and how they know positions.
+"""What the Llama-like families share: one attention, one gated MLP and one norm for all layers. Layers differ only in
+window and position encoding.
 
-A family says what is its own: its defaults, where its norms stand, and each layer's window and position.
+A family adds what is its own: its defaults, where its norms stand, and the window and position of each layer.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ Sight = tuple[int | None, dict[str, Any]]  # a layer's window and its position, 
 def gated_mlp(
     fields: Fields, bias: bool = False, size: str = "intermediate_size", activation: str = "hidden_act"
 ) -> dict[str, Any]:
-    """The MLP that the fields `activation` and `size` say."""
+    """The gated MLP that the config describes. size, activation: the names of the fields that say these."""
     act = fields.raw(activation)
     if not isinstance(act, str) or act not in ACTIVATIONS:
         raise fields.refuse(activation, f"expected one of {', '.join(ACTIVATIONS)}")
@@ -50,7 +50,7 @@ def gated_mlp(
 
 
 def head_counts(fields: Fields) -> dict[str, int]:
-    """num_heads, num_kv_heads and head_dim, with the defaults that every config class fills in."""
+    """num_heads, num_kv_heads and head_dim, with the defaults of transformers' config classes."""
     num_heads = fields.count("num_attention_heads")
     num_kv_heads = fields.maybe_count("num_key_value_heads") or num_heads
     head_dim = fields.maybe_count("head_dim") or fields.count("hidden_size") // num_heads
@@ -60,7 +60,7 @@ def head_counts(fields: Fields) -> dict[str, int]:
 
 
 def model_data(fields: Fields, name: str, layers: list[dict[str, Any]], norm: dict[str, Any]) -> dict[str, Any]:
-    """The model spec as data, of its layers one by one."""
+    """The model spec as data. layers: one mapping for each layer."""
     return {
         "kind": "model",
         "format": 1,
@@ -81,7 +81,7 @@ def norm_parameters(norm: Any) -> list[str]:
 
 
 def outer_rules(spec: ModelSpec, embed: str, norm: str, head: str = "lm_head.weight") -> list[Rule]:
-    """Embedding, final norm and head. embed and head are whole names, norm is a module's."""
+    """The rules of embedding, final norm and head. embed, head: names of tensors; norm: name of a module."""
     rules = [Rule(("embed_tokens.weight",), (embed,), copies=(head,) if spec.tie_word_embeddings else ())]
     rules += [Rule((f"norm.{name}",), (f"{norm}.{name}",)) for name in norm_parameters(spec.norm)]
     if not spec.tie_word_embeddings:
@@ -90,7 +90,7 @@ def outer_rules(spec: ModelSpec, embed: str, norm: str, head: str = "lm_head.wei
 
 
 def norm_rules(layer: Any, ours: str, theirs: str) -> list[Rule]:
-    """The norms of a layer: where its residual has them, under the usual names."""
+    """The rules of a layer's norms, under the usual names of its kind of residual."""
     names = LAYER_NORMS[layer.residual].items()
     return [
         Rule((f"{ours}.{here}.{name}",), (f"{theirs}.{there}.{name}",))
@@ -100,7 +100,7 @@ def norm_rules(layer: Any, ours: str, theirs: str) -> list[Rule]:
 
 
 def attention_rules(attention: Any, ours: str, theirs: str) -> list[Rule]:
-    """Four projections with their biases, and QK-norms, under the usual names."""
+    """The rules of four projections, their biases and the QK-norms, under the usual names."""
     rules = []
     for part in ("q_proj", "k_proj", "v_proj", "o_proj"):
         biased = attention.o_bias if part == "o_proj" else attention.qkv_bias
@@ -111,7 +111,7 @@ def attention_rules(attention: Any, ours: str, theirs: str) -> list[Rule]:
 
 
 def mlp_rules(mlp: Any, ours: str, theirs: str) -> list[Rule]:
-    """Three projections, with biases or without."""
+    """The rules of three projections, with biases or without."""
     return [
         Rule((f"{ours}.{part}.{n}",), (f"{theirs}.{part}.{n}",))
         for part in ("gate_proj", "up_proj", "down_proj")
@@ -120,14 +120,14 @@ def mlp_rules(mlp: Any, ours: str, theirs: str) -> list[Rule]:
 
 
 class DenseFamily:
-    """The shared part. A subclass gives the class attributes, `sights`, and `said_sights` for the way back."""
+    """The shared part. A subclass gives the class attributes, `sights` for import and `said_sights` for export."""
 
     model_types: tuple[str, ...]
     architecture: ClassVar[str]
     defaults: ClassVar[Mapping[str, Any]]
     residual: ClassVar[str] = "pre"
-    qk_norm: ClassVar[str | None] = None  # or its scope
-    biases: ClassVar[tuple[str, ...]] = ()  # of attention_bias and mlp_bias, those that the family knows
+    qk_norm: ClassVar[str | None] = None  # its scope, or None for a family without QK-norm
+    biases: ClassVar[tuple[str, ...]] = ()  # those of attention_bias and mlp_bias that the family has
 
     def sights(self, fields: Fields, asked: Asked, num_layers: int) -> list[Sight]:
         """Each layer's window and position."""
@@ -189,7 +189,7 @@ class DenseFamily:
             "rms_norm_eps": eps,
             "max_position_embeddings": longest_context(spec),
             "tie_word_embeddings": spec.tie_word_embeddings,
-            # A tokenizer's business; left out, they would be those of the family's own vocabulary.
+            # The tokenizer says these. Left out, they would default to ids of the family's own vocabulary.
             "bos_token_id": None,
             "eos_token_id": None,
             "pad_token_id": None,

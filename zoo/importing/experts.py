@@ -3,7 +3,8 @@
     separate   experts.{e}.gate_proj.weight (I, C), ...                     Qwen3-MoE
     stacked    experts.gate_up_proj (E, 2I, C), experts.down_proj (E, C, I)   or transposed: (E, C, 2I) and (E, I, C)
 
-Stacked, the 2I are the gate's I and then the other's, or the two alternate (gpt-oss).
+E experts, C channels, I channels inside an expert. In a stack the 2I rows are those of the gate and then those of up,
+or the two alternate (gpt-oss).
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ class Stack:
     bias: bool = False
 
     def rule(self, ours: str, theirs: str, num_experts: int) -> Rule:
-        """ours, theirs: what the names of experts begin with."""
+        """The rule between stacked and separate experts. ours, theirs: prefixes of the experts' names."""
         kinds = ("", "_bias") if self.bias else ("",)
         names = tuple(f"{theirs}.{part}{kind}" for part in ("gate_up_proj", "down_proj") for kind in kinds)
         return Rule(expert_names(ours, num_experts, self.bias), names, self.read, self.write)
@@ -71,8 +72,8 @@ def expert_names(prefix: str, num_experts: int, bias: bool = False) -> tuple[str
 def expert_counts(fields: Fields, number: str = "num_local_experts") -> dict[str, Any]:
     """num_experts, experts_per_token and balance_loss of a `moe`.
 
-    transformers divides the assignments by the tokens alone, so that its loss is experts_per_token times ours. To 15
-    digits, what was said on the way out comes back: 0.9 / 3 * 3 is not 0.9.
+    transformers divides the assignments by the tokens alone, so its loss is experts_per_token times ours. The weight is
+    rounded to 15 digits, so that an export and an import give it back: in float64, 0.9 / 3 * 3 is not 0.9.
     """
     experts, chosen = fields.count(number), fields.count("num_experts_per_tok")
     if chosen > experts:
@@ -84,7 +85,7 @@ def expert_counts(fields: Fields, number: str = "num_local_experts") -> dict[str
 
 
 def said_counts(words: Words, mixtures: list[Any], number: str = "num_local_experts") -> dict[str, Any]:
-    """The same of layers' MLPs, as a config says it."""
+    """The inverse of `expert_counts`: the config's fields of these mixtures. Raises CannotSay where they differ."""
     if not mixtures:
         return {}
     chosen = one_of(words, "mlp.experts_per_token", (mlp.experts_per_token for mlp in mixtures))

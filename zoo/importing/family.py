@@ -1,12 +1,12 @@
-"""What a family of models is: how its `config.json` and its weights' names are said in ours, and back.
+"""What a family of models is: how its `config.json` and its tensor names become ours, and back.
 
     config.json --spec()--> model spec --config()--> config.json
     their tensors --Rule.read--> our tensors --Rule.write--> their tensors
 
 A family is one file in `families/`. Every field of a config that decides what the model computes is either honoured or
-refused: `Fields` hands out the fields by name and type, remembers which were read, and `Fields.finish` refuses what is
-left over and sounds as if it mattered. Helpers: `rope` (rotary scalings), `layout` (layers to a pattern and back),
-`dense` (what the Llama-like families share).
+refused. `Fields` gives the fields by name and type and remembers which were read. `Fields.finish` refuses a field that
+nobody read and whose name suggests that it matters. Helpers: `rope` (rotary scalings), `layout` (layers to a pattern
+and back), `dense` (what the Llama-like families share).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from miniwin.zoo.importing.asked import Asked
 
 
 class CannotSay(UserError):
-    """A family's config has no words for this field of a model spec."""
+    """The config of a family cannot express this field of a model spec, or this value of it."""
 
     def __init__(self, field: str, why: str) -> None:
         super().__init__(f"{field}: {why}")
@@ -39,11 +39,11 @@ def unchanged(tensors: list[Tensor]) -> list[Tensor]:
 
 @dataclass(frozen=True)
 class Rule:
-    """One tensor of the source, or a group of them, and what it is here.
+    """How a group of tensors of the source (`theirs`) becomes a group of ours.
 
-    read: their tensors to ours, in the order of the names; write: the inverse. copies: their names which, where the
-    source has them too, must hold the same values as the first of `theirs` (the head of tied embeddings). instead: the
-    same of ours under the other names, or in the other shapes, that the family has been saved in.
+    read: their tensors -> ours, in the order of the names; write: the inverse. copies: names that the source may have
+    too, with the same values as the first of `theirs` (the head of tied embeddings). instead: rules for the other names
+    and shapes in which the family has been saved.
     """
 
     ours: tuple[str, ...]
@@ -55,7 +55,7 @@ class Rule:
 
 
 def fitting(rules: list[Rule], names: Container[str]) -> list[Rule]:
-    """Of each rule the form that a source of these names has; the first where it has none."""
+    """For each rule, the form whose names the source has; the rule itself where the source has none of them."""
     return [
         next((form for form in (rule, *rule.instead) if all(name in names for name in form.theirs)), rule)
         for rule in rules
@@ -70,16 +70,16 @@ class Family(Protocol):
         """What config.json calls it."""
 
     def spec(self, config: dict[str, Any], name: str, asked: Asked) -> dict[str, Any]:
-        """The model spec as data. Raises UserError on a field that cannot be honoured."""
+        """The model spec as data. Raises UserError for a field that cannot be honoured."""
 
     def rules(self, spec: ModelSpec) -> list[Rule]:
-        """Every tensor of the source's, and of ours, in one rule each."""
+        """The rules: every tensor of the source, and every one of ours, is in exactly one of them."""
 
     def config(self, spec: ModelSpec) -> dict[str, Any]:
-        """The config.json that says the spec. Raises CannotSay."""
+        """The config.json that expresses the spec. Raises CannotSay where none does."""
 
 
-# Buffers that older checkpoints keep and that the config decides.
+# Buffers in older checkpoints. The config decides their values.
 DERIVED = re.compile(r"(^|\.)(rotary_emb\.inv_freq|rotary_emb\.original_inv_freq|_?freqs_(cos|sin))$")
 
 # Fields that do not change what a model computes when it is run: training, generation, labels, bookkeeping.
@@ -136,21 +136,21 @@ HARMLESS = frozenset(
         "use_flash_attn",
     }
 )
-# What a field that changes the model sounds like.
+# Words in the names of fields that change what a model computes.
 STRUCTURAL = re.compile(
     r"rope|rotary|position|window|sliding|attn|attention|norm|bias|scal|multiplier|softcap|capping|expert|moe|rout|mlp|ffn"
     r"|layer|head|hidden|embed|quant|compress|chunk|sink|(^|_)act|residual|conv|ssm|mamba|lora|latent|encoder|cross|block|query"
 )
 
 
-# Families list the layers one by one, so that a billion of them would never end. Other counts: far beyond any model's.
+# Families list the layers one by one, so their number is bounded. The bound of other counts is beyond any model's.
 MOST = {"num_hidden_layers": 10_000}
 
 
 class Fields:
-    """The fields of a config, by name and type; what is missing or null takes the family's default.
+    """The fields of a config, by name and type. Each method raises UserError for a value of another type.
 
-    defaults: of the fields that a config may leave out, as the family's own config class has them.
+    defaults: values of the fields that a config may leave out, as in the family's own config class.
     """
 
     def __init__(self, config: Mapping[str, Any], family: str, defaults: Mapping[str, Any]) -> None:
@@ -158,7 +158,7 @@ class Fields:
         self._read: set[str] = set()
 
     def raw(self, name: str) -> Any:
-        """The value as it stands; the default where it is not there at all."""
+        """The value as it stands; the default where the config lacks the field."""
         self._read.add(name)
         return self.config[name] if name in self.config else self.defaults.get(name)
 
@@ -209,13 +209,13 @@ class Fields:
         return dict(value or {})
 
     def only(self, name: str, *allowed: Any, why: str) -> None:
-        """Refuse any value but these; null, or no value, is the default."""
+        """Refuse any value but these, and null."""
         value = self.raw(name)
         if value is not None and not any(type(value) is type(one) and value == one for one in allowed):
             raise self.refuse(name, why)
 
     def layer_types(self, num_layers: int, known: tuple[str, ...]) -> list[str] | None:
-        """`layer_types`, checked; None where the config does not say."""
+        """`layer_types`, checked; None where the config lacks it."""
         types = self.raw("layer_types")
         if types is None:
             return None
@@ -229,10 +229,10 @@ class Fields:
         return types
 
     def finish(self) -> None:
-        """Refuse the fields that nobody read, unless they are off, or known or likely not to matter."""
+        """Refuse the fields that nobody read, unless they are off, harmless, or do not sound as if they mattered."""
         if self.config.get("quantization_config"):
             raise self.refuse("quantization_config", "quantised weights cannot be imported; save the model unquantised")
-        # Off is what the other fields may be without being read; this one, which transformers reads of any config, not.
+        # Other fields may be off without being read, but not is_causal: transformers honours it in any config.
         self.only("is_causal", True, why="every token would see those after it; only causal models can be imported")
         for name in self.config:
             if name in self._read or name in HARMLESS or not STRUCTURAL.search(name):
@@ -254,10 +254,10 @@ def shown(value: Any) -> str:
 
 
 def split_rows(*sizes: int) -> Callable[[list[Tensor]], list[Tensor]]:
-    """Read one fused matrix as several: its rows in order."""
+    """A `read` of one fused matrix as several: of these many rows each, in order."""
     return lambda tensors: [part.contiguous() for part in tensors[0].split(list(sizes), dim=0)]
 
 
 def join_rows(tensors: list[Tensor]) -> list[Tensor]:
-    """Write several matrices as one, its rows in order: the inverse of `split_rows`."""
+    """A `write` of several matrices as one, below each other: the inverse of `split_rows`."""
     return [torch.cat(tensors, dim=0)]

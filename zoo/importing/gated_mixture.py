@@ -1,11 +1,11 @@
-"""The mixture of experts that MiniWin's authors have, and MiniMind had before its models got QK-norms: experts that a
-softmax gate chooses, and shared ones that every token goes through, all of the same size.
+"""The mixture of experts of MiniWin's authors, and of MiniMind before its models had QK-norms. A softmax gate chooses
+experts for each token, and every token goes through the shared experts. All experts have the same size.
 
     y = sum over the K chosen experts e of w_e * expert_e(x) + sum over j of shared_j(x)
 
-The weights w are made to sum to 1 if `norm_topk_prob` says so, but for K = 1, where the gate's share is the weight.
-Several shared experts are one here, as wide as all of them: their sum is a product with their matrices side by side.
-The balance loss is that of a batch here; with `seq_aux` theirs is the mean over its sequences.
+With `norm_topk_prob` the weights w are made to sum to 1, except for K = 1, where the weight is the gate's share.
+Several shared experts are one expert here, as wide as all of them: their sum is a product with their matrices side by
+side. The balance loss is that of a batch here; theirs, with `seq_aux`, is the mean over the sequences of a batch.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from miniwin.zoo.importing.experts import PARTS
 from miniwin.zoo.importing.family import Fields, Rule
 
 FIRST = "model.layers.0.mlp"
-# Of such mixtures; the second name of the number of experts is set by MiniWin's class.
+# The fields of such a mixture. MiniWin's class also sets num_experts, equal to n_routed_experts.
 FIELDS = (
     "num_experts_per_tok",
     "n_routed_experts",
@@ -35,6 +35,7 @@ FIELDS = (
 
 
 def gated_mixture(fields: Fields) -> dict[str, Any]:
+    """The MLP of a layer as data. Raises UserError for fields that do not fit together."""
     fields.only("scoring_func", "softmax", why="the code of this family knows softmax only")
     fields.raw("seq_aux")
     experts, chosen = fields.count("n_routed_experts"), fields.count("num_experts_per_tok")
@@ -60,7 +61,7 @@ def gated_mixture(fields: Fields) -> dict[str, Any]:
 
 
 def gated_rules(mlp: Any, ours: str, theirs: str) -> list[Rule]:
-    """Of a mixture whose shared experts, if it has any, are as wide as its others."""
+    """The rules of a mixture whose shared expert is a multiple of an expert wide."""
     rules = [Rule((f"{ours}.router.weight",), (f"{theirs}.gate.weight",))]
     for e in range(mlp.num_experts):
         rules += mlp_rules(mlp.expert, f"{ours}.experts.{e}", f"{theirs}.experts.{e}")
@@ -73,7 +74,7 @@ def gated_rules(mlp: Any, ours: str, theirs: str) -> list[Rule]:
 
 
 def _beside(ours: str, theirs: tuple[str, ...], dim: int) -> Rule:
-    """Matrices side by side in one of ours."""
+    """A rule for several of their matrices that are one of ours, side by side in dimension `dim`."""
 
     def read(tensors: list[Tensor]) -> list[Tensor]:
         return [torch.cat(tensors, dim)]
@@ -89,7 +90,7 @@ def has_experts(asked: Asked) -> bool:
 
 
 def inferred_mixture(asked: Asked) -> dict[str, Any]:
-    """What the shapes say of it. Nothing there says how many experts a token goes through."""
+    """The fields that the shapes show. How many experts a token goes through they do not show: the user is asked."""
     values: dict[str, Any] = {}
     for key, kind in (("n_routed_experts", "experts"), ("n_shared_experts", "shared_experts")):
         start = f"{FIRST}.{kind}."

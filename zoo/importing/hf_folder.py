@@ -1,10 +1,10 @@
 """A Hugging Face folder: config.json, weights in safetensors (one file, or shards and their index), tokenizer.json, and
-what generation_config.json says of special ids.
+the special ids of generation_config.json.
 
-The folder may come from anywhere. No file outside it is opened, whatever an index or a link says (the Hub's own cache,
-where the files of a snapshot are links to blobs beside it, is the one exception); JSON is read up to a size and depth;
-the safetensors library checks headers: size, types, and offsets that neither overlap nor leave the file. A file without
-those is not read: `pytorch_model.bin` is a pickle.
+The folder may come from anywhere. No file outside the folder is opened, whatever an index or a link says. The one
+exception is the Hub's own cache, where the files of a snapshot are links to blobs beside it. JSON is read up to a size
+and a depth. The safetensors library checks headers: size, types, and offsets that neither overlap nor leave the file.
+Weights in another format are not read: `pytorch_model.bin` is a pickle.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ LARGEST_CONFIG = 8 << 20  # bytes; published ones have a few thousand
 LARGEST_INDEX = 64 << 20
 LARGEST_TOKENIZER = 256 << 20
 
-# As the headers of safetensors files write them. A type that is not here is named, and refused, when a tensor is read.
+# The names in safetensors headers. Other types count as uint8, which is refused when a tensor is read.
 DTYPES = {
     "F64": torch.float64,
     "F32": torch.float32,
@@ -116,7 +116,7 @@ class HFFolder(Source):
         raise UserError(f"{self.path}: there are no weights in it; expected {WEIGHTS[0]}, or shards and {INDEX}")
 
     def _open_shards(self, index: Path) -> None:
-        """Open every shard that the index names. Index and headers must say the same, tensor by tensor."""
+        """Open every shard that the index names. Index and headers must agree, tensor by tensor."""
         self.files[INDEX] = index
         weight_map = read_object(index, LARGEST_INDEX).get("weight_map")
         if not isinstance(weight_map, dict) or not weight_map:
@@ -154,7 +154,7 @@ class HFFolder(Source):
             )
 
     def _open(self, name: str) -> list[str]:
-        """Open one safetensors file; the names of its tensors."""
+        """Open one safetensors file. Returns the names of its tensors."""
         path = self._inside(name)
         if path is None:
             raise UserError(f"{self.path / name}: the file is missing; {INDEX} names it. Fetch it, and import again")
@@ -166,7 +166,7 @@ class HFFolder(Source):
             for tensor in names:
                 part = opened.get_slice(tensor)
                 self.shapes[tensor] = tuple(part.get_shape())
-                # A type of which nothing is known (4-bit floats, say) counts as bytes: not floating-point, so refused.
+                # An unknown type (4-bit floats, say) counts as bytes: not floating-point, so refused when it is read.
                 self.dtypes[tensor] = DTYPES.get(part.get_dtype(), torch.uint8)
                 self._homes[tensor], self._names[tensor] = opened, name
         except (SafetensorError, OSError, ValueError, OverflowError) as error:
@@ -193,7 +193,7 @@ class HFFolder(Source):
 
 
 def is_plain_name(name: str) -> bool:
-    """Whether an index may call a shard so: a file of its own folder on every system, and nothing else."""
+    """Whether an index may give a shard this name: on every system it is a file in the folder itself."""
     return (
         name.endswith(".safetensors")
         and not name.startswith(".")
@@ -218,6 +218,7 @@ def read_object(path: Path, largest: int) -> dict[str, Any]:
 
 
 def _once(path: Path, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """The pairs as a dictionary. Raises UserError where a key is given twice."""
     data = dict(pairs)
     if len(data) < len(pairs):
         names = [name for name, _ in pairs]

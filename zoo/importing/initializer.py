@@ -1,7 +1,7 @@
-"""How weights start, as a config says it: `initializer_range`. It decides nothing that a model computes, but a spec
-says it, and training another model from the spec goes by it.
+"""How weights start: `initializer_range` of a config <-> `init` of a spec. It changes nothing that an imported model
+computes, but a model that is trained from the spec starts so.
 
-A config has one number. What else our `init` says is in a field of ours, which transformers keeps and does not read.
+A config has one number. The rest of our `init` goes to a field of our own, which transformers keeps and does not read.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ RANGE, OURS = "initializer_range", "miniwin_init"
 
 
 def said_init(spec: ModelSpec) -> dict[str, Any]:
-    """The fields of a config that say a spec's `init`."""
+    """The fields of a config that express the `init` of a spec."""
     said: dict[str, Any] = {RANGE: spec.init.std}
     other = spec.init.model_dump(mode="json", exclude={"std"})
     return said if other == InitSpec().model_dump(mode="json", exclude={"std"}) else {**said, OURS: other}
 
 
 def with_init(data: dict[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
-    """A model spec as data, with the `init` that the config says. What is no range of any use says nothing."""
+    """A model spec as data, with the `init` of the config. An initializer_range that is not positive is ignored."""
     nested = config.get("text_config")
     for fields in (config, nested if isinstance(nested, dict) else {}):
         std, other = fields.get(RANGE), fields.get(OURS)

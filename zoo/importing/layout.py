@@ -1,4 +1,4 @@
-"""Layers one by one, and a pattern of letters: what configs list, and what a model spec tiles."""
+"""From a list of layers, as configs have them, to the pattern of letters that a model spec tiles."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ LOCAL, GLOBAL = "STUVWXYZ", "GHIJKLMNOPQR"
 
 
 def lay_out(layers: list[dict[str, Any]]) -> dict[str, Any]:
-    """num_layers, pattern, last and blocks of these layers. Equal layers get one letter: S, T, .. where they have a
-    window or a chunk, G, H, .. where they see everything."""
+    """num_layers, pattern, last and blocks of a model spec with these layers.
+
+    Equal layers get one letter: S, T, .. where they have a window or a chunk, G, H, .. where they see everything.
+    """
     kinds: dict[str, dict[str, Any]] = {}
     names = {True: iter(LOCAL), False: iter(GLOBAL)}
     layout = ""
@@ -24,8 +26,10 @@ def lay_out(layers: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def pattern_of(layout: str) -> dict[str, str]:
-    """The shortest pattern that tiles the layout, or all of it but its last layer, which `last` then says; the layout
-    itself where nothing repeats."""
+    """The shortest pattern that tiles the layout, or tiles it without its last layer, which is then `last`.
+
+    Where nothing repeats, the pattern is the layout itself.
+    """
     n = len(layout)
     for size in range(1, n + 1):
         tiled = (layout[:size] * (n // size + 1))[:n]

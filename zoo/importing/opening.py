@@ -1,4 +1,4 @@
-"""Open a foreign model for reading, whatever it is kept in."""
+"""Open a foreign model for reading, in any format that can be imported."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def open_source(path: str | os.PathLike[str]) -> Source:
     """Open a Hugging Face folder (config.json and safetensors), or a checkpoint file (.pth, .pt, .bin).
 
     Raises:
-        UserError: there is no such model, or something about it is not as it must be.
+        UserError: there is no such model, or it cannot be imported.
     """
     path = user_path(path)
     if path.is_dir():

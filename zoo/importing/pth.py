@@ -1,11 +1,11 @@
 """A PyTorch checkpoint file (`.pth`, `.pt`, `.bin`), read without running anything that is in it.
 
-Such a file is a zip archive with a pickle, and a pickle is a program. Here it is only ever given to
-`torch.load(weights_only=True)`, whose reader knows how to build tensors and plain containers and refuses the rest. What
-comes out must be one flat dictionary of tensors, alone or under `model` or `state_dict`. Tensors stay memory-mapped.
+Such a file is a zip archive with a pickle, and a pickle is a program. Only `torch.load(weights_only=True)` reads it:
+that reader builds tensors and plain containers, and refuses the rest. The result must be one flat dictionary of
+tensors, alone or under `model` or `state_dict`. Tensors stay memory-mapped.
 
-The zip directory is looked at before: a compressed archive could unpack to more than the memory holds, and torch writes
-none. A tensor may be a view; one that claims more numbers than its file holds (a stride of 0) is refused.
+The zip directory is checked first. A compressed archive is refused: it could unpack to more than the memory holds, and
+torch writes none. A tensor may be a view, but not one of more numbers than its file holds (a stride of 0).
 """
 
 from __future__ import annotations
@@ -44,8 +44,7 @@ class PthFile(Source):
         return self._tensors[name]
 
     def _state(self, loaded: Any) -> dict[Any, Any]:
-        """The dictionary that holds the weights. What a training script saved beside them is none of the model: a step,
-        or a generator's state, as a tensor."""
+        """The dictionary of weights, without what a training script saved beside it: a step, a generator's state."""
         if isinstance(loaded, dict):
             for key in WRAPPERS:
                 if isinstance(loaded.get(key), dict):
@@ -61,7 +60,7 @@ class PthFile(Source):
         return loaded
 
     def _plain(self, state: dict[Any, Any]) -> dict[str, Tensor]:
-        """The tensors, each checked, under names without what a training script put before them."""
+        """The tensors, each checked. Prefixes that wrappers put before the names are removed."""
         tensors: dict[str, Tensor] = {}
         stripped: set[str] = set()
         for key, value in state.items():
@@ -89,7 +88,7 @@ class PthFile(Source):
 
 
 def _load(path: Path) -> Any:
-    """What is in the file, memory-mapped if it has today's layout."""
+    """The content of the file, memory-mapped if it is a zip archive, as torch writes today."""
     try:
         with path.open("rb"):
             pass
@@ -99,17 +98,17 @@ def _load(path: Path) -> Any:
     try:
         if archive:
             _check_archive(path)
-        with warnings.catch_warnings():  # torch's advice is for people who trust the file
+        with warnings.catch_warnings():  # torch advises people who trust the file
             warnings.simplefilter("ignore")
             return torch.load(path, map_location="cpu", weights_only=True, mmap=archive)
     except UserError:
         raise
-    except Exception as error:  # whatever a damaged or hostile file makes the reader stumble over
+    except Exception as error:  # a damaged or hostile file can raise anything
         raise UserError(f"{path}: {_why(error)}") from None
 
 
 def _why(error: Exception) -> str:
-    """The reader's complaint in words for the person who has the file."""
+    """The error of torch's reader, in words for the person who has the file."""
     said = " ".join(str(error).split())
     found = re.search(r"GLOBAL ([\w.]+)", said)
     if found or "TorchScript" in said:

@@ -1,11 +1,11 @@
-"""Rotary positions as configs say them, and ours: transformers 5's `rope_parameters` (one, or one per layer type), and
-the older `rope_theta` with `rope_scaling`.
+"""Rotary parameters in configs <-> our `rope` position specs. A config has transformers 5's `rope_parameters` (one set,
+or one for each layer type), or the older `rope_theta` with `rope_scaling`.
 
     default | linear {factor} | dynamic {factor} | yarn {..} | llama3 {..} | longrope {short_factor, long_factor, ..}
 
-Two of them depend in their source on how long the text at hand is: `dynamic` on every token, `longrope` on which side
-of the original context it ends. Prefill and decoding then disagree, so ours fix the length: said by whoever imports,
-and for `longrope` otherwise the model's longest context.
+In transformers, two scalings depend on the length of the text at hand. `dynamic` changes with every token; `longrope`
+changes where the text leaves the original context. Prefill and decoding then disagree, so ours fix the length. The user
+gives it (`--set length=N`); for `longrope` the default is the model's longest context.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ KEYS: dict[str, set[str]] = {
     "llama3": {"factor", "low_freq_factor", "high_freq_factor"},
     "longrope": {"factor", "short_factor", "long_factor", "attention_factor"},
 }
-# Of every kind, or without a meaning for what is computed.
+# Keys that every kind has, or that change nothing that is computed.
 ALWAYS = {"rope_type", "type", "rope_theta", "partial_rotary_factor", "original_max_position_embeddings", "finetuned"}
 
 
 def rope_table(fields: Fields, layer_types: tuple[str, ...] = ()) -> dict[str | None, dict[str, Any]]:
-    """The config's rotary parameters: under None where they are the same for all layers, else by layer type."""
+    """The rotary parameters of the config by layer type; under None where they are the same for all layers."""
     table = fields.mapping("rope_scaling") or fields.mapping("rope_parameters")
     fields.raw("rope_parameters")
     nested = [key for key in table if key in layer_types]
@@ -56,10 +56,10 @@ def rope_position(
     partial: bool = False,
     nested: bool = False,
 ) -> dict[str, Any]:
-    """The position spec of one set of rotary parameters.
+    """The position spec of one set of rotary parameters, as data. Raises UserError.
 
-    original: the original context where the family keeps it elsewhere. partial: the family rotates a part of a head.
-    nested: the parameters are those of one layer type.
+    original: the original context, where the family keeps it outside the parameters. partial: the family can rotate a
+    part of each head. nested: the parameters are those of one layer type.
     """
     kind = parameters.get("rope_type") or parameters.get("type") or "default"
     where = "rope_parameters" if fields.config.get("rope_parameters") else "rope_scaling"
@@ -96,7 +96,7 @@ def _number(fields: Fields, where: str, key: str, value: Any) -> float:
 
 
 class _Scaling:
-    """Reads one set of rotary parameters."""
+    """Reads the scaling of one set of rotary parameters. Each method raises UserError for a value that cannot be."""
 
     def __init__(
         self,
@@ -116,7 +116,7 @@ class _Scaling:
         return _number(self.fields, self.where, key, default if value is None else value)
 
     def original(self) -> int:
-        """The context before scaling: the family's own, else as said, else the longest."""
+        """The context before scaling: the family's own, else that of the parameters, else max_position_embeddings."""
         value = self._original or self.parameters.get("original_max_position_embeddings") or self.longest
         value = int(value) if isinstance(value, float) and value.is_integer() else value
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
@@ -156,7 +156,7 @@ class _Scaling:
                 "--set length=N",
             )
         factor = self.number("factor")
-        if length <= self.longest:  # not scaled up to there
+        if length <= self.longest:  # up to there nothing is scaled
             return None
         original = {"original_max_position_embeddings": self.longest}
         return {"type": "dynamic-ntk", "factor": factor, **original, "length": length}
@@ -167,7 +167,7 @@ class _Scaling:
             "type": "yarn",
             "factor": self.number("factor", None if self.longest is None else self.longest / original),
             "original_max_position_embeddings": original,
-            "beta_fast": self.number("beta_fast", 32.0) or 32.0,  # a zero means the default in the source
+            "beta_fast": self.number("beta_fast", 32.0) or 32.0,  # zero means the default in transformers
             "beta_slow": self.number("beta_slow", 1.0) or 1.0,
         }
         truncate = self.parameters.get("truncate")
@@ -203,7 +203,7 @@ class _Scaling:
         if self.parameters.get("attention_factor") is not None:
             scaling["attention_factor"] = self.number("attention_factor")
         elif factor is not None and factor != self.longest / original:
-            ratio = self.number("factor")  # decides the attention factor only
+            ratio = self.number("factor")  # the ratio decides the attention factor only
             if original == 1:
                 raise self.fields.refuse(self.where, "attention_factor: it has to be given with a context of 1")
             scaling["attention_factor"] = 1.0 if ratio <= 1 else math.sqrt(1 + math.log(ratio) / math.log(original))
@@ -213,7 +213,7 @@ class _Scaling:
 
 
 def rope_parameters(position: Any, field: str, *, partial: bool = False, nested: bool = False) -> dict[str, Any]:
-    """A `rope` position spec as transformers 5 says it. Raises CannotSay. partial, nested: as in `rope_position`."""
+    """The inverse of `rope_position`: a position spec as `rope_parameters` of transformers 5. Raises CannotSay."""
     if position.type != "rope":
         raise CannotSay(field, f"got {position.type}; only rope has words in this config")
     if position.pairing != "half":
@@ -235,7 +235,7 @@ def rope_parameters(position: Any, field: str, *, partial: bool = False, nested:
     if kind in ("linear", "llama3", "yarn"):
         return {**said, **numbers, "rope_type": kind}
     if kind == "longrope":
-        # transformers changes between the lists with the length at hand; ours has chosen one of them for good.
+        # transformers chooses a list by the length at hand; ours has chosen one for good, so it is written as both.
         length = numbers.pop("length", numbers["max_position_embeddings"])
         chosen = "long_factor" if length > numbers["original_max_position_embeddings"] else "short_factor"
         factors = numbers[chosen]
@@ -245,7 +245,7 @@ def rope_parameters(position: Any, field: str, *, partial: bool = False, nested:
 
 
 def longest_context(spec: Any) -> int:
-    """`max_position_embeddings` for a config: what a scaling needs it to be, else a number that bounds nothing."""
+    """`max_position_embeddings` for a config: as the scaling needs it, else a number that bounds nothing."""
     found = set()
     for layer in spec.layer_specs:
         scaling = getattr(layer.attention.position, "scaling", None)

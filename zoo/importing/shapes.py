@@ -1,4 +1,4 @@
-"""What the shapes of the weights say about a Llama-like checkpoint that comes without a config."""
+"""Sizes that the shapes of the weights show, for a Llama-like checkpoint without a config."""
 
 from __future__ import annotations
 
@@ -13,13 +13,16 @@ LAYER = re.compile(r"^model\.layers\.(\d+)\.")
 
 
 def together(inferred: dict[str, Any], asked: Any) -> Mapping[str, Any]:
-    """A config of what the shapes say and what was said."""
-    return ChainMap(inferred, asked)  # reads of what was said still go through `asked`, which keeps account of them
+    """The fields that the shapes show, and those of `asked`, as one config."""
+    # The fields of `asked` are still read through `asked`, which keeps account of that.
+    return ChainMap(inferred, asked)
 
 
 def inferred_sizes(asked: Asked) -> dict[str, Any]:
-    """The sizes that shapes decide, agreed with what was said. Nothing where the names are not those expected: what is
-    missing is then said when the weights are looked at."""
+    """The sizes that the shapes show. Raises UserError where the user or the config says another size.
+
+    A tensor with an unexpected name or shape gives nothing here. The check of the weights reports it later.
+    """
     shapes = asked.shapes
     values: dict[str, Any] = {}
 
@@ -42,7 +45,7 @@ def inferred_sizes(asked: Asked) -> dict[str, Any]:
 
 
 def inferred_heads(asked: Asked, attention: str, head_dim: int | None, values: dict[str, Any]) -> None:
-    """num_attention_heads and num_key_value_heads, given the channels of a head. attention: the prefix of its names."""
+    """Add num_attention_heads and num_key_value_heads to `values`. attention: prefix of the names of its tensors."""
     for key, part in (("num_attention_heads", "q_proj"), ("num_key_value_heads", "k_proj")):
         name = f"{attention}.{part}.weight"
         shape = asked.shapes.get(name, ())

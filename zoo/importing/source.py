@@ -19,10 +19,9 @@ from miniwin.specs.base import UserError
 class Source(ABC):
     """What an importer reads from.
 
-    config: of a Hugging Face folder, config.json; {} for a checkpoint file. generation: likewise
-    generation_config.json, {} where there is none. shapes, dtypes: of every tensor, in the
-    order of the file. files: all that decides about the model, by the name shown to people, for their hashes. notes:
-    what was done to read it that a person should know.
+    config: config.json of a Hugging Face folder; {} for a checkpoint file. generation: likewise generation_config.json.
+    shapes, dtypes: of every tensor, in the order of the file. files: all files that make the model, by the name in
+    messages, for their hashes. notes: what a person should know about how the source was read.
     """
 
     kind: Literal["hf", "pth"]
@@ -69,7 +68,7 @@ class Source(ABC):
 
     @property
     def elements(self) -> int:
-        """Numbers in all tensors together."""
+        """How many numbers all tensors hold together."""
         return sum(size(shape) for shape in self.shapes.values())
 
 

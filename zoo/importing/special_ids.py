@@ -1,8 +1,8 @@
-"""What a source says of its special ids: at which of them texts end.
+"""The special ids of a source: where texts end and begin, and what pads them.
 
-They are in config.json and in generation_config.json, and it is the second that transformers generates by. Both are
-read; a text ends at every id that either names. What stands around a prompt is said by tokenizer.json alone, by its
-post-processor: where there is one, transformers leaves add_bos_token of tokenizer_config.json out.
+They are in config.json and in generation_config.json; transformers generates by the second. Both are read, and a text
+ends at every id that either names. The ids around a prompt come from the post-processor of tokenizer.json alone: where
+there is one, transformers ignores add_bos_token of tokenizer_config.json.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ NAMES = ("eos_token_id", "bos_token_id", "pad_token_id")
 
 
 def special_ids(source: Source, asked: Asked, vocab_size: int) -> SpecialIds:
-    """Both files together. Ids that the model has no row for, which nobody can draw or give, are left out and noted."""
+    """The special ids of both files. An id for which the model has no row is left out, and noted for the user."""
     nested = source.config.get("text_config")
     said: dict[str, list[int]] = {name: [] for name in NAMES}
     for name in NAMES:
@@ -38,12 +38,12 @@ def special_ids(source: Source, asked: Asked, vocab_size: int) -> SpecialIds:
             )
         said[name] = [one for one in dict.fromkeys(ids) if one < vocab_size]
     ends, bos, pad = (said[name] for name in NAMES)
-    # Of the one that there can be, generation_config.json's counts.
+    # There can be one of these; that of generation_config.json counts.
     return SpecialIds(tuple(ends), bos[-1] if bos else None, pad[-1] if pad else None)
 
 
 def _ids(source: Source, where: str, name: str, value: Any) -> list[int]:
-    """An id or a list of them, or nothing. -1, by which some files say none, is none."""
+    """The ids in a field: one, a list, or none. Some files write -1 for none."""
     many = name == "eos_token_id"
     found: list[Any] = value if many and isinstance(value, list) else [] if value is None else [value]
     for one in found:

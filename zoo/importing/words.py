@@ -1,4 +1,4 @@
-"""Read a model spec for a config that has one word for all layers: the value they share, or CannotSay."""
+"""Read a model spec for a config with one field for all layers: the value that the layers share, or CannotSay."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ from miniwin.zoo.importing.family import CannotSay
 
 
 class Words:
-    """The layers of a spec, resolved, and what they have in common."""
+    """The layers of a spec, with defaults filled in, and the values that they share.
+
+    Every method raises CannotSay for what a config of the family cannot express.
+    """
 
     def __init__(self, spec: ModelSpec, family: str) -> None:
         self.spec, self.family = spec, family
@@ -22,7 +25,7 @@ class Words:
         return [self._at(layer, path) for layer in self.layers]
 
     def same(self, path: str) -> Any:
-        """The one value of all layers."""
+        """The value at a path, which all layers must share."""
         values = self.each(path)
         for value in values:
             if value != values[0]:
@@ -31,7 +34,7 @@ class Words:
         return values[0]
 
     def must(self, path: str, *allowed: Any) -> Any:
-        """The one value of all layers, which has to be one of these."""
+        """The value at a path, which all layers must share, and which must be one of `allowed`."""
         value = self.same(path)
         if not any(value == one for one in allowed):
             expected = " or ".join(json.dumps(one) for one in allowed)
@@ -39,12 +42,12 @@ class Words:
         return value
 
     def plain_decoder(self) -> None:
-        """No extra at embedding and head."""
+        """Require a decoder without scales, norm or soft cap at embedding and head."""
         for field in ("embed_scale", "embed_norm", "logit_scale", "logit_softcap"):
             self.outer(field, None)
 
     def outer(self, field: str, *allowed: Any) -> Any:
-        """A field of the model, which has to be one of these."""
+        """A field of the model, whose value must be one of `allowed`."""
         value = getattr(self.spec, field)
         if not any(value == one for one in allowed):
             expected = " or ".join(json.dumps(one) for one in allowed)
@@ -52,7 +55,7 @@ class Words:
         return value
 
     def plain_attention(self, *but: str) -> None:
-        """Softmax attention with nothing added. but: fields that the family has words for."""
+        """Require softmax attention with nothing added. but: fields that the config of the family has."""
         expected: dict[str, Any] = {"type": "softmax", "keep_first": 0, "sinks": False, "softcap": None, "chunk": None}
         for field, value in expected.items():
             if field not in but:
@@ -61,7 +64,7 @@ class Words:
             self.must("attention.score_scale", None, self.same("attention.head_dim") ** -0.5)
 
     def rmsnorm_eps(self, qk_norm: str | None) -> float:
-        """The epsilon that all norms share, QK-norms of this scope included (None: there are none)."""
+        """The epsilon that all norms share. qk_norm: the scope of QK-norms; None requires that there are none."""
         norms = [("norm", self.spec.norm), *(("norm", norm) for norm in self.each("norm"))]
         if qk_norm is None:
             self.must("attention.qk_norm", None)
@@ -88,7 +91,7 @@ class Words:
         raise CannotSay("mlp.type", f"got {kind}; a {self.family} config has no activation for it")
 
     def biases(self, known: tuple[str, ...]) -> dict[str, bool]:
-        """attention_bias and mlp_bias, of which the family knows these."""
+        """attention_bias and mlp_bias. known: which of the two the config of the family has."""
         said = {}
         attention = self.same("attention.qkv_bias")
         if self.same("attention.o_bias") != attention:
@@ -111,6 +114,7 @@ class Words:
         return windows[0] if windows else None
 
     def layer_types(self) -> list[str]:
+        """`full_attention` or `sliding_attention` for each layer."""
         windows = self.each("attention.window")
         return ["full_attention" if window is None else "sliding_attention" for window in windows]
 
@@ -133,7 +137,7 @@ class Words:
 
 
 def in_words(value: Any) -> str:
-    """A value of a spec for a message: a block by its words or its type, and anything plain as YAML writes it."""
+    """A value of a spec for a message: a block by its words or its type, anything else as YAML writes it."""
     if value is None or isinstance(value, bool):
         return json.dumps(value)
     words = getattr(value, "words", None)

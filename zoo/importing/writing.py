@@ -1,9 +1,10 @@
-"""Writing what was imported: safetensors tensor by tensor, in a folder that appears whole or not at all.
+"""Write what was imported: safetensors tensor by tensor, in a folder that appears whole or not at all.
 
-The safetensors library writes a dictionary of all tensors at once. A model that is converted need never be in memory:
-names, types and shapes are known before the first tensor is read, and with them the whole header, so each tensor is
-written as it comes. The format: 8 bytes, the header's length, little-endian; the header, JSON of type, shape and
-offsets of every tensor, padded with spaces to a multiple of 8; the tensors.
+The safetensors library writes all tensors at once, from memory. A converted model need never be in memory: names, types
+and shapes are known before the first tensor is read, so the header is written first and each tensor as it comes.
+
+The format: the length of the header in 8 bytes, little-endian; the header, JSON with type, shape and offsets of every
+tensor, padded with spaces to a multiple of 8; the tensors.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ NAMES = {torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch
 
 
 class TensorFile:
-    """A safetensors file in the making. `layout`: name and shape of every tensor, in the order they will come."""
+    """A safetensors file that is being written. layout: name and shape of every tensor, in the order of writing."""
 
     def __init__(self, path: Path, layout: Sequence[tuple[str, tuple[int, ...]]], dtype: torch.dtype) -> None:
         self._waiting = list(reversed(layout))
@@ -58,7 +59,7 @@ class TensorFile:
         assert kind is not None or not self._waiting, self._waiting
 
     def write(self, name: str, tensor: Tensor) -> None:
-        """The next tensor, in the file's type."""
+        """Write the next tensor of the layout, converted to the type of the file."""
         expected, shape = self._waiting.pop()
         assert name == expected and tuple(tensor.shape) == shape, (name, tuple(tensor.shape), expected, shape)
         plain = tensor.to(self._dtype).contiguous().reshape(-1).view(torch.uint8)
@@ -66,7 +67,7 @@ class TensorFile:
 
 
 def refuse_existing(folder: Path) -> None:
-    """UserError unless this is a name for a new folder, or an empty one."""
+    """Raise UserError unless the folder is empty or does not exist."""
     if folder.is_dir() and not any(folder.iterdir()):
         return
     if folder.is_symlink() or folder.exists():
@@ -75,10 +76,13 @@ def refuse_existing(folder: Path) -> None:
 
 @contextmanager
 def appearing(folder: Path) -> Iterator[Path]:
-    """A folder to write in: when the block ends well it is called `folder`; otherwise nothing is left of it.
+    """A folder to write in. When the block ends well it is renamed to `folder`; otherwise it is removed.
 
-    Of a process that was killed a folder is left; the next one beside it removes it. A lock says whether the owner of
-    such a folder lives: the system gives it back when a process dies, however it does.
+    A process that is killed leaves its folder; the next import beside it removes that. A lock shows whether the owner
+    of such a folder lives: the system releases the lock when the process dies, however it dies.
+
+    Raises:
+        UserError: the folder cannot be written.
     """
     folder = folder.absolute()
     made = _make_parents(folder.parent)
@@ -94,7 +98,7 @@ def appearing(folder: Path) -> Iterator[Path]:
         flush(part)
         refuse_existing(folder)
         with suppress(FileNotFoundError):
-            folder.rmdir()  # an empty one, which not every system would replace
+            folder.rmdir()  # an empty folder, which not every system replaces
         move(part, folder)
         made = []
         flush(folder.parent)
@@ -115,7 +119,7 @@ def _lock_of(part: Path) -> Path:
 
 
 def _remove_abandoned(parent: Path) -> None:
-    """What killed processes left. A folder without a lock is left alone: nobody can tell whose it is."""
+    """Remove what killed processes left. A folder without a lock stays: nobody can tell whose it is."""
     with suppress(OSError):
         for part in parent.iterdir():
             if _PART.fullmatch(part.name) and _lock_of(part).exists() and part.is_dir():
@@ -125,7 +129,7 @@ def _remove_abandoned(parent: Path) -> None:
 
 
 def _make_parents(folder: Path) -> list[Path]:
-    """Make the folder; what did not exist before, innermost first."""
+    """Make the folder. Returns the folders that did not exist before, innermost first."""
     made = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)

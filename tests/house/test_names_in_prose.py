@@ -35,7 +35,6 @@ ELSEWHERE = {
     "my-train.yaml": "docs/training.md's example",
     "specs/models/my-model.yaml": "an example",
     "baseline.yaml": "lies in study folders",
-    "a.txt": "an example",
     "A.txt": "an example",
     "text.txt": "made by a test",
     "miniwin.plugins": "a group of entry points",

@@ -1,8 +1,8 @@
 """The command line. Every command lives in miniwin/commands/ and imports what it needs inside its function, so that
 `miniwin --help` answers at once.
 
-A user's mistake (UserError) is one message on stderr and exit code 2, without a traceback; so is what the system
-refuses (OSError), such as a full disk. Ctrl-C is exit code 130.
+A user's mistake (UserError) is one message on stderr and exit code 2, without a traceback. So is an error of the system
+(OSError), such as a full disk. Ctrl-C is exit code 130.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def main() -> None:
             except SystemExit as end:
                 if end.code == 2 and any(one.partition("=")[0] == "--plugin" for one in sys.argv[2:]):
                     _say_where_plugins_go(sys.argv[1:])
-                sys.stdout.flush()  # what cannot be written is told here: when Python ends it would be a traceback
+                sys.stdout.flush()  # an error of writing is raised here: when Python ends it would be a traceback
                 raise
     except KeyboardInterrupt:
         print("\nstopped; the same command continues where it can", file=sys.stderr)
@@ -99,24 +99,24 @@ def main() -> None:
 
 
 def _say_where_plugins_go(arguments: list[str]) -> None:
-    """It is an option of miniwin, since every command has it; after the command it is not known."""
+    """--plugin is an option of miniwin, since it is for every command. After the command it is unknown."""
     if not arguments[0].startswith("-"):
         print(f"--plugin goes before the command: miniwin --plugin FILE {arguments[0]} ...", file=sys.stderr)
 
 
 def _refused(error: OSError) -> str:
-    """What the system refused, in the words of a message: a full disk, a file that may not be read."""
+    """The message of an error of the system: a full disk, a file that may not be read."""
     from miniwin.blocks.messages.escaping import escaped
     from miniwin.files.writing import OF_WRITING
 
     places = [str(place) for place in (error.filename, error.filename2) if place is not None]
-    if not places and error.errno in OF_WRITING:  # files that we write say their names, and so it is what we print
+    if not places and error.errno in OF_WRITING:  # an error of a file that we write names it; this one is of printing
         places = ["standard output"]
     return escaped(": ".join([" -> ".join(places), error.strerror or str(error)] if places else [str(error)]))
 
 
 def _forget_output() -> None:
-    """What waits to be written to stdout goes nowhere: Python would try once more at its end."""
+    """Drop what still waits to be written to stdout: when Python ends it would try once more."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 

@@ -1,9 +1,8 @@
 """Commands without torch: some only describe a spec or look at files, and importing torch takes seconds.
 
-A block's spec and its module share a file, so that a block is one file; reading the spec then imports torch for the
-module's sake. In a process that will never build a module, `install` puts stand-ins in torch's place: the modules'
-classes come into being, empty, and whatever would compute with them fails. Only the console script does this, for
-commands after which the process ends; nothing else may.
+A block's spec and its module share a file, so that a block is one file. Reading the spec then imports torch for the
+module. In a process that will never build a module, `install` puts stand-ins in torch's place: the modules' classes are
+empty, and computing with them fails. Only the console script may do this, for commands after which the process ends.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ LOOKING = (("zoo", "list"), ("zoo", "show"), ("zoo", "index"))  # they read no s
 
 
 def wanted(arguments: list[str]) -> bool:
-    """Whether this command line can do without torch. Plugins may use it while they are imported."""
+    """Whether this command line can do without torch. Plugins may use torch while they are imported."""
     if tuple(arguments[:2]) in LOOKING:
         return True
     if not any(tuple(arguments[: len(words)]) == words for words in COMMANDS) or os.environ.get("MINIWIN_PLUGINS"):

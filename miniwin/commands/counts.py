@@ -4,7 +4,11 @@ from __future__ import annotations
 
 
 def count(option: str, text: str, least: float = 1) -> int:
-    """`2048`, `16k` (times 1024), `1M` (times 1024 * 1024), or `4e6`."""
+    """The number that `2048`, `16k` (times 1024), `1M` (times 1024 * 1024) or `4e6` stands for.
+
+    Raises:
+        UserError: the text is not a whole number, or is below `least`. option: named in the message.
+    """
     from miniwin.specs import UserError
 
     plain = text.strip().replace("_", "")
@@ -20,5 +24,5 @@ def count(option: str, text: str, least: float = 1) -> int:
 
 
 def counts(option: str, text: str, least: float = 1) -> list[int]:
-    """The same with commas: `512,2048,16k`."""
+    """Several numbers with commas: `512,2048,16k`."""
     return [count(option, part, least) for part in text.split(",")]

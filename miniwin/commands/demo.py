@@ -1,6 +1,6 @@
-"""`miniwin demo`: the whole line on this machine, in minutes, with the commands it stands for.
+"""`miniwin demo`: a search from end to end on this machine, in minutes. Each step is shown as the command that it is.
 
-Search -> report -> promote into the user's zoo -> generate. Killed at any point, the same command goes on.
+Search -> report -> promote into the user's zoo -> generate. After a kill at any point, the same command continues.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def demo(
 
 
 def _promoted(study: Path) -> Entry:
-    """The winner in the user's zoo: added once for each study, however often the demo is run on it."""
+    """The winner in the user's zoo. It is added once for each study, however often the demo runs."""
     from miniwin.search import promote
     from miniwin.search.study import Study
     from miniwin.zoo import list_entries
@@ -78,7 +78,7 @@ def _promoted(study: Path) -> Entry:
 
 
 def _verdict(data: StudyData) -> str:
-    """Winner against baseline at every length both were measured at."""
+    """Winner against baseline, at every length at which both were measured."""
     best, baseline = data.best, data.baseline
     assert best is not None and baseline is not None and best.train is not None
     trained = best.train.seq_len

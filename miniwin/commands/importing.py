@@ -88,7 +88,7 @@ def _settings(texts: list[str]) -> dict[str, Any]:
 
 
 class _Shown:
-    """A bar on a terminal, a line every ten seconds elsewhere; on stderr. Nothing for what takes no time."""
+    """Progress on stderr: a bar on a terminal, a line every ten seconds elsewhere. Quick work shows nothing."""
 
     def __init__(self) -> None:
         self._bar: Any = None

@@ -1,4 +1,4 @@
-"""What commands print: lines of ours that may quote a file or a network, and text that a model wrote."""
+"""What commands print: our own lines, which may quote a file or a network, and text that a model wrote."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import typer
 
 
 def say(text: str, *, err: bool = False) -> None:
-    """A line of ours. It never holds what a terminal would obey, whatever it quotes."""
+    """Print a line of ours. It holds nothing that a terminal would obey, whatever it quotes."""
     from miniwin.blocks.messages.escaping import escaped
 
     typer.echo(escaped(text), err=err)
 
 
 def write(text: str) -> None:
-    """What a model wrote, at once: spelt out on a terminal, and byte for byte as it is in a file or a pipe."""
+    """Print what a model wrote, at once: control characters spelt out on a terminal, unchanged in a file or a pipe."""
     from miniwin.blocks.messages.escaping import escaped
 
     sys.stdout.write(escaped(text) if sys.stdout.isatty() else text)
@@ -23,7 +23,11 @@ def write(text: str) -> None:
 
 
 def typed(option: str, text: str) -> str:
-    """What a person gave as text. Bytes that are none reach us as halves of surrogate pairs; a model would get `?`."""
+    """The text that a person gave.
+
+    Raises:
+        UserError: it holds bytes that are not text. They arrive as halves of surrogate pairs; a model would get `?`.
+    """
     from miniwin.specs import UserError
 
     for place, letter in enumerate(text, 1):

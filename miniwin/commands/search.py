@@ -84,7 +84,7 @@ def status(
 
     with _uncollected():
         data = read_study(study)
-        # Every cell is spelt out already: what is left are colours.
+        # Cells are escaped already: the only control characters left are colours.
         typer.echo("\n".join(study_lines(data, colours=sys.stdout.isatty() and not os.environ.get("NO_COLOR"))))
         for line in [*(free_lines(data) if every else []), *summary(data)]:
             say(line)
@@ -92,7 +92,7 @@ def status(
 
 @contextmanager
 def _uncollected() -> Iterator[None]:
-    """Without looking for garbage: of the many small objects of a study there is none, and looking takes longest."""
+    """Without the garbage collector: a study is many small objects and no garbage, and looking takes longest."""
     import gc
 
     before = gc.isenabled()

@@ -21,8 +21,8 @@ def check(
     files: Annotated[list[str], typer.Argument(help="YAML files, or names of shipped specs.")],
     overrides: Overrides = None,
 ) -> None:
-    """Check specs of any kind, and that their text and tokenizer are there: a line for each file, and all that is wrong
-    with it. Exit code 2 when anything is."""
+    """Check specs of any kind, and that their text and tokenizer are there. Prints a line for each file, with all that
+    is wrong in it. Exit code 2 if anything is wrong."""
     from miniwin.specs import ModelSpec, SearchSpec, TrainSpec, UserError, load_spec, resolve_spec_path
 
     wrong = 0
@@ -66,7 +66,7 @@ def check(
 
 
 def with_torch() -> None:
-    """Where this process has stand-ins for torch: let another one, with torch itself, run the same command instead."""
+    """If this process has stand-ins for torch: run the same command in another process, with torch, and exit."""
     import subprocess
     import sys
 
@@ -117,7 +117,7 @@ def explain(
         html = page_file(html)
     if trained_length is not None and not (length or html):
         raise UserError("--trained-length: got it without --length; say at which context to judge, or leave it out")
-    anything = float("-inf")  # what is too small is said below, with what reads it
+    anything = float("-inf")  # a number that is too small is refused below, by the code that reads it
     trained = None if trained_length is None else count("--trained-length", trained_length, anything)
     asked = [n for text in length or () for n in counts("--length", text, anything)]
     spec = model_spec(ref, overrides or ())
@@ -270,7 +270,7 @@ def print_shift(facts: dict[str, Any]) -> None:
 
 
 def print_backends(facts: dict[str, Any]) -> None:
-    """Which attention backend answers, and why those before it do not."""
+    """Which attention backend answers, and why the backends before it do not."""
     from rich.console import Console
     from rich.table import Table
 
@@ -300,7 +300,7 @@ def print_backends(facts: dict[str, Any]) -> None:
 
 
 def print_products(facts: dict[str, Any]) -> None:
-    """Whose matrix products are taken on a CPU, and what was measured."""
+    """Which library makes the matrix products on a CPU, and what was measured."""
     times = facts["milliseconds"]
     typer.echo("\nmatrix products  (float32 on a CPU; MINIWIN_PRODUCTS=auto, mkl or onednn)")
     names = {"mkl": "torch's own (MKL, where it has it)", "onednn": "oneDNN"}

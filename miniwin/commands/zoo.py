@@ -34,13 +34,13 @@ def list_command(
     from miniwin.blocks.messages.escaping import escaped_line
     from miniwin.zoo import list_entries, user_zoo
 
-    asked = _ask() if remote else None  # before the entries are listed: it may have something to say of them
+    asked = _ask() if remote else None  # before the entries are listed: an index may warn against some of them
     rows = [_row(entry) for entry in list_entries()]
     problems: list[str] = []
     if asked is not None:
         rows += _offered(asked, {row["ref"] for row in rows})
         problems = list(asked.problems.values())
-    for problem in problems:  # of an index: what is here is listed all the same
+    for problem in problems:  # of an index; the entries here are listed all the same
         say(f"error: {problem}", err=True)
     if as_json:
         typer.echo(json.dumps(rows, indent=2))  # JSON spells control characters out by itself
@@ -156,7 +156,7 @@ def add(
     if metrics is not None:
         measured = read_object(user_path(metrics))
     elif evaluate and not (source / "entry.json").is_file():  # an entry brings its measurements along
-        # What would be refused afterwards is refused before minutes of measuring.
+        # Whatever `add` would refuse is refused here, before minutes of measuring.
         check_addable(source, name=name, version=version, zoo=zoo, allow_incomplete=allow_incomplete)
         measured = _evaluate(source, lengths, data)
     entry = run(
@@ -194,7 +194,7 @@ def index(zoo: Annotated[Path, typer.Argument(help="A zoo folder.")]) -> None:
 
 
 def _say_what(ref: str, entry: Entry) -> None:
-    """An alias says what it stands for."""
+    """Say which entry an alias stands for."""
     if ref != entry.ref:
         say(f"{ref} is {entry.ref} ({entry.source})", err=True)
 
@@ -254,14 +254,14 @@ def _row(entry: Entry) -> dict[str, Any]:
 
 
 def _ask() -> Asked:
-    """Ask the indexes. What they say against releases is remembered, for the entries that are here."""
+    """Ask the indexes. What they say against releases is remembered for the entries here."""
     from miniwin.zoo.index_query import ask
 
     return ask()
 
 
 def _unread() -> list[str]:
-    """Ask the indexes for what they say against the entries that are here; the problems of those that do not answer."""
+    """Ask the indexes what they say against the entries here. Returns the problems of indexes that do not answer."""
     from miniwin.zoo import ZooError
 
     try:
@@ -271,7 +271,7 @@ def _unread() -> list[str]:
 
 
 def _offered(asked: Asked, known: set[str]) -> list[dict[str, Any]]:
-    """What the indexes offer besides."""
+    """What the indexes offer besides the known entries, as rows."""
     rows = []
     for offer in asked.offers:
         release = offer.release
@@ -327,6 +327,6 @@ def _print(table: Table) -> None:
 
     from rich.console import Console
 
-    # In a pipe there is no width to fit into; a folded reference could not be copied or searched for.
+    # A pipe has no width to fit into, and a folded reference could not be copied or searched for.
     width = None if sys.stdout.isatty() else 240
     Console(highlight=False, width=width).print(table)

@@ -1,1 +1,1 @@
-"""What a person reads on a terminal or a page: the console, cells of tables, and numbers in words."""
+"""What a person reads on a terminal or a page: the console, cells of tables, and numbers with units."""

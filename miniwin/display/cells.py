@@ -1,6 +1,6 @@
-"""What comes from elsewhere, in rich's tables and bars: as it is written, and no markup.
+"""Text from elsewhere in rich's tables and bars, shown as it is written.
 
-Rich takes a str for markup: a choice of [/b] is an error, and [red] is gone. A Text is only shown.
+Rich reads a str as markup: [/b] is an error, and [red] disappears. A Text is only shown.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The console as it is: one that cannot write every character is no reason to stop, and a warning is one line."""
+"""The console: a character that it cannot write does not stop a command, and a warning is one line."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from contextlib import contextmanager
 
 @contextmanager
 def any_console() -> Iterator[None]:
-    """Spell out what stdout and stderr have no letters for, such as \\u4e2d, and say warnings plainly meanwhile.
+    """In the block, stdout and stderr spell out characters that they cannot write, such as \\u4e2d; warnings are plain.
 
-    Python's own choice for a console in another code page, or for a strict one, is to end in a traceback.
+    By itself, Python ends in a traceback on a console in another code page.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":

@@ -1,7 +1,7 @@
 """Numbers as people read them: bytes, counts, lengths, durations, rates.
 
-The zoo writes bytes in decimal units, as disks and the Hub count; tables of caches and reports in binary ones. `more`
-asks for so many more digits than usual: numbers close together must be told apart on an axis.
+The zoo writes bytes in decimal units, as disks and the Hub do. Tables of caches and reports use binary units. `more` is
+how many more digits than usual to write: on an axis, numbers that are close together must differ.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ _BINARY = {1: "B", 2**10: "KiB", 2**20: "MiB", 2**30: "GiB", 2**40: "TiB"}
 
 
 def decimal_bytes(count: float) -> str:
-    """`812 B`, `4.1 kB`, `3.9 MB`: decimal units, as disks and the Hub count."""
+    """`812 B`, `4.1 kB`, `3.9 MB`: decimal units."""
     for unit in ("B", "kB", "MB", "GB"):
         if count < 1000:
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
@@ -60,7 +60,7 @@ def digits_text(value: float, more: int = 0) -> str:
 
 
 def length_text(value: float, more: int = 0) -> str:
-    """A number of tokens: `512`, `4k`, `128k`, `1M` (binary, as context lengths are); always exact."""
+    """A number of tokens: `512`, `4k`, `128k`, `1M`. A k is 1024, as for context lengths. Always exact."""
     for unit, letter in ((2**20, "M"), (2**10, "k")):
         if value >= unit and value % unit == 0:
             return f"{round(value // unit)}{letter}"
@@ -99,6 +99,7 @@ def plural(number: int, word: str) -> str:
 
 
 def binary_unit(value: float) -> int:
+    """The largest unit in which `value` bytes are at least about 1: 1, 1024, and so on."""
     return max((unit for unit in _BINARY if abs(value) >= unit * 0.9995), default=1)
 
 

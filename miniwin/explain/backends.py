@@ -1,8 +1,8 @@
-"""Which attention backend answers for each kind of layer, phase and device, and why those before it do not; and how
-generation goes about a token.
+"""Which attention backend answers for each kind of layer, phase and device, and why the backends before it do not. Also
+how generation decodes a token.
 
-The dispatch itself is asked, with calls whose tensors are stand-ins: shapes, a dtype and a device, and no numbers. So
-it can be asked about a GPU where there is none; what is installed is looked up on this machine.
+The dispatch itself is asked, with calls whose tensors are stand-ins: a shape, a dtype and a device, and no numbers. So
+it can be asked about a GPU on a machine without one. Which packages are installed is looked up on this machine.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from miniwin.blocks.decode import graph_step, native_step
 from miniwin.specs import ModelSpec
 
 LENGTH, CHUNK = 4096, 512
-# What a phase asks for: new tokens, tokens on the cache before them, whether gradients are wanted.
+# (new tokens, tokens in the cache before them, whether gradients are wanted) of each phase.
 PHASES: dict[str, tuple[int, int, bool]] = {
     "prefill": (LENGTH, 0, False),
     "chunk on a cache": (CHUNK, LENGTH, False),
@@ -29,7 +29,7 @@ DTYPES = {"cpu": torch.float32, "cuda": torch.bfloat16}
 
 @dataclass(frozen=True)
 class Stand:
-    """In a tensor's place: all that a backend looks at when it decides."""
+    """A stand-in for a tensor, with all that a backend looks at when it decides."""
 
     shape: tuple[int, ...]
     dtype: torch.dtype
@@ -39,7 +39,7 @@ class Stand:
 
 
 def backends(spec: ModelSpec) -> list[dict[str, Any]]:
-    """For each distinct layer: its layers, and per device and phase the backend and the reasons of those before it."""
+    """For each kind of layer, device and phase: the layers, the backend, and the reasons of the backends before it."""
     kinds: dict[Any, list[int]] = {}
     for i, (letter, layer) in enumerate(zip(spec.layout, spec.layer_specs, strict=True)):
         kinds.setdefault((letter, layer.attention), []).append(i)
@@ -54,7 +54,7 @@ def backends(spec: ModelSpec) -> list[dict[str, Any]]:
 
 
 def alike(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """To be read: phases of a layer that get the same answer for the same reasons in one row, `all` where all do."""
+    """The rows for a reader: phases with the same answer and reasons share a row. `all` stands for all phases."""
     merged: list[dict[str, Any]] = []
     for row in rows:
         same = {name: value for name, value in row.items() if name != "phase"}
@@ -67,7 +67,7 @@ def alike(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def generation(spec: ModelSpec) -> dict[str, str | None]:
-    """For each device, why generation has to go through the layers one by one; None where one call or graph does."""
+    """For each device, why generation goes through the layers one by one. None: one call or graph does all of them."""
     with torch.device("meta"):
         decoder = spec.build().eval()
         cache = decoder.new_cache(1)
@@ -75,7 +75,7 @@ def generation(spec: ModelSpec) -> dict[str, str | None]:
 
 
 def answering(attention: Any, hidden_size: int, device: str, phase: str) -> tuple[str, dict[str, str]]:
-    """The backend's name, and for those before it the reason why not they."""
+    """(the backend's name, for each backend before it the reason why it declines)."""
     declined: dict[str, str] = {}
     with torch.set_grad_enabled(PHASES[phase][2]):
         call = stand_in(attention, hidden_size, device, phase)
@@ -88,7 +88,7 @@ def answering(attention: Any, hidden_size: int, device: str, phase: str) -> tupl
 
 
 def stand_in(attention: Any, hidden_size: int, device: str, phase: str) -> AttentionCall:
-    """The call that such a layer makes in a phase, one row without padding."""
+    """The call that a layer makes in a phase, for one row without padding."""
     n, before, training = PHASES[phase]
     heads = attention.heads(hidden_size)
     reach = attention.visibility.reach

@@ -10,7 +10,7 @@ import torch
 from miniwin.specs import ModelSpec, UserError
 from miniwin.specs.model import BYTES
 
-RUNS = 2  # of the numbers of equal layers that a table names; the layout has them all
+RUNS = 2  # a table names so many runs of equal layers, such as 0-2, 4-6; the layout shows all layers
 
 
 def explanation(spec: ModelSpec, lengths: Sequence[int], dtype: str = "float32") -> dict[str, Any]:
@@ -64,7 +64,7 @@ def explanation(spec: ModelSpec, lengths: Sequence[int], dtype: str = "float32")
 
 
 def groups(rows: Sequence[dict[str, Any]]) -> list[tuple[list[int], dict[str, Any]]]:
-    """The layers that differ in nothing but their number, as (numbers, one of them), the first one first."""
+    """Layers that differ in nothing but their number, as (their numbers, the row of the first), in the order met."""
     found: list[tuple[list[int], dict[str, Any]]] = []
     for row in rows:
         same = (numbers for numbers, other in found if {**other, "layer": None} == {**row, "layer": None})
@@ -77,7 +77,7 @@ def groups(rows: Sequence[dict[str, Any]]) -> list[tuple[list[int], dict[str, An
 
 
 def layer_numbers(numbers: Sequence[int], most: int | None = None) -> str:
-    """0-2, 4-6, 7 for [0, 1, 2, 4, 5, 6, 7] and so on: runs where there are any, the first `most` of them."""
+    """`0-2, 4-7, 9` for [0, 1, 2, 4, 5, 6, 7, 9]. most: how many runs to name; the rest is `...`."""
     runs: list[list[int]] = []
     for n in numbers:
         if runs and n == runs[-1][-1] + 1:
@@ -98,6 +98,6 @@ def sees(attention: Any) -> str:
 
 
 def period(position: Any) -> int | None:
-    """Of a position encoding, or of the one that follows its learned vectors."""
+    """The period of a position encoding, or of the encoding that follows its learned vectors. None: no period."""
     found: int | None = getattr(getattr(position, "then", None) or position, "period", None)
     return found

@@ -1,8 +1,8 @@
 """`miniwin explain --html`: one self-contained page of a model's layers, where its rotary encodings stand, and a plot.
 
-The plot is the sum of cosines of each rotary encoding over distance, as a share of its value at distance 0: where it is
-negative, a similar key gets less than a random one (arXiv 2405.14591). Drawn by hand as inline SVG; the page's content
-security policy allows its own style and nothing else. Whatever comes from a spec is escaped.
+The plot is the sum of cosines of each rotary encoding over distance, as a share of its value at distance 0. Where it is
+negative, a similar key gets less than a random one (arXiv 2405.14591). The plot is inline SVG. The page's content
+security policy allows its own style and nothing else. All text from a spec is escaped.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ WIDTH, HEIGHT = 640, 300
 LEFT, RIGHT, TOP, BOTTOM = 48, 16, 18, 40
 EACH = "Parameters and cache are of one layer; the last row has the sums."
 BINS = 240  # of distance, evenly spread over its logarithm
-SAMPLES = 64  # distances looked at in each
+SAMPLES = 64  # distances computed in each bin
 
 STYLE = """
 :root { color-scheme: light dark; --paper: #fff; --ink: #191c21; --soft: #5c646f; --rule: #e2e5ea; --accent: #3d52d5;
@@ -68,7 +68,7 @@ def page_file(path: Path) -> Path:
 
 
 def write_page(path: Path, spec: ModelSpec, facts: dict[str, Any]) -> None:
-    """Write the page, whole or not at all. facts: of `explanation`, with `soundness` by length."""
+    """Write the page, whole or not at all. facts: what `explanation` gives, with `soundness` by length."""
     path = page_file(path)
     write_text(path, page(spec, facts))
 

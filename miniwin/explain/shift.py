@@ -2,12 +2,13 @@
 
     change(s) = rms(out(x at t + s) - out(x at t)) / rms(out(x at t)),   s = 1 .. p
 
-One attention layer for each block, cut down to four heads, with weights drawn so that scores are of order one (normal,
-standard deviation hidden_size^-0.5) over random content, in float64. Nothing precedes the content, so that every query
-sees the same keys at either place; a logit scale, which counts the keys that a query sees, and first tokens kept in
-sight (`keep_first`) are left out for that reason.
-Usual settings: W = p and W tokens of content, where published P-RoPE (arXiv 2605.27980) changes by 20 to 31 % rms, mean
-over s, for W from 16 to 64; harmonic P-RoPE and plain RoPE change by rounding.
+Each block gives one attention layer with four heads at most, in float64. Its weights are normal with standard deviation
+hidden_size^-0.5, so that scores are of order one. The content is random. Nothing precedes it, so that every query sees
+the same keys at both places. For the same reason there is no logit scale, which counts the keys that a query sees, and
+there are no sink tokens (`keep_first`).
+
+Usual settings are W = p and W tokens of content. Then published P-RoPE (arXiv 2605.27980) changes by 20 to 31 % rms,
+mean over s, for W from 16 to 64. Harmonic P-RoPE and plain RoPE change by rounding only.
 """
 
 from __future__ import annotations
@@ -23,19 +24,19 @@ from miniwin.explain.layers import period
 from miniwin.specs import ModelSpec, UserError
 
 MOST_TOKENS = 256  # of content, unless asked for more
-MOST_SHIFTS = 64  # evenly spread where there are more
+MOST_SHIFTS = 64  # if there are more, these are spread evenly
 ROWS = 2
-HIDDEN, HEADS = 128, 4  # what an output changes by depends on how a head turns, not on how many there are
+HIDDEN, HEADS = 128, 4  # the change depends on how a head turns, not on how many heads there are
 SHIFTS = 32  # of an encoding without a period
 
 
 def shift_changes(spec: ModelSpec, tokens: int | None = None, seed: int = 0) -> list[dict[str, Any]]:
     """For each block: the mean and the largest change over shifts by 1 .. p tokens (1 .. 32 without a period).
 
-    tokens: of content; by default the window, at most 256.
+    tokens: how many tokens of content; by default the window, at most 256.
 
     Raises:
-        UserError: fewer than one token.
+        UserError: `tokens` is below 1.
     """
     if tokens is not None and tokens < 1:
         raise UserError(f"tokens: got {tokens}; expected at least 1")
@@ -74,7 +75,7 @@ def _small(attention: Any) -> Any:
 
 
 def spread(most: int) -> list[int]:
-    """1 .. most, thinned evenly, both ends kept."""
+    """1 .. most, or MOST_SHIFTS of them, evenly spread from end to end."""
     if most <= MOST_SHIFTS:
         return list(range(1, most + 1))
     return sorted({1 + round(i * (most - 1) / (MOST_SHIFTS - 1)) for i in range(MOST_SHIFTS)})
@@ -82,9 +83,9 @@ def spread(most: int) -> list[int]:
 
 @torch.no_grad()
 def layer_changes(attention: Attention, hidden_size: int, tokens: int, shifts: list[int], seed: int = 0) -> list[float]:
-    """The relative change at each shift, of an attention layer in float64."""
+    """The relative change of an attention layer's output at each shift, in float64."""
     generator = torch.Generator().manual_seed(seed)
-    x = torch.randn(ROWS, tokens, hidden_size, generator=generator, dtype=torch.float64)
+    x = torch.randn(ROWS, tokens, hidden_size, generator=generator, dtype=torch.float64)  # (B, N, C)
     here = torch.arange(tokens).unsqueeze(0)  # (1, N)
     attention.position.query_scale = lambda visible, total: None  # type: ignore[method-assign]
     first: Tensor = attention(x, Positions(here))

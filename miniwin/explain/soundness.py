@@ -1,16 +1,16 @@
 """Where each rotary layer of a model stands in its feasible range at a context of N tokens, from the spec alone.
 
-The bounds are those of blocks/positions/soundness.py. What they are applied to:
+The bounds are those of blocks/positions/soundness.py. They are applied as follows:
 
-- distances, not positions: a windowed (or chunked) layer never compares tokens further apart than its window, so that
-  its N is min(N, W). First tokens that a window keeps (`keep_first`) are seen from anywhere, so there N stays N.
-- a published P-RoPE turns a pair that straddles a period boundary by d - p, so that its N is min(N, p) once N > p.
-- a harmonic P-RoPE repeats by design: its window is held against the distances it tells apart. Stability, which asks
-  for a pair that hardly turns, and the cosine bound, where the sum over a whole period is zero, do not apply. Positions
-  stay below one period, however long the context.
-- layers multiply in the stability bound: those with a rotary encoding are counted.
-- precision is about absolute angles, so there N is N. MiniWin computes angles in float64 whatever the dtype; the
-  figures say what computing them in `dtype` would do, as many implementations do in float32.
+- To distances, not positions. A windowed (or chunked) layer never compares tokens further apart than its window, so its
+  N is min(N, W). Sink tokens (`keep_first`) are seen from anywhere, so with them N stays N.
+- A published P-RoPE turns a pair that straddles a period boundary by d - p, so its N is min(N, p) once N > p.
+- A harmonic P-RoPE repeats by design: its window is held against the distances that it tells apart. Stability asks for
+  a pair that hardly turns, and the sum of cosines over a whole period is zero, so these two bounds do not apply.
+  Positions stay below one period, however long the context.
+- Layers multiply in the stability bound. Those with a rotary encoding are counted.
+- Precision is about absolute angles, so there N is N. MiniWin computes angles in float64 whatever the dtype. The
+  figures say what would happen if angles were computed in `dtype`, as many implementations do in float32.
 """
 
 from __future__ import annotations
@@ -42,12 +42,12 @@ from miniwin.specs import ModelSpec, UserError
 DTYPES = {"float64": torch.float64, "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
-LONGEST = 1 << 24  # tokens; every distance is looked at, and at this many that takes tens of seconds a block
+LONGEST = 1 << 24  # tokens; every distance is computed, which takes tens of seconds a block at this length
 
 
 @dataclass(frozen=True)
 class Criterion:
-    """One bound: what was found, what it is held against, and the verdict. ratio: at most 1 where it is sound."""
+    """One bound: the value found, the bound it is held against, and the verdict. ratio: at most 1 if it is sound."""
 
     name: str
     value: float
@@ -62,7 +62,7 @@ class Criterion:
 
 @dataclass(frozen=True)
 class Rotary:
-    """A rotary layer, in the numbers that matter. layers: rotary layers of the model. seen: None is everything."""
+    """The numbers of a rotary layer. layers: how many rotary layers the model has. seen: in keys; None is all."""
 
     frequencies: Tensor
     layers: int
@@ -75,16 +75,16 @@ class Rotary:
         return effective_base(self.frequencies)
 
     def visible(self, length: int) -> int:
-        """Distances 0 .. this - 1 occur between a query and a key that it sees."""
+        """Distances 0 .. visible - 1 occur between a query and a key that it sees."""
         return length if self.seen is None else min(self.seen, length)
 
     def reach(self, length: int) -> int:
-        """Distances 0 .. this - 1 occur between the angles that they are turned by."""
+        """Distances 0 .. reach - 1 occur between the angles by which query and key are turned."""
         folded = self.period is not None and not self.harmonic and length > self.period and self.visible(length) > 1
         return self.period if folded and self.period is not None else self.visible(length)
 
     def positions(self, length: int) -> int:
-        """Positions 0 .. this - 1 are turned by."""
+        """Queries and keys are turned by the angles of positions 0 .. positions - 1."""
         return length if self.period is None else min(length, self.period)
 
     # -- the bounds
@@ -197,7 +197,7 @@ class Rotary:
 
 
 def rotary_blocks(spec: ModelSpec) -> dict[str, Rotary | None]:
-    """Of each block, in the order of the layers; None where nothing turns."""
+    """The rotary numbers of each block, in the order of the layers. None for a block in which nothing turns."""
     found: dict[str, tuple[Any, Any, Tensor | None]] = {}
     for letter, layer in zip(spec.layout, spec.layer_specs, strict=True):
         attention: Any = layer.attention

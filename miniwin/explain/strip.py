@@ -1,4 +1,5 @@
-"""The layers of a model as a strip: one bar a layer, as high as it sees (its logarithm), in the colour of its kind."""
+"""The layers of a model as a strip of bars. A bar is as high as its layer sees, on a logarithmic scale, and has the
+colour of the layer's kind."""
 
 from __future__ import annotations
 
@@ -8,10 +9,11 @@ from typing import Any
 
 from miniwin.explain.layers import groups, layer_numbers
 
-WIDTH, HIGH, LEAST = 640, 72, 0.12  # of the strip, of its highest bar, and the share of it that the lowest bar has
-WIDEST, ROOM = 34.0, 11.0  # a bar at most; and what a letter needs
+WIDTH, HIGH = 640, 72  # of the strip; of its highest bar
+LEAST = 0.12  # the lowest bar, as a share of the highest
+WIDEST, ROOM = 34.0, 11.0  # the widest bar; the width that a letter needs
 CAPTION = "One bar a layer: as high as it sees, on a logarithmic scale up to all keys."
-COLOURS = 6  # then they begin again: the letters tell the kinds apart
+COLOURS = 6  # the seventh kind has the first colour again: the letters tell kinds apart
 
 STYLE = """
 .strip text { text-anchor: middle; } .key { display: inline-block; width: 0.8em; height: 0.8em; margin-right: 0.4em;
@@ -54,7 +56,7 @@ def strip(facts: dict[str, Any]) -> str:
 
 
 def _share(sight: int | None, longest: int) -> float:
-    """Of the highest bar: all of it where a layer sees everything."""
+    """The height of a bar as a share of the highest. It is 1 for a layer that sees everything."""
     if sight is None or longest < 2:
         return 1.0
     return max(LEAST, min(math.log(sight + 1) / math.log(longest + 1), 1.0))

@@ -1,7 +1,7 @@
-"""Where a user's things are kept when nothing else was said: runs, caches, and the zoo.
+"""Where runs, caches and the user's zoo are kept, unless the user says otherwise.
 
-A container may have no home folder: no HOME, and a user of a number that the system does not know. Caches then go to
-the folder of temporary files. A zoo would be lost there, so its place has to be said.
+A container may have no home folder: no HOME, and a user whose number the system does not know. Caches then go to the
+folder of temporary files. A zoo would be lost there, so the user has to name a folder for it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ NO_HOME = "there is no home folder (HOME is not set, and the system does not kno
 
 
 class NoHome(UserError):
-    """A place was asked for that would be in the user's home folder."""
+    """There is no home folder, and so no default place for what was asked."""
 
 
 def home() -> Path:
@@ -41,10 +41,10 @@ def cache_folder() -> Path:
 
 
 def data_folder(variable: str) -> Path:
-    """The system's place for a user's data. `variable` names the place without it.
+    """The system's place for a user's data.
 
     Raises:
-        NoHome
+        NoHome: there is no home folder. The message says to set the environment variable `variable`.
     """
     from platformdirs import user_data_dir
 
@@ -58,8 +58,10 @@ def data_folder(variable: str) -> Path:
 
 
 def _temporary() -> Path:
-    """A folder of temporary files that is this user's alone: others could leave there what we would believe. Where it
-    is not, another one for this process."""
+    """A folder of temporary files that only this user can write to: a cache must not hold files of other users.
+
+    If the usual folder is not this user's alone, a new one for this process.
+    """
     try:
         folder = Path(tempfile.gettempdir()) / (f"miniwin-{os.getuid()}" if hasattr(os, "getuid") else "miniwin")
         with suppress(FileExistsError):

@@ -1,7 +1,7 @@
 """Reading JSON that somebody else may have written: run folders, studies, entries, indexes, tokenizers, configs.
 
 Python's reader recurses, takes text of any size, and lets half a surrogate pair through, which no file or terminal can
-hold. Here all of that is one `JSONProblem`, whose words fit behind the name of a file: "run.json is nested too deeply".
+hold. Here each of these is a `JSONProblem`. Its message follows the name of a file: "run.json is nested too deeply".
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from typing import Any
 
 from miniwin.specs.encodings import wide
 
-PROBE = 8192  # bytes that show an encoding
+PROBE = 8192  # bytes that show an encoding other than UTF-8
 LARGEST = 16 << 20  # bytes
-DEEPEST = 64  # levels: what is read is walked by functions that recurse
+DEEPEST = 64  # levels; functions that walk the value recurse
 _HALF = re.compile(r"\\u[dD][89a-fA-F]")  # a surrogate, written as an escape
 
 
@@ -44,11 +44,13 @@ def read_json(path: Path, largest: int = LARGEST, **options: Any) -> Any:
 def parse_json(
     text: str | bytes, pairs: Callable[[list[tuple[str, Any]]], Any] | None = None, names: bool = False
 ) -> Any:
-    """The value that a text stands for; a byte order mark is passed over. pairs: makes an object of its pairs. names:
-    of a file of ours, which may hold names of files: their bytes that are no text are halves of surrogate pairs.
+    """The value of a JSON text. A byte order mark is skipped.
+
+    pairs: makes an object of its (name, value) pairs. names: for files that we wrote and that may hold names of files;
+    allows the halves of surrogate pairs that stand for bytes of a name that are not UTF-8.
 
     Raises:
-        JSONProblem: not UTF-8, not JSON, nested too deeply, or with text that is not Unicode.
+        JSONProblem: the text is not UTF-8, not JSON, nested too deeply, or holds half a surrogate pair.
     """
     if isinstance(text, bytes) and (encoding := wide(text[:PROBE])):
         raise JSONProblem(f"not JSON (it is {encoding}; save it as UTF-8)")
@@ -64,7 +66,7 @@ def parse_json(
     except MemoryError:
         raise JSONProblem("too large for this machine's memory") from None
     except ValueError as error:
-        if type(error) is not ValueError:  # of `pairs`
+        if type(error) is not ValueError:  # raised by `pairs`
             raise
         raise JSONProblem("not JSON (a number is too long)") from None
     if _depth(value) > DEEPEST:
@@ -81,7 +83,7 @@ _TOO_DEEP = f"nested too deeply (more than {DEEPEST} levels)"
 
 
 def _depth(value: Any) -> int:
-    """Levels of nesting, counted without recursion, up to one more than are allowed."""
+    """Levels of nesting, counted without recursion, as far as DEEPEST + 1."""
     level, depth = [value], 0
     while level and depth <= DEEPEST:
         depth += 1

@@ -1,7 +1,7 @@
-"""Safetensors files, where the library has words and wishes of its own.
+"""Safetensors files, without two peculiarities of the library.
 
-A full disk is an OSError here, as everywhere. The name of a folder may be no text (bytes that are not UTF-8), which the
-library does not take: such a file is read by its number, and written by us.
+The library has an error of its own for a full disk; here it is an OSError, as everywhere. The library does not take a
+path with bytes that are not UTF-8; such a file is read by its descriptor, and written by Python.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _SYSTEM = re.compile(r"I/O error: (.*) \(os error (\d+)\)")
 
 
 def save_tensors(tensors: Mapping[str, Tensor], path: Path, metadata: dict[str, str] | None = None) -> None:
-    """Write a new file."""
+    """Write a new file. A full disk is an OSError."""
     from safetensors import SafetensorError
     from safetensors.torch import save, save_file
 
@@ -44,7 +44,7 @@ def load_tensors(path: Path, device: str = "cpu") -> dict[str, Tensor]:
 
 @contextmanager
 def readable(path: Path) -> Iterator[Path]:
-    """A name of an existing file that the library takes, while the block runs."""
+    """A path to an existing file that the library takes. It is valid while the block runs."""
     if _is_text(path):
         yield path
         return

@@ -1,7 +1,7 @@
 """Writing files that a crash, a full disk or another process cannot tear.
 
-A file is written aside, flushed and renamed: at any moment the one under its own name is whole. What the system refuses
-is `Unwritable`, one message for whoever asked for the file, and what was there before stays.
+A file is written aside, flushed and renamed, so that the file under its own name is whole at any moment. If the system
+refuses, that is an `Unwritable`, with one message for the user, and the old file stays.
 
 Windows differs in three ways. A file that somebody has open, if only to look for viruses, cannot be replaced for a
 moment. Only a file opened for writing can be flushed, and no folder can. Text would get other line ends.
@@ -28,7 +28,7 @@ from miniwin.specs.base import UserError
 
 OF_WRITING = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
 PATIENCE_SECONDS = 5.0  # on Windows, for a file that is open elsewhere
-LEFTOVER_SECONDS = 3600.0  # since a file in the making last grew: no process that lives pauses so long in writing one
+LEFTOVER_SECONDS = 3600.0  # without growth: no living process pauses so long while it writes a temporary file
 
 
 class Unwritable(UserError, OSError):
@@ -45,15 +45,15 @@ class Unwritable(UserError, OSError):
 
 
 def named(error: OSError, path: Path) -> OSError:
-    """The error as it can be shown. Of a disk that is full it may name no file, or both of a copy: then it is of
-    writing to `path`."""
+    """The error in a form to show. The error of a full disk may name no file, or both files of a copy; then it becomes
+    an `Unwritable` of `path`."""
     unclear = not isinstance(error, Unwritable) and (error.filename is None or error.filename2 is not None)
     return Unwritable(path, error) if unclear and error.errno in OF_WRITING else error
 
 
 @contextmanager
 def said_if_unwritable(path: Path) -> Iterator[None]:
-    """What goes wrong in writing to `path`, as `Unwritable`."""
+    """Turn an OSError in the block into an `Unwritable` of `path`."""
     try:
         yield
     except Unwritable:
@@ -64,10 +64,10 @@ def said_if_unwritable(path: Path) -> Iterator[None]:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A name to write to: when the block ends well, that file is flushed and takes the place of `path`.
+    """A temporary path to write to. When the block ends without an error, that file is flushed and replaces `path`.
 
     Raises:
-        Unwritable: the system refused. Nothing has changed.
+        Unwritable: the system refused. The file at `path` has not changed.
     """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -84,7 +84,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def _remove_leftovers(path: Path) -> None:
-    """What a process that was killed in the middle of writing `path` left beside it."""
+    """Remove what a process left beside `path` that was killed while it wrote."""
     name = re.compile(rf"\.{re.escape(path.name)}\.([0-9]{{1,10}})\.tmp")
     with suppress(OSError), os.scandir(path.parent) as found:
         for one in found:
@@ -107,7 +107,7 @@ def move(source: Path, target: Path) -> None:
 
 
 def flush(path: Path) -> None:
-    """fsync of a file; or of a folder, where the system allows it: a new name has to survive a power cut."""
+    """fsync of a file; or of a folder, if the system allows it, so that a new name survives a power cut."""
     folder = path.is_dir()
     if folder and sys.platform == "win32":
         return
@@ -116,7 +116,7 @@ def flush(path: Path) -> None:
         descriptor = os.open(path, os.O_RDONLY if folder else os.O_RDWR)
         os.fsync(descriptor)
     except OSError:
-        if not folder:  # some file systems of a network know no fsync of a folder
+        if not folder:  # some network file systems have no fsync of a folder
             raise
     finally:
         if descriptor is not None:
@@ -133,7 +133,7 @@ def remove_tree(folder: Path) -> None:
 
 
 def check_writable(path: Path) -> None:
-    """Refuse a place that no file can be written to, before the work is done."""
+    """Raise UserError if no file can be written at `path`. Called before the work whose result goes there."""
     folder = path.parent
     # Not Path.is_dir: it raises where a folder on the way may not be read.
     if not os.path.isdir(folder) or not os.access(folder, os.W_OK) or (os.path.exists(path) and not path.is_file()):
@@ -145,16 +145,16 @@ def check_writable(path: Path) -> None:
 def write_text(path: Path, text: str) -> None:
     """Write a whole text file atomically: UTF-8, with the same line ends everywhere.
 
-    Bytes of a file's name that are no text become `\\udcff` and the like, which JSON reads back.
+    Bytes of a file's name that are not UTF-8 become `\\udcff` and the like, which JSON reads back.
     """
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8", errors="backslashreplace", newline="\n")
 
 
 def write_flushed(path: Path, text: str) -> None:
-    """Write a text file and flush it, where nobody looks yet: in a folder that gets its name once it is whole.
+    """Write a text file and flush it. For a folder that nobody reads yet, since it gets its name once it is whole.
 
-    With the same line ends everywhere, since the hash of a file must not depend on the machine.
+    Line ends are the same everywhere, since the hash of a file must not depend on the machine.
     """
     with path.open("w", encoding="utf-8", errors="backslashreplace", newline="\n") as file:
         file.write(text)

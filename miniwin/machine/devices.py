@@ -1,9 +1,10 @@
-"""Where a training run takes place, and in which precision where its spec says `dtype: auto`.
+"""The device of a training run, and what `dtype: auto` means on it.
 
-bfloat16 (autocast: weights, sums and the optimizer stay float32) where the processor has units for its products: CUDA
-since Ampere, and CPUs on which these products are measured to be clearly faster than those of float32, as with AMX, or
-AVX-512 with avx512_bf16. There training takes about half the time; where such products are emulated it takes longer
-than in float32.
+`auto` is bfloat16 where products are clearly faster in bfloat16 than in float32. These are CUDA devices since Ampere,
+and CPUs on which that is measured, such as those with AMX, or AVX-512 with avx512_bf16. There training takes about half
+the time. Where bfloat16 products are emulated, training takes longer than in float32, and `auto` is float32.
+
+bfloat16 is by autocast: weights, sums and the optimizer stay float32.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ def find_device(device: str | torch.device | None) -> torch.device:
         raise UserError("device: got meta, whose tensors hold no numbers; use cpu")
     if chosen.type == "cuda" and not torch.cuda.is_available():
         raise UserError(f"device: {chosen} was asked for, and this machine has no CUDA device; use cpu")
-    if named:  # of the default nothing is taken: a search only asks which it is
+    if named:  # the default is not tried, which would take memory on it: a search only asks which device it is
         _try(chosen)
     if chosen.type == "cuda" and chosen.index is None:
         return torch.device("cuda", torch.cuda.current_device())
@@ -41,23 +42,26 @@ def find_device(device: str | torch.device | None) -> torch.device:
 
 
 def _try(device: torch.device) -> None:
+    """Raise UserError if the device cannot hold a tensor."""
     try:
         torch.empty(1, device=device)
-    except Exception as error:  # each kind of device that is not there fails in a way of its own
+    except Exception as error:  # each kind of missing device raises another error
         said = str(error).partition("\n")[0].partition(". ")[0]
         raise UserError(f"device: {device} cannot be used on this machine ({said}); use cpu") from None
 
 
 def multiplies_bfloat16(device: torch.device) -> bool:
-    """Whether this device is faster at products of bfloat16, and clearly so."""
+    """Whether products in bfloat16 are clearly faster than in float32 on this device."""
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
     return device.type == "cpu" and measured().narrow_gain >= WORTH
 
 
 def settled(train: TrainSpec, device: torch.device, before: str | None = None) -> TrainSpec:
-    """The same run with `dtype: auto` replaced by what it means here, or by what it meant `before`, for a run that goes
-    on."""
+    """The same spec, with what `dtype: auto` means on this device in its place.
+
+    before: the dtype that a run has had so far. A run that continues keeps it.
+    """
     if train.dtype != "auto":
         return train
     found = before or ("bfloat16" if multiplies_bfloat16(device) else "float32")

@@ -1,5 +1,5 @@
-"""Whether new weights have room: asked before they are made, because a process that asks for too much is killed by the
-system without a word.
+"""Whether new weights fit into memory. Asked before they are made: the system kills a process that asks for too much,
+without a message.
 
 Only what can never work is refused: more than all of the machine's memory, its swap space included.
 """
@@ -11,7 +11,7 @@ import os
 from miniwin.specs import ModelSpec, UserError
 
 GIB = 2**30
-TRAINED = 3  # times the weights, at least: themselves, their gradients, and what the optimizer keeps of each
+TRAINED = 3  # times the weights, at least: the weights, their gradients, and the optimizer's state
 
 
 def total_memory() -> int | None:
@@ -29,7 +29,7 @@ def total_memory() -> int | None:
 
 
 def refuse_too_large(spec: ModelSpec, times: int = 1) -> None:
-    """UserError where the new weights of `spec`, `times` over, are more than this machine has room for."""
+    """Raise UserError if the weights of `spec` in float32, `times` over, are more than this machine's memory."""
     room, parameters = total_memory(), spec.parameters()
     asked = 4 * parameters * times
     if room is None or asked <= room:

@@ -1,6 +1,6 @@
-"""Processes of this machine: is one still there, and is it the one that is meant? A number is used again after a while.
+"""Processes of this machine: is one still there, and is it the one that is meant? The system uses numbers again.
 
-Linux says when a process was started. Windows and macOS are asked only whether it is there.
+Linux says when a process was started. Windows and macOS say only whether it is there.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 
 
 def is_running(pid: int) -> bool:
-    """Whether a process of this number is there; one of somebody else counts."""
+    """Whether there is a process of this number, of whatever user."""
     if sys.platform == "win32":  # there os.kill ends the process, whatever the signal
         return _is_running_on_windows(pid)
     try:
@@ -42,8 +42,8 @@ def _is_running_on_windows(pid: int) -> bool:
 
 
 def process_start(pid: int) -> int | None:
-    """When a process was started, in ticks since the machine was, or None: it is gone, dead but not yet collected by
-    its parent, or the system does not tell."""
+    """When a process was started, in clock ticks since the machine started. None if the process is gone, or dead and
+    not yet collected by its parent, or if the system does not say."""
     try:
         # The second field is the program's name in brackets, and may itself hold spaces and brackets.
         fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
@@ -53,7 +53,7 @@ def process_start(pid: int) -> int | None:
 
 
 def this_host() -> str:
-    """The host, and the process numbering on it: containers may share a host name but not process numbers."""
+    """The host, and the numbering of processes on it: containers may share a host name but not process numbers."""
     try:
         space = os.readlink("/proc/self/ns/pid")
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()

@@ -4,12 +4,12 @@
     MINIWIN_PRODUCTS=mkl      torch's own
     MINIWIN_PRODUCTS=onednn   oneDNN's
 
-What is remembered is the time of the three products of a linear map (forward, and both gradients), for one processor,
-torch version and number of threads. The same figures say whether bfloat16 is worth its rounding (devices.py).
-A processor's flags do not: they name an instruction, and not how fast it is, nor what a library makes of it.
+The times of the three products of a linear map (forward, and both gradients) are remembered for each processor, torch
+version and number of threads. They also decide whether bfloat16 is worth its rounding (devices.py). A processor's flags
+could not decide this: they name an instruction, not how fast it is or whether a library uses it.
 
-A run keeps the product that it began with, since another one rounds otherwise. Runs of versions that did not record it
-were trained with torch's own.
+A run keeps the product that it began with, since another product rounds differently. Older versions did not record the
+product; their runs were trained with torch's own.
 """
 
 from __future__ import annotations
@@ -39,15 +39,16 @@ SWITCH = "MINIWIN_PRODUCTS"
 AUTO = "auto"
 FILE = "products.json"
 FORMAT = 1
-CLEAR = 1.2  # times as fast: with less, torch's own stays, and noise decides nothing
+CLEAR = 1.2  # times as fast as torch's own: with less, torch's own stays, so that noise decides nothing
 WORTH = 1.5  # times as fast as in float32: with less, bfloat16 is not worth its rounding
 ROWS, WIDTH = 256, 512
-STILL, SECONDS, BEATEN = 8, 1.0, 0.97  # measured until so many rounds have brought nothing, at most for so long
+STILL, SECONDS = 8, 1.0  # measuring ends after so many rounds in a row without a better time, or after so long
+BEATEN = 0.97  # a time is better if it is less than this share of the best
 LIMITS = (
     "ONEDNN_MAX_CPU_ISA",
     "DNNL_MAX_CPU_ISA",
     "MKL_ENABLE_INSTRUCTIONS",
-)  # what a user has the libraries leave out
+)  # variables by which a user keeps the libraries from some instructions
 
 
 @dataclass(frozen=True)
@@ -60,20 +61,20 @@ class Times:
 
     @property
     def gain(self) -> float:
-        """How many times as fast as torch's own oneDNN is."""
+        """How many times as fast as torch's own product oneDNN's is."""
         return self.mkl / self.onednn
 
     @property
     def narrow_gain(self) -> float:
-        """How many times as fast as the better of float32 bfloat16 is."""
+        """How many times as fast bfloat16 is as float32 by the better library."""
         return min(self.mkl, self.onednn) / self.bfloat16
 
 
 def asked() -> str:
-    """What the environment says.
+    """What MINIWIN_PRODUCTS says; auto by default.
 
     Raises:
-        UserError: something that is not known, or not here.
+        UserError: the value is unknown, or is onednn where torch has none.
     """
     value = os.environ.get(SWITCH) or AUTO
     if value not in (AUTO, MKL, ONEDNN):
@@ -84,7 +85,7 @@ def asked() -> str:
 
 
 def chosen() -> Product:
-    """The product that new work on a CPU goes by."""
+    """The product for new work on a CPU."""
     value = asked()
     if value != AUTO:
         return ONEDNN if value == ONEDNN else MKL
@@ -92,22 +93,23 @@ def chosen() -> Product:
 
 
 def settle(decoder: nn.Module, device: torch.device) -> None:
-    """Have a decoder go by the product of this machine. On other devices than a CPU there is nothing to choose."""
+    """Make a decoder use this machine's product. Only on a CPU is there a choice."""
     if device.type == "cpu":
         products.choose(decoder, chosen())
 
 
 def of_run(before: dict[str, Any] | None, device: torch.device, folder: Path, compiled: bool) -> Product | None:
-    """The product of a training run; None on a GPU. before: what run.json says of a run that goes on.
+    """The product of a training run. On a GPU none is chosen: None, or the one that the run had on a CPU.
 
-    compiled: its layers are, and go by torch's own in any case; the head and its loss are not.
+    before: what run.json says of a run that continues. compiled: whether its layers are compiled. Compiled layers
+    always use torch's own product; the head and its loss are not compiled.
 
     Raises:
-        UserError: another one is asked for than the run began with, or than compiled layers have.
+        UserError: MINIWIN_PRODUCTS asks for another product than the run began with, or for onednn in compiled layers.
     """
     kept = None if before is None else before.get("products", MKL)
     if device.type != "cpu":
-        return kept  # for a run that comes back to a CPU
+        return kept  # for the run when it is on a CPU again
     value = asked()
     if value == ONEDNN and compiled:
         raise UserError(
@@ -139,7 +141,7 @@ def explained() -> dict[str, Any]:
 
 
 def measured() -> Times:
-    """The times here, now or when they were first asked for."""
+    """The times on this machine, remembered or measured now."""
     limits = [f"{name}={os.environ[name]}" for name in LIMITS if name in os.environ]
     facts = machine()
     parts = [facts["cpu"], " ".join(instructions()), f"torch {facts['torch']}", f"{facts['threads']} threads", *limits]
@@ -148,7 +150,7 @@ def measured() -> Times:
 
 @functools.cache
 def _measured(key: str) -> Times:
-    """One process measures, also where many begin at once: else noise could have them choose differently."""
+    """Of several processes only one measures: otherwise noise could make them choose differently."""
     try:
         path = cache_folder() / FILE
         found = _remembered(path).get(key)
@@ -160,12 +162,12 @@ def _measured(key: str) -> Times:
                 kept = {name: asdict(times) for name, times in {**known, key: found}.items()}
                 write_json(path, {"format": FORMAT, "unit": "milliseconds", "machines": kept})
         return found
-    except (OSError, RuntimeError, UserError):  # nowhere to remember it; what is measured is torch's business
+    except (OSError, RuntimeError, UserError):  # times cannot be remembered here; measure without
         return _measure()
 
 
 def _remembered(path: Path) -> dict[str, Times]:
-    """What the file says, without what is no measurement."""
+    """The measurements in the file. Anything else in it is left out."""
     try:
         held = read_json(path)
     except (OSError, JSONProblem):
@@ -184,7 +186,7 @@ def _is_time(value: object) -> bool:
 
 
 def _measure() -> Times:
-    """With the threads at hand, and with one: among busy neighbours several wait for each other, and one is faster."""
+    """The better of the times with all threads and with one: on a busy machine threads wait for each other."""
     threads = torch.get_num_threads()
     found = [_timed()]
     if threads > 1:
@@ -198,8 +200,8 @@ def _measure() -> Times:
 
 @torch.no_grad()
 def _timed() -> Times:
-    """In turn, and the shortest time of each product: other processes only ever make it longer. On a quiet machine
-    it takes a tenth of a second."""
+    """The shortest time of each product, measured in turn: other processes only make a time longer. On a quiet machine
+    this takes a tenth of a second."""
     generator = torch.Generator().manual_seed(0)
     x, w, g = (torch.randn(size, WIDTH, generator=generator) for size in (ROWS, WIDTH, ROWS))
     pairs = [(x, w), (g, w.t()), (g.t(), x.t())]  # y = x w^T, and the gradients g w and g^T x

@@ -1,11 +1,10 @@
-"""Kernels of our own for a CPU, in C: what torch's do not have, or have slower.
+"""Kernels in C for a CPU: operations that torch does not have, or has slower.
 
-They are compiled when miniwin is installed (setup.py), once for each of BUILDS, where there is a C compiler and the
-machine is Linux on x86-64. Everything works without them, slower: `missing()` says why they are not there.
+They are compiled when miniwin is installed (setup.py), once for each of BUILDS, on Linux on x86-64 with a C compiler.
+Everything works without them, but slower. `missing()` says why they are not there.
 
-They take the addresses of tensors, so they know nothing of autograd, tracing or devices: who calls them sees to that,
-with the help of `ordinary`.
-Their threads are those of torch: its OpenMP library is the one that they find when they are loaded.
+The kernels take the addresses of tensors and know nothing of autograd, tracing or devices. Their callers must, with the
+help of `ordinary`. The kernels use torch's threads: when they are loaded, they find torch's OpenMP library.
 """
 
 from __future__ import annotations
@@ -26,8 +25,8 @@ from torch.nn import Parameter
 
 from miniwin.blocks.spec import UserError
 
-SWITCH = "MINIWIN_NATIVE"  # in the environment: 0 goes without, 1 takes the best build, avx2 and so on that one
-# The builds, the best first, and what the processor must have for each, in Linux's words.
+SWITCH = "MINIWIN_NATIVE"  # environment variable: 0 for no kernels, 1 for the best build, or a build such as avx2
+# The builds, the best first, and the processor features that each needs, by Linux's names.
 AVX512 = frozenset({"avx512f", "avx512bw", "avx512dq", "avx512vl"})
 BUILDS = {
     "_amx": AVX512 | {"avx512_bf16", "amx_tile", "amx_bf16"},
@@ -39,7 +38,7 @@ CODES = {torch.float32: 0, torch.bfloat16: 1, torch.int8: 2}
 
 
 class MemoryRefused(MemoryError):
-    """A kernel could not get the memory that it works in."""
+    """A kernel could not allocate its working memory."""
 
 
 def able() -> list[str]:
@@ -54,10 +53,10 @@ def able() -> list[str]:
 
 @functools.cache
 def _found() -> tuple[str, ctypes.CDLL] | str:
-    """The best build that works here, or the one that was asked for, its name first; or why there is none.
+    """The best build that works here, or the build that the environment asks for: its name and library; or why not.
 
     Raises:
-        UserError: the environment asks for what there is not.
+        UserError: the environment asks for a build that does not exist or does not work here.
     """
     asked = os.environ.get(SWITCH, "1")
     if asked == "0":
@@ -79,7 +78,7 @@ def _found() -> tuple[str, ctypes.CDLL] | str:
 
 
 def _loaded(names: list[str]) -> tuple[str, ctypes.CDLL] | str:
-    """The first of these builds that works; or why none does."""
+    """The first of these builds that works: its name and library; or why none does."""
     reason = "its kernels are for Linux on x86-64 with AVX2 or AVX-512"
     for name in names:
         file = Path(__file__).parent / f"{name}.so"
@@ -101,7 +100,7 @@ def _loaded(names: list[str]) -> tuple[str, ctypes.CDLL] | str:
 
 
 def _stale(library: ctypes.CDLL) -> bool:
-    """Whether the sources have changed since, in a checkout; a wheel has none."""
+    """Whether the sources have changed since the library was compiled. A checkout has sources; a wheel has none."""
     sources = sorted(path for path in Path(__file__).parent.iterdir() if path.suffix in (".c", ".h"))
     if not sources:
         return False
@@ -122,7 +121,7 @@ def missing() -> str | None:
 
 @contextmanager
 def without() -> Iterator[None]:
-    """Inside the block everything goes by torch's operators, as MINIWIN_NATIVE=0 has it."""
+    """Inside the block no kernel is used, as with MINIWIN_NATIVE=0."""
     token = _off.set(True)
     try:
         yield
@@ -131,28 +130,28 @@ def without() -> Iterator[None]:
 
 
 def ordinary(*tensors: object) -> bool:
-    """Whether these have memory that a kernel can be given, and nothing else that it would lose: they are not traced,
-    batched by torch.func, dual or fake.
+    """Whether a kernel can be given the memory of these tensors, and loses nothing that they carry.
 
-    What is no tensor at all stands for an ordinary one (miniwin explain).
+    Tensors that are traced, batched by torch.func, dual or fake are not ordinary. An object that is no tensor stands
+    for an ordinary tensor (miniwin explain).
     """
     if torch.compiler.is_compiling() or torch.jit.is_tracing() or torch._C._are_functorch_transforms_active():
         return False
-    if forward_ad._current_level >= 0:  # forward-mode derivatives would be lost without a word
+    if forward_ad._current_level >= 0:  # forward-mode derivatives would be lost silently
         return False
     return all(not isinstance(t, Tensor) or (type(t) in (Tensor, Parameter) and t.numel() > 0) for t in tensors)
 
 
 def has_amx() -> bool:
-    """Whether products of bfloat16 are made as such, and not in float32."""
+    """Whether the kernels multiply bfloat16 on AMX, and not in float32."""
     return missing() is None and _found()[0] == "_amx"
 
 
 def run(name: str, *arguments: object) -> None:
-    """Call a kernel. Tensors among the arguments are kept alive by the caller.
+    """Call a kernel. The caller keeps alive the tensors whose addresses are among the arguments.
 
     Raises:
-        MemoryRefused: there was no memory for it.
+        MemoryRefused: the kernel could not allocate memory.
     """
     found = _found()
     assert not isinstance(found, str), found

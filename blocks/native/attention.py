@@ -1,4 +1,4 @@
-"""The attention kernels of attention.c, on tensors. Shapes as in AttentionCall; what they compute is said there."""
+"""The attention kernels of attention.c, on tensors. attention.c says what they compute. Shapes as in AttentionCall."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from torch import Tensor
 
 from miniwin.blocks import native
 
-WIDEST = 256  # channels of a head
-GROUPS = 128  # query heads of a key/value head
-STEP = 16  # channels of a head come in multiples of it
-AMX_STEP = 32  # the same where products are to be made on AMX
+WIDEST = 256  # the most channels of a head
+GROUPS = 128  # the most query heads of a key/value head
+STEP = 16  # the channels of a head are a multiple of this
+AMX_STEP = 32  # for products on AMX, a multiple of this
 
 _Whole = ctypes.c_int64
 _Address = ctypes.c_void_p
@@ -34,7 +34,7 @@ class _Call(ctypes.Structure):
 
 
 def unfit(q_shape: Sequence[int], k_shape: Sequence[int]) -> str | None:
-    """Why the kernels do not take such heads; None where they do."""
+    """Why the kernels do not take heads of these shapes; None if they do."""
     if q_shape[3] % STEP or q_shape[3] > WIDEST:
         return f"its heads have a multiple of {STEP} channels, {WIDEST} at most; these have {q_shape[3]}"
     if q_shape[2] // k_shape[2] > GROUPS:
@@ -52,12 +52,15 @@ def forward(
     keep: bool = False,
     scales: Sequence[Tensor] | None = None,
 ) -> tuple[Tensor, Tensor | None]:
-    """Output (B, N, H, D) in the type of q, and where it is to be kept the log-sum-exp (B, N, H) of the scores.
+    """Output (B, N, H, D) in the dtype of q; with `keep` also the log-sum-exp (B, N, H) of the scores.
 
     The last dimension of each tensor is contiguous. pad (B,) int64. scales: of int8 keys and values, (B, M, Hkv) each.
+
+    Raises:
+        MemoryRefused: a kernel could not allocate memory.
     """
     call = _call(q, k, v, scale, window, pad)
-    # Padding has no output: zeros, as nobody reads them.
+    # The kernel writes no output for padding: it stays zero, and is never read.
     empty = q.new_empty if pad is None else q.new_zeros
     out = empty(q.shape)
     lse = empty(q.shape[:3], dtype=torch.float32) if keep else None
@@ -81,7 +84,7 @@ def backward(
     window: int | None,
     pad: Tensor | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of q in its type, of k and v in float32. grad, out: (B, N, H, D) without gaps, in the type of q."""
+    """Gradients of q in its dtype, of k and v in float32. grad, out: (B, N, H, D), contiguous, in the dtype of q."""
     call = _call(q, k, v, scale, window, pad)
     grad_q = (q.new_empty if pad is None else q.new_zeros)(q.shape)
     grad_k, grad_v = (t.new_zeros(t.shape, dtype=torch.float32) for t in (k, v))

@@ -1,4 +1,4 @@
-"""The kernel of head_loss.c, on tensors: the loss of a head and its gradients. What it computes is said there."""
+"""The kernel of head_loss.c, on tensors: the loss of a head and its gradients. head_loss.c says what it computes."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from torch import Tensor
 
 from miniwin.blocks import native
 
-STEP = 32  # the vocabulary and hidden_size come in multiples of it
-WIDEST = 4096  # hidden_size
-CHUNK = 512  # tokens at a time, at most: with more or with fewer it is slower
+STEP = 32  # the vocabulary and hidden_size are multiples of this
+WIDEST = 4096  # the largest hidden_size
+CHUNK = 512  # the most tokens at a time; larger and smaller chunks are slower
 
 
 class _HeadLoss(Structure):
@@ -25,7 +25,7 @@ class _HeadLoss(Structure):
 
 
 def fit(h: Tensor, w: Tensor, targets: Tensor) -> bool:
-    """Whether the kernel takes h (T, C), w (V, C), targets (T,). It is there where bfloat16 is multiplied as such."""
+    """Whether the kernel takes h (T, C), w (V, C), targets (T,). It needs bfloat16 and AMX."""
     (vocabulary, size), dtypes = w.shape, (h.dtype, w.dtype)
     if vocabulary % STEP or size % STEP or size > WIDEST or dtypes != (torch.bfloat16, torch.bfloat16):
         return False
@@ -35,11 +35,14 @@ def fit(h: Tensor, w: Tensor, targets: Tensor) -> bool:
 def head_loss(
     h: Tensor, w: Tensor, targets: Tensor, ignored: int, scale: float, chunk: int, grads: tuple[bool, bool]
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    """Losses (T,) of scale h w^T at targets, float32, and the gradients of their sum over scale, where they are wanted:
-    of h in bfloat16 and of w in float32. All are without gaps; targets are within the vocabulary, or `ignored`.
+    """Cross-entropy of the logits scale h w^T at the targets, and the gradients of the sum of losses, divided by scale.
+
+    h (T, C), w (V, C), targets (T,) -> losses (T,) float32, and the gradients of h (T, C) bfloat16 and of w (V, C)
+    float32. grads: whether each of the two gradients is wanted. All tensors are contiguous. A target is within the
+    vocabulary, or `ignored`: its loss is then 0.
 
     Raises:
-        MemoryRefused: there was no memory for the logits of a chunk.
+        MemoryRefused: the kernel could not allocate memory for the logits of a chunk.
     """
     losses = h.new_empty(len(h), dtype=torch.float32)
     grad_h = torch.empty_like(h) if grads[0] else None

@@ -1,4 +1,4 @@
-"""The kernels of rows.c, on tensors: what is done to rows between matrix products. What they compute is said there."""
+"""The kernels of rows.c, on tensors: operations on rows between matrix products. rows.c says what they compute."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from torch import Tensor
 
 from miniwin.blocks import native
 
-STEP = 16  # numbers of a row come in multiples of it
-CHUNKS = 64  # of rows, whose sums are made apart: the same for any number of threads
+STEP = 16  # the numbers of a row are a multiple of this
+CHUNKS = 64  # chunks of rows, each summed by itself, so that results do not depend on the number of threads
 CODES = {torch.float32: 0, torch.bfloat16: 1}
 
 
 def fit(width: int, *tensors: Tensor) -> bool:
-    """Whether rows of `width` numbers of these tensors can be given to the kernels."""
+    """Whether the kernels take rows of `width` numbers of these tensors."""
     if width % STEP or not native.ordinary(*tensors) or native.missing():
         return False
     return all(t.device.type == "cpu" and t.dtype in CODES for t in tensors)
@@ -34,7 +34,8 @@ def _threads() -> c_int64:
 
 
 def rmsnorm(x: Tensor, gain: Tensor, eps: float, dtype: torch.dtype, keep: bool) -> tuple[Tensor, Tensor | None]:
-    """x (..., C) without gaps, gain (C,) float32 -> the same in `dtype`, and 1 / sqrt(mean(x^2) + eps) (rows,)."""
+    """x (..., C) contiguous, gain (C,) float32 -> out (..., C) in `dtype`; with `keep` also 1 / sqrt(mean(x^2) + eps)
+    of each row, (rows,) float32."""
     size, rows = x.shape[-1], x.numel() // x.shape[-1]
     out = x.new_empty(x.shape, dtype=dtype)
     inverse = x.new_empty(rows, dtype=torch.float32) if keep else None
@@ -44,7 +45,7 @@ def rmsnorm(x: Tensor, gain: Tensor, eps: float, dtype: torch.dtype, keep: bool)
 
 
 def rmsnorm_backward(x: Tensor, gain: Tensor, inverse: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
-    """Gradients of x, in its type, and of the gain. grad (..., C) without gaps."""
+    """Gradients of x (..., C), in its dtype, and of the gain (C,) float32. grad (..., C) is contiguous."""
     size, rows = x.shape[-1], x.numel() // x.shape[-1]
     to_x, to_gain = torch.empty_like(x), gain.new_zeros(min(CHUNKS, rows), size)
     sizes = c_int64(len(to_gain)), c_int64(rows), c_int64(size), _threads()
@@ -54,13 +55,14 @@ def rmsnorm_backward(x: Tensor, gain: Tensor, inverse: Tensor, grad: Tensor) -> 
 
 
 def swiglu(gate: Tensor, up: Tensor) -> Tensor:
-    """silu(gate) * up, both of one type and without gaps."""
+    """silu(gate) * up, of any shape. Both are contiguous and of one dtype."""
     out = torch.empty_like(gate)
     native.run("miniwin_swiglu", _at(gate), _at(up), _at(out), _code(gate), c_int64(gate.numel()), _threads())
     return out
 
 
 def swiglu_backward(grad: Tensor, gate: Tensor, up: Tensor) -> tuple[Tensor, Tensor]:
+    """Gradients of gate and up. All are contiguous and of one dtype."""
     to_gate, to_up = torch.empty_like(gate), torch.empty_like(up)
     given = _at(grad), _at(gate), _at(up), _at(to_gate), _at(to_up)
     native.run("miniwin_swiglu_backward", *given, _code(gate), c_int64(gate.numel()), _threads())
@@ -68,8 +70,10 @@ def swiglu_backward(grad: Tensor, gate: Tensor, up: Tensor) -> tuple[Tensor, Ten
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor, sense: float) -> Tensor:
-    """x (B, N, H, D), its last dimension contiguous; cos, sin (1 or B, N, K) float32 without gaps: channels c and c + K
-    turn by their angle, `sense` 1, or back, -1."""
+    """Rotate channels c and c + K of x (B, N, H, D) by their angle; with `sense` -1 backwards.
+
+    The last dimension of x is contiguous. cos, sin (1 or B, N, K) are float32 and contiguous.
+    """
     batch, tokens, heads, dim = x.shape
     half = cos.shape[-1]
     out = x.new_empty(x.shape)
@@ -82,7 +86,10 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor, sense: float) -> Tensor:
 
 
 def softmax_loss(logits: Tensor, targets: Tensor, ignored: int, scale: float) -> Tensor:
-    """Turn logits (t, V) into the gradients of their losses, in their place, and return the losses (t,) float32."""
+    """Cross-entropy of scale * logits (t, V) at targets (t,), (t,) float32; 0 where a target is `ignored`.
+
+    Overwrites the logits with the gradients of the losses, divided by `scale`.
+    """
     losses = logits.new_empty(len(logits), dtype=torch.float32)
     sizes = c_int64(len(logits)), c_int64(logits.shape[1])
     settings = c_int64(ignored), c_float(scale), _at(losses), _threads()
@@ -91,5 +98,5 @@ def softmax_loss(logits: Tensor, targets: Tensor, ignored: int, scale: float) ->
 
 
 def add(to: Tensor, x: Tensor, first: bool) -> None:
-    """to += x, or with `first` to = x: both without gaps and a multiple of 16 long, to float32."""
+    """to += x, or with `first` to = x. Both are contiguous and a multiple of 16 long; `to` is float32."""
     native.run("miniwin_add", _at(to), _at(x), _code(x), c_int64(x.numel()), c_int64(not first), _threads())

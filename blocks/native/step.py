@@ -1,4 +1,4 @@
-"""The structures of step.c and few_product.h, filled from tensors. What they mean is said there."""
+"""The structures of step.c and few_product.h, filled from tensors. Those files say what the fields mean."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from miniwin.blocks import native
 
-STEP = 16  # numbers of a row come in multiples of it
+STEP = 16  # the numbers of a row are a multiple of this
 _Whole = ctypes.c_int64
 _Address = ctypes.c_void_p
 
@@ -41,13 +41,13 @@ class LayerStep(ctypes.Structure):
 
 
 def matrix(values: Tensor, scale: Tensor | None, bias: Tensor | None, outs: int, columns: int) -> Matrix:
-    """values (outs or more, columns or more) without gaps, float32; or int8 with scale (outs or more,) bfloat16."""
+    """values (outs or more, columns or more), contiguous: float32, or int8 with scale (outs or more,) bfloat16."""
     addresses = values.data_ptr(), *(None if t is None else t.data_ptr() for t in (scale, bias))
     return Matrix(*addresses, native.CODES[values.dtype], outs, columns, values.shape[1])
 
 
 def few_product(x: Tensor, values: Tensor, scale: Tensor, outs: int) -> Tensor:
-    """x (rows, I) without gaps times int8 values (outs or more, I), scale (outs or more,): (rows, outs) float32."""
+    """x (rows, I) contiguous, int8 values (outs or more, I), scale (outs or more,) -> x W^T (rows, outs) float32."""
     out = x.new_empty(len(x), outs, dtype=torch.float32)
     w = matrix(values, scale, None, outs, x.shape[1])
     sizes = _Whole(len(x)), _Whole(torch.get_num_threads())
@@ -57,12 +57,18 @@ def few_product(x: Tensor, values: Tensor, scale: Tensor, outs: int) -> Tensor:
 
 
 def floats(layers: Sequence[LayerStep], size: int) -> int:
-    """Of the room that a step works in, for each row."""
+    """The floats of working memory that a step needs for each row. size: hidden_size."""
     return size + max(max(2 * one.dim * (one.heads + one.kv_heads), 2 * one.gate.outs) for one in layers)
 
 
 def run(layers: Any, h: Tensor, norm: Norm, head: Matrix, room: Tensor) -> Tensor:
-    """h (rows, C) float32, which is written into, through all layers: logits (rows, V). room: `floats` for each row."""
+    """h (rows, C) float32 through all layers and the head -> logits (rows, V). Overwrites h.
+
+    room: working memory, `floats` for each row.
+
+    Raises:
+        MemoryRefused: the kernel could not allocate memory.
+    """
     rows, size = h.shape
     logits = h.new_empty(rows, head.outs)
     sizes = _Whole(len(layers)), _Address(h.data_ptr()), _Whole(rows), _Whole(size)

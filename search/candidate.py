@@ -24,14 +24,17 @@ class Candidate:
 
     @property
     def hash(self) -> str:
-        """Of everything that decides what training gives: the architecture, the training, the seed. Not of names."""
+        """The hash of what decides the result: the architecture, the training and the seed, but no names."""
         train = {key: value for key, value in self.train.model_dump(mode="json").items() if key not in _NEUTRAL}
         text = json.dumps([self.model.hash, train], sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
 
 
 def put(document: dict[str, Any], path: str, value: Any, checking: bool = False) -> None:
-    """Replace one field of a dumped spec. When only checking, a field that an expression sets keeps what it has."""
+    """Replace one field of a dumped spec.
+
+    checking: the field has to be there, but a `value` of None, which stands for an expression, leaves it as it is.
+    """
     here: Any = document
     parts = path.split(".")
     walked: list[str] = []

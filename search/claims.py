@@ -1,9 +1,10 @@
-"""Who works on what: taking the next piece of work of a study, and ending it.
+"""Who works on what: a worker claims the next trial of a study, and ends it.
 
-Every change to a study happens under its file lock, and in an order that a kill at any point leaves mendable: a trial
-is RUNNING in Optuna from the moment it exists until its outcome is in trial.json. A RUNNING trial without a live
-lease is an orphan: the next free worker takes it over, under the same number and in the same run folder, so that
-training goes on from its checkpoint. So nothing is lost, and nothing is trained twice.
+Every change to a study happens under its file lock. A worker may be killed at any point: the order of the changes
+leaves a state that the next worker can mend. A trial is RUNNING in Optuna from the moment it exists until its outcome
+is in trial.json. A RUNNING trial without a live lease is an orphan. The next free worker takes the orphan over, under
+the same number and in the same run folder, and training goes on from the checkpoint. So nothing is lost, and nothing
+is trained twice.
 """
 
 from __future__ import annotations
@@ -25,9 +26,10 @@ from miniwin.search.study import BASELINE, EXHAUSTED, Study
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial, Trial
 
-FREE_FACTOR, FREE_LEAST = 20, 200  # untrained trials (infeasible, duplicate) before a search gives up
-FREE_STREAK = 10  # of them in a row before the sampler is helped out
-DEATHS = 20  # of a trial's worker, without progress in between, before the trial is given up
+# A free trial is infeasible or a duplicate: it costs no training.
+FREE_FACTOR, FREE_LEAST = 20, 200  # free trials before a search gives up: this many times the budget, and at least
+FREE_STREAK = 10  # free trials in a row before the sampler is helped out
+DEATHS = 20  # deaths of a trial's workers without progress in between, before the trial is given up
 
 
 @dataclass(frozen=True)
@@ -49,8 +51,8 @@ class Claim:
 
 @dataclass(frozen=True)
 class NoClaim:
-    """There is nothing to take now. `over`: and there will not be. `reason`: why the search gave up before its budget
-    was spent, if it did."""
+    """There is no work to take now. over: nor will there be later. reason: why the search gives up before its budget
+    is spent, if it does."""
 
     over: bool
     reason: str | None = None
@@ -79,8 +81,10 @@ def take_work(study: Study, worker: str) -> Claim | NoClaim:
 
 
 def finish(study: Study, claim: Claim) -> None:
-    """Write down the outcome, then tell Optuna; the caller then gives up the lease. In this order, so that whoever
-    finds the trial half ended can end it."""
+    """Write down the outcome, then tell Optuna; the caller then gives up the lease.
+
+    After a kill in between, the next worker finds the outcome and tells Optuna.
+    """
     with study.lock:
         claim.outcome.write(claim.folder)
         if claim.trial is not None:
@@ -88,7 +92,7 @@ def finish(study: Study, claim: Claim) -> None:
 
 
 def retry_failed(study: Study) -> int:
-    """Queue what failed once more, trials and baseline: the user may have mended it. Returns how many there were."""
+    """Queue failed trials, and a failed baseline, once more: the user may have mended the cause. Returns how many."""
     with study.lock:
         baseline = Outcome.read_sound(study.folder / BASELINE)
         again = baseline is not None and baseline.state == "failed"
@@ -133,7 +137,7 @@ def _take_baseline(study: Study, worker: str) -> Claim | None:
 
 
 def _orphan(study: Study, running: Sequence[FrozenTrial]) -> Trial | None:
-    """A trial that nobody works on any more."""
+    """A running trial whose worker is gone."""
     import optuna
 
     for trial in running:
@@ -146,7 +150,7 @@ def _ask(study: Study, trials: Sequence[FrozenTrial]) -> Trial | None:
     """A new trial, or None where every assignment has been tried."""
     streak = _free_streak(trials)
     if streak >= FREE_STREAK and not any(trial.state.name == "WAITING" for trial in trials):
-        # The sampler keeps proposing what is known already: draw from what is not.
+        # The sampler keeps proposing assignments that were tried: draw one that was not.
         everything = study.space.enumerate()
         if everything is not None:
             seen = {_key(trial.params) for trial in trials}
@@ -161,7 +165,7 @@ def _ask(study: Study, trials: Sequence[FrozenTrial]) -> Trial | None:
 
 
 def _why_stop(study: Study, trials: Sequence[FrozenTrial]) -> str | None:
-    """Why no more trials are to be started though the budget is not spent, or None."""
+    """Why no more trials are started although the budget is not spent; None if more are."""
     if len(failed := _failed(trials)) > max(2, study.spec.budget.trials // 4):
         last = failed[-1].user_attrs.get("reason")
         return f"{len(failed)} trials failed, the last with: {last}; the same command tries them again"
@@ -192,7 +196,7 @@ def _free_streak(trials: Sequence[FrozenTrial]) -> int:
 
 
 def _key(params: dict[str, Any]) -> str:
-    """Assignments that are equal but for rounding have equal keys."""
+    """The same text for assignments that differ only by rounding."""
     return json.dumps({name: round(v, 12) if isinstance(v, float) else v for name, v in params.items()}, sort_keys=True)
 
 
@@ -200,10 +204,10 @@ def _key(params: dict[str, Any]) -> str:
 
 
 def _take(study: Study, trial: Trial, trials: Sequence[FrozenTrial], worker: str) -> Claim | None:
-    """The lease of a trial; or None, once the trial has been told that it needs no training."""
+    """Take the lease of a trial. None: the trial needs no training, and Optuna has been told so."""
     assignment = study.space.assign(study.space.suggest(trial))
     for text, violation in assignment.constraints.items():
-        if text not in trial.constraints:  # as of a trial that is taken over
+        if text not in trial.constraints:  # a trial that is taken over has them already
             trial.set_constraint(text, violation)
     candidate = assignment.candidate
     if candidate is None:
@@ -219,13 +223,13 @@ def _take(study: Study, trial: Trial, trials: Sequence[FrozenTrial], worker: str
     folder = study.trial_folder(candidate.hash)
     outcome = Outcome.read_sound(folder)
     if outcome is not None and outcome.number == trial.number and _ended(study, outcome):
-        _tell_outcome(study, trial, outcome)  # its worker was killed after writing it down
+        _tell_outcome(study, trial, outcome)  # its worker was killed between writing and telling
         return None
     return _hold(study, trial.number, assignment, candidate, folder, outcome, worker, trial)
 
 
 def _earlier(trial: Trial, trials: Sequence[FrozenTrial], hash: str) -> int | None:
-    """The trial that trains, or has trained, the same thing."""
+    """Another trial that trains, or has trained, what this hash stands for."""
     skipped = {trial.number, *(other.user_attrs.get("retry_of") for other in trials)}
     return next((t.number for t in trials if t.user_attrs.get("hash") == hash and t.number not in skipped), None)
 
@@ -259,7 +263,7 @@ def _hold(
 
 
 def _ended(study: Study, outcome: Outcome) -> bool:
-    """Whether an outcome says how a trial ended, and all of it."""
+    """Whether an outcome says how its trial ended, with a value for every objective if the trial is complete."""
     measured = all(objective.name in outcome.values for objective in study.spec.parsed_objectives)
     return outcome.state in FINAL and (measured or outcome.state != "complete")
 
@@ -276,6 +280,6 @@ def _tell(study: Study, trial: Trial, state: str, reason: str | None, values: li
     trial.set_user_attr("state", state)
     if reason:
         trial.set_user_attr("reason", reason)
-    # A duplicate is told as pruned, without a value: neither good nor bad, but not worth proposing again.
+    # To Optuna an infeasible trial or a duplicate is pruned, without a value: neither good nor bad.
     told = {"complete": TrialState.COMPLETE, "failed": TrialState.FAIL}.get(state, TrialState.PRUNED)
     study.optuna.tell(trial.number, values, told, skip_if_finished=True)

@@ -1,4 +1,4 @@
-"""Optuna's database storage as a search needs it: one that waits for a database that is away, or that only reads."""
+"""Optuna's database storage, with two changes: it waits for a database that is away, and it can be opened to read."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ if TYPE_CHECKING:
 
 PATIENCE_SECONDS = 60.0  # for a database that is restarted
 FIRST_WAIT, LONGEST_WAIT = 0.1, 5.0
-MAKING_TRIES = 20  # of the tables, while another process makes them too
+MAKING_TRIES = 20  # tries to make the tables while another process makes them too
 
-_inside = threading.local()  # a method of the storage that calls another one waits once
+_inside = threading.local()  # `busy` in a method of the storage: a method that it calls does not wait by itself
 
 
 class StorageLost(UserError):
@@ -39,12 +39,12 @@ class StorageLost(UserError):
 
 
 def open_database(url: str, *, make: bool = False) -> BaseStorage:
-    """The storage at a database's URL, to write to. make: with its tables, where they are missing."""
+    """Open the storage at a database's URL to write to it. make: also make tables that are missing."""
     tries = MAKING_TRIES if make else 1
     while True:
         tries -= 1
         try:
-            # Braces would be a template to Optuna. A connection that has gone stale is replaced before it is used.
+            # To Optuna braces would be a template. pool_pre_ping replaces a stale connection before it is used.
             storage = _PatientStorage(
                 url.replace("{", "{{").replace("}", "}}"),
                 engine_kwargs={"pool_pre_ping": True},
@@ -58,14 +58,14 @@ def open_database(url: str, *, make: bool = False) -> BaseStorage:
 
 
 def read_database(url: str) -> BaseStorage:
-    """The storage at a database's URL, only to be read: nothing is made, altered or upgraded."""
+    """Open the storage at a database's URL only to read it: nothing is made, altered or upgraded."""
     path = sqlite_path(url)
     if path is not None:
         arguments = {"creator": lambda: _read_sqlite(Path(path))}
         return optuna.storages.get_storage(
             _PatientStorage("sqlite://", engine_kwargs=arguments, skip_table_creation=True)
         )
-    if url.lower().startswith("sqlite"):  # by a URI, which can say so itself
+    if url.lower().startswith("sqlite"):  # a `file:` URI: `mode` is a part of it
         url += f"{'&' if '?' in url else '?'}mode=ro"
     options = {"postgresql_readonly": True} if url.startswith("postgresql") else {}
     storage = _PatientStorage(
@@ -77,12 +77,12 @@ def read_database(url: str) -> BaseStorage:
 
 
 def _read_sqlite(path: Path) -> sqlite3.Connection:
-    """A connection to a file that can only read it, and leaves no file beside it."""
+    """A connection that can only read a file, and leaves no other file beside it."""
     with open(path, "rb") as file:
-        logged = file.read(20)[18:20] == b"\x02\x02"  # what is new goes into a second file, `-wal`
+        logged = file.read(20)[18:20] == b"\x02\x02"  # write-ahead log: new data goes into a second file, `-wal`
     log, shared = (path.with_name(f"{path.name}{end}").exists() for end in ("-wal", "-shm"))
     if not logged or not log or shared:
-        # With no log nobody writes to it. Without being told so, SQLite would make one.
+        # Without a log nobody writes to the database. SQLite would make a log unless it is told so.
         alone = "&immutable=1" if logged and not log else ""
         connection = sqlite3.connect(f"file:{quote(str(path.absolute()))}?mode=ro{alone}", uri=True)
         try:
@@ -96,7 +96,7 @@ def _read_sqlite(path: Path) -> sqlite3.Connection:
 
 
 def _copied(path: Path) -> sqlite3.Connection:
-    """The same of a file whose writer was killed in the middle: reading it means mending it, and so a copy is read."""
+    """A connection to a copy. A file whose writer was killed is mended by reading it, so the copy is mended."""
     memory = sqlite3.connect(":memory:")
     with TemporaryDirectory() as folder:
         for end in ("", "-journal", "-wal"):
@@ -108,7 +108,7 @@ def _copied(path: Path) -> sqlite3.Connection:
 
 
 def _made_by_another(error: Exception) -> bool:
-    """Whether two processes made the same tables at the same time; the second look finds them there."""
+    """Whether another process made the same tables at the same time: a second look finds them there."""
     text = str(getattr(_database_error(error), "orig", "")).lower()
     return any(words in text for words in ("already exists", "unique constraint", "duplicate key", "is locked"))
 
@@ -117,10 +117,10 @@ def _made_by_another(error: Exception) -> bool:
 
 
 class _PatientStorage(RDBStorage):
-    """A method that finds the database away tries again, for as long as a restart takes.
+    """Optuna's storage, except that a method that finds the database away tries again for as long as a restart takes.
 
-    What was written twice does no harm: an attribute or a value is the same, and a trial too many is an orphan that
-    the next worker takes over.
+    A write that arrives twice does no harm: an attribute or a value is the same, and a trial too many is an orphan,
+    which the next worker takes over.
     """
 
 
@@ -138,7 +138,7 @@ def _patient(method: Callable[..., Any]) -> Callable[..., Any]:
                 except optuna.exceptions.UpdateFinishedTrialError:
                     if not again:
                         raise
-                    return True  # the first try did arrive
+                    return True  # the first try had arrived
                 except Exception as error:
                     said = _away(error)
                     if said is None:
@@ -161,23 +161,25 @@ def _patient(method: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _database_error(error: BaseException | None) -> BaseException | None:
-    """SQLAlchemy's error about what the driver raised, which Optuna wraps in one of its own. Optuna is what we depend
-    on, so that SQLAlchemy's classes are known here by what they have."""
+    """SQLAlchemy's error about what the driver raised. Optuna wraps it in an error of its own.
+
+    SQLAlchemy is no dependency of ours, only of Optuna's: its errors are known by an attribute, not by their class.
+    """
     while error is not None and not hasattr(error, "connection_invalidated"):
         error = error.__cause__
     return error
 
 
 def what_is_wrong(error: Exception) -> str:
-    """In the driver's words, where there is a driver."""
+    """The error in the driver's words, or in its own if no driver raised it."""
     found: Any = _database_error(error) or error
-    if isinstance(error, ImportError):  # Optuna's own words do not name the driver that is missing
+    if isinstance(error, ImportError):  # Optuna's words do not name the driver that is missing
         found = error.__cause__ or error
     return str(getattr(found, "orig", None) or found).strip() or type(found).__name__
 
 
 def _away(error: Exception) -> str | None:
-    """What the driver says of a database that is away or busy; None of any other failure."""
+    """What the driver says if the database is away or busy; None for any other failure."""
     found: Any = _database_error(error)
     if found is None:
         return None

@@ -1,11 +1,12 @@
-"""What Optuna's journal file says of the trials of a study, read quickly and without writing.
+"""Read Optuna's journal file, quickly and without writing.
 
-Optuna replays a journal in seconds where a study has thousands of trials, takes as long to import, makes a file where
-there is none, and ends in a KeyError where the study is not in it. Looking at a study needs a part of what it keeps: of
-each trial its state, parameters, values and attributes. The format is Optuna's (optuna/storages/journal): one JSON
-object a line, `op_code` says what was done, and the first to end a trial has ended it. The test
-tests/search/test_journal.py holds this reading to Optuna's own. What is not known here is left to Optuna: a file is
-damaged only where Optuna finds it so, too.
+Optuna itself takes seconds to import, and seconds more to replay a journal with thousands of trials. It makes a file
+if there is none, and ends in a KeyError if the study is not in the file. To look at a study, a part of the journal is
+enough: the state, parameters, values and attributes of each trial.
+
+The format is Optuna's (optuna/storages/journal). A line is a JSON object, and its `op_code` says what was done. A trial
+that has ended does not change again. tests/search/test_journal.py compares this reader with Optuna. A line that is not
+known here is left to Optuna, so a file is only damaged if Optuna finds it damaged, too.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ _LAST = 10  # DISCARD_TRIALS, which changes nothing here
 
 @dataclass(slots=True)
 class Told:
-    """A trial, as Optuna was told of it. state: RUNNING, COMPLETE, PRUNED, FAIL or WAITING."""
+    """A trial as Optuna knows it. state: RUNNING, COMPLETE, PRUNED, FAIL or WAITING."""
 
     number: int
     state: str
@@ -61,14 +62,14 @@ class Told:
 
 @dataclass
 class Known:
-    """A study: its trials and its attributes."""
+    """A study as Optuna knows it: its trials and its attributes."""
 
     trials: list[Told] = field(default_factory=list)
     user_attrs: dict[str, Any] = field(default_factory=dict)
 
 
 class Journal:
-    """A journal file. `read` reads on from where it has got to, so that it may be asked again and again."""
+    """A journal file. Each `read` goes on where the last one ended, so it may be called again and again."""
 
     def __init__(self, path: Path, name: str) -> None:
         self.path, self._name = path, name
@@ -79,12 +80,12 @@ class Journal:
         self._offset = self._lines = 0
         self._studies: list[str | None] = []  # names by id; None: deleted
         self._known: Known | None = None
-        self._trials: list[Told | None] = []  # of all studies in the file, by their place in it
+        self._trials: list[Told | None] = []  # by Optuna's id; None: a trial of another study in the file
         self._choices: dict[str, Any] = {}
-        self._distributions: dict[str, str] = {}  # of each parameter, the first
+        self._distributions: dict[str, str] = {}  # the first distribution of each parameter
 
     def read(self) -> Known | None:
-        """The study as it stands, or None where the file is missing or does not have it."""
+        """The study as it stands, or None if the file is missing or has no such study."""
         try:
             with open(self.path, "rb") as file:
                 about = os.fstat(file.fileno())
@@ -101,7 +102,7 @@ class Journal:
             raise UserError(
                 f"{self.path} cannot be read ({error.strerror}); expected the journal of the study's trials"
             ) from None
-        whole = new[: new.rfind(b"\n") + 1]  # a last line without an end is being written, or its writer was killed
+        whole = new[: new.rfind(b"\n") + 1]  # a last line without an end is still written, or its writer was killed
         for entry in self._entries(whole):
             self._lines += 1
             try:
@@ -127,7 +128,7 @@ class Journal:
         raise self._damaged(self._lines + sound + 1)
 
     def _replayed(self, line: int) -> Known | None:
-        """What Optuna makes of a file with a line that is not known here. Reads only, too."""
+        """What Optuna makes of a file with a line that is not known here. Nothing is written here either."""
         import optuna
 
         from miniwin.search.storage import open_journal
@@ -161,7 +162,7 @@ class Journal:
             if op == _PARAM:
                 name, distribution = entry["param_name"], entry["distribution"]
                 if self._distributions.setdefault(name, distribution) != distribution:
-                    raise ValueError(distribution)  # which Optuna takes or leaves
+                    raise ValueError(distribution)  # whether this is allowed, Optuna decides
                 trial.params[name] = self._external(distribution, entry["param_value_internal"])
             elif op == _STATE_VALUES:
                 trial.state = _STATES[entry["state"]]
@@ -190,7 +191,7 @@ class Journal:
             self._studies[entry["study_id"]] = None
 
     def _made(self, entry: dict[str, Any]) -> Told:
-        """A trial from its first line, which for a queued one says more than its state."""
+        """A trial from its first line, which of a queued trial says more than the state."""
         assert self._known is not None
         given = entry.get("distributions", {})
         for name, distribution in given.items():
@@ -208,7 +209,7 @@ class Journal:
         return trial
 
     def _external(self, distribution: str, value: Any) -> Any:
-        """A parameter as it was suggested: the file has the place of a choice, and whole numbers as they come."""
+        """A parameter as it was suggested. The file has the index of a choice, and may write a whole number as 3.0."""
         known = self._choices.get(distribution)
         if known is None:
             said = json.loads(distribution)
@@ -218,7 +219,7 @@ class Journal:
 
 
 def _constraints(system_attrs: dict[str, Any]) -> dict[str, float]:
-    """The constraints among what Optuna keeps of a trial for itself; ValueError for those that it kept as a list."""
+    """The constraints among Optuna's own attributes of a trial. ValueError for the older format, a list."""
     if "constraints" in system_attrs:
         raise ValueError("constraints")
     of = {key.removeprefix(_CONSTRAINT): value for key, value in system_attrs.items() if key.startswith(_CONSTRAINT)}
@@ -226,7 +227,7 @@ def _constraints(system_attrs: dict[str, Any]) -> dict[str, float]:
 
 
 def from_optuna(study: OptunaStudy) -> Known:
-    """The same of a study in any storage, from Optuna itself."""
+    """What Optuna knows of a study, asked of Optuna itself: for any storage."""
     trials = [
         Told(
             trial.number,

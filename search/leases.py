@@ -1,9 +1,8 @@
-"""A lease says which process is working on a trial. It is how a killed worker's trial is known to be free again.
+"""A lease says which process works on a trial. Once the lease is dead, the trial is free for another worker.
 
-A lease names the host, the process, and when that process was started (a number that is used again belongs to another
-process). On the same host the lease is dead once that process is gone. From another host this cannot be seen: there the
-lease is dead when it has not been renewed for `STALE_SECONDS`; likewise where the system does not say when a
-process was started.
+A lease names the host, the process, and when the process was started, since a process id may be used again. On the same
+host a lease is dead once its process is gone. Another host cannot see the process: there a lease is dead once it has
+not been renewed for `STALE_SECONDS`. The same holds where the system does not say when a process was started.
 """
 
 from __future__ import annotations
@@ -49,7 +48,7 @@ class Lease:
 
 
 def read_lease(path: Path) -> Lease | None:
-    """The lease in a file; None where there is none that can be read, and so no one who holds it."""
+    """The lease in a file. None, if there is none that can be read: then nobody holds it."""
     try:
         lease = Lease(**read_json(path))
         started = 0 if lease.started is None else lease.started
@@ -65,8 +64,7 @@ def live_lease(path: Path) -> Lease | None:
 
 
 class Holding:
-    """Holds a lease while the block runs, renewing it in the background. `lost` becomes true if another process took
-    it."""
+    """Holds a lease while the block runs, and renews it in the background. lost: another process has taken it."""
 
     def __init__(self, path: Path, lease: Lease) -> None:
         self.path, self.lease = path, lease

@@ -71,7 +71,7 @@ class SearchDisplay:
         for trial in [*([data.baseline] if data.baseline else []), *data.trials]:
             if self._shown.get(trial.number) != trial.state:
                 self._shown[trial.number] = trial.state
-                # What had ended before this session is counted, not listed.
+                # Trials that had ended before this session are counted, not listed.
                 if trial.state in ("complete", "pruned", "failed") and not first:
                     self.note(_line(trial, data))
         if first:
@@ -104,8 +104,7 @@ class SearchDisplay:
 
 
 def study_table(data: StudyData, caption: str = "", rows: int | None = ROWS) -> Table:
-    """The trials of a study: those running, and those that ended, the latest last. `rows` limits how many of the
-    latter."""
+    """The trials of a study that have ended, the latest last, then those that run. rows: how many that have ended."""
     from rich.table import Table
 
     table = Table(
@@ -122,7 +121,7 @@ def study_table(data: StudyData, caption: str = "", rows: int | None = ROWS) -> 
 
 
 def study_lines(data: StudyData, colours: bool = False) -> list[str]:
-    """The same of every trial, as lines of text: rich takes seconds for thousands of rows."""
+    """The table of every trial, as lines of text: for thousands of rows rich takes seconds."""
     headings = _headings(data)
     rows = [[(name, "bold") for name, _ in headings]]
     for trial, best in _listed(data, None):
@@ -156,7 +155,7 @@ def _headings(data: StudyData) -> list[tuple[str, Justify]]:
 
 
 def _listed(data: StudyData, rows: int | None) -> list[tuple[TrialRecord, bool]]:
-    """The trials to list, and whether each is of the front."""
+    """The trials to list, each with whether it is on the front."""
     front = {trial.number for trial in data.front}
     ended = [trial for trial in data.trials if trial.state in ("complete", "pruned", "failed")]
     latest = {trial.number for trial in ended[-rows:]} | front if rows is not None else None
@@ -172,7 +171,7 @@ def _cells(trial: TrialRecord, data: StudyData, best: bool) -> list[tuple[str, s
         state = "waiting"
     tokens = trial.tokens if trial.trained else tokens_so_far(trial)
     values = trial.values if trial.values else (trial.rungs[-1]["values"] if trial.rungs else {})
-    mark = "" if trial.values else "~"  # on the way, measured on less text
+    mark = "" if trial.values else "~"  # measured at a rung, on less text
     texts = [
         "base" if trial.number < 0 else str(trial.number),
         shortened(trial.layout),
@@ -216,7 +215,7 @@ def shown(value: Any) -> str:
 
 
 def tokens_so_far(trial: TrialRecord) -> int:
-    """Tokens that a run has logged, which is ahead of its last checkpoint."""
+    """The tokens that a run has logged. The log is ahead of the last checkpoint."""
     if trial.trained or trial.run_folder is None:
         return trial.tokens
     try:
@@ -252,7 +251,7 @@ def summary(data: StudyData) -> list[str]:
 
 
 def _problems(data: StudyData) -> list[str]:
-    """What is wrong with files of the study, where something is."""
+    """What is wrong with the files of trials, a line each."""
     broken = [trial for trial in [*([data.baseline] if data.baseline else []), *data.trials] if trial.problem]
     lines = [f"note: {trial.label}: {trial.problem}" for trial in broken[:PROBLEMS]]
     return lines + ([f"note: and {len(broken) - PROBLEMS} more trials"] if len(broken) > PROBLEMS else [])

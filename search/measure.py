@@ -1,4 +1,4 @@
-"""Train one architecture and measure it: the work behind a trial, and behind the baseline."""
+"""Train one architecture and measure it: the work of a trial, and of the baseline."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Interrupted(Exception):
 
 @dataclass(frozen=True)
 class Tracking:
-    """Where MLflow is, and the run that trials are children of."""
+    """Where MLflow is, and the MLflow run whose children the trials are."""
 
     uri: str
     parent: str | None
@@ -41,12 +41,12 @@ def report_lengths(spec: SearchSpec, train: TrainSpec) -> list[int]:
 
 
 def eval_tokens(spec: SearchSpec, train: TrainSpec) -> int:
-    """Tokens measured at each length: the same text at all of them, so at least the longest."""
+    """Tokens measured at each length. Every length gets the same text, so at least as many as the longest."""
     return max(spec.eval_tokens, *report_lengths(spec, train))
 
 
 def check_corpus(spec: SearchSpec, train: TrainSpec, corpus: Corpus) -> None:
-    """UserError where the validation split is too short for what is to be measured on it."""
+    """UserError if the validation split is too short for the lengths to be measured."""
     needed, available = eval_tokens(spec, train), len(corpus.valid) - 1
     if needed > available:
         longest = max(report_lengths(spec, train))
@@ -58,12 +58,12 @@ def check_corpus(spec: SearchSpec, train: TrainSpec, corpus: Corpus) -> None:
 
 
 def check_same_data(study: Study, corpus: Corpus) -> None:
-    """UserError where trials of the study were trained on other text: what is measured could not be compared."""
+    """UserError if trials of the study were trained on other text: their values could not be compared."""
     for path in (study.folder / BASELINE, *sorted((study.folder / "trials").glob("*"))):
         try:
             before = read_run(path / "run")["data"]["fingerprint"]
         except (UserError, KeyError, TypeError):
-            continue  # not begun, or damaged: said elsewhere
+            continue  # not begun; or damaged, which is said elsewhere
         if before != corpus.fingerprint:
             raise UserError(
                 f"{study.folder}: its trials were trained on other data than what is there now (the fingerprint was "
@@ -74,7 +74,7 @@ def check_same_data(study: Study, corpus: Corpus) -> None:
 
 
 def run_claim(study: Study, claim: Claim, corpus: Corpus, tracking: Tracking) -> None:
-    """Train and measure what `claim` holds; its outcome is ended, in memory, when this returns."""
+    """Train and measure a claim. Its outcome is ended when this returns, but not written yet."""
     from miniwin.loading import load
     from miniwin.training.launch import train
 
@@ -120,7 +120,7 @@ def run_claim(study: Study, claim: Claim, corpus: Corpus, tracking: Tracking) ->
 
 
 def _rungs(study: Study, claim: Claim, corpus: Corpus) -> tuple[list[int], OnEval | None]:
-    """Where training pauses to measure, and what happens there."""
+    """The tokens at which training pauses, and what happens there: measure, write down, ask the pruner."""
     spec, train = study.spec, claim.candidate.train
     objectives = at_rungs(spec.parsed_objectives, train.seq_len)
     rungs = sorted({max(1, round(fraction * train.tokens)) for fraction in spec.rungs})
@@ -152,7 +152,7 @@ def loss(model: LanguageModel, corpus: Corpus, length: int, tokens: int) -> floa
 
 
 def _track(tracking: Tracking, run: str | None, losses: dict[int, float], values: dict[str, float], step: int) -> None:
-    """The trial's results into its MLflow run, which the training has closed."""
+    """Log the trial's results to its MLflow run, which training has closed."""
     if run is None:
         return
     from miniwin.tracking import Tracker

@@ -1,4 +1,4 @@
-"""trial.json: everything that is known of one trained architecture, replaced as a whole whenever more is known."""
+"""trial.json: all that is known of one trained architecture. The file is replaced as a whole when more is known."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ FINAL = (*TRAINED, "failed")
 class Outcome:
     """One trial, or the baseline (`number` None).
 
-    `values` are the objectives, by name; `losses` are nats per byte by length; `rungs` are measurements on the way:
-    [{"tokens": ..., "values": {...}}, ...]. `attempts` counts the processes that worked on it.
+    values: the objectives by name. losses: nats per byte by length. rungs: measurements while training,
+    [{"tokens": ..., "values": {...}}, ...]. attempts: how many processes have worked on it.
     """
 
     number: int | None
@@ -46,9 +46,9 @@ class Outcome:
     rungs: list[dict[str, Any]] = field(default_factory=list)
     reason: str | None = None
     tokens: int = 0
-    seconds: float = 0.0  # training and evaluation, over all attempts that got to a checkpoint
+    seconds: float = 0.0  # of training and evaluation, in all attempts that got to a checkpoint
     attempts: int = 0
-    deaths: int = 0  # attempts since training last got further
+    deaths: int = 0  # attempts that did not get training further, since the last that did
     started: str = ""
     finished: str | None = None
 
@@ -69,7 +69,7 @@ class Outcome:
         )
 
     def go_on_from(self, before: Outcome, run: Path) -> None:
-        """This is the next attempt at the same trial: what was measured stays."""
+        """Make this the next attempt at the same trial: measurements stay."""
         self.rungs, self.started = before.rungs, before.started
         self.attempts = before.attempts + 1
         self.tokens = max(_tokens(run), before.tokens)
@@ -90,15 +90,17 @@ class Outcome:
 
     @classmethod
     def read(cls, folder: Path) -> Outcome | None:
-        """The outcome in a folder, or None where there is none yet."""
+        """The outcome in a folder, or None if there is none yet."""
         path = f"{folder}{os.sep}{FILE}"
         text = _text(path)
         return None if text is None else cls._of(path, _fields(path, text))
 
     @classmethod
     def read_sound(cls, folder: Path) -> Outcome | None:
-        """The outcome in a folder, or None where there is none that can be read: who works on the trial writes another
-        one. What was trained is in run/ all the same, and training goes on from there."""
+        """The outcome in a folder, or None if there is none that can be read.
+
+        The next worker then writes a new outcome. The checkpoint is in run/ all the same, and training goes on there.
+        """
         try:
             return cls.read(folder)
         except UserError:
@@ -106,19 +108,22 @@ class Outcome:
 
     @classmethod
     def skim(cls, folder: str | Path) -> tuple[Outcome, Specs] | None:
-        """The outcome without its specs, which are most of the file, and what reads them: for studies of thousands."""
+        """The outcome without its specs, and a function that reads the specs.
+
+        The specs are most of the file, and a study may have thousands of trials.
+        """
         path = f"{folder}{os.sep}{FILE}"
         text = _text(path)
         if text is None:
             return None
-        # A line break within JSON is no part of a text, so these can only be fields of the file.
+        # JSON text holds no line break, so these can only be fields of the file.
         start = text.find(b'\n  "model": {')
         end = text.find(b'\n  "constraints": {', start)
         if 0 <= start < end:
             rest = b'%s"model": {}, "train": {},%s' % (text[:start], text[end:])
-            # What parse_json looks for besides, such as deep nesting, is not in so little.
+            # parse_json also refuses deep nesting and halves of surrogate pairs: `rest` has neither.
             if b"\\u" not in rest and rest.count(b"[") + rest.count(b"{") <= DEEPEST:
-                with suppress(ValueError):  # read as a whole, it says what is wrong with it
+                with suppress(ValueError):  # the whole file is read below, which says what is wrong
                     outcome = cls._of(path, json.loads(rest))
                     return outcome, cache(lambda: _fields(path, b"{%s}" % text[start:end].rstrip(b",")))
         outcome = cls._of(path, _fields(path, text))
@@ -154,7 +159,7 @@ _KINDS: dict[str, Any] = {
 
 
 def _number(value: Any) -> float:
-    """A number of the file; null stands for what JSON has no name for."""
+    """A number of the file. JSON has no name for a number that is not finite: null stands for it."""
     if value is None:
         return float("nan")
     if not isinstance(value, _NUMBER):
@@ -163,7 +168,7 @@ def _number(value: Any) -> float:
 
 
 def _text(path: str) -> bytes | None:
-    """What is in the file; None where there is no file."""
+    """The bytes of the file, or None if there is no file."""
     try:
         with open(path, "rb", buffering=0) as file:  # one read, for thousands of small files
             if os.fstat(file.fileno()).st_size > LARGEST:

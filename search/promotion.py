@@ -1,4 +1,4 @@
-"""From a trial to a zoo entry: train longer if asked, evaluate, and say where it came from."""
+"""From a trial to a zoo entry: train longer if asked, evaluate, and write down where the entry came from."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ def promote(
 ) -> Entry:
     """Add a trial of a study to the zoo as `name`, with its metrics and its provenance.
 
-    trial: a number, or "best": with several objectives, the trial of the front with the lowest loss. tokens, train
-    and set_train train the architecture afresh (a schedule that has ended cannot be continued), in promoted/ of the
-    study folder, where the same call goes on with it; without them the trial's own weights are taken. lengths: where
-    to evaluate.
+    trial: a number, or "best": with several objectives, the trial of the front with the lowest loss. tokens, train,
+    set_train: train the architecture afresh, since a schedule that has ended cannot go on. The run is in promoted/ of
+    the study folder, and the same call goes on with it. Without these three the trial's own weights are taken. lengths:
+    the lengths to evaluate at.
     """
     from miniwin.data import prepare
     from miniwin.evaluation import evaluate
@@ -99,7 +99,7 @@ def _chosen(data: StudyData, trial: int | str) -> TrialRecord:
 
 
 def _whole(trial: TrialRecord) -> TrialRecord:
-    """UserError where the trial's own files are not there to promote."""
+    """The trial, or UserError if its files are gone or damaged."""
     if trial.problem is not None or trial.spec is None or trial.train is None or trial.run_folder is None:
         problem = trial.problem or "its specs are not known"
         raise UserError(
@@ -115,8 +115,10 @@ def _train_spec(
     train: str | Path | None,
     changes: Sequence[str],
 ) -> tuple[TrainSpec, Path]:
-    """How to train, and what its relative paths start from. What the search found out about training stays, unless a
-    train spec is given."""
+    """How to train, and the folder where relative paths start.
+
+    own: what the search chose for the trial; it holds unless another train spec is given.
+    """
     overrides = [*changes, *([] if tokens is None else [f"tokens={tokens}"])]
     if train is not None:
         path = resolve_spec_path(train, "train")
@@ -154,7 +156,7 @@ def _train_afresh(
 def _provenance(
     study: Study, data: StudyData, chosen: TrialRecord, spec: TrainSpec, fingerprint: str, *, retrained: bool
 ) -> dict[str, Any]:
-    """Facts about the search; the run's own (data, seed, code, machine) are added by the zoo from the run folder."""
+    """Facts about the search. The zoo adds those of the run (data, seed, code, machine) from the run folder."""
     search = study.spec.model_dump(mode="json")
     return {
         "study": study.spec.name,

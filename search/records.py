@@ -1,4 +1,4 @@
-"""What is in a study folder, as plain data: what the report, `status` and `promote` read."""
+"""What is in a study folder, as plain data, for the report, `status` and `promote`."""
 
 from __future__ import annotations
 
@@ -23,8 +23,10 @@ T = TypeVar("T")
 
 
 class Later(Generic[T]):
-    """A field that may be given as a function, which is called when the field is first looked at: reading the specs of
-    thousands of trials takes seconds, and most who look at a study need none of them."""
+    """A field that may be given as a function, which is called when the field is first read.
+
+    To read the specs of thousands of trials takes seconds, and most who look at a study need none of them.
+    """
 
     def __set_name__(self, owner: type, name: str) -> None:
         self._name = name
@@ -35,7 +37,7 @@ class Later(Generic[T]):
     def __get__(self, record: object, owner: type) -> T | None: ...
     def __get__(self, record: object | None, owner: type) -> T | None:
         if record is None:
-            return None  # the default of the field
+            return None  # a dataclass asks the class for the default of the field
         value = vars(record)[self._name]
         if callable(value):
             value = vars(record)[self._name] = value()
@@ -49,11 +51,10 @@ class Later(Generic[T]):
 class TrialRecord:
     """One trial of a study; the baseline has number -1.
 
-    state: complete, pruned (also a run that diverged), running (`alive` says whether a process works on it now),
-    failed, infeasible (broke a constraint), duplicate (the same architecture as trial `duplicate_of`). The last two
-    cost nothing. values: the objectives by name, such as "loss@4096". losses: nats per byte by length. rungs:
-    measurements on the way. problem: what is wrong with its files, where something is; the rest is known from the
-    study's journal.
+    state: complete, pruned (also a run that diverged), running (`alive`: a process works on it now), failed,
+    infeasible (broke a constraint), duplicate (the same architecture as trial `duplicate_of`). The last two cost
+    nothing. values: the objectives by name, such as "loss@4096". losses: nats per byte by length. rungs: measurements
+    while training. problem: what is wrong with the trial's files; its other fields then come from the study's journal.
     """
 
     number: int
@@ -136,13 +137,13 @@ class StudyData:
 
     @cached_property
     def front(self) -> list[TrialRecord]:
-        """The completed trials that no other beats in every objective; with one objective, the best alone."""
+        """The completed trials that no other trial beats in every objective; with one objective, the best alone."""
         names = [objective.name for objective in self.objectives]
         measured = [t for t in self.completed if all(math.isfinite(t.values.get(name, math.nan)) for name in names)]
         scored = sorted(((self._costs(trial), trial.number, trial) for trial in measured), key=lambda one: one[:2])
         if len(names) == 1:
             return [trial for _, _, trial in scored[:1]]
-        # Whoever beats a trial comes before it, and so does one of the front that beats it.
+        # A trial that beats another comes first. So by its turn, a beaten trial is beaten by one on the front.
         front: list[tuple[tuple[float, ...], int, TrialRecord]] = []
         for one in scored:
             if not any(_dominates(other[0], one[0]) for other in reversed(front)):
@@ -151,8 +152,7 @@ class StudyData:
 
     @cached_property
     def best(self) -> TrialRecord | None:
-        """The best trial. With several objectives: the one of the front with the lowest loss, or, where loss is no
-        objective, the best in the first one."""
+        """The best trial; with several objectives, the best of the front in the chief objective."""
         by = self.objectives.index(chief(self.objectives))
         return min(self.front, key=lambda trial: (self._costs(trial)[by], trial.number), default=None)
 
@@ -164,20 +164,22 @@ class StudyData:
         raise UserError(f"{self.folder} has no trial {number}; its trials are {numbers}")
 
     def _costs(self, trial: TrialRecord) -> tuple[float, ...]:
-        """The objectives with the sign turned so that less is better."""
+        """The values of the objectives, with signs turned so that less is better."""
         return tuple(
             trial.values[o.name] if o.direction == "minimize" else -trial.values[o.name] for o in self.objectives
         )
 
 
 def read_study(ref: str | Path) -> StudyData:
-    """What is in a study: `ref` is its folder or its name."""
+    """What is in a study. ref: its folder or its name."""
     return collect(Study(find_study(ref), reading=True))
 
 
 def collect(study: Study) -> StudyData:
-    """The same of a study that is open. Reads only: safe while it runs. A trial whose files are gone or damaged keeps
-    what the journal says of it, and hides no other."""
+    """What is in a study that is open. Nothing is written, so the study may be running.
+
+    A trial whose files are gone or damaged has what the journal says of it, and a problem.
+    """
     trials = []
     known = study.known()
     for trial in known.trials:
@@ -192,7 +194,7 @@ def collect(study: Study) -> StudyData:
 
 
 def with_specs(data: StudyData) -> StudyData:
-    """The same with all specs read: a trial whose specs cannot be read has none, and a problem."""
+    """The study with all specs read. A trial whose specs cannot be read has none, and a problem."""
     return replace(
         data, trials=list(map(_read, data.trials)), baseline=None if data.baseline is None else _read(data.baseline)
     )
@@ -214,7 +216,7 @@ def _record(study: Study, trial: Told) -> TrialRecord | None:
             trial.number, state, trial.params, constraints=trial.constraints, reason=reason, duplicate_of=same
         )
     hash = trial.user_attrs.get("hash")
-    if hash is None:  # waiting in the queue, or being looked at this moment
+    if hash is None:  # waits in the queue, or is being claimed at this moment
         return None
     inside = "trials", str(hash)[:12]
     folder = os.path.join(study.folder, *inside)  # thousands of Paths take their time
@@ -223,7 +225,7 @@ def _record(study: Study, trial: Told) -> TrialRecord | None:
     except UserError as error:
         found, problem = None, str(error)
     if found is not None and found[0].number == trial.number:
-        # Between the outcome being written down and Optuna being told, the trial is still running.
+        # The outcome may be written and Optuna not yet told: then the trial is still running.
         return _from_outcome(study, trial.number, *found, inside, None if trial.ended else "running")
     if not trial.ended and problem is None:
         return None
@@ -231,7 +233,7 @@ def _record(study: Study, trial: Told) -> TrialRecord | None:
         problem = problem or f"{os.path.join(folder, FILE)} is gone"
     elif state in TRAINED:
         problem = f"{os.path.join(folder, FILE)} is of trial {found[0].number}"
-    # Its files are lost; or it failed, and a later attempt has taken its folder over.
+    # The files are lost; or the trial failed, and a later trial has taken its folder over.
     values = dict(zip((o.name for o in study.spec.parsed_objectives), trial.values, strict=False))
     known: dict[str, Any] = {"constraints": trial.constraints, "hash": hash, "reason": reason, "problem": problem}
     return TrialRecord(

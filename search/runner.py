@@ -50,12 +50,12 @@ def run_search(
     progress: bool = True,
     base_folder: str | Path | None = None,
 ) -> StudyData:
-    """Run a search, or go on with it: the study folder is `out`, or searches/<name> under $MINIWIN_HOME or ./runs.
+    """Run a search, or go on with it. The study folder is `out`, or searches/<name> under $MINIWIN_HOME or ./runs.
 
-    search: a spec, a YAML file, or the name of a shipped one. base_folder: what the paths in a SearchSpec start from
-    (for a file: its own folder). storage: an Optuna storage URL instead of a journal file in the study folder.
-    tracking: an MLflow tracking URI, or "off". Ctrl-C (KeyboardInterrupt) lets the workers write checkpoints first;
-    call again to go on.
+    search: a spec, a YAML file, or the name of a shipped search. base_folder: where relative paths in a SearchSpec
+    start; for a file, its own folder. storage: an Optuna storage URL in place of a journal file in the study folder.
+    tracking: an MLflow tracking URI, or "off". On Ctrl-C (KeyboardInterrupt) the workers first write checkpoints; the
+    same call goes on.
     """
     path = None
     if isinstance(search, SearchSpec):
@@ -101,13 +101,13 @@ def run_search(
 
 
 def _check(space: Space, train_base: Path) -> None:
-    """A search that cannot be run is no study: its mended spec would be another one."""
+    """UserError if the search cannot run. Then no study is made: the mended spec would be one of another search."""
     check_space(space)
     _prepare(space, train_base)
 
 
 def _prepare(space: Space, train_base: Path) -> Corpus:
-    """Tokenise once, before the workers ask for it; and find out now whether there is enough to measure on."""
+    """Tokenise once, before the workers ask for the corpus. UserError if it is too short to measure on."""
     from miniwin.data import prepare
     from miniwin.tokenizer import load_tokenizer
 
@@ -117,7 +117,7 @@ def _prepare(space: Space, train_base: Path) -> Corpus:
 
 
 def _track(study: Study, uri: str | None) -> Any:
-    """The MLflow run that the trials are children of: the same one each time the study goes on."""
+    """The MLflow run whose children the trials are. A study that goes on keeps its run."""
     from miniwin.tracking import Tracker
 
     before = study.about["tracking"] or {}
@@ -139,18 +139,18 @@ class _Crew:
 
     def __init__(self, study: Study, count: int, display: SearchDisplay, tracking: str = OFF) -> None:
         self.study, self.count, self.display = study, count, display
-        # What a study does not keep.
+        # What a study does not keep, and its workers need.
         self.secrets = {PASSWORD: study.password} if study.password else {}
-        if storage := study.about["storage"]:  # we have opened it, and so may they
+        if storage := study.about["storage"]:  # this process has opened the storage, and so may its workers
             self.secrets[NAMED] = without_password(storage)
         self.secrets |= {"MLFLOW_TRACKING_URI": tracking} if has_secret(tracking) else {}
         self.working: dict[int, subprocess.Popen[bytes]] = {}
-        self.began: dict[int, int] = {}  # where in its log a worker's own words begin
+        self.began: dict[int, int] = {}  # the offset in a worker's log where its own output begins
         self.restarts = 0
         self.gave_up: str | None = None
 
     def run(self) -> None:
-        """Until every worker has found that nothing is left to do."""
+        """Run workers until each has found that nothing is left to do."""
         try:
             for number in range(self.count):
                 self._start(number)
@@ -172,7 +172,7 @@ class _Crew:
     def _start(self, number: int) -> None:
         threads = max(1, _cores() // self.count)
         environment = {**os.environ, **self.secrets, "OMP_NUM_THREADS": str(threads), "PYTHONUNBUFFERED": "1"}
-        # A checkout that is not installed is importable for us only because of where we were started.
+        # A checkout that is not installed is importable here only because of the folder this process was started in.
         root = str(Path(sys.modules["miniwin"].__path__[0]).parent)
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH", "")]))
         if (gpu := _gpu(number)) is not None:
@@ -215,7 +215,7 @@ class _Crew:
         self._start(number)
 
     def _stop(self) -> None:
-        """Ask the workers that are left to stop, and wait for their checkpoints."""
+        """Ask the remaining workers to stop, and wait for their checkpoints."""
         for process in self.working.values():
             ask_to_stop(process)
         deadline = time.monotonic() + STOP_SECONDS
@@ -258,7 +258,7 @@ def _cores() -> int:
 
 
 def _gpu(number: int) -> str | None:
-    """The GPU of worker `number` where there are several: they take turns. None leaves the choice to PyTorch."""
+    """The GPU of a worker: workers take turns on several GPUs. None leaves the choice to PyTorch."""
     import torch
 
     count = torch.cuda.device_count()

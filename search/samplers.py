@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 def make_sampler(spec: SearchSpec, trials: int, random: bool = False) -> BaseSampler:
     """The sampler for the next trial of a study that has `trials` of them.
 
-    The seed follows from the number of trials, not from the worker: whoever asks, and however often workers were
-    restarted, the same history leads to the same proposal, and no two trials draw the same random numbers.
+    The seed depends on the number of trials and not on the worker. So the same history leads to the same proposal,
+    however often workers were restarted, and no two trials draw the same random numbers.
     """
     from optuna.samplers import RandomSampler
     from optuna.samplers import TPESampler as OptunaTPE
@@ -29,7 +29,7 @@ def make_sampler(spec: SearchSpec, trials: int, random: bool = False) -> BaseSam
 
 
 def make_pruner(spec: SearchSpec) -> BasePruner:
-    """Optuna's pruner. What it is told as the step of a rung comes from `pruner_step`."""
+    """Optuna's pruner. The step that a rung is reported at comes from `pruner_step`."""
     import optuna
 
     if isinstance(spec.pruner, MedianPruner):
@@ -40,6 +40,9 @@ def make_pruner(spec: SearchSpec) -> BasePruner:
 
 
 def pruner_step(spec: SearchSpec, rung: int) -> int:
-    """The step at which rung 0, 1, ... is reported. Successive halving decides at 1, r, r^2, ..., so that each of our
-    rungs is one of its decisions, whatever fraction of the budget it stands for."""
+    """The step at which rung 0, 1, ... is reported to Optuna.
+
+    Successive halving decides at steps 1, r, r^2, ...: so it decides at each rung, whatever fraction of the budget
+    the rung stands for.
+    """
     return spec.pruner.reduction**rung if isinstance(spec.pruner, AshaPruner) else rung + 1

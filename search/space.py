@@ -60,7 +60,7 @@ _FIXED = {
 class Assignment:
     """What an assignment of the variables led to: a candidate, or the reason why there is none.
 
-    `constraints` holds, for each constraint that could be worked out, how far it is from holding: at most 0 is fine.
+    constraints: how far each constraint that could be worked out is from holding; at most 0 if it holds.
     """
 
     values: dict[str, Any]
@@ -101,7 +101,7 @@ class Space:
         return values
 
     def enumerate(self, most: int = 100_000) -> Iterator[dict[str, Any]] | None:
-        """All assignments as Optuna parameters, or None where there are too many or endlessly many."""
+        """All assignments as Optuna parameters, or None if there are more than `most`."""
         if not self.spec.space_size <= most:
             return None
         names = list(self.spec.variables)
@@ -111,9 +111,12 @@ class Space:
     # -- from values to specs
 
     def assign(self, values: Mapping[str, Any]) -> Assignment:
-        """The architecture that these values of the variables make. Values that do not fit together, break a
-        constraint, or leave an expression without a value (a division by zero) give an Assignment without a candidate,
-        and the reason. Mistakes that do not depend on the values were found when the Space was made."""
+        """The architecture that these values of the variables make.
+
+        There is no candidate, but a reason, if the values do not fit together, break a constraint, or leave an
+        expression without a value, as a division by zero does. Mistakes that do not depend on the values were found
+        when the Space was made.
+        """
         values = dict(values)
         names = {**self.letters, **values}
         judged = _Judged()
@@ -125,7 +128,7 @@ class Space:
         try:
             candidate = self._build(names)
         except UserError as error:
-            # A number that is 0 where it holds and 1 where it does not, for the sampler to learn from.
+            # For the sampler to learn from: 1 where there is no valid architecture, and 0 elsewhere.
             return Assignment(values, None, {**judged.constraints, "a valid architecture": 1.0}, str(error))
         for text, expression in self._constraints.items():
             if text not in judged.constraints:
@@ -186,7 +189,7 @@ class Space:
 
 
 class _Judged:
-    """What is known of the constraints for one assignment, and why it is out, if it is."""
+    """What is known of the constraints for one assignment, and the reason if it gives no candidate."""
 
     def __init__(self) -> None:
         self.constraints: dict[str, float] = {}
@@ -199,11 +202,11 @@ class _Judged:
             costs = {} if model is None else {name: cost(name, model) for name in expression.names if is_cost(name)}
             self.constraints[text] = expression.violation({**names, **costs})
         except (UserError, ArithmeticError) as error:
-            self.constraints[text] = 1.0  # there is no distance, but samplers should keep away
+            self.constraints[text] = 1.0  # there is no distance, but the sampler should keep away
             self._without_value[text] = str(error) if text in str(error) else f"constraint {text!r}: {error}"
 
     def need(self, name: str, model: ModelSpec) -> None:
-        """An objective that is known before training has to have a value."""
+        """Note the reason if an objective that is known before training has no value."""
         try:
             number = cost(name, model)
             if not math.isfinite(number):
@@ -220,10 +223,10 @@ class _Judged:
 
 
 def check_search(search: SearchSpec | str | Path, base_folder: str | Path | None = None) -> str:
-    """One line that says what the search covers; UserError where it cannot run.
+    """One line that says what the search covers; UserError if the search cannot run.
 
-    The specs it names load, the paths under `set` exist, the expressions can be worked out, and of a few assignments
-    drawn at random at least one gives an architecture that holds the constraints.
+    The specs that it names have to load, the paths under `set` to exist, and the expressions to have a value. Of a few
+    assignments drawn at random, at least one has to give an architecture that holds the constraints.
     """
     path = None
     if not isinstance(search, SearchSpec):
@@ -243,7 +246,7 @@ def check_search(search: SearchSpec | str | Path, base_folder: str | Path | None
 
 
 def check_space(space: Space) -> str:
-    """The same, for specs that are loaded."""
+    """One line that says what a space covers; UserError if no architecture of it holds the constraints."""
     drawn = sample(space, SAMPLES)
     fine = [assignment for assignment in drawn if assignment.candidate is not None]
     spec = space.spec

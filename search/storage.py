@@ -1,6 +1,6 @@
 """Where Optuna keeps a study: a journal file in the study folder by default, or any Optuna storage URL.
 
-Optuna's own locks for journal files outlive a killed process by half a minute, and a line that a killed process had
+Optuna's own locks for journal files outlive a killed process by half a minute. And a line that a killed process has
 half written makes the file unreadable once another line follows. So the journal is written under a lock that the
 operating system takes back when its holder dies, and a torn last line is cut off before anything is appended.
 """
@@ -29,14 +29,14 @@ if TYPE_CHECKING:
 
 OWNER = "miniwin_study"  # attribute of the Optuna study: the id of its study folder
 
-# What happens is shown in our own table; an ignored repeated report after a resume is expected.
+# Our own table shows what happens. After a resume, values are reported again, and Optuna ignores them: as expected.
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 warnings.filterwarnings("ignore", message="The reported value is ignored")
 warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
 
 
 class KillSafeLock(JournalFileOpenLock):
-    """A lock that dies with its holder, and mends what the last holder left half-written."""
+    """A lock that dies with its holder. It also mends the journal that its last holder left half written."""
 
     def __init__(self, journal: Path) -> None:
         super().__init__(str(journal))
@@ -62,7 +62,7 @@ def cut_torn_line(path: Path) -> None:
         if file.read(1) == b"\n":
             return
         end = size
-        while end > 0:  # from the back, a block at a time, for the last line end
+        while end > 0:  # look for the last line end from the back, a block at a time
             start = max(0, end - 65536)
             file.seek(start)
             found = file.read(end - start).rfind(b"\n")
@@ -74,7 +74,7 @@ def cut_torn_line(path: Path) -> None:
 
 
 class NamedJournal(JournalFileBackend):
-    """A journal that is named where it cannot be written."""
+    """A journal whose file is named in the error if it cannot be written."""
 
     def __init__(self, journal: Path) -> None:
         super().__init__(str(journal), lock_obj=KillSafeLock(journal))
@@ -90,7 +90,7 @@ def open_journal(journal: Path) -> BaseStorage:
 
 
 def make_storage(url: str, password: str | None) -> BaseStorage:
-    """The storage at a URL, for a study that is to be made."""
+    """Open the storage at a URL, for a study that is to be made in it."""
     path = sqlite_path(url)
     fresh = path is not None and not Path(path).exists()
     try:
@@ -107,8 +107,10 @@ def make_storage(url: str, password: str | None) -> BaseStorage:
 def join_storage(
     url: str, folder: Path, name: str, id: str, password: str | None, *, named: bool, reading: bool
 ) -> BaseStorage:
-    """The storage that a study was made in. Where the study is not there, nothing is made in its stead. named: the user
-    has said this URL just now, and so no password goes where he does not know of."""
+    """Open the storage that a study was made in. If the storage does not have the study, nothing is made in its place.
+
+    named: the user has just named this URL, so a password may be sent there.
+    """
     if not named:
         check_named(url, folder)
     what = f"{folder} keeps its trials in {masked(url)}"
@@ -126,8 +128,8 @@ def join_storage(
 
 
 def owner(storage: BaseStorage, name: str) -> str | None:
-    """The id of the study folder that the study of this name belongs to; None where there is no such study, and ""
-    where nobody has said so."""
+    """The id of the study folder that a study in the storage belongs to: None if there is no study of this name, ""
+    if it belongs to no folder yet."""
     try:
         number = storage.get_study_id_from_name(name)
     except KeyError:
@@ -136,8 +138,11 @@ def owner(storage: BaseStorage, name: str) -> str | None:
 
 
 def find_sqlite(url: str, folder: Path, name: str, id: str) -> str:
-    """The URL with the whole path of the file that holds the study. Older studies kept the path as it was given,
-    relative to where the search was started; and a study folder may have been moved with the file in it."""
+    """The URL with the whole path of the file that holds the study.
+
+    Older studies kept a path relative to where the search was started. And a study folder may have been moved together
+    with the file in it.
+    """
     path = sqlite_path(url)
     assert path is not None
     ancestors = [] if os.path.isabs(path) else folder.resolve().parents
@@ -148,7 +153,7 @@ def find_sqlite(url: str, folder: Path, name: str, id: str) -> str:
             if owner(read_database(with_path(url, place)), name) == id:
                 return with_path(url, place)
     if there:
-        return with_path(url, there[0])  # which is then said not to have it
+        return with_path(url, there[0])  # join_storage then says that it does not have the study
     where = "" if os.path.isabs(path) else ", as seen from where it was started"
     raise UserError(
         f"{folder} keeps its trials in {url}{where}, and there is no such file; put it back, or into the study folder, "
@@ -161,7 +166,7 @@ def _open(url: str, make: bool = False, reading: bool = False) -> BaseStorage:
         from optuna.storages.journal import JournalRedisBackend
 
         class Backend(JournalRedisBackend):
-            """Without snapshots: they are pickles, and whoever can write one could run anything here."""
+            """Without snapshots. A snapshot is a pickle: whoever can write one could run any code here."""
 
             def load_snapshot(self) -> None:
                 return None

@@ -1,8 +1,8 @@
-"""Whether a password of this user may be sent to a study's database: only where he has named that database himself.
+"""Whether a password of this user may be sent to the database of a study: only if this user has named the database.
 
-A study folder may come from somebody else, and its study.json says where to connect to. So while the environment holds
-a password, a database is opened that was named with `--storage`, now or earlier by this user on this machine, or in
-$MINIWIN_STORAGE_URL. The whole URL has to be the same: its query can name another host or user.
+A study folder may come from somebody else, and its study.json says which database to connect to. So while the
+environment holds a password, a database is only opened if this user has named it: with `--storage`, now or earlier on
+this machine, or in $MINIWIN_STORAGE_URL. The whole URL has to be the same: its query can name another host or user.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from miniwin.search.storage_url import PASSWORD, without_password
 from miniwin.specs import UserError
 
 NAMED = "MINIWIN_STORAGE_URL"
-SENT = (PASSWORD, "PGPASSWORD", "MYSQL_PWD")  # by us, and by the drivers to any server
+SENT = (PASSWORD, "PGPASSWORD", "MYSQL_PWD")  # we send the first, and drivers send the others, to any server
 
 
 def remember_named(url: str) -> None:
-    """The user has named this storage. A cache that cannot be written to remembers nothing."""
+    """Remember that the user has named this storage. If the cache cannot be written to, nothing is remembered."""
     if not _is_file(url):
         with suppress(OSError, NoHome):
             path = _path(url)
@@ -32,7 +32,7 @@ def remember_named(url: str) -> None:
 
 
 def check_named(url: str, folder: Path) -> None:
-    """Refuse the storage of a study folder where a password would be sent to it that was not meant for it."""
+    """UserError if a password would be sent to a storage that the user has not named."""
     sent = [f"${name}" for name in SENT if os.environ.get(name)]
     if not sent or _is_file(url) or _is_named(url):
         return
@@ -57,6 +57,6 @@ def _is_named(url: str) -> bool:
 
 
 def _path(url: str) -> Path:
-    """One for each user: a cache may be shared, and what others have named is not what this one has."""
+    """The file that remembers a URL. Each user has files of their own, since a cache may be shared."""
     user = os.getuid() if hasattr(os, "getuid") else ""
     return cache_folder() / "storages" / sha256(f"{user} {without_password(url)}".encode()).hexdigest()[:32]

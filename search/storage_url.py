@@ -1,8 +1,8 @@
-"""The URL of a study's storage: what is kept of it in study.json, and what it is opened with.
+"""The URL of a study's storage: what study.json keeps of the URL, and what the storage is opened with.
 
-A file is kept with its whole path, since a relative one would be another file wherever the next command is started.
-A password is not kept, only that there is one (`***`): it comes from `--storage`, from $MINIWIN_STORAGE_PASSWORD, or
-from where the database's own driver looks ($PGPASSWORD, ~/.pgpass).
+study.json keeps the whole path of a file: a relative path would name another file for a command started elsewhere. It
+does not keep a password, only that there is one (`***`). The password comes from `--storage`, from
+$MINIWIN_STORAGE_PASSWORD, or from where the database's own driver looks ($PGPASSWORD, ~/.pgpass).
 """
 
 from __future__ import annotations
@@ -24,10 +24,11 @@ _IN_QUERY = re.compile(r"[?&](password|passwd|pwd)=", re.IGNORECASE)
 
 
 def settled(url: str) -> tuple[str, str | None]:
-    """What to keep of a `--storage`, and its password.
+    """What study.json keeps of a `--storage`, and the password in it.
 
     Raises:
-        UserError: one that no study can be kept in, since workers are processes of their own.
+        UserError: if the workers, which are other processes, could not open the storage; or if its password is not
+            written as user:password@host.
     """
     if (path := sqlite_path(url)) is not None:
         absolute = Path(os.path.abspath(user_path(path)))
@@ -57,11 +58,11 @@ def without_password(url: str) -> str:
 
 
 def with_password(url: str, password: str | None) -> str:
-    """The URL to open: with the password, where there is one and a user for it."""
+    """The URL to open: with the password, if there is one and the URL has a user."""
     password = password or os.environ.get(PASSWORD)
     found = _PASSWORD.match(url)
     if found is not None and found.group(2) != MASK:
-        return url  # of a study that was made when passwords were kept
+        return url  # its study was made when passwords were still kept
     if sqlite_path(url) is not None or (found is None and not re.match(r"[^:/?#]+://[^/:@]+@", url)):
         return url
     user, rest = without_password(url).split("@", 1)
@@ -71,7 +72,7 @@ def with_password(url: str, password: str | None) -> str:
 
 
 def sqlite_path(url: str) -> str | None:
-    """The file of an SQLite URL, as it is written there; None for another database, or one in memory."""
+    """The path in an SQLite URL, as it is written; None for another kind of database, or one in memory."""
     found = _SQLITE.fullmatch(url)
     if found is None or not found.group(2):
         return None
@@ -80,7 +81,7 @@ def sqlite_path(url: str) -> str | None:
 
 
 def with_path(url: str, path: Path) -> str:
-    """The same SQLite URL of another file."""
+    """An SQLite URL with another path."""
     found = _SQLITE.fullmatch(url)
     assert found is not None
     written = path.as_posix().replace("%", "%25").replace("?", "%3F")

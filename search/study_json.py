@@ -46,7 +46,7 @@ def read_about(folder: Path) -> dict[str, Any]:
 
 def write_about(folder: Path, about: dict[str, Any]) -> None:
     write_json(folder / FILE, about)
-    if has_secret(about["storage"] or ""):  # of a study that was made when passwords were kept
+    if has_secret(about["storage"] or ""):  # its study was made when passwords were still kept
         (folder / FILE).chmod(0o600)
 
 

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from miniwin.search.study import Study
 
 DONE, MISTAKE, GAVE_UP, UNWRITABLE, STOPPED = 0, 2, 3, 4, 130
-WAIT_SECONDS = 0.5  # between looks for work that another worker may have to give up
+WAIT_SECONDS = 0.5  # before the next look: another worker may die, and its trial is free then
 PARENT_SECONDS = 1.0
 GRACE_SECONDS = 60.0  # for the last step and the checkpoint
 
@@ -65,7 +65,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def work(folder: Path, worker: str, threads: int | None = None) -> int:
-    """Take and do work until there is none."""
+    """Claim trials and work on them until there are none left. Returns the exit code."""
     import torch
 
     from miniwin.data import prepare
@@ -92,7 +92,7 @@ def work(folder: Path, worker: str, threads: int | None = None) -> int:
 
 
 def _do(study: Study, claim: Claim, corpus: Corpus) -> None:
-    """Train and measure one claim. What goes wrong with it is written down as its outcome; a request to stop is not."""
+    """Train and measure one claim. An error is its outcome: `failed`. A request to stop is no outcome."""
     from miniwin.search.claims import finish
     from miniwin.search.database import StorageLost
     from miniwin.search.leases import Holding
@@ -111,9 +111,9 @@ def _do(study: Study, claim: Claim, corpus: Corpus) -> None:
         except Interrupted:
             print(f"{name}: stopped", flush=True)
             raise KeyboardInterrupt from None
-        except (StorageLost, OSError):  # no fault of the trial: what was done so far stays, and it can be gone on with
+        except (StorageLost, OSError):  # no fault of the trial: its checkpoint stays, and the next attempt goes on
             raise
-        except Exception as error:  # of any kind: one architecture that cannot be trained must not end the search
+        except Exception as error:  # of any kind: an architecture that cannot be trained must not end the search
             traceback.print_exc()
             claim.outcome.end("failed", f"{type(error).__name__}: {error}")
         if holding.lost:
@@ -128,7 +128,7 @@ def _stop(number: int, frame: FrameType | None) -> NoReturn:
 
 
 def _watch(parent: int) -> None:
-    """A worker whose parent was killed stops as if it had been asked to."""
+    """Stop this worker, as if asked to, once its parent is gone."""
     while os.getppid() == parent and is_running(parent):  # on Windows a dead parent stays the parent
         time.sleep(PARENT_SECONDS)
     signal.raise_signal(signal.SIGTERM)  # not os.kill, which ends the process at once on Windows

@@ -1,4 +1,4 @@
-"""The report of a search: one HTML page that needs nothing else, not even a network."""
+"""The report of a search: an HTML page that needs no other file and no network."""
 
 from miniwin.search.report.study_page import render, verdict, write_report
 

@@ -1,6 +1,6 @@
 """The charts of a search report: from a study to inline SVG with a legend.
 
-Losses are in bits per byte throughout. A point or line is told apart by shape or dashes as well as by colour.
+Losses are in bits per byte. Points differ in shape, and lines in dashes, as well as in colour.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Value = Callable[[TrialRecord], float]
 
 
 def front_chart(study: StudyData, longest: int | None) -> str:
-    """The first two objectives against each other; or the only one against cache bytes at the `longest` length."""
+    """The first two objectives against each other; a single objective against cache bytes at the `longest` length."""
     objectives = study.objectives
     up = measure(objectives[0])
     if len(objectives) > 1:
@@ -135,7 +135,7 @@ def curve_chart(study: StudyData) -> str:
 
 
 def importance_chart(importance: Importance, ident: str) -> str:
-    """Bars of the shares, or the sentence that says why there are none."""
+    """A bar for the share of each variable, or the sentence that says why there are no shares."""
     title = measure(importance.objective).title
     head = f"<p><strong>{escape(title)}</strong></p>"
     if importance.note:
@@ -168,8 +168,10 @@ def _point(trial: TrialRecord, x: float, y: float, across: Measure, up: Measure,
 
 
 def _in_view(points: Sequence[svg.Point], up: Measure) -> tuple[list[svg.Point], bool]:
-    """Draw at the edge, with its value written beside it, what is so bad that it would squeeze everything else into a
-    line; and whether there was any."""
+    """The points to draw, and whether any was moved.
+
+    A point that is so bad that all others would be squeezed into a line is drawn at the edge, with its value beside it.
+    """
     sign = 1 if up.lower_is_better else -1
     ordered = sorted(sign * p.y for p in points if p.kind != "baseline") or [sign * points[0].y]
     quarter = ordered[(3 * (len(ordered) - 1)) // 4]
@@ -186,7 +188,7 @@ def _in_view(points: Sequence[svg.Point], up: Measure) -> tuple[list[svg.Point],
 
 
 def _undominated(trials: Sequence[TrialRecord], x_of: Value, y_of: Value, lower: bool) -> list[TrialRecord]:
-    """Walking from the smallest x up, each trial that improves y."""
+    """From the smallest x up, each trial that improves y."""
     sign = 1 if lower else -1
     finite = [t for t in trials if math.isfinite(x_of(t)) and math.isfinite(y_of(t))]
     front: list[TrialRecord] = []
@@ -197,7 +199,7 @@ def _undominated(trials: Sequence[TrialRecord], x_of: Value, y_of: Value, lower:
 
 
 def _staircase(points: Sequence[tuple[float, float]], lower_x: bool) -> list[tuple[float, float]]:
-    """The edge of what the front dominates: y stays until x allows the next trial."""
+    """The corners of the front's line: y stays until x reaches the next trial."""
     finite = [p for p in points if all(map(math.isfinite, p))]
     ordered = sorted(finite, key=lambda p: p[0], reverse=not lower_x)
     corners: list[tuple[float, float]] = []
@@ -208,7 +210,7 @@ def _staircase(points: Sequence[tuple[float, float]], lower_x: bool) -> list[tup
     return corners
 
 
-# What a line stands for, in the order of drawing: what matters most comes last.
+# What a line stands for, in the order of drawing: what matters most is drawn last, on top.
 _CURVES = {"pruned": "pruned", "complete": "completed", "baseline": "the baseline", "best": "the winner"}
 
 

@@ -1,8 +1,8 @@
-"""The empty sheet that a report is written on: one HTML file with its style and script inside, and no way out.
+"""The empty page of a report: an HTML file with its style and its script inside, which loads nothing.
 
-The content security policy allows this page's own style and this one script (by its hash) and nothing else: no
-image, no font, no request, and no script that a name in somebody's YAML might smuggle in. The script only sorts and
-filters the table and copies text; without it everything can still be read.
+The content security policy allows the page's own style and this one script (by its hash), and nothing else: no image,
+no font, no request, and no script that a name in somebody's YAML might smuggle in. The script only sorts and filters
+the table and copies text. Without the script everything can still be read.
 """
 
 from __future__ import annotations

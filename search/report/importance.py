@@ -1,9 +1,9 @@
-"""Which variable of a search mattered: the share of each in reaching a good value of an objective.
+"""Which variable of a search mattered: the share of each variable in reaching a good value of an objective.
 
-PED-ANOVA (Watanabe et al., arXiv 2304.10255): compare, one variable at a time, how the best trials are distributed
-over it with how all trials are. The further apart the two (Pearson divergence), the more the choice mattered. Unlike
-fANOVA it needs no regression forest, so Optuna computes it without scikit-learn, and it copes with few trials; a
-handful of trials remains a hint, and `caution` says so.
+PED-ANOVA (Watanabe et al., arXiv 2304.10255) takes one variable at a time, and compares the distribution of the best
+trials over its values with that of all trials. The further apart the two are (Pearson divergence), the more the choice
+mattered. Unlike fANOVA it needs no regression forest, so Optuna computes it without scikit-learn, and few trials are
+enough. A handful of trials is only a hint, and `caution` says so.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ if TYPE_CHECKING:
     from miniwin.search.records import TrialRecord
 
 FEWEST = 8  # completed trials below which there is nothing to say
-FEW = 30  # below which the shares are a hint
-BEST = 5  # trials that count as good, or a tenth of all where that is more
+FEW = 30  # completed trials below which the shares are a hint
+BEST = 5  # trials that count as good, or a tenth of all trials if that is more
 
 
 @dataclass(frozen=True)
 class Importance:
-    """The shares of the variables in one objective, largest first, adding up to 1; or a note why there are none."""
+    """The shares of the variables in one objective, largest first, which add up to 1; or a note why there are none."""
 
     objective: Objective
     shares: dict[str, float] = field(default_factory=dict)
@@ -85,7 +85,7 @@ def _shares(spec: SearchSpec, objective: Objective, trials: Sequence[TrialRecord
     good = min(max(BEST / len(trials), 0.1), 0.5)
     evaluator = optuna.importance.PedAnovaImportanceEvaluator(target_quantile=good)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of its checks for small studies, which are ours to report
+        warnings.simplefilter("ignore")  # it warns of small studies; the page says so itself
         return optuna.importance.get_param_importances(study, evaluator=evaluator, normalize=False)
 
 

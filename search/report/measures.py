@@ -1,7 +1,4 @@
-"""How an objective is shown: its name, its unit, and how its numbers are written.
-
-`more` asks for so many more digits than usual: numbers close together must be told apart on an axis.
-"""
+"""How an objective is shown in a report: its name, its unit, and how its numbers are written."""
 
 from __future__ import annotations
 
@@ -18,13 +15,13 @@ LN2 = math.log(2)
 
 
 def known(value: float | None) -> float:
-    """A stored number, where JSON's null stands for one that is not finite."""
+    """A stored number. JSON's null stands for a number that is not finite."""
     return math.nan if value is None else float(value)
 
 
 @dataclass(frozen=True)
 class Measure:
-    """How an objective is shown: its name, the factor from what is stored, and how its numbers are written."""
+    """How an objective is shown: its title, and the text and the factor of its stored values."""
 
     title: str
     text: Callable[..., str]  # of a value, and how many more digits are wanted
@@ -33,7 +30,7 @@ class Measure:
     binary: bool = False
 
     def axis(self, values: Sequence[float]) -> Axis:
-        """An axis for these (shown) values: by powers of two where sizes differ several times over."""
+        """An axis for these values, as they are shown. Bytes that differ several times over get powers of two."""
         positive = [v for v in values if v > 0]
         largest, smallest = max(positive, default=1.0), min(positive, default=1.0)
         unit = float(binary_unit(largest)) if self.binary else 1.0

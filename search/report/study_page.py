@@ -1,10 +1,10 @@
-"""The report of a search: one HTML page that needs nothing else, not even a network.
+"""The page of a study: an HTML file that needs no other file and no network.
 
     write_report(study_folder) -> <study_folder>/report.html
 
-What won and by how much, the front, bits per byte against length for the winner and the baseline, which variables
-mattered, how the trials learnt, every trial in a table, and the winner's YAML. Everything that comes from a study
-(names, choices, reasons, paths) is escaped: a spec found somewhere is not to be trusted.
+It shows what won and by how much, the front, bits per byte against length for the winner and the baseline, which
+variables mattered, how the trials learnt, every trial in a table, and the winner's YAML. All text from a study (names,
+choices, reasons, paths) is escaped: a spec may come from anybody.
 """
 
 from __future__ import annotations
@@ -31,12 +31,15 @@ from miniwin.search.report.measures import LN2, known, measure
 from miniwin.search.report.tables import STATES, length_table, periods, trial_table, windows
 from miniwin.specs import UserError, dump_yaml, user_path
 
-EQUAL = 0.005  # differences up to this share of the loss are no more than another seed makes
+EQUAL = 0.005  # a difference up to this share of the loss may come from the seed alone
 
 
 def write_report(study_folder: Path | str, out: Path | str | None = None) -> Path:
-    """Write the report of a study (its folder or its name), finished or not, and return where it is: report.html in
-    the study folder, unless `out` says otherwise. A report that was there is replaced in one step."""
+    """Write the report of a study, finished or not, and return its path.
+
+    study_folder: the folder or the name of the study. out: the file; None: report.html in the study folder. An older
+    report is replaced in one step.
+    """
     study = with_specs(read_study(study_folder))
     target = study.folder / "report.html" if out is None else user_path(out)
     if target.is_dir():
@@ -72,7 +75,7 @@ def render(study: StudyData) -> str:
     asked = _folded("The search spec", dump_yaml(study.spec)) + _folded("The train spec", dump_yaml(study.train))
     parts.append(_section("What was asked", asked))
     parts.append(_footer())
-    # Nor does a page hold what turns lines around or cannot be written as text, such as half of a character.
+    # Also escaped: characters that reverse the direction of text, and halves of surrogate pairs.
     return escaped(sheet(f"{study.name}: MiniWin search report", "\n".join(parts)))
 
 
@@ -140,7 +143,7 @@ def _facts(study: StudyData) -> str:
     states = Counter(trial.state for trial in study.trials)
     everything = [*study.trials, *([] if study.baseline is None else [study.baseline])]
     facts = [("Trained", f"{len(study.trained)} of {plural(study.spec.budget.trials, 'trial')}", False)]
-    # The first four are always there, so that a zero can be read too.
+    # The first four states are always shown, also with a zero.
     facts += [(state.title(), f"{states[state]:,}", False) for n, state in enumerate(STATES) if n < 4 or states[state]]
     facts += [
         ("Time, all trials", seconds_text(sum(t.seconds for t in everything)), False),
@@ -170,7 +173,7 @@ WIDE = ' class="wide"'
 
 
 def _about(study: StudyData) -> dict[str, Any]:
-    """run.json of the best trial, or of any that has one: where the numbers come from."""
+    """run.json of the best trial, or of the first trial that has one: data, machine and code."""
     for trial in [*([] if study.best is None else [study.best]), *study.trials]:
         if trial.run_folder is None:
             continue
@@ -231,7 +234,7 @@ def _tokens(best: TrialRecord, baseline: TrialRecord) -> str:
 
 
 def _ratio(ours: float, theirs: float) -> str:
-    """How many times larger one of them is, where that is worth saying."""
+    """How many times larger the larger value is, if it is at least half as large again; else nothing."""
     if min(ours, theirs) <= 0 or max(ours, theirs) < 1.5 * min(ours, theirs):
         return ""
     if theirs > ours:

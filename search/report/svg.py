@@ -1,10 +1,10 @@
 """Charts as inline SVG: a scatter, a line chart and a bar chart, a few kilobytes each, drawn without any library.
 
-A chart is a string to put into a page. It carries no colours and no fonts of its own: every mark has a class, and
-the page's style sheet (search/report/html.py) paints it, in light and in dark. Each chart has a title and a description
-for people who cannot see it, every point a tooltip, and everything that comes from outside is escaped.
+A chart is a string to put into a page. It has no colours and no fonts: every mark has a class, and the page's style
+sheet (search/report/html.py) paints the class, in light and in dark. A chart has a title and a description for people
+who cannot see it, and every point has a tooltip. All text that is given is escaped.
 
-Coordinates are the user units of a WIDTH x HEIGHT view box that the page scales; the margins leave room for the
+Coordinates are the user units of a WIDTH x HEIGHT view box, which the page scales. The margins leave room for the
 larger letters that the style sheet sets on a phone.
 """
 
@@ -18,7 +18,7 @@ from itertools import pairwise
 
 WIDTH, HEIGHT = 480, 300
 TOP, RIGHT, BOTTOM = 34, 18, 52
-MORE_DIGITS = 12  # at most, on an axis whose ticks are close together
+MORE_DIGITS = 12  # more digits than usual, at most, on an axis whose ticks are close together
 CHARACTER = 8.0  # width of one character of a tick label, at the size used on a phone
 
 
@@ -71,7 +71,7 @@ def linear_ticks(low: float, high: float, count: int = 5, unit: float = 1.0) -> 
 
 
 def octave_ticks(low: float, high: float, count: int = 6) -> list[float]:
-    """Powers of two from low to high, thinned evenly to at most `count`; round numbers where they are too few."""
+    """At most `count` powers of two from low to high, evenly spaced; round numbers if there are too few powers."""
     first, last = math.ceil(math.log2(low) - 1e-9), math.floor(math.log2(high) + 1e-9)
     if last - first < 1:
         return linear_ticks(low, high, count=4, unit=2.0 ** (math.floor(math.log2(low) / 10) * 10))
@@ -86,7 +86,7 @@ class Scale:
         self.log = log
         inside = [self._flat(v) for v in values]
         low, high = min(inside), max(inside)
-        # A single value still needs an axis around it; and so do values that no tick could tell apart.
+        # A single value needs an axis around it, too, and so do values that no tick could tell apart.
         apart = high - low > 1e-9 * max(abs(low), abs(high))
         pad = (high - low) * 0.06 if apart else (0.5 if log else abs(high) * 0.05 or 1.0)
         self.low, self.high, self.start, self.end = low - pad, high + pad, start, end
@@ -119,8 +119,8 @@ def scatter(
     ident: str,
     front: Sequence[tuple[float, float]] = (),
 ) -> str:
-    """Points in a plane, with a line along the front. What is not finite, or not positive on a log axis, is left
-    out."""
+    """Points in a plane, with a line along the front. Values that are not finite, or on a log axis not positive, are
+    left out."""
     shown = [p for p in points if _drawable(p.x, x) and _drawable(p.y, y)]
     if not shown:
         return ""
@@ -222,7 +222,7 @@ def _frame(xs: Sequence[float], ys: Sequence[float], x: Axis, y: Axis) -> tuple[
         px = to_x(tick)
         half = len(text) * CHARACTER / 2
         out.append(f'<line class="base" x1="{px:.1f}" y1="{base}" x2="{px:.1f}" y2="{base + 4}"/>')
-        if px - half > free:  # a label that would run into the last one is left out; its tick stays
+        if px - half > free:  # a label that would run into the one before is left out; its tick stays
             out.append(_text("tick", px, base + 19, text, "middle"))
             free = px + half + 4
     out.append(_text("axis", WIDTH - RIGHT, HEIGHT - 8, x.label, "end"))
@@ -230,8 +230,8 @@ def _frame(xs: Sequence[float], ys: Sequence[float], x: Axis, y: Axis) -> tuple[
 
 
 def _labels(ticks: Sequence[float], axis: Axis) -> list[tuple[float, str]]:
-    """Ticks with their text: as many digits as tell them apart, without decimals that are zero in all of them."""
-    # What lies halfway has to look different too: 4.7705 is no 4.770 or 4.771.
+    """Ticks with their texts, which have enough digits to differ, and no decimals that are zero in every text."""
+    # Values halfway between ticks have to look different too: 4.7705 is neither 4.770 nor 4.771.
     between = [(a + b) / 2 for a, b in pairwise(ticks)]
     for more in range(MORE_DIGITS):
         texts = [axis.format(tick, more) for tick in ticks]

@@ -1,6 +1,6 @@
 """The tables of a search report: bits per byte by length, and every trial with all that is known of it.
 
-Cells carry the plain number in `data-v`, by which the page's script sorts; what is not known is an empty cell.
+A cell has its plain number in `data-v`, by which the page's script sorts. A value that is not known is an empty cell.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ STATES = ("complete", "pruned", "infeasible", "duplicate", "failed", "running")
 
 @dataclass(frozen=True)
 class Column:
-    """A heading, and what stands under it for a trial: the text, and the number to sort by where that is another."""
+    """A heading, and the cell of a trial: its text, and the number to sort by if the text is not that number."""
 
     title: str
     cell: Callable[[TrialRecord], tuple[str, float | None]]
@@ -50,7 +50,7 @@ def length_table(study: StudyData) -> str:
 
 
 def trial_table(study: StudyData, lengths: Sequence[int]) -> str:
-    """The winner, the baseline, and every other trial by number, with buttons that show those of one state."""
+    """The winner, the baseline, and every other trial by number; buttons show the trials of one state."""
     columns = _columns(study, lengths)
     heads = "".join(f'<th scope="col"{_class(column)}>{escape(column.title)}</th>' for column in columns)
     best, baseline = study.best, study.baseline

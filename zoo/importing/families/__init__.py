@@ -1,5 +1,7 @@
-"""The families of models that can be imported, by the `model_type` of their config.json. A new one is a file here and a
-line below."""
+"""The families of models that can be imported, by the `model_type` of their config.json.
+
+A new family is a file here and a line below.
+"""
 
 from __future__ import annotations
 

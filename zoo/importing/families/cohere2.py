@@ -1,6 +1,7 @@
-"""Command R7B, which transformers calls Cohere 2 (Cohere, 2024): a window and interleaved RoPE in three of four layers
-(or as `layer_types` says), no position encoding in the others; attention and MLP side by side after one LayerNorm
-without bias; logits scaled.
+"""Command R7B (Cohere, 2024), which transformers calls Cohere 2.
+
+Three of four layers, or those that `layer_types` names, have a window and interleaved RoPE; the others have no position
+encoding. Attention and MLP stand side by side after one LayerNorm without bias. Logits are scaled.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from miniwin.zoo.importing.words import Words
 FULL, SLIDING = "full_attention", "sliding_attention"
 NOPE = {"type": "nope", "logit_scale": None}
 NORM = {"type": "layernorm", "bias": False}
-# Fields of published configs which say in other words what this architecture is.
+# Fields of published configs that only repeat what this architecture is, and the values that do.
 SAYS_THE_SAME: dict[str, tuple[Any, ...]] = {
     "position_embedding_type": ("rope_gptj",),
     "rotary_pct": (1, 1.0),
@@ -76,7 +77,7 @@ class Cohere2(DenseFamily):
     @staticmethod
     def _types(fields: Fields, num_layers: int) -> list[str]:
         types = fields.layer_types(num_layers, (FULL, SLIDING))
-        pattern = fields.count("sliding_window_pattern")  # counts only where the types are not written out
+        pattern = fields.count("sliding_window_pattern")  # counts only where layer_types is not given
         if types is None:
             types = [SLIDING if (i + 1) % pattern else FULL for i in range(num_layers)]
         switch = fields.maybe_count("layer_switch")
@@ -112,7 +113,7 @@ class Cohere2(DenseFamily):
 
 
 def interleaved(position: Any) -> dict[str, Any]:
-    """The rotary parameters of a family whose rotations all pair neighbouring channels."""
+    """`rope_parameters` of a family that always rotates neighbouring channels together. Raises CannotSay."""
     if position.type == "rope" and position.pairing != "interleaved":
         raise CannotSay("attention.position.pairing", f"got {position.pairing}; this config means interleaved")
     plain = position.model_copy(update={"pairing": "half"}) if position.type == "rope" else position

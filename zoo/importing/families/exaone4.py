@@ -1,5 +1,7 @@
-"""EXAONE 4.0 (arXiv 2507.11407): norms after each part, QK-norm per head, and either full attention with RoPE
-everywhere or, with a `sliding_window`, a hybrid: RoPE in the sliding layers and no position encoding in the full ones.
+"""EXAONE 4.0 (arXiv 2507.11407): norms after each part, and QK-norm per head.
+
+Without a `sliding_window` every layer has full attention and RoPE. With one, sliding layers have RoPE, and full layers
+have no position encoding.
 """
 
 from __future__ import annotations
@@ -35,7 +37,7 @@ class Exaone4(DenseFamily):
         position = rope_position(fields, asked, rope_table(fields)[None])
         window = fields.maybe_count("sliding_window")
         types = fields.layer_types(num_layers, (FULL, SLIDING))
-        pattern = fields.raw("sliding_window_pattern")  # counts only where the types are not written out
+        pattern = fields.raw("sliding_window_pattern")  # counts only where layer_types is not given
         types = self._types(fields, window, num_layers, pattern) if types is None else types
         if window is None and SLIDING in types:
             raise fields.refuse("layer_types", "sliding layers need a sliding_window")
@@ -55,7 +57,7 @@ class Exaone4(DenseFamily):
         fulls = words.position_of([i for i, one in enumerate(types) if one == FULL])
         slidings = words.position_of([i for i, one in enumerate(types) if one == SLIDING])
         if window is None and fulls.type == "nope":
-            window = 4096  # no layer has it, yet its being there is what takes the rotation away
+            window = 4096  # no layer uses the window; its presence turns rotation off in full layers
         elif window is not None and fulls is not None and fulls.type != "nope":
             raise CannotSay("attention.position", f"got {fulls.type} in a full layer; beside sliding ones it is nope")
         if fulls is not None and fulls.type == "nope" and fulls.logit_scale is not None:

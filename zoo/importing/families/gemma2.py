@@ -1,6 +1,6 @@
 """Gemma 2 (arXiv 2408.00118): sandwich norms whose gain is 1 + weight, GeGLU, embeddings times sqrt(hidden_size),
-scores scaled by query_pre_attn_scalar^-0.5, scores and logits soft-capped, a window in every other layer or as
-`layer_types` says.
+scores scaled by query_pre_attn_scalar^-0.5, scores and logits soft-capped. Every other layer, or those that
+`layer_types` names, have a window.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class Gemma2(DenseFamily):
         return data if cap is None else data | {"logit_softcap": cap}
 
     def more(self, fields: Fields, norm: dict[str, Any]) -> dict[str, Any]:
-        """What the attention of all layers has besides."""
+        """Further fields of the attention of every layer."""
         cap = bound(fields, "attn_logit_softcapping")
         return {} if cap is None else {"softcap": cap}
 
@@ -100,7 +100,7 @@ class Gemma2(DenseFamily):
         }
 
     def said(self, words: Words) -> dict[str, Any]:
-        """The fields that say `more` and `positions`, and the norms' epsilon."""
+        """The inverse of `more` and `positions`: fields of a config, and the epsilon of the norms."""
         words.must("attention.qk_norm", None)
         position = rope_parameters(words.same("attention.position"), "attention.position")
         return {"rms_norm_eps": one_eps(words, NORM), "rope_parameters": position}

@@ -1,6 +1,7 @@
-"""Gemma 3 (arXiv 2503.19786): Gemma 2 without soft-capped scores, with QK-norm per head, five sliding layers to one
-full layer, and rotary parameters of their own in each kind. Of a multimodal model (`gemma3`) the language model is
-taken.
+"""Gemma 3 (arXiv 2503.19786): Gemma 2 without soft-capped scores and with QK-norm per head. There are five sliding
+layers to one full layer, and each of the two kinds has its own rotary parameters.
+
+Of a multimodal model (`gemma3`) only the language model is imported.
 """
 
 from __future__ import annotations
@@ -51,12 +52,12 @@ class Gemma3(Gemma2):
 
     def types(self, fields: Fields, num_layers: int) -> list[str]:
         types = fields.layer_types(num_layers, (FULL, SLIDING))
-        pattern = fields.count("sliding_window_pattern")  # counts only where the types are not written out
-        fields.raw("_sliding_window_pattern")  # which transformers writes beside the types, and does not read
+        pattern = fields.count("sliding_window_pattern")  # counts only where layer_types is not given
+        fields.raw("_sliding_window_pattern")  # transformers writes it beside layer_types, and does not read it
         return [SLIDING if (i + 1) % pattern else FULL for i in range(num_layers)] if types is None else types
 
     def positions(self, fields: Fields, asked: Asked) -> dict[str, dict[str, Any]]:
-        if fields.raw("rope_scaling"):  # the older form, which is about the full layers
+        if fields.raw("rope_scaling"):  # the older form, for the full layers only
             if fields.raw("rope_parameters"):
                 raise fields.refuse("rope_scaling", "rope_parameters says it too; keep rope_parameters only")
             table: dict[str | None, dict[str, Any]] = {FULL: fields.mapping("rope_scaling")}
@@ -91,7 +92,7 @@ class Gemma3(Gemma2):
 
 
 def text_config(config: dict[str, Any], multimodal: str) -> dict[str, Any]:
-    """The language model's part of a multimodal config; any other as it is."""
+    """The language model's part of a multimodal config; any other config as it is. Raises UserError."""
     if config.get("model_type") != multimodal:
         return config
     text = config.get("text_config")
@@ -105,7 +106,7 @@ def text_config(config: dict[str, Any], multimodal: str) -> dict[str, Any]:
 
 
 def in_language_model(rules: list[Rule]) -> list[Rule]:
-    """Rules that also find the language model inside a multimodal one."""
+    """The rules, which then also find the language model inside a multimodal model."""
 
     def inside(name: str) -> str:
         return f"language_model.{name}"

@@ -85,7 +85,7 @@ class GPTNeoX(DenseFamily):
         return rope_position(fields, asked, parameters, partial=True)
 
     def rules(self, spec: ModelSpec) -> list[Rule]:
-        # Checkpoints have embed_out, models in the memory of transformers 5 lm_head.
+        # Checkpoints call the head embed_out; transformers 5, in memory, calls it lm_head.
         heads = ("embed_out.weight", "lm_head.weight")
         tied = spec.tie_word_embeddings
         rules = [Rule(("embed_tokens.weight",), ("gpt_neox.embed_in.weight",), copies=heads if tied else ())]
@@ -146,7 +146,7 @@ class GPTNeoX(DenseFamily):
 
 
 def plain_mlp(fields: Fields) -> dict[str, Any]:
-    """The MLP of two matrices that `hidden_act` says."""
+    """The MLP of two matrices, with the activation that `hidden_act` names. Raises UserError."""
     act = fields.raw("hidden_act")
     if act not in PLAIN_ACTIVATIONS:
         raise fields.refuse("hidden_act", f"expected one of {', '.join(PLAIN_ACTIVATIONS)}")
@@ -154,11 +154,13 @@ def plain_mlp(fields: Fields) -> dict[str, Any]:
 
 
 def same(ours: str, theirs: str, bias: bool) -> list[Rule]:
-    """A module's weight, and its bias, under another name."""
+    """The rules of a module's weight, and with `bias` of its bias, under another name."""
     return [Rule((f"{ours}.{kind}",), (f"{theirs}.{kind}",)) for kind in ("weight", "bias")[: 1 + bias]]
 
 
 def _split_heads(num_heads: int) -> Any:
+    """A `read` of the fused matrix as q, k and v."""
+
     def read(fused: list[Tensor]) -> list[Tensor]:
         q, k, v = fused[0].unflatten(0, (num_heads, 3, -1)).unbind(1)  # (3 C, ..) -> three of (H, D, ..)
         return [part.flatten(0, 1).contiguous() for part in (q, k, v)]
@@ -167,6 +169,8 @@ def _split_heads(num_heads: int) -> Any:
 
 
 def _join_heads(num_heads: int) -> Any:
+    """A `write` of q, k and v as the fused matrix: the inverse of `_split_heads`."""
+
     def write(parts: list[Tensor]) -> list[Tensor]:
         return [torch.stack([part.unflatten(0, (num_heads, -1)) for part in parts], dim=1).flatten(0, 2)]
 

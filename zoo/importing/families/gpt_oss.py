@@ -1,8 +1,8 @@
-"""gpt-oss (arXiv 2508.10925): a mixture of clamped-SwiGLU experts with biases, a learned sink in every head, YaRN, and
-a window in every other layer or as `layer_types` says.
+"""gpt-oss (arXiv 2508.10925): a mixture of clamped-SwiGLU experts with biases, a learned sink in every head, YaRN.
+Every other layer, or those that `layer_types` names, have a window.
 
-The experts are stacked, transposed, with the rows of gate and up alternating. The published files hold them in MXFP4,
-which is refused: transformers can write them in bfloat16.
+The experts are stacked and transposed; gate and up alternate. The published files hold the experts in MXFP4, which is
+refused: transformers can write them in bfloat16.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from miniwin.zoo.importing.words import Words
 FULL, SLIDING = "full_attention", "sliding_attention"
 STACK = Stack(transposed=True, alternating=True, bias=True)
 NORM = {"type": "rmsnorm", "gain": "plain"}
-YARN = {  # of a config that says nothing of its rotation
+YARN = {  # the default of a config without rotary parameters
     "rope_type": "yarn",
     "factor": 32.0,
     "beta_fast": 32.0,
@@ -87,7 +87,7 @@ class GptOss(DenseFamily):
     @staticmethod
     def _mixture(fields: Fields) -> dict[str, Any]:
         counts = expert_counts(fields)
-        again = fields.raw("experts_per_token")  # which published configs say as well
+        again = fields.raw("experts_per_token")  # published configs say this as well
         if again is not None and again != counts["experts_per_token"]:
             raise fields.refuse("experts_per_token", "num_experts_per_tok, which counts, says otherwise; remove it")
         expert = {

@@ -1,7 +1,9 @@
-"""Llama 4 (Meta, 2025): chunked attention with interleaved RoPE, and full attention without position encoding in every
-fourth layer, or as `no_rope_layers` and `layer_types` say; QK-norm without weights after the rotation, temperature
-tuning where nothing rotates; mixtures of experts with a shared one in the layers that `moe_layers` or
-`interleave_moe_layer_step` names. Of a multimodal model (`llama4`) the language model is taken.
+"""Llama 4 (Meta, 2025). Layers have chunked attention with interleaved RoPE. Every fourth layer, or as `no_rope_layers`
+and `layer_types` say, has full attention without position encoding.
+
+Layers that rotate have QK-norm without weights after the rotation; the others have temperature tuning. The layers that
+`moe_layers` or `interleave_moe_layer_step` names have a mixture of experts with a shared expert. Of a multimodal model
+(`llama4`) only the language model is imported.
 """
 
 from __future__ import annotations

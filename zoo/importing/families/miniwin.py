@@ -1,10 +1,13 @@
 """MiniWin as its authors wrote it (arXiv 2605.27980, github.com/Cominder/miniwin): sliding layers with P-RoPE or ALiBi,
-and global layers without positions, laid out by `attention_pattern` (S and L), the last one global unless told.
+and global layers without positions. `attention_pattern` (S and L) lays them out; the last layer is global by default.
+With `use_moe` every layer has a mixture of experts (gated_mixture.py).
 
-Matched as it is, defects included: the period is the window; a partial rotation uses the whole head's frequencies and
-is none (`pairing: half-mismatched`); the logit scale of global layers goes by the total length (`total_length: true`),
-so that a prefill is not causal. A checkpoint file says neither window nor pattern: they are asked for. With `use_moe`
-every layer has a mixture of experts (gated_mixture.py).
+An import computes what the authors' code computes, defects included. The period is the window. A partial rotation takes
+its frequencies from the whole head, so the two channels of a pair turn by different angles (`pairing:
+half-mismatched`). The logit scale of global layers depends on the total length (`total_length: true`), so a prefill is
+not causal.
+
+A checkpoint file says neither window nor pattern: the user has to.
 """
 
 from __future__ import annotations
@@ -39,7 +42,7 @@ DEFAULTS: dict[str, Any] = {
 
 
 def _wanted(asked: Asked) -> dict[str, str]:
-    """What neither shapes nor defaults can say, and what it is."""
+    """The fields that neither shapes nor defaults can say, and what each is, for the message."""
     wanted = {
         "sliding_window_size": "how many keys a query of a sliding layer sees, such as 64",
         "attention_pattern": "S for sliding and L for global layers, such as SSSL",
@@ -58,7 +61,7 @@ class MiniWin:
         fields = Fields(together(values, asked), "miniwin", DEFAULTS)
         fields.only("rope_scaling", why="the authors' code has no scaling")
         fields.only("rope_parameters", why="the authors' code has no scaling")
-        fields.raw("max_seq_len")  # set by the authors' class, and read by nothing
+        fields.raw("max_seq_len")  # the authors' class sets it, and nothing reads it
         hidden, heads = fields.count("hidden_size"), fields.count("num_attention_heads")
         if hidden % heads or fields.maybe_count("head_dim") not in (None, hidden // heads):
             each = f"hidden_size / num_attention_heads = {hidden / heads:g}"
@@ -73,7 +76,7 @@ class MiniWin:
         local = {**attention, "window": window, "position": self._local(fields, window, hidden // heads)}
         whole = {**attention, "window": None, "position": self._global(fields)}
         mlp = gated_mixture(fields) if fields.flag("use_moe") else gated_mlp(fields)
-        for unused in GATED:  # without a mixture
+        for unused in GATED:  # without a mixture nothing reads these
             fields.raw(unused)
         layout = self._layout(fields, asked)
         layers = [{"attention": local if one == "S" else whole, "mlp": mlp, "norm": norm} for one in layout]
@@ -109,7 +112,7 @@ class MiniWin:
 
     @staticmethod
     def _layout(fields: Fields, asked: Asked) -> str:
-        """A letter for each layer, agreed with the names of the weights, which differ between the two kinds."""
+        """S or L for each layer. Raises UserError where the names of the weights show the other kind."""
         num_layers, pattern = fields.count("num_hidden_layers"), fields.raw("attention_pattern")
         if not isinstance(pattern, str) or not pattern or set(pattern.upper()) - {"S", "L"}:
             raise fields.refuse("attention_pattern", "expected letters S (sliding) and L (global), such as SSSL")

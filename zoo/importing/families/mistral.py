@@ -27,7 +27,7 @@ class Mistral(DenseFamily):
         position = rope_position(fields, asked, rope_table(fields)[None])
         window = fields.maybe_count("sliding_window")
         expected = "full_attention" if window is None else "sliding_attention"
-        # This class gives every layer the window whatever layer_types says: a mixture is another family's.
+        # transformers gives every layer the window, whatever layer_types says. Mixed types belong to other families.
         fields.layer_types(num_layers, (expected,))
         return [(window, position)] * num_layers
 

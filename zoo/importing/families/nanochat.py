@@ -1,8 +1,8 @@
 """nanochat (Karpathy, 2025) as transformers has it: norms without weights, one of them right after the embedding,
 squared ReLU, QK-norm after the rotation, soft-capped logits; full attention in every layer.
 
-It rotates each pair of channels (a, b) the other way round. That is the usual rotation of (b, a), so the halves of each
-head's rows of q and k change places here; QK-norms without weights do not see it.
+nanochat rotates each pair of channels (a, b) the other way round, which is the usual rotation of (b, a). So the halves
+of each head's rows of q and k change places here. QK-norms without weights are not affected.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ class NanoChat(DenseFamily):
 
 
 def _swap_halves(head_dim: int) -> Callable[[list[Tensor]], list[Tensor]]:
-    """The rows (H * D, ..) of each head, its second half first: its own inverse."""
+    """A `read` that puts the second half of each head's rows (H * D, ..) first. It is its own inverse."""
 
     def swap(tensors: list[Tensor]) -> list[Tensor]:
         return [tensors[0].unflatten(0, (-1, 2, head_dim // 2)).flip(1).flatten(0, 2)]

@@ -1,6 +1,7 @@
-"""OLMo 3 (Allen Institute for AI, 2025): norms after each part instead of before it, QK-norm over the whole projection,
-a window in three of four layers (or as `layer_types` says), and rotary parameters by layer type: a scaling is for the
-full layers only.
+"""OLMo 3 (Allen Institute for AI, 2025): norms after each part instead of before it, QK-norm over the whole projection.
+
+Three of four layers, or those that `layer_types` names, have a window. Rotary parameters are by layer type; a scaling
+in the older form is for the full layers only.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Phi-3 (arXiv 2404.14219): Llama with q, k, v in one matrix and gate, up in another, optionally a window in every
-layer, a rotation of only a part of each head, and LongRoPE.
+"""Phi-3 (arXiv 2404.14219): Llama with q, k and v in one matrix, and gate and up in another. A model may have a window
+in every layer, rotate only a part of each head, and use LongRoPE.
 
-`original_max_position_embeddings` stands beside the rotary parameters, and counts even where they have their own.
-`su` and `yarn` are old names of LongRoPE here.
+`original_max_position_embeddings` stands outside the rotary parameters, and counts over a value inside them. `su` and
+`yarn` are old names of LongRoPE here.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Phi3(DenseFamily):
         position = rope_position(fields, asked, parameters, original=original, partial=True)
         window = fields.maybe_count("sliding_window")
         fields.layer_types(num_layers, ("full_attention" if window is None else "sliding_attention",))
-        for field in ("full_attn_mod", "interpolate_factor"):  # of some published configs
+        for field in ("full_attn_mod", "interpolate_factor"):  # in some published configs
             fields.only(field, 1, why="transformers' phi3 does not look at it; expected 1, which changes nothing")
         return [(window, position)] * num_layers
 

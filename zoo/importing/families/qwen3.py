@@ -1,5 +1,7 @@
-"""Qwen3 (arXiv 2505.09388): Llama with QK-norm per head before the rotation, and optionally a window in some layers:
-those that `layer_types` names, else from `max_window_layers` on, and none unless `use_sliding_window`.
+"""Qwen3 (arXiv 2505.09388): Llama with QK-norm per head before the rotation.
+
+With `use_sliding_window` some layers have a window: those that `layer_types` names, or else all from layer number
+`max_window_layers` on.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Qwen3-MoE (arXiv 2505.09388): Qwen3's attention, and a mixture of experts in every `decoder_sparse_step`th layer but
-those of `mlp_only_layers`; with `use_sliding_window` a window in all layers.
+those of `mlp_only_layers`. With `use_sliding_window` all layers have a window.
 
-Checkpoints have each expert by itself; transformers 5 stacks them in memory, and writes that too if asked.
+Checkpoints hold each expert separately. transformers 5 stacks the experts in memory, and can write them stacked.
 """
 
 from __future__ import annotations

@@ -1,5 +1,6 @@
-"""SmolLM3 (Hugging Face, 2025): Llama with no position encoding in some layers (`no_rope_layers`: 1 rotates, 0 does
-not), by default every fourth. A window, if there is one, is by default in the layers that do not rotate.
+"""SmolLM3 (Hugging Face, 2025): Llama without position encoding in some layers, by default in every fourth. In
+`no_rope_layers` 1 stands for a layer that rotates, 0 for one that does not. If the model has a window, by default the
+layers that do not rotate have it.
 """
 
 from __future__ import annotations

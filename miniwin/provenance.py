@@ -39,8 +39,9 @@ def code_version() -> str:
 
 
 def _git(root: Path, *arguments: str) -> str:
+    # Without a lock: a `git status` that is killed while it refreshes the index would leave index.lock behind.
     try:
-        done = subprocess.run(["git", *arguments], cwd=root, capture_output=True, timeout=10)
+        done = subprocess.run(["git", "--no-optional-locks", *arguments], cwd=root, capture_output=True, timeout=10)
     except (OSError, subprocess.TimeoutExpired):
         return ""
     return done.stdout.decode("utf-8", "replace").strip() if done.returncode == 0 else ""

@@ -21,7 +21,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from miniwin.blocks import AttentionCall, attend, native
 from miniwin.blocks.attention.cached import attend_cached
 from miniwin.blocks.attention_ops import choose, cpu_banded, cpu_native, reference, use_backend
-from miniwin.blocks.cache.layer_cache import quantised
+from miniwin.blocks.int8.rows import quantised
 from miniwin.blocks.native import attention as kernels
 from miniwin.blocks.norms.rmsnorm import RMSNorm
 from miniwin.blocks.spec import UserError

@@ -192,7 +192,7 @@ def _fetch(offer: Offer, file: IndexFile, target: Path, bar: _Bar, silent: set[s
             problems.append(str(error))
         except ZooError as error:
             problems.append(str(error))
-    raise ZooError(f"{release.ref} was not pulled, {file.path} is not to be had: {'; '.join(problems)}")
+    raise ZooError(f"{release.ref} was not pulled: no source gave {file.path}: {'; '.join(problems)}")
 
 
 def _locations(offer: Offer, file: IndexFile, problems: list[str]) -> Iterator[tuple[Location, bool]]:

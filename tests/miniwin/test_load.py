@@ -223,7 +223,7 @@ def test_exports_are_not_mistaken_for_models(tmp_path: Path) -> None:
     export_model("minimind-tiny", tmp_path / "stock")
     with pytest.raises(UserError, match=r"custom is an export for transformers.* the run, entry or spec that it was"):
         miniwin.load(tmp_path / "custom")
-    with pytest.raises(UserError, match=r"custom: an export of MiniWin with code of its own.* does not come back"):
+    with pytest.raises(UserError, match=r"custom: an export of MiniWin with code of its own.* cannot be imported"):
         import_model(tmp_path / "custom", tmp_path / "back")
     with pytest.raises(UserError, match=r"stock is a model for transformers .*: .* miniwin import .*stock --to NEW"):
         miniwin.load(tmp_path / "stock")

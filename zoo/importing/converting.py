@@ -149,12 +149,12 @@ def _model_type(source: Source, family: str | None) -> str:
     if not isinstance(found, str) or found not in families():
         if found == "miniwin-spec":
             raise UserError(
-                f"{source.path}: an export of MiniWin with code of its own, which is for transformers and does not "
-                "come back; use the run, entry or spec that it was made from"
+                f"{source.path}: an export of MiniWin with code of its own, which cannot be imported; use the run, "
+                "entry or spec that it was made from"
             )
         what = "no model_type" if found is None else f"model_type {shown(found)}"
         raise UserError(
-            f"{source.path}: {what}, which is none that can be imported; those are {', '.join(sorted(families()))}"
+            f"{source.path}: got {what}; expected one that can be imported: {', '.join(sorted(families()))}"
         )
     return found
 
@@ -268,8 +268,8 @@ class _Plan:
         for name in rule.copies:
             if name in self._source.shapes and not torch.equal(self._source.tensor(name), theirs[0]):
                 raise UserError(
-                    f"{self._source.where(name)}: {name} differs from {rule.theirs[0]}, and the model is said to have "
-                    "them tied; set tie_word_embeddings to false if it has not"
+                    f"{self._source.where(name)}: {name} differs from {rule.theirs[0]}, and tie_word_embeddings says "
+                    "that they are equal; set it to false if they are not"
                 )
 
     def _derived(self, name: str) -> bool:

@@ -50,7 +50,9 @@ class Cohere2(DenseFamily):
         fields = Fields(config, "cohere2", self.defaults)
         for field, values in SAYS_THE_SAME.items():
             fields.only(
-                field, *values, why="a cohere2 model of transformers is otherwise; remove it if it says nothing"
+                field,
+                *values,
+                why="transformers' cohere2 models differ from this; remove the field if it changes nothing",
             )
         types = self._types(fields, fields.count("num_hidden_layers"))
         window = fields.maybe_count("sliding_window")

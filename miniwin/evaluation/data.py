@@ -89,7 +89,7 @@ def _own_data(model: LanguageModel) -> tuple[Any, Path | None]:
     if folder is None:
         return PythonStdlibData(), None
     if not folder.is_dir():
-        raise UserError(f"{model.ref}: {folder} is gone, and with it what it was trained on; {NAME_IT}")
+        raise UserError(f"{model.ref}: {folder} is gone, which said what the model was trained on; {NAME_IT}")
     if (folder / TRAIN).is_file():
         return _of_train_spec(folder / TRAIN)
     if (folder / RUN).is_file():

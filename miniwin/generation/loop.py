@@ -217,11 +217,13 @@ def _check_sessions(
     model: InferenceModel, prompts: Sequence[object], sessions: Sequence[Session], cache_dtype: object
 ) -> None:
     if sessions and cache_dtype is not None:
-        raise UserError(f"cache_dtype: got {cache_dtype!r} with a session, whose cache has its dtype: leave it out")
+        raise UserError(
+            f"cache_dtype: got {cache_dtype!r} with a session, whose cache has a dtype already; leave it out"
+        )
     if len(sessions) != len(prompts):
         raise UserError(f"sessions: got {len(sessions)} for {len(prompts)} prompts; expected one for each")
     if len({id(session) for session in sessions}) < len(sessions):
-        raise UserError("sessions: got one of them twice; expected another one for each prompt")
+        raise UserError("sessions: got the same session twice; expected a different one for each prompt")
     for session in sessions:
         check_owner(session, model)
     if len(sessions) > 1:

@@ -113,7 +113,7 @@ def of_run(before: dict[str, Any] | None, device: torch.device, folder: Path, co
     value = asked()
     if value == ONEDNN and compiled:
         raise UserError(
-            f"{SWITCH} is {ONEDNN}, and compile: true: compiled layers go by torch's own products; set compile: false, "
+            f"{SWITCH} is {ONEDNN}, but compiled layers (compile: true) use torch's own products; set compile: false, "
             f"or {SWITCH}={AUTO}"
         )
     if kept is None:

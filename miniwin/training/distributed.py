@@ -132,10 +132,12 @@ def _own(asked: torch.device | None) -> torch.device:
         return CPU if asked.type == "cpu" else asked  # cpu:3 is the same memory
     here, processes = int(os.environ["LOCAL_RANK"]), int(os.environ["LOCAL_WORLD_SIZE"])
     if asked.index is not None and processes > 1:
-        raise UserError(f"device: got {asked} for {processes} processes; expected cuda, of which each takes its own")
+        raise UserError(
+            f"device: got {asked} for {processes} processes; expected cuda: each process takes a device of its own"
+        )
     if asked.index is None and processes > torch.cuda.device_count():
         raise UserError(
             f"device: {processes} processes were started on a machine with {torch.cuda.device_count()} CUDA devices; "
-            "expected as many at most, or --device cpu"
+            "expected at most as many processes as devices, or --device cpu"
         )
     return torch.device("cuda", here) if asked.index is None else asked

@@ -32,7 +32,7 @@ def spec_to_train(ref: str | Path, overrides: Sequence[str] = ()) -> ModelSpec:
         kinds = {ENTRY: "a zoo entry", IMPORT: "an imported model", WEIGHTS: "a model with its weights"}
         for file, kind in kinds.items():
             if (folder / file).is_file():
-                raise UserError(_not_from(f"{ref} is of {kind}", folder))
+                raise UserError(_not_from(f"{ref} belongs to {kind}", folder))
     if path.is_dir() and (path / MODEL).is_file():
         raise UserError(
             f"{path} is a folder; training starts from random weights, whatever is in it: give its spec, "

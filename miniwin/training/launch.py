@@ -137,7 +137,7 @@ def _check_packing(model: ModelSpec, spec: TrainSpec) -> None:
     for letter, block in model.blocks.items():
         if spec.packing == "documents" and getattr(block.attention, "keep_first", 0):
             raise UserError(
-                f"packing: documents goes not with keep_first (blocks.{letter}.attention): a row keeps its own "
+                f"packing: documents does not work with keep_first (blocks.{letter}.attention): a row keeps its own "
                 "first tokens, not those of each document; use packing: stream"
             )
 

@@ -307,8 +307,8 @@ class TrainingLoop:
             self.optimizer.load_state_dict(state["optimizer"])
         except ValueError:  # another version may decay other parameters
             raise UserError(
-                f"{self.folder / runs.CHECKPOINT} was written by a version of miniwin that shares out the parameters "
-                "among the optimizer's groups otherwise: train again with --fresh, or go on with that version"
+                f"{self.folder / runs.CHECKPOINT} was written by a version of miniwin that groups the optimizer's "
+                "parameters differently: train again with --fresh, or continue with that version"
             ) from None
         self.watch.restore(state["watch"])
         restore_rng(state["random"], self.device)

@@ -29,7 +29,7 @@ def only_one(folder: Path) -> Iterator[None]:
         raise UserError(f"another process is training in {folder}: wait for it, or choose another --out") from None
     except OSError as error:
         raise UserError(
-            f"{folder}: there can be no run folder ({error.strerror or error}); choose another --out"
+            f"{folder}: no run folder can be made there ({error.strerror or error}); choose another --out"
         ) from None
     try:
         yield

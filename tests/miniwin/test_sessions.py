@@ -210,7 +210,7 @@ def test_a_session_of_a_float64_model_can_be_loaded(tmp_path: Path) -> None:
 
 def test_a_session_has_its_dtype() -> None:
     model = made(tiny_spec())
-    with pytest.raises(UserError, match="cache_dtype: got 'int8' with a session, whose cache has its dtype"):
+    with pytest.raises(UserError, match="cache_dtype: got 'int8' with a session, whose cache has a dtype already"):
         generate(model, [1], session=new_session(model), cache_dtype="int8")
 
 
@@ -225,7 +225,7 @@ def test_the_command_saves_and_continues(tmp_path: Path) -> None:
     session = load_session(model, path)
     assert session.dtype == "int8" and session.tokens == len("def main(") + len("x = 1") + 16
     code, out, err = run_cli(*settings, "--load-session", str(path), "--cache-dtype", "int8")
-    assert code == 2 and "with a session, whose cache has its dtype" in err
+    assert code == 2 and "with a session, whose cache has a dtype already" in err
     code, out, err = run_cli(*settings, "--save-session", str(tmp_path / "no" / "s"))
     assert code == 2 and out == "" and "cannot write there; expected a file name" in err
 

@@ -174,8 +174,8 @@ def test_a_list_of_sessions_for_a_list_of_prompts() -> None:
     for given, message in (
         ({"session": one}, "got a single one with several prompts; expected a list"),
         ({"session": [one]}, "got 1 for 2 prompts; expected one for each"),
-        ({"session": [one, one]}, "got one of them twice"),
-        ({"session": sessions, "cache_dtype": "int8"}, "with a session, whose cache has its dtype"),
+        ({"session": [one, one]}, "got the same session twice"),
+        ({"session": sessions, "cache_dtype": "int8"}, "with a session, whose cache has a dtype already"),
         ({"session": [one, new_session(model, "int8")]}, "got ones of different models, dtypes or devices"),
     ):
         with pytest.raises(UserError, match=message):

@@ -432,7 +432,9 @@ def test_other_data_is_never_taken_in_its_place(trained: Path, text_file: Path) 
     with pytest.raises(UserError, match=r"run was trained on cannot be read: .*no such file or folder"):
         evaluate(model, **BRIEF)
     trained.rename(trained.with_name("moved"))
-    with pytest.raises(UserError, match=r"run is gone, and with it what it was trained on; name what to measure on"):
+    with pytest.raises(
+        UserError, match=r"run is gone, which said what the model was trained on; name what to measure on"
+    ):
         evaluate(model, **BRIEF)
     code, _, err = run_cli("eval", str(trained.with_name("moved")), "--lengths", "32")
     assert code == 2 and "was trained on cannot be read" in err and "--data" in err

@@ -302,7 +302,7 @@ def test_onednn_and_compiled_layers_are_refused_together(monkeypatch: pytest.Mon
     monkeypatch.setenv(SWITCH, ONEDNN)
     write_text(tmp_path)
     with pytest.raises(
-        UserError, match=r"MINIWIN_PRODUCTS is onednn, and compile: true: compiled layers go by torch's"
+        UserError, match=r"MINIWIN_PRODUCTS is onednn, but compiled layers \(compile: true\) use torch's"
     ):
         train(tiny_model(), tiny_train(compile=True), out=tmp_path / "run", base=tmp_path, progress=False)
     assert not (tmp_path / "run" / "run.json").exists()

@@ -133,7 +133,9 @@ def launched(monkeypatch: pytest.MonkeyPatch, rank: int, processes: int, devices
 
 def test_devices_that_cannot_be_shared_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     launched(monkeypatch, rank=1, processes=2, devices=1)
-    with pytest.raises(UserError, match="got cuda:0 for 2 processes; expected cuda, of which each takes its own"):
+    with pytest.raises(
+        UserError, match="got cuda:0 for 2 processes; expected cuda: each process takes a device of its own"
+    ):
         join("cuda:0")
     with pytest.raises(UserError, match="2 processes were started on a machine with 1 CUDA devices"):
         join(None)

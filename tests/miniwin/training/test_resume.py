@@ -285,7 +285,7 @@ def test_a_checkpoint_with_other_groups_of_parameters_is_refused(monkeypatch: py
     with monkeypatch.context() as older:
         older.setattr("miniwin.training.optimizer.split_parameters", all_decayed)
         go("run", tiny_train(), stop_after_tokens=1000)
-    with pytest.raises(UserError, match=r"run/checkpoint\.pt was written by a version of miniwin that shares out"):
+    with pytest.raises(UserError, match=r"run/checkpoint\.pt was written by a version of miniwin that groups"):
         go("run", tiny_train())
     assert go("run", tiny_train(), resume=False).status == "complete"
 

@@ -292,7 +292,7 @@ def test_fresh_leaves_a_run_alone_that_is_not_begun_anew(run: Run) -> None:
         (
             {"packing": "documents"},
             {"model": kept_model()},
-            r"packing: documents goes not with keep_first \(blocks.S.att",
+            r"packing: documents does not work with keep_first \(blocks.S.att",
         ),
         ({}, {"options": {"workers": -1}}, "workers: got -1; expected how many processes"),
     ):
@@ -490,7 +490,9 @@ def test_a_folder_that_is_no_run_folder_is_not_written_over(run: Run, tmp_path: 
 
 def test_a_folder_that_cannot_be_made(run: Run) -> None:
     for place, why in (("text.txt/x", "Not a directory"), ("x" * 300, "File name too long")):
-        with pytest.raises(UserError, match=rf"{place}: there can be no run folder \({why}\); choose another --out"):
+        with pytest.raises(
+            UserError, match=rf"{place}: no run folder can be made there \({why}\); choose another --out"
+        ):
             run(place)
 
 
@@ -641,7 +643,7 @@ def test_trained_weights_are_not_trained_on(brief: list[str], tmp_path: Path) ->
             train(ref, tiny_train(), out="new", base=tmp_path, progress=False, tracking="off")
     (imported / "import.json").touch()
     code, _, err = run_cli("train", "imported/model.yaml", *brief, "--out", "new")
-    assert code == 2 and err.startswith("error: imported/model.yaml is of an imported model, and training cannot")
+    assert code == 2 and err.startswith("error: imported/model.yaml belongs to an imported model, and training cannot")
     code, _, err = run_cli("train", "run", *brief, "--out", "new")
     assert code == 2 and "run is a folder; training starts from random weights, whatever is in it: give its sp" in err
     code, _, err = run_cli("train", "no-such-thing", *brief, "--out", "new")

@@ -47,14 +47,14 @@ def test_rmsnorm_computes_in_float32_and_answers_in_the_inputs_dtype() -> None:
     assert norm(x).dtype == torch.bfloat16
     assert torch.equal(norm(x), norm(x.float()).bfloat16())
     assert (norm(torch.zeros(1, 64)) == 0).all()
-    with torch.autocast("cpu", torch.bfloat16):  # what reads it is a matrix product, which would round it itself
+    with torch.autocast("cpu", torch.bfloat16):  # a matrix product reads the result, and would round it anyway
         assert torch.equal(norm(x.float()), norm(x)) and norm(x.float()).dtype == torch.bfloat16
 
 
 @pytest.mark.parametrize("block", ["norm", "mlp"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
 def test_rows_in_pieces_are_rows(block: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Many rows, cut into pieces with a shorter last one, with gradients and without: as each row by itself."""
+    """Many rows are cut into pieces, the last one shorter: results and gradients are those of each row by itself."""
     monkeypatch.setattr(pieces_module, "WIDE", 200)
     monkeypatch.setattr(pieces_module.pieces, "__defaults__", (200,))
     module = (RMSNormSpec() if block == "norm" else SwiGLUSpec(intermediate_size=16)).build(24).to(dtype)
@@ -97,7 +97,7 @@ def test_swiglu_equals_its_equation_gradients_too() -> None:
 
 
 def tokens(count: int, first: int = 0, batch: int = 2) -> Tensor:
-    """(batch, count, 1, 2) whose numbers say which token and which row they belong to."""
+    """(batch, count, 1, 2), whose numbers say the row and the token."""
     index = torch.arange(first, first + count, dtype=torch.float32).view(1, -1, 1, 1)
     return (index + 1000 * torch.arange(batch).view(-1, 1, 1, 1)).expand(batch, count, 1, 2).clone()
 
@@ -116,11 +116,11 @@ def test_a_ring_gives_back_what_the_new_queries_see(window: int, sizes: tuple[in
         k = tokens(size, done)
         keys, values = ring.append(k, -k)
         done += size
-        # The first new query sees window - 1 keys before itself, as far as there are so many; in order of time.
+        # The first new query sees window - 1 keys before its own, if there are so many; in order of time.
         assert held(keys) == list(range(max(0, done - size - window + 1), done))
         assert torch.equal(values, -keys)
         assert (ring.length, ring.entries) == (done, min(done, window))
-        assert ring.stored[0].shape == (2, window, 1, 2)  # whatever the context
+        assert ring.stored[0].shape == (2, window, 1, 2)  # however long the context
         assert ring.nbytes == 2 * 2 * ring.entries * 2 * 4
 
 
@@ -195,7 +195,7 @@ def test_a_bfloat16_cache_halves_the_bytes_and_stays_close() -> None:
 
 
 def test_training_through_a_cache_gives_the_new_tokens_their_gradients() -> None:
-    """What a cache stores is detached; the tokens of the call itself are not."""
+    """Stored entries are detached; the entries of the call itself are not."""
     spec, decoder = model()
     ids = random_ids(spec, 1, 20)
 
@@ -272,7 +272,7 @@ def test_a_cache_refuses_another_batch_and_late_padding() -> None:
     with pytest.raises(UserError, match="a row that already holds tokens gets padding"):
         decoder(ids, cache=cache, attention_mask=torch.tensor([[0, 1, 1, 1, 1], [1] * 5]))
     assert cache.length == 5  # refused calls leave the cache as it was
-    decoder(ids, cache=cache, attention_mask=torch.ones(2, 5))  # a mask of ones says nothing
+    decoder(ids, cache=cache, attention_mask=torch.ones(2, 5))  # a mask of ones has no effect
     assert cache.length == 10
 
 
@@ -352,7 +352,7 @@ def test_defaults_are_filled_in_and_do_not_change_the_hash() -> None:
 
 
 def test_qk_norm_acts_before_the_rotation_and_on_each_head() -> None:
-    """Scaling a head's queries and keys changes nothing where they are normed, and everything where they are not."""
+    """Scaling a head's queries and keys changes nothing with a norm, and changes the logits without one."""
     for qk_norm, same in (({"type": "rmsnorm"}, True), (None, False)):
         spec = tiny_spec({"X": attention(9, LOCAL, qk_norm=qk_norm)})
         decoder = enliven(spec.build()).eval()

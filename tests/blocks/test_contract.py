@@ -1,8 +1,8 @@
 """The contract that every registered block and every shipped model keeps, whatever it computes.
 
-Prefill, decoding and chunked prefill agree; padding changes nothing; later tokens change nothing; gradients arrive
-everywhere; what the spec computes is what is built. A new block is tested by being registered: its cases below come
-from the registry, and only fields without a default need an entry in EXAMPLES.
+Prefill, decoding and chunked prefill agree; padding changes nothing; later tokens change nothing; every parameter has a
+gradient; costs computed from the spec are those of the built model. A registered block is tested by itself: the cases
+below come from the registry, and only fields without a default need an entry in EXAMPLES.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ EXAMPLES: dict[tuple[str, str], list[dict[str, Any]]] = {
     ("mlp", "relu2"): [MLP, {**MLP, "bias": True}],
     ("mlp", "moe"): [{**EXPERTS, "shared": MLP, "router": {"type": "softmax-topk"}}],  # each router has its own cases
     ("router", "softmax-topk"): [{}, {"normalise": False}],
-    ("attention", "softmax"): [  # the plain one is that of all other cases
+    ("attention", "softmax"): [  # all other cases have the plain one
         {"num_heads": 4, "num_kv_heads": 2, "qkv_bias": True, "o_bias": True, "score_scale": 0.5},
         {"num_heads": 4, "softcap": 2.0},
         {"num_heads": 4, "num_kv_heads": 1, "sinks": True},
@@ -103,7 +103,7 @@ QK_NORMS: list[dict[str, str]] = [
     {"qk_norm_scope": "all", "qk_norm_order": "after"},
 ]
 RESIDUALS = ["pre", "post", "sandwich", "parallel", "parallel-two-norms"]
-# What a query sees, and a position to go with it.
+# Which keys a query sees, and a position encoding for it.
 SIGHTS: dict[str, dict[str, Any]] = {
     "global": {"window": None},
     "window7": {"window": 7},
@@ -128,7 +128,7 @@ Make = Callable[[], ModelSpec]
 def sighted(
     label: str, block: Callable[[dict[str, Any]], dict[str, Any]], names: Sequence[str] = tuple(SIGHTS)
 ) -> Iterator[tuple[str, Make]]:
-    """Cases of one block with each kind of sight that it allows; it must allow a window, or everything."""
+    """Cases of one block with each visibility that it allows. It must allow a window or a global layer."""
     found = []
     for name in names:
         sight = SIGHTS[name]
@@ -164,11 +164,11 @@ def mlps() -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def registered() -> Iterator[tuple[str, Make]]:
-    """What `covering` leaves: it has the first example of each position and MLP, every norm and every residual."""
+    """Cases that `covering` lacks. It has the first example of each position and MLP, and all norms and residuals."""
     firsts = [fields for registry in (POSITIONS, MLPS) for _, fields in one_of_each(registry)]
     for label, position in positions():
         if position not in firsts:
-            # Variants of one encoding differ in angles or scales, which do not meet with what is seen.
+            # Variants of one encoding differ in angles or scales, which do not interact with visibility.
             names = ("global", "window7")
             yield from sighted(label, lambda s, p=position: attention(s["window"], p, **extra(s)), names)
     for label, fields in examples(ATTENTIONS):
@@ -216,7 +216,7 @@ def combined() -> Iterator[tuple[str, Make]]:
 
 
 def one_of_each(registry: Registry) -> list[tuple[str, Any]]:
-    """The first example of everything registered; the others have cases of their own."""
+    """The first example of every registered block; other examples have cases of their own."""
     found: dict[str, Any] = {}
     for _, fields in examples(registry):
         found.setdefault(fields["type"], fields)
@@ -224,7 +224,7 @@ def one_of_each(registry: Registry) -> list[tuple[str, Any]]:
 
 
 def covering() -> Iterator[tuple[str, Make]]:
-    """Every two of: a position, what is seen, a norm, an MLP and an arrangement, together in some model."""
+    """Models in which every two meet of: a position, a visibility, a norm, an MLP and an arrangement."""
     factors: list[list[tuple[str, Any]]] = [
         one_of_each(POSITIONS),
         list(SIGHTS.items()),
@@ -262,16 +262,16 @@ SPECS |= {
 }
 COVERING: dict[str, Make] = dict(covering())
 
-# Rows that are the first in which a position is seen in its way: what is asked of a block by itself is asked of these.
+# The first row of each pair of position and visibility: checks of a single block run on these rows only.
 FIRST = set({tuple(name.split("+")[:2]): name for name in reversed(COVERING)}.values())
 
 every_spec = pytest.mark.parametrize("name", SPECS)
-# How a shipped file is read, written and built without memory is seen in test_shipped.py.
+# test_shipped.py tests how shipped files are read, written, and built without memory.
 every_block = pytest.mark.parametrize("name", [name for name in SPECS if not name.startswith("shipped:")])
 
 
 def reach(spec: ModelSpec) -> int:
-    """Tokens after which every window and period, and whatever else counts tokens, has been passed."""
+    """The number of tokens that is past every window, period and other count of tokens."""
     attentions: list[Any] = [layer.attention for layer in spec.layer_specs]
     counts = ("period", "num_positions", "max_distance")
     return max(max(a.visibility.reach or 0, *(getattr(a.position, name, 0) for name in counts)) for a in attentions)
@@ -286,8 +286,8 @@ def case(name: str) -> tuple[ModelSpec, Decoder, Tensor, Tensor]:
     """Spec, model, ids (1, N) well past every window and period, and the logits of one prefill."""
     spec = make(name)
     decoder = enliven(spec.build()).eval()
-    # A phase that the tokens themselves decide magnifies rounding a thousandfold, wherever it comes from: such an
-    # encoding is compared in float64.
+    # A phase that depends on the tokens' content magnifies any rounding a thousandfold, so this encoding is compared
+    # in float64.
     precise = "token-aware-phase" in name
     decoder = decoder.double() if precise else decoder
     ids = random_ids(spec, 1, min(reach(spec), 128) + 22)
@@ -300,7 +300,7 @@ def case(name: str) -> tuple[ModelSpec, Decoder, Tensor, Tensor]:
 
 @torch.no_grad()
 def in_chunks(decoder: Decoder, ids: Tensor, sizes: Sequence[int], cache: Any = None) -> Tensor:
-    """Logits of ids fed to one cache in chunks of the given sizes, over and over."""
+    """Logits of ids that are fed to one cache in chunks; the given sizes repeat."""
     cache = decoder.new_cache(len(ids)) if cache is None else cache
     parts, done = [], 0
     while done < ids.shape[1]:
@@ -315,7 +315,7 @@ def test_chunked_prefill_and_decode_equal_prefill(name: str) -> None:
     _, decoder, ids, expected = case(name)
     for sizes in ((7,), (64,), (5, 13, 1, 37)):
         assert largest(in_chunks(decoder, ids, sizes), expected) < TOLERANCE, f"chunks of {sizes}"
-    some = ids.shape[1] - 11  # a ring has gone round by then, and a period is over
+    some = ids.shape[1] - 11  # enough for a ring to go round and a period to end
     assert largest(in_chunks(decoder, ids[:, :some], (1,)), expected[:, :some]) < TOLERANCE, "token by token"
 
 
@@ -323,7 +323,7 @@ def test_chunked_prefill_and_decode_equal_prefill(name: str) -> None:
 @torch.no_grad()
 def test_a_left_padded_batch_equals_each_row_alone(name: str) -> None:
     spec, decoder, ids, _ = case(name)
-    more = random_ids(spec, 4, 24, seed=5)  # what each row goes on with, on the warm cache
+    more = random_ids(spec, 4, 24, seed=5)  # the continuation of each row, on the warm cache
     lengths = (ids.shape[1], 2 * ids.shape[1] // 3, 3, 1)
     batch = torch.zeros(4, lengths[0], dtype=torch.int64)
     mask = torch.zeros_like(batch)
@@ -384,7 +384,7 @@ def test_the_covering_set_covers() -> None:
 @pytest.mark.parametrize("size", [1, 7, 64])
 @torch.no_grad()
 def test_a_left_padded_batch_may_come_in_chunks(name: str, size: int) -> None:
-    """The mask is cut like the ids. A short row's first chunks are then padding and nothing else."""
+    """The mask is cut like the ids. The first chunks of a short row are then only padding."""
     _, decoder, ids, _ = case(name)
     n = min(ids.shape[1], 75)
     lengths = (n, n // 2, 3)
@@ -417,7 +417,7 @@ def test_several_new_tokens_on_a_warm_cache(name: str) -> None:
         decoder(ids[:, :warm], cache=cache)
         branch = cache.clone()
         assert largest(decoder(ids[:, warm:], cache=cache), expected[:, warm:]) < TOLERANCE, f"after {warm}"
-        # The copy is its own: it goes on from the same point, and keeps the last logits alone when asked to.
+        # The copy is independent: it goes on from the same point. With logits_to_keep=1 it gives the last logits only.
         last = decoder(ids[:, warm:], cache=branch, logits_to_keep=1)
         assert largest(last, expected[:, -1:]) < TOLERANCE
 
@@ -425,7 +425,7 @@ def test_several_new_tokens_on_a_warm_cache(name: str) -> None:
 @every_spec
 @torch.no_grad()
 def test_what_logits_are_kept_changes_nothing_that_follows(name: str) -> None:
-    """The last layer computes no more than is asked for; what it leaves in its cache is all of it."""
+    """The last layer computes only the logits to keep, but caches all tokens."""
     _, decoder, ids, expected = case(name)
     n, cache = ids.shape[1], decoder.new_cache()
     for first, last, keep in ((0, n - 16, 3), (n - 16, n - 4, 1), (n - 4, n, 4)):
@@ -441,7 +441,7 @@ def test_later_tokens_never_change_earlier_logits(name: str) -> None:
         changed = ids.clone()
         changed[:, t:] = (changed[:, t:] + 1) % spec.vocab_size
         logits = decoder(changed)
-        # The tokens of an expert are one matrix product, whose rounding may depend on how many they are.
+        # The tokens of an expert are one matrix product, whose rounding may depend on their number.
         rounding = 1e-5 if any(isinstance(m, MixtureOfExperts) for m in decoder.modules()) else 0.0
         assert largest(logits[:, :t], expected[:, :t]) <= rounding, f"tokens from {t} on reach back"
         assert largest(logits[:, t], expected[:, t]) > 0.01, "the change itself should show"
@@ -453,7 +453,7 @@ def test_gradients_reach_every_parameter(name: str) -> None:
     decoder = enliven(spec.build())
     logits = decoder(ids)
     torch.nn.functional.cross_entropy(logits[0, :-1], ids[0, 1:]).backward()
-    idle = ("q_proj", "k_proj") if name == "window1" else ()  # one visible key: its score decides nothing
+    idle = ("q_proj", "k_proj") if name == "window1" else ()  # with one visible key its score has no effect
     for parameter_name, parameter in decoder.named_parameters():
         assert parameter.grad is not None, f"no gradient for {parameter_name}"
         assert parameter.grad.isfinite().all(), f"{parameter_name}: gradient is not finite"
@@ -542,7 +542,7 @@ def test_scaling_by_total_length_is_the_documented_exception() -> None:
 
 
 def test_check_does_without_torch_for_every_block(tmp_path: Path) -> None:
-    """The console script puts stand-ins in torch's place: a spec whose check computes with tensors would fail there."""
+    """The console script replaces torch by stand-ins: a spec whose check computes with tensors would fail there."""
     scaled = [
         {"type": kind, "scaling": scaling} for kind in ("rope", "resonance") for _, scaling in one_of_each(SCALINGS)
     ]

@@ -29,7 +29,7 @@ SHIPPED = {
 
 
 def counted(spec: ModelSpec, length: int) -> tuple[float, float]:
-    """FLOPs per token of a prefill through the reference backend: of everything, and of attention's products."""
+    """FLOPs per token of a prefill by the reference backend: of all operations, and of attention's products."""
     decoder = spec.build()
     with torch.no_grad(), use_backend("reference"), FlopCounterMode(display=False) as counter:
         decoder(random_ids(spec, 1, length))
@@ -42,8 +42,8 @@ def counted(spec: ModelSpec, length: int) -> tuple[float, float]:
     ("name", "length"), [*product(OURS, (1, 6, 37)), *zip(SHIPPED, cycle((37, 6, 1)), strict=False)]
 )
 def test_forward_flops_are_those_that_run(name: str, length: int) -> None:
-    """The reference computes all N keys for each query where we count the visible ones: that part is set against its
-    own formula, and the rest must be equal to the last operation.
+    """The reference computes all N keys for each query, and we count the visible keys. So attention's products are
+    compared with a formula of their own, and all else must be equal to the last operation.
     """
     spec = (OURS | SHIPPED)[name]()
     total, products = counted(spec, length)
@@ -56,7 +56,7 @@ def test_forward_flops_are_those_that_run(name: str, length: int) -> None:
 
 
 def test_a_backward_pass_costs_twice_a_forward_pass() -> None:
-    """What `training_flops` assumes, counted; the embedding's gradient needs no product."""
+    """`training_flops` assumes it; here it is counted. The embedding's gradient needs no product."""
     spec = tiny_spec(tie_word_embeddings=False)
     decoder = spec.build()
     with use_backend("reference"), FlopCounterMode(display=False) as forward:
@@ -77,7 +77,7 @@ def visible_mean(window: int | None, length: int, chunk: int | None = None, firs
 @pytest.mark.parametrize("window", [None, 1, 2, 7, 30])
 @pytest.mark.parametrize("length", [1, 2, 6, 7, 8, 29, 30, 31, 50])
 def test_the_mean_number_of_visible_keys_is_exact(window: int | None, length: int) -> None:
-    """Two heads of dimension five, hidden size three: what depends on length is 4 * 2 * 5 for each key."""
+    """With two heads of dimension five, each key costs 4 * 2 * 5 operations."""
     spec = AttentionSpec(num_heads=2, head_dim=5, window=window, position={"type": "nope"})
     linear = 2 * (3 * 10 * 4)  # four projections
     assert (spec.flops(3, length) - linear) / 40 == pytest.approx(visible_mean(window, length), rel=1e-12)
@@ -114,7 +114,7 @@ def test_cache_bytes_by_hand() -> None:
 
 
 def test_costs_need_no_model() -> None:
-    """A spec of 10^12 weights answers at once: nothing is built."""
+    """A spec of 10^12 weights answers at once, since nothing is built."""
     spec = tiny_spec({"X": attention(64, LOCAL | {"period": 128})}, hidden_size=1 << 17, num_layers=60, pattern="X")
     assert spec.parameters() > 10**12
     assert spec.cache_bytes(10**9) == spec.cache_bytes(64)
@@ -122,7 +122,7 @@ def test_costs_need_no_model() -> None:
 
 
 def test_a_changed_copy_has_its_own_costs_and_hash() -> None:
-    """Computed values are remembered: a copy with another field must not inherit them."""
+    """Computed values are cached: a copy with another field must not inherit them."""
     spec = tiny_spec()
     before = (spec.hash, spec.parameters(), len(spec.layer_specs))
     copy = spec.model_copy(update={"num_layers": 8})

@@ -1,4 +1,4 @@
-"""Rows of several documents: each as if it stood alone, in outputs and gradients, on every backend and in training."""
+"""Rows of several documents: each document as if alone, in outputs and gradients, on every backend and in training."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def call(**features: Any) -> AttentionCall:
 
 
 def alone(packed: AttentionCall) -> Tensor:
-    """Every document by itself, by the reference, put in its place."""
+    """Each document computed by itself by the reference, and put in its place."""
     out = torch.zeros_like(packed.q)
     with use_backend("reference"):
         for row, begin, end in SPANS:
@@ -149,7 +149,7 @@ def test_a_separator_is_what_the_next_document_begins_with() -> None:
 
 
 def test_what_a_document_is_trained_on_is_in_no_other() -> None:
-    """Every document from the separator before it to the one after it: packed, and one by one."""
+    """Each document from the separator before it to the separator after it: packed, and one by one."""
     decoder = enliven(tiny_model().build())
     documents = [[5, 9, 7], [8], [3, 3, 4, 6, 2]]
     row = torch.tensor([[0] + [token for one in documents for token in (*one, 0)]])

@@ -1,4 +1,4 @@
-"""Positions given by the caller: real numbers, and Gaussian distributions of a position."""
+"""Positions that the caller gives: real numbers, and Gaussian distributions."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_whole_numbers_given_are_the_whole_numbers_counted(fields: dict[str, Any
     numbers = torch.tensor([0, 3, 63, 64, 65, 1000, 70_000, 9_999_999])
     counted = turned(position, x, Positions(numbers[None]))
     assert largest(turned(position, x, given(numbers)), counted) < 1e-12
-    # It is the given position that counts, not the order; and one row of them serves a batch.
+    # The given position counts, not the order; and one row of positions serves a batch.
     x2 = draw(3, 8, 2, 16)
     where = Positions(torch.arange(8)[None], numbers.double()[None])
     q, k = position.encode(x2, x2[:, :, :1], where)
@@ -104,7 +104,7 @@ def test_real_positions_are_taken_modulo_the_period(harmonic: bool) -> None:
     near = reals(0, 0.5, 31.25, 63.875)
     for laps in (1, 1000, 156_249):  # up to 1e7
         assert torch.equal(turned(position, x, given(near + 64.0 * laps)), turned(position, x, given(near)))
-    if harmonic:  # and nothing jumps where a period ends
+    if harmonic:  # no jump where a period ends
         ends = turned(position, x, given(reals(64 - 1e-6, 64 + 1e-6)))
         assert largest(ends[0], ends[1]) < 1e-4
 
@@ -124,7 +124,7 @@ def test_a_gaussian_position_gives_the_expected_score(fields: dict[str, Any], de
     samples = (turned(position, q, given(at_q)) * turned(position, k, given(at_k))).sum(-1)
     error = 5 * float(samples.std()) / math.sqrt(count)
     assert abs(float(samples.mean() - got)) < error + 1e-10
-    if deviation:  # tight enough to tell it from the score at the means
+    if deviation:  # tight enough to tell the expected score from the score at the means
         sharp = turned(position, q, given(reals(means[0]))) * turned(position, k, given(reals(means[1])))
         assert abs(float(sharp.sum() - got)) > 3 * error
 
@@ -141,7 +141,7 @@ def test_each_frequency_is_attenuated_by_its_own_gaussian(fields: dict[str, Any]
         each = fade.repeat_interleave(2) if fields.get("pairing") == "interleaved" else fade.repeat(2)
         want = torch.cat((sharp[:, : 2 * count] * each, sharp[:, 2 * count :]), dim=-1)
         assert largest(blurred, want) < 1e-12
-    # A position that is spread without bound has no order left: only the channels that do not turn remain.
+    # With an unbounded variance nothing of the position is left: only channels that do not turn remain.
     nowhere = turned(position, x, given(mean, reals(1e18)))
     assert largest(nowhere[:, : 2 * count], torch.zeros(1, 2 * count)) < 1e-12
 
@@ -194,7 +194,7 @@ def test_a_model_at_given_positions(fields: dict[str, Any]) -> None:
     counted = decoder(ids)
     numbers = torch.arange(24, dtype=torch.float64)[None]
     assert largest(decoder(ids, positions=numbers), counted) < 1e-10
-    # Relative: all of them moved by a real number change nothing; moved apart, they do.
+    # Relative: moving all positions by one real number changes nothing; moving them apart does.
     assert largest(decoder(ids, positions=numbers + 1000.375), counted) < 1e-7
     assert largest(decoder(ids, positions=numbers * 1.5), counted) > 0.01
     spread = torch.full_like(numbers, 4.0)

@@ -1,7 +1,7 @@
 """Golden cases: our models against independent implementations, with their weights and within each case's tolerance.
 
-The scaling by total length (a defect of one source, see its conventions) has tests of its own. That the files of a case
-are imported as the same models is in test_golden_import.py.
+The scaling by total length (a defect of one source, see its conventions) has tests of its own. test_golden_import.py
+tests that the files of a case are imported as the same models.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def test_prefill_and_decode(name: str) -> None:
     decoder = case.decoder()
     exact = doubled(decoder)(case.ids)
     case.holds(decoder(case.ids), case.io["logits.prefill"], exact)
-    if scales_by_total(case):  # where decoding is another function
+    if scales_by_total(case):  # then decoding computes another function
         exact = one_by_one(doubled(decoder), case.ids)
     case.holds(one_by_one(decoder, case.ids), case.io["logits.decode"], exact)
 
@@ -88,7 +88,7 @@ def test_variants(name: str, variant: str) -> None:
     changes = {key: fields[key] for key in ("position_schemes", "query_scales", "model") if key in fields}
     ids = case.io[fields["ids"]][:, : fields.get("truncate_ids_to")]
     decoder, expected = case.decoder(**changes), case.io[fields["logits"]]
-    last = expected.shape[1]  # of the longest ones only the last positions are kept
+    last = expected.shape[1]  # the longest cases keep the last positions only
     assert last == fields.get("keep_last", ids.shape[1])
     exact = doubled(decoder)(ids)[:, -last:]
     case.holds(decoder(ids)[:, -last:], expected, exact)
@@ -114,13 +114,13 @@ def test_harmonics_listed_or_named_are_the_same() -> None:
     backwards = {"periodic": {**schemes["periodic"], "explicit_inv_freq": []}}
     backwards["periodic"]["explicit_inv_freq"] = schemes["periodic"]["explicit_inv_freq"][::-1]
     assert '"all"' in case.spec(position_schemes=schemes).model_dump_json()
-    moved = case.decoder(position_schemes=backwards)(case.ids)  # the order of frequencies matters to the weights
+    moved = case.decoder(position_schemes=backwards)(case.ids)  # the weights belong to one order of frequencies
     assert largest(moved, case.io["logits.harmonic"]) > 1
 
 
 @pytest.mark.parametrize("name", ["A01", "A02", "A04", "A05", "A06"])
 def test_rotary_tables(name: str) -> None:
-    """Rotating a one by each position gives that channel's cosine and sine in the source's tables."""
+    """Rotating ones by each position gives the cosines and sines of the source's tables."""
     case = golden(name)
     layer = case.decoder().layers[0].attention
     cos, sin = case.io["rope.cos_table"], case.io["rope.sin_table"]
@@ -138,8 +138,8 @@ def test_rotary_tables(name: str) -> None:
 
 
 def test_total_length_scaling_matches_only_behind_its_setting() -> None:
-    """Three definitions in one source: only `total_length: true` gives its prefill, and only the causal default its
-    decoding for any split into calls. What the source computes for a prefill of 40 and then decoding we give as well.
+    """One source has two functions. `total_length: true` gives its prefill, and its prefill of 40 tokens with decoding
+    after it. The causal default gives its decoding, for any split into calls.
     """
     case = golden("A04")
     causal = {"query_scales": case.fields["variants"]["causal"]["query_scales"]}
@@ -156,7 +156,7 @@ def test_total_length_scaling_matches_only_behind_its_setting() -> None:
 
 
 def change(case: Case, mutation: str) -> dict[str, Any] | None:
-    """What case.yaml's `mutation_max_abs_logit_change` changed, as fields; None where our specs cannot say it."""
+    """The fields of a mutation in case.yaml's `mutation_max_abs_logit_change`; None if our specs cannot say it."""
     model = yaml.safe_load(yaml.safe_dump(case.fields["model"]))
     schemes = yaml.safe_load(yaml.safe_dump(case.fields["position_schemes"]))
     layers, ((name, scheme),) = model["layers"], schemes.items()
@@ -201,9 +201,9 @@ def change(case: Case, mutation: str) -> dict[str, Any] | None:
 
 
 def changed(case: Case, changes: dict[str, Any]) -> Decoder:
-    """The changed spec with the case's weights: less the norms it has not, key/value heads repeated where it has more.
+    """A model of the changed spec, with those weights of the case that it has. More key/value heads repeat the case's.
 
-    "gqa head order" is said so: query head h reads key/value head h mod Hkv instead of h // (H / Hkv).
+    For "gqa head order", query head h then reads key/value head h mod Hkv instead of h // (H / Hkv).
     """
     decoder = case.spec(**changes).build().eval()
     wanted = decoder.state_dict()
@@ -219,7 +219,7 @@ def changed(case: Case, changes: dict[str, Any]) -> Decoder:
 
 @every_case
 def test_a_changed_convention_moves_the_logits_as_the_case_says(name: str) -> None:
-    """Not only equal where it should be: each setting, changed, does to the logits what it does in the source."""
+    """A changed setting changes the logits by as much as in the source."""
     case = golden(name)
     stated = case.fields["verification"]["mutation_max_abs_logit_change"]
     left = set()
@@ -230,5 +230,5 @@ def test_a_changed_convention_moves_the_logits_as_the_case_says(name: str) -> No
             continue
         moved = largest(changed(case, changes)(case.ids), case.io["logits.prefill"])
         assert moved == pytest.approx(stated[mutation], rel=0.01), mutation
-    # A rope without period that is mismatched, and a published p-rope in a global layer, cannot be said.
+    # Our specs have no mismatched rope without a period, and no published p-rope in a global layer.
     assert left <= {"periodic: period removed", "layer 3 NoPE->rope"}

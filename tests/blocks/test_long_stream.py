@@ -1,4 +1,4 @@
-"""A million tokens through an all-local model, in chunks and then token by token: nothing of the far past is left, and
+"""A million tokens through an all-local model, in chunks and then token by token: the far past leaves no trace, and
 nothing drifts. The last logits are those of a fresh prefill of the tokens that they can depend on:
 
     L layers of window W reach back L (W - 1) tokens.
@@ -43,7 +43,7 @@ def test_a_million_tokens_end_as_a_fresh_prefill_of_the_last_ones(position: dict
     for end in range(TOKENS - steps, TOKENS + 1):
         fresh = decoder(ids[:, end - reach : end])[:, -1]
         assert largest(streamed[:, -1], fresh) < 1e-4, f"after {end} tokens"
-        # Not because it is all the same: one token less of the past is another answer.
+        # The check can fail: with one token less of the past the answer differs.
         assert largest(decoder(ids[:, end - reach + WINDOW : end])[:, -1], fresh) > 1e-3
         if end < TOKENS:
             streamed = decoder(ids[:, end : end + 1], cache=cache)

@@ -34,7 +34,7 @@ blocks:
     attention: {num_heads: 4, num_kv_heads: 2, position: {type: kerple}}
     mlp: {intermediate_size: 48}
 """
-# The contract of a block, in short, after LATE in a process of its own: registries are the process's.
+# A block's contract, in short. It runs after LATE in a process of its own, since registries belong to a process.
 CONTRACT = """
 spec = load_model_spec("model.yaml")
 torch.manual_seed(0)
@@ -58,7 +58,7 @@ print("kept", spec.layer_specs[0].attention.position)
 """
 
 
-# Blocks of other kinds, and blocks that hold blocks: known to specs that were read before, wherever they may stand.
+# Blocks of other kinds, and blocks that hold blocks. Spec classes that were built before know them in every place.
 KINDS = """
 from typing import Literal
 from torch import nn
@@ -224,7 +224,7 @@ def test_blocks_of_every_kind_that_come_late_are_known_wherever_they_may_stand(f
 
 
 def test_a_plugin_that_fails_is_missed_by_every_spec(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Not by the first alone: the others might mean something else without it."""
+    """Every later spec fails too, not only the first: without the plugin they might mean something else."""
     monkeypatch.setattr(plugins, "_searched", False)
     monkeypatch.setenv(plugins.VARIABLE, "no_such_module")
     code, out, err = run_cli("check", "miniwin-tiny", "miniwin-1m")

@@ -1,6 +1,6 @@
-"""Linear maps by oneDNN: outputs and gradients as near to float64 as torch's own, which it gives way to.
+"""Linear maps by oneDNN: outputs and gradients as near to float64 as torch's own, and when torch's own are used.
 
-How fast either is does not matter here; which one is taken is in tests/miniwin/machine/test_products.py.
+tests/miniwin/machine/test_products.py tests which one is chosen. Speed does not matter here.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def held(found: Tensor, own: Tensor, exact: Tensor) -> None:
 
 
 def passed(x: Tensor, weight: Tensor, bias: Tensor | None, g: Tensor, product: str | None) -> list[Tensor]:
-    """The output and the gradients of those that want one. None: torch's own, in float64."""
+    """The output, and the gradients of tensors that require one. product None: torch's own, in float64."""
     given = [t if t is None or product else t.double() for t in (x, weight, bias)]
     leaves = [None if t is None else t.detach().requires_grad_() for t in given]
     assert leaves[0] is not None and leaves[1] is not None
@@ -111,7 +111,7 @@ def test_tensors_with_gaps(kind: str, calls: list[tuple[int, ...]]) -> None:
 
 
 def test_onednn_is_given_nothing_with_gaps() -> None:
-    """It would compute them, and take thousands of times as long."""
+    """oneDNN would compute them, but take thousands of times as long."""
     whole = drawn(16, 32)
     for kept in (whole, whole.t(), whole[4:8]):
         assert products._dense(kept) is kept
@@ -128,7 +128,7 @@ def test_gradients_of_any_of_them(wanted: tuple[bool, ...], calls: list[tuple[in
     if any(wanted):
         out.square().sum().backward()
     assert [t.grad is not None for t in leaves] == list(wanted)
-    assert len(calls) == 1 + wanted[0] + wanted[1]  # nothing is multiplied for nobody
+    assert len(calls) == 1 + wanted[0] + wanted[1]  # no product whose result is not needed
     with torch.no_grad():
         assert not linear(leaves[0], leaves[1], leaves[2], ONEDNN).requires_grad
 
@@ -157,7 +157,7 @@ def test_what_is_small_or_not_float32_is_torchs_own(calls: list[tuple[int, ...]]
 
 
 def test_twice_differentiated(calls: list[tuple[int, ...]]) -> None:
-    """sum of squares of the gradients: of x and W, through the backward."""
+    """Gradients of x and W of the sum of squares of the first gradients."""
     found = []
     for product, dtype in ((ONEDNN, torch.float32), (MKL, torch.float32), (MKL, torch.float64)):
         x, weight, bias = (t.to(dtype).requires_grad_() for t in (drawn(40, 170), drawn(180, 170), drawn(180)))

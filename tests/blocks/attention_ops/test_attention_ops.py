@@ -1,6 +1,6 @@
 """Attention backends: each against the naive reference, outputs and gradients; and the dispatch between them.
 
-Uninitialised memory is filled with NaN throughout, so that a result that nobody wrote shows.
+Uninitialised memory is filled with NaN throughout, so a result that no code wrote shows.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def test_every_backend_for_this_machine_has_cases() -> None:
 
 @pytest.mark.parametrize("seed", range(25))
 def test_random_shapes_equal_the_reference(seed: int) -> None:
-    """Lengths, windows and padding drawn at random, so that no boundary is left to the cases above."""
+    """Lengths, windows and padding are drawn at random, to find boundaries that the cases above miss."""
     generator = torch.Generator().manual_seed(seed)
 
     def pick(low: int, high: int) -> int:
@@ -112,7 +112,7 @@ def test_the_reference_equals_a_loop_over_scores(n: int, window: int | None, mor
 
 @pytest.mark.parametrize("backend", ["cpu_banded", "sdpa", "tiled", "reference"])
 def test_gradients_of_padding_are_finite_and_reach_no_token(backend: str) -> None:
-    """Whatever flows into the outputs of padding rows, nothing is NaN, and tokens' gradients stay as they are."""
+    """Gradients of the outputs of padding, however large, give no NaN and do not change the gradients of tokens."""
     call = make_call(70, 9, batch=2, pad=(0, 33))
     kept: list[list[Tensor]] = []
     for noise in (0.0, 5.0):
@@ -170,7 +170,7 @@ def test_local_attention_is_linear_in_length(window: int, batch: int, monkeypatc
     """Forward and backward of 1024, 2048 and 4096 tokens: memory grows by equal steps, and nothing is N by N."""
     totals = {}
     without_kernels(monkeypatch)
-    monkeypatch.setattr(cpu_banded._Masks, "known", {})  # a full one would be emptied on the way
+    monkeypatch.setattr(cpu_banded._Masks, "known", {})  # a full cache would be emptied on the way
     attend(make_call(1024, window, heads=(2, 1), batch=batch)).sum().backward()  # masks are made once and kept
     for n in (1024, 2048, 4096):
         call = make_call(n, window, heads=(2, 1), batch=batch)
@@ -196,7 +196,7 @@ def test_global_inference_makes_no_mask(n: int, m: int) -> None:
 
 @pytest.mark.parametrize("more", [{}, {"pad": (0, 70)}, {"alibi": True}])
 def test_long_rows_are_cut_into_several_calls(more: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Parts of two or three tiles, so that heads, bodies of several parts and tails all meet in a short row."""
+    """Parts have two or three tiles, so a short row has a head, a body of several parts and a tail."""
     monkeypatch.setattr(cpu_banded, "HEAD", 32)
     for most, window in ((2, 40), (3, 97), (3, 130)):
         monkeypatch.setattr(cpu_banded, "NUMBERS", most * 64 * 4 * 16)
@@ -205,7 +205,7 @@ def test_long_rows_are_cut_into_several_calls(more: dict[str, Any], monkeypatch:
 
 
 def test_masks_are_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same call again builds no mask; another window, type or bias has its own."""
+    """A second, equal call builds no mask; another window, dtype or bias has a mask of its own."""
     monkeypatch.setattr(cpu_banded._Masks, "known", {})  # when that is full, all are forgotten
     call = make_call(300, 33)
 

@@ -1,7 +1,7 @@
-"""What an attention call may ask for beyond a causal window: each feature, and pairs of them, on every backend.
+"""The features of an attention call beyond a causal window: each one, and pairs of them, on every backend.
 
-A backend declines or agrees with the reference, in outputs and gradients. The table of features is held to the fields
-of AttentionCall: one that is added later has no case here until someone writes it, and the tests say so.
+A backend declines a call or agrees with the reference, in outputs and gradients. The table of features must have every
+field of AttentionCall, so a test fails until a new field has a case here.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def kept(call: AttentionCall) -> AttentionCall:
 
 
 def padded(call: AttentionCall) -> AttentionCall:
-    """Rows padded by nothing, by a little, and up to the last token; as a decoder says it, chunks begin after that."""
+    """Rows with no padding, a little, and up to the last token. As in a decoder, chunks begin after the padding."""
     m = call.k.shape[1]
     pad = torch.tensor([0, 3, m - 1, m // 2])[: len(call.q)].clamp(max=m - 1)
     start = (torch.zeros(1, dtype=torch.int64) if call.start is None else call.start) - pad
@@ -65,7 +65,7 @@ def gated(call: AttentionCall) -> AttentionCall:
 
 
 def phase(q: Tensor, k: Tensor, distance: Tensor) -> Tensor:
-    """A score that no dot product gives: by distance, and not linear in either."""
+    """A score that no dot product gives: it depends on distance, and is linear neither in queries nor in keys."""
     k = k.repeat_interleave(q.shape[2] // k.shape[2], dim=2)
     return torch.einsum("bnhd,bmhd->bhnm", q, k) * torch.cos(0.1 * distance) + torch.tanh(k.sum(-1)).mT.unsqueeze(2)
 
@@ -125,7 +125,7 @@ def with_features(names: tuple[str, ...], n: int = 37, **more: Any) -> Attention
 
 
 def backends(call: AttentionCall) -> list[str | None]:
-    """Those that answer, and the dispatch itself."""
+    """The backends that answer the call, and None for the dispatch itself."""
     able = [name for name in ON_CPU if BY_NAME[name].declines(call) is None]
     assert "tiled" in able
     return [None, *able]
@@ -147,7 +147,7 @@ def test_every_field_of_a_call_has_its_feature() -> None:
 
 @pytest.mark.parametrize("name", FEATURES)
 def test_a_feature_changes_the_answer(name: str) -> None:
-    """Else agreeing with the reference would show nothing."""
+    """Otherwise agreement with the reference would prove nothing."""
     call = with_features((name,))
     plain = replace(make_call(37, heads=(4, 2), batch=len(call.q)), v=call.v)
     with torch.no_grad(), use_backend("reference"):
@@ -178,7 +178,7 @@ def same_output(call: AttentionCall, *backends: str | None) -> None:
 @pytest.mark.parametrize("backend", ["tiled", "reference"])
 @pytest.mark.parametrize("feature", ["log_gates", "score", "weighting", "kept"])
 def test_autocast_narrows_nothing_that_was_widened(feature: str, backend: str) -> None:
-    """In several tiles, which training computes once more: outputs and gradients against float64."""
+    """Outputs and gradients against float64, with several tiles, which training computes once more."""
     call = with_features((feature,), n=300, heads=(2, 1))
     call = with_tensors(call, {name: t.detach().requires_grad_() for name, t in tensors(call).items()})
     double = with_tensors(call, {name: t.detach().double().requires_grad_() for name, t in tensors(call).items()})
@@ -206,7 +206,7 @@ def test_xformers_declines_all_but_a_window_and_padding(
 
 
 def test_a_field_added_later_is_declined_by_all() -> None:
-    """A backend takes what it names, so that it cannot overlook what it does not know of."""
+    """A backend takes only the features that it names, so it cannot overlook a new one."""
 
     class Later(AttentionCall):
         @property
@@ -303,7 +303,7 @@ def test_float64_is_computed_in_float64(names: tuple[str, ...]) -> None:
 
 @pytest.mark.parametrize("seed", range(18))
 def test_random_calls(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Lengths, chunks, starts, windows, padding, features: drawn, so that no boundary is left to the cases above."""
+    """Lengths, chunks, starts, windows, padding, features are drawn, to find boundaries that the cases above miss."""
     generator = torch.Generator().manual_seed(seed)
 
     def pick(low: int, high: int) -> int:
@@ -313,7 +313,7 @@ def test_random_calls(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     n, past, size, kv_heads, batch = pick(1, 90), pick(0, 40), pick(1, 50), pick(1, 3), pick(1, 3)
     call = make_call(n, m=n + past, heads=(kv_heads * pick(1, 8), kv_heads), dim=8 * pick(1, 3), batch=batch, seed=seed)
     pad = torch.tensor([pick(0, n + past - 1) for _ in range(batch)])
-    row = pick(0, 60)  # tokens that a ring has let go
+    row = pick(0, 60)  # tokens that a ring has dropped
     choices: list[Feature] = [
         lambda c: replace(c, chunk=size, start=row - pad, pad=pad),
         lambda c: replace(c, chunk=size, start=torch.tensor([row])),
@@ -335,7 +335,7 @@ def test_the_reference_equals_a_loop_over_scores(names: tuple[str, ...]) -> None
 
 @pytest.mark.parametrize("names", SETS, ids="+".join)
 def test_pieces_equal_the_whole(names: tuple[str, ...]) -> None:
-    """A chunked prefill on a warm cache and token by token, each by whom the dispatch chooses."""
+    """A chunked prefill on a warm cache, then token by token, by the backends that the dispatch chooses."""
     call = with_features(names, 37)
     with torch.no_grad():
         whole = attend(call)
@@ -363,7 +363,7 @@ def test_padding_has_finite_gradients(names: tuple[str, ...]) -> None:
 
 
 def test_nothing_seen_is_zero_for_a_stick() -> None:
-    """The first token of each row breaks nothing off: zero, whatever comes before it as padding."""
+    """The first token of each row sees no earlier key: its output is zero, whatever the padding before it holds."""
     call = with_features(("weighting", "pad"))
     out = attend(call)
     assert call.pad is not None
@@ -373,7 +373,7 @@ def test_nothing_seen_is_zero_for_a_stick() -> None:
 
 
 def test_an_extreme_stick_is_finite() -> None:
-    """Shares that are 0 or 1 to rounding: logarithms, not logarithms of products."""
+    """Shares may round to 0 or 1: sums of logarithms stay finite, logarithms of products would not."""
     call = replace(make_call(40), scale=200.0, weighting="stick-breaking")
     with use_backend("tiled"):
         out = attend(call)
@@ -387,7 +387,7 @@ def test_an_extreme_stick_is_finite() -> None:
 
 
 def test_forget_gates_keep_their_precision_over_a_million_tokens() -> None:
-    """Sums of gates reach 3e6, where float32 knows steps of 0.25; their differences are exact to 1e-5."""
+    """Sums of gates reach 3e6, where float32 has steps of 0.25; their differences are exact to 1e-5."""
     m, seen = 1_000_000, 300
     generator = torch.Generator().manual_seed(0)
     gates = -6 * torch.rand(1, m, 1, generator=generator)
@@ -430,7 +430,7 @@ def test_tiles_hold_memory_linear_in_length(names: tuple[str, ...], monkeypatch:
 
 @pytest.mark.parametrize("names", [("window", "softcap"), ("window", "weighting"), ("chunk",), ("window", "sinks")])
 def test_local_features_are_linear_in_length(names: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Everything that forward and backward ever allocate grows by equal steps."""
+    """All memory that forward and backward allocate grows by equal steps."""
     monkeypatch.setattr(tiled, "QUERIES", 32)
     totals = {}
     attend(with_features(names, 128, heads=(2, 1))).sum().backward()  # masks are made once and kept

@@ -1,4 +1,4 @@
-"""The FlexAttention backend, uncompiled on the CPU: what its mask shows, what it does to scores, what it declines."""
+"""The FlexAttention backend, uncompiled on the CPU: its mask, its change of scores, and what it declines."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from miniwin.specs import UserError
 
 @pytest.fixture
 def eager(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Neither compiled nor refused for the CPU's want of a backward: plain operations with the same functions."""
+    """flex_attention uncompiled, as plain operations, and without torch's refusal of gradients on a CPU."""
     monkeypatch.setattr(flex_module, "_FLEX_ATTENTION_DISABLE_COMPILE_DEBUG", True)
     monkeypatch.setattr(flex, "_compiled", lambda *kind: flex_module.flex_attention)
     yield
@@ -139,7 +139,7 @@ def test_outputs_equal_the_reference(name: str, eager: None) -> None:
 
 @pytest.mark.parametrize("name", ["window", "soft-cap", "kept, sinks, soft-cap and bias"])
 def test_gradients_equal_the_reference(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Not on a CPU, says torch; its uncompiled operations can, and what we give it then has the right gradients."""
+    """torch refuses gradients on a CPU. Its uncompiled operations have them, and they must be right."""
     monkeypatch.setattr(flex_module, "_validate_device", lambda *tensors: None)
     monkeypatch.setattr(
         flex, "_compiled", lambda *kind: flex_module.flex_attention
@@ -181,7 +181,7 @@ def test_what_it_declines() -> None:
 
 
 def test_heads_too_narrow_for_triton_are_declined_on_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
-    """There it would raise as it is compiled; another backend answers."""
+    """On CUDA compiling it would raise; another backend answers."""
     monkeypatch.setattr(flex, "_has_triton", lambda: True)
 
     def answered(keys: int, values: int) -> tuple[str | None, bool]:

@@ -1,4 +1,4 @@
-"""What torch's attention is handed on CUDA: the decision is asked with stand-ins for CUDA tensors."""
+"""The arguments of torch's attention on CUDA, decided for stand-ins of CUDA tensors."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ HALF, SINGLE = torch.bfloat16, torch.float32
 
 
 def test_on_cuda_keys_are_shared_where_flash_takes_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No other kernel shares them there: torch would multiply out all the scores."""
+    """No other kernel on CUDA shares keys: torch would compute a matrix of all scores."""
 
     def shared(dtype: torch.dtype, n: int = 8, **more: Any) -> bool:
         return sdpa._shares_keys(on_cuda(make_call(n, dtype=dtype, **more)))
@@ -39,7 +39,7 @@ def test_on_cuda_keys_are_shared_where_flash_takes_them(monkeypatch: pytest.Monk
 def test_else_torch_is_given_them_repeated(
     monkeypatch: pytest.MonkeyPatch, shared: bool, chunk: int | None, window: int | None
 ) -> None:
-    """By what answers for chunks as well; and the result is the same."""
+    """The backend for chunks repeats keys too, and the result is the same."""
     torchs, asked = sdpa.scaled_dot_product_attention, []
 
     def record(q: Tensor, k: Tensor, v: Tensor, enable_gqa: bool = False, **others: Any) -> Tensor:

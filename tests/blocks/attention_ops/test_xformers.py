@@ -1,4 +1,4 @@
-"""xformers' bias for every kind of mask, materialised and held against ours, and what its kernels are handed.
+"""xformers' bias for every kind of mask, materialised and compared with ours, and the arguments of its kernels.
 
 Its kernels need CUDA; the biases, the packing of rows and the conditions of its operators do not.
 """
@@ -94,7 +94,7 @@ USES = [(torch.bfloat16, True), (torch.bfloat16, False), (torch.float32, False)]
 @pytest.mark.parametrize(("dtype", "training"), USES)
 @pytest.mark.parametrize("name", PACKED)
 def test_the_bias_of_packed_rows_is_our_mask(fmha: ModuleType, name: str, dtype: torch.dtype, training: bool) -> None:
-    """Over all rows as one: what is packed sees what it did, and no row sees another."""
+    """All rows are packed into one: a token sees what it saw before, and nothing of other rows."""
     call = packed(name, dtype=dtype)
     batch, n, m = call.q.shape[0], call.q.shape[1], call.k.shape[1]
     ours = torch.full((batch, n, batch, m), float("-inf"))
@@ -143,7 +143,7 @@ def test_what_its_kernels_are_handed_is_the_reference(
     training: bool,
     heads: tuple[int, int],
 ) -> None:
-    """Layout, bias, scale and packing mean our attention, gradients too; and its operators take them."""
+    """Layout, bias, scale and packing give our attention and its gradients; xformers' operators take them."""
     asked: list[Any] = []
 
     def record(q: Tensor, k: Tensor, v: Tensor, attn_bias: Any = None, p: float = 0.0, scale: Any = None) -> Tensor:
@@ -240,7 +240,7 @@ def test_those_are_the_devices_that_its_operators_name(fmha: ModuleType) -> None
 
 
 def test_where_a_backward_must_be_deterministic_it_declines(fmha: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    """And rightly, as that of flash is not; in inference nothing is wrong with it."""
+    """The backward of flash is not deterministic. Inference is not affected."""
     monkeypatch.setattr(xformers_backend, "missing", lambda: None)
     monkeypatch.setattr(torch, "are_deterministic_algorithms_enabled", lambda: True)
     call = on_cuda(make_call(9, 4, dtype=torch.bfloat16))
@@ -251,7 +251,7 @@ def test_where_a_backward_must_be_deterministic_it_declines(fmha: ModuleType, mo
 
 
 def test_no_cache_is_packed_for_one_token(monkeypatch: pytest.MonkeyPatch) -> None:
-    """In float32, where padding cannot be left where it is."""
+    """In float32 padding would have to be packed away, which copies the cache."""
     monkeypatch.setattr(xformers_backend, "missing", lambda: None)
     for dtype, backend in ((torch.bfloat16, xformers_backend), (torch.float32, sdpa)):
         with torch.no_grad():
@@ -262,7 +262,7 @@ def test_no_cache_is_packed_for_one_token(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_a_cache_narrower_than_the_queries_is_not_widened_whole(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One token goes by the way that reads it as it is; whoever asks for xformers by name gets it all the same."""
+    """A backend that reads the cache as it is answers one token. Forced by name, xformers answers all the same."""
     monkeypatch.setattr(xformers_backend, "missing", lambda: None)
     with torch.no_grad():
         for dtype, stored in (
@@ -279,7 +279,7 @@ def test_a_cache_narrower_than_the_queries_is_not_widened_whole(monkeypatch: pyt
                 assert not steps_by_sdpa(narrow)
     many = replace(call, k=torch.zeros(2, 1 << 17, 2, 32, dtype=torch.int8))
     assert cached._at_a_time(many) == 1 << 10
-    assert cached._at_a_time(on_cuda(many)) == 1 << 17  # all at once
+    assert cached._at_a_time(on_cuda(many)) == 1 << 17  # the whole cache at once
 
 
 class Operator:
@@ -291,7 +291,7 @@ class Operator:
 
 
 def library(monkeypatch: pytest.MonkeyPatch, loaded: bool = True, flash: bool = True) -> None:
-    """An xformers that is installed and looks like this."""
+    """Put a stand-in in place of xformers: its library loaded or not, its flash kernel there or not."""
     package, lib, ops = (ModuleType(name) for name in ("xformers", "xformers._cpp_lib", "xformers.ops"))
     lib._built_with_cuda = loaded  # type: ignore[attr-defined]
     operators = {"flash": Operator("fa2F", flash), "cutlass": Operator("cutlassF-pt")}
@@ -303,7 +303,7 @@ def library(monkeypatch: pytest.MonkeyPatch, loaded: bool = True, flash: bool = 
 
 
 def test_what_is_installed_and_cannot_be_called_is_declined(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its library may not load, of which it only writes a line to its log; and to import it may raise."""
+    """Its library may fail to load, which it only writes to its log; or its import may raise."""
     call = on_cuda(make_call(9, 4, dtype=torch.bfloat16))
 
     def reason() -> str | None:

@@ -1,4 +1,4 @@
-"""Contexts of different lengths side by side go on as each would alone, and come apart again as they were."""
+"""Batched caches: contexts of different lengths go on together as each would alone, and can be split again."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ LENGTHS = {"long": (40, 9, 22), "short": (3, 12, 0), "equal": (6, 6, 6), "around
 def test_contexts_go_on_together_as_alone(name: str, lengths: tuple[int, ...], dtype: torch.dtype) -> None:
     spec = tiny_spec(BLOCKS[name])
     decoder = enliven(spec.build()).eval()
-    bound = 1e-4 if dtype == torch.float32 else 0.02  # the last bit of a key decides now and then what it is rounded to
+    bound = 1e-4 if dtype == torch.float32 else 0.02  # now and then the last bit of a key decides its rounding
     ids, more, later = (random_ids(spec, 3, n, seed) for n, seed in ((40, 1), (20, 2), (11, 3)))
     alone = [decoder.new_cache(dtype=dtype) for _ in lengths]
     for i, length in enumerate(lengths):
@@ -95,7 +95,7 @@ def made(spec: ModelSpec) -> LanguageModel:
 
 
 def opened(model: LanguageModel, dtype: str | None = None) -> list[Session]:
-    """Three that have said 0, 25 and 3 ids, and as many again."""
+    """Three sessions: one empty, one with 25 ids and 25 tokens generated after them, one with 3 and 3."""
     sessions = [new_session(model, dtype) for _ in range(3)]
     for session, ids in zip(sessions[1:], ([7] * 20 + [1, 2, 3, 4, 5], [9, 8, 7]), strict=True):
         generate(model, ids, max_new_tokens=len(ids), temperature=0, session=session)
@@ -103,7 +103,7 @@ def opened(model: LanguageModel, dtype: str | None = None) -> list[Session]:
 
 
 def wide_spec() -> ModelSpec:
-    """One whose tokens the kernels decode in one call, where there are some."""
+    """A spec whose decoding steps the C kernels run in one call, if they are there."""
     blocks = {letter: {**block, "head_dim": 32} for letter, block in BLOCKS["nope"].items()}
     return tiny_spec({letter: {"attention": b, "mlp": {"intermediate_size": 48}} for letter, b in blocks.items()})
 
@@ -135,7 +135,7 @@ def test_several_sessions_go_on_as_each_would_alone(
 
 @pytest.mark.parametrize("calls", [1, 2, 4, 7])
 def test_sessions_cut_short_can_go_on(calls: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """After one of them has been read, or some tokens drawn: what has been said is not lost, nor said twice."""
+    """One session was read, or some tokens were drawn, before the cut: no token is lost, and none comes twice."""
     model = made(tiny_spec())
     alone, together = opened(model), opened(model)
     prompts = [[1, 2, 3], [4, 4], [5] * 4]

@@ -19,7 +19,7 @@ from miniwin.blocks.int8 import quantised, widened
 from miniwin.specs import UserError
 
 DTYPES = ("float32", "bfloat16", "float16", "int8")
-# What logits may change by where the cache is rounded: ten times the relative error of one number, of their spread.
+# How much logits may change if the cache is rounded, as a share of their spread: ten times the error of one number.
 BOUNDS = {"float32": 10 * 2**-20, "float16": 10 * 2**-11, "bfloat16": 10 * 2**-8, "int8": 10 / 254}
 
 
@@ -28,7 +28,7 @@ def draw(*shape: int, seed: int = 0) -> Tensor:
 
 
 def times(t: Tensor) -> list[int]:
-    """Which tokens (B, M, 1, 1), each holding its own number, are there."""
+    """The numbers of the tokens in (B, M, 1, 1), where each entry holds its token's number."""
     return [int(x) for x in t[0, :, 0, 0]]
 
 
@@ -69,7 +69,7 @@ def test_in_training_a_ring_gives_a_copy_with_gradients() -> None:
     ring.append(tokens(0, 5))
     new = tokens(5, 1).requires_grad_()
     (keys,) = ring.append(new, in_order=False)
-    ring.append(tokens(6, 1), in_order=False)  # does not reach into what was given before
+    ring.append(tokens(6, 1), in_order=False)  # does not change what `append` returned before
     assert times(keys) == [3, 4, 5]
     keys.sum().backward()
     assert new.grad is not None and new.grad.item() == 1
@@ -224,7 +224,7 @@ def test_dtypes_that_a_cache_cannot_be_are_refused() -> None:
         decoder(torch.zeros(1, 3, dtype=torch.int64), cache=decoder.new_cache(dtype=torch.int8))
 
 
-# ---- what a cache says of itself
+# ---- lengths and bytes of a cache
 
 
 @torch.no_grad()

@@ -1,4 +1,4 @@
-"""Tokens taken back out of a cache: it goes on as if they had never been there."""
+"""Rollback: after tokens are taken back out of a cache, it goes on as if they had never been there."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from miniwin.specs import UserError
 
 
 def same(decoder: Decoder, one: Cache, other: Cache, more: torch.Tensor) -> bool:
-    """Whether both go on alike, token by token and in one piece. It leaves them as they are."""
+    """Whether copies of both caches go on alike, token by token and in one call."""
     assert (one.length, one.nbytes, one.given) == (other.length, other.nbytes, other.given)
     assert (one.pad is None) == (other.pad is None) and (one.pad is None or torch.equal(one.pad, other.pad))
     for sizes in ([1] * 9, [9]):
@@ -66,7 +66,7 @@ def test_a_guess_is_checked_in_one_call_and_half_of_it_kept() -> None:
     while len(said) < 40:
         said.append(int(token))
         guess = torch.tensor([(plain[len(said) :] + [0] * 4)[:4]])
-        guess[0, int(torch.randint(5, (), generator=generator)) :] = 0  # from some place on it is wrong
+        guess[0, int(torch.randint(5, (), generator=generator)) :] = 0  # the guess is wrong from here on
         mark = Mark(cache, 5)
         best = decoder(torch.cat([token, guess], 1), cache=cache).argmax(-1)
         right = int((best[:, :-1] == guess).long().cumprod(1).sum())

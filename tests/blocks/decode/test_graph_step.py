@@ -1,4 +1,4 @@
-"""The step that can be recorded: the same logits as an ordinary one, and no number that only the host would know."""
+"""The recorded step: the same logits as an ordinary step, and no number that only the host knows."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_the_cache_is_left_as_it_is() -> None:
 
 @torch.no_grad()
 def test_a_step_that_is_repeated_changes_nothing() -> None:
-    """As recording does, which runs it several times before the first token."""
+    """A recording runs the step several times before the first token."""
     decoder, ids = built(), random_ids(tiny_spec(), 1, 30)
     cache = warmed(decoder, ids, 20)
     plain, repeated = (FixedStep(decoder, cache, capacity=30) for _ in range(2))
@@ -106,7 +106,7 @@ class Inside(nn.Module):
 @pytest.mark.parametrize("layout", LAYOUTS)
 @torch.no_grad()
 def test_no_number_is_asked_of_the_device(layout: str) -> None:
-    """It runs on tensors that have shapes and no numbers."""
+    """The step runs on fake tensors, which have shapes and no numbers."""
     decoder, ids = built(LAYOUTS[layout]), random_ids(tiny_spec(), 1, 20)
     steps = FixedStep(decoder, warmed(decoder, ids, 20), capacity=30)
     with FakeTensorMode(allow_non_fake_inputs=True):
@@ -166,7 +166,7 @@ SCALES = {
 
 @pytest.mark.parametrize("name", SCALES)
 def test_a_scale_of_somebody_else_that_counts_keys_is_seen(name: str) -> None:
-    """On no device as well, as miniwin explain asks."""
+    """A plugin's query scale. On the meta device too, as `miniwin explain` asks."""
     for device in ("cpu", "meta"):
         decoder = built({"G": attention(None, SCALED)}).to(device)
         assert declines(decoder, decoder.new_cache()) is None
@@ -232,7 +232,7 @@ def test_where_it_cannot_be_recorded_it_is_done_without(model: LanguageModel, mo
 
 
 class Cuda:
-    """As much of torch.cuda as a recording needs: which stream is current, and a graph that may fail in its end."""
+    """The parts of torch.cuda that a recording needs: a current stream, and a graph that may fail at its end."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, fails: bool) -> None:
         self.current, self.fails, self.recorded_on = SimpleNamespace(wait_stream=lambda other: None), fails, None
@@ -265,7 +265,7 @@ class Cuda:
 
 
 def test_a_graph_is_recorded_and_replayed_on_the_device_of_its_model(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Which need not be the current one. On a CPU everything but the graph itself can be watched."""
+    """The model's device need not be the current one. On a CPU everything except the graph itself can be observed."""
     seen: list[str] = []
 
     class Guard:
@@ -293,7 +293,7 @@ def test_a_graph_is_recorded_and_replayed_on_the_device_of_its_model(monkeypatch
 
 @pytest.mark.parametrize("fails", [True, False])
 def test_the_stream_is_as_before_a_recording_though_it_fails(fails: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """torch leaves its own current when it cannot end one."""
+    """If a recording fails at its end, torch leaves its own stream current."""
     decoder = built()
     steps = FixedStep(decoder, warmed(decoder, random_ids(tiny_spec(), 1, 20), 20), capacity=30)
     cuda = Cuda(monkeypatch, fails)

@@ -1,4 +1,4 @@
-"""A decoding step in one call: the logits and the cache of the model's own, on every build; what it declines."""
+"""A decoding step in one call: the same logits and cache as the model's own step, on every build; what it declines."""
 
 from __future__ import annotations
 
@@ -75,11 +75,11 @@ def without_gradients() -> Iterator[None]:
         yield
 
 
-BOUNDS = {None: 1e-5, torch.bfloat16: 0.04, torch.int8: 1.0}  # of what caches hold: a rounding may fall the other way
+BOUNDS = {None: 1e-5, torch.bfloat16: 0.04, torch.int8: 1.0}  # by the dtype of caches: a rounding may go the other way
 
 
 def warmed(decoder: Decoder, ids: Tensor, tokens: int, dtype: torch.dtype | None = None, padding: int = 0) -> Any:
-    """padding: of the last row; of the first none, of those between some."""
+    """padding: tokens of padding in the last row. The first row has none, rows between have some."""
     cache = decoder.new_cache(len(ids), dtype)
     blank = torch.linspace(0, padding, len(ids)).long().unsqueeze(1)
     decoder(ids[:, :tokens], cache=cache, attention_mask=(torch.arange(tokens) >= blank).long() if padding else None)
@@ -87,7 +87,7 @@ def warmed(decoder: Decoder, ids: Tensor, tokens: int, dtype: torch.dtype | None
 
 
 def compared(decoder: Decoder, ids: Tensor, before: int, dtype: torch.dtype | None = None, padding: int = 0) -> float:
-    """The largest difference of logits from the model's own, by the largest; the caches have to agree at the end."""
+    """The largest difference from the model's logits, over the largest logit. The caches must agree at the end."""
     return followed(decoder, ids[:, before:], warmed(decoder, ids, before, dtype, padding), dtype)
 
 
@@ -154,7 +154,7 @@ def test_a_cache_that_grows_and_one_that_is_rounded(build: str) -> None:
 @pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize(("before", "padding"), [(3, 2), (9, 4), (12, 11), (23, 3)])
 def test_padded_rows(name: str, before: int, padding: int, build: str) -> None:
-    """With a window of 7: padding that a ring still has in order, has out of order, and has let go."""
+    """A ring of window 7 holds padding in order, holds it out of order, or has dropped it."""
     decoder, ids, cache, steps = case(name, before, padding)
     assert followed(decoder, ids, cache, steps=steps) < 1e-5
 
@@ -283,7 +283,7 @@ def test_what_it_declines() -> None:
 
 @pytest.mark.skipif(native.missing() is not None, reason="needs the kernels")
 def test_int8_weights_that_stand_for_others_than_float32_go_another_way() -> None:
-    plain = {"type": "rmsnorm", "eps": 1e-5, "gain": "none"}  # with gains their dtype would tell
+    plain = {"type": "rmsnorm", "eps": 1e-5, "gain": "none"}  # with a gain its dtype would be the reason
     spec = tiny_spec({"S": layer(7, ROPE)}, norm=plain)
     model = LanguageModel(spec.build().eval().bfloat16(), spec, None, "x")
     quantize(model)

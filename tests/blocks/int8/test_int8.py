@@ -1,4 +1,4 @@
-"""int8 weights: the product they stand for, what stays exact, and how little of a model's loss they cost."""
+"""int8 weights: the products, what stays exact, and how little they add to a model's loss."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_a_product_is_that_of_the_rounded_matrix(rows: int, bias: bool, shape: t
     assert bool(((int8.wide() - weight).abs() <= half).all())
     x = draw(rows, 1, shape[1], seed=1)
     expected = F.linear(x, int8.wide(), b)
-    spread = F.linear(x.abs(), int8.wide().abs())  # what rounding of activations and results goes by
+    spread = F.linear(x.abs(), int8.wide().abs())  # the scale of rounding errors in activations and results
     got = F.linear(x, int8, b)
     assert got.shape == expected.shape and type(got) is torch.Tensor and got.dtype == x.dtype
     # Torch's kernel, where ours is missing, rounds activations and results to bfloat16.
@@ -97,7 +97,7 @@ def test_a_quantised_model_prefills_and_decodes_close_to_its_own(tie: bool) -> N
     assert isinstance(model.decoder.embed_tokens.weight, Int8Weight) and (head is None) == tie
     assert not any(p.requires_grad for p in model.parameters())
     assert sum(p.numel() for p in model.parameters()) == model_spec.parameters()
-    quantize(model)  # once is all
+    quantize(model)  # a second call changes nothing
     assert torch.equal(model(ids), model(ids))
 
 
@@ -117,7 +117,7 @@ def test_generation_works_on_int8_weights() -> None:
 
 
 def test_what_would_write_into_a_matrix_is_refused() -> None:
-    """It would write into a copy, and be lost."""
+    """The write would go into a copy, and be lost."""
     model = quantize(made(tiny_spec()))
     weight = model.decoder.layers[0].mlp.down_proj.weight
     before = weight.wide()

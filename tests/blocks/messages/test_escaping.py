@@ -1,4 +1,4 @@
-"""No command sends a terminal what somebody else's file, model or index says to it."""
+"""No command passes control characters of somebody else's file, model or index on to a terminal."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def entry(tmp_path: Path) -> Entry:
 
 
 def run(*arguments: str) -> Result:
-    """A command, whose whole output holds nothing that a terminal would obey."""
+    """Run a command, whose whole output must hold nothing that a terminal would obey."""
     result = CliRunner().invoke(app, list(arguments))
     assert result.exception is None or isinstance(result.exception, (UserError, SystemExit))
     said = result.output + ("" if result.exception is None else str(result.exception))
@@ -51,7 +51,7 @@ def run(*arguments: str) -> Result:
 
 
 def rewrite(entry: Entry, **changes: Any) -> None:
-    """Another manifest, with the digest that belongs to it."""
+    """Write another manifest, and its digest."""
     path = entry.folder / MANIFEST
     path.chmod(0o644)
     manifest = read_manifest(entry.folder).model_copy(update=changes)
@@ -121,7 +121,7 @@ class Terminal(io.StringIO):
 def test_a_model_cannot_speak_to_the_terminal(
     stdout: type[io.StringIO], option: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """On a terminal what it writes is spelt out; in a file or a pipe it is as the model wrote it."""
+    """On a terminal the model's text is spelt out; in a file or a pipe it is unchanged."""
     from miniwin.commands.generate import generate_command
 
     text, prompt = f"{HOSTILE}\r\n\tend", "p\x1b"

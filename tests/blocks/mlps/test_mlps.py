@@ -58,7 +58,7 @@ def clamped(gate: Tensor, up: Tensor) -> Tensor:
     return gate * sigmoid(1.7 * gate) * (up + 1)
 
 
-# Name -> fields of the spec, and what happens between the projections.
+# Name -> fields of the spec, and the function between the projections.
 GATED: dict[str, tuple[Any, dict[str, Any], Callable[[Tensor, Tensor], Tensor]]] = {
     "swiglu": (SwiGLUSpec, {}, lambda g, u: g * sigmoid(g) * u),
     "geglu": (GeGLUSpec, {}, lambda g, u: gelu(g) * u),

@@ -63,7 +63,7 @@ def moe_spec(routing: str = "normalised", /, **fields: Any) -> MixtureOfExpertsS
 
 
 def token_by_token(moe: MixtureOfExperts, x: Tensor, router: str, k: int) -> Tensor:
-    """The definition, a token at a time, in float64: moe is in float64 too."""
+    """The definition, a token at a time. moe must be in float64."""
     rows = []
     for token in x.reshape(-1, x.shape[-1]):
         logits = moe.router.weight @ token + (0 if moe.router.bias is None else moe.router.bias)
@@ -96,7 +96,7 @@ def test_it_equals_a_loop_over_tokens_gradients_too(router: str, k: int, shared:
         other = torch.zeros(()) if other is None else other
         one = torch.zeros_like(other) if one is None else one
         assert largest(one, other) < 1e-5 * max(1.0, float(other.abs().max())), name
-    if k > 1 or router in ("softmax-topk", "topk-sigmoid"):  # else the one weight is 1, whatever the router says
+    if k > 1 or router in ("softmax-topk", "topk-sigmoid"):  # else the single weight is 1, whatever the logits are
         assert float(got[1].abs().max()) > 1e-3, "the router learns from the experts' outputs"
 
 
@@ -151,7 +151,7 @@ def test_prefill_equals_decoding_in_a_model() -> None:
 
 
 def unstacked(theirs: nn.Module, ours: MixtureOfExperts, kind: str) -> None:
-    """Copy stacked expert weights into ours: gate and up in one, halves or interleaved, transposed or not."""
+    """Copy stacked expert weights into ours. Gate and up are one matrix, in halves or interleaved, maybe transposed."""
     state = theirs.state_dict()
     router = "gate.weight" if kind == "rows" else "router.weight"
     found = {"router.weight": state[router]}
@@ -245,7 +245,7 @@ def test_the_balance_loss_equals_its_equation(k: int) -> None:
     want = EXPERTS * sum(a * b for a, b in zip(f, p, strict=True))
     assert float(imbalance(routes)) == pytest.approx(want, rel=1e-5)
     theirs = load_balancing_loss_func((2 * draw(40, EXPERTS),), EXPERTS, k)
-    assert float(imbalance(routes)) == pytest.approx(float(theirs) / k, rel=1e-5)  # theirs counts each token K times
+    assert float(imbalance(routes)) == pytest.approx(float(theirs) / k, rel=1e-5)  # theirs: each token K times
 
 
 def test_the_balance_loss_is_one_when_even_and_the_number_of_experts_when_all_go_to_one() -> None:
@@ -307,7 +307,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., RunRes
 
 
 def spread(result: RunResult) -> float:
-    """How unevenly the trained model's experts are used: mean over layers of the largest share over the fair one."""
+    """How unevenly the trained experts are used: the largest share over the fair share, mean over layers."""
     model = miniwin.load(result.folder)
     text = torch.tensor(list((result.folder.parent / "text.txt").read_bytes()[:512])).view(4, 128)
     shares = []
@@ -335,7 +335,7 @@ def test_training_balances_the_experts_and_reports_the_plain_loss(run: Callable[
 
 
 def test_accumulated_passes_add_their_mean(run: Callable[..., RunResult]) -> None:
-    """Two passes of two rows and one of four: the same loss; the balance is each pass's own, so about the same."""
+    """Two passes of two rows have the loss of one pass of four. Balance losses are each pass's own: about the same."""
     whole = read_metrics(run("whole", 0.3, tokens=128).folder)[0]
     halves = read_metrics(run("halves", 0.3, tokens=128, batch_size=2, gradient_accumulation=2).folder)[0]
     assert halves["loss"] == pytest.approx(whole["loss"], abs=1e-5)

@@ -13,12 +13,12 @@ from miniwin.training.loss import IGNORED, linear_cross_entropy
 
 pytestmark = pytest.mark.skipif(not native.has_amx(), reason="its kernel is for AMX, and is not here")
 
-# Tokens, hidden_size, vocabulary, tokens of a chunk: fewer than a block, odd ends, a slice that is not whole, several.
+# Tokens, hidden_size, vocabulary, tokens of a chunk: less than a block, odd ends, a part of a slice, several slices.
 SHAPES = [(1, 32, 32, 512), (37, 64, 96, 64), (100, 32, 288, 33), (513, 96, 544, 512), (70, 544, 1024, 32)]
 
 
 def drawn(tokens: int, size: int, vocabulary: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Hidden states, a head and targets, the first and the last token of the vocabulary among them."""
+    """Hidden states, a head and targets; the targets include the first and the last token of the vocabulary."""
     generator = torch.Generator().manual_seed(0)
     h, w = torch.randn(tokens, size, generator=generator), torch.randn(vocabulary, size, generator=generator)
     targets = torch.randint(0, vocabulary, (tokens,), generator=generator)
@@ -72,7 +72,7 @@ def test_what_nobody_wants_is_not_computed() -> None:
 
 
 def test_any_number_of_threads_finds_the_same() -> None:
-    """The gradient of h is summed over threads; all else is the same to the last bit."""
+    """The gradient of h is summed over threads and may round differently; all else is equal to the last bit."""
     h, w, targets = drawn(300, 64, 1536)
     before, found = torch.get_num_threads(), []
     for threads in (1, 2, 7, 2):
@@ -112,7 +112,7 @@ def test_no_memory_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_loss_of_training_takes_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    """And finds what it finds without, as far as bfloat16 goes."""
+    """With and without the kernel the training loss is the same, up to bfloat16's rounding."""
     h, w, targets = drawn(70, 64, 320)
     targets[::7] = IGNORED
     calls, kernel = [], head_loss.head_loss

@@ -1,6 +1,6 @@
-"""Our kernels in C: both builds of them against the reference in float64, wherever their insides change course.
+"""The C kernels of attention: every build against the reference in float64, at all sizes where their code branches.
 
-What every backend has to do is tested in test_attention_ops.py; here are tiles, runs, rings, pieces, and caches.
+test_attention_ops.py tests what every backend must do; here are tiles, runs, rings, pieces and caches.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ CLOSE = {torch.float32: 1e-5, torch.bfloat16: 1e-2}  # of the largest element
 
 @pytest.fixture(autouse=True)
 def threads() -> Iterator[None]:
-    """More than one: rows are cut into runs, whose gradients meet at the seams."""
+    """Several threads: rows are cut into runs, whose gradients overlap at the seams."""
     before = torch.get_num_threads()
     torch.set_num_threads(3)
     yield
@@ -83,7 +83,7 @@ def close(got: Tensor, want: Tensor, dtype: torch.dtype = torch.float32) -> None
 
 
 def found(call: AttentionCall, upstream: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """What the kernels make of it."""
+    """The kernels' output and gradients."""
     out, lse = kernels.forward(call.q, call.k, call.v, call.scale, call.window, call.pad, keep=True)
     assert lse is not None
     more = call.scale, call.window, call.pad
@@ -99,24 +99,25 @@ SHAPES = [
     (257, 257, 8, 1, 32, 64),
     (700, 700, 4, 2, 16, 17),  # several runs
     (800, 800, 4, 1, 16, 65),
-    (800, 891, 6, 2, 32, 100),  # which begin in the middle of a block of keys
+    (800, 891, 6, 2, 32, 100),  # runs that begin in the middle of a block of keys
     (600, 600, 2, 1, 16, None),
     (517, 700, 5, 1, 96, 61),
     (40, 40, 8, 8, 160, None),
-    (65, 1500, 2, 1, 16, None),  # keys beyond what a tile holds the scores of
+    (65, 1500, 2, 1, 16, None),  # more keys than a tile holds scores of
     (33, 1600, 4, 4, 128, 1400),
     (2, 300, 2, 2, 256, None),
-    (600, 600, 8, 2, 64, 64),  # as the 26 M model has them
+    (600, 600, 8, 2, 64, 64),  # the sizes of the 26 M model
     (700, 700, 8, 2, 64, 512),
     (130, 130, 7, 1, 32, 20),
     (130, 150, 12, 2, 16, 33),
-    (1, 2500, 8, 2, 64, None),  # keys shared out between workers
+    (1, 2500, 8, 2, 64, None),  # workers share the keys
     (2, 2300, 4, 2, 80, None),
     (1, 2100, 9, 1, 32, None),
 ]
 
 
-Case = tuple[AttentionCall, Tensor, Tensor, tuple[Tensor, ...]]  # a call, what comes from above, and what is exact
+# A call, the gradient of its output, the exact output, the exact gradients.
+Case = tuple[AttentionCall, Tensor, Tensor, tuple[Tensor, ...]]
 
 
 @lru_cache(maxsize=1)
@@ -158,7 +159,7 @@ def with_a_gap(n: int, window: int | None, gap: float, dtype: torch.dtype) -> Ca
 def test_keys_far_below_later_ones_are_forgotten(
     build: str, n: int, window: int | None, gap: float, dtype: torch.dtype
 ) -> None:
-    """exp(-104) is nothing in float32: then what was summed up before is to be nothing too."""
+    """exp(-104) is 0 in float32, so the sums over earlier keys must become 0 too."""
     call, upstream, want, expected = with_a_gap(n, window, gap, dtype)
     out, grads = found(call, upstream)
     loose = 1e-3 if dtype == torch.float32 else 5e-2  # scores of some hundred have lost as many digits
@@ -197,7 +198,7 @@ def test_a_default_device_is_for_new_tensors_only() -> None:
             close(mine, right.double())
 
 
-Stored = tuple[Tensor, Tensor, tuple[Tensor, Tensor] | None]  # keys, values, and their scales where they are int8
+Stored = tuple[Tensor, Tensor, tuple[Tensor, Tensor] | None]  # keys, values, and the scales of int8
 
 
 @lru_cache(maxsize=1)
@@ -218,14 +219,14 @@ def long_cache(n: int, batch: int, dtype: torch.dtype) -> tuple[AttentionCall, S
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.int8])
 @pytest.mark.parametrize(("n", "batch"), [(70, 1), (300, 1), (300, 2)])
 def test_bands_of_a_long_cache(build: str, n: int, batch: int, dtype: torch.dtype) -> None:
-    """More keys than stay in a processor's cache, for several tiles, which go through them band by band."""
+    """More keys than fit into a processor's cache: several tiles go through them band by band."""
     call, (k, v, scales), want = long_cache(n, batch, dtype)
     out = kernels.forward(call.q, k, v, call.scale, None, call.pad, scales=scales)[0]
     assert float((out.double() - want).abs().max()) <= CLOSE[call.q.dtype] * float(want.abs().max())
 
 
 def test_a_small_ring(build: str) -> None:
-    """Keys of a global layer beyond what a worker keeps: blocks are unpacked again for every tile."""
+    """A global layer has more keys than a worker's ring: blocks are unpacked again for every tile."""
     n = 2600  # 41 blocks of 256 channels, twice, are more than a ring
     call = made(n, n, 1, 1, 256, None, batch=1)
     out, lse = kernels.forward(call.q, call.k, call.v, call.scale, None, None, keep=True)
@@ -245,7 +246,7 @@ def test_a_small_ring(build: str) -> None:
 
 @lru_cache(maxsize=1)
 def padded(window: int | None, dtype: torch.dtype) -> tuple[Tensor, Case]:
-    """Which rows are real, and the case: the output of padding is nothing."""
+    """Which rows are real tokens, and the case: outputs of padding do not count."""
     pad = torch.tensor([0, 5, 70, 699])
     call = made(600, 700, 4, 2, 32, window, batch=4, pad=pad, dtype=dtype)
     real = (torch.arange(100, 700) >= pad.unsqueeze(1))[..., None, None]
@@ -289,7 +290,7 @@ def test_a_cache_is_read_as_it_is_stored(build: str, n: int, m: int, dtype: torc
 
 
 def test_keys_laid_out_head_by_head(build: str) -> None:
-    """The last dimension is contiguous, and nothing else need be."""
+    """Only the last dimension has to be contiguous."""
     call = made(150, 150, 4, 2, 32, 20)
     q, k, v = (t.transpose(1, 2).contiguous().transpose(1, 2) for t in (call.q, call.k, call.v))
     out, _ = kernels.forward(q, k, v, call.scale, 20, None)
@@ -299,7 +300,7 @@ def test_keys_laid_out_head_by_head(build: str) -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_what_is_no_number_is_not_hidden(build: str, value: float, dtype: torch.dtype) -> None:
-    """A run that diverges must be seen to; a query that does not see the key stays as it was."""
+    """A NaN must show, as in a run that diverges. A query that does not see the NaN's key does not change."""
     call = made(200, 200, 2, 1, 32, 10, batch=1, dtype=dtype)
     clean, _ = kernels.forward(call.q, call.k, call.v, call.scale, 10, None)
     call.k[0, 100, 0, 3] = value
@@ -312,7 +313,7 @@ def test_what_is_no_number_is_not_hidden(build: str, value: float, dtype: torch.
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_the_same_every_time(build: str, dtype: torch.dtype) -> None:
-    """Which worker takes which part changes no bit; nor, of outputs, how many there are."""
+    """No bit depends on which worker takes which part. No bit of an output depends on the number of workers."""
     call = made(1200, 1200, 4, 2, 32, 33, dtype=dtype)
     out, lse = kernels.forward(call.q, call.k, call.v, call.scale, 33, None, keep=True)
     assert lse is not None
@@ -385,7 +386,7 @@ def test_without_them(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_why_there_are_none(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Nothing compiled; what is no library; one that other sources were compiled to; none for this machine."""
+    """Kernels are not compiled, are no library, come from other sources, or do not run on this machine."""
     folder = Path(native.__file__).parent
     found = native._found.__wrapped__
     monkeypatch.delenv(native.SWITCH, raising=False)

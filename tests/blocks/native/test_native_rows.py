@@ -1,4 +1,4 @@
-"""Our kernels for rows: norm, gate, rotation and loss, in both types, against torch in float64."""
+"""The C kernels for rows: norm, gate, rotation and loss, in both dtypes, against torch in float64."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from miniwin.blocks.positions import rotation
 pytestmark = pytest.mark.skipif(native.missing() is not None, reason=f"no kernels: {native.missing()}")
 
 TYPES = [torch.float32, torch.bfloat16]
-# Of the largest element, or of one. torch's float32 softmax over 32,000 numbers errs by 3.3e-6.
+# Relative to the largest element, or to 1. torch's float32 softmax over 32,000 numbers errs by 3.3e-6.
 CLOSE = {torch.float32: 4e-6, torch.bfloat16: 8e-3}
 
 
@@ -76,7 +76,7 @@ def test_swiglu(build: str, shape: tuple[int, ...], dtype: torch.dtype) -> None:
 @pytest.mark.parametrize("each", [False, True])
 @pytest.mark.parametrize(("dim", "half"), [(32, 16), (64, 32), (80, 32), (64, 16)])
 def test_rotation(build: str, dim: int, half: int, each: bool, dtype: torch.dtype) -> None:
-    """each: rows of the batch have angles of their own. The tensor lies head by head, as no kernel asks it not to."""
+    """each: rows of the batch have angles of their own. The tensor is not contiguous: it lies head by head."""
     x = drawn(3, 4, 37, dim, dtype=dtype).transpose(1, 2)
     angle = drawn(3 if each else 1, 37, half, seed=1)
     a, b = x.double()[..., :half], x.double()[..., half : 2 * half]
@@ -95,11 +95,11 @@ def test_loss_and_its_gradient(build: str, width: int, scale: float, dtype: torc
     logits[3, 5] = -float("inf")
     logits[4, 7] = 2000.0
     targets = torch.randint(0, width, (40,), generator=torch.Generator().manual_seed(1))
-    targets[4] = 9  # a chance far below the smallest number
+    targets[4] = 9  # a probability far below the smallest number
     targets[[2, 17]] = -100
     wide = logits.double().requires_grad_()
     want = functional.cross_entropy(wide * scale, targets, reduction="none")
-    # The kernel leaves the factor of the scale to the caller.
+    # The kernel's gradient is divided by the scale.
     (expected,) = torch.autograd.grad(want.sum() / scale, wide)
     losses, want = rows.softmax_loss(logits, targets, -100, scale), want.detach()
     assert float((losses.double() - want).abs().max() / want.abs().max()) < 1e-6
@@ -126,13 +126,13 @@ def test_what_is_no_number_is_not_hidden(build: str, dtype: torch.dtype) -> None
     x[1, 3] = float("nan")
     assert rows.rmsnorm(x, torch.ones(64), 1e-6, dtype, keep=False)[0].isnan().any(1).tolist() == [False, True]
     assert rows.swiglu(x, x).isnan().sum() == 1
-    # All the bits of its fraction set: rounded as if it were a number, it would come out as one.
+    # NaN with all bits of its fraction set: rounding it like a number would give a number.
     strange = torch.full((1, 16), -1, dtype=torch.int32).view(torch.float32)
     assert rows.rmsnorm(strange, torch.ones(16), 1e-6, dtype, keep=False)[0].isnan().all()
 
 
 def test_the_layers_take_them_and_do_without(build: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same with and without, up to rounding: outputs and gradients of the modules that use them."""
+    """Outputs and gradients of the modules that use the kernels, with and without them: equal up to rounding."""
     torch.manual_seed(0)
     norm, mlp = RMSNorm(64, 1e-6), SwiGLU(64, 96)
     x, angle = drawn(5, 7, 64), drawn(1, 7, 16)
@@ -178,6 +178,6 @@ def test_forward_derivatives_are_not_lost(build: str) -> None:
         slope = forward_ad.unpack_dual(mlp.gated(forward_ad.make_dual(gate, way), gate)).tangent
     assert slope is not None
     wide = gate.double().requires_grad_()
-    # Elementwise, so that the derivative along a way is the derivative times it.
+    # An elementwise function: its directional derivative is the derivative times the direction.
     (each,) = torch.autograd.grad((functional.silu(wide) * gate.double()).sum(), wide)
     close(slope, each * way.double(), torch.float32)

@@ -35,7 +35,7 @@ def encoding(window: int | None = 32, dim: int = DIM, **fields: Any) -> Position
 
 
 def turn(position: PositionEncoding, x: Tensor, at: Tensor) -> Tensor:
-    """x (B, N, H, D) encoded at whole positions (1 or B, N)."""
+    """x (B, N, H, D), encoded at integer positions (1 or B, N)."""
     return position.encode(x, x, Positions(at))[0]
 
 
@@ -62,7 +62,7 @@ def rotated(position: PositionEncoding, x: Tensor, at: list[int] | range) -> Ten
 
 
 def naive_rotation(x: Tensor, turns: list[float], t: int) -> Tensor:
-    """Channels (c, c + D/2) as a complex number, times e^(i t theta_c); an angle t * theta given in whole turns."""
+    """Channels (c, c + D/2) as a complex number, times e^(i t theta_c). Angles t * theta are in turns."""
     half = len(x) // 2
     pairs = [complex(x[c], x[c + half]) for c in range(half)]
     angles = [2 * math.pi * (t * f % 1) for f in turns]
@@ -122,7 +122,7 @@ def test_harmonic_p_rope_equals_a_naive_rotation_without_any_modulo(period: int)
 
 
 def test_harmonic_p_rope_tells_all_distances_within_its_period_apart() -> None:
-    """The kernel of a vector with itself: distance 0 is the only one that looks like 0."""
+    """The score of a vector with itself, by distance: within a period only distance 0 gives that of 0."""
     for fields in ({}, {"harmonics": "all"}):
         position = harmonic(64, **fields)
         turned = rotated(position, torch.ones(DIM), range(64))
@@ -146,7 +146,7 @@ def test_published_p_rope_is_rope_at_the_position_modulo_the_period(period: int)
 
 
 def test_published_p_rope_is_not_relative() -> None:
-    """A pair that straddles a period boundary is turned by d - p in place of d."""
+    """Across a period boundary the angle is that of d - p in place of d."""
     period, d = 64, 5
     within = scores(published(period), [20 + d], [20])
     across = scores(published(period), [period + 2], [period + 2 - d])
@@ -189,7 +189,7 @@ def test_tables_made_without_gradients_serve_training_afterwards(make: Any) -> N
     x = draw(1, 9, 1, DIM).requires_grad_()
     turn(position, x, torch.arange(9)[None]).sum().backward()
     assert x.grad is not None and x.grad.abs().max() > 0
-    turn(position, x, torch.arange(300, 309)[None]).sum().backward()  # and the table grows
+    turn(position, x, torch.arange(300, 309)[None]).sum().backward()  # the table grows
 
 
 # ---- the integers of harmonic p-rope
@@ -220,14 +220,14 @@ def test_snapped_harmonics_lie_near_a_geometric_series(count: int, period: int) 
     top = period // 2
     for k, n in enumerate(snapped_harmonics(count, period)):
         ideal = top ** (1 - k / (count - 1))
-        if ideal > 4 * count:  # where neighbours are more than one apart there is nothing to snap away from
+        if ideal > 4 * count:  # here neighbours are more than one apart: rounding meets no taken integer
             assert abs(n - ideal) <= 1
 
 
 @pytest.mark.parametrize("dim", [2, 8, 16, 64, 128])
 @pytest.mark.parametrize("period", [16, 64, 256])
 def test_frequencies_are_distinct_where_there_are_enough(dim: int, period: int) -> None:
-    """Read off the encoding itself: how far each channel pair turns from one token to the next."""
+    """Frequencies are read from the encoding itself: how far each channel pair turns from one token to the next."""
     position = harmonic(period, window=8, dim=dim)
     half = dim // 2
     ones = torch.cat((torch.ones(half), torch.zeros(half)))
@@ -258,7 +258,7 @@ def test_impossible_p_ropes_are_refused_with_the_field_and_the_way_out() -> None
 
 @pytest.mark.parametrize("harmonics", [[2, 4, 6, 8, 10, 12, 14, 2], [4] * 8])
 def test_harmonics_whose_common_period_is_shorter_than_the_window_are_refused(harmonics: list[int]) -> None:
-    """All even at period 16: the encoding repeats after 8, which a window of 12 would see twice."""
+    """Even integers at period 16: the encoding repeats after 8 tokens, twice within a window of 12."""
     assert "harmonics" in refusal(period=16, window=12, harmonics=harmonics)
 
 
@@ -358,7 +358,7 @@ def test_logit_scale_counts_the_keys_each_query_sees(window: int | None, warm: i
 
 
 class Faster(Rope):
-    """What a plugin may do: a rotation with a setting of its own."""
+    """A plugin's encoding: a rotation with an attribute of its own."""
 
     def __init__(self, frequencies: Tensor, speed: float) -> None:
         super().__init__(frequencies)
@@ -379,4 +379,4 @@ def test_only_layers_that_turn_alike_share_their_angles() -> None:
             assert torch.equal(mine, own)
     assert len(where.shared) == len(encodings)
     Rope(frequencies.clone()).encode(q, k, where)
-    assert len(where.shared) == len(encodings)  # an equal one finds what it needs
+    assert len(where.shared) == len(encodings)  # an equal encoding finds its angles

@@ -27,7 +27,7 @@ FAR = (0, 1, 1000, 65_535, 1_000_000, 9_999_990)
 
 
 def liven(module: torch.nn.Module, seed: int = 9) -> None:
-    """Parameters of order one, so that each of them shows."""
+    """Give parameters values of order one, so that each has an effect."""
     for number, parameter in enumerate(module.parameters()):
         parameter.data = draw(*parameter.shape, seed=seed + number, dtype=parameter.dtype)
 
@@ -41,7 +41,7 @@ def products(q: Tensor, k: Tensor) -> Tensor:
 
 
 def authors_slopes(n: int) -> list[float]:
-    """The rule as the ALiBi article words it."""
+    """The slopes by the ALiBi article's own rule."""
     if math.log2(n).is_integer():
         first = 2 ** -(2 ** -(math.log2(n) - 3))
         return [first ** (h + 1) for h in range(n)]
@@ -302,7 +302,7 @@ def test_positions_of_the_callers_are_refused_where_tokens_are_counted(position:
 
 
 def test_transformer_xl_moves_its_frequencies_to_a_device_once() -> None:
-    """A step that is recorded as a CUDA graph may copy nothing from the host."""
+    """A step that is recorded as a CUDA graph must copy nothing from the host."""
     position: Any = build(type="transformer-xl")
     with FakeTensorMode(allow_non_fake_inputs=True):
         device = torch.device("cuda", 0)
@@ -352,6 +352,6 @@ def test_a_fixed_log_scale_is_the_learned_one_without_its_parameter() -> None:
     assert largest(fixed(visible, 9).expand(1, 4, 4, 1), learned(visible, 9)) < 1e-6
     assert list(fixed.parameters()) == [] and list(fixed.buffers()) == [] and fixed.state_dict() == {}
     assert LogScaleSpec(learned=False).parameters(4) == 0 and LogScaleSpec().parameters(4) == 4
-    # A spec that says what it always said has the hash it always had.
+    # A spec without the new field keeps its hash.
     assert facts(LogScaleSpec()) == {"type": "log", "init": 0.2}
     assert facts(LogScaleSpec(learned=False)) == {"type": "log", "init": 0.2, "learned": False}

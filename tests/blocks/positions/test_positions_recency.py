@@ -1,5 +1,5 @@
-"""Position encodings that let the past fade: forgetting, stick-breaking, HoPE, and token-aware phase beside them; and
-what every encoding promises that is not rotary: to be causal, and to know nothing of where a text begins.
+"""Position encodings that let the past fade: forgetting, stick-breaking, HoPE; and token-aware phase. All encodings
+that are not rotary must be causal, and must not depend on where a text begins.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def index(n: int, start: int = 0) -> Positions:
 
 
 def naive_layer(made: Attention, x: Tensor, weigh: Any) -> Tensor:
-    """One row x (N, hidden): plain loops over heads and queries. weigh(scaled scores (i + 1,), i, h) -> weights."""
+    """One row x (N, hidden), by plain loops over heads and queries. weigh(scaled scores (i + 1,), i, h) -> weights."""
     q, k, v = (getattr(made, f"{name}_proj")(x).unflatten(-1, (-1, 6)) for name in "qkv")
     rows = []
     for i in range(len(x)):
@@ -124,7 +124,7 @@ def hope_score(q: Tensor, k: Tensor, distance: list[int], **fields: Any) -> Tens
 
 @pytest.mark.parametrize("fields", [{}, {"scale": 0.3, "damping": 2, "rope_theta": 100.0}])
 def test_hope_equals_the_damped_boosts_of_the_article(fields: dict[str, Any]) -> None:
-    """Equations 5, 6, 10 and 11, at absolute positions where their exponentials can still be written down."""
+    """Equations 5, 6, 10 and 11, at absolute positions where their exponentials do not overflow."""
     q, k = draw(6), draw(6, seed=1)
     scale = fields.get("scale", 0.01)
     damping = fields.get("damping", 1.1) * scale
@@ -150,7 +150,7 @@ def test_hope_decays_steadily_and_stays_finite_at_any_distance() -> None:
         assert (near.diff() < 0).all() and (near > 0).all()
         far = hope_score(q, draw(6, seed=1, dtype=dtype), [10_000, 1_000_000, 10_000_000])
         assert far.isfinite().all() and (far.abs() <= near[-1]).all()
-    # The slowest coordinate alone is left far out: e^(-d (damping - scale)) of its product.
+    # At large distances only the slowest coordinate is left: e^(-d (damping - scale)) times its product.
     q, k, d = draw(6), draw(6, seed=1), 30_000
     a_q, a_k = q[0] + q[1], k[0] + k[1]
     left = float(a_q * a_k) / 2 * math.exp(-d * 0.01 * 0.1)
@@ -266,7 +266,7 @@ def test_prefill_and_decoding_agree_in_float64(position: dict[str, Any]) -> None
 
 
 def test_a_new_encoding_is_one_file() -> None:
-    """HoPE and token-aware phase are named nowhere in the blocks but in their files and the list of encodings."""
+    """In the blocks only their own files and the list of encodings name HoPE and token-aware phase."""
     folder = Path(miniwin.blocks.__file__).parent
     for own, words in (
         ("hope.py", ('"hope"', "Hyperbolic", "positions.hope")),

@@ -72,7 +72,7 @@ SCALED: dict[str, dict[str, Any]] = {
         "max_position_embeddings": 512,
     },
 }
-# Every rotary encoding that is relative, with half of each head turning and without.
+# Every rotary encoding that is relative, with whole heads turning and with half of each head.
 RELATIVE: dict[str, dict[str, Any]] = {
     "rope": {"type": "rope"},
     "rope-interleaved": {"type": "rope", "pairing": "interleaved"},
@@ -122,7 +122,7 @@ def test_norms_are_kept_up_to_the_attention_factor_of_the_rotated_channels(field
     assert largest(after, before * factor) < 1e-12
     assert (factor == 1) == ("scaling" not in fields or fields["scaling"]["type"] not in ("yarn", "longrope"))
     assert torch.equal(got[..., count:], x[..., count:]), "channels that do not turn pass unchanged"
-    # Pair by pair, so that nothing leaks from one to another.
+    # Pair by pair, so that no pair affects another.
     if fields.get("pairing") == "interleaved":
         pair = x[..., :count].unflatten(-1, (-1, 2)).norm(dim=-1), got[..., :count].unflatten(-1, (-1, 2)).norm(dim=-1)
     else:
@@ -150,7 +150,7 @@ def test_every_pair_turns_at_the_frequency_that_the_spec_names(fields: dict[str,
 
 @every_relative
 def test_what_follows_a_token_changes_nothing_of_it(fields: dict[str, Any]) -> None:
-    """Causal under scaling: the same rotation whether the sequence ends here or goes on far past every length."""
+    """Scaling is causal: a token's rotation does not change when the sequence goes on past every length."""
     position = position_spec(**fields).build(heads())
     x = draw(16)
     short = turned(position, x, range(40))
@@ -327,7 +327,7 @@ def test_decoding_past_the_original_length_equals_a_prefill(scaling: dict[str, A
     assert largest(whole, plain) > 0.05, "the scaling does something"
 
 
-# ---- what a spec says
+# ---- specs
 
 
 def test_a_plain_rope_is_written_as_before_so_that_old_hashes_hold() -> None:
@@ -401,7 +401,7 @@ def test_impossible_scalings_are_refused_with_the_field_and_the_way_out() -> Non
 def test_impossible_rotations_are_refused_with_the_field_and_the_way_out() -> None:
     odd = refusal(type="rope", partial_rotary_factor=0.2)
     assert "position.partial_rotary_factor: got 0.2, which is 3 of 16 channels" in odd and "0.125 would do" in odd
-    for head_dim, factor in ((96, 0.35), (100, 0.59), (44, 0.71), (22, 0.5)):  # what it says would do, does
+    for head_dim, factor in ((96, 0.35), (100, 0.59), (44, 0.71), (22, 0.5)):  # the suggested factor works
         said = refusal(head_dim, type="rope", partial_rotary_factor=factor)
         offered = float(re.findall(r"at least 2: ([0-9.]+) would do", said)[0])
         tiny_spec({"X": attention(None, {"type": "rope", "partial_rotary_factor": offered}, head_dim=head_dim)})
@@ -423,7 +423,7 @@ def test_impossible_rotations_are_refused_with_the_field_and_the_way_out() -> No
 
 
 def test_the_published_partial_rotary_is_the_defect_and_not_a_rotation() -> None:
-    """Channel by channel, as the authors' code lays it out; frequencies of the whole head, twice over."""
+    """Channel by channel, as in the authors' code: the frequencies of the whole head, twice in a row."""
     fields: dict[str, Any] = {"type": "p-rope", "period": 16, "harmonic": False, "partial_rotary_factor": 0.5}
     spec = position_spec(**fields, pairing="half-mismatched")
     position, x = spec.build(heads()), draw(16)

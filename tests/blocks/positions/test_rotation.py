@@ -1,4 +1,4 @@
-"""Rotation in its three forms against the formula in float64, on rows laid out in every way a layer makes them."""
+"""Rotation in its three forms against the formula in float64, on every memory layout that a layer makes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def angles(batch: int) -> Tensor:
 
 
 def formula(x: Tensor, angle: Tensor, interleaved: bool) -> Tensor:
-    """Channel pair by channel pair, in float64."""
+    """The formula, channel pair by channel pair, in float64."""
     out = x.double().clone()
     for k in range(PAIRS):
         a, b = (2 * k, 2 * k + 1) if interleaved else (k, k + PAIRS)

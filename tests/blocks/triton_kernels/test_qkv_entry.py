@@ -1,7 +1,7 @@
-"""The kernel of a layer's entry: what it declines, and, in Triton's interpreter, that the layer is the same without it.
+"""The qkv_entry kernel: what it declines; and, in Triton's interpreter, that a layer is the same with and without it.
 
-The second part needs the package triton (it comes with torch for CUDA) and no GPU. Triton must be told to interpret
-before it is first imported, so that those tests run in a process of their own.
+The second part needs the package triton (it comes with torch for CUDA), but no GPU. TRITON_INTERPRET must be set before
+triton is first imported, so these tests run in a process of their own.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def interpreted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Kernels run on the CPU; the calls that took the kernel are noted, by their number of tokens."""
     if not qkv_entry.INTERPRETED:
         pytest.skip("run by test_in_the_interpreter")
-    monkeypatch.setattr(qkv_entry, "INTERPRETED", True)  # as it is, to be set back in the end
+    monkeypatch.setattr(qkv_entry, "INTERPRETED", True)  # its present value, which monkeypatch restores at the end
     calls: list[int] = []
     plain = qkv_entry.enter
 
@@ -82,7 +82,7 @@ def test_the_kernel_is_the_layer(position: dict[str, Any], fields: dict[str, Any
     decoder = built(position, **fields)
     ids = random_ids(tiny_spec(), 2, 18)
     got = logits(decoder, ids)
-    assert interpreted.count(1) == 6 * len(decoder.layers)  # every token that comes alone
+    assert interpreted.count(1) == 6 * len(decoder.layers)  # every token that comes by itself
     assert len(interpreted) == 6 * len(decoder.layers) + (3 if position["type"] == "rope" else 0)  # chunks: not rings
     qkv_entry.INTERPRETED = False
     assert largest(got, logits(decoder, ids)) < 1e-4
@@ -147,7 +147,7 @@ def test_what_it_declines(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @torch.no_grad()
 def test_it_is_launched_on_the_device_of_its_tensors(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Triton asks for the current device, which may be another GPU."""
+    """Triton launches on the current device, which may be another GPU."""
     seen: list[Any] = []
 
     class Guard:

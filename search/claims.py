@@ -175,7 +175,7 @@ def _why_stop(study: Study, trials: Sequence[FrozenTrial]) -> str | None:
         last = f" (the last: {infeasible[-1].user_attrs.get('reason')})" if infeasible else ""
         return (
             f"{len(infeasible)} assignments gave no architecture that holds the constraints{last} and "
-            f"{len(free) - len(infeasible)} repeated one: widen the variables or relax the constraints"
+            f"{len(free) - len(infeasible)} repeated an architecture: widen the variables or relax the constraints"
         )
     return None
 

@@ -184,6 +184,6 @@ def _name_objectives(study: Study) -> None:
 
 def _taken(url: str | None, name: str) -> UserError:
     return UserError(
-        f"the storage {masked(url or 'in the study folder')} already has a study named {name!r}, of another study "
-        "folder: give the search another name, or use that folder with --out"
+        f"the storage {masked(url or 'in the study folder')} already has a study named {name!r}, which belongs to "
+        "another study folder: give the search another name, or use that folder with --out"
     )

@@ -66,9 +66,9 @@ def check_same_data(study: Study, corpus: Corpus) -> None:
             continue  # not begun; or damaged, which is said elsewhere
         if before != corpus.fingerprint:
             raise UserError(
-                f"{study.folder}: its trials were trained on other data than what is there now (the fingerprint was "
-                f"{before[:12]}, and is {corpus.fingerprint[:12]} now), and could not be compared with new ones: put "
-                "the data back, or start another study with --out"
+                f"{study.folder}: its trials were trained on other data than what is there now (fingerprint "
+                f"{before[:12]} then, {corpus.fingerprint[:12]} now), so new trials could not be compared with them: "
+                "put the data back, or start another study with --out"
             )
         return
 

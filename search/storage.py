@@ -122,8 +122,8 @@ def join_storage(
         hint = "" if known else f"; its password is not kept: set ${PASSWORD}"
         raise UserError(f"{what}, which cannot be read: {_said(error, url, password)}{hint}") from None
     if owned != id:
-        whose = f"and that has no study {name!r}" if owned is None else f"and its study {name!r} is of another folder"
-        raise UserError(f"{what}, {whose}: put the storage back as it was, or begin anew with another --out")
+        found = f"that has no study {name!r}" if owned is None else f"its study {name!r} belongs to another folder"
+        raise UserError(f"{what}, but {found}: put the storage back as it was, or begin anew with another --out")
     return storage
 
 
@@ -154,10 +154,10 @@ def find_sqlite(url: str, folder: Path, name: str, id: str) -> str:
                 return with_path(url, place)
     if there:
         return with_path(url, there[0])  # join_storage then says that it does not have the study
-    where = "" if os.path.isabs(path) else ", as seen from where it was started"
+    where = "" if os.path.isabs(path) else ", a path from where the search was started"
     raise UserError(
-        f"{folder} keeps its trials in {url}{where}, and there is no such file; put it back, or into the study folder, "
-        "or begin anew with another --out"
+        f"{folder} keeps its trials in {url}{where}, but there is no such file: put the file back, put it into the "
+        "study folder, or begin anew with another --out"
     )
 
 

@@ -38,7 +38,7 @@ def check_named(url: str, folder: Path) -> None:
         return
     raise UserError(
         f"{folder} keeps its trials in {masked(url)}, which you have not named here, and {' and '.join(sent)} would be "
-        f"sent there: if that is meant, set {NAMED} to that URL; else unset {' and '.join(sent)}"
+        f"sent to that storage: if you trust it, set {NAMED} to its URL; else unset {' and '.join(sent)}"
     )
 
 

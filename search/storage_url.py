@@ -37,7 +37,7 @@ def settled(url: str) -> tuple[str, str | None]:
         return with_path(url, absolute), None
     if url.lower().startswith("sqlite"):
         raise UserError(
-            f"--storage {url}: a study needs a file, which all workers see, by its plain path; expected something "
+            f"--storage {url}: a study needs a file that all workers see, given by a plain path; expected something "
             "like sqlite:////data/study.db"
         )
     found = _PASSWORD.match(url)
@@ -48,7 +48,9 @@ def settled(url: str) -> tuple[str, str | None]:
     if found is None:
         return url, None
     if "@" in url[found.end() :].partition("/")[0]:
-        raise UserError(f"--storage {masked(url)}: an @ in a password is written %40, or put it into ${PASSWORD}")
+        raise UserError(
+            f"--storage {masked(url)}: write an @ in a password as %40, or put the password into ${PASSWORD}"
+        )
     kept = f"{found.group(1)}:{MASK}@{url[found.end() :]}"
     return kept, None if found.group(2) == MASK else unquote(found.group(2))
 

@@ -83,8 +83,8 @@ class Study:
         known = self.journal.read()
         if known is None and _has_files(self.folder / "trials"):
             raise UserError(
-                f"{self.folder / JOURNAL} is gone or has no trials in it, though {self.folder / 'trials'} has; put it "
-                "back from a copy, or choose another --out to search anew"
+                f"{self.folder / JOURNAL} is gone or has no trials in it, though {self.folder / 'trials'} has some: "
+                "put the journal back from a copy, or choose another --out to search anew"
             )
         return known
 

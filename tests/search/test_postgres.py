@@ -84,7 +84,7 @@ def test_a_study_outlives_its_server(
     with pytest.raises(optuna.exceptions.StorageInternalError) as caught:
         Study(study.folder, reading=True).optuna.set_user_attr("mine", 1)
     assert "read-only transaction" in str(caught.value.__cause__)
-    with pytest.raises(UserError, match="already has a study named 'small', of another study folder"):
+    with pytest.raises(UserError, match="already has a study named 'small', which belongs to another study folder"):
         create_study(spec, tmp_path, out=tmp_path / "other", storage=url)
     control("stop")
     with pytest.raises(UserError, match=r"which cannot be read: .*refused"):

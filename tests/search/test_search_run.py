@@ -409,7 +409,7 @@ def test_any_optuna_storage_url_works(tmp_path: Path) -> None:
     study = make(tmp_path, storage=url, budget={"trials": 2}, baseline=None)
     assert spend(study).over and len(collect(Study(study.folder)).trained) == 2
     assert not (study.folder / "journal.log").exists()
-    with pytest.raises(UserError, match=r"already has a study named 'small', of another study folder"):
+    with pytest.raises(UserError, match=r"already has a study named 'small', which belongs to another study folder"):
         make(tmp_path, out="other", storage=url)
     with pytest.raises(UserError, match=r"--storage nonsense://me:\*\*\*@x cannot be opened"):
         make(tmp_path, out="third", storage="nonsense://me:secret@x")

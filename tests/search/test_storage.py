@@ -90,7 +90,7 @@ def test_a_study_that_kept_a_relative_path_is_found_again(
     (start / "a.db").unlink()
     before = files(folder)
     lost = (
-        r"keeps its trials in sqlite:///a.db, as seen from where it was started, and there is no such file; put it back"
+        r"keeps its trials in sqlite:///a.db, a path from where the search was started, but there is no such file: put"
     )
     for use in (lambda: read_study(folder), lambda: make(start, out="runs/searches/small")):
         with pytest.raises(UserError, match=lost):
@@ -131,7 +131,7 @@ def test_a_storage_that_lacks_the_study_is_refused_and_stays_as_it_is(kept: Stud
 
 def test_storages_that_only_one_process_would_see_are_refused(tmp_path: Path) -> None:
     for url in ("sqlite://", "sqlite:///:memory:", "sqlite:///file:x?mode=memory&uri=true"):
-        with pytest.raises(UserError, match="a study needs a file, which all workers see"):
+        with pytest.raises(UserError, match="a study needs a file that all workers see"):
             make(tmp_path, url)
     with pytest.raises(UserError, match=rf"there is no folder {tmp_path}/none; make it"):
         make(tmp_path, f"sqlite:///{tmp_path}/none/a.db")
@@ -187,7 +187,7 @@ def test_a_study_whose_making_was_cut_off_is_made(tmp_path: Path) -> None:
     again = tried(make(tmp_path, url))
     assert "ready" not in again.about and again.about["id"] == study.about["id"]
     change(study.folder, ready=False)
-    with pytest.raises(UserError, match="already has a study named 'small', of another study folder"):
+    with pytest.raises(UserError, match="already has a study named 'small', which belongs to another study folder"):
         make(tmp_path, url, out="second")
     assert not (tmp_path / "second").exists()
     assert make(tmp_path, None).about["storage"] is None  # what never was made is bound to nothing
@@ -242,7 +242,7 @@ def test_two_first_starts_at_once(tmp_path: Path) -> None:
     made = [end for end in ends if isinstance(end, str)]
     refused = [str(end) for end in ends if isinstance(end, UserError)]
     assert len(made) == 1 and len(refused) == 2, ends
-    assert all("already has a study named 'small', of another study folder" in text for text in refused)
+    assert all("already has a study named 'small', which belongs to another study folder" in text for text in refused)
     assert tried(Study(tmp_path / made[0])) and not (tmp_path / "none").exists()
 
 

@@ -89,7 +89,7 @@ def test_a_password_is_not_sent_where_somebody_elses_study_says(
     asked.clear()
     said = (
         rf"{study.folder} keeps its trials in postgresql://me:\*\*\*@theirs:99/db, which you have not named here, and "
-        rf"\${variable} would be sent there: if that is meant, set MINIWIN_STORAGE_URL to that URL; else unset"
+        rf"\${variable} would be sent to that storage: if you trust it, set MINIWIN_STORAGE_URL to its URL; else unset"
     )
     uses: list[Callable[[], Any]] = [
         lambda: read_study(study.folder),

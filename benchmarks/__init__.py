@@ -1,1 +1,1 @@
-"""Peers measured side by side, in one run: ratios, never bare seconds. `python -m benchmarks --help`."""
+"""Peers measured side by side in one run. The figures are ratios, never bare seconds. `python -m benchmarks --help`."""

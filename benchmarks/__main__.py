@@ -1,8 +1,8 @@
 """`python -m benchmarks [--full] [--only NAME] [--repeats N] [--out DIR]`: Markdown, JSON, a plot, and the bars.
 
-The files are named by hardware and date, and by --only, which takes the cases whose names contain it (several: any of
-them) and writes files only where --out is given. The JSON is written after every case: where a run was killed,
-`--continue FILE.json` keeps what it had measured, does the rest, and writes there.
+Files are named by hardware, date and --only. --only takes the cases whose names contain it; several may be given. With
+--only, files are written only if --out is given. The JSON is written after every case. `--continue FILE.json` goes on
+with a run that was killed: it keeps what was measured, does the rest, and writes to that file.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _writer(file: Path | None) -> Callable[[dict[str, Any]], None]:
-    """Puts a result there, whole or not at all."""
+    """Writes a result there, whole or not at all."""
 
     def write(result: dict[str, Any]) -> None:
         if file is None:

@@ -1,8 +1,8 @@
-"""Each case that is timed has a process of its own: alone or after other cases, its figure is the same.
+"""A process for each case that is timed, so that its figure does not depend on the cases before it.
 
-Otherwise cases leave a heap behind from which later ones are served without page faults. That flatters sides that take
-much memory anew in every step, as plain training steps do; a user's run begins in a fresh process. Besides, a case that
-crashes, or is killed for memory, takes no other case with it.
+In a shared process, a case leaves a heap behind, and later cases get memory from it without page faults. That flatters
+sides that take much new memory in every step, as plain training steps do. A user's run begins in a fresh process. Also,
+a case that crashes, or is killed for memory, ends no other case.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from benchmarks.runner import failed, run_case
 
 
 def run_alone(kind: str, case: Case, repeats: int, *, steady: float) -> dict[str, Any]:
-    """`run_case` of a case of that plan, elsewhere. Cases of memory have a process for each side already."""
+    """`run_case` in another process. Cases of memory have a process for each side already."""
     if case.unit == "bytes":
         return run_case(case, repeats, steady)
     began = time.monotonic()

@@ -1,8 +1,8 @@
-"""The attention operator of a local layer, forward and with its backward, against what does the same elsewhere.
+"""The attention operator of a local layer, forward and backward, against peers that compute the same.
 
     useful FLOPs forward = 4 D H * sum over queries of the keys they see
 
-Ours takes the layout of our models, (B, N, H, D); the peers get theirs ready-made.
+Ours gets the layout of our models, (B, N, H, D). Each peer gets the layout that it wants, prepared beforehand.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""The bars that MiniWin set itself, and whether a result meets them: of the ratios in each round, the median.
+"""The bars that MiniWin set itself, and whether a result meets them. A ratio is the median of the ratios of each round.
 
-A bar is declared by what it compares. Where a case that it needs is not in the result, or failed, or has no figure for
-the peer, the bar is "not measured": never met by silence.
+A bar says what it compares. If the result lacks the case, or the case failed, or the peer has no figure, then the bar
+is "not measured". A missing figure never meets a bar.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def times(case: str, over: str, under: str = OURS) -> Callable[[Cases, dict[str,
 
 
 def share(case: str, of: str = attention.MATMUL) -> Callable[[Cases, dict[str, Any]], Measured | None]:
-    """Percent of another side's rate of floating-point operations."""
+    """The rate of floating-point operations, in percent of another side's."""
 
     def measure(cases: Cases, result: dict[str, Any]) -> Measured | None:
         found = times(case, of)(cases, result)

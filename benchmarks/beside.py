@@ -1,7 +1,7 @@
 """`python benchmarks/beside.py [--write docs/benchmarks.md]`: the newest quick result of each machine side by side.
 
-Ratios to peers are of one run on one machine, and may stand beside those of another; seconds may not, and are not here.
---write puts it between the two marks in that file.
+A ratio compares sides of one run on one machine, so ratios of several machines may stand side by side. Seconds may not,
+and are left out. --write puts the table between the two marks in that file.
 """
 
 from __future__ import annotations
@@ -37,7 +37,8 @@ def newest(files: Sequence[Path]) -> list[Found]:
 
 
 def machine_key(machine: dict[str, Any]) -> tuple[object, ...]:
-    """Clouds give processors of several kinds one name. Older results do not name the sets: AMX tells them apart."""
+    """Clouds give several kinds of processors one name: instruction sets tell them apart. Older results name AMX
+    alone."""
     return machine["cpu"], machine["threads"], machine["instructions"], machine["amx"], machine.get("gpu")
 
 

@@ -1,7 +1,7 @@
-"""What is measured: a case makes its sides ready, checks that they agree, and hands over one function for each.
+"""What is measured. A case prepares its sides, checks that they agree, and returns one function for each side.
 
-Case  declared without doing any work: a name, a budget, and `make`
-Work  what `make` gives back: the sides, ours first; the peers that are absent, and why; what the gate compared
+Case  a declaration, made without any work: a name, a budget, and `make`
+Work  what `make` returns: the sides, ours first; the absent peers, and why; what the gate compared
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Unit = Literal["seconds", "bytes"]
 
 @dataclass
 class Work:
-    """sides: one function each; timed, or, in a case whose unit is bytes, asked for its number.
+    """sides: one function each. It is timed; in a case whose unit is bytes it returns the bytes.
 
     absent: peers without a figure, and why. gate: what was compared before any figure. flops: useful floating-point
     operations in one run of a side, where a rate is wanted.
@@ -48,7 +48,7 @@ class Case:
 
     series: cases of one series differ only in `at`, the length or context: growth and plots go along it.
     tokens: tokens that one run processes. budget: seconds for all runs; the first run of each side is not in it.
-    repeats: at most so many runs, where fewer than asked for are enough.
+    repeats: at most so many runs, for cases that need fewer than the caller asks for.
     """
 
     name: str

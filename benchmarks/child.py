@@ -1,7 +1,7 @@
-"""`python -m benchmarks.child JSON`: do one piece of work and print the most memory that it took, as JSON.
+"""`python -m benchmarks.child JSON`: do one piece of work and print its peak memory, as JSON.
 
-On Linux the kernel's high-water mark is set back before the work, so that importing torch does not hide it; elsewhere
-getrusage's maximum has to do, which is too large for small pieces of work, never too small by more than what was held.
+On Linux the kernel's high-water mark is reset before the work, so that the import of torch does not hide the work's
+peak. Elsewhere getrusage gives the maximum of the whole process. For small work that is too large.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ def decode(asked: dict[str, Any]) -> Prepared:
 
 
 def million(asked: dict[str, Any]) -> Prepared:
-    """Random bytes: what they are does not matter, and nothing has to be read."""
+    """Random bytes: their values do not matter, and no file has to be read."""
     import numpy as np
 
     from miniwin.evaluation.streamed_loss import position_losses

@@ -1,11 +1,11 @@
 """`python benchmarks/compare.py OLD.json NEW.json`: what got slower (or needs more memory) beyond the noise.
 
     change = ours new / ours old
-    drift  = the same of the peers, their median: the machine, or torch, not us (where the case has peers; else of all)
-    noise  = the spreads of all four, added as squares, with at least FLOOR
+    drift  = the median of the peers' new / old: the machine, or torch, not us (without peers, those of all cases)
+        noise  = the root of the sum of the squares of all four spreads, at least FLOOR
 
-Slower: change / drift > 1 + noise. Faster: change / drift < 1 / (1 + noise). The exit code is 1 where anything is
-slower, or no longer measured.
+Slower: change / drift > 1 + noise. Faster: change / drift < 1 / (1 + noise). The exit code is 1 if anything is slower
+or no longer measured.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Change:
 
 
 def compare(old: dict[str, Any], new: dict[str, Any]) -> list[Change]:
-    """One change for each case of either, and for each side of it that is ours, the slower ones first."""
+    """One change for each case of either result and each of our sides, the slower ones first."""
     before, after = _measured(old), _measured(new)
     shared = [name for name in before if name in after]
     everywhere = [ratio for name in shared for ratio, _ in _peers(before[name], after[name])]

@@ -1,4 +1,4 @@
-"""What an earlier run has measured, where the figures of this one can stand beside them: same code, same machine."""
+"""What an earlier run has measured. New figures may join it only from the same code on the same machine."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from benchmarks.machine import described
 
 
 def begun(file: Path, kind: str) -> dict[str, Any]:
-    """The result in a file, to go on with. SystemExit, with what is wrong, where it cannot be gone on with."""
+    """The result in a file. SystemExit, with what is wrong, if this run cannot continue it."""
     result, now = read(file), described()
     if result["kind"] != kind:
         raise SystemExit(

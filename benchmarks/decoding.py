@@ -1,7 +1,7 @@
-"""Writing token by token on a long context. Caches are filled with random numbers, the same for every side, instead of
-a prefill: what they hold does not change the time, and a million-token prompt would take hours on some of them.
+"""Decoding token by token on a long context. Caches are filled with random numbers, the same for every side, instead of
+by a prefill. Their values do not change the time, and a prompt of a million tokens would take some sides hours.
 
-    local   ours with nothing but local layers, at the longest context and at the shortest: it should not matter
+    local   our model with only local layers, at the longest and the shortest context: the time should be equal
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The correctness gate: no figure for a side that computes something else.
+"""The correctness gate: a side that computes something else gets no figure.
 
 error = max |ours - theirs| / max |theirs|
 """

@@ -1,10 +1,10 @@
 """What only a GPU can show, `python -m benchmarks --gpu`; the bars are meant for an H200.
 
-    attention  local attention over a long text, and dense causal flash attention: rates of useful operations
-    decode     a model of local layers only, on a long context and on a short one: it should not matter
-    rotary     QK-norm, rotation and the cache write in one kernel, and a copy of as many bytes
+attention  local attention over a long text, and dense causal flash attention: rates of useful operations
+decode     a model of local layers only, on a long context and on a short one: the time should be equal
+    rotary     QK-norm, rotation and the cache write in one kernel, against a copy of as many bytes
 
-A run ends when the device has done it. On a CPU the same cases run at tiny sizes, for the tests.
+A timed run ends when the device is done. On a CPU the same cases run at tiny sizes, for the tests.
 """
 
 from __future__ import annotations

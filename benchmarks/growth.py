@@ -1,6 +1,6 @@
 """How time and memory grow with length: the slope of a straight line through (log N, log value), least squares.
 
-1 is linear, 2 quadratic. At short lengths, where fixed costs rule, it is less than it will be.
+A slope of 1 is linear, 2 is quadratic. At short lengths fixed costs rule, and the slope is smaller than at long ones.
 """
 
 from __future__ import annotations

@@ -21,8 +21,8 @@ from miniwin.provenance import code_version, instructions, machine
 
 
 def described() -> dict[str, Any]:
-    """Hardware and software. instructions: what torch's own kernels are for; sets: what the processor has; products:
-    whose are chosen for float32."""
+    """Hardware and software. instructions: those of torch's own kernels; sets: the instruction sets of the processor;
+    products: the library chosen for float32."""
     facts = machine()
     return {
         "cpu": facts["cpu"],
@@ -42,7 +42,7 @@ def described() -> dict[str, Any]:
 
 
 def load() -> float | None:
-    """Processes that want a core, mean of the last minute: with more of them than cores, figures are of little use."""
+    """Processes that want a core, mean of the last minute. With more of them than cores, figures are of little use."""
     return round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
 
 
@@ -87,7 +87,7 @@ def stem(plan: str, only: Sequence[str] | None = None) -> str:
 
 
 def _best_set() -> str:
-    """What tells two processors of one name apart, as those that clouds rent out have: the widest of their sets."""
+    """The widest instruction set: clouds rent out several processors under one name, and this tells them apart."""
     here = instructions()
     for name in ("amx_bf16", "avx512_bf16", "avx512f", "avx2", "sve2", "sve", "asimd"):
         if name in here:

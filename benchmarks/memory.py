@@ -1,6 +1,7 @@
-"""Peak memory, each side in a process of its own: the most that was resident while it worked, less what was before.
+"""Peak memory: the most that was resident during the work, less what was resident before. Each side has its own
+process.
 
-The work itself is in `child.py`; here are the cases. One run each: memory hardly varies.
+The work itself is in `child.py`; the cases are here. Each case runs once, since memory hardly varies.
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ def work(asked: dict[str, Any], peers: Sequence[str], budget: float) -> Work:
 
         return run
 
-    # A side in a process of its own that fails is absent; ours raises, and the case has failed.
+    # A peer whose process fails is absent. Our side raises, and the case has failed.
     for name in (OURS, *peers):
         made.sides[name] = measured(name)
     return made

@@ -1,4 +1,4 @@
-"""The models that are measured, and their peers of the same size: one way to build, to feed and to fill them.
+"""The models that are measured and their peers of the same size, behind one interface.
 
 Side.prefill(ids)      -> the last token's logits, the cache filled on the way
 Side.loss(ids, to)     -> the loss of the next token, for a training step
@@ -45,7 +45,7 @@ def small_spec() -> ModelSpec:
 
 
 def local_only(spec: ModelSpec) -> ModelSpec:
-    """The same with nothing but local layers."""
+    """The same with local layers only."""
     data = spec.model_dump(mode="json")
     letter = next(letter for letter, block in data["blocks"].items() if block["attention"]["window"])
     data |= {"name": f"{spec.name}-local", "pattern": letter, "last": None}
@@ -55,7 +55,7 @@ def local_only(spec: ModelSpec) -> ModelSpec:
 
 @torch.no_grad()
 def built(spec: ModelSpec, seed: int = 0, product: Product | None = None) -> Decoder:
-    """The same weights for the same seed. Queries and keys are sharpened: where a query looks shows in the logits.
+    """The same weights for the same seed. Queries and keys are sharpened, so that logits show where a query looks.
 
     product: by default the one that this machine chooses.
     """
@@ -129,7 +129,7 @@ class Ours(Side):
 
 
 class TheirOwn(Side):
-    """The authors' way of work, with our decoder's weights."""
+    """The authors' way of computing, with our decoder's weights."""
 
     def __init__(self, decoder: Decoder, spec: ModelSpec) -> None:
         self.module = self.model = Authors(decoder, spec)

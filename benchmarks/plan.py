@@ -1,6 +1,6 @@
-"""Which cases there are: quick, full, those of a GPU, and tiny (for the tests). The cases that bars need come first.
+"""The cases of each plan: quick, full, gpu, and tiny (for the tests). The cases that bars need come first.
 
-minutes: no case begins later than that; a machine busy with other work takes several times as long as a quiet one.
+minutes: no case begins later than that. A busy machine takes several times as long as a quiet one.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Plan:
     cases: tuple[Case, ...]
     repeats: int
     minutes: float | None = None
-    peak_size: int | None = SQUARE  # of the CPU's matrix products; None: they are not what is asked
+    peak_size: int | None = SQUARE  # of the CPU's matrix products; None: they are not measured
     steady: float = STEADY  # seconds of a sample, at least
 
 
@@ -109,7 +109,7 @@ def tiny() -> Plan:
 
 
 def gpu(device: str = "cuda", k: int = K) -> Plan:
-    """Minutes. k: tokens of what is a thousand."""
+    """Takes minutes. k: how many tokens count as a thousand."""
     cases = (
         gpus.attention_case(64 * k, k // 2, device),
         gpus.decode_case(load_model_spec(MODEL), 4 * k, 256 * k, device, piece=k),

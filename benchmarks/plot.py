@@ -1,6 +1,6 @@
 """Tokens per second against length, as a small SVG written by hand: prefill on the left, decoding on the right.
 
-Both axes are logarithmic; each side has the same colour in both panels, and its name at the end of its line's legend.
+Both axes are logarithmic. A side has the same colour in both panels; the legend names it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Reading a prompt: all its tokens in one call, the cache filled on the way, the logits of the last token."""
+"""Prefill of a prompt: one call takes all tokens, fills the cache and returns the last token's logits."""
 
 from __future__ import annotations
 

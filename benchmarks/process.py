@@ -1,4 +1,4 @@
-"""Work in a process of its own: a module of ours gets what is asked as JSON, and prints its answer as the last line."""
+"""Work in a process of its own: a module gets the question as JSON, and prints the answer as its last line."""
 
 from __future__ import annotations
 

@@ -54,7 +54,7 @@ def markdown(result: dict[str, Any], plot: str | None = None) -> str:
 
 
 def _rates(result: dict[str, Any], dtype: str) -> str:
-    """In 10^9 a second: of each library where there are several. Old results have the best alone."""
+    """In 10^9 a second, for each library if there are several. Old results have only the best."""
     rates = result.get("products", {}).get(dtype, {})
     if len(rates) < 2:
         return f"{result['matmul_peak'][dtype]['median'] / 1e9:,.0f}"
@@ -74,8 +74,8 @@ def bars_table(result: dict[str, Any]) -> list[str]:
 
 
 def bars_beside(results: Sequence[dict[str, Any]]) -> list[str]:
-    """A row for each bar of any of these results, a column for each result, called A, B, C, ... One that is missed says
-    so; one without what it had to reach is for information."""
+    """A row for each bar, a column for each result, called A, B, C, ... A missed bar says so. A bar without a limit is
+    for information."""
     wanted = {row["bar"]: row["wanted"] for result in reversed(results) for row in result["bars"]}
     order = list(dict.fromkeys(row["bar"] for result in results for row in result["bars"]))
     letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"[: len(results)]

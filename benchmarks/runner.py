@@ -1,4 +1,4 @@
-"""Running cases, one after the other, into a result that is plain data. A case that fails says so; the rest go on."""
+"""Runs cases one after the other, into a result of plain data. A case that fails says so, and the others go on."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def _sum_up(result: dict[str, Any], cases: list[dict[str, Any]], minutes: float)
 
 
 def run_case(case: Case, repeats: int, steady: float = STEADY) -> dict[str, Any]:
-    """Build, check and measure one case; whatever it raises is its result."""
+    """Build, check and measure one case. What it raises becomes its result."""
     began = time.monotonic()
     try:
         work = case.make()

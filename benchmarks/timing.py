@@ -1,9 +1,9 @@
 """Interleaved repeats: A, B, A, B, ... so that a noisy machine slows all sides alike; medians and quartiles.
 
-The first run of each side is thrown away (caches, compilation, first touch of memory). Of a side that takes
-milliseconds one sample is the mean of as many runs as make up STEADY seconds: a single one would mostly measure what
-the side before it left in the caches. Rounds go on until there are `repeats` of them or the budget is spent, but there
-are at least FEWEST. A side whose first run alone takes several budgets is left out: the case would never end.
+The first run of each side is thrown away (caches, compilation, first touch of memory). A sample of a side that takes
+milliseconds is the mean of as many runs as fill STEADY seconds: a single run would mostly measure what the side before
+it left in the caches. Rounds end after `repeats`, or when the budget is spent, but not before FEWEST. A side whose
+first run takes several budgets is left out, or the case would never end.
 """
 
 from __future__ import annotations
@@ -63,7 +63,8 @@ def stated(run: Run) -> float:
 def interleaved(
     sides: dict[str, Run], repeats: int, budget: float, unit: Unit = "seconds", steady: float = STEADY
 ) -> tuple[dict[str, Samples], dict[str, str]]:
-    """The samples of each side, and the sides left out, with the reason. What the first side raises is raised."""
+    """The samples of each side, and the sides that were left out, with reasons. What the first side raises is
+    raised."""
     left: dict[str, str] = {}
     if unit == "bytes":
         found = {name: _tried(stated, run, name, sides, left) for name, run in sides.items()}
@@ -74,7 +75,7 @@ def interleaved(
         if took is not None and took > PATIENCE * budget:
             left[name] = f"one run took {took:.1f} s, and the budget of this case is {budget:g} s"
     values: dict[str, list[float]] = {name: [] for name in kept}
-    # A first run may have been slow for once: short ones are asked again how many make up a sample.
+    # A first run may be slow once. For a short side, a second run says how many runs make a sample.
     times = {
         name: 1 if took > 5 * steady else max(1, math.ceil(steady / seconds(sides[name])))
         for name, took in kept.items()
@@ -102,6 +103,6 @@ def _tried(
 
 
 def ratio(over: Samples, under: Samples) -> tuple[float, float, float]:
-    """The median and the quartiles of the ratios within each round: what slows a round down slows both its sides."""
+    """Median and quartiles of the ratios of each round: what slows a round slows both sides of it."""
     pairs = [a / b for a, b in zip(over.values, under.values, strict=True)]
     return (statistics.median(pairs), *quartiles(pairs))

@@ -1,7 +1,7 @@
 """A training step: forward, loss of the next token, backward, clipping, AdamW.
 
-Each side trains as its own people do: ours with the loss, the optimizer and the clipping of `miniwin train`; the
-authors' and transformers' models with cross-entropy of all the logits. All run eagerly, but for COMPILED.
+Each side trains as its own users do. Ours has the loss, the optimizer and the clipping of `miniwin train`; the authors'
+and transformers' models have cross-entropy of all logits. All but COMPILED run eagerly.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ def their_step(name: str, spec: ModelSpec, inputs: Tensor, targets: Tensor, dtyp
 
 
 def _without_kernels(make: Callable[[], Run]) -> Run:
-    """What is made, made and run without our kernels."""
+    """A step that is built and run without our kernels."""
     with native.without():
         made = make()
 

@@ -1,5 +1,5 @@
-"""The order of the files, the longest first, so that no worker is left alone with one of them at the end; and what
-several of them need.
+"""The order of the test files, the longest first, so that no worker ends up alone with a long file; and shared
+fixtures.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ KERNELS = ("_amx", "_avx512", "_avx2")  # of blocks/native; miniwin itself, and 
 
 @pytest.fixture(params=KERNELS)
 def build(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Each build of our kernels in turn takes the place of the one that this processor would get."""
+    """Each build of our kernels in turn, in place of the build that this processor would choose."""
     from miniwin.blocks import native
 
     name = str(request.param)

@@ -1,1 +1,2 @@
-"""What people would use instead. Each peer is imported where it is used: one that is not installed is only absent."""
+"""What people would use instead. A peer is imported where it is used, so a peer that is not installed is merely
+absent."""

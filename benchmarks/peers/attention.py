@@ -1,7 +1,7 @@
-"""Attention as other libraries compute it. Each function makes a peer ready; what it gives back takes no arguments.
+"""Attention as other libraries compute it. Each function prepares a peer, and returns a function without arguments.
 
-q (B, H, N, D); k, v (B, Hkv, N, D), in the layout that the peers like best. Masks are made and kernels compiled outside
-of it, so that the peers are at their best. All but `causal` see the W keys up to and including the query's own.
+q (B, H, N, D); k, v (B, Hkv, N, D), the layout that suits the peers best. Masks are made and kernels compiled while a
+peer is prepared, so that neither is timed. All but `causal` see the W keys up to and including the query's own.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def masked(q: Tensor, k: Tensor, v: Tensor, window: int) -> Attend:
 
 
 def as_authors(q: Tensor, k: Tensor, v: Tensor, window: int) -> Attend:
-    """The same as MiniWin's authors call it: keys repeated for each query head, and the mask made anew, every time."""
+    """The same as MiniWin's authors call it: every call repeats keys for each query head and makes the mask anew."""
     groups = q.shape[1] // k.shape[1]
 
     def repeated(x: Tensor) -> Tensor:

@@ -1,12 +1,12 @@
-"""Models of transformers with the sizes of one of our specs: what one would use from the shelf.
+"""Stock models of transformers with the sizes of one of our specs.
 
-cohere2  sliding and global layers as the spec lays them out, RoPE in the sliding ones, none in the global: the nearest
-         relative (parallel residual, LayerNorm)
+cohere2  sliding and global layers as the spec lays them out, RoPE in sliding layers only: the nearest relative of our
+         models (but parallel residual, LayerNorm)
 smollm3  full attention everywhere, no positions in every fourth layer
 mistral  the window in every layer
 
 Stock classes and stock settings (SDPA attention, DynamicCache), random weights. They compute other functions than our
-model, so there is nothing to compare; that their sizes are the same is checked.
+model, so outputs are not compared. Their sizes are checked to be the same.
 """
 
 from __future__ import annotations

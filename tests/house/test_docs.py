@@ -1,4 +1,4 @@
-"""What the README and docs/ say in words and tables is what the code does, and their links lead somewhere.
+"""The words and tables of the README and docs/ agree with the code, and their links lead somewhere.
 
 Their commands run in test_readme.py.
 """
@@ -84,7 +84,7 @@ def test_every_environment_variable_is_listed() -> None:
 
 
 def test_other_programs_variables_are_listed() -> None:
-    """Those that the code itself reads by name."""
+    """Variables that the code reads by name."""
     listed = set(in_backticks(read("docs/environment.md")))
     for folder in FOLDERS[:-1]:
         for path in (ROOT / folder).rglob("*.py"):
@@ -175,7 +175,7 @@ def test_the_gallery_has_every_full_size_spec() -> None:
 
 
 def own(registry: Registry) -> set[str]:
-    """What the package itself registers, whatever plugins this process has met."""
+    """What the package itself registers, without plugins that this process has loaded."""
     return {name for name in registry.names() if registry[name].__module__.startswith("miniwin.")}
 
 

@@ -24,7 +24,7 @@ LONG = 350  # lines of all but a few
 
 
 def sources(folder: str) -> list[Path]:
-    """Python files below a folder, without those that a link leads to."""
+    """Python files below a folder. Links are not followed."""
     found = []
     for here, folders, files in os.walk(ROOT / folder):
         folders[:] = sorted(name for name in folders if name != "__pycache__" and not (Path(here) / name).is_symlink())
@@ -91,7 +91,7 @@ def test_rooms_are_linked_for_editors_and_mypy(room: str) -> None:
 
 @pytest.mark.parametrize("room", ROOMS)
 def test_a_room_cannot_be_imported_under_its_bare_name(room: str) -> None:
-    """Without PyTorch being imported first: the refusal is the first thing that happens."""
+    """The refusal comes first, before PyTorch is imported."""
     code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); import {room}"
     done = subprocess.run([sys.executable, "-S", "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=60)
     assert done.returncode != 0
@@ -118,7 +118,7 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
 }
 # Only inside functions: `miniwin.load("name")` asks the zoo, which stands above the engine.
 LAZILY = {"miniwin.loading": {"zoo"}}
-# What an optional dependency is, and may therefore only be imported where it is used.
+# Optional dependencies: imported only where they are used.
 ALWAYS_LAZY = {"mlflow", "sqlalchemy", "xformers"}
 
 
@@ -135,7 +135,8 @@ def imports(path: Path) -> list[tuple[str, bool, int]]:
 
 
 def imported_by(source: ast.Module, path: Path) -> Iterator[tuple[str, bool, int]]:
-    """Each module that a file imports, whether inside a function, and the line. Not what only type checkers see."""
+    """Each module that a file imports, whether inside a function, and the line. Imports for type checkers are left
+    out."""
     pending: list[tuple[ast.AST, bool]] = [(source, False)]
     while pending:
         node, inside = pending.pop()
@@ -175,7 +176,7 @@ def test_layers(path: Path) -> None:
 
 
 def test_layers_are_tested_on_something() -> None:
-    """The walk above finds imports inside functions, and passes over what only type checkers see."""
+    """The walk above finds imports inside functions, and skips imports for type checkers."""
     source = """
 import a
 def f():
@@ -345,7 +346,7 @@ def test_the_files_that_run_first_are_there() -> None:
 
 
 def tracked() -> list[Path]:
-    """What is in the repository, or would be: git knows, and a copy without git has nothing else."""
+    """What is in the repository, or would be, by git. A copy without git has nothing else."""
     if not (ROOT / ".git").exists():
         return [path for path in ROOT.rglob("*") if path.is_file() and ".venv" not in path.parts]
     listed = subprocess.run(

@@ -1,4 +1,4 @@
-"""Windows and macOS, imitated: what the systems lack or refuse is lacking or refused here.
+"""Windows and macOS, imitated: what they lack is taken away here, and what they refuse is refused.
 
 Nothing of this runs on them. It holds what was learnt by reading: which calls differ, and that none of them is needed.
 """
@@ -206,7 +206,8 @@ def test_files_that_may_only_be_read_are_removed(tmp_path: Path, monkeypatch: py
 
 
 def test_a_file_spelt_in_two_ways_is_one_file_where_case_is_ignored(tmp_path: Path) -> None:
-    """Two names of one file that differ in case only: on macOS and Windows by themselves, here by a link."""
+    """Two names of one file that differ in case only. macOS and Windows have them anyway; here a link makes the
+    second."""
     (tmp_path / "text.txt").write_text("some text\n" * 50, encoding="utf-8")
     os.link(tmp_path / "text.txt", tmp_path / "Text.txt")
     both = TextData(source="text", paths=("text.txt", "Text.txt"))
@@ -251,7 +252,7 @@ def test_the_machine_is_described_without_proc(monkeypatch: pytest.MonkeyPatch) 
 def test_windows_is_asked_in_its_own_way_whether_a_process_lives(
     handle: int, error: int, code: int, there: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """No such process; one of somebody else; one that runs; one that has ended and is still held."""
+    """No such process, somebody else's process, a running process, and an ended one that is still held."""
 
     class Function:
         def __init__(self, answer: Any) -> None:
@@ -279,7 +280,7 @@ def test_windows_is_asked_in_its_own_way_whether_a_process_lives(
 
 
 def test_a_lease_without_a_start_lives_as_long_as_it_is_renewed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Else a number that is used again would hold a trial for ever."""
+    """Otherwise a process id that is used again would hold a trial for ever."""
     imitate("darwin", monkeypatch)
     mine = Lease.mine("0")
     assert mine.started is None and mine.alive()

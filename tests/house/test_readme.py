@@ -1,11 +1,11 @@
-"""What the README and docs/ show is so: every command and every line of Python runs, page by page, each once.
+"""Every command and every line of Python in the README and docs/ runs, page by page, each once.
 
-Output shown below a command is what the command prints. Commands of docs/errors.md fail, as is shown there. What the
-pages say in words and tables is the subject of test_docs.py.
+Output shown below a command is what the command prints. Commands of docs/errors.md fail, as is shown there.
+test_docs.py is about words and tables.
 
-Commands run in this process; a worker of a search has its own, and those of torchrun are forked. What would train for
-long is given a smaller budget by options of the same command, named in `CHEAPER`. What does not run here is named in
-`ELSEWHERE`, with the reason. The authors' checkpoint is a small stand-in with the same names.
+Commands run in this process; workers of a search have processes of their own, and those of torchrun are forked.
+`CHEAPER` adds options that make long training short. `ELSEWHERE` names what does not run here, and why. The authors'
+checkpoint is a small stand-in with the same names.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def save_stand_in(path: Path) -> None:
 
 
 class Workplace:
-    """An empty folder to run commands in, and what each of them printed."""
+    """A folder, empty at first, to run commands in, and what each command printed."""
 
     def __init__(self, folder: Path, open_until_the_end: ExitStack) -> None:
         self.folder, self.until_the_end = folder, open_until_the_end
@@ -138,7 +138,7 @@ def serving(folder: Path) -> Iterator[int]:
 
 @pytest.fixture(scope="module")
 def workplace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workplace]:
-    """Every command has run there, in order."""
+    """All commands have run there, in order."""
     folder = tmp_path_factory.mktemp("readme")
     (folder / "specs").symlink_to(ROOT / "specs")
     save_stand_in(folder / "full_sft_768.pth")

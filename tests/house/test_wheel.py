@@ -29,7 +29,7 @@ SOURCES = ("miniwin", *ROOMS, "pyproject.toml", "setup.py", "README.md", "LICENS
 
 
 def run(command: list[str | Path], cwd: Path, **env: str) -> str:
-    """stdout of a command that sees no other Python path than its own."""
+    """stdout of a command that has only its own Python path."""
     clean = {key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "MINIWIN", "PIP_"))}
     done = subprocess.run(
         list(map(str, command)), cwd=cwd, env={**clean, **env}, capture_output=True, text=True, timeout=300
@@ -135,7 +135,7 @@ def test_a_clone_without_links_or_compiler_builds_the_same_but_for_the_kernels(w
 
 
 def test_kernels_are_compiled_the_same_every_time(wheel: Path) -> None:
-    """Those of the checkout, compiled in another folder, are the wheel's, byte for byte."""
+    """The checkout's kernels, compiled in another folder, are the wheel's, byte for byte."""
     built_here = ROOT / "blocks" / "native" / "_avx2.so"
     if not has_kernels() or native.missing() is not None:
         pytest.skip("there are none here")

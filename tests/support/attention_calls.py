@@ -65,7 +65,7 @@ def make_call(
 
 
 def real_rows(call: AttentionCall) -> Tensor:
-    """(B, N, 1, 1) one where a query is a token, zero where it is padding."""
+    """(B, N, 1, 1): one for a token, zero for padding."""
     n, offset = call.q.shape[1], call.offset
     pad = torch.zeros(len(call.q), dtype=torch.int64) if call.pad is None else call.pad.cpu()
     return (torch.arange(n) + offset >= pad.unsqueeze(1)).float()[..., None, None].to(call.q.device)
@@ -82,7 +82,7 @@ class LearnedBias:
 
 
 def tensors(call: AttentionCall) -> dict[str, Tensor]:
-    """Every tensor of a call that a gradient must reach."""
+    """Every tensor of a call that has to get a gradient."""
     found = {name: getattr(call, name) for name in ("q", "k", "v", "sinks", "log_gates")}
     if call.kept is not None:
         found |= {"kept.k": call.kept.k, "kept.v": call.kept.v}
@@ -115,12 +115,12 @@ def answer(call: AttentionCall, backend: str | None) -> dict[str, Tensor]:
 
 
 def in_float32(call: AttentionCall) -> AttentionCall:
-    """The same numbers in float32 at least: what the reference is given, so that rounding is the backend's alone."""
+    """The same numbers in float32 or wider. The reference gets these, so that only the backend rounds."""
     return with_tensors(call, {name: t.detach().to(call.wide) for name, t in tensors(call).items()})
 
 
 def agree(call: AttentionCall, *backends: str | None) -> None:
-    """Each of the backends, None for the dispatch, answers what the reference does, gradients too."""
+    """Each backend gives the reference's output and gradients. A backend of None is the dispatch."""
     tolerance = TOLERANCE[call.q.dtype]
     expected = answer(in_float32(call), "reference")
     for backend in backends:
@@ -128,7 +128,7 @@ def agree(call: AttentionCall, *backends: str | None) -> None:
             want = expected[name]
             assert not got.isnan().any(), f"{backend}: {name} holds NaN"
             error = float((got.to(want.dtype) - want).abs().max())
-            # A gradient that is exactly zero (a single visible key) is so up to the rounding of inputs of order one.
+            # A gradient of exactly zero (a single visible key) may be off by the rounding of inputs of order one.
             assert error <= tolerance * (float(want.abs().max()) or 1.0), f"{backend}: {name}: {error:.1e}"
 
 
@@ -204,7 +204,7 @@ def naive(call: AttentionCall) -> Tensor:
     out = torch.zeros(batch, n, heads, call.v.shape[-1], dtype=torch.float64)
 
     def logit(q: Tensor, k: Tensor, b: int, h: int, at: int, j: int | None) -> float:
-        """q (H, D), k (Hkv, D); j None is a kept token, which has no distance."""
+        """q (H, D), k (Hkv, D). j None: a kept token, which has no distance."""
         if call.score is not None and j is not None:
             found = float(call.score(q.view(1, 1, heads, dim), k[None, None], torch.tensor([[at - j]]))[0, h, 0, 0])
         else:
@@ -250,7 +250,7 @@ def naive(call: AttentionCall) -> Tensor:
 
 
 class Sizes(TorchDispatchMode):
-    """Records every tensor that an operation gives back: the most elements in one, and the bytes of all storages."""
+    """Records every tensor that an operation returns: the most elements in one, and the bytes of all storages."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""A covering set: rows of choices, one of each factor, in which every two choices of two factors meet somewhere."""
+"""A covering set: rows with one choice of each factor. Any two choices of two factors meet in some row."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ def pairs_of(row: Row) -> set[Pair]:
 
 
 def pairwise(factors: Sequence[Sequence[object]], allowed: Callable[[Row], bool]) -> list[Row]:
-    """Rows of indices, greedily few. A pair that no allowed row holds is left out; `allowed` judges whole rows."""
+    """Rows of indices, as few as a greedy choice needs. `allowed` judges whole rows. A pair that no allowed row holds
+    is left out."""
     sizes = [len(choices) for choices in factors]
     wanted = [
         (a, i, b, j)
@@ -42,7 +43,7 @@ def every_two(*factors: Sequence[Any]) -> list[tuple[Any, ...]]:
 
 
 def _filled(pair: Pair, sizes: list[int], missing: set[Pair], allowed: Callable[[Row], bool]) -> Row | None:
-    """The pair, and for the other factors, one at a time, the choice that meets most of what is missing."""
+    """A row with this pair. Each other factor gets, one after the other, the choice that covers most missing pairs."""
     a, i, b, j = pair
     partial: dict[int, int] = {a: i, b: j}
     for factor in range(len(sizes)):
@@ -58,7 +59,7 @@ def _filled(pair: Pair, sizes: list[int], missing: set[Pair], allowed: Callable[
     row = tuple(partial[f] for f in range(len(sizes)))
     if allowed(row):
         return row
-    # The greedy choice cannot be built: the nearest row that can.
+    # The greedy row is not allowed: take the nearest allowed one.
     others = [range(sizes[f]) if f not in (a, b) else (partial[f],) for f in range(len(sizes))]
     candidates = (r for r in product(*others) if allowed(r))
     return max(candidates, key=lambda r: len(pairs_of(r) & missing), default=None)

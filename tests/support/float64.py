@@ -1,8 +1,8 @@
-"""float32 results judged by float64, so that no test depends on the processor that it was written on.
+"""Judges float32 results by float64, so that no test depends on the processor that it was written on.
 
 Two right implementations differ in float32 by what rounding does to the model at hand: 1e-6 for most, 1e-4 for some,
-and each processor rounds in its own order. So a float32 result is held to the same model in float64, and has to be as
-near to it as the peer's float32 result is, within FACTOR.
+and each processor rounds in its own order. So a float32 result is compared with the same model in float64. Its error
+may be at most FACTOR times the error of the peer's float32 result.
 
     exact = hf_logits(in_float64(model), ids)      # transformers, every product and sum in float64
     assert_as_near(ours, theirs, exact)            # both float32
@@ -28,7 +28,7 @@ ROUNDINGS = 32 * 2.0**-24
 
 
 class Doubling(TorchFunctionMode):
-    """Inside, whoever asks for float32 gets float64: the parts that transformers always computes in float32 as well."""
+    """Inside, a request for float32 gives float64. Some parts of transformers always ask for float32."""
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -64,9 +64,9 @@ def called_in_float64(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def in_float64(model: nn.Module) -> nn.Module:
-    """The same model of transformers with its constants computed, and every call made, in float64.
+    """The same model of transformers, with constants and calls in float64.
 
-    It is built anew: a rotation's frequencies are made when a model is, and stay rounded to float32 in a copy.
+    The model is built anew. A copy would keep frequencies that were rounded to float32 when the model was built.
     """
     from transformers.initialization import no_init_weights
 
@@ -80,19 +80,20 @@ def in_float64(model: nn.Module) -> nn.Module:
 
 
 def doubled(module: nn.Module) -> Any:
-    """A copy of one of our modules in float64; ours compute in the type of what they are given."""
+    """A copy of one of our modules in float64. Our modules compute in the type of their input."""
     return copy.deepcopy(module).double()
 
 
 def assert_exact(ours: Tensor, theirs: Tensor, bound: float = 1e-6) -> None:
-    """Two float64 results of one function. bound: of the largest number; what is wrong is off by far more."""
+    """Two float64 results of one function agree. bound: as a share of the largest number. A wrong result is off by far
+    more."""
     assert ours.dtype == theirs.dtype == torch.float64
     difference = largest(ours, theirs)
     assert difference < bound * max(1.0, float(theirs.abs().max())), f"off by {difference:.1e} in float64"
 
 
 def assert_as_near(ours: Tensor, theirs: Tensor, exact: Tensor, factor: float = FACTOR) -> None:
-    """Ours in float32 is as near to `exact` as theirs in float32, within `factor`."""
+    """Our float32 is off from `exact` by at most `factor` times what their float32 is."""
     assert exact.dtype == torch.float64
     mine, peers = largest(ours, exact), largest(theirs, exact)
     allowed = factor * max(peers, ROUNDINGS * max(1.0, float(exact.detach().abs().max())))

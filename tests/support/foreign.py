@@ -1,6 +1,6 @@
-"""A family of models that exists in tests only, and its folders: fused queries, keys and values, tied or not.
+"""A family of models that exists in tests only: fused queries, keys and values, tied or untied embeddings.
 
-`toy_folder` writes what `miniwin import` reads; `toy_model` is the model that it must become.
+`toy_folder` writes a folder for `miniwin import`; `toy_model` is the model that the import has to make.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class Toy:
 
 
 class Bare(Toy):
-    """The same from a checkpoint file: sizes from shapes, the rest asked for."""
+    """The same family from a checkpoint file: sizes come from shapes, the rest is asked for."""
 
     model_types = ("minimind",)
 

@@ -1,7 +1,7 @@
-"""Real processes, to be killed, to be asked to stop or to race each other, that cost milliseconds.
+"""Real processes that start in milliseconds, for tests that kill them, stop them or let them race.
 
-A server process imports PyTorch and MiniWin once and forks the rest from itself. A child takes its environment and its
-folder as arguments: the server's own are those of the moment it was started.
+A server process imports PyTorch and MiniWin once, and forks all others from itself. A child gets its environment and
+its folder as arguments, since the server's own may be old.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _context.set_forkserver_preload(["preloaded"])
 
 
 def start(target: Callable[..., object], *arguments: Any) -> Any:
-    """`target(*arguments)` in a process of its own, with the environment and the folder of now."""
+    """`target(*arguments)` in a new process, with the environment and the folder of now."""
     process = _context.Process(target=_run, args=(dict(os.environ), os.getcwd(), target, arguments), daemon=True)
     with path_for_the_server():
         process.start()
@@ -35,7 +35,7 @@ def start(target: Callable[..., object], *arguments: Any) -> Any:
 
 
 def path_for_the_server() -> Any:
-    """While the block runs a server that is started finds what we find: it knows no other way."""
+    """While the block runs, a server that starts imports from our `sys.path`."""
     return patch.dict(os.environ, PYTHONPATH=os.pathsep.join(sys.path))
 
 
@@ -57,10 +57,10 @@ def _run(environment: dict[str, str], folder: str, target: Callable[..., Any], a
 
 
 class Command:
-    """`miniwin` with these arguments, in a process of its own. The workers of a search are forked from it."""
+    """`miniwin` with these arguments, in a new process. The workers of a search are forked from that process."""
 
     def __init__(self, *arguments: str, told: Path, file_limit: int | None = None) -> None:
-        """told: a file for what it prints. file_limit: no file can grow beyond so many bytes."""
+        """told: a file for what the command prints. file_limit: the most bytes of any file that the command writes."""
         self.told = told
         self.process = start(_command, arguments, told, file_limit)
 
@@ -68,7 +68,7 @@ class Command:
         return bool(self.process.is_alive())
 
     def ends(self, timeout: float = 900) -> tuple[int, str, str]:
-        """Its exit code, and what it wrote to standard output and to standard error."""
+        """The exit code, standard output and standard error."""
         self.process.join(timeout)
         assert not self.running(), f"it did not end within {timeout:g} seconds"
         assert self.process.exitcode == 0, f"it was killed: {self.process.exitcode}"
@@ -81,7 +81,7 @@ def _command(arguments: tuple[str, ...], told: Path, file_limit: int | None) -> 
 
     from miniwin.search import runner, worker
 
-    worker.PARENT_SECONDS = 0.1  # in which an orphan notices that it is one
+    worker.PARENT_SECONDS = 0.1  # after which an orphan notices that its parent is gone
     signal.signal(signal.SIGINT, signal.default_int_handler)
     runner.subprocess = SimpleNamespace(  # type: ignore[assignment]
         Popen=_Worker, DEVNULL=subprocess.DEVNULL, TimeoutExpired=subprocess.TimeoutExpired
@@ -95,7 +95,7 @@ def _command(arguments: tuple[str, ...], told: Path, file_limit: int | None) -> 
 
 
 def torchrun(*arguments: str) -> tuple[int, str, str]:
-    """As the command does with `-m miniwin ...`, in forked processes: what the first answers, or one that fails."""
+    """`torchrun -m miniwin ...` with forked processes. Returns the answer of the first, or of one that fails."""
     from torch.distributed import run
 
     answers: dict[int, tuple[int, str, str]] = {}
@@ -123,7 +123,7 @@ def torchrun(*arguments: str) -> tuple[int, str, str]:
 
 
 class _Worker:
-    """A worker of a search, forked from its parent: what the runner needs of subprocess.Popen."""
+    """A worker of a search, forked from its parent. It has what the runner needs of subprocess.Popen."""
 
     def __init__(self, command: list[str], *, stdout: IO[bytes], env: dict[str, str], **rest: Any) -> None:
         assert command[:3] == [sys.executable, "-m", "miniwin.search.worker"] and rest["start_new_session"]
@@ -156,7 +156,7 @@ class _Worker:
 
 
 def _work(arguments: list[str], log: int, environment: dict[str, str]) -> None:
-    """In the fork, which ends here."""
+    """Runs in the fork, which ends here."""
     code = 1
     try:
         from miniwin.search import worker

@@ -1,6 +1,6 @@
-"""The golden cases: weights, inputs and outputs of independent implementations, and our spec of each case's fields.
+"""The golden cases: weights, inputs and outputs of independent implementations, and our spec for each case.
 
-A spec is made from the fields of `case.yaml`, as data: nothing here knows one case from another.
+The spec is made from the fields of `case.yaml`. No code here is for a single case.
 """
 
 from __future__ import annotations
@@ -54,7 +54,8 @@ class Case:
         return to_spec(fields["model"], fields["position_schemes"], fields["query_scales"])
 
     def decoder(self, **changes: Any) -> Decoder:
-        """The spec, built, with the case's weights under our names. Every weight is used, and every one of ours set."""
+        """The built spec with the case's weights under our names. Every weight of the case is used, and every weight of
+        ours is set."""
         decoder = self.spec(**changes).build().eval()
         names = self.fields["weights"]
         ours = {"embed_tokens.weight": names["embed"], "norm.weight": names["final_norm"]}
@@ -67,13 +68,14 @@ class Case:
         return decoder
 
     def holds(self, ours: Tensor, theirs: Tensor, exact: Tensor) -> None:
-        """The source's float32 is our float64 within the case's tolerance, and our float32 is as near to it."""
+        """Our float64 is what the source computes, within the case's tolerance; our float32 is as near to it as
+        theirs."""
         assert largest(theirs, exact) < self.tolerance
         assert_as_near(ours, theirs, exact)
 
 
 def expect(fields: dict[str, Any], **values: Any) -> None:
-    """Refuse a case that asks for something our blocks do not do, rather than ignore it."""
+    """Refuse a case that asks for what our blocks do not do."""
     for name, value in values.items():
         assert fields[name] == value, f"{name}: {fields[name]}"
 

@@ -46,7 +46,7 @@ BLOCKS = {
 
 @torch.no_grad()
 def enliven(decoder: Decoder, seed: int = 0) -> Decoder:
-    """Draw weights large enough that logits are of order one and every mechanism shows in them, as after training.
+    """Draw weights so large that logits are of order one and show every mechanism, as after training.
 
     With the small weights of a fresh model, attention is nearly uniform and a comparison of logits proves nothing.
     """
@@ -73,7 +73,7 @@ def random_ids(spec: ModelSpec, batch: int, length: int, seed: int = 1) -> Tenso
 
 
 def largest(a: Tensor, b: Tensor) -> float:
-    """The largest absolute difference; NaN where either holds one."""
+    """The largest absolute difference; NaN if either has a NaN."""
     assert a.shape == b.shape, f"{tuple(a.shape)} against {tuple(b.shape)}"
     return float((a.detach().double() - b.detach().double()).abs().max()) if a.numel() else 0.0
 

@@ -55,7 +55,7 @@ def hf_model(model_type: str, seed: int = 0, **fields: Any) -> Any:
 
 @torch.no_grad()
 def draw_weights(model: Any, seed: int) -> None:
-    """Matrices so that activations stay of order 1; gains, biases and all else clearly not what they start at."""
+    """Draw matrices so that activations stay of order 1. All else is drawn far from its initial value."""
     generator = torch.Generator().manual_seed(seed)
     for name, weight in model.named_parameters():
         noise = torch.randn(weight.shape, generator=generator)
@@ -88,7 +88,7 @@ def read_tensors(folder: Path) -> dict[str, Tensor]:
 
 
 def by_rules(rules: list[Rule], tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Our state of their tensors; every one of theirs is used."""
+    """Our state, made of their tensors. Every tensor of theirs is used."""
     state: dict[str, Tensor] = {}
     used: set[str] = set()
     for rule in rules:
@@ -102,7 +102,7 @@ def by_rules(rules: list[Rule], tensors: Mapping[str, Tensor]) -> dict[str, Tens
 
 
 def back_by_rules(rules: list[Rule], state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Their tensors of our state: the inverse of `by_rules`."""
+    """Their tensors, made of our state: the inverse of `by_rules`."""
     tensors: dict[str, Tensor] = {}
     for rule in rules:
         tensors |= zip(rule.theirs, rule.write([state[name] for name in rule.ours]), strict=True)
@@ -120,7 +120,7 @@ def spec_of(config: dict[str, Any], **asked: Any) -> ModelSpec:
 
 
 def imported(model: Any, folder: Path, **asked: Any) -> tuple[ModelSpec, Decoder]:
-    """What we make of a saved model: its spec, and the decoder with its weights."""
+    """Our decoder for a saved model, with the model's weights."""
     saved(model, folder)
     config = read_config(folder)
     spec = spec_of(config, **asked)
@@ -131,7 +131,7 @@ def imported(model: Any, folder: Path, **asked: Any) -> tuple[ModelSpec, Decoder
 
 
 def exported(family: Family, spec: ModelSpec, decoder: Decoder) -> Any:
-    """The model of transformers, in float64, that our spec and weights become by `Family.config` and `Rule.write`.
+    """Our spec and weights as a model of transformers in float64, by `Family.config` and `Rule.write`.
 
     The config holds plain JSON, and every weight of the model is set.
     """
@@ -153,7 +153,7 @@ def exported(family: Family, spec: ModelSpec, decoder: Decoder) -> Any:
 
 
 def meaning(spec: ModelSpec) -> dict[str, Any]:
-    """Everything of a spec that decides the function, however it is written; how weights start does not."""
+    """All that decides a model's function, however the spec is written. Initial weights do not."""
     return {name: value for name, value in spec.canonical().items() if name != "init"}
 
 
@@ -182,12 +182,12 @@ def our_logits(decoder: Decoder, ids: Tensor, prefill: int) -> Tensor:
 
 @torch.no_grad()
 def compare(model: Any, decoder: Decoder, ids: Tensor, hf_prefill: int | None = 1, our_prefill: int = 1) -> Tensor:
-    """Ours is the function that theirs is; and our prefill and our decode in float32 are as near to it as theirs.
+    """Our model computes their function, and our float32, prefill and decode, is as near to it as theirs.
 
-    The function is compared in float64, prefill and decode: float32 would hide a small fault in rounding. Returns the
-    logits in float64.
+    The function is compared in float64, prefill and decode, since float32 would hide a small fault in its rounding.
+    Returns the logits in float64.
 
-    hf_prefill: tokens of their first call before they decode one by one; None where their decoding does not follow
+    hf_prefill: tokens of their first call, after which they decode one by one. None: their decoding disagrees with
     their prefill (rotations that change with the length at hand).
     """
     twin = in_float64(model)
@@ -207,7 +207,7 @@ def random_ids(length: int, seed: int = 0, batch: int = 1, vocab_size: int = 61)
 
 
 def config_of(family: str, **fields: Any) -> dict[str, Any]:
-    """A config.json in the form of transformers 5, which a field of `fields` changes."""
+    """A config.json as transformers 5 writes it, with the fields of `fields` in it."""
     head = {"head_dim": 8} if family == "qwen3" else {}
     rope = {"rope_type": "default", "rope_theta": 1e4}
     return {"model_type": family, **TINY, **head, "rope_parameters": rope} | fields

@@ -1,7 +1,7 @@
 """The whole suite as other machines would run it: `make test-machines`, or `python tests/support/machines.py NAME ...`.
 
-Each setting makes this processor compute as another one does, with other instructions, other kernels or another number
-of threads, so that its rounding is another. One process after the other; the table at the end has counts and seconds.
+Each setting makes this processor compute as another does, with other instructions, kernels or threads, so that rounding
+differs. Settings run one after the other. The table at the end has counts and seconds.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ SETTINGS: dict[str, dict[str, str]] = {
 
 
 def run(setting: dict[str, str]) -> tuple[str, float]:
-    """The last line of pytest, and seconds; what failed is printed as it comes."""
+    """The last line of pytest, and the seconds. Failures are printed as they come."""
     workers = "2" if setting["OMP_NUM_THREADS"] == "1" else "1"  # threads times processes: the cores that CI has
     command = [sys.executable, "-m", "pytest", "-n", workers, "--dist", "loadfile", "--no-loadscope-reorder"]
     begun = time.monotonic()

@@ -15,7 +15,7 @@ OTHERS = (ROOT / "CONTRIBUTING.md",)  # links from there are checked, too
 
 @dataclass(frozen=True)
 class Command:
-    """A line that a page shows after `$`, its comment left out, and what the page shows below it."""
+    """A line that a page shows after `$`, without its comment, and the output shown below."""
 
     page: str
     line: str
@@ -56,7 +56,7 @@ def in_backticks(text: str) -> list[str]:
 
 
 def links(text: str) -> list[str]:
-    """Where a page's links and pictures lead; code is no link."""
+    """Where a page's links and pictures lead. Code has no links."""
     prose = re.sub(r"^```.*?^```$", "", text, flags=re.M | re.S)
     return re.findall(r"\]\(([^)\s]+)\)", re.sub(r"`[^`\n]*`(?!\])", "", prose))
 

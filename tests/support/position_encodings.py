@@ -1,4 +1,4 @@
-"""Position encodings built alone, tokens at given places, and what a spec is refused for."""
+"""Position encodings built alone, tokens at given positions, and the refusals of specs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the server of `forked` imports, so that its processes have it from the start."""
+"""What the server of `forked` imports before it forks."""
 
 # ruff: noqa: F401
 
@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import optuna
 import torch
-import torch._dynamo  # an optimizer imports it, for longer than all the rest takes
+import torch._dynamo  # an optimizer imports this, which takes longer than all other imports
 import torch.distributed.run
 from zoo_runs import tiny_spec
 

@@ -1,4 +1,4 @@
-"""Tensors that say that they are on a GPU, for what is decided before anything is computed."""
+"""Tensors that claim to be on a GPU, to test decisions that come before any computation."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from miniwin.blocks.attention_ops import AttentionCall
 
 
 class Cuda:
-    """Stands for a CUDA tensor: what `declines` looks at, and no more."""
+    """Stands for a CUDA tensor. It has only what `declines` looks at."""
 
     def __init__(self, t: Tensor) -> None:
         self.shape, self.dtype, self.requires_grad = t.shape, t.dtype, t.requires_grad

@@ -1,4 +1,4 @@
-"""The command line as a process of its own, with a Python of its own: see `forked` for cheaper ones."""
+"""The command line in a new process with a new Python. `forked` has cheaper processes."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ print(json.dumps([answers, loaded]))
 
 
 def miniwin_without_torch(*lines: Sequence[str]) -> tuple[list[tuple[int, str, str]], set[str]]:
-    """Commands that do without torch, in one new process: what each of them says, and which modules were loaded."""
+    """Runs commands that need no torch, in one new process: what each prints, and which modules were loaded."""
     from miniwin import without_torch
 
     assert all(without_torch.wanted([*line]) for line in lines), "the first of them puts the stand-ins in torch's place"

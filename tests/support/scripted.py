@@ -1,4 +1,4 @@
-"""A model that says what it is told to."""
+"""A model that generates given ids."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from miniwin.language_model import LanguageModel
 
 
 class Script(torch.nn.Module):
-    """Stands in for a decoder: draws the ids of a script, whatever it is given."""
+    """Stands in for a decoder: generates the ids of a script, whatever the input."""
 
     def __init__(self, ids: list[int], start: int) -> None:
         super().__init__()

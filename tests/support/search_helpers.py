@@ -1,4 +1,4 @@
-"""A search so small that a trial takes a fraction of a second: shared by the tests of searches."""
+"""A search whose trials take a fraction of a second, for the tests of searches."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ SEARCH: dict[str, Any] = {
 
 
 def write_search(folder: Path, train: dict[str, Any] | None = None, **changes: Any) -> Path:
-    """The YAML files of the small search, with changes; the path of search.yaml."""
+    """Write the YAML files of the small search, with changes. Returns the path of search.yaml."""
     draw = random.Random(0)
     words = ["def", "return", "if", "else", "for", "while", "class", "import", "self", "none", "true", "print", "value"]
     lines = (" ".join(draw.choice(words) for _ in range(10)) for _ in range(400))
@@ -87,19 +87,19 @@ def write_search(folder: Path, train: dict[str, Any] | None = None, **changes: A
 
 
 def make(folder: Path, url: str | None = None, out: str = "study", **changes: Any) -> Study:
-    """A study without a baseline, of the small search with changes."""
+    """A study of the small search with changes, without a baseline."""
     spec = load_search_spec(write_search(folder, baseline=None, **changes))
     return create_study(spec, folder, out=folder / out, storage=url)
 
 
 def change(study: Path, **values: Any) -> None:
-    """Another value in the record of a study folder."""
+    """Change a value in the record of a study folder."""
     about = json.loads((study / "study.json").read_text())
     (study / "study.json").write_text(json.dumps({**about, **values}))
 
 
 def tried(study: Study, count: int = 1) -> Study:
-    """With so many trials done, without training them."""
+    """Record so many finished trials, without training."""
     for _ in range(count):
         claim = take_work(study, "0")
         assert isinstance(claim, Claim)

@@ -1,4 +1,4 @@
-"""A model small enough for any test, and the command line run in this process."""
+"""A model small enough for any test, and the command line in this process."""
 
 from __future__ import annotations
 

@@ -55,7 +55,7 @@ def write_text(folder: Path, seed: int = 0) -> Path:
 
 
 def train_there(out: str, spec: str, threads: int) -> None:
-    """What a process of its own does in the tests of killing: train the tiny model in `out`."""
+    """Trains the tiny model in `out`: what processes do that tests kill."""
     import torch
 
     from miniwin.training.launch import train

@@ -1,4 +1,4 @@
-"""What processes do in the tests of the zoo, where they are killed or race each other."""
+"""What processes do that the tests of the zoo kill, or let race."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def wait_for(path: Path, process: Any) -> None:
 
 
 def add_and_stop(run: Path, point: str, there: Path) -> None:
-    """Add the run, but stand still at `point` for ever, having made the file `there`."""
+    """Add the run, but make the file `there` at `point` and wait there for ever."""
     from miniwin.zoo import adding, store
 
     def stop(*arguments: Any, **options: Any) -> None:
@@ -41,7 +41,7 @@ def add_and_stop(run: Path, point: str, there: Path) -> None:
 
 
 def add_together(run: Path, go: Path, version: str | None) -> None:
-    """Add the run as soon as `go` is there, all checks that come before the lock being done; write down the answer."""
+    """Do all checks that come before the lock, wait for the file `go`, then add the run and write down the answer."""
     from miniwin.zoo import adding
 
     write = adding.write_reference
@@ -67,7 +67,7 @@ def pull(ref: str) -> None:
 
 
 def appear_and_stop(folder: Path, there: Path) -> None:
-    """Begin to make a folder that appears as a whole, and stand still for ever, having made the file `there`."""
+    """Begin a folder that appears as a whole, make the file `there`, and wait for ever."""
     from miniwin.zoo.importing.writing import appearing
 
     with appearing(folder) as part:

@@ -1,4 +1,4 @@
-"""A web server on this machine that serves a zoo, with the faults that it is told to have."""
+"""A web server on this machine that serves a zoo with given faults."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ WEIGHTS = "model.safetensors"
 
 
 class Server:
-    """Serves a folder on 127.0.0.1. `faults` maps a file's name to what goes wrong with it, and `asked` records all."""
+    """Serves a folder on 127.0.0.1. `faults` maps a file's name to its fault; `asked` records every request."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

@@ -93,8 +93,6 @@ class Expression(ParsedExpression):
         """Whether the expression can only be true or false."""
         return _is_test(self.tree)
 
-    # -- parsing
-
     # -- evaluation
 
     def _walk(self, node: ast.expr, values: Mapping[str, Any]) -> Any:

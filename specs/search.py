@@ -161,10 +161,7 @@ class SearchSpec(Strict):
     budget: Budget
     sampler: SamplerSpec = TPESampler()
     pruner: PrunerSpec | None = None
-    rungs: list[Fraction] = [
-        0.25,
-        0.5,
-    ]  # where a trial is judged, as fractions of its tokens; only with a pruner
+    rungs: list[Fraction] = [0.25, 0.5]  # where a pruner judges a trial, as fractions of its tokens
     report_lengths: list[PositiveInt] | None = None  # null: 1, 2, 4, 8 and 16 times the training length
     eval_tokens: Annotated[Count, Field(ge=1)] = 65536  # measured at each length when a trial ends
     rung_eval_tokens: Annotated[Count, Field(ge=1)] = 16384  # measured at a rung

@@ -85,7 +85,7 @@ class Document:
 
     @classmethod
     def read(cls, path: Path) -> Document:
-        """Raises UserError on a file that is missing, a folder, too large, not UTF-8, or not YAML."""
+        """Parse a file. Raises UserError if it is missing, a folder, too large, not UTF-8, or not YAML."""
         return cls(read_text(path), str(path))
 
     @classmethod

@@ -8,7 +8,7 @@ import re
 from typing import Any
 
 NOTHING = frozenset(("null", "~", "none", "nil", "nothing", "undefined", "no", "off", "-", ""))  # meant as null
-LARGEST = 2**63 - 1  # of whole numbers
+LARGEST = 2**63 - 1  # the largest whole number
 _MOST_DIGITS = 400  # enough for every float, few enough for int()
 
 _INT = re.compile(r"[-+]?[0-9]+\Z")

@@ -81,8 +81,7 @@ def add(
     did not complete. zoo: the folder to write to, `user_zoo()` by default.
 
     Raises:
-        ZooError: the version exists, the run is not complete, the weights hold NaN or do not fit the spec,
-        ...
+        ZooError: the version exists, the run is not complete, or the weights hold NaN or do not fit the spec.
     """
     known, wanted = _destination(name, version, zoo)
     try:

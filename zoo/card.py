@@ -28,6 +28,7 @@ def write_card(
     metrics: dict[str, Any],
     provenance: dict[str, Any],
 ) -> str:
+    """The text of README.md. Raises ZooError where metrics or provenance hold values of a wrong type."""
     front = _front_matter(name, licence, metrics, provenance)
     parts = [
         f"---\n{yaml.safe_dump(front, sort_keys=False, allow_unicode=True)}---",

@@ -26,7 +26,7 @@ from miniwin.zoo.timeouts import Clock, for_bytes
 
 CHUNK = 1 << 20  # bytes read at a time
 ATTEMPTS, PAUSE = 4, 0.5  # tries in a row without progress, and seconds between them, more each time
-PROGRESS = 4096  # bytes
+PROGRESS = 4096  # bytes that count as progress
 MOST_WAIT = 60.0  # seconds that a server may ask us to wait
 SMALL_SECONDS = 60.0  # for a whole small file, with its tries
 _AGAIN = (408, 425, 429)  # 4xx answers that mean: not now

@@ -181,5 +181,5 @@ def _tls() -> ssl.SSLContext:
 
 
 def _opener() -> urllib.request.OpenerDirector:
-    """A new one each time: it reads the proxies from the environment."""
+    """A new opener for each request: making it reads the proxies from the environment."""
     return urllib.request.build_opener(_NoRedirects, _Http, _Https(context=_tls()))

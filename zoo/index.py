@@ -129,7 +129,7 @@ def parse_index(text: str | bytes, where: str) -> Index:
 
 
 def read_index_file(path: Path) -> Index:
-    """Raises ZooError, or OSError where the file cannot be read."""
+    """The index in a file. Raises ZooError, or OSError where the file cannot be read."""
     with path.open("rb") as file:
         text = file.read(LARGEST_FILE + 1)
     if len(text) > LARGEST_FILE:

@@ -30,7 +30,7 @@ class Offer:
 
     release: Release
     index: Location
-    near: bool = True  # whether the index is on this machine or its network; only then its sources may be there
+    near: bool = True  # whether the index is on this machine or its network: only then may its sources be
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Asked:
     problems: dict[str, str]
 
     def said(self) -> str:
-        """What each index answered to a question for something that none of them has."""
+        """What each index answered, for an entry that none of them offers."""
         if not indexes():
             return "there is no index to ask (MINIWIN_ZOO_INDEX is not set)"
         told = []

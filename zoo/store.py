@@ -71,7 +71,7 @@ class Store:
 
     @contextmanager
     def lock(self, name: str, purpose: str = "write") -> Iterator[None]:
-        """Held while a version of `name` is decided and put in place (or, with another purpose, pulled)."""
+        """Lock `name` while a version is chosen and put in place. Each `purpose` has a lock of its own."""
         with FileLock(_folder(self.root / LOCKS) / f"{check_name(name)}.{purpose}.lock"):
             yield
 

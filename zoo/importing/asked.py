@@ -65,7 +65,7 @@ class Asked(Mapping[str, Any]):
         return key in self.given or key in self.config
 
     def get(self, key: str, default: Any = None) -> Any:
-        """What the user or the config says, or else the default. A null in the config is no absence: it gives None."""
+        """What the user or the config says, or else the default. A null in the config gives None, not the default."""
         try:
             return self[key]
         except KeyError:

@@ -61,7 +61,7 @@ def gated_mixture(fields: Fields) -> dict[str, Any]:
 
 
 def gated_rules(mlp: Any, ours: str, theirs: str) -> list[Rule]:
-    """The rules of a mixture whose shared expert is a multiple of an expert wide."""
+    """The rules of a mixture whose shared expert is as wide as a whole number of experts."""
     rules = [Rule((f"{ours}.router.weight",), (f"{theirs}.gate.weight",))]
     for e in range(mlp.num_experts):
         rules += mlp_rules(mlp.expert, f"{ours}.experts.{e}", f"{theirs}.experts.{e}")

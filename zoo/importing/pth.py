@@ -98,7 +98,7 @@ def _load(path: Path) -> Any:
     try:
         if archive:
             _check_archive(path)
-        with warnings.catch_warnings():  # torch advises people who trust the file
+        with warnings.catch_warnings():  # torch's warnings are for people who trust the file
             warnings.simplefilter("ignore")
             return torch.load(path, map_location="cpu", weights_only=True, mmap=archive)
     except UserError:

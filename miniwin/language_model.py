@@ -74,6 +74,7 @@ class LanguageModel(nn.Module):
         logits_to_keep: int = 0,  # the last k positions only; 0: all
         **placed: Tensor,  # inputs_embeds, positions, position_variance: see Decoder.forward
     ) -> Tensor:  # (B, N or k, V) float32
+        """Logits of the next token at each position. With a cache the call continues what the cache holds."""
         logits: Tensor = self.decoder(
             input_ids, cache=cache, attention_mask=attention_mask, logits_to_keep=logits_to_keep, **placed
         )

@@ -45,7 +45,7 @@ def run(
     ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="No table of trials.")] = False,
 ) -> None:
-    """Run a search. The same command goes on with one that was stopped or killed; a larger budget.trials extends it."""
+    """Run a search. The same command continues it after a stop or a kill; a larger budget.trials extends it."""
     from miniwin.search import run_search
     from miniwin.search.live_table import summary
 

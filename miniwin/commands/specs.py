@@ -84,16 +84,16 @@ def explain(
         list[str] | None,
         typer.Option(
             "--length",
-            help="Contexts to give cache bytes at, and whether rotary layers are sound: 8192 or 8k; with commas, or "
-            "repeated.",
+            help="Lengths of context to give cache bytes at, and to judge rotary layers at: 8192 or 8k; with commas, "
+            "or repeated.",
         ),
     ] = None,
     trained_length: Annotated[
-        str | None, typer.Option(help="Longest context in training; by default that of --length, so nothing is new.")
+        str | None, typer.Option(help="Longest context in training. Default: each --length, so that nothing is new.")
     ] = None,
-    dtype: Annotated[str, typer.Option(help="Of the cache: float32, bfloat16, float16 or int8.")] = "float32",
+    dtype: Annotated[str, typer.Option(help="What the cache stores: float32, bfloat16, float16 or int8.")] = "float32",
     angle_dtype: Annotated[
-        str, typer.Option(help="Whose precision rotary angles are held against (MiniWin computes them in float64).")
+        str, typer.Option(help="Judge rotary angles as if computed in this dtype (MiniWin computes them in float64).")
     ] = "float32",
     shift: Annotated[
         bool, typer.Option("--shift", help="Measure how far outputs change when the same content stands later.")

@@ -129,7 +129,7 @@ def add(
         typer.Option(help="Lengths to measure at, with commas. Default: 1, 4, 16 and 32 times the training length."),
     ] = None,
     data: Annotated[
-        str | None, typer.Option(help="What to measure on, as eval has it. Default: what the run was trained on.")
+        str | None, typer.Option(help="What to measure on, as in eval. Default: what the run was trained on.")
     ] = None,
     metrics: Annotated[Path | None, typer.Option(help="Take the measurements from this JSON file instead.")] = None,
     description: Annotated[str, typer.Option(help="The first paragraph of the card.")] = "",

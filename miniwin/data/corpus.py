@@ -87,6 +87,7 @@ def prepare(
 
 
 def _key(source: Source, tokenizer: Tokenizer) -> str:
+    """The name of a corpus in the cache: a hash of all that its ids depend on, without reading text."""
     files = [file.key() for file in source.files]
     reading = [READING] if isinstance(source.spec, TextData | JsonlData) else []
     question = [FORMAT, source.spec.model_dump(mode="json"), files, source.facts, tokenizer.identity, *reading]

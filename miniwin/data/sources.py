@@ -36,12 +36,16 @@ PROBE = 8192  # a file with a NUL byte in its first PROBE bytes is binary, as fo
 
 
 class Document(NamedTuple):
+    """One text, and the side of the split that it is on."""
+
     side: str  # train | valid
     text: str
 
 
 @dataclass(frozen=True)
 class SourceFile:
+    """A file of text, as it is listed."""
+
     path: Path
     name: str  # relative to what the spec names, with "/" on every system; files are sorted and split by it
     side: str  # train | valid | tail (both: the last part is valid) | lines (each line by its text)

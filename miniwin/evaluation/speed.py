@@ -18,6 +18,8 @@ from miniwin.inference import InferenceModel, Task, chunk_for, evaluating, in_ch
 
 @dataclass(frozen=True)
 class Speed:
+    """Medians, for one sequence with a prompt of `length` tokens."""
+
     length: int
     prefill_tokens_per_second: float
     decode_tokens_per_second: float

@@ -90,6 +90,7 @@ class Rotary:
     # -- the bounds
 
     def aliasing(self, length: int) -> Criterion:
+        """The slowest pair must complete no turn within the distances."""
         reach, bound = self.reach(length), 2 * math.pi * self.base
         return Criterion(
             "aliasing",
@@ -101,6 +102,7 @@ class Rotary:
         )
 
     def stability(self, length: int) -> Criterion:
+        """The slowest pair must hardly turn: cos(N / base), multiplied over the layers, must stay near 1."""
         reach = self.reach(length)
         bound = stability_base(reach, self.layers)
         return Criterion(
@@ -114,6 +116,7 @@ class Rotary:
         )
 
     def cosine_sum(self, length: int) -> Criterion:
+        """A similar key must not get less than a random one at any distance."""
         reach = self.reach(length)
         least, first = least_cosine_sum(self.frequencies, reach)
         where = f"negative first at distance {first:,}" if first is not None else f"not negative below {reach:,}"
@@ -122,12 +125,14 @@ class Rotary:
         )
 
     def precision(self, dtype: str) -> Criterion:
+        """A step of the slowest pair must not be lost beside 1 in this dtype."""
         bound = precision_base(DTYPES[dtype])
         return Criterion(
             "precision", self.base, bound, self.base / bound, self.base < bound, f"base against 1 / epsilon of {dtype}"
         )
 
     def angle_error(self, length: int, dtype: str) -> Criterion:
+        """The error of angles computed in this dtype must stay below half the step of the fastest pair."""
         top = self.positions(length)
         error = angle_error(self.frequencies, top, DTYPES[dtype])
         bound = float(turning(self.frequencies).max()) / 2
@@ -141,6 +146,7 @@ class Rotary:
         )
 
     def training(self, length: int, trained: int) -> Criterion:
+        """Pairs that complete no turn in training must not meet longer distances than in training."""
         count, known, pairs = unfinished(self.frequencies, self.reach(trained)), self.reach(trained), self.frequencies
         new = self.reach(length) > known and count > 0
         which = f"{count} of {len(turning(pairs))} pairs complete no turn within the trained {known:,}"
@@ -156,6 +162,7 @@ class Rotary:
     # -- of a periodic encoding
 
     def window_in_period(self, length: int) -> Criterion:
+        """The window must not be longer than the distances that the encoding tells apart."""
         assert self.period is not None
         seen = self.visible(length)
         apart = distinct_phases(self.frequencies, self.period) if self.harmonic else self.period
@@ -165,6 +172,7 @@ class Rotary:
         return Criterion("window in period", seen, apart, seen / apart, seen <= apart, says)
 
     def straddling(self, length: int) -> Criterion:
+        """Pairs of tokens across a period boundary must be turned as any other."""
         assert self.period is not None
         share = straddling_share(self.seen, self.period, length)
         seen = self.visible(length)
@@ -176,6 +184,7 @@ class Rotary:
         )
 
     def phases(self, length: int) -> Criterion:
+        """There must be as many distinct phases as the window has keys."""
         assert self.period is not None
         count = distinct_phases(self.frequencies, self.period) if self.harmonic else self.period
         reach = self.visible(length)

@@ -38,12 +38,14 @@ class Tokenizer(Protocol):
     def prefix(self) -> tuple[int, ...]:
         """The ids in front of every text that the model reads; empty except for an imported model."""
 
-    def encode(self, text: str) -> list[int]: ...
+    def encode(self, text: str) -> list[int]:
+        """The ids of a text. Special tokens written in it are text."""
 
     def encode_prompt(self, text: str, begins: bool = True) -> list[int]:
         """The ids of a prompt: those of `encode`, except for an imported model. begins: nothing comes before it."""
 
-    def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]: ...
+    def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]:
+        """The ids of several texts, (tokens,) each."""
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of the ids. Bytes that are not UTF-8 become U+FFFD."""

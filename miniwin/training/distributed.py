@@ -45,6 +45,7 @@ class Group:
         return self.rank == 0
 
     def check(self, batch_size: int) -> None:
+        """Raise UserError if the processes cannot share a batch equally."""
         if batch_size % self.size:
             raise UserError(
                 f"batch_size is {batch_size}, and {self.size} processes share it; expected a multiple of {self.size}"

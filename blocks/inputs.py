@@ -45,7 +45,8 @@ def check_input(input_ids: Tensor | None, inputs_embeds: Tensor | None, vocab_si
         if low < 0 or high >= vocab_size:
             got = low if low < 0 else high
             raise UserError(
-                f"input_ids: got the id {got}; the model's vocab_size is {vocab_size}. Is the tokenizer its own?"
+                f"input_ids: got the id {got}; the model's vocab_size is {vocab_size}. "
+                "Is the tokenizer the model's own?"
             )
     return input_ids
 
@@ -129,7 +130,7 @@ def placed(
         if reason is not None:
             raise UserError(f"positions: a layer of this model cannot take them: {reason}")
     if all(type(encoding).encode is PositionEncoding.encode for encoding in encodings):
-        raise UserError("positions: no layer of this model reads them: none of its encodings places queries and keys")
+        raise UserError("positions: no layer of this model reads them: no encoding changes queries or keys by position")
     mean = _like(x, positions, "positions")
     if variance is None:
         return Positions(index, mean)

@@ -106,8 +106,9 @@ class AttentionSpec(Strict):
         if self.keep_first and self._position.by_distance:
             raise located(
                 "keep_first",
-                f"got {self.keep_first} with {self._position.type}, whose scores go by the tokens between; a first "
-                "token that the window left behind has no such distance: remove it, or use a rotary encoding or nope",
+                f"got {self.keep_first} with {self._position.type}, whose scores depend on the number of tokens from "
+                "key to query; a first token behind the window has no such number: remove keep_first, or use a rotary "
+                "encoding or nope",
             )
         return self.model_copy(update={"head_dim": heads.head_dim, "num_kv_heads": self.kv_heads})
 

@@ -25,7 +25,7 @@ CANNOT = frozenset({"pad", "kept"})
 
 def declines(call: AttentionCall) -> str | None:
     if call.documents is None:
-        return "it is for rows of several documents, and this call tells of none"
+        return "it is for rows of several documents, and this call has none"
     if reason := call.beyond(call.features - CANNOT):
         return reason
     return None if call.offset == 0 else "it takes whole rows, without a cache"

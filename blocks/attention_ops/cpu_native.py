@@ -38,7 +38,7 @@ def declines(call: AttentionCall) -> str | None:
 
 
 def ill_suited(call: AttentionCall) -> str | None:
-    return None if gains(call) else "on a global layer in bfloat16 torch's products are faster, but for training"
+    return None if gains(call) else "on a global layer in bfloat16 torch's products are faster, except in training"
 
 
 def gains(call: AttentionCall) -> bool:

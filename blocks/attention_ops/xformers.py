@@ -73,7 +73,7 @@ def declines(call: AttentionCall) -> str | None:
     if call.q.dtype not in FLASH and training:
         return f"its fast kernels take float16 or bfloat16, not {call.q.dtype}"
     if training and torch.are_deterministic_algorithms_enabled():
-        return "the backward of its fast kernels is not deterministic, which is asked for"
+        return "the backward of its fast kernels is not deterministic, and deterministic algorithms are asked for"
     return _unbuilt(call.q.dtype, capability(call.q.device))
 
 

@@ -89,12 +89,12 @@ def check_together(caches: Sequence[Cache]) -> None:
         if not isinstance(cache, Cache):
             raise UserError(f"cache: got a {type(cache).__name__}; this model's contexts cannot be put side by side")
         if cache.batch_size != 1 or cache.pad is not None:
-            raise UserError(f"cache: got one of {cache.batch_size} rows, or padded; expected one row without padding")
+            raise UserError(f"cache: got batch size {cache.batch_size}, or padding; expected one row without padding")
         cache.check_whole()
         if _kind(cache) != _kind(caches[0]):
-            raise UserError("caches: got ones of different models, dtypes or devices; expected all of one kind")
+            raise UserError("caches: they are of different models, dtypes or devices; expected all of one kind")
     if len({cache.given for cache in caches if cache.length}) > 1:
-        raise UserError("positions: got caches with given ones and without; they cannot go on together")
+        raise UserError("positions: given for some of these caches and not for others; they cannot go on together")
 
 
 def _kind(cache: Cache) -> list[object]:

@@ -73,7 +73,7 @@ def _found() -> tuple[str, ctypes.CDLL] | str:
         runs = [f"_{asked}"]
     found = _loaded(runs)
     if asked != "1" and isinstance(found, str):
-        raise UserError(f"{SWITCH}: got {asked!r} in the environment, and it cannot be had: {found}")
+        raise UserError(f"{SWITCH}: got {asked!r} in the environment, which cannot be used: {found}")
     return found
 
 

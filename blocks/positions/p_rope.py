@@ -105,7 +105,7 @@ class PeriodicRopeSpec(PositionSpec):
         if not self.harmonic:
             if self.harmonics is not None:
                 raise located(
-                    "position.harmonics", "only a harmonic p-rope has harmonics; remove it, or harmonic: false"
+                    "position.harmonics", "only a harmonic p-rope has harmonics; remove harmonics, or harmonic: false"
                 )
             return
         if self.rope_theta is not None:

@@ -41,7 +41,7 @@ class StickBreakingSpec(PositionSpec):
     def check(self, heads: Heads) -> None:
         if heads.window == 1:
             raise located(
-                "window", "got 1, which is the query itself; stick-breaking looks at earlier keys only: at least 2"
+                "window", "got 1, which is the query itself; stick-breaking looks at earlier keys only: use at least 2"
             )
 
     def build(self, heads: Heads) -> StickBreaking:

@@ -63,15 +63,15 @@ def declines(attention: Entry, x: Tensor, cache: LayerCache | None) -> str | Non
         return f"{type(encoding).__name__} is not a plain rotation"
     norms = (attention.q_norm, attention.k_norm)
     if attention.norms_whole or attention.norms_after:
-        return "it norms heads, before the rotation"
+        return "it norms each head, before the rotation; this layer does not"
     if norms != (None, None) and not all(isinstance(n, RMSNorm) and n.weight is not None for n in norms):
-        return "its norm is an RMSNorm with a gain"
+        return "the only norm it knows is an RMSNorm with a gain"
     if isinstance(norms[0], RMSNorm) and isinstance(norms[1], RMSNorm) and norms[0].eps != norms[1].eps:
         return "queries and keys have different eps"
     if cache.first is not None or attention.by_order:
-        return "the keys are wanted in order, or more than once"
+        return "keys may be wanted in order, or as sink tokens too"
     if cache.int8 or not cache.plain:
-        return "it stores a key and a value as they are"
+        return "it stores a key and a value, as they are, and nothing else"
     if not cache.claims(x.shape[1]):
         return "several tokens at once see keys that a ring overwrites"
     return distrust(x.device)

@@ -74,10 +74,10 @@ def test_caches_that_cannot_go_together_are_refused() -> None:
         with pytest.raises(UserError, match=message):
             joined([one, other])
 
-    refused(decoder.new_cache(2), "got one of 2 rows, or padded; expected one row")
-    refused(decoder.new_cache(dtype=torch.bfloat16), "got ones of different models, dtypes or devices")
+    refused(decoder.new_cache(2), "got batch size 2, or padding; expected one row")
+    refused(decoder.new_cache(dtype=torch.bfloat16), "of different models, dtypes or devices")
     wider = tiny_spec({"S": attention(8, LOCAL), "G": attention(None, GLOBAL)})
-    refused(wider.build().new_cache(), "got ones of different models, dtypes or devices")
+    refused(wider.build().new_cache(), "of different models, dtypes or devices")
     refused(object(), "got a object; this model's contexts cannot be put side by side")
     half = decoder.new_cache()
     decoder(ids, cache=half)
@@ -176,7 +176,7 @@ def test_a_list_of_sessions_for_a_list_of_prompts() -> None:
         ({"session": [one]}, "got 1 for 2 prompts; expected one for each"),
         ({"session": [one, one]}, "got the same session twice"),
         ({"session": sessions, "cache_dtype": "int8"}, "with a session, whose cache has a dtype already"),
-        ({"session": [one, new_session(model, "int8")]}, "got ones of different models, dtypes or devices"),
+        ({"session": [one, new_session(model, "int8")]}, "of different models, dtypes or devices"),
     ):
         with pytest.raises(UserError, match=message):
             call(prompts, **given)

@@ -415,7 +415,7 @@ def test_a_build_by_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Non
         assert found()[0] == "_avx2"
     monkeypatch.setattr(native, "able", lambda: ["_avx512", "_avx2"])
     monkeypatch.setattr(native, "__file__", str(tmp_path / "__init__.py"))
-    with pytest.raises(UserError, match="got 'avx2' in the environment, and it cannot be had: its kernels were not"):
+    with pytest.raises(UserError, match="got 'avx2' in the environment, which cannot be used: its kernels were not"):
         found()
     monkeypatch.setenv(native.SWITCH, "amx")
     with pytest.raises(UserError, match="MINIWIN_NATIVE: got 'amx' in the environment; this processor can run avx512"):

@@ -4,8 +4,7 @@ An epoch cuts the split into windows of seq_len + 1 ids that overlap by one: eve
 once. The first window starts at a seeded offset. The windows come in a seeded order. The split is read as a ring: it
 ends with a document separator, so its beginning follows its end as one more document.
 
-An epoch leaves out the rest of len(split) / seq_len, which is fewer than seq_len tokens. These lie at another place in
-every epoch.
+An epoch leaves out len(split) modulo seq_len tokens, at another place in every epoch.
 
 There is no state. So a run resumes by starting at another step, and workers cannot change what a step sees.
 

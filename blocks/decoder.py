@@ -81,14 +81,15 @@ class Decoder(nn.Module):
     ) -> Tensor:
         """input_ids (B, N) -> logits (B, N, vocab_size) float32.
 
-        cache: the context so far. The call continues it and adds its tokens. attention_mask (B, N): 1 for tokens, 0 for
-        padding, which may only stand to the left of a row's tokens; a long padded batch may come in chunks.
-        logits_to_keep: return the logits of the last so many positions only; 0: of all. inputs_embeds
-        (B, N, hidden_size): vectors in place of input_ids, such as one for a span of tokens.
-
-        positions (1 or B, N): real numbers in place of 0, 1, 2, ..., such as the centre of a span. position_variance
-        (1 or B, N): the variance of each position, if positions are Gaussian: every rotary frequency theta is then
-        attenuated by exp(-theta^2 variance / 2), its expectation. Order alone still decides which keys a query sees.
+        cache: the context so far. The call continues it and adds its tokens.
+        attention_mask (B, N): 1 for tokens, 0 for padding, which may only stand to the left of a row's tokens. A long
+            padded batch may come in chunks.
+        logits_to_keep: return the logits of the last so many positions only; 0: of all.
+        inputs_embeds (B, N, hidden_size): vectors in place of input_ids, such as one for a span of tokens.
+        positions (1 or B, N): real numbers in place of 0, 1, 2, ..., such as the centre of a span. Order alone still
+            decides which keys a query sees.
+        position_variance (1 or B, N): the variance of each position, if positions are Gaussian. Every rotary frequency
+            theta is then attenuated by exp(-theta^2 variance / 2), the expectation.
 
         Raises:
             UserError: inputs have a wrong shape, type or value; padding is not on the left; the cache has another batch
@@ -105,7 +106,7 @@ class Decoder(nn.Module):
             position_variance=position_variance,
             keep=logits_to_keep,
         )
-        return self.logits(h)
+        return self.logits(h)  # (B, N or logits_to_keep, C) -> (B, the same, V)
 
     def hidden(
         self,
@@ -132,7 +133,7 @@ class Decoder(nn.Module):
         where = placed(x, cache, pad, positions, position_variance, [a.position for a in self.attentions])
         if apart is not None:
             where = Positions(apart.index, documents=apart)
-        h = self.embed(x) if inputs_embeds is None else x
+        h = self.embed(x) if inputs_embeds is None else x  # (B, N, C)
         layer: Any
         for i, layer in enumerate(self.layers):
             held = None if cache is None else cache.layers[i]
@@ -180,7 +181,11 @@ class Decoder(nn.Module):
     def new_cache(
         self, batch_size: int = 1, dtype: torch.dtype | None = None, device: torch.device | None = None
     ) -> Cache:
-        """An empty cache for `batch_size` rows; dtype and device default to the weights'."""
+        """An empty cache for `batch_size` rows; dtype and device default to the weights'.
+
+        Raises:
+            UserError: a cache cannot store this dtype.
+        """
         weight = self.embed_tokens.weight
         dtype, device = dtype or weight.dtype, device or weight.device
         return Cache([attention.new_cache(batch_size, dtype, device) for attention in self.attentions])

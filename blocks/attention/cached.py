@@ -5,8 +5,8 @@ query heads that share a key/value head become rows of one small matrix, so the 
 Reading the cache is most of the cost of a decoding step.
 
 Keys and values may be in the dtype that the cache stores. The C kernel (cpu_native) takes any, and is asked first.
-Without it, torch's kernel takes half precision as it is. Int8 is widened a few hundred tokens at a time, so that only
-int8 passes through memory. Scales multiply scores and weights, which are fewer numbers than keys and values:
+Without the C kernel, torch's kernel takes half precision as it is. Int8 is widened a few hundred tokens at a time, so
+that only int8 passes through memory. Scales multiply scores and weights, which are fewer numbers than keys and values:
 
     s_ij = <q_i, k8_j> * k_scale_j,     out_i = sum_j (softmax(s_i)_j * v_scale_j) v8_j
 

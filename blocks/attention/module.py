@@ -92,7 +92,7 @@ class Attention(nn.Module):
         if cache is not None and pad is None and qkv_entry.declines(self, x, cache) is None:
             q, entry = qkv_entry.enter(self, x, positions, cache)  # (B, N, H, D); k and v (B, M, Hkv, D) each
         else:
-            q, k, v = self._projected(x, positions)
+            q, k, v = self._projected(x, positions)  # (B, N, H, Dk), (B, N, Hkv, Dk), (B, N, Hkv, D)
             gates = self.position.log_gates(x)  # (B, N, H)
             entry = (k, v) if gates is None else (k, v, gates)
             kept = self._kept(positions.index, pad, before, cache, *entry) if self.visibility.keep_first else None

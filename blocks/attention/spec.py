@@ -18,12 +18,17 @@ from miniwin.blocks.spec import Count, PositiveInt, PositiveReal, Strict, facts
 class AttentionSpec(Strict):
     """`attention: {num_heads: 4, num_kv_heads: 2, window: 64, position: {...}}`
 
-    num_kv_heads: default num_heads. head_dim: default hidden_size / num_heads. window: the number of keys a query sees,
-    its own included; null: all so far. chunk: the sequence is cut into chunks of so many tokens, which do not see each
-    other; null: not cut. keep_first: sink tokens, which a window never loses. qk_norm: a norm of queries and keys, or
-    null; of each head or, with `qk_norm_scope: all`, of the whole projection; before or after the rotation
-    (`qk_norm_order`). score_scale: default head_dim^-0.5. softcap: bound of the scores, or null. sinks: a learned logit
-    per head in each softmax.
+    num_kv_heads: default num_heads.
+    head_dim: default hidden_size / num_heads.
+    window: the number of keys that a query sees, its own included; null: all so far.
+    chunk: tokens of a chunk; chunks do not see each other; null: no chunks.
+    keep_first: the number of sink tokens, which a window never loses.
+    qk_norm: a norm of queries and keys, or null.
+    qk_norm_scope: whether the norm is of each head or of the whole projection.
+    qk_norm_order: whether the norm comes before or after the rotation.
+    score_scale: default head_dim^-0.5.
+    softcap: the bound of the scores, or null.
+    sinks: whether each head has a learned logit in its softmax, which takes weight away from keys.
     """
 
     LATER: ClassVar[frozenset[str]] = frozenset(

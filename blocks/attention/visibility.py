@@ -33,7 +33,7 @@ class Visibility:
         return self.window if self.chunk is None else self.chunk
 
     def visible(self, index: Tensor) -> Tensor:
-        """The number of keys that the query at each position sees, its own included: (1 or B, N) -> the same, int64."""
+        """Positions of queries -> numbers of keys that they see, their own included: both (1 or B, N) int64."""
         if self.chunk is not None:
             return index % self.chunk + 1
         if self.window is None:

@@ -41,7 +41,7 @@ def split(call: AttentionCall) -> list[AttentionCall]:
     lengths = call.documents.lengths
     if len(lengths) == len(call.q):
         return [replace(call, documents=None)]
-    parts = [_pieces(rows, lengths) for rows in (call.q, call.k, call.v)]
+    parts = [_pieces(rows, lengths) for rows in (call.q, call.k, call.v)]  # (B, N, ...) -> (1, length, ...) each
     gates = [None] * len(lengths) if call.log_gates is None else _pieces(call.log_gates, lengths)
     return [
         replace(call, q=q, k=k, v=v, log_gates=gate, documents=None)

@@ -69,7 +69,7 @@ def reads(call: AttentionCall) -> bool:
 def read(call: AttentionCall, scales: Sequence[Tensor] | None = None) -> Tensor:
     """Attention over a cache: (B, N, H, D) in the dtype of q. scales: of int8 keys and values, (B, M, Hkv) each.
 
-    For a single query that sees all keys, these may be in any order.
+    If there is one query, and it sees all keys, the keys may be in any order.
     """
     seen = call.window is None or call.window >= call.k.shape[1]
     window, pad = None if seen else call.window, _whole(call.pad)

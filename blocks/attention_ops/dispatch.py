@@ -60,7 +60,7 @@ def choose(call: AttentionCall) -> ModuleType:
     """The backend that answers this call.
 
     Raises:
-        UserError: the forced backend declines the call, or all backends do.
+        UserError: the forced backend declines the call or does not exist, or all backends decline.
     """
     forced = _forced.get()
     if forced is None:

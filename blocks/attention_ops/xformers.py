@@ -169,6 +169,7 @@ def run(call: AttentionCall) -> Tensor:
     if call.pad is not None and int(call.pad.min()) >= k.shape[1]:
         return q * 0  # all rows are only padding so far
     pack = packing(call, training)
+    # (B, N or M, heads, D) -> (1, total, heads, D)
     queries, keys, values = (_taken(rows, at) for rows, at in ((q, pack.queries), (k, pack.keys), (v, pack.keys)))
     out = _attend(queries, keys, values, pack.bias, call.scale, training).squeeze(0)
     if pack.queries is not None:

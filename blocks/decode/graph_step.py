@@ -106,12 +106,12 @@ class FixedStep:
     def _run(self) -> Tensor:
         index = self.at.unsqueeze(0)
         where = Positions(index, index.double())  # real positions need no table, whose size would depend on the index
-        h = self.decoder.embed(self.ids)
+        h = self.decoder.embed(self.ids)  # (B, 1) -> (B, 1, C)
         layer: Any
         with use_backend("sdpa"):
             for layer, held in zip(self.decoder.layers, self.layers, strict=True):
                 h = layer(h, where, held, held.free.expand(len(h)))
-        return self.decoder.logits(self.decoder.norm(h))
+        return self.decoder.logits(self.decoder.norm(h))  # (B, 1, C) -> (B, 1, V)
 
     def _record(self) -> None:
         """Record a step. The runs before and during the recording write only the new token's slot."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 _CONTROLS = (*(code for code in range(32) if chr(code) not in "\n\t"), *range(0x7F, 0xA0))
 _DIRECTIONS = (*range(0x202A, 0x202F), *range(0x2066, 0x206A))
-_HALVES = range(0xD800, 0xE000)  # no characters: bytes of a file's name that are not text
+_HALVES = range(0xD800, 0xE000)  # surrogates: in Python, bytes of a file's name that are not UTF-8
 _SPELT = {code: repr(chr(code))[1:-1] for code in (*_CONTROLS, *_DIRECTIONS, *_HALVES)}
 _SPELT_LINE = _SPELT | {ord("\n"): "\\n", ord("\t"): "\\t"}
 

@@ -5,7 +5,7 @@
 Slopes m_h = 2^(-8h/H) for h = 1 .. H when H is a power of two; otherwise those of the largest power of two below H,
 followed by every second slope of the list for twice that number (the authors' rule).
 
-Distances are whole numbers and slopes float32, whatever the model computes in: a bias rounded to bfloat16 would give
+Distances are integers and slopes float32, whatever the model computes in: a bias rounded to bfloat16 would give
 the keys at distances 256 and 257 the same penalty. Nothing is learned and nothing cached: 0 parameters, 0 gates.
 """
 

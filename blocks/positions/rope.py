@@ -92,7 +92,7 @@ class Rope(PositionEncoding):
 
     @cached_property
     def _alike(self) -> tuple[Any, ...]:
-        """A key, equal for encodings that rotate alike: of one class, and with equal attributes in all subclasses."""
+        """A key, equal for encodings that rotate alike: those of one class whose attributes are equal."""
         if self.state_dict():
             return (id(self),)  # a learned rotation is like no other
         plain = nn.Module().__dict__

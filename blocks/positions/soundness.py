@@ -83,7 +83,7 @@ def least_cosine_sum(frequencies: Tensor, length: int) -> tuple[float, int | Non
 
 
 def least_base(length: int, pairs: int) -> float:
-    """The least base at which a plain RoPE of so many pairs has B(m) >= 0 for 0 <= m <= length, to two digits.
+    """The least base at which a plain RoPE of so many pairs has B(m) >= 0 for 0 <= m <= length. It has two digits.
 
     A larger base may fail again, since B touches zero in many places.
     """

@@ -2,9 +2,9 @@
 
     score_ij = <q_A, k_A> / sqrt(D_A) * cos(2 pi (i - j)^alpha <q_P, k_P> / sqrt(D_P))
 
-The first D_A = theta * D channels of query and key give an amplitude, the other D_P channels a phase, which grows with
-distance. So the content of two tokens decides how their distance matters; no distance is penalised as such. theta is
-`amplitude` here; the paper takes theta 0.5 and alpha 0.1.
+The first D_A = theta * D channels of query and key give an amplitude. The other D_P channels give a phase, times a
+power of the distance. So the content of two tokens decides how their distance matters; no distance is penalised as
+such. theta is `amplitude` here; the paper takes theta 0.5 and alpha 0.1.
 
 `score` replaces <q, k>, and the attention then multiplies it by 1/sqrt(D). The amplitude is therefore multiplied by
 sqrt(D / D_A), which gives the equation. Distances are integers; i = j has phase 0.
@@ -28,7 +28,7 @@ from miniwin.blocks.spec import PositiveReal, Real
 
 
 class TokenAwarePhase(PositionEncoding):
-    """channels: D_A, those of the amplitude."""
+    """channels: D_A, the number of channels of the amplitude."""
 
     counts_tokens = "token-aware-phase turns by the number of tokens between query and key"
 

@@ -59,9 +59,9 @@ class NoClaim:
 
 
 def take_work(study: Study, worker: str) -> Claim | NoClaim:
-    """Take the baseline, an orphan, or a new trial, in this order; NoClaim where there is none."""
+    """Take the baseline, an orphan, or a new trial, in this order; NoClaim if there is none."""
     with study.lock:
-        if study.baseline is not None and (claim := _take_baseline(study, worker)):
+        if study.baseline is not None and (claim := _claim_baseline(study, worker)):
             return claim
         while True:
             trials = study.optuna.get_trials(deepcopy=False)
@@ -75,9 +75,9 @@ def take_work(study: Study, worker: str) -> Claim | NoClaim:
             if trial is None:
                 busy = bool(running) or (study.baseline is not None and not _baseline_over(study))
                 return NoClaim(over=not busy, reason=reason)
-            if claim := _take(study, trial, trials, worker):
+            if claim := _claim_trial(study, trial, trials, worker):
                 return claim
-            study.lease_path(trial.number).unlink(missing_ok=True)  # of a worker that died at its end
+            study.lease_path(trial.number).unlink(missing_ok=True)  # its worker died at the end
 
 
 def finish(study: Study, claim: Claim) -> None:
@@ -123,7 +123,7 @@ def _baseline_over(study: Study) -> bool:
     return baseline is not None and baseline.over
 
 
-def _take_baseline(study: Study, worker: str) -> Claim | None:
+def _claim_baseline(study: Study, worker: str) -> Claim | None:
     assert study.baseline is not None
     folder = study.folder / BASELINE
     before = Outcome.read_sound(folder)
@@ -147,7 +147,7 @@ def _orphan(study: Study, running: Sequence[FrozenTrial]) -> Trial | None:
 
 
 def _ask(study: Study, trials: Sequence[FrozenTrial]) -> Trial | None:
-    """A new trial, or None where every assignment has been tried."""
+    """A new trial, or None if every assignment has been tried."""
     streak = _free_streak(trials)
     if streak >= FREE_STREAK and not any(trial.state.name == "WAITING" for trial in trials):
         # The sampler keeps proposing assignments that were tried: draw one that was not.
@@ -203,7 +203,7 @@ def _key(params: dict[str, Any]) -> str:
 # -- taking it
 
 
-def _take(study: Study, trial: Trial, trials: Sequence[FrozenTrial], worker: str) -> Claim | None:
+def _claim_trial(study: Study, trial: Trial, trials: Sequence[FrozenTrial], worker: str) -> Claim | None:
     """Take the lease of a trial. None: the trial needs no training, and Optuna has been told so."""
     assignment = study.space.assign(study.space.suggest(trial))
     for text, violation in assignment.constraints.items():

@@ -15,13 +15,12 @@ from filelock import FileLock
 from miniwin.blocks.messages.passwords import masked
 from miniwin.files.folders import home
 from miniwin.files.writing import said_if_unwritable
-from miniwin.machine.devices import find_device
-from miniwin.machine.devices import settled as settled_dtype
+from miniwin.machine.devices import find_device, settled
 from miniwin.search.journal import JOURNAL
 from miniwin.search.named_specs import NamedSpecs
 from miniwin.search.space import Space
 from miniwin.search.storage_trust import remember_named
-from miniwin.search.storage_url import settled, without_password
+from miniwin.search.storage_url import split_password, without_password
 from miniwin.search.study import Study
 from miniwin.search.study_json import FORMAT, is_begun, pending_id, write_about
 from miniwin.specs import SearchSpec, UserError, load_search_spec, user_path
@@ -60,7 +59,7 @@ def create_study(
         )
     from miniwin.search.storage import make_storage, owner
 
-    url, password = (None, None) if storage is None else settled(storage)
+    url, password = (None, None) if storage is None else split_password(storage)
     own = folder.resolve() == user_path(base_folder).resolve() and not (folder / "study.json").exists()
     if own and any((folder / name).exists() for name in SPECS):
         raise UserError(f"{folder} holds the search itself, and a study would write over it: choose another --out")
@@ -91,11 +90,11 @@ def create_study(
 
 
 def _begin(folder: Path, specs: NamedSpecs, url: str | None, password: str | None, made: Any) -> Study:
-    """Make a study. If the storage does not get the study, study.json goes again, and the folder is free."""
+    """Make a study. If the storage does not get it, study.json is deleted again, and the folder is free."""
     from miniwin.search.storage import open_journal
 
     # One precision for all trials, wherever they run.
-    replace(specs, train=settled_dtype(specs.train, find_device(None))).write(folder)
+    replace(specs, train=settled(specs.train, find_device(None))).write(folder)
     about = {
         "format": FORMAT,
         "id": pending_id(folder) or uuid.uuid4().hex,
@@ -130,7 +129,7 @@ def _continue_with(study: Study, specs: NamedSpecs, url: str | None, storage: st
             f"{masked(storage or url)}: leave --storage out, or choose another --out"
         )
     old = NamedSpecs(study.spec, study.base, study.train, study.baseline, Path(study.about["train_base"]))
-    specs = replace(specs, train=settled_dtype(specs.train, find_device(None), study.train.dtype))
+    specs = replace(specs, train=settled(specs.train, find_device(None), study.train.dtype))
     found = differences(old.comparable(), specs.comparable())
     before, now = study.spec.budget.trials, specs.spec.budget.trials
     if now < before:

@@ -27,7 +27,7 @@ SPEED_LENGTH = 2048  # of the context that decoding is timed at
 
 @dataclass(frozen=True)
 class Metric:
-    """A row: a metric has either `compute` or `measure`. The number that both are given last is the length."""
+    """One row. A metric has either `compute` or `measure`; the last argument of both is the length."""
 
     name: str
     title: str  # in a report; {at} becomes " at 4,096 tokens"
@@ -41,7 +41,7 @@ class Metric:
 
 
 def _soundness(name: str, model: ModelSpec, length: int) -> float:
-    from miniwin.explain.soundness import worst  # needs torch, which describing a search otherwise does without
+    from miniwin.explain.soundness import worst  # torch: a search is described without it otherwise
 
     return worst(model, name, length)
 
@@ -109,7 +109,7 @@ def cost(name: str, model: ModelSpec) -> float:
 
 
 def value(objective: Objective, spec: ModelSpec, model: LanguageModel, losses: Losses) -> float:
-    """The value of an objective for a trained model. `losses` holds the loss at its length, if it is about a loss."""
+    """The value of an objective for a trained model. losses: with the length of the objective, if it is a loss."""
     measure = METRICS[objective.metric].measure
     if measure is None:
         return cost(objective.name, spec)
@@ -117,7 +117,7 @@ def value(objective: Objective, spec: ModelSpec, model: LanguageModel, losses: L
 
 
 def is_loss(objective: Objective) -> bool:
-    """Whether the losses by length say its value."""
+    """Whether the losses by length give the value of the objective."""
     return METRICS[objective.metric].is_loss
 
 

@@ -183,11 +183,11 @@ def collect(study: Study) -> StudyData:
     trials = []
     known = study.known()
     for trial in known.trials:
-        record = study.settled.get(trial.number) or _record(study, trial)
+        record = study.ended.get(trial.number) or _record(study, trial)
         if record is not None:
             trials.append(record)
             if trial.ended and record.state != "failed":  # a failed one may be tried again
-                study.settled[trial.number] = record
+                study.ended[trial.number] = record
     exhausted = bool(known.user_attrs.get(EXHAUSTED))
     baseline = None if study.baseline is None else _baseline(study)
     return StudyData(study.folder, study.spec, study.base, study.space.train, trials, baseline, exhausted)

@@ -23,7 +23,7 @@ _PASSWORD = re.compile(r"^([^:/?#]+://[^:/@]*):([^@]*)@")
 _IN_QUERY = re.compile(r"[?&](password|passwd|pwd)=", re.IGNORECASE)
 
 
-def settled(url: str) -> tuple[str, str | None]:
+def split_password(url: str) -> tuple[str, str | None]:
     """What study.json keeps of a `--storage`, and the password in it.
 
     Raises:

@@ -54,7 +54,7 @@ class Study:
         baseline = self.folder / "baseline.yaml"
         self.baseline = load_model_spec(baseline) if self.spec.baseline is not None else None
         self.lock = FileLock(self.folder / ".study.lock")
-        self.settled: dict[int, Any] = {}  # records of trials that have ended, which never change again
+        self.ended: dict[int, Any] = {}  # records of trials that have ended, which never change again
 
     def write_about(self) -> None:
         write_about(self.folder, self.about)

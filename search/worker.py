@@ -82,7 +82,7 @@ def work(folder: Path, worker: str, threads: int | None = None) -> int:
     while True:
         claim = take_work(study, worker)
         if isinstance(claim, Claim):
-            _do(study, claim, corpus)
+            _work_on(study, claim, corpus)
         elif claim.over:
             if claim.reason:
                 print(f"gave up: {claim.reason}", file=sys.stderr, flush=True)
@@ -91,7 +91,7 @@ def work(folder: Path, worker: str, threads: int | None = None) -> int:
             time.sleep(WAIT_SECONDS)
 
 
-def _do(study: Study, claim: Claim, corpus: Corpus) -> None:
+def _work_on(study: Study, claim: Claim, corpus: Corpus) -> None:
     """Train and measure one claim. An error is its outcome: `failed`. A request to stop is no outcome."""
     from miniwin.search.claims import finish
     from miniwin.search.database import StorageLost

@@ -33,7 +33,7 @@ def test_passwords_are_neither_shown_nor_kept() -> None:
         ("mysql+pymysql://me@host/db", "mysql+pymysql://me@host/db", None),
         ("postgresql://me:***@host/db", "postgresql://me:***@host/db", None),
     ):
-        assert storage_url.settled(url) == (kept, password)
+        assert storage_url.split_password(url) == (kept, password)
         assert storage_url.without_password(url) == storage_url.without_password(kept)
     assert masked("postgresql://me:p@ss@host/db?x=1") == "postgresql://me:***@host/db?x=1"
     assert (
@@ -43,7 +43,7 @@ def test_passwords_are_neither_shown_nor_kept() -> None:
     assert without_secrets_of("no host 'word@host'", "x://me:pass@word@host") == "no host '***@host'"
     for url in ("postgresql://me:pa@ss@host/db", "postgresql://host/db?user=me&password=secret"):
         with pytest.raises(UserError, match=r"MINIWIN_STORAGE_PASSWORD") as caught:
-            storage_url.settled(url)
+            storage_url.split_password(url)
         assert "ss@" not in str(caught.value) and "secret" not in str(caught.value)
 
 

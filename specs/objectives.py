@@ -71,7 +71,7 @@ class Objective:
                 + ", ".join(metric + ("@N" if long else "") for metric, long in known.items())
             )
         if known[name] and not is_length(length):
-            raise UserError(f"objective {text!r}: {name} is known at a length; expected {name}@N, such as {name}@4096")
+            raise UserError(f"objective {text!r}: {name} needs a length; expected {name}@N, such as {name}@4096")
         if at and not known[name]:
             raise UserError(f"objective {text!r}: {name} does not depend on a length; write {words[0]} {name}")
         if name in (_LOWER_IS_BETTER if words[0] == "maximize" else _HIGHER_IS_BETTER):

@@ -63,7 +63,7 @@ class FloatVariable(Strict):
         if low > high:
             raise ValueError(f"the range [{low:g}, {high:g}] is empty: write the smaller number first")
         if not math.isfinite(high - low):
-            raise ValueError(f"the range [{low:g}, {high:g}] is wider than numbers go")
+            raise ValueError(f"the range [{low:g}, {high:g}] is too wide for floating-point numbers")
         if self.step is not None and not (high - low) / self.step < MOST_STEPS:
             raise ValueError(f"step {self.step:g} divides [{low:g}, {high:g}] too finely: leave it out")
         if self.log and (low <= 0 or self.step is not None):

@@ -57,8 +57,8 @@ class OptimizerSpec(_Grown):
     def _momentum_is_used(self) -> OptimizerSpec:
         if self.momentum is not None and self.type != "muon":
             raise ValueError(
-                f"got momentum ({self.momentum:g}) with type: {self.type}; expected it with type: muon only: AdamW's "
-                "is beta1"
+                f"got momentum ({self.momentum:g}) with type: {self.type}; expected it with type: muon only. AdamW has "
+                "beta1 instead"
             )
         return self
 

@@ -129,8 +129,8 @@ class _Request(urllib.request.Request):
 
     def _refuse(self, where: str) -> None:
         raise ZooError(
-            f"{self.full_url}: {where} is on this machine or its network, where only an index that lies there itself "
-            "may send a request"
+            f"{self.full_url}: {where} is on this machine or its network; only an index that is there itself may "
+            "lead to it"
         )
 
 

@@ -99,7 +99,7 @@ def _logit_problems(folder: Path) -> list[Problem]:
     return [
         Problem(
             REFERENCE,
-            f"this machine computes logits that differ by {error:.2g}, more than {TOLERANCE:g} is too much",
+            f"this machine computes logits that differ by {error:.2g}; expected at most {TOLERANCE:g}",
         )
     ]
 

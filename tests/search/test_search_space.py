@@ -301,7 +301,10 @@ def test_dumped_yaml_loads_back_equal(tmp_path: Path) -> None:
         ),
         ({"variables": {"a": {"int": [2, 1]}}}, "the range [2, 1] is empty: write the smaller number first"),
         ({"variables": {"a": {"int": [0, 9], "log": True}}}, "log: true needs a lowest value of at least 1"),
-        ({"variables": {"a": {"float": [-1.7e308, 1.7e308]}}}, "[-1.7e+308, 1.7e+308] is wider than numbers go"),
+        (
+            {"variables": {"a": {"float": [-1.7e308, 1.7e308]}}},
+            "[-1.7e+308, 1.7e+308] is too wide for floating-point numbers",
+        ),
         ({"variables": {"a": {"float": [0, 1e308], "step": 1e-300}}}, "step 1e-300 divides [0, 1e+308] too finely"),
         ({"variables": {"a": {"choice": [1, 2, 1]}}}, "the choice 1 is there twice"),
         ({"variables": {"max": {"int": [1, 2]}}}, "has the name of a metric or function"),

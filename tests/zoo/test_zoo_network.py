@@ -390,7 +390,7 @@ def test_an_index_from_elsewhere_names_nothing_here(server: Server, monkeypatch:
     content = (server.folder / "index.json").read_bytes()
     monkeypatch.setattr("miniwin.zoo.index_query.read_url", lambda url, limit: Fetched(content, False))
     with pytest.raises(
-        ZooError, match=r"127\.0\.0\.1 is on this machine or its network, where only an index that lies"
+        ZooError, match=r"127\.0\.0\.1 is on this machine or its network; only an index that is there itself"
     ):
         pull("tiny")
     assert server.asked == [] and nothing_was_written()

@@ -46,7 +46,7 @@ def one_eps(words: Words, kind: Mapping[str, Any], more: Iterable[tuple[str, Any
             wanted = ", ".join(f"{key} {value}" for key, value in kind.items())
             raise CannotSay(path, f"got {got}; a {words.family} model has {wanted}")
         if eps is not None and mine != eps:
-            raise CannotSay(f"{path}.eps", f"norms have several; a {words.family} config has one for all")
+            raise CannotSay(f"{path}.eps", f"norms differ; a {words.family} config has one eps for all")
         eps = mine
     assert eps is not None
     return float(eps)

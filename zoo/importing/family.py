@@ -163,7 +163,7 @@ class Fields:
         return self.config[name] if name in self.config else self.defaults.get(name)
 
     def refuse(self, name: str, why: str) -> UserError:
-        got = f"got {shown(self.raw(name))}" if name in self.config else "it is not there"
+        got = f"got {shown(self.raw(name))}" if name in self.config else "missing"
         return UserError(f"{name}: {got}; {why}")
 
     def count(self, name: str) -> int:

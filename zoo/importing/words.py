@@ -77,7 +77,7 @@ class Words:
                 got = "none" if norm is None else norm.type if norm.type != "rmsnorm" else f"gain {norm.gain}"
                 raise CannotSay(path, f"got {got}; a {self.family} model has rmsnorm with plain gain")
             if norm.eps != norms[0][1].eps:  # type: ignore[attr-defined]
-                raise CannotSay(f"{path}.eps", f"norms have several; a {self.family} config has one for all")
+                raise CannotSay(f"{path}.eps", f"norms differ; a {self.family} config has one eps for all")
         return float(norms[0][1].eps)  # type: ignore[attr-defined]
 
     def activation(self, known: Mapping[str, Mapping[str, Any]]) -> str:

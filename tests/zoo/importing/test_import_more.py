@@ -435,8 +435,8 @@ def test_the_balance_loss_is_counted_our_way() -> None:
     [
         ("cohere2", {"hidden_act": "relu"}, "hidden_act: got 'relu'; expected one of silu"),
         ("cohere2", {"sliding_window": None}, "sliding_window: got null; sliding layers need one"),
-        ("cohere2", {"use_qk_norm": True}, "use_qk_norm: got true; a cohere2 model of transformers is otherwise"),
-        ("cohere2", {"rotary_pct": 0.5}, "rotary_pct: got 0.5; a cohere2 model of transformers is otherwise"),
+        ("cohere2", {"use_qk_norm": True}, "use_qk_norm: got true; transformers' cohere2 models differ from this"),
+        ("cohere2", {"rotary_pct": 0.5}, "rotary_pct: got 0.5; transformers' cohere2 models differ from this"),
         ("cohere2", {"layer_switch": 3}, "layer_switch: got 3; layer_types, or sliding_window_pattern, says otherwise"),
         ("cohere2", {"logit_scale": 0}, "logit_scale: got 0; expected a positive number"),
         (
@@ -550,7 +550,7 @@ def test_the_balance_loss_is_counted_our_way() -> None:
             "decoder_sparse_step: got 0; expected",
         ),
         ("qwen3_moe", {"num_experts": 8, "mlp_only_layers": [True]}, "mlp_only_layers: got .True.; expected a list of"),
-        ("qwen3_moe", {}, "num_experts: it is not there; expected a positive whole number"),
+        ("qwen3_moe", {}, "num_experts: missing; expected a positive whole number"),
     ],
 )
 def test_what_is_refused(family: str, fields: dict[str, Any], message: str) -> None:
@@ -628,7 +628,7 @@ def put(path: str, value: Any) -> Callable[[dict[str, Any]], None]:
         ("gemma3_text", "blocks.attention.qk_norm", None, "attention.qk_norm: got none"),
         ("gpt_neox", "blocks.attention.window", 5, "attention.window: got 5"),
         ("gpt_neox", "blocks.mlp", {"type": "swiglu", "intermediate_size": 8, "bias": True}, "mlp.type: got swiglu"),
-        ("gpt_neox", "norm.eps", 0.5, "norm.eps: norms have several"),
+        ("gpt_neox", "norm.eps", 0.5, "norm.eps: norms differ"),
         ("gpt_oss", "blocks.attention.sinks", False, "attention.sinks: got false"),
         ("gpt_oss", "blocks.mlp.router", {"type": "topk-sigmoid"}, "mlp.router.type: got topk-sigmoid"),
         ("llama4_text", "blocks.mlp", {"type": "swiglu", "intermediate_size": 8, "bias": True}, "mlp.bias: got true"),

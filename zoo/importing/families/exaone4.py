@@ -59,7 +59,9 @@ class Exaone4(DenseFamily):
         if window is None and fulls.type == "nope":
             window = 4096  # no layer uses the window; its presence turns rotation off in full layers
         elif window is not None and fulls is not None and fulls.type != "nope":
-            raise CannotSay("attention.position", f"got {fulls.type} in a full layer; beside sliding ones it is nope")
+            raise CannotSay(
+                "attention.position", f"got {fulls.type} in a full layer; beside sliding layers it must be nope"
+            )
         if fulls is not None and fulls.type == "nope" and fulls.logit_scale is not None:
             raise CannotSay("attention.position.logit_scale", "an exaone4 model does not scale its NoPE layers")
         rotary = slidings or (fulls if fulls.type != "nope" else None)

@@ -34,5 +34,5 @@ class Llama(DenseFamily):
     def said_sights(self, words: Words) -> dict[str, Any]:
         words.must("attention.window", None)
         if words.spec.hidden_size % words.same("attention.num_heads"):
-            raise CannotSay("attention.num_heads", "a llama config wants hidden_size to be a multiple of it")
+            raise CannotSay("attention.num_heads", "in a llama config it must divide hidden_size")
         return {"rope_parameters": rope_parameters(words.same("attention.position"), "attention.position")}

@@ -17,6 +17,7 @@ from pages import OTHERS, PAGES, README, anchors, blocks, commands, in_backticks
 from paths import ROOT
 
 from benchmarks import beside
+from miniwin import runs
 from miniwin.blocks import LOGIT_SCALES, MLPS, NORMS, POSITIONS, ROUTERS, SCALINGS, AttentionSpec, LayerSpec
 from miniwin.blocks.registry import Registry
 from miniwin.specs import ModelSpec, load_model_spec, load_search_spec, parse_spec, shipped_specs
@@ -101,6 +102,11 @@ def test_the_expression_language_is_what_the_page_says() -> None:
     metrics = {in_backticks(row[0])[0]: row[1] for row in table(text, "| metric | known |")}
     known = {"after training": MEASURES, "from the spec": COSTS}
     assert metrics == {name + ("@N" if at else ""): when for when, names in known.items() for name, at in names.items()}
+
+
+def test_a_run_folder_holds_what_the_page_says() -> None:
+    rows = table(read("docs/training.md"), "| file of a run folder |")
+    assert {name for row in rows for name in in_backticks(row[0])} == set(runs.FILES)
 
 
 def test_the_train_spec_is_one() -> None:

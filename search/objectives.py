@@ -37,7 +37,6 @@ class Metric:
     factor: float = 1.0  # from the value that is stored to the one that is shown
     binary: bool = False  # shown on an axis of powers of two
     is_loss: bool = False  # taken from the losses by length
-    at_rungs: bool = False  # also measured while training
 
 
 def _soundness(name: str, model: ModelSpec, length: int) -> float:
@@ -79,7 +78,6 @@ METRICS = {
             measure=lambda model, losses, length: losses[length],
             factor=1 / math.log(2),
             is_loss=True,
-            at_rungs=True,
         ),
         Metric(
             "bits_per_byte",
@@ -87,9 +85,8 @@ METRICS = {
             bits_text,
             measure=lambda model, losses, length: losses[length] / math.log(2),
             is_loss=True,
-            at_rungs=True,
         ),
-        Metric("recall", "recall{at}", percent_text, measure=_recall, at_rungs=True),
+        Metric("recall", "recall{at}", percent_text, measure=_recall),
         Metric("decode_tokens_per_second", "tokens decoded per second", count_text, measure=_decoding_speed),
     )
 }
@@ -128,7 +125,7 @@ def loss_lengths(objectives: Sequence[Objective]) -> list[int]:
 
 def at_rungs(objectives: Sequence[Objective], seq_len: int) -> list[Objective]:
     """The objectives that are measured while training; without any, the loss at the training length."""
-    changing = [objective for objective in objectives if METRICS[objective.metric].at_rungs]
+    changing = [objective for objective in objectives if objective.at_rungs]
     return changing or [Objective("minimize", "loss", seq_len)]
 
 

@@ -31,6 +31,7 @@ MEASURES: dict[str, bool] = {  # measured on the trained model
     "recall": True,
     "decode_tokens_per_second": False,
 }
+_WHILE_TRAINING = {"loss", "bits_per_byte", "recall"}  # at each rung: a pruner can judge by them
 _HIGHER_IS_BETTER = {"recall", "decode_tokens_per_second"}
 _LOWER_IS_BETTER = {"loss", "bits_per_byte"}
 
@@ -52,6 +53,11 @@ class Objective:
     def measured(self) -> bool:
         """Whether a model has to be trained to know it."""
         return self.metric in MEASURES
+
+    @property
+    def at_rungs(self) -> bool:
+        """Whether it is also measured while a model is trained."""
+        return self.metric in _WHILE_TRAINING
 
     @classmethod
     def parse(cls, text: str) -> Objective:

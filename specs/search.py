@@ -266,10 +266,12 @@ class SearchSpec(Strict):
                     "several objectives cannot be pruned, since no single value says which trial is behind: "
                     "leave one objective or set pruner: null"
                 )
-            if not self.parsed_objectives[0].measured:
+            objective = self.parsed_objectives[0]
+            if not objective.at_rungs:
+                known = "measured only after training" if objective.measured else "known from the spec"
                 raise ValueError(
-                    f"a pruner needs an objective that training changes; {self.objectives[0]!r} is known "
-                    "from the spec: set pruner: null"
+                    f"a pruner needs an objective that training changes; {self.objectives[0]!r} is {known}: "
+                    "set pruner: null"
                 )
             if not self.rungs:
                 raise ValueError("a pruner needs rungs at which to judge; expected something like rungs: [0.25, 0.5]")

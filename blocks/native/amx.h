@@ -1,6 +1,6 @@
 /* Products of bfloat16 on AMX: tiles of 16 x 32 by 32 x 16 numbers, whose products sum up in float32.
  *
- * The right-hand side of such a product comes in pairs: rows 2i and 2i + 1 of it, number by number next to each other.
+ * The right-hand side of such a product comes in pairs: its rows 2i and 2i + 1 are interleaved, number by number.
  */
 #ifndef MINIWIN_AMX_H
 #define MINIWIN_AMX_H
@@ -12,7 +12,7 @@ typedef uint16_t bf;
 #define TILE 16                /* rows of a tile register; its rows are 64 bytes */
 #define PAIRS(n) ((n) / 2)
 
-/* Eight tiles of 16 rows of 64 bytes. Constant: GCC 12 takes only the first bytes of a local one to be read. */
+/* Eight tiles of 16 rows of 64 bytes. A constant: of a local variable GCC 12 believes only the first bytes to be read. */
 static const struct {
     uint8_t palette, start, reserved[14];
     uint16_t bytes[16];
@@ -21,12 +21,12 @@ static const struct {
 
 static void tiles_on(void) { _tile_loadconfig(&TILES); }
 
-/* A row of 16 pairs, from the 16 numbers of each of two rows. */
+/* 16 pairs, from 16 numbers of each of two rows. */
 INLINE __m512i paired(__m256i even, __m256i odd) {
     return _mm512_or_si512(_mm512_cvtepu16_epi32(even), _mm512_slli_epi32(_mm512_cvtepu16_epi32(odd), 16));
 }
 
-/* Pairs that are columns: rows of pairs (count of dim / 2), turned; `pitch` pairs from row to row of what they become. */
+/* Transpose rows of pairs: (count, dim / 2) -> (dim / 2, count), `pitch` pairs from row to row of the result. */
 static void turn(bf *const *rows, int64_t count, int64_t dim, bf *into, int64_t pitch) {
     for (int64_t r = 0; r < count; r += TILE)
         for (int64_t d = 0; d < PAIRS(dim); d += TILE) {

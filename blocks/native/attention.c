@@ -1,8 +1,8 @@
-/* Causal attention, in a window or over everything, on a CPU; the layout is (B, N, H, D). Here is how the work is shared
- * out; what is done to a tile is in attention_float.h, and in attention_amx.h.
+/* Causal attention on a CPU, in a window or global; the layout is (B, N, H, D). This file divides the work among
+ * threads; attention_float.h and attention_amx.h compute a tile.
  *
- * A tile is the ROWS queries of some tokens and of all query heads that read one key/value head; row r of it is token
- * r / groups, head r % groups. It sees a stretch of keys, in blocks of KEYS:
+ * A tile is about ROWS queries: those of some tokens, in all query heads that read one key/value head. Its row r is token
+ * r / groups, head r % groups. A tile sees a stretch of keys, in blocks of KEYS:
  *
  *     S = Q K^T;  P = exp2(S - max);  O = P V / sum(P)                        (scale * log2(e) is multiplied into Q)
  *
@@ -11,10 +11,10 @@
  *     P = exp2(S - L);  dP = dO V^T;  dS = P (dP - delta) scale;  dQ += dS K;  dK += dS^T Q;  dV += P^T dO
  *
  * (FlashAttention-2, arXiv 2307.08691, algorithms 1 and 2.) Within a tile, groups of MR rows skip the keys that none
- * of them sees, VL at a time. A worker takes a run of neighbouring tiles and keeps the blocks they share, turned and
- * widened to float32, in a ring that fits its cache. Where tiles see more keys than that, a group of tiles goes through
- * them band by band. Where there are few tiles and many keys (decoding), several workers share a tile, each with some of
- * the keys, and their sums are joined at the end.
+ * of them sees, VL at a time. A worker takes a run of neighbouring tiles. It keeps the blocks of keys that tiles share,
+ * transposed and widened to float32, in a ring that fits the processor's cache. If tiles see more keys than the ring
+ * holds, a group of tiles goes through the keys band by band. With few tiles and many keys (decoding), several workers
+ * share a tile: each takes a piece of the keys, and their sums are joined at the end.
  */
 #include "attention.h"
 
@@ -31,10 +31,11 @@ PUBLIC uint32_t miniwin_sources(void) { return SOURCES; }
 /* ---- the work of a call ---- */
 
 typedef struct {
-    int64_t tokens, runs, length, pieces, piece; /* of a tile; of a row, and tokens of one; of the keys, and their size */
+    /* Tokens of a tile; runs of a row, and tokens of a run; pieces of the keys, and keys of a piece. */
+    int64_t tokens, runs, length, pieces, piece;
 } Plan;
 
-/* runs begin where a block of keys does. */
+/* How a call is divided. Runs begin where a block of keys begins. tall: rows that a tile should have. */
 static Plan plan_of(const Call *c, int forward, int64_t tall) {
     Plan p;
     int64_t groups = c->heads / c->kv_heads, rows = c->batch * c->kv_heads;
@@ -42,13 +43,14 @@ static Plan plan_of(const Call *c, int forward, int64_t tall) {
     p.pieces = 1;
     p.piece = c->keys;
     int64_t tiles = (c->queries + p.tokens - 1) / p.tokens;
-    /* A run unpacks the keys before it once more; backward, it has a halo of gradients besides, all of it in HALOS. */
+    /* A run unpacks the keys in the window before it again. In the backward it also has a halo: memory for the gradients
+     * of these keys. All halos together are bounded by HALOS. */
     int64_t all = c->window >= c->keys, enough = forward ? most(KEYS, 4 * p.tokens) : most(4 * KEYS, all ? 0 : c->window);
     p.runs = least(4 * c->threads / rows + 1, c->queries / enough);
     if (!forward && all) p.runs = least(p.runs, HALOS / (rows * c->keys * c->dim));
     p.runs = c->threads == 1 ? 1 : most(1, p.runs);
     if (forward && all && c->keys >= 2048 && (tiles == 1 || rows * p.runs < 2 * c->threads)) {
-        /* Alone, a tile takes small pieces: the heads of a token are neighbours in memory, and share what is fetched. */
+        /* A single tile takes small pieces: the heads of a token are neighbours in memory, and share what is fetched. */
         p.runs = 1;
         p.pieces = tiles == 1 ? c->keys / 1024 : least(c->keys / 1024, 4 * c->threads / rows + 1);
         p.piece = ((c->keys + p.pieces - 1) / p.pieces + KEYS - 1) / KEYS * KEYS;
@@ -77,7 +79,7 @@ static int64_t slots_of(const Call *c, const Plan *p, int parts) {
     return most(1, least(needed, RING / (parts * c->dim * KEYS * 4)));
 }
 
-static int64_t first_real(const Call *c, int64_t b) { /* the first query that is no padding */
+static int64_t first_real(const Call *c, int64_t b) { /* the first query that is not padding */
     return c->pad ? most(0, c->pad[b] - (c->keys - c->queries)) : 0;
 }
 
@@ -95,12 +97,13 @@ PUBLIC int miniwin_attention_forward(const Call *call) {
     const int64_t height = (least(plan.tokens, c.queries) * groups + 31) / 32 * 32; /* rows of the tallest tile */
     const int64_t slots = slots_of(&c, &plan, parts_of_slot), ring_size = slots * parts_of_slot * dim * KEYS;
     const int64_t tiles = (c.queries + plan.tokens - 1) / plan.tokens;
-    /* A group of tiles, each of which goes through all keys: as many as their sums have room; keys of a band. */
+    /* Many keys of a global layer: a group of tiles goes through them in bands of as many keys as fit into BAND. A group
+     * has as many tiles as have room for their sums in SUMS. */
     const int64_t sums = height * (dim + 2), fits = BAND / (parts_of_slot * dim * KEYS * 4) * KEYS;
     const int64_t banded = c.window >= c.keys && c.keys > fits, group = banded ? most(1, least(SUMS / sums, tiles)) : 1;
     const int64_t band = group > 1 ? fits : c.keys;
     const int64_t needed = ring_size + height * (dim + PITCH) + group * sums + 2 * slots + 64 + more;
-    /* With several pieces: what each found, to be joined. A row has but few tiles then. */
+    /* With several pieces: the sums of each piece, to be joined. A row then has few tiles. */
     float *parts = NULL;
     int failed = 0;
     if (plan.pieces > 1 && !(parts = malloc((size_t)(rows * plan.pieces * tiles * sums) * 4))) return 1;
@@ -237,7 +240,7 @@ PUBLIC int miniwin_attention_backward(const Call *call) {
         if (amx) _tile_release();
 #endif
     }
-    /* What runs found for the keys before them. */
+    /* Add the halos: the gradients that runs found for keys before their own. */
     for (int64_t i = rows; !failed && i < units; i++) {
         int64_t row = i % rows, begin, end, at = (row / c.kv_heads * c.keys * c.kv_heads + row % c.kv_heads) * dim;
         run_of(&c, &plan, i / rows, &begin, &end);

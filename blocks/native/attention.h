@@ -1,4 +1,4 @@
-/* What all attention kernels share: the call, a worker's memory, tiles and the keys that they see, blocks of keys. */
+/* Shared by all attention kernels: the call, a worker's memory, tiles and the keys that they see, blocks of keys. */
 #ifndef MINIWIN_ATTENTION_H
 #define MINIWIN_ATTENTION_H
 
@@ -9,19 +9,19 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define KEYS 64
-#define ROWS 64
-#define ROWS_AMX 128          /* of a tile of the backward on AMX */
+#define KEYS 64               /* keys of a block */
+#define ROWS 64               /* rows of a tile */
+#define ROWS_AMX 128          /* rows of a tile in the backward on AMX */
 #define SPAN 1024             /* keys whose scores are held at a time */
 #define PITCH (SPAN + 16)     /* floats from row to row: a power of two would put all rows in the same few cache lines */
-#define FEW 8                 /* rows of a tile for which keys are read where they are */
-#define LOT 4                 /* rows of those at a time */
-#define AHEAD 16              /* keys before its turn that one is asked for */
-#define TALL 136              /* rows that a tile may have: no more heads than this may share keys */
-#define HALOS (1 << 26)       /* numbers that runs may put aside for the keys before them, all together */
-#define RING (4 << 20)        /* bytes of blocks that a worker keeps */
-#define BAND (2 << 20)        /* bytes of blocks of a band */
-#define SUMS (1 << 20)        /* numbers that the tiles of a group sum up meanwhile */
+#define FEW 8                 /* a tile of at most so many rows reads keys in place, without unpacking them */
+#define LOT 4                 /* rows at a time in such a tile */
+#define AHEAD 16              /* how many keys ahead such a tile prefetches */
+#define TALL 136              /* the most rows of a tile, hence the most query heads that share keys */
+#define HALOS (1 << 26)       /* the most numbers in the halos of all runs together */
+#define RING (4 << 20)        /* the most bytes in the ring of a worker */
+#define BAND (2 << 20)        /* the most bytes in the blocks of a band */
+#define SUMS (1 << 20)        /* the most numbers in the sums of a group of tiles */
 
 /* ---- memory of a worker ---- */
 
@@ -35,6 +35,7 @@ static pthread_once_t once = PTHREAD_ONCE_INIT;
 
 static void make_key(void) { pthread_key_create(&leaving, free); }
 
+/* This thread's memory, grown to so many floats; null if there is not enough. */
 static float *reserve(int64_t floats) {
     if (room.size < floats) {
         pthread_once(&once, make_key);
@@ -52,7 +53,7 @@ typedef struct {
     const Call *call;
     int64_t b, h, groups, offset, first, rows, padded; /* first token; padded: rows, up to whole groups of MR */
     int64_t floor;                                     /* keys before it do not exist: padding */
-    int64_t token[TALL], head[TALL];                   /* of each row; those that only fill up repeat the last one */
+    int64_t token[TALL], head[TALL];                   /* of each row; rows that only fill up repeat the last one */
 } Tile;
 
 /* The keys that tokens from .. to (both included) see, within low .. high. */
@@ -67,6 +68,7 @@ typedef struct {
     int64_t slots, size;
 } Ring;
 
+/* The slot of a block of keys. missing: the block is not in it yet, and the caller has to unpack it there. */
 static float *slot(Ring *ring, int64_t block, int *missing) {
     int64_t at = block % ring->slots;
     *missing = ring->holds[at] != block;
@@ -89,8 +91,8 @@ static Tile tile_of(const Call *c, int64_t b, int64_t h, int64_t first, int64_t 
 
 /* ---- blocks of keys ---- */
 
-/* Keys or values first .. first + KEYS of one head, in float32: as they are into `straight` (KEYS x D), and turned
- * into `turned` (D x KEYS); either may be null. Beyond the last key there are zeros. */
+/* Keys or values first .. first + KEYS of one head, in float32: as they are into `straight` (KEYS x D), transposed into
+ * `turned` (D x KEYS); either may be null. Beyond the last key there are zeros. */
 static void unpack(const Call *c, int values, int64_t b, int64_t h, int64_t first, float *straight, float *turned) {
     const int64_t *stride = values ? c->v_stride : c->k_stride, dim = c->dim;
     const void *base = values ? c->v : c->k;
@@ -119,19 +121,20 @@ static void unpack(const Call *c, int values, int64_t b, int64_t h, int64_t firs
         }
 }
 
-/* Where row (token, head) of a (B, N, H, D) tensor without gaps begins. */
+/* Where row (token, head) of a contiguous (B, N, H, D) tensor begins. */
 INLINE int64_t place(const Call *c, int64_t b, int64_t token, int64_t head) {
     return ((b * c->queries + token) * c->heads + head) * c->dim;
 }
 
-/* ---- what a tile finds ---- */
+/* ---- the sums of a tile ---- */
 
-/* Rows of q, and of what is summed for them: o = sum exp2(s - high) v, sum = sum exp2(s - high). */
+/* Of each row: its query, its scores at hand, its highest score so far, and two sums over the keys so far,
+ * o = sum exp2(s - high) v and sum = sum exp2(s - high). */
 typedef struct {
     float *q, *o, *scores, *high, *sum;
 } Sums;
 
-/* Where a tile's sums lie: rows * (dim + 2) numbers. */
+/* Place a tile's sums at `at`: rows * (dim + 2) numbers. */
 INLINE void sums_of(Sums *s, float *at, int64_t rows, int64_t dim) {
     s->o = at;
     s->high = at + rows * dim;
@@ -143,16 +146,18 @@ INLINE void begin_sums(Sums *s, int64_t rows, int64_t dim) {
     for (int64_t r = 0; r < rows; r++) s->high[r] = -INFINITY, s->sum[r] = 0.0f;
 }
 
-/* More keys for row r: their sum of exp2(s - now), now being the highest score so far. What was found before fades. */
+/* Row r gets more keys. now: its highest score so far, these keys included. sum: their sum of exp2(s - now). Earlier sums
+ * are scaled down from the highest score before to `now`. */
 INLINE void add_keys(Sums *s, int64_t r, float now, float sum, int64_t dim) {
     const float before = s->high[r], fade = exp2f(before - now);
     s->sum[r] = s->sum[r] * fade + sum;
     s->high[r] = now;
-    if (fade != 1.0f && before != -INFINITY) /* also where all of it fades away: fade is 0 then */
+    if (fade != 1.0f && before != -INFINITY) /* fade may be 0 */
         for (int64_t d = 0; d < dim; d += VL) v_store(s->o + r * dim + d, v_load(s->o + r * dim + d) * v_set(fade));
 }
 
-/* grad_k, grad_v: of key 0 of this head, `step` floats from key to key; before key `own` go those of `halo`. */
+/* Where gradients of keys and values go. k, v: those of key 0 of this head, `step` floats from key to key. Keys before `own`
+ * go to the halo instead, which begins with key halo_first. */
 typedef struct {
     float *k, *v, *halo_k, *halo_v;
     int64_t step, own, halo_first;

@@ -1,6 +1,6 @@
 /* Tiles of attention in bfloat16 on AMX.
  *
- * The backward works on turned scores, keys by rows, so that P and dS are left-hand sides as they come:
+ * The backward computes transposed scores, a row for each key, so that P' and dS' can be left-hand sides as they are:
  *
  *     S' = K Q';  dP' = V dO';  dV += P' dO;  dK += dS' Q;  dQ' += K' dS'        (' is transposed)
  */
@@ -9,12 +9,12 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#define WIDE (ROWS_AMX + 16)   /* numbers from row to row of what has a column per query */
+#define WIDE (ROWS_AMX + 16)   /* numbers from row to row of a matrix with a column for each query */
 
-/* Ask the kernel, once per process, for leave to use AMX. 0: granted. */
+/* Ask the operating system, once per process, for permission to use AMX. 0: granted. */
 PUBLIC int miniwin_start(void) { return syscall(SYS_arch_prctl, 0x1023, 18) != 0; }
 
-/* Pairs of rows that lie one below the other. */
+/* Interleave rows 2i and 2i + 1: (count, dim) -> (count / 2, dim) pairs. */
 static void zip(bf *const *rows, int64_t count, int64_t dim, bf *into) {
     for (int64_t r = 0; r < count; r += 2)
         for (int64_t d = 0; d < dim; d += TILE) {
@@ -24,7 +24,7 @@ static void zip(bf *const *rows, int64_t count, int64_t dim, bf *into) {
         }
 }
 
-/* From turned pairs [dim / 2][count] to turned rows [dim][count]. */
+/* From transposed pairs (dim / 2, count) to transposed rows (dim, count). */
 static void unzip(const bf *pairs, int64_t dim, int64_t count, bf *into) {
     for (int64_t d = 0; d < dim; d += 2)
         for (int64_t r = 0; r < count; r += TILE) {
@@ -36,13 +36,14 @@ static void unzip(const bf *pairs, int64_t dim, int64_t count, bf *into) {
 
 static bf nothing[256]; /* a row of zeros, in place of keys and queries that do not exist */
 
-/* Where the rows of a block of keys or values are. */
+/* Pointers to the rows of a block of keys or values. */
 static void rows_of_block(const Call *c, int values, int64_t b, int64_t h, int64_t first, bf **rows) {
     const int64_t *stride = values ? c->v_stride : c->k_stride;
     bf *base = (bf *)(values ? c->v : c->k) + b * stride[0] + first * stride[1] + h * stride[2];
     for (int64_t j = 0; j < KEYS; j++) rows[j] = first + j < c->keys ? base + j * stride[1] : nothing;
 }
 
+/* Pointers to a tile's rows of a tensor (B, N, H, D); from the last row to `padded`, zeros. */
 static void rows_of_tile(const Tile *t, const void *from, const int64_t *stride, int64_t padded, bf **rows) {
     for (int64_t r = 0; r < padded; r++)
         rows[r] = r < t->rows ? (bf *)from + t->b * stride[0] + t->token[r] * stride[1] + t->head[r] * stride[2] : nothing;
@@ -52,7 +53,7 @@ static void copy_rows(bf *const *rows, int64_t count, int64_t dim, bf *into) {
     for (int64_t r = 0; r < count; r++) memcpy(into + r * dim, rows[r], (size_t)dim * 2);
 }
 
-/* C (32 x 32 floats) = A (32 rows of dim) times pairs B (dim / 2 rows, columns as of B). */
+/* C (32 x 32 floats) = A (32 x dim) times B, dim x 32 numbers in pairs; ldb in pairs. */
 INLINE void square_product(const bf *A, int64_t lda, const bf *B, int64_t ldb, int64_t dim, float *C, int64_t ldc) {
     _tile_zero(0);
     _tile_zero(1);
@@ -74,7 +75,7 @@ INLINE void square_product(const bf *A, int64_t lda, const bf *B, int64_t ldb, i
     _tile_stored(3, C + TILE * ldc + TILE, ldc * 4);
 }
 
-/* C (16 x `tiles` * 16 floats) += A (16 rows of `depth`) times pairs B; ldb in pairs. tiles: 1 to 4. */
+/* C (16 x `tiles` * 16 floats) += A (16 x depth) times B in pairs; ldb in pairs. tiles: 1 to 4. */
 INLINE void row_product(const bf *A, int64_t lda, const bf *B, int64_t ldb, int64_t depth, float *C, int64_t ldc, int tiles) {
     _tile_loadd(0, C, ldc * 4);
     if (tiles > 1) _tile_loadd(1, C + TILE, ldc * 4);
@@ -118,7 +119,7 @@ static int amx_takes(const Call *c) {
 
 /* ---- forward ---- */
 
-#define AMX_FORWARD_PARTS 1    /* of KEYS x D floats: keys and values, half as wide */
+#define AMX_FORWARD_PARTS 1    /* blocks of KEYS x D floats in a slot: keys and values, each half as wide */
 static int64_t amx_forward_floats(int64_t dim) { return TALL * (dim / 2 + PITCH / 2); }
 
 static void amx_forward_tile(const Tile *t, int64_t low, int64_t high, Ring *ring, Sums *s, float *memory) {
@@ -192,7 +193,7 @@ static void amx_forward_tile(const Tile *t, int64_t low, int64_t high, Ring *rin
 
 /* ---- backward ---- */
 
-#define AMX_BACKWARD_PARTS 2 /* of KEYS x D floats: keys, values and turned keys, and room to turn them */
+#define AMX_BACKWARD_PARTS 2 /* blocks of KEYS x D floats in a slot: keys, values, transposed keys, room to transpose */
 static int64_t amx_backward_floats(int64_t dim) {
     return 4 * ROWS_AMX * dim / 2 + WIDE * dim + 2 * KEYS * WIDE + 3 * KEYS * WIDE / 2 + 2 * ROWS_AMX + 2 * KEYS * dim;
 }

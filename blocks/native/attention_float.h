@@ -2,7 +2,7 @@
 
 /* ---- small matrix products ---- */
 
-/* C (mr x nv vectors) = or += A B: A(r, k) at A[r * ar + k * ak], B(k, :) at B[k * ldb]. */
+/* C = A B, or C += A B with `add`; C is mr x nv vectors. A(r, k) is A[r * ar + k * ak], row k of B begins at B[k * ldb]. */
 INLINE void product(const float *A, int64_t ar, int64_t ak, const float *B, int64_t ldb, int64_t K, float *C,
                     int64_t ldc, int add, const int mr, const int nv) {
     vf c[MR][2];
@@ -29,7 +29,7 @@ INLINE void product(const float *A, int64_t ar, int64_t ak, const float *B, int6
         for (int j = 0; j < nv; j++) v_store(C + r * ldc + j * VL, c[r][j]);
 }
 
-/* MR rows of C, `vectors` wide. across: A is read by columns (A transposed). */
+/* MR rows of C, `vectors` wide. across: A is transposed. */
 static void products(const float *A, int64_t lda, int across, const float *B, int64_t ldb, int64_t K, float *C,
                      int64_t ldc, int64_t vectors, int add) {
     int64_t j = 0;
@@ -44,6 +44,7 @@ static void products(const float *A, int64_t lda, int across, const float *B, in
 
 /* ---- forward ---- */
 
+/* A tile's rows of a tensor (B, N, H, D), times factor, in float32; zeros from the last row to `padded`. */
 static void read_rows(const Tile *t, const void *base, const int64_t *stride, float factor, float *into) {
     const Call *c = t->call;
     for (int64_t r = 0; r < t->rows; r++) {
@@ -53,15 +54,15 @@ static void read_rows(const Tile *t, const void *base, const int64_t *stride, fl
     memset(into + t->rows * c->dim, 0, (size_t)((t->padded - t->rows) * c->dim) * 4);
 }
 
-/* A few rows: keys and values are read once, from where they are, since turning them would cost more than it gains. */
+/* A tile of a few rows reads keys and values once and in place: to transpose them would cost more than it gains. */
 
-/* Ask for a row that will be read soon; it may lie beyond the last one, since asking never fails. */
+/* Prefetch a row that will be read soon. It may lie beyond the last one, since a prefetch never fails. */
 INLINE void ahead(const void *base, int64_t at, int64_t dim, int64_t type) {
     const int64_t size = type == FLOAT32 ? 4 : type == BFLOAT16 ? 2 : 1;
     for (int64_t d = 0; d < dim * size; d += 64) _mm_prefetch((const char *)base + at * size + d, _MM_HINT_T0);
 }
 
-/* Scores of LOT rows with keys first .. first + count, at most KEYS; what is beyond count in the last vector is 0. */
+/* Scores of LOT rows with keys first .. first + count, at most KEYS. Beyond count the last vector is 0. */
 static void few_scores(const Tile *t, const float *q, int64_t first, int64_t count, float *scores) {
     const Call *c = t->call;
     const int64_t dim = c->dim, *stride = c->k_stride, *steps = c->k_scale_stride;
@@ -173,7 +174,7 @@ static void forward_tile(const Tile *t, int64_t low, int64_t high, Ring *ring, S
             vf highest = v_set(s->high[r]);
             for (int64_t j = left; j < right; j += VL) highest = v_max(v_load(row + j), highest);
             float now = v_highest(highest);
-            if (now == -INFINITY) { /* nothing seen so far */
+            if (now == -INFINITY) { /* no key seen so far */
                 for (int64_t j = left; j < right; j += VL) v_store(row + j, v_set(0.0f));
                 continue;
             }
@@ -195,7 +196,7 @@ static void forward_tile(const Tile *t, int64_t low, int64_t high, Ring *ring, S
             }
             int missing;
             float *turned = slot(ring, block / KEYS, &missing), *values = turned + dim * KEYS;
-            if (missing) { /* a ring of fewer blocks than a span has */
+            if (missing) { /* the ring holds fewer blocks than a span */
                 unpack(c, 0, t->b, t->h, block, NULL, turned);
                 unpack(c, 1, t->b, t->h, block, values, NULL);
             }
@@ -210,6 +211,7 @@ static void forward_tile(const Tile *t, int64_t low, int64_t high, Ring *ring, S
     }
 }
 
+/* Divide the sums of a tile, and write its outputs and log-sum-exps. */
 static void write_tile(const Tile *t, const float *o, const float *high, const float *sum) {
     const Call *c = t->call;
     for (int64_t r = 0; r < t->rows; r++) {

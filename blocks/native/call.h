@@ -1,4 +1,4 @@
-/* What an attention kernel is asked. */
+/* The call of an attention kernel. */
 #ifndef MINIWIN_CALL_H
 #define MINIWIN_CALL_H
 
@@ -12,7 +12,7 @@ typedef struct {
     const float *k_scale, *v_scale; /* of int8: (B, M, Hkv), contiguous in its last dimension */
     int64_t k_scale_stride[2], v_scale_stride[2];
     const int64_t *pad; /* (B,) or null: the first keys of a row, and the queries among them, do not exist */
-    void *out;          /* (B, N, H, D), in the type of q */
+    void *out;          /* (B, N, H, D), contiguous, in the type of q */
     float *lse;         /* (B, N, H) or null: log(sum exp(scores)) */
     const void *grad;   /* backward: (B, N, H, D), in the type of q */
     void *grad_q;       /* as grad */

@@ -1,21 +1,21 @@
-/* A few rows times a matrix, in float32 or stored in int8 with a scale for each of its rows:
+/* A small-M GEMM: a few rows times a matrix in float32, or in int8 with a scale for each row of the matrix:
  *
  *     out_ro = scale_o sum_i x_ri w_oi
  *
- * Nothing is rounded but the sums, in float32. The matrix is read once for every BATCH rows of x.
+ * Only the float32 sums are rounded. The matrix is read once for every BATCH rows of x.
  */
 #include "few_product.h"
 
 #define OUTS 4          /* rows of the matrix at once */
-#define BATCH (MR / 2)  /* rows of x at once: OUTS x BATCH sums and what feeds them fit into the registers */
-#define SMALL (1 << 16) /* numbers of a matrix that is too small for several threads */
+#define BATCH (MR / 2)  /* rows of x at once: OUTS x BATCH sums and their operands fit into the registers */
+#define SMALL (1 << 16) /* a matrix of at most so many numbers is too small for several threads */
 
 INLINE void tile(const void *x, int64_t type, int64_t at, const Matrix *w, const int w_type, int64_t first, float *out,
                  const int rows, int add) {
     const int64_t real = least(OUTS, w->outs - first);
     int64_t row[OUTS];
     vf sum[BATCH][OUTS];
-    for (int o = 0; o < OUTS; o++) row[o] = (first + least(o, real - 1)) * w->width; /* the last one again, past the end */
+    for (int o = 0; o < OUTS; o++) row[o] = (first + least(o, real - 1)) * w->width; /* past the end, the last row again */
     for (int r = 0; r < rows; r++)
         for (int o = 0; o < OUTS; o++) sum[r][o] = v_set(0.0f);
     for (int64_t i = 0; i < w->columns; i += VL) {

@@ -1,10 +1,10 @@
-/* A few rows times a matrix, as decoding has them. */
+/* A small-M GEMM: a few rows times a matrix, as in decoding. */
 #ifndef MINIWIN_FEW_PRODUCT_H
 #define MINIWIN_FEW_PRODUCT_H
 
 #include "numbers.h"
 
-/* (outs, columns), `width` numbers from row to row, in float32 or int8; of int8 each row has a scale, in bfloat16.
+/* A matrix (outs, columns), `width` numbers from row to row, in float32, or in int8 with a bfloat16 scale for each row.
  * Columns are a multiple of VL. Mirrored in step.py. */
 typedef struct {
     const void *values;
@@ -13,7 +13,7 @@ typedef struct {
     int64_t type, outs, columns, width;
 } Matrix;
 
-/* out (rows, outs) = x (rows, columns) W^T + bias, on top of what it is with `add`; sums in float32. */
+/* out (rows, outs) = x (rows, columns) W^T + bias; with `add`, out += that. Sums in float32. */
 void few_product(const void *x, int64_t type, const Matrix *w, float *out, int64_t rows, int add, int64_t threads);
 
 #endif

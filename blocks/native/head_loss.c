@@ -1,11 +1,11 @@
-/* The loss of the next token on AMX: logits, softmax, and the gradients of what the logits are made of, for a chunk of
- * tokens at a time, so that the logits stay near. Everything is turned: a token is a column.
+/* The loss of the next token on AMX: logits, softmax, and the gradients of hidden states and head. It takes a chunk of
+ * tokens at a time, so that logits stay in the processor's cache. Matrices are transposed: a token is a column.
  *
  *     Z = scale W H';  loss_t = log sum_v exp(Z_vt) - Z_yt;  G = softmax(Z) - onehot(y);  dH' = W' G;  dW = G H
  *
- * (' is transposed; the gradients are those of scale times the sum of the losses, divided by scale.) The vocabulary is
- * cut into slices, which the threads share. First, of each slice: the powers of its logits over the highest of them,
- * and their sums. Then, when the sums of all slices are known: its share of the gradients.
+ * (' is transposed. dH and dW are the gradients of the sum of the losses, divided by scale.) The vocabulary is cut into
+ * slices, which the threads share. First each slice computes exp2(logits - its highest logit) of each token, its powers,
+ * and their sums. When the sums of all slices are known, each slice computes its share of the gradients.
  */
 #include "numbers.h"
 
@@ -15,7 +15,7 @@
 /* Mirrored in head_loss.py. */
 typedef struct {
     int64_t tokens, vocabulary, size, chunk, ignored, threads; /* T, V, C; tokens of a chunk; the target of no loss */
-    const void *h, *w;      /* (T, C), (V, C), bfloat16 without gaps; V and C are multiples of 32 */
+    const void *h, *w;      /* (T, C), (V, C), bfloat16, contiguous; V and C are multiples of 32 */
     const int64_t *targets; /* (T,) */
     float *losses;          /* (T,) */
     void *grad_h;           /* (T, C) bfloat16, or null */
@@ -31,10 +31,10 @@ int omp_get_num_threads(void);
 
 #define SLICE 256   /* of the vocabulary */
 #define BLOCK 32    /* tokens whose logits for a slice are held at once */
-#define SQUARE 512  /* numbers of a tile in bfloat16, which lie together: 16 rows of 32, or 16 pairs of rows of 16 */
+#define SQUARE 512  /* numbers of a contiguous tile in bfloat16: 16 rows of 32, or 16 pairs of rows of 16 */
 
-/* C = two by two tiles of floats, `across` and `down` apart, ldc from row to row: += A B, or = with `first`. A and B are
- * the tiles of two rows (two columns) each, `a` and `b` numbers apart, `steps` tiles one after the other. */
+/* C += A B, or C = A B with `first`. C is two by two tiles of floats, `across` and `down` apart, ldc from row to row. A is
+ * two rows of `steps` tiles, `a` numbers apart; B is two columns of `steps` tiles, `b` numbers apart. */
 INLINE void tile_product(const bf *A, int64_t a, const bf *B, int64_t b, int64_t steps, float *C, int64_t ldc, int64_t across,
                          int64_t down, int first) {
     if (first) {
@@ -66,10 +66,11 @@ INLINE void tile_product(const bf *A, int64_t a, const bf *B, int64_t b, int64_t
 
 /* The memory of a call, in bytes from its start. */
 typedef struct {
-    int64_t slices, wide; /* wide: columns of a chunk, whole blocks of them */
+    int64_t slices, wide; /* wide: columns of a chunk, in whole blocks */
     int64_t w, w_turned, h_turned, h_zipped, powers, high, sums, near, chance, own, scores, zipped, sum, each, all;
 } Layout;
 
+/* Reserve so many bytes at *at, and move *at behind them, to a multiple of 64. */
 static int64_t after(int64_t *at, int64_t bytes) {
     int64_t begin = *at;
     *at += (bytes + 63) / 64 * 64;
@@ -80,26 +81,26 @@ static Layout layout_of(const HeadLoss *c) {
     Layout l = {.slices = (c->vocabulary + SLICE - 1) / SLICE};
     int64_t at = 0;
     l.wide = (least(c->chunk, c->tokens) + BLOCK - 1) / BLOCK * BLOCK;
-    l.w = after(&at, c->vocabulary * c->size * 2);
-    l.w_turned = after(&at, l.slices * SLICE * c->size * 2); /* a slice of W after the other, turned */
+    l.w = after(&at, c->vocabulary * c->size * 2);           /* W, in tiles */
+    l.w_turned = after(&at, l.slices * SLICE * c->size * 2); /* W', in tiles, slice by slice */
     l.h_turned = after(&at, c->size * l.wide * 2);           /* H', in pairs */
     l.h_zipped = after(&at, c->size * l.wide * 2);           /* H, in pairs */
     l.powers = after(&at, c->vocabulary * l.wide * 2);       /* exp2(Z - high of the slice), later G */
-    l.high = after(&at, l.slices * l.wide * 4); /* of a slice's logits of each token; later what its powers are multiplied by */
-    l.sums = after(&at, l.slices * l.wide * 4); /* of its powers */
+    l.high = after(&at, l.slices * l.wide * 4); /* a slice's highest logit of each token, later the factor of its powers */
+    l.sums = after(&at, l.slices * l.wide * 4); /* a slice's sum of powers of each token */
     l.near = after(&at, l.wide * 4);            /* the target's logit */
     l.chance = after(&at, l.wide * 4);          /* the target's probability, less one */
-    l.own = at;                                 /* what each thread has for itself: */
+    l.own = at;                                 /* each thread's own memory: */
     at = 0;
     l.scores = after(&at, SLICE * BLOCK * 4);
     l.zipped = after(&at, SLICE * l.wide * 2); /* G of a slice, in pairs */
-    l.sum = after(&at, c->size * l.wide * 4);  /* dH' of its slices */
+    l.sum = after(&at, c->size * l.wide * 4);  /* dH', summed over the thread's slices */
     l.each = at;
     l.all = l.own + c->threads * l.each;
     return l;
 }
 
-/* Rows v .. v + 31 of W: its tiles, and those of its slice turned. */
+/* Pack rows v .. v + 31 of W into tiles of W and of W'. */
 static void pack_weights(const HeadLoss *c, const Layout *l, char *memory, int64_t v) {
     const int64_t slice = v / SLICE * SLICE, deep = least(SLICE, c->vocabulary - slice) / 32;
     bf *straight = (bf *)(memory + l->w) + v * c->size, *turned = (bf *)(memory + l->w_turned) + slice * c->size;
@@ -125,7 +126,7 @@ static void pack_weights(const HeadLoss *c, const Layout *l, char *memory, int64
 
 static bf nothing[4096]; /* zeros in place of tokens that do not exist; WIDEST in head_loss.py */
 
-/* Tokens at .. at + 31 of a chunk. */
+/* Pack tokens at .. at + 31 of a chunk into tiles of H' and of H. first: the first token of the chunk. */
 static void pack_tokens(const HeadLoss *c, const Layout *l, char *memory, int64_t first, int64_t at) {
     bf *rows[BLOCK], *zipped = (bf *)(memory + l->h_zipped) + at / 32 * SQUARE;
     for (int64_t i = 0; i < BLOCK; i++)
@@ -140,7 +141,7 @@ static void pack_tokens(const HeadLoss *c, const Layout *l, char *memory, int64_
         }
 }
 
-/* Powers, their sums and the highest logits of a slice, for the tokens of a block. */
+/* A slice's powers, their sums and its highest logits, for the tokens at .. at + BLOCK - 1 of a chunk. */
 static void block_powers(const HeadLoss *c, const Layout *l, char *memory, char *own, int64_t slice, int64_t first, int64_t at) {
     const int64_t row = slice * SLICE, rows = least(SLICE, c->vocabulary - row), size = c->size;
     float *scores = (float *)(own + l->scores), *high = (float *)(memory + l->high) + slice * l->wide + at;
@@ -171,7 +172,7 @@ static void block_powers(const HeadLoss *c, const Layout *l, char *memory, char 
     }
 }
 
-/* The losses of VL tokens, and what each slice's powers of theirs are to be multiplied by. */
+/* The losses of VL tokens, and the factor for each slice's powers that makes them probabilities. */
 static void finish_tokens(const HeadLoss *c, const Layout *l, char *memory, int64_t first, int64_t at) {
     float *high = (float *)(memory + l->high) + at, *sums = (float *)(memory + l->sums) + at;
     vf highest = v_set(-INFINITY), sum = v_set(0.0f);
@@ -193,7 +194,7 @@ static void finish_tokens(const HeadLoss *c, const Layout *l, char *memory, int6
         v_store(high + s * l->wide, v_exp2(v_load(high + s * l->wide) - highest) * share);
 }
 
-/* G of a slice from its powers: in their place, and in pairs. */
+/* G of a slice from its powers: in their place, and in pairs into `zipped`. */
 static void slice_gradient(const HeadLoss *c, const Layout *l, char *memory, bf *zipped, int64_t slice, int64_t first) {
     const int64_t row = slice * SLICE, rows = least(SLICE, c->vocabulary - row);
     const float *factor = (float *)(memory + l->high) + slice * l->wide, *chance = (float *)(memory + l->chance);
@@ -225,6 +226,7 @@ static void slice_gradient(const HeadLoss *c, const Layout *l, char *memory, bf 
     }
 }
 
+/* A slice's share of the gradients: its rows of dW, and its part of dH'. */
 static void slice_products(const HeadLoss *c, const Layout *l, char *memory, char *own, int64_t slice, int64_t first) {
     const int64_t row = slice * SLICE, rows = least(SLICE, c->vocabulary - row), size = c->size, wide = l->wide;
     const bf *powers = (bf *)(memory + l->powers) + row * wide, *zipped = (bf *)(own + l->zipped);
@@ -240,7 +242,7 @@ static void slice_products(const HeadLoss *c, const Layout *l, char *memory, cha
                          TILE * size, TILE * TILE, 0);
 }
 
-/* dH of VL tokens, from what all threads have. */
+/* dH of VL tokens: the sum over the threads. */
 static void sum_tokens(const HeadLoss *c, const Layout *l, const char *memory, int64_t team, int64_t first, int64_t at) {
     for (int64_t d = 0; d < c->size; d += VL) {
         vf square[VL];

@@ -1,4 +1,4 @@
-/* Kernels that others are made of; what they compute is said where they are. */
+/* Kernels that step.c calls. Their own files say what they compute. */
 #ifndef MINIWIN_KERNELS_H
 #define MINIWIN_KERNELS_H
 

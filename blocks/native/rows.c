@@ -1,15 +1,15 @@
-/* What is done to each row of a layer between its matrix products, in one pass over memory, in float32 throughout:
- * RMSNorm, SwiGLU and rotation, forward and backward; and the softmax of a loss with its gradient.
+/* Operations on rows between the matrix products of a layer: RMSNorm, SwiGLU and rotation, forward and backward; and the
+ * softmax of a loss with its gradient. Each is one pass over memory and computes in float32.
  *
- * Rows are contiguous and a multiple of VL wide. Numbers come and go in float32 or bfloat16.
+ * Rows are contiguous and a multiple of VL wide. Inputs and outputs are in float32 or bfloat16.
  */
 #include "numbers.h"
 
-#define SMALL (1 << 14) /* numbers that are too few for several threads */
+#define SMALL (1 << 14) /* at most so many numbers are too few for several threads */
 #define PRAGMA(text) _Pragma(#text)
 #define PARALLEL(numbers) PRAGMA(omp parallel for schedule(static) num_threads((int)threads) if (threads > 1 && (numbers) > SMALL))
 
-/* out = x r gain, r = 1 / sqrt(mean(x^2) + eps), which is kept in `inverse`. */
+/* out = x r gain, r = 1 / sqrt(mean(x^2) + eps). r goes into `inverse`, unless that is null. */
 PUBLIC int miniwin_rmsnorm(const void *x, int64_t type, const float *gain, void *out, int64_t out_type, float *inverse,
                            int64_t rows, int64_t size, float eps, int64_t threads) {
     PARALLEL(rows * size)
@@ -24,7 +24,7 @@ PUBLIC int miniwin_rmsnorm(const void *x, int64_t type, const float *gain, void 
     return 0;
 }
 
-/* to_x = r (g gain) - x r^3 mean(g gain x);  to_gain (chunks, size): of each chunk of rows, sum of r x g. Zeros before. */
+/* to_x = r (g gain) - x r^3 mean(g gain x), g = grad;  to_gain (chunks, size) += the sum of r x g over each chunk of rows. */
 PUBLIC int miniwin_rmsnorm_backward(const void *x, int64_t type, const float *gain, const float *inverse, const void *grad,
                                     int64_t grad_type, void *to_x, float *to_gain, int64_t chunks, int64_t rows,
                                     int64_t size, int64_t threads) {
@@ -48,7 +48,7 @@ PUBLIC int miniwin_rmsnorm_backward(const void *x, int64_t type, const float *ga
     return 0;
 }
 
-/* 1 / (1 + e^-x). Far below zero it stays above it, by less than float32 can tell from zero in a sum. */
+/* 1 / (1 + e^-x). For very negative x it is about 2^-126 in place of less, which no sum in float32 shows. */
 INLINE vf sigmoid(vf x) {
     vf power = x * v_set(-LOG2E);
     return v_set(1.0f) / (v_set(1.0f) + v_exp2(v_min(v_set(126.0f), power)));
@@ -76,8 +76,8 @@ PUBLIC int miniwin_swiglu_backward(const void *grad, const void *gate, const voi
     return 0;
 }
 
-/* Channel pairs c and c + half of x (B, N, H, D), strides of its first three, turned: cos, sin (B or 1, N, half) with
- * `step` from row to row of the batch. sense -1 turns them back. out without gaps. */
+/* Rotate channels c and c + half of x (B, N, H, D); with sense -1 backwards. stride: of the first three dimensions of x.
+ * cos, sin: (B or 1, N, half), `step` numbers from one row of the batch to the next. out is contiguous. */
 PUBLIC int miniwin_rotate(const void *x, int64_t type, const int64_t *stride, const float *cos, const float *sin,
                           int64_t step, void *out, int64_t batch, int64_t tokens, int64_t heads, int64_t dim,
                           int64_t half, float sense, int64_t threads) {
@@ -97,7 +97,7 @@ PUBLIC int miniwin_rotate(const void *x, int64_t type, const int64_t *stride, co
     return 0;
 }
 
-/* to = x, or to += x: a product in bfloat16 on top of sums in float32. */
+/* to = x, or to += x with `add`: adds a product in bfloat16 to sums in float32. */
 PUBLIC int miniwin_add(float *to, const void *x, int64_t type, int64_t count, int64_t add, int64_t threads) {
     PARALLEL(count)
     for (int64_t i = 0; i < count; i += VL) {
@@ -109,16 +109,16 @@ PUBLIC int miniwin_add(float *to, const void *x, int64_t type, int64_t count, in
 
 #define PART 512
 #define HELD (1 << 14)
-static _Thread_local float held[HELD]; /* the powers of a row, if it is no wider: they need not be taken twice */
+static _Thread_local float held[HELD]; /* the powers of a row that is not wider: they are computed only once */
 
-/* Rows of logits become the gradient of their losses: softmax(scale z) - onehot(target), and losses[r] is
- * log(sum exp(scale z)) - scale z_target. A row whose target is `ignored` becomes zeros, and its loss 0. */
+/* losses[r] = log(sum exp(scale z)) - scale z_target. Overwrites the logits z with softmax(scale z) - onehot(target), the
+ * gradient of the loss divided by scale. A row whose target is `ignored` becomes zeros, and its loss 0. */
 PUBLIC int miniwin_softmax_loss(void *logits, int64_t type, int64_t rows, int64_t width, const int64_t *targets,
                                 int64_t ignored, float scale, float *losses, int64_t threads) {
     PARALLEL(rows * width)
     for (int64_t r = 0; r < rows; r++) {
         const int64_t at = r * width, target = targets[r];
-        float *powers = held; /* asked for once: where it is depends on the thread */
+        float *powers = held; /* looked up once: its address depends on the thread */
         if (target == ignored) {
             for (int64_t i = 0; i < width; i += VL) put(logits, at + i, type, v_set(0.0f));
             losses[r] = 0.0f;
@@ -130,7 +130,7 @@ PUBLIC int miniwin_softmax_loss(void *logits, int64_t type, int64_t rows, int64_
         for (int64_t i = 0; i < width; i += VL) highest = v_max(get(logits, at + i, type) * factor, highest);
         vf shift = v_set(-v_highest(highest));
         for (int64_t first = 0; first < width; first += PART) {
-            vf part = v_set(0.0f); /* summed apart: thousands of small numbers would vanish beside the sum of all */
+            vf part = v_set(0.0f); /* a sum of its own: thousands of small numbers would vanish beside the whole sum */
             for (int64_t i = first; i < width && i < first + PART; i += VL) {
                 vf power = v_exp2(v_fma(get(logits, at + i, type), factor, shift));
                 if (width <= HELD) v_store(powers + i, power);

@@ -10,10 +10,10 @@
 #ifdef __AVX512F__
 
 #define VL 16
-#define MR 8 /* rows of a micro-kernel: 8 x 2 sums and what feeds them fit into 32 registers */
+#define MR 8 /* rows of a micro-kernel: 8 x 2 sums and their operands fit into 32 registers */
 typedef __m512 vf;
 
-/* Of v_max and v_min: what is no number stays so if it is the second. */
+/* v_max and v_min give their second operand if either is NaN. */
 INLINE vf v_load(const float *p) { return _mm512_loadu_ps(p); }
 INLINE void v_store(float *p, vf x) { _mm512_storeu_ps(p, x); }
 INLINE vf v_set(float x) { return _mm512_set1_ps(x); }
@@ -23,7 +23,7 @@ INLINE vf v_min(vf a, vf b) { return _mm512_min_ps(a, b); }
 INLINE float v_highest(vf x) { return _mm512_reduce_max_ps(x); }
 INLINE float v_sum(vf x) { return _mm512_reduce_add_ps(x); }
 INLINE vf v_round(vf x) { return _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
-/* x * 2^n for whole n; 0 where that is too small. */
+/* x * 2^n for integers n; 0 if that is too small. */
 INLINE vf v_scale(vf x, vf n) { return _mm512_scalef_ps(x, n); }
 INLINE vf v_of_bf16(const uint16_t *p) {
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)p)), 16));
@@ -31,7 +31,7 @@ INLINE vf v_of_bf16(const uint16_t *p) {
 INLINE vf v_of_int8(const int8_t *p) {
     return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)p)));
 }
-/* To the nearest, ties to even; what is no number stays so. */
+/* Rounds to nearest, ties to even. NaN stays NaN. */
 INLINE void v_to_bf16(uint16_t *p, vf x) {
 #ifdef __AVX512BF16__
     _mm256_storeu_si256((__m256i *)p, (__m256i)_mm512_cvtneps_pbh(x));
@@ -43,7 +43,7 @@ INLINE void v_to_bf16(uint16_t *p, vf x) {
     _mm256_storeu_si256((__m256i *)p, _mm512_cvtepi32_epi16(_mm512_srli_epi32(bits, 16)));
 #endif
 }
-/* A square of VL x VL turned: blocks of 1, 2, 4, 8 change places. */
+/* Transpose VL x VL numbers: blocks of 1, 2, 4, 8 change places. */
 INLINE void v_turn(vf *r) {
 #define STAGE(s)                                                                                                       \
     {                                                                                                                  \
@@ -127,7 +127,7 @@ INLINE void v_turn(vf *r) {
 
 #endif
 
-/* 2^x for x <= 127: 2^n times the Taylor series of e^(f ln 2), |f| <= 1/2, whose rest is below 2e-8. 0 for -inf. */
+/* 2^x for x <= 127: 2^n times the Taylor series of e^(f ln 2), |f| <= 1/2, whose error is below 2e-8. 0 for -inf. */
 INLINE vf v_exp2(vf x) {
     x = v_max(v_set(-1000.0f), x); /* in this order NaN stays NaN */
     vf n = v_round(x), f = (x - n) * v_set(0.69314718056f);

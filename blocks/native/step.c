@@ -1,9 +1,9 @@
-/* One new token for each of a few rows, through all layers of a decoder at once: what Python would spend on calling some
- * twenty operations a layer is more than they take.
+/* A decoding step: one new token for each of a few rows, through all layers of a decoder in one call. From Python, calling
+ * some twenty operations a layer would take longer than computing them.
  *
  *     h += post(O attention(rotate(norm(Q n)), cache)),  n = pre(h);    h += post'(Down(silu(Gate n') Up n')),  n' = pre'(h)
  *
- * All in float32; the caches in float32, bfloat16 or int8. Each operation is a kernel of its own, and is described there.
+ * Computes in float32; caches are in float32, bfloat16 or int8. Each operation is a kernel of its own, described in its file.
  */
 #include "few_product.h"
 #include "kernels.h"
@@ -22,14 +22,16 @@ typedef struct {
     Norm attention_norm, attention_post_norm, mlp_norm, mlp_post_norm, q_norm, k_norm;
     const float *cos, *sin;   /* (half,), or (rows, half) if angle_step is half; or null: no rotation */
     const float *query_scale; /* (heads,), or (rows, heads) if scale_step is heads; or null */
-    void *keys, *values;      /* the cache; strides of rows, slots and heads; the new token's slot, and how many are filled */
-    float *k_scale, *v_scale; /* of int8: (rows, slots, kv_heads), strides of rows and slots */
-    const int64_t *pad;       /* (rows,) or null: so many slots, the first ones, hold nothing */
+    void *keys, *values;      /* the cache; k_stride, v_stride: of rows, slots and heads */
+    float *k_scale, *v_scale; /* of int8: (rows, slots, kv_heads); k_scale_stride, v_scale_stride: of rows and slots */
+    const int64_t *pad;       /* (rows,) or null: how many slots of each row, the first ones, are padding */
+    /* slot: the new token's. entries: the number of filled slots, the new token's included. */
     int64_t k_stride[3], v_stride[3], k_scale_stride[2], v_scale_stride[2], kv_type, slot, entries;
     int64_t heads, kv_heads, dim, half, angle_step, scale_step;
     float score_scale;
 } LayerStep;
 
+/* norm(x): written into `into`, or x itself if there is no norm. */
 static const float *normed(const Norm *norm, const float *x, float *into, int64_t rows, int64_t size, int64_t threads) {
     if (!norm->gain) return x;
     miniwin_rmsnorm(x, FLOAT32, norm->gain, into, FLOAT32, NULL, rows, size, norm->eps, threads);
@@ -47,13 +49,14 @@ static void onto(float *h, const float *x, const Matrix *w, const Norm *norm, fl
     for (int64_t i = 0; i < rows * w->outs; i++) h[i] += room[i];
 }
 
+/* Rotate the heads of x in place, if the layer has a rotation. */
 static void turned(const LayerStep *l, float *x, int64_t heads, int64_t rows, int64_t threads) {
     const int64_t stride[3] = {heads * l->dim, heads * l->dim, l->dim};
     if (l->cos)
         miniwin_rotate(x, FLOAT32, stride, l->cos, l->sin, l->angle_step, x, rows, 1, heads, l->dim, l->half, 1.0f, threads);
 }
 
-/* As blocks/int8/rows.py says: the nearest whole numbers of steps of max |x| / 127. Gives back the step. */
+/* Round to int8 as blocks/int8/rows.py does. Returns the scale, max |x| / 127. */
 static float rounded(const float *x, int8_t *to, int64_t dim) {
     float most = 0.0f;
     for (int64_t d = 0; d < dim; d++) most = fmaxf(most, fabsf(x[d]));
@@ -62,7 +65,7 @@ static float rounded(const float *x, int8_t *to, int64_t dim) {
     return scale;
 }
 
-/* Keys or values x (rows, kv_heads, dim) into the new token's slot. */
+/* Store keys or values x (rows, kv_heads, dim) in the new token's slot. */
 static void stored(const LayerStep *l, const float *x, void *held, const int64_t *stride, float *scale,
                    const int64_t *scale_stride, int64_t rows) {
     for (int64_t b = 0; b < rows; b++)
@@ -75,7 +78,8 @@ static void stored(const LayerStep *l, const float *x, void *held, const int64_t
         }
 }
 
-/* h (rows, size) is what the layers write into; logits (rows, head->outs). room: rows x what `floats` in step.py says. */
+/* h (rows, size) through all layers and the head: logits (rows, head->outs). Overwrites h. room: working memory, for each
+ * row as many floats as `floats` in step.py says. */
 PUBLIC int miniwin_step(const LayerStep *layers, int64_t count, float *h, int64_t rows, int64_t size, const Norm *norm,
                         const Matrix *head, float *logits, float *room, int64_t threads) {
     for (const LayerStep *l = layers; l < layers + count; l++) {

@@ -13,7 +13,7 @@ from typing import Any
 from benchmarks import attention, decoding, gpu, models, training
 from benchmarks.case import OURS
 from benchmarks.timing import Samples, ratio
-from miniwin.blocks.products import MKL, ONEDNN
+from miniwin.blocks.matmul_library import MKL, ONEDNN
 
 Measured = tuple[float, float, float]  # value, and the quartiles within the run
 Cases = dict[str, dict[str, Any]]

@@ -108,7 +108,7 @@ def million(asked: dict[str, Any]) -> Prepared:
 
     from miniwin.evaluation.streamed_loss import position_losses
     from miniwin.language_model import LanguageModel
-    from miniwin.machine.products import settle
+    from miniwin.machine.matmul_choice import settle
     from miniwin.specs import load_model_spec
     from miniwin.tokenizer import ByteTokenizer
 

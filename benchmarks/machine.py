@@ -15,8 +15,8 @@ import torch
 
 from benchmarks.case import Run
 from benchmarks.timing import quartiles, seconds
-from miniwin.blocks import products
-from miniwin.machine.products import chosen
+from miniwin.blocks import matmul_library
+from miniwin.machine.matmul_choice import chosen
 from miniwin.provenance import code_version, instructions, machine
 
 
@@ -65,8 +65,8 @@ def matmul_peaks(dtype: torch.dtype, size: int, runs: int = 9) -> dict[str, dict
 
 def squares(a: torch.Tensor, b: torch.Tensor) -> dict[str, Run]:
     """a @ b by each library: torch gives dtypes other than float32 to one alone."""
-    kinds = products.offered() if a.dtype == torch.float32 else (products.MKL,)
-    return {kind: partial(products.linear, a, b.t(), None, kind) for kind in kinds}
+    kinds = matmul_library.offered() if a.dtype == torch.float32 else (matmul_library.MKL,)
+    return {kind: partial(matmul_library.linear, a, b.t(), None, kind) for kind in kinds}
 
 
 def fastest_square(a: torch.Tensor, runs: int = 5) -> Run:

@@ -20,10 +20,10 @@ from benchmarks.case import OURS
 from benchmarks.peers import hugging_face
 from benchmarks.peers.authors import Authors, Past, cached
 from miniwin.blocks import Decoder, Positions
-from miniwin.blocks.products import MKL, Product, choose
+from miniwin.blocks.matmul_library import MKL, Product, choose
 from miniwin.generation.decode_step import fastest_step
 from miniwin.language_model import LanguageModel
-from miniwin.machine.products import chosen
+from miniwin.machine.matmul_choice import chosen
 from miniwin.quantize import quantize
 from miniwin.specs import ModelSpec, load_model_spec, parse_spec
 

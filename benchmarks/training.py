@@ -19,7 +19,7 @@ from benchmarks.gate import agree
 from benchmarks.models import AUTHORS, WITH_MKL, Ours, Side, built, check_others_are_chosen, side
 from benchmarks.prefill import token_ids
 from miniwin.blocks import native
-from miniwin.blocks.products import MKL, Product
+from miniwin.blocks.matmul_library import MKL, Product
 from miniwin.specs import ModelSpec
 from miniwin.specs.train import OptimizerSpec
 from miniwin.training.compilation import compile_layers

@@ -15,11 +15,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from miniwin.blocks import products
+from miniwin.blocks import matmul_library
 from miniwin.blocks.attention import Attention
 from miniwin.blocks.cache import Cache
+from miniwin.blocks.decoder_inputs import check_cache, check_input, padding, placed
 from miniwin.blocks.documents import check_documents
-from miniwin.blocks.inputs import check_cache, check_input, padding, placed
 from miniwin.blocks.positions.base import Positions
 from miniwin.blocks.spec import UserError
 
@@ -52,7 +52,7 @@ class Decoder(nn.Module):
         self.layers = nn.ModuleList(layers)
         self.norm = norm
         self.lm_head = None if tie_word_embeddings else nn.Linear(hidden_size, vocab_size, bias=False)
-        self.product: products.Product = products.MKL  # `products.choose` sets it, here and in the layers
+        self.product: matmul_library.Product = matmul_library.MKL  # set by `matmul_library.choose`, in the layers too
         self.embed_scale, self.logit_scale, self.logit_softcap = ends.embed_scale, ends.logit_scale, ends.logit_softcap
 
     @property
@@ -160,7 +160,7 @@ class Decoder(nn.Module):
 
     def logits(self, hidden: Tensor) -> Tensor:
         """(..., hidden_size) -> (..., vocab_size) float32."""
-        return self.shaped(products.linear(hidden, self.head.weight, None, self.product))
+        return self.shaped(matmul_library.linear(hidden, self.head.weight, None, self.product))
 
     def shaped(self, logits: Tensor) -> Tensor:
         """The head's output in float32 at least, scaled and capped: (..., vocab_size) -> (..., vocab_size)."""

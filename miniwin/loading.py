@@ -29,8 +29,8 @@ from miniwin.blocks.messages.listing import some
 from miniwin.files.folders import home
 from miniwin.language_model import LanguageModel
 from miniwin.machine.devices import find_device
+from miniwin.machine.matmul_choice import settle
 from miniwin.machine.memory import refuse_too_large
-from miniwin.machine.products import settle
 from miniwin.runs import CHECKPOINT, IMPORT, MODEL, RUN, TOKENIZER, WEIGHTS
 from miniwin.specs import ModelSpec, UserError, load_model_spec, shipped_specs, user_path
 from miniwin.tokenizer import Tokenizer, load_tokenizer
@@ -134,14 +134,14 @@ class _Found:
 
     @contextmanager
     def reading(self) -> Iterator[Callable[[str], bytes | None]]:
-        """Yields a function from a file's name to its bytes, checked against the entry's hashes (zoo/quick_check.py).
+        """Yields a function from a file's name to its bytes, checked against the entry's hashes (zoo/integrity.py).
 
         Outside the zoo it returns None: the file is read by its path.
         """
         if self.entry is None:
             yield lambda name: None
             return
-        from miniwin.zoo.quick_check import opened
+        from miniwin.zoo.integrity import opened
 
         with opened(self.entry) as read:
             yield read

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from miniwin.blocks.messages.listing import some
-from miniwin.blocks.registry import nearest
+from miniwin.blocks.messages.nearest import nearest
 from miniwin.specs import ModelSpec, TrainSpec, UserError
 
 # Fields of a train spec that change nothing about the model that it trains.

@@ -24,7 +24,7 @@ from miniwin.search.storage_url import split_password, without_password
 from miniwin.search.study import Study
 from miniwin.search.study_json import FORMAT, is_begun, pending_id, write_about
 from miniwin.specs import SearchSpec, UserError, load_search_spec, user_path
-from miniwin.training.resume import differences
+from miniwin.training.same_run import differences
 
 SPECS = ("search.yaml", "model.yaml", "train.yaml", "baseline.yaml")
 OWNER_TRIES, OWNER_SECONDS = 40, 0.05  # how long to wait for another process that is making the same study

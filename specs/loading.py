@@ -11,7 +11,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from miniwin.blocks.messages.listing import some
-from miniwin.blocks.registry import nearest
+from miniwin.blocks.messages.nearest import nearest
 from miniwin.specs.base import UserError, user_path
 from miniwin.specs.kinds import FORMATS, KINDS, spec_class
 from miniwin.specs.model import ModelSpec

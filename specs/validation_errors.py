@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from miniwin.blocks.messages.listing import some
-from miniwin.blocks.registry import nearest
+from miniwin.blocks.messages.nearest import nearest
 from miniwin.specs.base import UserError
 from miniwin.specs.schema import choices, models_at, nullable
 from miniwin.specs.yaml_document import MOST_SHOWN, Document

@@ -15,7 +15,7 @@ from typing import Any
 
 import yaml
 
-from miniwin.blocks.registry import nearest
+from miniwin.blocks.messages.nearest import nearest
 from miniwin.specs.base import UserError
 from miniwin.specs.yaml_file import decoded, read_text
 from miniwin.specs.yaml_lines import Lines, Loc, Mark, is_empty, is_merge, is_unquoted, mark_of, start_of

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from miniwin.blocks.registry import nearest
+from miniwin.blocks.messages.nearest import nearest
 from miniwin.specs.base import UserError
-from miniwin.specs.encodings import wide
+from miniwin.specs.text_encodings import wide
 from miniwin.specs.yaml_lines import mark_of
 
 MOST_BYTES = 256_000

@@ -17,8 +17,8 @@ from miniwin.zoo.entry import Entry
 from miniwin.zoo.errors import ZooError
 from miniwin.zoo.index import write_index
 from miniwin.zoo.lookup import find, list_entries, resolve
+from miniwin.zoo.references import is_ref
 from miniwin.zoo.store import built_in_zoo, user_zoo
-from miniwin.zoo.version import is_ref
 
 if TYPE_CHECKING:
     from miniwin.zoo.adding import add, check_addable

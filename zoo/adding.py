@@ -41,12 +41,12 @@ from miniwin.zoo.entry import (
     write_manifest,
 )
 from miniwin.zoo.errors import ZooError
+from miniwin.zoo.integrity import watched
 from miniwin.zoo.json_objects import to_json
-from miniwin.zoo.quick_check import watched
 from miniwin.zoo.reference_logits import open_model, write_reference
+from miniwin.zoo.references import Bump, Version, check_new_name
 from miniwin.zoo.store import Store, stores
 from miniwin.zoo.verification import weight_problems
-from miniwin.zoo.version import Bump, Version, check_new_name
 
 LICENCE = "apache-2.0"
 _OWN_KEYS = ("schema", "run", "entry")  # of provenance.json: ours to write, not the caller's

@@ -28,7 +28,7 @@ from miniwin.files.hashing import sha256_json
 from miniwin.specs import ModelSpec, Strict, load_model_spec
 from miniwin.zoo.errors import ZooError
 from miniwin.zoo.json_objects import read_object, to_json
-from miniwin.zoo.version import NAME_PATTERN, VERSION_PATTERN, Version
+from miniwin.zoo.references import NAME_PATTERN, VERSION_PATTERN, Version
 
 CARD = "README.md"
 MODEL = "model.yaml"

@@ -39,8 +39,8 @@ from miniwin.zoo.entry import (
 )
 from miniwin.zoo.errors import ZooError
 from miniwin.zoo.json_objects import to_json
+from miniwin.zoo.references import Version
 from miniwin.zoo.store import Store, built_in_zoo
-from miniwin.zoo.version import Version
 
 INDEX = "index.json"
 MOST_RELEASES = 20_000

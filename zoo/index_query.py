@@ -17,8 +17,8 @@ from miniwin.zoo.download import offline, read_url
 from miniwin.zoo.errors import UnreachableError, ZooError
 from miniwin.zoo.index import INDEX, Release, index_path, parse_index, read_index_file
 from miniwin.zoo.locations import Location, index_beneath, index_location
+from miniwin.zoo.references import Ref
 from miniwin.zoo.store import built_in_zoo
-from miniwin.zoo.version import Ref
 from miniwin.zoo.yanks import is_remembered, remember
 
 MAX_INDEX_BYTES = 16_000_000

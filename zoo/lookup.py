@@ -16,15 +16,15 @@ from pathlib import Path
 
 from miniwin.blocks.messages.escaping import escaped_line
 from miniwin.blocks.messages.listing import some
-from miniwin.blocks.registry import nearest
+from miniwin.blocks.messages.nearest import nearest
 from miniwin.zoo.entry import Entry
 from miniwin.zoo.errors import ZooError
 from miniwin.zoo.index import ReleaseStatus, local_statuses
 from miniwin.zoo.index_query import Offer, ask, choose, indexes, remember_files, warn_of
+from miniwin.zoo.integrity import check
 from miniwin.zoo.pull import install
-from miniwin.zoo.quick_check import check
+from miniwin.zoo.references import Ref, parse_ref
 from miniwin.zoo.store import Store, stores
-from miniwin.zoo.version import Ref, parse_ref
 from miniwin.zoo.yanks import Mark, marks
 
 log = logging.getLogger("miniwin.zoo")

@@ -21,7 +21,7 @@ from filelock import FileLock
 
 from miniwin.blocks.messages.escaping import escaped_line
 from miniwin.blocks.messages.listing import some
-from miniwin.blocks.registry import nearest
+from miniwin.blocks.messages.nearest import nearest
 from miniwin.files.folders import cache_folder
 from miniwin.files.hashing import sha256_file
 from miniwin.files.writing import flush, named
@@ -32,11 +32,11 @@ from miniwin.zoo.entry import MANIFEST, MODEL, Entry, Manifest, read_manifest
 from miniwin.zoo.errors import UnreachableError, ZooError
 from miniwin.zoo.index import IndexFile, Release
 from miniwin.zoo.index_query import Offer, ask, choose, warn_of
+from miniwin.zoo.integrity import file_problems, written_problems
 from miniwin.zoo.locations import Location, below, index_location, source_location
-from miniwin.zoo.quick_check import file_problems, written_problems
+from miniwin.zoo.references import parse_ref
 from miniwin.zoo.size_limits import check_files, check_room, check_spec
 from miniwin.zoo.store import stores
-from miniwin.zoo.version import parse_ref
 
 FIRST = (MANIFEST, MODEL)  # small, and they say how large the others may be
 MOST_SOURCES = 8  # of a file: each may take its time to fail

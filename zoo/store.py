@@ -20,7 +20,7 @@ from miniwin.files.writing import flush, move, remove_tree
 from miniwin.specs.base import user_path
 from miniwin.zoo.entry import ENTRY_FILES, Entry, open_entry
 from miniwin.zoo.errors import ZooError
-from miniwin.zoo.version import Version, check_name, is_name
+from miniwin.zoo.references import Version, check_name, is_name
 
 STAGING = ".staging"
 LOCKS = ".locks"

@@ -11,8 +11,8 @@ from miniwin.files.tensor_files import load_tensors
 from miniwin.specs import ModelSpec, UserError, load_model_spec
 from miniwin.weights import wrong_type
 from miniwin.zoo.entry import MANIFEST, MODEL, REFERENCE, TOKENIZER, WEIGHTS, Entry, Manifest, open_entry
+from miniwin.zoo.integrity import Problem, file_problems, written_problems
 from miniwin.zoo.lookup import find
-from miniwin.zoo.quick_check import Problem, file_problems, written_problems
 from miniwin.zoo.reference_logits import TOLERANCE, open_model, reference_error
 
 

@@ -101,7 +101,7 @@ class Attention(nn.Module):
                 entry = cache.append(*entry, in_order=self.by_order or pad is not None or gates is not None)
         dropped = before + x.shape[1] - entry[0].shape[1]  # keys that a ring has dropped
         if self.scales_queries:
-            scale = self.position.query_scale(self.visibility.visible(positions.index), before + x.shape[1])
+            scale = self.position.query_scale(self.visibility.count_visible(positions.index), before + x.shape[1])
             q = q if scale is None else (q * scale).to(q.dtype)
         call = AttentionCall(
             q,

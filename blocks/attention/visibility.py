@@ -32,7 +32,7 @@ class Visibility:
         """The most keys that a query sees, its own included and sink tokens aside; None: all so far."""
         return self.window if self.chunk is None else self.chunk
 
-    def visible(self, index: Tensor) -> Tensor:
+    def count_visible(self, index: Tensor) -> Tensor:
         """Positions of queries -> numbers of keys that they see, their own included: both (1 or B, N) int64."""
         if self.chunk is not None:
             return index % self.chunk + 1

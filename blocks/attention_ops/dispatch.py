@@ -34,7 +34,7 @@ from miniwin.blocks.attention_ops import (
     xformers,
 )
 from miniwin.blocks.attention_ops.call import AttentionCall
-from miniwin.blocks.registry import near
+from miniwin.blocks.messages.nearest import near
 from miniwin.blocks.spec import UserError
 
 BACKENDS: tuple[ModuleType, ...] = (

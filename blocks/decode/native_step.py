@@ -18,6 +18,7 @@ from miniwin.blocks.cache import Cache, LayerCache
 from miniwin.blocks.decoder import Decoder
 from miniwin.blocks.int8.weight import FEW, Int8Weight
 from miniwin.blocks.layer import Layer
+from miniwin.blocks.matmul_library import Linear
 from miniwin.blocks.mlps.swiglu import SwiGLU
 from miniwin.blocks.native import attention as kernels
 from miniwin.blocks.native import step as native_step
@@ -25,7 +26,6 @@ from miniwin.blocks.norms.rmsnorm import RMSNorm
 from miniwin.blocks.positions.base import PositionEncoding, Positions
 from miniwin.blocks.positions.nope import Nope
 from miniwin.blocks.positions.rope import Rope
-from miniwin.blocks.products import Linear
 
 PLACES = ("cpu", "meta")  # devices
 MATRICES = ("q", "k", "v", "o", "gate", "up", "down")
@@ -103,7 +103,7 @@ class QuickStep:
             place.cos, place.sin, place.half = cos.data_ptr(), sin.data_ptr(), cos.shape[-1]
             place.angle_step = 0 if rows == 1 else cos.shape[-1]
         if attention.scales_queries:
-            seen = attention.visibility.visible(where.index)
+            seen = attention.visibility.count_visible(where.index)
             scale = attention.position.query_scale(seen, held.length)
             if scale is not None:
                 whole = scale.to(torch.float32).expand(rows, 1, attention.num_heads, 1).contiguous()

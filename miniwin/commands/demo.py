@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from miniwin.commands.saying import say, write
+from miniwin.commands.printing import say, write
 
 if TYPE_CHECKING:
     from miniwin.search.records import StudyData

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from miniwin.commands.counts import count, counts
+from miniwin.commands.token_counts import count, counts
 
 if TYPE_CHECKING:
-    from miniwin.evaluation.metrics import Metrics
+    from miniwin.evaluation.result import Metrics
 
 
 def eval_command(

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from miniwin.commands.saying import say
+from miniwin.commands.printing import say
 
 
 def export_command(

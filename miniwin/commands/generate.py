@@ -43,7 +43,7 @@ def generate_command(
     no_stream: Annotated[bool, typer.Option("--no-stream", help="Print the text at the end, as a whole.")] = False,
 ) -> None:
     """Continue a text. The prompt and its continuation go to stdout, tokens per second to stderr."""
-    from miniwin.commands.saying import say, typed, typed_in, write
+    from miniwin.commands.printing import say, typed, typed_in, write
     from miniwin.display.formats import rate
     from miniwin.files.writing import check_writable
     from miniwin.generation import generate as run

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from miniwin.commands.saying import say
+from miniwin.commands.printing import say
 
 PLAIN_SECONDS = 10.0  # between two lines of progress where there is no terminal
 

@@ -10,8 +10,8 @@ from typing import Annotated
 
 import typer
 
-from miniwin.commands.counts import count, counts
-from miniwin.commands.saying import say, typed
+from miniwin.commands.printing import say, typed
+from miniwin.commands.token_counts import count, counts
 
 app = typer.Typer(
     rich_markup_mode=None, no_args_is_help=True, help="Search for architectures: run, status, report, promote."

@@ -7,8 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from miniwin.commands.counts import count, counts
-from miniwin.commands.saying import say
+from miniwin.commands.printing import say
+from miniwin.commands.token_counts import count, counts
 
 LENGTHS = [4096, 131_072, 1_048_576]
 
@@ -134,7 +134,7 @@ def explain(
     if backends:
         from miniwin.explain.backends import backends as backends_of
         from miniwin.explain.backends import generation
-        from miniwin.machine.products import explained
+        from miniwin.machine.matmul_choice import explained
 
         facts["backends"], facts["generation"] = backends_of(spec), generation(spec)
         facts["products"] = explained()

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from miniwin.commands.saying import say
+from miniwin.commands.printing import say
 
 ENDS = {"interrupted": 130, "diverged": 1}
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from miniwin.commands.counts import counts
-from miniwin.commands.saying import say, typed
+from miniwin.commands.printing import say, typed
+from miniwin.commands.token_counts import counts
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -62,7 +62,7 @@ def show(
     """The card of an entry, its folder, and its files with sizes and hashes."""
     from miniwin.display.formats import decimal_bytes
     from miniwin.zoo import find
-    from miniwin.zoo.quick_check import file_problems
+    from miniwin.zoo.integrity import file_problems
 
     entry = find(ref)
     _say_what(ref, entry)

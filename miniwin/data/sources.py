@@ -24,7 +24,7 @@ from miniwin.data.plain_text import CONVERT, Replaced, TextReader
 from miniwin.data.tasks import check_recall, recall_documents
 from miniwin.specs import UserError, user_path
 from miniwin.specs.data import DataSpec, JsonlData, PythonStdlibData, TaskData, TextData
-from miniwin.specs.encodings import is_text, wide
+from miniwin.specs.text_encodings import is_text, wide
 
 # Tests are not library code, and installed packages are not part of the standard library.
 STDLIB_LEFT_OUT = frozenset(

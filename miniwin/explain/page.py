@@ -17,12 +17,12 @@ from typing import Any
 import torch
 
 from miniwin.blocks.messages.escaping import escaped
-from miniwin.blocks.positions.soundness import cosine_sum, turning
+from miniwin.blocks.positions.rotary_bounds import cosine_sum, turning
 from miniwin.display.formats import binary_bytes, length_text
+from miniwin.explain.layer_strip import STYLE as STRIP_STYLE
+from miniwin.explain.layer_strip import strip
 from miniwin.explain.layers import RUNS, groups, layer_numbers
 from miniwin.explain.soundness import Rotary, rotary_blocks
-from miniwin.explain.strip import STYLE as STRIP_STYLE
-from miniwin.explain.strip import strip
 from miniwin.files.writing import write_text
 from miniwin.specs import ModelSpec, UserError, user_path
 

@@ -1,6 +1,6 @@
 """Where each rotary layer of a model stands in its feasible range at a context of N tokens, from the spec alone.
 
-The bounds are those of blocks/positions/soundness.py. They are applied as follows:
+The bounds are those of blocks/positions/rotary_bounds.py. They are applied as follows:
 
 - To distances, not positions. A windowed (or chunked) layer never compares tokens further apart than its window, so its
   N is min(N, W). Sink tokens (`keep_first`) are seen from anywhere, so with them N stays N.
@@ -23,7 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from miniwin.blocks.positions.soundness import (
+from miniwin.blocks.positions.rotary_bounds import (
     EPSILON,
     aliasing_base,
     angle_error,

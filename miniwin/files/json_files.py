@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from miniwin.specs.encodings import wide
+from miniwin.specs.text_encodings import wide
 
 PROBE = 8192  # bytes that show an encoding other than UTF-8
 LARGEST = 16 << 20  # bytes

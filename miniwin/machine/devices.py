@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import torch
 
-from miniwin.machine.products import WORTH, measured
+from miniwin.machine.matmul_choice import WORTH, measured
 from miniwin.specs import TrainSpec, UserError
 
 

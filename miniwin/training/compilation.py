@@ -8,8 +8,8 @@ The gain is in what surrounds attention: norms, rotations, gates and residual su
 memory one by one. Compiling happens at the first step and takes seconds to a minute, too long for a short run.
 
 On a CPU with our own kernels (blocks/native) there is no gain: the kernels do the same, and compiled layers do not use
-them. Nor do compiled layers use oneDNN's products (blocks/products.py): torch.compile does not accept that operator in
-the code that it compiles.
+them. Nor do compiled layers use oneDNN's products (blocks/matmul_library.py): torch.compile does not accept that
+operator in the code that it compiles.
 """
 
 from __future__ import annotations

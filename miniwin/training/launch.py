@@ -19,8 +19,8 @@ from miniwin import runs
 from miniwin.data import prepare
 from miniwin.data.batches import windows_per_epoch
 from miniwin.machine.devices import find_device, settled
+from miniwin.machine.matmul_choice import of_run
 from miniwin.machine.memory import TRAINED, refuse_too_large
-from miniwin.machine.products import of_run
 from miniwin.runs import RunResult
 from miniwin.specs import (
     ModelSpec,
@@ -35,7 +35,7 @@ from miniwin.tracking import OFF, Tracker
 from miniwin.training.distributed import Group, join
 from miniwin.training.from_scratch import spec_to_train
 from miniwin.training.loop import OnEval, TrainingLoop
-from miniwin.training.resume import only_one, recorded
+from miniwin.training.same_run import only_one, recorded
 
 
 def train(

@@ -26,8 +26,8 @@ from safetensors.torch import save
 from torch import Tensor
 
 from miniwin import runs
+from miniwin.blocks.matmul_library import Product, choose
 from miniwin.blocks.messages.passwords import masked
-from miniwin.blocks.products import Product, choose
 from miniwin.checkpoint import load_checkpoint, restore_rng, rng_state, save_checkpoint
 from miniwin.data import Corpus, document_numbers, loader
 from miniwin.files.writing import Unwritable, finite, replacing, said_if_unwritable, write_text
@@ -52,7 +52,7 @@ Batches = Iterator[tuple[Tensor, Tensor]]
 class TrainingLoop:
     """One process's work on a run: from the last checkpoint, if there is one, until the run ends or is stopped.
 
-    before: what run.json says of the run so far; None for a new run. product: see machine/products.py.
+    before: what run.json says of the run so far; None for a new run. product: see machine/matmul_choice.py.
     """
 
     metrics: TextIO

@@ -25,8 +25,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from miniwin.blocks import Decoder
+from miniwin.blocks.matmul_library import MKL, Product, matmul
 from miniwin.blocks.native import head_loss, rows
-from miniwin.blocks.products import MKL, Product, matmul
 
 IGNORED = -100  # the target of a token that is not counted, as in torch
 LOGITS = 1 << 22  # logits of one chunk at most, unless the chunk would have fewer than FEWEST tokens

@@ -59,8 +59,8 @@ from benchmarks.models import (
 )
 from benchmarks.peers import attention as peers
 from benchmarks.peers.authors import Authors
-from miniwin.blocks import Decoder, products
-from miniwin.blocks.products import MKL, ONEDNN
+from miniwin.blocks import Decoder, matmul_library
+from miniwin.blocks.matmul_library import MKL, ONEDNN
 from miniwin.blocks.triton_kernels import qkv_entry
 from miniwin.specs import ModelSpec, load_model_spec
 
@@ -543,14 +543,16 @@ def test_the_same_with_mkls_products_is_there_where_others_are_chosen(monkeypatc
     case = training.case(tiny_spec(), 40, 1, torch.float32, (WITH_MKL,))
     monkeypatch.setenv("MINIWIN_PRODUCTS", "mkl")
     assert at_once(case, 1)["absent"] == {WITH_MKL: "LookupError: MKL's products are what is chosen here"}
-    if ONEDNN not in products.offered():
+    if ONEDNN not in matmul_library.offered():
         pytest.skip("this torch has no oneDNN here")
     monkeypatch.setenv("MINIWIN_PRODUCTS", "onednn")
     assert set(at_once(case, 1)["sides"]) == {OURS, WITH_MKL}
     kinds = [model.module for model in (models.side(OURS, tiny_spec()), models.side(WITH_MKL, tiny_spec()))]
     assert [module.product for module in kinds] == [ONEDNN, MKL]
     theirs = models.side(AUTHORS, tiny_spec()).module
-    assert not any(isinstance(module, products.Linear) for module in theirs.modules()), "peers are as torch has them"
+    assert not any(isinstance(module, matmul_library.Linear) for module in theirs.modules()), (
+        "peers are as torch has them"
+    )
 
 
 def test_the_bar_of_products_is_asked_where_onednn_is_clearly_faster() -> None:
@@ -573,7 +575,7 @@ def test_the_bar_of_products_is_asked_where_onednn_is_clearly_faster() -> None:
 
 def test_the_peak_is_that_of_the_best_product(monkeypatch: pytest.MonkeyPatch) -> None:
     took = {"mkl": 3.0, "onednn": 1.0}
-    monkeypatch.setattr(products, "offered", lambda: (MKL, ONEDNN))
+    monkeypatch.setattr(matmul_library, "offered", lambda: (MKL, ONEDNN))
     monkeypatch.setattr(machine, "seconds", lambda run: took[run.args[3]])
     rates = machine.matmul_peaks(torch.float32, 8)
     assert {name: rate["median"] for name, rate in rates.items()} == {"mkl": 2 * 512 / 3, "onednn": 2 * 512.0}

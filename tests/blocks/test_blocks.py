@@ -13,7 +13,8 @@ from torch import Tensor
 from miniwin.blocks import Cache, Decoder, LayerCache, Registry, RMSNormSpec, SwiGLUSpec
 from miniwin.blocks import tiling as pieces_module
 from miniwin.blocks.cache import GrowingCache, RingCache
-from miniwin.blocks.registry import POSITIONS, near
+from miniwin.blocks.messages.nearest import near
+from miniwin.blocks.registry import POSITIONS
 from miniwin.blocks.spec import Strict
 from miniwin.specs import ModelSpec, UserError
 

@@ -92,7 +92,7 @@ def test_the_mean_is_exact_for_chunks_and_kept_tokens_too(fields: dict[str, int]
     expected = visible_mean(fields.get("window"), length, fields.get("chunk"), fields.get("keep_first", 0))
     assert (spec.flops(3, length) - 2 * (3 * 10 * 4)) / 40 == pytest.approx(expected, rel=1e-12)
     index = torch.arange(length)
-    assert float(spec.visibility.visible(index).double().mean()) == pytest.approx(expected, rel=1e-12)
+    assert float(spec.visibility.count_visible(index).double().mean()) == pytest.approx(expected, rel=1e-12)
 
 
 def test_local_flops_level_off_and_global_ones_do_not() -> None:

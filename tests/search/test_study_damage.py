@@ -13,7 +13,7 @@ from search_helpers import write_search
 from typer.testing import CliRunner, Result
 
 from miniwin.cli import app
-from miniwin.evaluation.metrics import Metrics
+from miniwin.evaluation.result import Metrics
 from miniwin.search import read_study, runner
 from miniwin.search.claims import Claim, take_work
 from miniwin.search.creation import create_study

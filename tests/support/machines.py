@@ -15,8 +15,8 @@ import time
 from paths import ROOT
 
 from miniwin.blocks import native
-from miniwin.blocks.products import offered
-from miniwin.machine.products import SWITCH
+from miniwin.blocks.matmul_library import offered
+from miniwin.machine.matmul_choice import SWITCH
 
 ONE = {"OMP_NUM_THREADS": "1"}
 SETTINGS: dict[str, dict[str, str]] = {

@@ -39,10 +39,10 @@ from miniwin.zoo import (
     verify,
 )
 from miniwin.zoo import entry as entry_module
-from miniwin.zoo import quick_check as check_module
+from miniwin.zoo import integrity as check_module
 from miniwin.zoo.entry import ENTRY_FILES, HASHED_FILES, FileRecord, read_manifest, write_manifest
+from miniwin.zoo.references import Version, parse_ref
 from miniwin.zoo.store import Store
-from miniwin.zoo.version import Version, parse_ref
 
 
 @pytest.fixture(autouse=True)

@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from miniwin.blocks.registry import nearest
+from miniwin.blocks.messages.nearest import nearest
 from miniwin.specs.base import UserError
 from miniwin.specs.yaml_scalars import shown
 

@@ -19,7 +19,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from miniwin.blocks.registry import nearest
+from miniwin.blocks.messages.nearest import nearest
 from miniwin.blocks.spec import UserError
 from miniwin.specs import ModelSpec
 from miniwin.zoo.importing.asked import Asked

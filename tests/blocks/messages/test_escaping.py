@@ -152,7 +152,7 @@ def test_an_import_cannot_speak_to_the_terminal(tmp_path: Path, monkeypatch: pyt
 
 def test_an_evaluation_cannot_speak_to_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     from miniwin.commands import evaluate
-    from miniwin.evaluation.metrics import Metrics
+    from miniwin.evaluation.result import Metrics
 
     known: dict[str, Any] = METRICS | {"model": HOSTILE, "data": {"source": f"{HOSTILE}\n"}}
     for key in ("bits_per_byte", "loss", "recall", "cache_bytes"):

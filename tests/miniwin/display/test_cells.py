@@ -197,7 +197,7 @@ def test_bars(on_terminal: Callable[[], Terminal]) -> None:
 
 def test_eval_and_the_list_of_entries(on_terminal: Callable[[], Terminal]) -> None:
     from miniwin.commands import evaluate, zoo
-    from miniwin.evaluation.metrics import Metrics
+    from miniwin.evaluation.result import Metrics
 
     terminal = on_terminal()
     evaluate._print(Metrics(EVIL, 1, {"source": EVIL}, 1, {8: 1.0}, {8: 1.0}, {EVIL: 1.0}, {}, {8: 1}))

@@ -19,8 +19,8 @@ import miniwin
 from miniwin.data import Corpus, associative_recall
 from miniwin.evaluation import evaluate, loss_at, sequence_loss
 from miniwin.evaluation.data import _own_data
-from miniwin.evaluation.metrics import Metrics
 from miniwin.evaluation.recall import recall_at
+from miniwin.evaluation.result import Metrics
 from miniwin.evaluation.speed import measure_speed
 from miniwin.evaluation.streamed_loss import position_losses, span
 from miniwin.files.writing import check_writable
@@ -234,7 +234,7 @@ def test_cache_bytes_are_those_of_a_real_cache(name: str, dtype: str) -> None:
 
 
 def test_evaluate_measures_everything(model: LanguageModel, corpus: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("miniwin.evaluation.run.SPEED_LENGTH", 32)
+    monkeypatch.setattr("miniwin.evaluation.by_length.SPEED_LENGTH", 32)
     monkeypatch.setattr("miniwin.evaluation.recall.TOKENS", 400)
     metrics = evaluate(model, corpus, lengths=(300, 64, 64), tokens_per_length=900, chunk=50)
     assert metrics.model == "tiny" and metrics.parameters == model.spec.parameters() and metrics.tokens == 900

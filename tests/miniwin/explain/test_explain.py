@@ -13,9 +13,9 @@ from typer.testing import CliRunner
 
 from miniwin.cli import app
 from miniwin.explain import explanation, groups, layer_numbers, period, sees
+from miniwin.explain.layer_strip import strip
 from miniwin.explain.page import figures, page
 from miniwin.explain.soundness import soundness
-from miniwin.explain.strip import strip
 from miniwin.specs import ModelSpec, UserError, load_spec
 
 SHAPES = {

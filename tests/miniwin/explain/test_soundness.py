@@ -16,7 +16,7 @@ import torch
 from helpers import attention, tiny_spec
 from processes import miniwin
 
-from miniwin.blocks.positions.soundness import (
+from miniwin.blocks.positions.rotary_bounds import (
     aliasing_base,
     angle_error,
     cosine_sum,

@@ -11,7 +11,7 @@ from tiny_runs import tiny_model, tiny_train, write_text
 
 from miniwin.machine import devices
 from miniwin.machine.devices import multiplies_bfloat16, settled
-from miniwin.machine.products import Times
+from miniwin.machine.matmul_choice import Times
 from miniwin.runs import RunResult, read_run
 from miniwin.search.creation import create_study
 from miniwin.specs import TrainSpec, UserError, load_train_spec, parse_spec

@@ -23,8 +23,7 @@ from miniwin.language_model import LanguageModel
 from miniwin.runs import RunResult, read_metrics, read_run
 from miniwin.specs import ModelSpec, TrainSpec, UserError, dump_yaml, load_spec, load_train_spec
 from miniwin.specs.train import StopSpec
-from miniwin.training import progress
-from miniwin.training import resume as same_run
+from miniwin.training import progress, same_run
 from miniwin.training.divergence import LossWatch
 from miniwin.training.launch import train
 from miniwin.training.optimizer import split_parameters

@@ -1,6 +1,6 @@
 """Linear maps by oneDNN: outputs and gradients as near to float64 as torch's own, and when torch's own are used.
 
-tests/miniwin/machine/test_products.py tests which one is chosen. Speed does not matter here.
+tests/miniwin/machine/test_matmul_choice.py tests which one is chosen. Speed does not matter here.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from helpers import enliven, tiny_spec
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from miniwin.blocks import Decoder, Router, native, products
+from miniwin.blocks import Decoder, Router, matmul_library, native
 from miniwin.blocks.decode import native_step
 from miniwin.blocks.int8.weight import Int8Weight
-from miniwin.blocks.products import MKL, ONEDNN, choose, linear
+from miniwin.blocks.matmul_library import MKL, ONEDNN, choose, linear
 from miniwin.training.loss import linear_cross_entropy, next_token_loss
 
-pytestmark = pytest.mark.skipif(ONEDNN not in products.offered(), reason="this torch has no oneDNN here")
+pytestmark = pytest.mark.skipif(ONEDNN not in matmul_library.offered(), reason="this torch has no oneDNN here")
 
 NEAR = 3  # times the largest error of torch's own product: both sum in float32, each in its own order
 SHAPES = ((37, 161, 193), (8, 419, 331), (64, 128, 512), (301, 8, 501), (129, 523, 17))  # rows, in, out
@@ -31,13 +31,13 @@ SHAPES = ((37, 161, 193), (8, 419, 331), (64, 128, 512), (301, 8, 501), (129, 52
 def calls(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[int, ...]]]:
     """The shapes of the products that oneDNN made: rows, in, out."""
     made: list[tuple[int, ...]] = []
-    right = products._by_onednn
+    right = matmul_library._by_onednn
 
     def noted(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         made.append((x.shape[:-1].numel(), weight.shape[1], weight.shape[0]))
         return right(x, weight, bias)
 
-    monkeypatch.setattr(products, "_by_onednn", noted)
+    monkeypatch.setattr(matmul_library, "_by_onednn", noted)
     yield made
 
 
@@ -71,7 +71,7 @@ def test_as_near_to_float64_as_torchs_own(
     x, weight, g = drawn(rows, ins), drawn(outs, ins, seed=1), drawn(rows, outs, seed=2)
     added = drawn(outs, seed=3) if bias else None
     found = passed(x, weight, added, g, ONEDNN)
-    if rows * ins * outs >= products.LEAST:
+    if rows * ins * outs >= matmul_library.LEAST:
         narrow = min(ins, outs), rows, max(ins, outs)  # the narrower side is the one that is copied
         assert calls == [(rows, ins, outs), (rows, outs, ins), narrow]
     for each in zip(found, passed(x, weight, added, g, MKL), passed(x, weight, added, g, None), strict=True):
@@ -114,9 +114,9 @@ def test_onednn_is_given_nothing_with_gaps() -> None:
     """oneDNN would compute them, but take thousands of times as long."""
     whole = drawn(16, 32)
     for kept in (whole, whole.t(), whole[4:8]):
-        assert products._dense(kept) is kept
+        assert matmul_library._dense(kept) is kept
     for cut in (whole[:, :16], whole[:, ::2], whole[:, :16].t(), drawn(1, 1).expand(16, 32)):
-        assert products._dense(cut).is_contiguous() and torch.equal(products._dense(cut), cut)
+        assert matmul_library._dense(cut).is_contiguous() and torch.equal(matmul_library._dense(cut), cut)
 
 
 @pytest.mark.parametrize("wanted", list(itertools.product([False, True], repeat=3)))
@@ -255,7 +255,7 @@ def test_parameters_keep_their_names_and_copies_their_product() -> None:
     assert list(model.state_dict()) == names
     assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), draws, strict=True))
     again = copy.deepcopy(model)
-    assert again.product == ONEDNN and type(again.attentions[0].q_proj) is products.Linear
+    assert again.product == ONEDNN and type(again.attentions[0].q_proj) is matmul_library.Linear
     assert isinstance(again.attentions[0].q_proj, nn.Linear)
     fresh = decoder()
     fresh.load_state_dict(model.state_dict())
@@ -270,7 +270,7 @@ def test_what_is_more_than_a_linear_map_is_left_alone() -> None:
 
     module = nn.ModuleList([Own(8, 8), nn.Linear(8, 8), Router(8, 8, 2, bias=False)])
     choose(module, ONEDNN)
-    assert [type(each) for each in module] == [Own, products.Linear, Router]
+    assert [type(each) for each in module] == [Own, matmul_library.Linear, Router]
 
 
 @torch.no_grad()

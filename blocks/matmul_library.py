@@ -5,7 +5,7 @@
 A torch that was built with MKL gives it float32 products. On some processors (AMD's) MKL runs at half the speed of
 oneDNN, which torch also has but uses for bfloat16 alone. Both libraries sum in float32; results differ by rounding. A
 decoder uses torch's own product until `choose` is called. The engine measures which one is faster, and remembers it
-(miniwin/machine/products.py).
+(miniwin/machine/matmul_choice.py).
 
 Small products, other dtypes and devices, autocast, torch.compile and torch.func always use torch's own product.
 Shapes: R rows, I in, O out.

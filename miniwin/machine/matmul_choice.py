@@ -27,8 +27,8 @@ import torch
 from filelock import FileLock
 from torch import Tensor, nn
 
-from miniwin.blocks import products
-from miniwin.blocks.products import MKL, ONEDNN, Product
+from miniwin.blocks import matmul_library
+from miniwin.blocks.matmul_library import MKL, ONEDNN, Product
 from miniwin.files.folders import cache_folder
 from miniwin.files.json_files import JSONProblem, read_json
 from miniwin.files.writing import write_json
@@ -79,7 +79,7 @@ def asked() -> str:
     value = os.environ.get(SWITCH) or AUTO
     if value not in (AUTO, MKL, ONEDNN):
         raise UserError(f"{SWITCH}: got {value!r} in the environment; expected {AUTO}, {MKL} or {ONEDNN}")
-    if value == ONEDNN and ONEDNN not in products.offered():
+    if value == ONEDNN and ONEDNN not in matmul_library.offered():
         raise UserError(f"{SWITCH}: {ONEDNN} was asked for, and this torch has no oneDNN here; use {AUTO} or {MKL}")
     return value
 
@@ -89,13 +89,13 @@ def chosen() -> Product:
     value = asked()
     if value != AUTO:
         return ONEDNN if value == ONEDNN else MKL
-    return ONEDNN if ONEDNN in products.offered() and measured().gain >= CLEAR else MKL
+    return ONEDNN if ONEDNN in matmul_library.offered() and measured().gain >= CLEAR else MKL
 
 
 def settle(decoder: nn.Module, device: torch.device) -> None:
     """Make a decoder use this machine's product. Only on a CPU is there a choice."""
     if device.type == "cpu":
-        products.choose(decoder, chosen())
+        matmul_library.choose(decoder, chosen())
 
 
 def of_run(before: dict[str, Any] | None, device: torch.device, folder: Path, compiled: bool) -> Product | None:
@@ -123,7 +123,7 @@ def of_run(before: dict[str, Any] | None, device: torch.device, folder: Path, co
             f"{folder} holds a run with the products of {kept}, and {SWITCH} is {value}: a run keeps those that it "
             f"began with; unset {SWITCH} to go on, choose another --out, or start over with --fresh"
         )
-    if kept not in products.offered():
+    if kept not in matmul_library.offered():
         warnings.warn(
             f"{folder}: this run began with the products of {kept}, which this torch does not have; it goes on with "
             "torch's own, and its weights will differ in rounding from what they would have been",
@@ -136,7 +136,7 @@ def of_run(before: dict[str, Any] | None, device: torch.device, folder: Path, co
 def explained() -> dict[str, Any]:
     """What `miniwin explain --backends` says of products."""
     facts: dict[str, Any] = {"float32 on a cpu": chosen(), "asked": asked()}
-    there = ONEDNN in products.offered()
+    there = ONEDNN in matmul_library.offered()
     return {**facts, "milliseconds": asdict(measured()) if there else None}
 
 
@@ -215,7 +215,7 @@ def _timed() -> Times:
             for (operands, product), each in zip(sides, best, strict=True):
                 for j, (a, b) in enumerate(operands):
                     start = time.perf_counter()
-                    products.linear(a, b, None, product)
+                    matmul_library.linear(a, b, None, product)
                     took = 1000 * (time.perf_counter() - start)
                     still = 0 if took < BEATEN * each[j] else still
                     each[j] = min(each[j], took)

@@ -14,11 +14,11 @@ from tiny import run_cli
 from tiny_runs import tiny_model, tiny_train, write_text
 
 import miniwin
-from miniwin.blocks import products as kinds
-from miniwin.blocks.products import MKL, ONEDNN, Product
-from miniwin.machine import products
+from miniwin.blocks import matmul_library as kinds
+from miniwin.blocks.matmul_library import MKL, ONEDNN, Product
+from miniwin.machine import matmul_choice
 from miniwin.machine.devices import multiplies_bfloat16
-from miniwin.machine.products import FILE, SWITCH, Times
+from miniwin.machine.matmul_choice import FILE, SWITCH, Times
 from miniwin.runs import RunResult, read_run
 from miniwin.specs import UserError
 from miniwin.training.launch import train
@@ -35,7 +35,7 @@ def forgotten(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     monkeypatch.setenv("MINIWIN_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv(SWITCH, raising=False)
     monkeypatch.setattr(kinds, "offered", lambda: (MKL, ONEDNN))
-    products._measured.cache_clear()
+    matmul_choice._measured.cache_clear()
     return tmp_path / "cache" / FILE
 
 
@@ -47,8 +47,8 @@ def machine(monkeypatch: pytest.MonkeyPatch, times: Times) -> list[int]:
         asked.append(1)
         return times
 
-    monkeypatch.setattr(products, "_measure", measure)
-    products._measured.cache_clear()
+    monkeypatch.setattr(matmul_choice, "_measure", measure)
+    matmul_choice._measured.cache_clear()
     return asked
 
 
@@ -66,26 +66,26 @@ def test_the_clearly_faster_one_is_taken(
     times: Times, product: Product, narrow: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     machine(monkeypatch, times)
-    assert (products.chosen(), multiplies_bfloat16(CPU)) == (product, narrow)
+    assert (matmul_choice.chosen(), multiplies_bfloat16(CPU)) == (product, narrow)
 
 
 def test_it_is_measured_once_and_remembered(forgotten: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = machine(monkeypatch, AMD)
     for _ in range(3):
-        assert products.measured() == AMD
-        products._measured.cache_clear()  # as in another process
+        assert matmul_choice.measured() == AMD
+        matmul_choice._measured.cache_clear()  # as in another process
     assert len(asked) == 1
     held = json.loads(forgotten.read_text())
     ((key, value),) = held["machines"].items()
     assert value == {"mkl": 4.0, "onednn": 2.0, "bfloat16": 1.0} and held["format"] == 1
-    facts = products.machine()
+    facts = matmul_choice.machine()
     assert f"torch {torch.__version__}" in key and f"{facts['threads']} threads" in key and facts["cpu"] in key
     for change in ({"threads": 97}, {"torch": "9.9"}, {"cpu": "another"}):
-        monkeypatch.setattr(products, "machine", lambda change=change: {**facts, **change})
-        assert products.measured() == AMD
-    monkeypatch.setattr(products, "machine", lambda: facts)
+        monkeypatch.setattr(matmul_choice, "machine", lambda change=change: {**facts, **change})
+        assert matmul_choice.measured() == AMD
+    monkeypatch.setattr(matmul_choice, "machine", lambda: facts)
     monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")  # has oneDNN leave out what the processor has
-    products.measured()
+    matmul_choice.measured()
     assert len(asked) == 5 and len(json.loads(forgotten.read_text())["machines"]) == 5
 
 
@@ -104,12 +104,12 @@ def test_it_is_measured_once_and_remembered(forgotten: Path, monkeypatch: pytest
 )
 def test_what_is_damaged_is_measured_again(text: str, forgotten: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     machine(monkeypatch, AMD)
-    products.measured()
+    matmul_choice.measured()
     (key,) = json.loads(forgotten.read_text())["machines"]
     other = ', "other": {"mkl": 3, "onednn": 2, "bfloat16": 1}}}'
     forgotten.write_text(text.replace("KEY", key).replace("}}}", "}" + other) if "KEY" in text else text)
     asked = machine(monkeypatch, INTEL)
-    assert products.measured() == INTEL and asked
+    assert matmul_choice.measured() == INTEL and asked
     kept = json.loads(forgotten.read_text())["machines"]
     assert kept.pop(key)["mkl"] == 2.0
     assert kept == ({"other": {"mkl": 3, "onednn": 2, "bfloat16": 1}} if "KEY" in text else {})
@@ -120,13 +120,13 @@ def test_without_a_place_to_remember_it_is_measured_by_each_process(
 ) -> None:
     forgotten.parent.write_text("a file where the folder should be")
     asked = machine(monkeypatch, AMD)
-    assert products.chosen() == products.chosen() == ONEDNN and len(asked) == 1
+    assert matmul_choice.chosen() == matmul_choice.chosen() == ONEDNN and len(asked) == 1
 
 
 def test_of_many_processes_one_measures(forgotten: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another one had the lock, and has measured meanwhile."""
     machine(monkeypatch, AMD)
-    products.measured()
+    matmul_choice.measured()
     text = forgotten.read_text()
     forgotten.unlink()
 
@@ -140,15 +140,15 @@ def test_of_many_processes_one_measures(forgotten: Path, monkeypatch: pytest.Mon
         def __exit__(self, *given: object) -> None:
             pass
 
-    monkeypatch.setattr(products, "FileLock", Lock)
+    monkeypatch.setattr(matmul_choice, "FileLock", Lock)
     asked = machine(monkeypatch, INTEL)
-    assert products.measured() == AMD and not asked
+    assert matmul_choice.measured() == AMD and not asked
 
 
 @needs_onednn
 def test_the_measurement_itself() -> None:
     before = torch.get_num_threads()
-    times = products._measure()
+    times = matmul_choice._measure()
     assert all(0 < each < 60_000 for each in (times.mkl, times.onednn, times.bfloat16))
     assert torch.get_num_threads() == before
 
@@ -157,20 +157,20 @@ def test_the_environment_says_otherwise(forgotten: Path, monkeypatch: pytest.Mon
     asked = machine(monkeypatch, AMD)
     for value in (MKL, ONEDNN):
         monkeypatch.setenv(SWITCH, value)
-        assert products.chosen() == value
+        assert matmul_choice.chosen() == value
     assert not asked and not forgotten.exists(), "what is said has not to be measured"
     monkeypatch.setenv(SWITCH, "blas")
     message = r"MINIWIN_PRODUCTS: got 'blas' in the environment; expected auto, mkl or onednn"
-    for ask in (products.chosen, lambda: miniwin.build("miniwin-tiny"), lambda: miniwin.load("miniwin-tiny")):
+    for ask in (matmul_choice.chosen, lambda: miniwin.build("miniwin-tiny"), lambda: miniwin.load("miniwin-tiny")):
         with pytest.raises(UserError, match=message):
             ask()
     assert run_cli("explain", "miniwin-tiny", "--backends")[0] == 2
     monkeypatch.setattr(kinds, "offered", lambda: (MKL,))
     monkeypatch.setenv(SWITCH, ONEDNN)
     with pytest.raises(UserError, match="onednn was asked for, and this torch has no oneDNN here; use auto or mkl"):
-        products.chosen()
+        matmul_choice.chosen()
     monkeypatch.setenv(SWITCH, "auto")
-    assert products.chosen() == MKL and not asked
+    assert matmul_choice.chosen() == MKL and not asked
 
 
 def test_every_front_door_settles_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -234,7 +234,7 @@ def test_a_run_goes_on_bit_for_bit_with_the_product_that_it_began_with(
     assert stopped.status == "interrupted"
     (tmp_path / "cache" / FILE).unlink()
     machine(monkeypatch, later)
-    assert products.chosen() != began, "the machine thinks otherwise now"
+    assert matmul_choice.chosen() != began, "the machine thinks otherwise now"
     ended = run(tmp_path)
     assert ended.status == "complete" and read_run(ended.folder)["products"] == began
     one, other = (load_file(result.folder / "model.safetensors") for result in (whole, ended))
@@ -288,17 +288,17 @@ def test_on_a_gpu_there_is_nothing_to_choose(tmp_path: Path, monkeypatch: pytest
     cuda = torch.device("cuda", 0)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert products.of_run(None, cuda, tmp_path, False) is None
-        assert products.of_run({"products": MKL}, cuda, tmp_path, False) == MKL
+        assert matmul_choice.of_run(None, cuda, tmp_path, False) is None
+        assert matmul_choice.of_run({"products": MKL}, cuda, tmp_path, False) == MKL
         assert not asked
-        assert products.of_run({"products": None}, CPU, tmp_path, False) == ONEDNN, (
+        assert matmul_choice.of_run({"products": None}, CPU, tmp_path, False) == ONEDNN, (
             "it comes to a CPU for the first time"
         )
 
 
 def test_onednn_and_compiled_layers_are_refused_together(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     machine(monkeypatch, AMD)
-    assert products.of_run(None, CPU, tmp_path, compiled=True) == ONEDNN, "of the head and its loss"
+    assert matmul_choice.of_run(None, CPU, tmp_path, compiled=True) == ONEDNN, "of the head and its loss"
     monkeypatch.setenv(SWITCH, ONEDNN)
     write_text(tmp_path)
     with pytest.raises(

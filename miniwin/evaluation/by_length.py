@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from miniwin.evaluation.metrics import Metrics
 from miniwin.evaluation.progress import EvaluationProgress
+from miniwin.evaluation.result import Metrics
 from miniwin.evaluation.streamed_loss import PositionLosses, loss_at, position_losses, sequence_loss, span
 from miniwin.specs import UserError
 

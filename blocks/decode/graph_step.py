@@ -68,7 +68,7 @@ class FixedCache(LayerCache):
         return self.capacity
 
 
-class FixedStep:
+class GraphStep:
     """Decodes on from a copy of a warm cache: `step(ids)` (B, 1) -> logits (B, 1, V). The next step overwrites them.
 
     capacity: the most tokens that there will be, those in the cache included.

@@ -32,7 +32,7 @@ MATRICES = ("q", "k", "v", "o", "gate", "up", "down")
 NORMS = ("attention_norm", "attention_post_norm", "mlp_norm", "mlp_post_norm")
 
 
-class QuickStep:
+class NativeStep:
     """Advances a warm cache as the model would: `step(ids)` (B, 1) -> logits (B, 1, V) float32.
 
     The kernel holds the addresses of the weights, so the model must not change meanwhile.

@@ -57,7 +57,7 @@ def strip(facts: dict[str, Any]) -> str:
 
 def _share(sight: int | None, longest: int) -> float:
     """The height of a bar as a share of the highest. It is 1 for a layer that sees everything."""
-    if sight is None or longest < 2:
+    if sight is None:
         return 1.0
     return max(LEAST, min(math.log(sight + 1) / math.log(longest + 1), 1.0))
 

@@ -12,9 +12,9 @@ import warnings
 from torch import nn
 
 from miniwin.blocks import Cache, Decoder
-from miniwin.blocks.decode.graph_step import FixedStep
+from miniwin.blocks.decode.graph_step import GraphStep
 from miniwin.blocks.decode.graph_step import declines as no_graph
-from miniwin.blocks.decode.native_step import QuickStep
+from miniwin.blocks.decode.native_step import NativeStep
 from miniwin.blocks.decode.native_step import declines as not_in_one_call
 from miniwin.inference import InferenceModel, has_plain_forward
 from miniwin.specs import UserError
@@ -28,7 +28,7 @@ LONG = 1 << 15  # tokens in all: beyond this, reading the cache takes longer tha
 
 def fastest_step(
     model: nn.Module | InferenceModel, cache: Cache, new_tokens: int, keep: bool = True
-) -> QuickStep | FixedStep | None:
+) -> NativeStep | GraphStep | None:
     """The fastest way to decode `new_tokens` more tokens. None: call the model itself.
 
     The `step(ids)` of the result takes ids (B, 1) and returns logits (B, 1, V).
@@ -44,14 +44,14 @@ def fastest_step(
         return None
     device = decoder.embed_tokens.weight.device.type
     if device == "cpu" and new_tokens >= SOME and not_in_one_call(decoder, cache) is None:
-        return QuickStep(decoder, cache)
+        return NativeStep(decoder, cache)
     if device not in GRAPHED or keep or not _wanted() or cache.batch_size > 1:
         return None
     capacity = cache.length + new_tokens
     if new_tokens < MANY or capacity > LONG or no_graph(decoder, cache) is not None:
         return None
     try:
-        return FixedStep(decoder, cache, capacity)
+        return GraphStep(decoder, cache, capacity)
     except RuntimeError as error:
         first = str(error).strip().splitlines()[0]
         warnings.warn(f"decoding goes on without a CUDA graph: {type(error).__name__}: {first}", stacklevel=2)

@@ -16,7 +16,7 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTens
 import miniwin
 from miniwin.blocks import Attention, Decoder, use_backend
 from miniwin.blocks.decode import graph_step
-from miniwin.blocks.decode.graph_step import FixedStep, declines
+from miniwin.blocks.decode.graph_step import GraphStep, declines
 from miniwin.generation import decode_step as ways
 from miniwin.generation import generate
 from miniwin.language_model import LanguageModel
@@ -62,7 +62,7 @@ def stepped(layout: str) -> tuple[Decoder, Tensor, list[Tensor]]:
 @torch.no_grad()
 def test_it_is_the_ordinary_step(layout: str, before: int) -> None:
     decoder, ids, wanted = stepped(layout)
-    steps = FixedStep(decoder, warmed(decoder, ids, before), capacity=40)
+    steps = GraphStep(decoder, warmed(decoder, ids, before), capacity=40)
     for t in range(before, 40):
         assert largest(steps.step(ids[:, t : t + 1]), wanted[t]) < 2e-5
     with pytest.raises(AssertionError, match="more tokens than there is room for"):
@@ -74,7 +74,7 @@ def test_the_cache_is_left_as_it_is() -> None:
     decoder, ids = built(), random_ids(tiny_spec(), 1, 30)
     cache = warmed(decoder, ids, 20)
     kept = cache.clone()
-    steps = FixedStep(decoder, cache, capacity=30)
+    steps = GraphStep(decoder, cache, capacity=30)
     for t in range(20, 30):
         steps.step(ids[:, t : t + 1])
     assert cache.length == kept.length == 20
@@ -86,7 +86,7 @@ def test_a_step_that_is_repeated_changes_nothing() -> None:
     """A recording runs the step several times before the first token."""
     decoder, ids = built(), random_ids(tiny_spec(), 1, 30)
     cache = warmed(decoder, ids, 20)
-    plain, repeated = (FixedStep(decoder, cache, capacity=30) for _ in range(2))
+    plain, repeated = (GraphStep(decoder, cache, capacity=30) for _ in range(2))
     for t in range(20, 30):
         for _ in range(3):
             repeated._run()
@@ -108,7 +108,7 @@ class Inside(nn.Module):
 def test_no_number_is_asked_of_the_device(layout: str) -> None:
     """The step runs on fake tensors, which have shapes and no numbers."""
     decoder, ids = built(LAYOUTS[layout]), random_ids(tiny_spec(), 1, 20)
-    steps = FixedStep(decoder, warmed(decoder, ids, 20), capacity=30)
+    steps = GraphStep(decoder, warmed(decoder, ids, 20), capacity=30)
     with FakeTensorMode(allow_non_fake_inputs=True):
 
         def fake(t: Tensor) -> Tensor:
@@ -189,13 +189,13 @@ def drawn(model: LanguageModel, **wishes: Any) -> list[int]:
 def test_generation_goes_the_same_way(model: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
     plain, made = drawn(model), []
 
-    class Watched(FixedStep):
+    class Watched(GraphStep):
         def __init__(self, *given: Any) -> None:
             super().__init__(*given)
             made.append(self)
 
     monkeypatch.setattr(ways, "GRAPHED", ("cpu",))
-    monkeypatch.setattr(ways, "FixedStep", Watched)
+    monkeypatch.setattr(ways, "GraphStep", Watched)
     assert drawn(model) == plain
     assert [steps.length for steps in made] == [3 + 89], "every token but the last went through it"
     assert drawn(model, session=new_session(model)) == plain and len(made) == 1, "a session keeps its cache"
@@ -226,7 +226,7 @@ def test_where_it_cannot_be_recorded_it_is_done_without(model: LanguageModel, mo
 
     plain = drawn(model)
     monkeypatch.setattr(ways, "GRAPHED", ("cpu",))
-    monkeypatch.setattr(ways, "FixedStep", broken)
+    monkeypatch.setattr(ways, "GraphStep", broken)
     with pytest.warns(UserWarning, match="without a CUDA graph: RuntimeError: operation not permitted"):
         assert drawn(model) == plain
 
@@ -278,7 +278,7 @@ def test_a_graph_is_recorded_and_replayed_on_the_device_of_its_model(monkeypatch
         def __exit__(self, *error: Any) -> None:
             seen.append("off")
 
-    class Step(FixedStep):
+    class Step(GraphStep):
         def _record(self) -> None:
             seen.append("recorded")
             self.graph = SimpleNamespace(replay=lambda: seen.append("replayed"))  # type: ignore[assignment]
@@ -295,7 +295,7 @@ def test_a_graph_is_recorded_and_replayed_on_the_device_of_its_model(monkeypatch
 def test_the_stream_is_as_before_a_recording_though_it_fails(fails: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """If a recording fails at its end, torch leaves its own stream current."""
     decoder = built()
-    steps = FixedStep(decoder, warmed(decoder, random_ids(tiny_spec(), 1, 20), 20), capacity=30)
+    steps = GraphStep(decoder, warmed(decoder, random_ids(tiny_spec(), 1, 20), 20), capacity=30)
     cuda = Cuda(monkeypatch, fails)
     before = cuda.current
     with pytest.raises(RuntimeError, match="during capture") if fails else nullcontext():
@@ -311,7 +311,7 @@ def test_the_stream_is_as_before_a_recording_though_it_fails(fails: bool, monkey
 def test_on_a_gpu_the_graph_is_the_step(layout: str) -> None:
     decoder, ids = built(LAYOUTS[layout]).cuda(), random_ids(tiny_spec(), 2, 40).cuda()
     cache = warmed(decoder, ids, 8)
-    steps = FixedStep(decoder, cache, capacity=40)
+    steps = GraphStep(decoder, cache, capacity=40)
     assert steps.graph is not None
     for t in range(8, 40):
         assert largest(steps.step(ids[:, t : t + 1]), decoder(ids[:, t : t + 1], cache=cache)) < 1e-3

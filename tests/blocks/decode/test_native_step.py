@@ -16,7 +16,7 @@ from miniwin.blocks import Decoder, native, use_backend
 from miniwin.blocks.cache import Cache
 from miniwin.blocks.cache.batching import joined
 from miniwin.blocks.cache.rollback import Mark
-from miniwin.blocks.decode.native_step import QuickStep, declines
+from miniwin.blocks.decode.native_step import NativeStep, declines
 from miniwin.generation import decode_step as ways
 from miniwin.generation import generate, generate_batch
 from miniwin.language_model import LanguageModel
@@ -105,7 +105,7 @@ def followed(
     wanted, end = steps or own(decoder, ids, cache)
     mine = cache.clone()
     assert declines(decoder, mine) is None
-    quick, worst = QuickStep(decoder, mine), 0.0
+    quick, worst = NativeStep(decoder, mine), 0.0
     for token, want in zip(ids.split(1, 1), wanted, strict=True):
         worst = max(worst, largest(quick.step(token), want) / float(want.abs().max()))
     assert mine.length == end.length == cache.length + ids.shape[1]
@@ -173,7 +173,7 @@ def test_contexts_put_side_by_side(lengths: tuple[int, ...], build: str) -> None
 def test_it_goes_on_after_tokens_were_taken_back(build: str) -> None:
     decoder, ids = built("published p-rope, scaled nope"), random_ids(tiny_spec(), 1, 30)
     cache = warmed(decoder, ids, 10)
-    quick, plain, mark = QuickStep(decoder, cache), cache.clone(), Mark(cache, 4)
+    quick, plain, mark = NativeStep(decoder, cache), cache.clone(), Mark(cache, 4)
     for token in ids[:, 10:14].split(1, 1):
         quick.step(token)
     mark.rollback(1)
@@ -208,7 +208,7 @@ def test_rows_may_leave(padding: int, build: str) -> None:
     decoder, ids = built("published p-rope, scaled nope"), random_ids(tiny_spec(), 3, 20)
     cache = warmed(decoder, ids, 9, padding=padding)
     mine = cache.clone()
-    quick, rows = QuickStep(decoder, mine), torch.tensor([1, 0])
+    quick, rows = NativeStep(decoder, mine), torch.tensor([1, 0])
     for t in range(9, 20):
         if t == 12:
             ids = ids[rows]
@@ -220,7 +220,7 @@ def test_rows_may_leave(padding: int, build: str) -> None:
 def test_an_interrupted_step_shows(build: str, monkeypatch: pytest.MonkeyPatch) -> None:
     decoder, ids = built("published p-rope, scaled nope"), random_ids(tiny_spec(), 1, 20)
     cache = warmed(decoder, ids, 9)
-    quick = QuickStep(decoder, cache)
+    quick = NativeStep(decoder, cache)
 
     def refused(*given: Any) -> None:
         raise native.MemoryRefused("no memory")
@@ -346,12 +346,12 @@ def texts(model: LanguageModel, session: bool = False) -> list[list[int]]:
 def test_generation_goes_the_same_way(model: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
     steps = []
 
-    class Watched(QuickStep):
+    class Watched(NativeStep):
         def step(self, ids: Tensor) -> Tensor:
             steps.append(len(ids))
             return super().step(ids)
 
-    monkeypatch.setattr(ways, "QuickStep", Watched)
+    monkeypatch.setattr(ways, "NativeStep", Watched)
     quick = texts(model)
     assert steps == [1] * 59 + [2] * 29, "every token but the last went through it"
     assert texts(model, session=True) == quick

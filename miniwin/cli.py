@@ -2,7 +2,7 @@
 `miniwin --help` answers at once.
 
 A user's mistake (UserError) is one message on stderr and exit code 2, without a traceback. So is an error of the system
-(OSError), such as a full disk. Ctrl-C is exit code 130.
+(OSError), such as a full disk, and an allocation that fails. Ctrl-C is exit code 130.
 """
 
 from __future__ import annotations
@@ -95,6 +95,13 @@ def main() -> None:
                 sys.stdout.flush()
             except OSError:
                 _forget_output()
+        sys.exit(2)
+    except (MemoryError, RuntimeError) as error:
+        from miniwin.machine.memory import failed_allocation
+
+        if (message := failed_allocation(error)) is None:
+            raise
+        print(f"error: {message}", file=sys.stderr)
         sys.exit(2)
 
 

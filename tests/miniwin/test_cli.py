@@ -9,6 +9,7 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from processes import miniwin, miniwin_without_torch
 from tiny import run_cli
 
@@ -92,3 +93,47 @@ def test_shipped_specs_of_every_kind_load_by_name() -> None:
     assert load_model_spec("miniwin-1m").name == "miniwin-1m"
     assert load_train_spec("demo").name == "demo"
     assert load_search_spec("demo").name == "demo"
+
+
+@pytest.mark.parametrize(
+    "error, said",
+    [
+        (MemoryError(), "not enough memory; a smaller"),
+        (
+            torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.50 GiB. GPU 0 has"),
+            "2.50 GiB were asked for",
+        ),
+    ],
+)
+def test_an_allocation_that_fails_is_one_line(
+    error: Exception, said: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr("miniwin.training.launch.train", fail)
+    code, _, err = run_cli("train", "miniwin-tiny", "--train", "demo", "--out", str(tmp_path / "run"))
+    assert code == 2 and "\nerror: not enough memory" in err and said in err and err.count("\n") == 2
+
+
+def test_what_torch_says_of_an_allocation_that_fails_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        torch.empty(1 << 60, dtype=torch.uint8)  # more than any machine has
+
+    monkeypatch.setattr("miniwin.training.launch.train", fail)
+    code, _, err = run_cli("train", "miniwin-tiny", "--train", "demo")
+    assert code == 2
+    assert (
+        err.splitlines()[1]
+        == "error: not enough memory: 1,073,741,824.0 GiB were asked for at once; a smaller batch_size, seq_len "
+        "or length needs less"
+    )
+
+
+def test_another_error_of_ours_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("a fault of ours")
+
+    monkeypatch.setattr("miniwin.training.launch.train", fail)
+    with pytest.raises(RuntimeError, match="a fault of ours"):
+        run_cli("train", "miniwin-tiny", "--train", "demo")

@@ -68,7 +68,7 @@ def test_a_strict_console_of_utf8(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     code, out, err = run_on(monkeypatch, "utf-8", "check", name)
     assert code == 0 and rb"m\udcff.yaml" in out and not err
     code, _, err = run_on(monkeypatch, "utf-8", "generate", name, "-n", "1")
-    assert code == 0 and rb"m\udcff.yaml (random weights): 1 tokens" in err
+    assert code == 0 and rb"m\udcff.yaml (random weights): " in err  # 0 or 1 tokens: the first may end the document
 
 
 @pytest.mark.parametrize(

@@ -38,7 +38,7 @@ def run(setting: dict[str, str]) -> tuple[str, float]:
     done = subprocess.run(
         command,
         cwd=ROOT,
-        env={**os.environ, **setting},
+        env={**os.environ, "PYTHONDONTWRITEBYTECODE": "", **setting},
         stdout=subprocess.PIPE,
         text=True,
         encoding="utf-8",

@@ -5,6 +5,7 @@ fixtures.
 from __future__ import annotations
 
 import ctypes
+import gc
 import os
 from functools import cache
 from pathlib import Path
@@ -48,6 +49,16 @@ LONGEST = (
     "test_distributed.py",
     "test_attention_ops_features.py",
 )
+
+
+def pytest_collectstart() -> None:
+    """Modules and tests are no garbage, and to look for some among them takes longer than to make them."""
+    gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()  # nor is there any among them later
+    gc.enable()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

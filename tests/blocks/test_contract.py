@@ -265,10 +265,6 @@ COVERING: dict[str, Make] = dict(covering())
 # The first row of each pair of position and visibility: checks of a single block run on these rows only.
 FIRST = set({tuple(name.split("+")[:2]): name for name in reversed(COVERING)}.values())
 
-every_spec = pytest.mark.parametrize("name", SPECS)
-# test_shipped.py tests how shipped files are read, written, and built without memory.
-every_block = pytest.mark.parametrize("name", [name for name in SPECS if not name.startswith("shipped:")])
-
 
 def reach(spec: ModelSpec) -> int:
     """The number of tokens that is past every window, period and other count of tokens."""
@@ -310,8 +306,7 @@ def in_chunks(decoder: Decoder, ids: Tensor, sizes: Sequence[int], cache: Any = 
     return torch.cat(parts, dim=1)
 
 
-@every_spec
-def test_chunked_prefill_and_decode_equal_prefill(name: str) -> None:
+def chunked_prefill_and_decode_equal_prefill(name: str) -> None:
     _, decoder, ids, expected = case(name)
     for sizes in ((7,), (64,), (5, 13, 1, 37)):
         assert largest(in_chunks(decoder, ids, sizes), expected) < TOLERANCE, f"chunks of {sizes}"
@@ -319,9 +314,8 @@ def test_chunked_prefill_and_decode_equal_prefill(name: str) -> None:
     assert largest(in_chunks(decoder, ids[:, :some], (1,)), expected[:, :some]) < TOLERANCE, "token by token"
 
 
-@every_spec
 @torch.no_grad()
-def test_a_left_padded_batch_equals_each_row_alone(name: str) -> None:
+def a_left_padded_batch_equals_each_row_alone(name: str) -> None:
     spec, decoder, ids, _ = case(name)
     more = random_ids(spec, 4, 24, seed=5)  # the continuation of each row, on the warm cache
     lengths = (ids.shape[1], 2 * ids.shape[1] // 3, 3, 1)
@@ -339,26 +333,6 @@ def test_a_left_padded_batch_equals_each_row_alone(name: str) -> None:
         alone = decoder(torch.cat((ids[:, :length], more[row : row + 1]), dim=1))[0]
         assert largest(first[row, lengths[0] - length :], alone[:length]) < TOLERANCE, f"prefill of {length} tokens"
         assert largest(rest[row], alone[length:]) < TOLERANCE, f"decoding after {length} tokens"
-
-
-@pytest.mark.parametrize("name", COVERING)
-def test_combinations_keep_the_contract(name: str) -> None:
-    alone = (
-        test_what_logits_are_kept_changes_nothing_that_follows,
-        test_builds_on_the_meta_device_without_allocating,
-        test_state_dict_round_trip,
-        test_spec_round_trip,
-    )
-    for check in (
-        test_chunked_prefill_and_decode_equal_prefill,
-        test_a_left_padded_batch_equals_each_row_alone,
-        test_several_new_tokens_on_a_warm_cache,
-        test_later_tokens_never_change_earlier_logits,
-        test_gradients_reach_every_parameter,
-        test_computed_parameters_and_cache_bytes_are_those_built,
-        *(alone if name in FIRST else ()),
-    ):
-        check(name)
 
 
 def test_the_covering_set_covers() -> None:
@@ -407,9 +381,8 @@ def test_a_left_padded_batch_may_come_in_chunks(name: str, size: int) -> None:
             assert largest(kept[row], logits[row, at - len(kept[row]) : at]) < TOLERANCE
 
 
-@every_spec
 @torch.no_grad()
-def test_several_new_tokens_on_a_warm_cache(name: str) -> None:
+def several_new_tokens_on_a_warm_cache(name: str) -> None:
     _, decoder, ids, expected = case(name)
     n = ids.shape[1]
     for warm in (1, 6, n - 9):
@@ -422,9 +395,8 @@ def test_several_new_tokens_on_a_warm_cache(name: str) -> None:
         assert largest(last, expected[:, -1:]) < TOLERANCE
 
 
-@every_spec
 @torch.no_grad()
-def test_what_logits_are_kept_changes_nothing_that_follows(name: str) -> None:
+def what_logits_are_kept_changes_nothing_that_follows(name: str) -> None:
     """The last layer computes only the logits to keep, but caches all tokens."""
     _, decoder, ids, expected = case(name)
     n, cache = ids.shape[1], decoder.new_cache()
@@ -433,9 +405,8 @@ def test_what_logits_are_kept_changes_nothing_that_follows(name: str) -> None:
         assert largest(kept, expected[:, last - keep : last]) < TOLERANCE, f"tokens {first} to {last}"
 
 
-@every_spec
 @torch.no_grad()
-def test_later_tokens_never_change_earlier_logits(name: str) -> None:
+def later_tokens_never_change_earlier_logits(name: str) -> None:
     spec, decoder, ids, expected = case(name)
     for t in (1, ids.shape[1] // 2, ids.shape[1] - 1):
         changed = ids.clone()
@@ -447,8 +418,7 @@ def test_later_tokens_never_change_earlier_logits(name: str) -> None:
         assert largest(logits[:, t], expected[:, t]) > 0.01, "the change itself should show"
 
 
-@every_spec
-def test_gradients_reach_every_parameter(name: str) -> None:
+def gradients_reach_every_parameter(name: str) -> None:
     spec, _, ids, _ = case(name)
     decoder = enliven(spec.build())
     logits = decoder(ids)
@@ -461,9 +431,8 @@ def test_gradients_reach_every_parameter(name: str) -> None:
             assert parameter.grad.abs().max() > 0, f"{parameter_name}: gradient is zero"
 
 
-@every_spec
 @torch.no_grad()
-def test_computed_parameters_and_cache_bytes_are_those_built(name: str) -> None:
+def computed_parameters_and_cache_bytes_are_those_built(name: str) -> None:
     spec, decoder, _, _ = case(name)
     assert spec.parameters() == sum(p.numel() for p in decoder.parameters())
     lengths = sorted({1, 6, 7, 8, reach(spec) - 1, reach(spec), reach(spec) + 1, 2 * reach(spec) + 3} - {-1, 0})
@@ -476,8 +445,7 @@ def test_computed_parameters_and_cache_bytes_are_those_built(name: str) -> None:
             assert cache.nbytes == batch * spec.cache_bytes(length, dtype), f"{length} tokens in {dtype}"
 
 
-@every_block
-def test_builds_on_the_meta_device_without_allocating(name: str) -> None:
+def builds_on_the_meta_device_without_allocating(name: str) -> None:
     spec = make(name)
     with RealTensors() as made, torch.device("meta"):
         decoder = spec.build()
@@ -487,9 +455,8 @@ def test_builds_on_the_meta_device_without_allocating(name: str) -> None:
     assert decoder(torch.zeros(2, 9, dtype=torch.int64, device="meta")).shape == (2, 9, spec.vocab_size)
 
 
-@every_spec
 @torch.no_grad()
-def test_state_dict_round_trip(name: str) -> None:
+def state_dict_round_trip(name: str) -> None:
     spec, decoder, ids, expected = case(name)
     file = io.BytesIO()
     torch.save(decoder.state_dict(), file)
@@ -500,12 +467,35 @@ def test_state_dict_round_trip(name: str) -> None:
     assert sum(t.numel() for t in other.state_dict().values()) == spec.parameters()  # no tables, nothing twice
 
 
-@every_block
-def test_spec_round_trip(name: str) -> None:
+def spec_round_trip(name: str) -> None:
     spec = make(name)
     again = parse_spec(spec.model_dump(mode="json"), "model")
     assert again == spec and again.hash == spec.hash
     assert again.layer_specs == spec.layer_specs and again.parameters() == spec.parameters()
+
+
+# Of every model.
+CHECKS = (
+    chunked_prefill_and_decode_equal_prefill,
+    a_left_padded_batch_equals_each_row_alone,
+    several_new_tokens_on_a_warm_cache,
+    later_tokens_never_change_earlier_logits,
+    gradients_reach_every_parameter,
+    computed_parameters_and_cache_bytes_are_those_built,
+)
+# Of every block, in the first of the models that combine it with others.
+OF_A_BLOCK = (what_logits_are_kept_changes_nothing_that_follows, state_dict_round_trip)
+# test_shipped.py tests how shipped files are read, written, and built without memory.
+OF_A_SPEC = (builds_on_the_meta_device_without_allocating, spec_round_trip)
+
+
+@pytest.mark.parametrize("name", [*SPECS, *COVERING])
+def test_the_contract(name: str) -> None:
+    """One after another, so that a model is built once."""
+    alone = name in SPECS or name in FIRST
+    of_a_spec = alone and not name.startswith("shipped:")
+    for check in (*CHECKS, *(OF_A_BLOCK if alone else ()), *(OF_A_SPEC if of_a_spec else ())):
+        check(name)
 
 
 @pytest.mark.parametrize("name", ["mixed", "shipped:miniwin-tiny"])

@@ -156,8 +156,7 @@ def imported_by(source: ast.Module, path: Path) -> Iterator[tuple[str, bool, int
         pending += [(child, within) for child in ast.iter_child_nodes(node)]
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_layers(path: Path) -> None:
+def follows_the_layers(path: Path) -> None:
     module = name_of(path)
     layer = layer_of(module)
     libraries, layers = ALLOWED[layer]
@@ -173,6 +172,11 @@ def test_layers(path: Path) -> None:
         if layer == "commands" and not inside:
             mine = top == "miniwin" and layer_of(imported) == "commands"
             assert mine or top == "typer" or top in sys.stdlib_module_names, f"{where} at the top; the help would wait"
+
+
+def test_layers() -> None:
+    for path in FILES:
+        follows_the_layers(path)
 
 
 def test_layers_are_tested_on_something() -> None:
@@ -305,10 +309,10 @@ def test_the_help_names_every_command() -> None:
 # -- files
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_files_say_what_they_are_and_are_short(path: Path) -> None:
-    assert ast.get_docstring(tree(path)), "a file begins with what it is"
-    assert path.read_text().count("\n") <= LONGEST, "one idea per file: split it"
+def test_files_say_what_they_are_and_are_short() -> None:
+    for path in FILES:
+        assert ast.get_docstring(tree(path)), f"{path}: a file begins with what it is"
+        assert path.read_text().count("\n") <= LONGEST, f"{path}: one idea per file: split it"
 
 
 FLAT = {"miniwin": 22, "blocks": 12}  # Python files that lie in no folder of their own

@@ -6,10 +6,12 @@ Nothing here asserts how fast anything is.
 from __future__ import annotations
 
 import copy
+import gc
 import json
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -77,6 +79,14 @@ def strong(spec: ModelSpec) -> Decoder:
             torch.manual_seed(i)
             weight.copy_(torch.randn_like(weight) * (0.3 if weight.dim() > 1 else 0.2) + (weight.dim() == 1))
     return decoder.eval()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def little_to_collect() -> Iterator[None]:
+    """Garbage is collected before every case that is measured: of what the tests leave, not of all that is loaded."""
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 @pytest.fixture(scope="module")

@@ -115,6 +115,20 @@ class TiltedSpec(PositionSpec):
     def build(self, heads):
         return Tilted()
 """
+PLAIN = """
+from typing import Literal
+from torch import nn
+from miniwin.blocks import NORMS
+from miniwin.blocks.spec import Strict
+
+@NORMS.register
+class PlainSpec(Strict):
+    type: Literal["plain"] = "plain"
+    def build(self, size):
+        return nn.Identity()
+    def parameters(self, size):
+        return 0
+"""
 LATE = """
 import sys, torch
 from miniwin.blocks import load_plugin
@@ -175,21 +189,20 @@ def test_the_example_is_short() -> None:
     assert len([line for line in EXAMPLE[0].splitlines() if line.strip()]) <= 30
 
 
-def test_an_entry_point(folder: Path) -> None:
+def test_an_entry_point_the_option_and_the_environment(folder: Path) -> None:
+    """Each brings a block that the model needs."""
     info = folder / "site" / "kerple-1.0.dist-info"
     info.mkdir(parents=True)
     (folder / "kerple.py").rename(folder / "site" / "kerple.py")
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: kerple\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text("[miniwin.plugins]\nkerple = kerple\n")
-    done = run(folder, "-m", "miniwin", "check", "model.yaml", PYTHONPATH=str(folder / "site"))
-    assert done.returncode == 0 and done.stdout.startswith("ok: "), done.stderr
-
-
-def test_the_option_and_the_environment(folder: Path) -> None:
     (folder / "kinds.py").write_text(KINDS, encoding="utf-8")
-    (folder / "both.yaml").write_text(MODEL.replace("mlp: {", "mlp: {type: square, "), encoding="utf-8")
-    command = ("-m", "miniwin", "--plugin", "kerple.py", "explain", "both.yaml")
-    done = run(folder, *command, MINIWIN_PLUGINS=str(folder / "kinds.py"))
+    (folder / "plain.py").write_text(PLAIN, encoding="utf-8")
+    model = MODEL.replace("mlp: {", "mlp: {type: square, ").replace("blocks:", "embed_norm: {type: plain}\nblocks:")
+    (folder / "all.yaml").write_text(model, encoding="utf-8")
+    command = ("-m", "miniwin", "--plugin", "plain.py", "explain", "all.yaml")
+    site, kinds = str(folder / "site"), str(folder / "kinds.py")
+    done = run(folder, *command, PYTHONPATH=site, MINIWIN_PLUGINS=kinds)
     assert done.returncode == 0 and "kerple" in done.stdout, done.stderr
 
 

@@ -84,6 +84,15 @@ def doubled(module: nn.Module) -> Any:
     return copy.deepcopy(module).double()
 
 
+@contextmanager
+def as_double(module: nn.Module) -> Iterator[None]:
+    """One of our modules in float64, and then in float32 as before: a copy takes longer than a call."""
+    assert not list(module.buffers()), "a buffer might lose its type"
+    module.double()
+    yield
+    module.float()
+
+
 def assert_exact(ours: Tensor, theirs: Tensor, bound: float = 1e-6) -> None:
     """Two float64 results of one function agree. bound: as a share of the largest number. A wrong result is off by far
     more."""

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from float64 import all_float64, assert_as_near, assert_exact, called_in_float64, doubled, in_float64
+from float64 import all_float64, as_double, assert_as_near, assert_exact, called_in_float64, in_float64
 from safetensors import safe_open
 from torch import Tensor, nn
 
@@ -122,10 +122,20 @@ def spec_of(config: dict[str, Any], **asked: Any) -> ModelSpec:
 def imported(model: Any, folder: Path, **asked: Any) -> tuple[ModelSpec, Decoder]:
     """Our decoder for a saved model, with the model's weights."""
     saved(model, folder)
-    config = read_config(folder)
+    return of_tensors(read_config(folder), read_tensors(folder), **asked)
+
+
+def held(model: Any, **asked: Any) -> tuple[ModelSpec, Decoder]:
+    """The same without files, whose names and forms of tensors may be others than those in memory."""
+    tensors = model.state_dict()
+    if model.config.tie_word_embeddings:  # left out of files, too
+        del tensors["embed_out.weight" if "embed_out.weight" in tensors else "lm_head.weight"]
+    return of_tensors(json.loads(model.config.to_json_string()), tensors, **asked)
+
+
+def of_tensors(config: dict[str, Any], tensors: dict[str, Tensor], **asked: Any) -> tuple[ModelSpec, Decoder]:
     spec = spec_of(config, **asked)
     decoder = spec.build().eval()
-    tensors = read_tensors(folder)
     decoder.load_state_dict(by_rules(fitting(family_of(config).rules(spec), tensors), tensors), strict=True)
     return spec, decoder
 
@@ -193,7 +203,8 @@ def compare(model: Any, decoder: Decoder, ids: Tensor, hf_prefill: int | None = 
     twin = in_float64(model)
     exact = hf_logits(twin, ids)
     assert 0.3 < float(exact.std()) < 30, "logits of order 1, or the comparison says little"
-    assert_exact(doubled(decoder)(ids), exact)
+    with as_double(decoder):
+        assert_exact(decoder(ids), exact)
     if hf_prefill is not None:
         assert_exact(hf_logits(twin, ids, hf_prefill), exact)
     theirs = hf_logits(model, ids)

@@ -12,12 +12,14 @@ from typing import Any
 
 import pytest
 import torch
+from drawn_pairs import assert_as_varied
 from float64 import assert_exact
 from hf_models import (
     TINY,
     compare,
     config_of,
     exported,
+    held,
     hf_logits,
     hf_model,
     imported,
@@ -33,7 +35,16 @@ from miniwin.zoo.importing.converting import import_model
 from miniwin.zoo.importing.families import FAMILIES
 from miniwin.zoo.importing.family import CannotSay
 
-DRAWS = 20
+# By number: chosen so that more pairs of values meet than in twenty draws taken blindly, see drawn_pairs.py.
+DRAWS = {
+    "exaone4": (5, 40, 160, 6, 194, 57, 395, 502, 512, 69, 570),
+    "llama": (0, 207, 100, 147, 64, 94, 388, 67, 30, 80),
+    "mistral": (0, 3, 483, 83, 239, 24, 75, 336, 487, 578, 154, 373),
+    "olmo3": (0, 13, 397, 488, 252, 493, 3, 4, 584, 123),
+    "phi3": (0, 30, 57, 3, 41, 10, 18, 405, 21, 25),
+    "qwen3": (0, 80, 106, 346, 262, 36, 433, 199, 217, 281, 368),
+    "smollm3": (4, 535, 111, 138, 8, 64, 425, 35, 115, 176, 519),
+}
 LENGTH = 71
 ORIGINAL = 24  # context before scaling: the test is run far beyond it
 FULL, SLIDING = "full_attention", "sliding_attention"
@@ -180,20 +191,21 @@ def rope_kind(said: dict[str, Any]) -> str:
     return str(rope.get(FULL, rope)["rope_type"])
 
 
-@pytest.mark.parametrize("draw", range(DRAWS))
-@pytest.mark.parametrize("family", FAMILY_NAMES)
+@pytest.mark.parametrize(("family", "draw"), [(family, draw) for family in FAMILY_NAMES for draw in DRAWS[family]])
 def test_drawn_configurations(family: str, draw: int, tmp_path: Path) -> None:
     """Prefill and decode of both sides; then our config and weights as a model of transformers, and back as a spec."""
-    said = drawn(family, draw)
+    said, place = drawn(family, draw), DRAWS[family].index(draw)
     model = hf_model(family, seed=draw, **said)
     dynamic = rope_kind(said) == "dynamic"
-    spec, decoder = imported(model, tmp_path, **({"length": LENGTH} if dynamic else {}))
-    ids = random_ids(LENGTH, seed=draw, batch=1 + draw % 2)
+    asked = {"length": LENGTH} if dynamic else {}
+    spec, decoder = imported(model, tmp_path, **asked) if place % 3 == 0 else held(model, **asked)
+    ids = random_ids(LENGTH, seed=draw, batch=1 + place % 2)
     # Where the rotation depends on the length at hand, their decoding follows their prefill only once they are past the
     # original context, and of a model that has seen this length.
-    whole = draw == 0  # every token decoded by itself; else the last ones, see test_contract.py
+    whole = place == 0  # every token decoded by itself; else the last ones, see test_contract.py
     first = 1 if whole and rope_kind(said) not in ("dynamic", "longrope") else LENGTH - 2
-    exact = compare(model, decoder, ids, hf_prefill=first, our_prefill=1 if whole else LENGTH - 4)
+    theirs = first if place % 3 == 0 else None  # their own decoding is looked at in some
+    exact = compare(model, decoder, ids, hf_prefill=theirs, our_prefill=1 if whole else LENGTH - 2)
 
     if dynamic and any(getattr(layer.attention.position, "scaling", None) for layer in spec.layer_specs):
         with pytest.raises(CannotSay, match="scaling: got dynamic-ntk for one length; transformers changes it"):
@@ -207,7 +219,9 @@ def test_drawn_configurations(family: str, draw: int, tmp_path: Path) -> None:
 
 
 def test_the_draws_cover_what_they_should() -> None:
-    every = {family: [drawn(family, draw) for draw in range(DRAWS)] for family in FAMILY_NAMES}
+    every = {family: [drawn(family, draw) for draw in DRAWS[family]] for family in FAMILY_NAMES}
+    for family, chosen in every.items():
+        assert_as_varied(chosen, [drawn(family, draw) for draw in range(20)])
     for family, draws in every.items():
         kinds = {rope_kind(said) for said in draws}
         expected = {"default", "longrope"} if family == "phi3" else {"default", "linear", "yarn", "llama3"}

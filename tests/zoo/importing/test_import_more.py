@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from drawn_pairs import assert_as_varied
 from float64 import assert_exact, in_float64
 from hf_models import (
     TINY,
@@ -21,6 +22,7 @@ from hf_models import (
     draw_weights,
     exported,
     family_of,
+    held,
     hf_logits,
     hf_model,
     imported,
@@ -42,7 +44,17 @@ from miniwin.zoo.importing.converting import import_model
 from miniwin.zoo.importing.families import FAMILIES
 from miniwin.zoo.importing.family import CannotSay, fitting
 
-DRAWS = 20
+# By number: chosen so that more pairs of values meet than in twenty draws taken blindly, see drawn_pairs.py.
+DRAWS = {
+    "cohere2": (0, 44, 305, 547, 255, 103, 156, 491, 366, 3, 416, 566, 35),
+    "gemma2": (0, 244, 219, 232, 556, 134, 53, 31, 274, 39, 442, 106, 12),
+    "gemma3_text": (1, 125, 375, 431, 172, 385, 387, 55, 359, 11, 323),
+    "gpt_neox": (0, 18, 4, 74, 43, 10, 69, 55, 241, 164, 41, 42),
+    "gpt_oss": (0, 101, 52, 149, 165, 245, 84, 575, 35, 126, 523, 366),
+    "llama4_text": (4, 468, 19, 392, 518, 305, 262, 388, 217, 536, 448, 328),
+    "nanochat": (3, 100, 164, 370, 41, 102, 146, 55, 244, 337, 173),
+    "qwen3_moe": (8, 33, 548, 31, 321, 176, 9, 143, 130, 357, 472, 17, 11),
+}
 LENGTH = 61
 ORIGINAL = 24  # context before scaling: the test is run far beyond it
 FULL, SLIDING, CHUNKED = "full_attention", "sliding_attention", "chunked_attention"
@@ -202,19 +214,18 @@ def drawn(family: str, draw: int) -> dict[str, Any]:
     return DRAW[family](random.Random(f"{family}, draw {draw}"))
 
 
-@pytest.mark.parametrize("draw", range(DRAWS))
-@every_family
+@pytest.mark.parametrize(("family", "draw"), [(family, draw) for family in FAMILY_NAMES for draw in DRAWS[family]])
 def test_drawn_configurations(family: str, draw: int, tmp_path: Path) -> None:
     """Prefill and decode of both sides; then our config and weights as a model of transformers, and back as a spec."""
-    said = drawn(family, draw)
+    said, place = drawn(family, draw), DRAWS[family].index(draw)
     model = hf_model(family, seed=draw, **said)
-    spec, decoder = imported(model, tmp_path)
-    ids = random_ids(LENGTH, seed=draw, batch=1 + draw % 2)
-    token_by_token = draw == 0  # else the last ones; that any number may come at once is in test_contract.py
+    spec, decoder = imported(model, tmp_path) if place % 3 == 0 else held(model)
+    ids = random_ids(LENGTH, seed=draw, batch=1 + place % 2)
+    token_by_token = place == 0  # else the last ones; that any number may come at once is in test_contract.py
     first = 1 if token_by_token else LENGTH - 2
-    # A window of one token is where transformers' own cache keeps all of them.
-    decodes = said.get("sliding_window") != 1
-    ours = 1 if token_by_token else LENGTH - 4
+    # Their own decoding is looked at in some. A window of one token is where their cache keeps all of them.
+    decodes = place % 3 == 0 and said.get("sliding_window") != 1
+    ours = 1 if token_by_token else LENGTH - 2
     exact = compare(model, decoder, ids, hf_prefill=first if decodes else None, our_prefill=ours)
     again = exported(FAMILIES[family], spec, decoder)
     assert_exact(hf_logits(again, ids), exact)
@@ -224,7 +235,9 @@ def test_drawn_configurations(family: str, draw: int, tmp_path: Path) -> None:
 
 
 def test_the_draws_cover_what_they_should() -> None:
-    every = {family: [drawn(family, draw) for draw in range(DRAWS)] for family in FAMILY_NAMES}
+    every = {family: [drawn(family, draw) for draw in DRAWS[family]] for family in FAMILY_NAMES}
+    for family, chosen in every.items():
+        assert_as_varied(chosen, [drawn(family, draw) for draw in range(20)])
 
     def values(family: str, field: str) -> set[Any]:
         return {json.dumps(said.get(field)) for said in every[family]}

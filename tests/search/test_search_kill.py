@@ -46,7 +46,7 @@ def weights(trial_run: Path) -> bytes:
 def test_a_search_survives_kill_9_of_its_workers_and_of_itself(tmp_path: Path) -> None:
     spec = write_search(
         tmp_path,
-        train={"tokens": 24_576, "checkpoint_seconds": 0.05},  # 192 steps
+        train={"tokens": 16_384, "checkpoint_seconds": 0.05},  # 128 steps
         pruner={"type": "median", "startup": 3},
         budget={"trials": 4},
     )
@@ -106,9 +106,9 @@ def test_a_search_survives_kill_9_of_its_workers_and_of_itself(tmp_path: Path) -
 
     everything: list[TrialRecord] = [*data.completed, data.baseline]
     for trial in everything:
-        assert trial.run_folder is not None and trial.tokens == 24_576
-        assert [line["step"] for line in read_metrics(trial.run_folder)] == list(range(1, 193))
-        assert [rung["tokens"] for rung in trial.rungs] == [6144, 12_288]
+        assert trial.run_folder is not None and trial.tokens == 16_384
+        assert [line["step"] for line in read_metrics(trial.run_folder)] == list(range(1, 129))
+        assert [rung["tokens"] for rung in trial.rungs] == [4096, 8192]
     interrupted = [trial for trial in everything if trial.attempts > 1]
     assert sum(trial.attempts - 1 for trial in everything) >= 2
     # What was killed and went on from its checkpoint is what would have come of it undisturbed.

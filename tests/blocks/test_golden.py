@@ -7,6 +7,7 @@ tests that the files of a case are imported as the same models.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from copy import deepcopy
 from typing import Any
 
 import pytest
@@ -157,8 +158,7 @@ def test_total_length_scaling_matches_only_behind_its_setting() -> None:
 
 def change(case: Case, mutation: str) -> dict[str, Any] | None:
     """The fields of a mutation in case.yaml's `mutation_max_abs_logit_change`; None if our specs cannot say it."""
-    model = yaml.safe_load(yaml.safe_dump(case.fields["model"]))
-    schemes = yaml.safe_load(yaml.safe_dump(case.fields["position_schemes"]))
+    model, schemes = deepcopy(case.fields["model"]), deepcopy(case.fields["position_schemes"])
     layers, ((name, scheme),) = model["layers"], schemes.items()
     if mutation in ("window-1", "window+1"):
         for layer in layers:

@@ -72,7 +72,7 @@ def imitate(system: str, monkeypatch: pytest.MonkeyPatch) -> None:
         return
     for name in ("SIGKILL", "SIGHUP", "SIGUSR1", "SIGALRM", "SIGQUIT"):
         monkeypatch.delattr(signal, name)
-    sync, opened, replace, text = os.fsync, os.open, os.replace, io.open
+    sync, opened, replace, text, sleep = os.fsync, os.open, os.replace, io.open, time.sleep
     in_the_way: set[str] = set()
 
     def only_for_writing(descriptor: int) -> None:
@@ -102,6 +102,7 @@ def imitate(system: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def ends_processes(pid: int, number: int) -> None:
         raise AssertionError("on Windows os.kill ends the process, whatever the signal")
 
+    monkeypatch.setattr(time, "sleep", lambda seconds: sleep(min(seconds, 0.001)))  # each file waits for its second try
     monkeypatch.setattr(os, "fsync", only_for_writing)
     monkeypatch.setattr(os, "open", no_folders)
     monkeypatch.setattr(os, "replace", at_the_second_try)

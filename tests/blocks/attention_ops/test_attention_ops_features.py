@@ -156,8 +156,7 @@ def test_a_feature_changes_the_answer(name: str) -> None:
         assert float(((got - without) * real_rows(call)).abs().max()) > 0.01
 
 
-@pytest.mark.parametrize("names", SETS, ids="+".join)
-def test_every_backend_declines_or_agrees(names: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+def every_backend_declines_or_agrees(names: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tiled, "QUERIES", 20)  # two tiles, the second not full
     call = with_features(names)
     agree(call, *backends(call))
@@ -195,10 +194,7 @@ def test_autocast_narrows_nothing_that_was_widened(feature: str, backend: str) -
         assert float((got - want).abs().max()) < 1e-5 * max(1.0, float(want.abs().max()))
 
 
-@pytest.mark.parametrize("names", SETS, ids="+".join)
-def test_xformers_declines_all_but_a_window_and_padding(
-    monkeypatch: pytest.MonkeyPatch, names: tuple[str, ...]
-) -> None:
+def xformers_declines_all_but_a_window_and_padding(names: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(xformers_backend, "missing", lambda: None)
     monkeypatch.setattr(torch, "are_deterministic_algorithms_enabled", lambda: False)  # as the memory is poisoned
     reason = xformers_backend.declines(on_cuda(with_features(names, dtype=torch.bfloat16)))
@@ -326,15 +322,13 @@ def test_random_calls(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     agree(call, *backends(call))
 
 
-@pytest.mark.parametrize("names", SETS, ids="+".join)
-def test_the_reference_equals_a_loop_over_scores(names: tuple[str, ...]) -> None:
+def the_reference_equals_a_loop_over_scores(names: tuple[str, ...]) -> None:
     call = with_features(names, 7, m=11, dim=4, heads=(4, 2), dtype=torch.float64)
     with use_backend("reference"), torch.no_grad():
         assert float((attend(call) - naive(call)).abs().max()) < 1e-6  # a score bias is float32
 
 
-@pytest.mark.parametrize("names", SETS, ids="+".join)
-def test_pieces_equal_the_whole(names: tuple[str, ...]) -> None:
+def pieces_equal_the_whole(names: tuple[str, ...]) -> None:
     """A chunked prefill on a warm cache, then token by token, by the backends that the dispatch chooses."""
     call = with_features(names, 37)
     with torch.no_grad():
@@ -451,8 +445,7 @@ def test_a_tile_is_cut_so_that_its_scores_stay_small(monkeypatch: pytest.MonkeyP
     assert sizes.largest <= 2 * max(call.k.numel(), 4 * 2000)
 
 
-@pytest.mark.parametrize("names", SETS, ids="+".join)
-def test_meta_tensors_go_through(names: tuple[str, ...]) -> None:
+def meta_tensors_go_through(names: tuple[str, ...]) -> None:
     call = with_features(names)
 
     def meta(value: Any) -> Any:
@@ -465,6 +458,16 @@ def test_meta_tensors_go_through(names: tuple[str, ...]) -> None:
     call = replace(call, **{f.name: meta(getattr(call, f.name)) for f in fields(call)})
     out = attend(call)
     assert out.is_meta and out.shape == (*call.q.shape[:3], call.v.shape[3])
+
+
+@pytest.mark.parametrize("names", SETS, ids="+".join)
+def test_features_alone_and_together(names: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    the_reference_equals_a_loop_over_scores(names)
+    pieces_equal_the_whole(names)
+    meta_tensors_go_through(names)
+    for check in (every_backend_declines_or_agrees, xformers_declines_all_but_a_window_and_padding):
+        with monkeypatch.context() as patch:
+            check(names, patch)
 
 
 def test_a_sink_takes_its_share() -> None:

@@ -82,9 +82,8 @@ def strong(spec: ModelSpec) -> Decoder:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def little_to_collect() -> Iterator[None]:
-    """Garbage is collected before every case that is measured: of what the tests leave, not of all that is loaded."""
-    gc.freeze()
+def thawed() -> Iterator[None]:
+    """What `at_once` has frozen is garbage again, if it is garbage, once these tests are over."""
     yield
     gc.unfreeze()
 
@@ -97,7 +96,11 @@ def result() -> dict[str, Any]:
 
 
 def at_once(case: Case, repeats: int) -> dict[str, Any]:
-    """`runner.run_case`, a run to a sample: figures are not what is tested here."""
+    """`runner.run_case`, a run to a sample: figures are not what is tested here.
+
+    Garbage is collected before each measurement: only of what the case leaves, not of all that is loaded by now.
+    """
+    gc.freeze()
     return runner.run_case(case, repeats, steady=0.0)
 
 

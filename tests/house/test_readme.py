@@ -3,7 +3,7 @@
 Output shown below a command is what the command prints. Commands of docs/errors.md fail, as is shown there.
 test_docs.py is about words and tables.
 
-Commands run in this process, but those that start others: a search, its workers and torchrun's processes are forked.
+Commands run in this process; workers of a search have processes of their own, and those of torchrun are forked.
 `CHEAPER` adds options that make long training short. `ELSEWHERE` names what does not run here, and why. The authors'
 checkpoint is a small stand-in with the same names.
 """
@@ -24,7 +24,7 @@ from threading import Thread
 import pytest
 import torch
 from float64 import assert_exact, doubled, in_float64
-from forked import Command, torchrun
+from forked import torchrun
 from pages import PAGES, README, blocks, commands
 from paths import ROOT
 from typer.testing import CliRunner
@@ -74,7 +74,6 @@ class Workplace:
 
     def __init__(self, folder: Path, open_until_the_end: ExitStack) -> None:
         self.folder, self.until_the_end = folder, open_until_the_end
-        self.told = folder / "told.json"
         self.printed: dict[str, str] = {}
         self.ports: dict[str, str] = {}
 
@@ -96,9 +95,8 @@ class Workplace:
         while re.fullmatch(r"[A-Z_]+=.*", words[0]):
             name, _, settings[name] = words.pop(0).partition("=")
         if words[0] == "torchrun":
-            code, output = said(torchrun(*words[1:]))
-        elif words[1:3] == ["search", "run"]:
-            code, output = said(Command(*words[1:], told=self.told).ends())
+            code, out, err = torchrun(*words[1:])
+            output = out + err
         else:
             code, output = miniwin(words[1:], settings)
         assert code == (2 if fails else 0), f"{command}\n{output[-3000:]}"
@@ -116,11 +114,6 @@ def miniwin(words: list[str], settings: dict[str, str]) -> tuple[int, str]:
     if done.exception is not None and not isinstance(done.exception, SystemExit):
         raise done.exception
     return done.exit_code, done.output
-
-
-def said(answer: tuple[int, str, str]) -> tuple[int, str]:
-    code, out, err = answer
-    return code, out + err
 
 
 @contextmanager

@@ -63,27 +63,3 @@ def train_there(out: str, spec: str, threads: int) -> None:
     torch.set_num_threads(threads)
     Path("spec.yaml").write_text(spec)
     train(tiny_model(), "spec.yaml", out=out, progress=False, tracking="off", device="cpu")
-
-
-def train_in_two_goes(*outs: str) -> None:
-    """Trains the model and the spec beside each folder in it, interrupted once: what processes of torchrun do."""
-    from miniwin.training.launch import train
-
-    def on_eval(rung: int, model: object) -> None:
-        with open("asked.txt", "a") as asked:
-            asked.write(f"{rung}\n")
-
-    for out in outs:
-        for stop, status in (600, "interrupted"), (None, "complete"):
-            result = train(
-                f"{out}.model.yaml",
-                f"{out}.yaml",
-                out=out,
-                progress=False,
-                tracking="off",
-                device="cpu",
-                stop_after_tokens=stop,
-                on_eval=on_eval,
-                eval_at=[1000],
-            )
-            assert (str(result.folder), result.status) == (out, status), result

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import torch.distributed as dist
-from forked import by_torchrun
-from tiny_runs import tiny_model, tiny_train, train_in_two_goes, write_text
+from paths import ROOT
+from tiny_runs import tiny_model, tiny_train, write_text
 from torch import nn
 
 from miniwin.runs import read_metrics, read_result
@@ -17,12 +20,44 @@ from miniwin.specs import UserError, dump_yaml
 from miniwin.training.distributed import Group, join, speaks
 from miniwin.training.launch import train
 
+SCRIPT = """
+import sys
+from miniwin.training.launch import train
+def on_eval(rung, model):
+    open("asked.txt", "a").write(f"{rung}\\n")
+for out in sys.argv[1:]:
+    for stop, status in (600, "interrupted"), (None, "complete"):
+        result = train(out + ".model.yaml", out + ".yaml", out=out, progress=False, tracking="off", device="cpu",
+                       stop_after_tokens=stop, on_eval=on_eval, eval_at=[1000])
+        assert (str(result.folder), result.status) == (out, status), result
+"""
+
+
+def torchrun(folder: Path, *arguments: str, processes: int = 2) -> None:
+    (folder / "script.py").write_text(SCRIPT)
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        f"--nproc-per-node={processes}",
+        "script.py",
+    ]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(
+        [*command, *arguments], cwd=folder, env=environment, stderr=subprocess.PIPE, text=True
+    ) as run:
+        try:
+            _, said = run.communicate(timeout=300)
+        except subprocess.TimeoutExpired:
+            run.terminate()  # torchrun then ends its processes
+            raise
+    assert run.returncode == 0, said[-3000:]
+
 
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("MINIWIN_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # as torchrun would set it
-    monkeypatch.chdir(tmp_path)
     write_text(tmp_path)
     return tmp_path
 
@@ -52,7 +87,7 @@ def test_two_processes_make_the_run_of_one(place: Path) -> None:
     for name, (model, spec) in cases.items():
         (place / f"{name}.yaml").write_text(dump_yaml(spec))
         (place / f"{name}.model.yaml").write_text(dump_yaml(model))
-    by_torchrun(train_in_two_goes, "--nproc-per-node", "2", "script.py", *cases)
+    torchrun(place, *cases)
     assert (place / "asked.txt").read_text().split() == ["1000", "1000"], "one process is asked, once a run"
     for name, (model, spec) in cases.items():
         one = train(model, spec, out=place / f"{name}-alone", base=place, progress=False, tracking="off", device="cpu")

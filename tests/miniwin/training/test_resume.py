@@ -146,11 +146,11 @@ def wait_for_step(alive: Callable[[], bool], folder: str, step: int) -> None:
 
 def test_kill_9_at_random_moments() -> None:
     """Each time, every file under its own name is whole; in the end, it is the run that nobody killed."""
-    spec = tiny_train(checkpoint_seconds=0, tokens=70 * 128)
+    spec = tiny_train(checkpoint_seconds=0, tokens=100 * 128)
     go("whole", spec)
     rng = random.Random(0)
     done = 0
-    for _ in range(7):
+    for _ in range(10):
         process = start(train_there, "killed", dump_yaml(spec), torch.get_num_threads())
         # A few steps further each time, and then anywhere in a step or in the writing of its checkpoint.
         wait_for_step(process.is_alive, "killed", done + rng.randint(3, 6))

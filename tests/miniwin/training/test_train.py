@@ -179,6 +179,7 @@ def test_muon_trains(run: Run, plain: RunResult) -> None:
 
 def test_compiled_layers_train_alike(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """Captured and run as graphs, without the minutes that generating code for them would take."""
+    monkeypatch.delenv("MINIWIN_PRODUCTS", raising=False)  # oneDNN and compiling exclude each other
     real, compiled_calls = torch.compile, []
 
     def captured(function: Any, **options: Any) -> Any:
@@ -200,6 +201,7 @@ def test_compiling_where_it_cannot_be_done(run: Run, monkeypatch: pytest.MonkeyP
     def broken(*args: Any, **kwargs: Any) -> None:
         raise RuntimeError("no compiler\nand so on")
 
+    monkeypatch.delenv("MINIWIN_PRODUCTS", raising=False)  # oneDNN and compiling exclude each other
     monkeypatch.setattr(torch, "compile", broken)
     message = (
         r"compile: true was asked for, and torch.compile does not work here \(RuntimeError: no compiler\); install"

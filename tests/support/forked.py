@@ -97,26 +97,16 @@ def _command(arguments: tuple[str, ...], told: Path, file_limit: int | None) -> 
 
 def torchrun(*arguments: str) -> tuple[int, str, str]:
     """`torchrun -m miniwin ...` with forked processes. Returns the answer of the first, or of one that fails."""
-    answers = by_torchrun(run_cli, *arguments)
-    assert [rank for rank, (_, out, _) in sorted(answers.items()) if out] == [0], "one of them speaks for all"
-    return max((answers[rank] for rank in sorted(answers)), key=lambda answer: answer[0])  # the first of the largest
-
-
-def by_torchrun(target: Callable[..., Any], *arguments: str) -> dict[int, Any]:
-    """`torchrun ...` with forked processes, in which `target` stands for the module or script that is named.
-
-    Returns what it returned in each.
-    """
     from torch.distributed import run
 
     asked = run.parse_args(["--standalone", *arguments])
-    answers: dict[int, Any] = {}
+    answers: dict[int, tuple[int, str, str]] = {}
 
     def launch(config: Any, entrypoint: str) -> Callable[..., None]:
         def go(*command: str) -> None:
             assert (entrypoint, command[0]) == (sys.executable, "-u")
             config.start_method = "forkserver"
-            given = (dict(os.environ), os.getcwd(), _until_the_exit, (target, asked.training_script_args))
+            given = (dict(os.environ), os.getcwd(), _until_the_exit, asked.training_script_args)
             answers.update(elastic_launch(config, _run)(*given))
 
         return go
@@ -130,14 +120,15 @@ def by_torchrun(target: Callable[..., Any], *arguments: str) -> dict[int, Any]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-    return answers
+    assert [rank for rank, (_, out, _) in sorted(answers.items()) if out] == [0], "one of them speaks for all"
+    return max((answers[rank] for rank in sorted(answers)), key=lambda answer: answer[0])  # the first of the largest
 
 
-def _until_the_exit(target: Callable[..., Any], arguments: list[str]) -> Any:
-    """With what is to be done at the exit, which forked processes leave out."""
+def _until_the_exit(*arguments: str) -> tuple[int, str, str]:
+    """The command line, and what is to be done at the exit, which forked processes leave out."""
     known: list[Callable[[], object]] = []
     with patch.object(atexit, "register", known.append):
-        answer = target(*arguments)
+        answer = run_cli(*arguments)
     for function in reversed(known):
         function()
     return answer

@@ -110,11 +110,12 @@ SEARCH = ZOO | {"optuna"}
 # layer -> the libraries it may import, and the layers of miniwin
 ALLOWED: dict[str, tuple[set[str], set[str]]] = {
     "blocks": (CORE | {"xformers", "triton"}, {"blocks"}),
-    "specs": (SPECS, {"blocks", "specs"}),
-    "engine": (ENGINE, {"blocks", "specs", "engine"}),
-    "zoo": (ZOO, {"blocks", "specs", "engine", "zoo"}),
-    "search": (SEARCH, {"blocks", "specs", "engine", "zoo", "search"}),
-    "commands": (SEARCH | {"typer"}, {"blocks", "specs", "engine", "zoo", "search", "commands"}),
+    "tasks": (CORE - {"torch"}, {"blocks", "tasks"}),  # specs of their own, as blocks are
+    "specs": (SPECS, {"blocks", "tasks", "specs"}),
+    "engine": (ENGINE, {"blocks", "tasks", "specs", "engine"}),
+    "zoo": (ZOO, {"blocks", "tasks", "specs", "engine", "zoo"}),
+    "search": (SEARCH, {"blocks", "tasks", "specs", "engine", "zoo", "search"}),
+    "commands": (SEARCH | {"typer"}, {"blocks", "tasks", "specs", "engine", "zoo", "search", "commands"}),
 }
 # Only inside functions: `miniwin.load("name")` asks the zoo, which stands above the engine.
 LAZILY = {"miniwin.loading": {"zoo"}}
@@ -126,6 +127,8 @@ def layer_of(module: str) -> str:
     part = [*module.split("."), ""][1]
     if part in ROOMS:
         return part
+    if f"{module}.".startswith("miniwin.evaluation.tasks."):
+        return "tasks"
     return "commands" if part in ("cli", "commands", "without_torch", "__main__") else "engine"
 
 

@@ -1,0 +1,19 @@
+"""Tasks for long contexts, one file each: what to look up, count or order, and the answer that is right.
+
+A task is used for training data (`source: examples`), for evaluation, and as an objective of a search
+(`maximize last-write@4096`). A new task is one new file here and one line below.
+
+    task.py       what a task has to say: an example, and the chance level
+    registry.py   tasks by name
+    drawing.py    which examples there are: a function of task, length, seed, index and split
+    placing.py    records at random places in filler
+"""
+
+from miniwin.evaluation.tasks.drawing import SPLITS, draw
+from miniwin.evaluation.tasks.last_write import LastWrite
+from miniwin.evaluation.tasks.recall import Recall
+from miniwin.evaluation.tasks.registry import TASKS
+from miniwin.evaluation.tasks.task import Example, Task
+from miniwin.evaluation.tasks.which_first import WhichFirst
+
+__all__ = ["SPLITS", "TASKS", "Example", "LastWrite", "Recall", "Task", "WhichFirst", "draw"]

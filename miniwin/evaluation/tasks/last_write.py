@@ -1,0 +1,56 @@
+"""Last write wins: a key is written several times, and its value is the one that was written last.
+
+    ...qf=T...              `writes` writes of each of `num_keys` keys, all in random order: a key (two letters) and a
+    ...xa=B...qf=K...       capital; the values of one key are all different
+    ...
+    qf=K                    at the very end a query for each key, with its last value
+
+A model that looks up the key and ignores the order is right once in `writes` times. Variable assignment with updates
+(state tracking) is asked so in RULER (arXiv:2404.06654) and in the update questions of LongMemEval (arXiv:2410.10813).
+"""
+
+from __future__ import annotations
+
+from random import Random
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from miniwin.blocks.spec import PositiveInt
+from miniwin.evaluation.tasks.placing import VALUES, ends, keys, placed
+from miniwin.evaluation.tasks.registry import TASKS
+from miniwin.evaluation.tasks.task import Example, Task
+
+RECORD = 5  # bytes: newline, key, key, `=`, value
+
+
+@TASKS.register
+class LastWrite(Task):
+    """Chance is that of a guess among all capitals; `1 / writes` is that of a model that is blind to order."""
+
+    type: Literal["last-write"] = "last-write"
+    num_keys: Annotated[PositiveInt, Field(le=26 * 26)] = 2
+    writes: Annotated[PositiveInt, Field(le=len(VALUES))] = 3
+
+    @property
+    def chance(self) -> float:
+        return 1 / len(VALUES)
+
+    @property
+    def shortest(self) -> int:
+        return RECORD * self.num_keys * (self.writes + 1)
+
+    def example(self, random: Random, length: int) -> Example:
+        names = keys(random, self.num_keys)
+        order = [key for key in range(self.num_keys) for _ in range(self.writes)]
+        random.shuffle(order)
+        left = [random.sample(VALUES, self.writes) for _ in names]
+        last: dict[int, bytes] = {}
+        records = []
+        for key in order:
+            last[key] = b"\n%b=%c" % (names[key], left[key].pop())
+            records.append(last[key])
+        asked = random.sample(range(self.num_keys), self.num_keys)
+        context, _ = placed(random, length - RECORD * self.num_keys, records)
+        text = context + b"".join(last[key] for key in asked)
+        return Example(text, ends(len(context), [RECORD] * len(asked)))

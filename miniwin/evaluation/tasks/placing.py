@@ -1,0 +1,48 @@
+"""Records at random places in filler, all arrangements equally likely.
+
+Filler is lower-case letters and spaces. A record begins with a line end, and the filler holds none: no filler can be
+mistaken for a record.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from random import Random
+
+LETTERS = b"abcdefghijklmnopqrstuvwxyz"
+VALUES = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+_FILLER = (LETTERS + b"      ") * 8  # a table for all 256 bytes: 32 characters, equally likely
+
+
+def filler(random: Random, length: int) -> bytes:
+    """`length` bytes of lower-case letters and spaces."""
+    return random.randbytes(length).translate(_FILLER)
+
+
+def placed(random: Random, length: int, records: Sequence[bytes]) -> tuple[bytes, list[int]]:
+    """(`length` bytes of filler with the records in it in their order, where each record starts)."""
+    text = bytearray(filler(random, length))
+    free = length - sum(map(len, records))
+    assert free >= 0, "Task.shortest makes sure that the records fit"
+    gaps = sorted(random.sample(range(free + len(records)), len(records)))  # as if each record took one byte
+    starts, taken = [], 0
+    for number, (gap, record) in enumerate(zip(gaps, records, strict=True)):
+        start = gap - number + taken
+        text[start : start + len(record)] = record
+        starts.append(start)
+        taken += len(record)
+    return bytes(text), starts
+
+
+def keys(random: Random, count: int) -> list[bytes]:
+    """Keys of two letters, all different."""
+    return [bytes((LETTERS[key // 26], LETTERS[key % 26])) for key in random.sample(range(26 * 26), count)]
+
+
+def ends(start: int, lengths: Sequence[int]) -> tuple[tuple[int, int], ...]:
+    """The last byte of each of several texts that follow one another from `start` on, as answers."""
+    spans = []
+    for length in lengths:
+        start += length
+        spans.append((start - 1, start))
+    return tuple(spans)

@@ -1,0 +1,62 @@
+"""Recall: which value belongs to a key? Multi-query associative recall (MQAR, arXiv:2312.04927, section 3), as text.
+
+    ...filler...            random lower-case letters and spaces
+    qf=T...filler...        anywhere in it `num_pairs` pairs: a key (two letters, all different) and a capital
+    xa=B...filler...
+    xa=B                    at the very end `num_queries` queries: keys in another order, each with its value
+    qf=T
+
+What follows the `=` of a query is in the context and nowhere else. The paper uses bare tokens without filler; as text,
+a model of code can be asked too.
+"""
+
+from __future__ import annotations
+
+from random import Random
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from miniwin.blocks.spec import PositiveInt
+from miniwin.evaluation.tasks.placing import VALUES, ends, keys, placed
+from miniwin.evaluation.tasks.registry import TASKS
+from miniwin.evaluation.tasks.task import Example, Task
+
+RECORD = 5  # bytes: newline, key, key, `=`, value
+
+
+@TASKS.register
+class Recall(Task):
+    """num_queries: of the pairs that are asked for; null is all of them."""
+
+    type: Literal["recall"] = "recall"
+    num_pairs: Annotated[PositiveInt, Field(le=26 * 26)] = 16
+    num_queries: PositiveInt | None = None
+
+    @model_validator(mode="after")
+    def _queries_are_of_pairs(self) -> Recall:
+        if self.num_queries is not None and self.num_queries > self.num_pairs:
+            raise ValueError(
+                f"got num_queries {self.num_queries} and num_pairs {self.num_pairs}; expected at most one query a pair"
+            )
+        return self
+
+    @property
+    def queries(self) -> int:
+        return self.num_pairs if self.num_queries is None else self.num_queries
+
+    @property
+    def chance(self) -> float:
+        return 1 / len(VALUES)
+
+    @property
+    def shortest(self) -> int:
+        return RECORD * (self.num_pairs + self.queries)
+
+    def example(self, random: Random, length: int) -> Example:
+        pairs = [b"\n%b=%c" % (key, random.choice(VALUES)) for key in keys(random, self.num_pairs)]
+        asked = random.sample(range(self.num_pairs), self.queries)
+        context, starts = placed(random, length - RECORD * self.queries, pairs)
+        text = context + b"".join(pairs[number] for number in asked)
+        depth = starts[asked[0]] / max(1, len(context) - RECORD) if len(asked) == 1 else None
+        return Example(text, ends(len(context), [RECORD] * len(asked)), depth)

@@ -1,0 +1,55 @@
+"""What a task has to say: its parameters, its chance level, and an example of any length.
+
+A task is a spec: its fields are its parameters, and YAML names it by `type`. Its examples are bytes of ASCII, one token
+each for a byte-level model. Every random choice comes from the generator that `example` is given.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from random import Random
+
+from miniwin.blocks.spec import Strict, UserError
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """text: context, questions and answers, in the order in which a model reads them.
+
+    answers: (start, end) of each answer in the text, in order. A model has to predict these bytes from all before them.
+    depth: where in the context that lies which the question is about, from 0, the start, to 1; None where it is in
+    several places.
+    """
+
+    text: bytes
+    answers: tuple[tuple[int, int], ...]
+    depth: float | None = None
+
+
+class Task(Strict):
+    """The base of every task. type: the name that YAML uses."""
+
+    type: str
+
+    @property
+    @abstractmethod
+    def chance(self) -> float:
+        """The share of answers that are right when one of the possible answers is drawn without reading the context."""
+
+    @property
+    @abstractmethod
+    def shortest(self) -> int:
+        """The fewest bytes that an example may have."""
+
+    @abstractmethod
+    def example(self, random: Random, length: int) -> Example:
+        """An example of exactly `length` bytes; `length` is at least `shortest`."""
+
+    def check_length(self, length: int) -> None:
+        """Raise UserError if no example has this length."""
+        if length < self.shortest:
+            raise UserError(
+                f"task {self.type}: an example takes at least {self.shortest} bytes, and length is {length}; make the "
+                f"length at least {self.shortest}, or the example smaller by the task's fields"
+            )

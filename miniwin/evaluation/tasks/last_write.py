@@ -3,7 +3,7 @@
     ...qf=T...              `writes` writes of each of `num_keys` keys, all in random order: a key (two letters) and a
     ...xa=B...qf=K...       capital; the values of one key are all different
     ...
-    qf=K                    at the very end a query for each key, with its last value
+    qf=K                    at the very end `num_queries` queries: different keys, each with its last value
 
 A model that looks up the key and ignores the order is right once in `writes` times. Variable assignment with updates
 (state tracking) is asked so in RULER (arXiv:2404.06654) and in the update questions of LongMemEval (arXiv:2410.10813).
@@ -14,7 +14,7 @@ from __future__ import annotations
 from random import Random
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from miniwin.blocks.spec import PositiveInt
 from miniwin.evaluation.tasks.placing import VALUES, ends, keys, placed
@@ -31,6 +31,15 @@ class LastWrite(Task):
     type: Literal["last-write"] = "last-write"
     num_keys: Annotated[PositiveInt, Field(le=26 * 26)] = 2
     writes: Annotated[PositiveInt, Field(le=len(VALUES))] = 3
+    num_queries: PositiveInt = 1
+
+    @model_validator(mode="after")
+    def _queries_are_of_keys(self) -> LastWrite:
+        if self.num_queries > self.num_keys:
+            raise ValueError(
+                f"got num_queries {self.num_queries} and num_keys {self.num_keys}; expected at most one query a key"
+            )
+        return self
 
     @property
     def chance(self) -> float:
@@ -38,7 +47,7 @@ class LastWrite(Task):
 
     @property
     def shortest(self) -> int:
-        return RECORD * self.num_keys * (self.writes + 1)
+        return RECORD * (self.num_keys * self.writes + self.num_queries)
 
     def example(self, random: Random, length: int) -> Example:
         names = keys(random, self.num_keys)
@@ -50,7 +59,7 @@ class LastWrite(Task):
         for key in order:
             last[key] = b"\n%b=%c" % (names[key], left[key].pop())
             records.append(last[key])
-        asked = random.sample(range(self.num_keys), self.num_keys)
-        context, _ = placed(random, length - RECORD * self.num_keys, records)
+        asked = random.sample(range(self.num_keys), self.num_queries)
+        context, _ = placed(random, length - RECORD * self.num_queries, records)
         text = context + b"".join(last[key] for key in asked)
         return Example(text, ends(len(context), [RECORD] * len(asked)))

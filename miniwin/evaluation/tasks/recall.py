@@ -7,7 +7,8 @@
     qf=T
 
 What follows the `=` of a query is in the context and nowhere else. The paper uses bare tokens without filler; as text,
-a model of code can be asked too.
+a model of code can be asked too. It asks for every pair. Then the values that are left tell the last answers by
+elimination: with 4 pairs a model that never looks up a key is right half of the time. So few of the pairs are asked for.
 """
 
 from __future__ import annotations
@@ -27,23 +28,19 @@ RECORD = 5  # bytes: newline, key, key, `=`, value
 
 @TASKS.register
 class Recall(Task):
-    """num_queries: of the pairs that are asked for; null is all of them."""
+    """num_queries: how many of the pairs are asked for."""
 
     type: Literal["recall"] = "recall"
     num_pairs: Annotated[PositiveInt, Field(le=26 * 26)] = 16
-    num_queries: PositiveInt | None = None
+    num_queries: PositiveInt = 4
 
     @model_validator(mode="after")
     def _queries_are_of_pairs(self) -> Recall:
-        if self.num_queries is not None and self.num_queries > self.num_pairs:
+        if self.num_queries > self.num_pairs:
             raise ValueError(
                 f"got num_queries {self.num_queries} and num_pairs {self.num_pairs}; expected at most one query a pair"
             )
         return self
-
-    @property
-    def queries(self) -> int:
-        return self.num_pairs if self.num_queries is None else self.num_queries
 
     @property
     def chance(self) -> float:
@@ -51,12 +48,12 @@ class Recall(Task):
 
     @property
     def shortest(self) -> int:
-        return RECORD * (self.num_pairs + self.queries)
+        return RECORD * (self.num_pairs + self.num_queries)
 
     def example(self, random: Random, length: int) -> Example:
         pairs = [b"\n%b=%c" % (key, random.choice(VALUES)) for key in keys(random, self.num_pairs)]
-        asked = random.sample(range(self.num_pairs), self.queries)
-        context, starts = placed(random, length - RECORD * self.queries, pairs)
+        asked = random.sample(range(self.num_pairs), self.num_queries)
+        context, starts = placed(random, length - RECORD * self.num_queries, pairs)
         text = context + b"".join(pairs[number] for number in asked)
         depth = starts[asked[0]] / max(1, len(context) - RECORD) if len(asked) == 1 else None
         return Example(text, ends(len(context), [RECORD] * len(asked)), depth)

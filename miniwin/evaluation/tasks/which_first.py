@@ -5,7 +5,8 @@
     xa,qf=qf                at the very end `num_queries` questions: two marks, and the one that came first
 
 Order over a long distance cannot be had from positions inside a window. The two marks of a question are in random
-order, so a model that is blind to order is right half of the time.
+order, so a model that is blind to order is right half of the time. No mark is in two questions: from one answer
+nothing follows for the next.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from __future__ import annotations
 from random import Random
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from miniwin.blocks.spec import PositiveInt
 from miniwin.evaluation.tasks.placing import LETTERS, ends, placed
@@ -25,11 +26,19 @@ MARK, QUESTION = 3, 6  # bytes: `\n+x`, and `\nx,y=x`
 
 @TASKS.register
 class WhichFirst(Task):
-    """num_queries: each asks for a pair of marks drawn anew."""
+    """num_queries: at most one for every two marks."""
 
     type: Literal["which-first"] = "which-first"
     num_marks: Annotated[PositiveInt, Field(ge=2, le=len(LETTERS))] = 4
     num_queries: PositiveInt = 2
+
+    @model_validator(mode="after")
+    def _queries_share_no_mark(self) -> WhichFirst:
+        if 2 * self.num_queries > self.num_marks:
+            raise ValueError(
+                f"got num_queries {self.num_queries} and num_marks {self.num_marks}; expected at least two marks a query"
+            )
+        return self
 
     @property
     def chance(self) -> float:
@@ -43,7 +52,7 @@ class WhichFirst(Task):
         marks = random.sample(LETTERS, self.num_marks)  # in the order in which they come
         context, _ = placed(random, length - QUESTION * self.num_queries, [b"\n+%c" % mark for mark in marks])
         questions = []
-        for _ in range(self.num_queries):
-            pair = random.sample(range(self.num_marks), 2)
+        asked = random.sample(range(self.num_marks), 2 * self.num_queries)
+        for pair in zip(asked[::2], asked[1::2], strict=True):
             questions.append(b"\n%c,%c=%c" % (marks[pair[0]], marks[pair[1]], marks[min(pair)]))
         return Example(context + b"".join(questions), ends(len(context), [QUESTION] * self.num_queries))

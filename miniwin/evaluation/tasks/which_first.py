@@ -36,7 +36,7 @@ class WhichFirst(Task):
     def _queries_share_no_mark(self) -> WhichFirst:
         if 2 * self.num_queries > self.num_marks:
             raise ValueError(
-                f"got num_queries {self.num_queries} and num_marks {self.num_marks}; expected at least two marks a query"
+                f"got num_queries {self.num_queries} and num_marks {self.num_marks}; expected two marks a query"
             )
         return self
 

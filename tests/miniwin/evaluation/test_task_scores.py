@@ -33,7 +33,7 @@ class Echo(Task):
 
 
 @pytest.mark.parametrize("chunk", [None, 7, 16])
-@pytest.mark.parametrize("task", [Echo(), Recall(num_pairs=3), WhichFirst()])
+@pytest.mark.parametrize("task", [Echo(), Recall(num_pairs=3, num_queries=2), WhichFirst()])
 def test_scores_are_those_of_one_pass(task: Task, chunk: int | None) -> None:
     torch.manual_seed(0)
     model = build(tiny.spec())

@@ -11,6 +11,7 @@ from random import Random
 
 LETTERS = b"abcdefghijklmnopqrstuvwxyz"
 VALUES = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+_KEYS = {1: [bytes((a,)) for a in LETTERS], 2: [bytes((a, b)) for a in LETTERS for b in LETTERS]}
 _FILLER = (LETTERS + b"      ") * 8  # a table for all 256 bytes: 32 characters, equally likely
 
 
@@ -34,9 +35,16 @@ def placed(random: Random, length: int, records: Sequence[bytes]) -> tuple[bytes
     return bytes(text), starts
 
 
-def keys(random: Random, count: int) -> list[bytes]:
-    """Keys of two letters, all different."""
-    return [bytes((LETTERS[key // 26], LETTERS[key % 26])) for key in random.sample(range(26 * 26), count)]
+def keys(random: Random, count: int, length: int) -> list[bytes]:
+    """Keys of `length` letters, 1 or 2, all different."""
+    every = _KEYS[length]
+    return [every[key] for key in random.sample(range(len(every)), count)]
+
+
+def check_keys(count: int, length: int) -> None:
+    """Raise ValueError if there are not so many keys."""
+    if count > len(_KEYS[length]):
+        raise ValueError(f"got {count} keys of length {length}; expected at most {len(_KEYS[length])} different ones")
 
 
 def ends(start: int, lengths: Sequence[int]) -> tuple[tuple[int, int], ...]:

@@ -1,7 +1,7 @@
 """Recall: which value belongs to a key? Multi-query associative recall (MQAR, arXiv:2312.04927, section 3), as text.
 
     ...filler...            random lower-case letters and spaces
-    qf=T...filler...        anywhere in it `num_pairs` pairs: a key (two letters, all different) and a capital
+    qf=T...filler...        anywhere in it `num_pairs` pairs: a key (letters, all different) and a capital
     xa=B...filler...
     xa=B                    at the very end `num_queries` queries: keys in another order, each with its value
     qf=T
@@ -19,11 +19,9 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from miniwin.blocks.spec import PositiveInt
-from miniwin.evaluation.tasks.placing import VALUES, ends, keys, placed
+from miniwin.evaluation.tasks.placing import VALUES, check_keys, ends, keys, placed
 from miniwin.evaluation.tasks.registry import TASKS
 from miniwin.evaluation.tasks.task import Example, Task
-
-RECORD = 5  # bytes: newline, key, key, `=`, value
 
 
 @TASKS.register
@@ -31,8 +29,9 @@ class Recall(Task):
     """num_queries: how many of the pairs are asked for."""
 
     type: Literal["recall"] = "recall"
-    num_pairs: Annotated[PositiveInt, Field(le=26 * 26)] = 16
+    num_pairs: PositiveInt = 16
     num_queries: PositiveInt = 4
+    key_length: Annotated[PositiveInt, Field(le=2)] = 2  # letters
 
     @model_validator(mode="after")
     def _queries_are_of_pairs(self) -> Recall:
@@ -40,7 +39,13 @@ class Recall(Task):
             raise ValueError(
                 f"got num_queries {self.num_queries} and num_pairs {self.num_pairs}; expected at most one query a pair"
             )
+        check_keys(self.num_pairs, self.key_length)
         return self
+
+    @property
+    def record(self) -> int:
+        """Bytes of a record: newline, key, `=`, value."""
+        return 3 + self.key_length
 
     @property
     def chance(self) -> float:
@@ -48,12 +53,12 @@ class Recall(Task):
 
     @property
     def shortest(self) -> int:
-        return RECORD * (self.num_pairs + self.num_queries)
+        return self.record * (self.num_pairs + self.num_queries)
 
     def example(self, random: Random, length: int) -> Example:
-        pairs = [b"\n%b=%c" % (key, random.choice(VALUES)) for key in keys(random, self.num_pairs)]
+        pairs = [b"\n%b=%c" % (key, random.choice(VALUES)) for key in keys(random, self.num_pairs, self.key_length)]
         asked = random.sample(range(self.num_pairs), self.num_queries)
-        context, starts = placed(random, length - RECORD * self.num_queries, pairs)
+        context, starts = placed(random, length - self.record * self.num_queries, pairs)
         text = context + b"".join(pairs[number] for number in asked)
-        depth = starts[asked[0]] / max(1, len(context) - RECORD) if len(asked) == 1 else None
-        return Example(text, ends(len(context), [RECORD] * len(asked)), depth)
+        depth = starts[asked[0]] / max(1, len(context) - self.record) if len(asked) == 1 else None
+        return Example(text, ends(len(context), [self.record] * len(asked)), depth)

@@ -20,6 +20,8 @@ from miniwin.inference import Advance, InferenceModel, chunk_for, evaluating, in
 from miniwin.specs import UserError
 from miniwin.tokenizer import Tokenizer
 
+Spans = tuple[tuple[int, int], ...]  # (start, end) of each answer of an example, in its tokens
+
 
 @dataclass(frozen=True)
 class TaskScore:
@@ -29,6 +31,8 @@ class TaskScore:
     right: np.ndarray  # (E,) int64
     nats: np.ndarray  # (E,) float64, summed over the answers of an example
     depths: tuple[float | None, ...]
+    tokens: np.ndarray  # (E,) int64, of all answers of an example
+    bytes: np.ndarray  # (E,) int64, of all answers of an example in UTF-8
 
     @property
     def accuracy(self) -> float:
@@ -37,6 +41,16 @@ class TaskScore:
     @property
     def nats_per_answer(self) -> float:
         return float(self.nats.sum() / self.answers.sum())
+
+    @property
+    def nats_per_token(self) -> float:
+        """The mean over the tokens of all answers."""
+        return float(self.nats.sum() / self.tokens.sum())
+
+    @property
+    def nats_per_byte(self) -> float:
+        """The mean over the UTF-8 bytes of all answers: models with different tokenizers can be compared by it."""
+        return float(self.nats.sum() / self.bytes.sum())
 
 
 def score_task(
@@ -66,9 +80,11 @@ def score_task(
             group = slice(start, min(start + rows, examples))
             ids = torch.from_numpy(ids_of(drawn[group], model.tokenizer, task))  # (B, N)
             ids = torch.cat((torch.tensor(prefix, dtype=torch.int64).expand(len(ids), -1), ids), dim=1)
-            right[group], nats[group] = _scored(model, ids, drawn[group], len(prefix), chunk, advance)
+            spans = [tuple((a + len(prefix), b + len(prefix)) for a, b in one.answers) for one in drawn[group]]
+            right[group], nats[group] = answered(model, ids, spans, chunk, advance)
     answers = np.array([len(example.answers) for example in drawn])
-    return TaskScore(answers, right, nats, tuple(example.depth for example in drawn))
+    tokens = np.array([sum(end - start for start, end in example.answers) for example in drawn])
+    return TaskScore(answers, right, nats, tuple(example.depth for example in drawn), tokens, tokens)
 
 
 def ids_of(examples: Sequence[Example], tokenizer: Tokenizer | None, task: Task) -> np.ndarray:
@@ -88,18 +104,21 @@ def ids_of(examples: Sequence[Example], tokenizer: Tokenizer | None, task: Task)
     return table[text]
 
 
-def _scored(
-    model: InferenceModel, ids: Tensor, examples: Sequence[Example], skip: int, chunk: int, advance: Advance | None
+def answered(
+    model: InferenceModel, ids: Tensor, answers: Sequence[Spans], chunk: int, advance: Advance | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(answers right, nats) of each example, (B,) each. skip: tokens of the prefix in front of the text."""
+    """(answers right, nats) of each example, (B,) each. ids: (B, N). A short example may have any ids behind it.
+
+    The caller has put the model into eval mode (`evaluating`).
+    """
     rows: list[int] = []
     places: list[int] = []
     spans: list[tuple[int, int]] = []  # of each answer token: its example, its place in ids, the answer it belongs to
-    for number, example in enumerate(examples):
-        for answer, (start, end) in enumerate(example.answers):
+    for number, example in enumerate(answers):
+        for answer, (start, end) in enumerate(example):
             for at in range(start, end):
                 rows.append(number)
-                places.append(at + skip)
+                places.append(at)
                 spans.append((number, answer))
     row, place = torch.tensor(rows), torch.tensor(places)  # (Q,), (Q,)
     before = place - 1  # the logits that predict a token stand one before it
@@ -127,11 +146,11 @@ def _scored(
         if advance is not None:
             advance(len(ids) * (part.stop - part.start))
     right: dict[tuple[int, int], bool] = {}
-    nats = np.zeros(len(examples))
+    nats = np.zeros(len(answers))
     for span, was_hit, cost in zip(spans, hit.tolist(), loss.tolist(), strict=True):
         right[span] = right.get(span, True) and was_hit
         nats[span[0]] += cost
-    counts = np.zeros(len(examples), dtype=np.int64)
+    counts = np.zeros(len(answers), dtype=np.int64)
     for (example_row, _), ok in right.items():
         counts[example_row] += ok
     return counts, nats

@@ -7,6 +7,7 @@ A task is used for training data (`source: examples`), for evaluation, and as an
     registry.py   tasks by name
     drawing.py    which examples there are: a function of task, length, seed, index and split
     placing.py    records at random places in filler
+    words/        the same asked in words, for models with any tokenizer
 """
 
 from miniwin.evaluation.tasks.drawing import SPLITS, draw

@@ -26,7 +26,7 @@ def draw(task: Task, length: int, *, seed: int, index: int, split: str) -> Examp
     random = Random(f"{task.model_dump_json()} {length} {seed} {index} {split}")
     for _ in range(TRIES):
         example = task.example(random, length)
-        if split_of(example.text) == split:
+        if split_of(example.text if example.key is None else example.key) == split:
             return example
     raise AssertionError(f"task {task.type} has no {split} example of {length} bytes")
 

@@ -21,11 +21,13 @@ from pydantic import Field, model_validator
 from miniwin.blocks.spec import PositiveInt
 from miniwin.evaluation.tasks.placing import VALUES, check_keys, ends, keys, placed
 from miniwin.evaluation.tasks.registry import TASKS
-from miniwin.evaluation.tasks.task import Example, Task
+from miniwin.evaluation.tasks.task import Example
+from miniwin.evaluation.tasks.words import Passage, WordTask
+from miniwin.evaluation.tasks.words.lists import NOUNS, full_names, listed
 
 
 @TASKS.register
-class Recall(Task):
+class Recall(WordTask):
     """num_queries: how many of the pairs are asked for."""
 
     type: Literal["recall"] = "recall"
@@ -62,3 +64,18 @@ class Recall(Task):
         text = context + b"".join(pairs[number] for number in asked)
         depth = starts[asked[0]] / max(1, len(context) - self.record) if len(asked) == 1 else None
         return Example(text, ends(len(context), [self.record] * len(asked)), depth)
+
+    @property
+    def words_chance(self) -> float:
+        return 1 / len(NOUNS)
+
+    def words(self, random: Random) -> Passage:
+        names = full_names(random, self.num_pairs)
+        values = [random.choice(NOUNS) for _ in names]
+        asked = random.sample(range(self.num_pairs), self.num_queries)
+        return Passage(
+            facts=tuple(f"The password of {name} is {value}." for name, value in zip(names, values, strict=True)),
+            question=f"Question: What is the password of {listed([names[number] for number in asked])}?",
+            answers=tuple(values[number] for number in asked),
+            about=asked[0] if len(asked) == 1 else None,
+        )

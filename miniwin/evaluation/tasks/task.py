@@ -20,11 +20,13 @@ class Example:
     answers: (start, end) of each answer in the text, in order. A model has to predict these bytes from all before them.
     depth: where in the context that lies which the question is about, from 0, the start, to 1; None where it is in
     several places.
+    key: what decides the split that the example is in, where it is not all of the text.
     """
 
     text: bytes
     answers: tuple[tuple[int, int], ...]
     depth: float | None = None
+    key: bytes | None = None
 
 
 class Task(Strict):

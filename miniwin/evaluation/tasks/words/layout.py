@@ -1,0 +1,98 @@
+"""Facts at places in filler: a text with as much filler as there is room for.
+
+Facts keep their order. Their places are drawn evenly over the room. Where a depth is asked for, the fact that the
+question is about stands there, and the places of the facts before and after it are drawn on either side.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import accumulate, islice
+from random import Random
+
+from miniwin.evaluation.tasks.words.passage import Filler, Passage
+
+Sizes = Callable[[Sequence[str]], list[int]]  # of texts, in tokens or bytes
+TOGETHER = 128  # pieces of filler that are measured at once
+MORE = 1.25  # so much more filler is at hand than fits by the sizes of its pieces: some tokenizers count a space twice
+
+
+@dataclass(frozen=True)
+class Layout:
+    """context: facts and filler. depth: where that fact lies which the question is about, from 0 to 1, if it is one."""
+
+    context: str
+    depth: float | None
+
+
+def lay(
+    passage: Passage,
+    random: Random,
+    filler: Filler,
+    room: int,
+    sizes: Sizes,
+    whole: Callable[[str], str],
+    depth: float | None = None,
+) -> Layout:
+    """The facts of a passage in filler, so that the whole text has `room` tokens, or a little fewer.
+
+    sizes: how large each of several texts is; a text may be larger or smaller than its parts together. whole: the
+    whole text for a context. Without filler it has to fit. What is left of the room is less than a piece of filler.
+    """
+    shares = _shares(passage, random, depth)
+    (least,) = sizes([whole(passage.bare)])
+    assert least <= room, "the caller makes sure that the facts fit"
+    pieces: list[str] = []
+    cost = [0]  # of the first k pieces, each with its joiner
+    source = (passage.filler or filler).pieces(random)
+    while cost[-1] <= MORE * (room - least):
+        new = list(islice(source, TOGETHER))
+        pieces += new
+        measured = sizes([passage.joiner + piece for piece in new])
+        cost += list(accumulate(measured, initial=cost[-1]))[1:]
+
+    def laid(count: int) -> tuple[Layout, int]:
+        layout = _joined(passage, pieces[:count], cost, shares)
+        return layout, sizes([whole(layout.context)])[0]
+
+    count = bisect_right(cost, room - least) - 1
+    layout, size = laid(count)
+    if count and size != least + cost[count]:  # the pieces together are smaller or larger than one by one
+        each = (size - least) / cost[count]
+        count = min(bisect_right(cost, (room - least) / each) - 1, len(pieces))
+        layout, size = laid(count)
+    while size > room and count:
+        count -= 1
+        layout, size = laid(count)
+    return layout
+
+
+def _shares(passage: Passage, random: Random, depth: float | None) -> list[float]:
+    """Of each fact, how much of the filler stands before it."""
+    drawn = [random.random() for _ in passage.facts]
+    if depth is None or passage.about is None:
+        return sorted(drawn)
+    before, after = drawn[: passage.about], drawn[passage.about + 1 :]
+    return [*sorted(depth * u for u in before), depth, *sorted(depth + (1 - depth) * u for u in after)]
+
+
+def _joined(passage: Passage, pieces: Sequence[str], cost: Sequence[int], shares: Sequence[float]) -> Layout:
+    filled = cost[len(pieces)]
+    parts: list[str] = []
+    done, depth = 0, None
+    for number, (fact, share) in enumerate(zip(passage.facts, shares, strict=True)):
+        place = _nearest(cost, len(pieces), share * filled)
+        parts += pieces[done:place]
+        parts.append(fact)
+        done = place
+        if number == passage.about:
+            depth = cost[place] / filled if filled else 0.0
+    return Layout(passage.joiner.join([*parts, *pieces[done:]]), depth)
+
+
+def _nearest(cost: Sequence[int], count: int, wanted: float) -> int:
+    """How many of the first `count` pieces have together nearly the wanted cost."""
+    place = min(bisect_left(cost, wanted, 0, count + 1), count)
+    return place - 1 if place > 0 and wanted - cost[place - 1] < cost[place] - wanted else place

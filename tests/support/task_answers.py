@@ -10,6 +10,7 @@ from collections.abc import Callable
 from random import Random
 from typing import NamedTuple
 
+LETTERS = b"abcdefghijklmnopqrstuvwxyz"
 CAPITALS = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
@@ -28,6 +29,31 @@ def value_of_key(text: bytes) -> bytes:
     return re.findall(rb"\n%b=(.)" % key, text)[-1]
 
 
+def first_value_of_key(text: bytes) -> bytes:
+    key = last_line(text)[:-1]
+    return re.findall(rb"\n%b=(.)" % key, text)[0]
+
+
+def number_of_key(text: bytes) -> bytes:
+    """The digits in the record, earlier than the last line, that begins as the last line does."""
+    (found,) = re.findall(rb"\n%b(\d+)(?!\d)" % re.escape(last_line(text)), text)
+    return bytes(found)
+
+
+def next_of_the_copy(text: bytes) -> bytes:
+    """The copy so far is the start of the text's first line, mark included."""
+    so_far = last_line(text)
+    first = text.partition(b"\n")[0]
+    assert first.startswith(so_far)
+    return first[len(so_far) : len(so_far) + 1]
+
+
+def what_followed(text: bytes) -> bytes:
+    at = text.index(text[-1:])
+    assert at < len(text) - 1
+    return text[at + 1 : at + 2]
+
+
 def came_first(text: bytes) -> bytes:
     marks = re.findall(rb"\n\+(.)", text)
     return min(last_line(text)[0:1], last_line(text)[2:3], key=marks.index)
@@ -37,6 +63,14 @@ def any_capital(random: Random, text: bytes) -> bytes:
     return bytes((random.choice(CAPITALS),))
 
 
+def any_letter(random: Random, text: bytes) -> bytes:
+    return bytes((random.choice(LETTERS),))
+
+
+def any_number(digits: int) -> Callable[[Random, bytes], bytes]:
+    return lambda random, text: bytes(random.choices(b"0123456789", k=digits))
+
+
 def either(random: Random, text: bytes) -> bytes:
     return random.choice((last_line(text)[0:1], last_line(text)[2:3]))
 
@@ -44,5 +78,10 @@ def either(random: Random, text: bytes) -> bytes:
 ANSWERS = {
     "recall": Answers(value_of_key, any_capital),
     "last-write": Answers(value_of_key, any_capital),
+    "first-write": Answers(first_value_of_key, any_capital),
+    "needle": Answers(number_of_key, any_number(5)),
+    "several-needles": Answers(number_of_key, any_number(4)),
+    "copy": Answers(next_of_the_copy, any_letter),
+    "induction": Answers(what_followed, any_letter),
     "which-first": Answers(came_first, either),
 }

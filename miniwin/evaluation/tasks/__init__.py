@@ -8,13 +8,34 @@ A task is used for training data (`source: examples`), for evaluation, and as an
     drawing.py    which examples there are: a function of task, length, seed, index and split
     placing.py    records at random places in filler
     words/        the same asked in words, for models with any tokenizer
+    writes.py     what tasks about the order of writes share
+    eliminating.py    how far one gets by knowing what is left to answer
 """
 
+from miniwin.evaluation.tasks.copy import Copy
 from miniwin.evaluation.tasks.drawing import SPLITS, draw
+from miniwin.evaluation.tasks.first_write import FirstWrite
+from miniwin.evaluation.tasks.induction import Induction
 from miniwin.evaluation.tasks.last_write import LastWrite
+from miniwin.evaluation.tasks.needle import Needle
 from miniwin.evaluation.tasks.recall import Recall
 from miniwin.evaluation.tasks.registry import TASKS
+from miniwin.evaluation.tasks.several_needles import SeveralNeedles
 from miniwin.evaluation.tasks.task import Example, Task
 from miniwin.evaluation.tasks.which_first import WhichFirst
 
-__all__ = ["SPLITS", "TASKS", "Example", "LastWrite", "Recall", "Task", "WhichFirst", "draw"]
+__all__ = [
+    "SPLITS",
+    "TASKS",
+    "Copy",
+    "Example",
+    "FirstWrite",
+    "Induction",
+    "LastWrite",
+    "Needle",
+    "Recall",
+    "SeveralNeedles",
+    "Task",
+    "WhichFirst",
+    "draw",
+]

@@ -12,6 +12,8 @@ from random import Random
 LETTERS = b"abcdefghijklmnopqrstuvwxyz"
 VALUES = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _KEYS = {1: [bytes((a,)) for a in LETTERS], 2: [bytes((a, b)) for a in LETTERS for b in LETTERS]}
+DIGITS = b"0123456789"
+SPARE = 8  # bytes of filler that every example has room for: so many texts can be told apart by their split
 _FILLER = (LETTERS + b"      ") * 8  # a table for all 256 bytes: 32 characters, equally likely
 
 
@@ -35,6 +37,11 @@ def placed(random: Random, length: int, records: Sequence[bytes]) -> tuple[bytes
     return bytes(text), starts
 
 
+def number(random: Random, digits: int) -> bytes:
+    """A number of so many digits, zeros in front included, all equally likely."""
+    return b"%0*d" % (digits, random.randrange(10**digits))
+
+
 def keys(random: Random, count: int, length: int) -> list[bytes]:
     """Keys of `length` letters, 1 or 2, all different."""
     every = _KEYS[length]
@@ -47,10 +54,17 @@ def check_keys(count: int, length: int) -> None:
         raise ValueError(f"got {count} keys of length {length}; expected at most {len(_KEYS[length])} different ones")
 
 
-def ends(start: int, lengths: Sequence[int]) -> tuple[tuple[int, int], ...]:
-    """The last byte of each of several texts that follow one another from `start` on, as answers."""
+def check_queries(asked: int, total: int, field: str) -> None:
+    """Raise ValueError if more is asked for than there is. field: where the total is said, such as `num_pairs`."""
+    if asked > total:
+        one = field.removeprefix("num_").removesuffix("s")
+        raise ValueError(f"got num_queries {asked} and {field} {total}; expected at most one query a {one}")
+
+
+def ends(start: int, lengths: Sequence[int], size: int = 1) -> tuple[tuple[int, int], ...]:
+    """The last `size` bytes of each of several texts that follow one another from `start` on, as answers."""
     spans = []
     for length in lengths:
         start += length
-        spans.append((start - 1, start))
+        spans.append((start - size, start))
     return tuple(spans)

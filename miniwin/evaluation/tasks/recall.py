@@ -19,7 +19,8 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from miniwin.blocks.spec import PositiveInt
-from miniwin.evaluation.tasks.placing import VALUES, check_keys, ends, keys, placed
+from miniwin.evaluation.tasks.eliminating import commonest_of_the_rest
+from miniwin.evaluation.tasks.placing import VALUES, check_keys, check_queries, ends, keys, placed
 from miniwin.evaluation.tasks.registry import TASKS
 from miniwin.evaluation.tasks.task import Example
 from miniwin.evaluation.tasks.words import Passage, WordTask
@@ -37,10 +38,7 @@ class Recall(WordTask):
 
     @model_validator(mode="after")
     def _queries_are_of_pairs(self) -> Recall:
-        if self.num_queries > self.num_pairs:
-            raise ValueError(
-                f"got num_queries {self.num_queries} and num_pairs {self.num_pairs}; expected at most one query a pair"
-            )
+        check_queries(self.num_queries, self.num_pairs, "num_pairs")
         check_keys(self.num_pairs, self.key_length)
         return self
 
@@ -52,6 +50,11 @@ class Recall(WordTask):
     @property
     def chance(self) -> float:
         return 1 / len(VALUES)
+
+    @property
+    def blind(self) -> float:
+        """Of a model that knows which values there are and which are left, and not to which key each belongs."""
+        return commonest_of_the_rest(self.num_pairs, self.num_queries, len(VALUES))
 
     @property
     def shortest(self) -> int:

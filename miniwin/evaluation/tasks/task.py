@@ -40,6 +40,12 @@ class Task(Strict):
         """The share of answers that are right when one of the possible answers is drawn without reading the context."""
 
     @property
+    def blind(self) -> float:
+        """The share right of a model that does a part of the task: it knows what may be answered, say, and not in
+        which order it stood. The task's docstring says which part. Chance where no part helps."""
+        return self.chance
+
+    @property
     @abstractmethod
     def shortest(self) -> int:
         """The fewest bytes that an example may have."""

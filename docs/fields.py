@@ -51,6 +51,7 @@ TITLES = {
     "TextData": "data, source: text",
     "JsonlData": "data, source: jsonl",
     "TaskData": "data, source: tasks",
+    "ExamplesData": "data, source: examples",
     "OptimizerSpec": "optimizer",
     "CosineSchedule": "schedule, type: cosine",
     "WSDSchedule": "schedule, type: wsd",

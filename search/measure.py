@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 from miniwin.machine.devices import find_device
 from miniwin.runs import read_run
 from miniwin.search.claims import Claim
-from miniwin.search.objectives import at_rungs, loss_lengths, value
+from miniwin.search.objectives import at_rungs, is_loss, loss_lengths, value
 from miniwin.search.samplers import pruner_step
 from miniwin.search.study import BASELINE, Study
 from miniwin.specs import SearchSpec, TrainSpec, UserError
+from miniwin.specs.data import ExamplesData
 
 if TYPE_CHECKING:
     from miniwin.data import Corpus
@@ -35,8 +36,13 @@ class Tracking:
 
 
 def report_lengths(spec: SearchSpec, train: TrainSpec) -> list[int]:
-    """The lengths at which finished trials are measured: those asked for, and those of the objectives."""
-    asked = spec.report_lengths or [train.seq_len * times for times in (1, 2, 4, 8, 16)]
+    """The lengths at which the loss of finished trials is measured: those asked for, and those of the objectives.
+
+    None if the trials are trained on no text.
+    """
+    if isinstance(train.data, ExamplesData):
+        return []
+    asked = spec.report_lengths or [train.longest * times for times in (1, 2, 4, 8, 16)]
     return sorted({*asked, *loss_lengths(spec.parsed_objectives)})
 
 
@@ -46,7 +52,19 @@ def eval_tokens(spec: SearchSpec, train: TrainSpec) -> int:
 
 
 def check_corpus(spec: SearchSpec, train: TrainSpec, corpus: Corpus) -> None:
-    """UserError if the validation split is too short for the lengths to be measured."""
+    """UserError if there is no text for the objectives, or too little for the lengths to be measured."""
+    if not corpus.has_text:
+        if wanted := [objective.name for objective in spec.parsed_objectives if is_loss(objective)]:
+            raise UserError(
+                f"objectives: {wanted[0]} needs text, and source {corpus.info['source']}, which the trials are trained "
+                "on, has none: take a task as the objective, such as 'maximize recall@512', or train on text"
+            )
+        if spec.report_lengths:
+            raise UserError(
+                f"report_lengths: got {spec.report_lengths}, lengths to measure the loss of text at, and source "
+                f"{corpus.info['source']} has no text: leave report_lengths out"
+            )
+        return
     needed, available = eval_tokens(spec, train), len(corpus.valid) - 1
     if needed > available:
         longest = max(report_lengths(spec, train))
@@ -122,14 +140,16 @@ def run_claim(study: Study, claim: Claim, corpus: Corpus, tracking: Tracking) ->
 def _rungs(study: Study, claim: Claim, corpus: Corpus) -> tuple[list[int], OnEval | None]:
     """The tokens at which training pauses, and what happens there: measure, write down, ask the pruner."""
     spec, train = study.spec, claim.candidate.train
-    objectives = at_rungs(spec.parsed_objectives, train.seq_len)
+    objectives = at_rungs(spec.parsed_objectives, train.longest)
     rungs = sorted({max(1, round(fraction * train.tokens)) for fraction in spec.rungs})
-    if not rungs:
+    if not corpus.has_text:
+        objectives = [objective for objective in objectives if not is_loss(objective)]
+    if not rungs or not objectives:
         return [], None
 
     def on_eval(tokens: int, model: LanguageModel) -> bool:
         lengths = loss_lengths(objectives)
-        size = max(spec.rung_eval_tokens, *lengths, train.seq_len)
+        size = max(spec.rung_eval_tokens, *lengths, train.longest)
         losses = {length: loss(model, corpus, length, size) for length in lengths}
         found = {o.name: value(o, claim.candidate.model, model, losses) for o in objectives}
         known = [rung for rung in claim.outcome.rungs if rung["tokens"] < tokens]

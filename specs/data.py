@@ -1,6 +1,6 @@
 """Where the text to train on comes from, and how it is split into train and valid.
 
-Four sources, told apart by `source`. Paths are relative to the folder of the YAML file that names them. The
+Five sources, told apart by `source`. Paths are relative to the folder of the YAML file that names them. The
 split never depends on the machine: a file or line goes to one side by a hash of its name or of its text, not
 by its place in a list.
 """
@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, WrapValidator, model_validator
 
+from miniwin.evaluation.tasks import TASKS, Task
 from miniwin.specs.base import Count, PositiveInt, Real, Strict, any_name
 
 Share = Annotated[Real, Field(gt=0, lt=1)]  # of the text, kept back for validation
@@ -102,4 +103,23 @@ class TaskData(Strict):
     seed: Count = 0
 
 
-DataSpec = Annotated[PythonStdlibData | TextData | JsonlData | TaskData, Field(discriminator="source")]
+class ExamplesData(Strict):
+    """Examples of a task (miniwin/evaluation/tasks), drawn when they are needed: no row comes twice.
+
+    A row of seq_len N is an example of N + 1 bytes. `loss: answers` counts the bytes of the answers only.
+    """
+
+    source: Literal["examples"] = "examples"
+    task: TASKS.field()  # type: ignore[valid-type]
+    loss: Literal["answers", "all"] = "answers"
+    seed: Count = 0
+
+    @property
+    def parsed_task(self) -> Task:
+        """The task, as a type that checkers know."""
+        assert isinstance(self.task, Task)
+        return self.task
+
+
+Stored = PythonStdlibData | TextData | JsonlData | TaskData  # sources that become a corpus on disk
+DataSpec = Annotated[Stored | ExamplesData, Field(discriminator="source")]

@@ -13,11 +13,35 @@ import glob
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, SerializerFunctionWrapHandler, WrapValidator, model_serializer, model_validator
+from pydantic import (
+    AfterValidator,
+    Discriminator,
+    Field,
+    SerializerFunctionWrapHandler,
+    Tag,
+    WrapValidator,
+    model_serializer,
+    model_validator,
+)
 
+from miniwin.blocks.positions.base import located
 from miniwin.specs.base import Budget, Fraction, PositiveInt, PositiveReal, Real, Seed, Strict, any_name, user_path
 from miniwin.specs.data import DataSpec
 from miniwin.specs.model import Name
+
+
+def _several(lengths: tuple[int, ...]) -> tuple[int, ...]:
+    if len(set(lengths)) < max(2, len(lengths)):
+        raise ValueError(f"got {list(lengths)}; expected one number, or a list of two or more different lengths")
+    return lengths
+
+
+def _how_many(lengths: Any) -> str:
+    return "several" if isinstance(lengths, list | tuple) else "one"
+
+
+Lengths = Annotated[tuple[PositiveInt, ...], Field(strict=False), AfterValidator(_several)]
+Weights = Annotated[tuple[PositiveReal, ...], Field(strict=False)]
 
 
 class _Grown(Strict):
@@ -103,7 +127,7 @@ class StopSpec(Strict):
 class TrainSpec(_Grown):
     """One training run, without the model."""
 
-    LATER: ClassVar[frozenset[str]] = frozenset({"compile", "packing"})
+    LATER: ClassVar[frozenset[str]] = frozenset({"compile", "packing", "seq_len_weights"})
 
     kind: Literal["train"] = "train"
     format: Literal[1] = 1
@@ -111,11 +135,15 @@ class TrainSpec(_Grown):
     data: DataSpec
     # byte, or the path of a Hugging Face tokenizer.json, relative to the YAML file
     tokenizer: Annotated[str, WrapValidator(any_name)] = "byte"
-    seq_len: PositiveInt = 512
+    # several lengths: each pass has one of them, and as many tokens as any other pass (miniwin/data/passes.py)
+    seq_len: Annotated[
+        Annotated[PositiveInt, Tag("one")] | Annotated[Lengths, Tag("several")], Discriminator(_how_many)
+    ] = 512
+    seq_len_weights: Weights | None = None  # how often a pass has each length; null: equally often
     # stream: a row is a stretch of text, and a token sees the documents before its own. documents: a token sees its own
     # document only; the separator between two documents is the first token of the second
     packing: Literal["stream", "documents"] = "stream"
-    batch_size: PositiveInt = 8  # sequences in one forward and backward pass
+    batch_size: PositiveInt = 8  # sequences in one forward and backward pass; of several lengths, of the longest
     gradient_accumulation: PositiveInt = 1  # passes in one optimizer step
     tokens: Budget
     optimizer: OptimizerSpec = OptimizerSpec()
@@ -130,10 +158,47 @@ class TrainSpec(_Grown):
     checkpoint_seconds: Annotated[Real, Field(ge=0)] = 60.0  # 0: after every step
     stop: StopSpec = StopSpec()
 
+    @model_validator(mode="after")
+    def _lengths_fit(self) -> TrainSpec:
+        weights, lengths = self.seq_len_weights, self.lengths
+        if weights is not None and isinstance(self.seq_len, int):
+            raise located(
+                "seq_len_weights", f"seq_len is {self.seq_len}, one length; expected weights with several lengths only"
+            )
+        if weights is not None and len(weights) != len(lengths):
+            raise located(
+                "seq_len_weights", f"got {len(weights)} weights for {len(lengths)} lengths; expected one for each"
+            )
+        tokens = self.longest * self.batch_size
+        if unequal := [length for length in lengths if tokens % length]:
+            fit = [length for length in range(1, self.longest) if tokens % length == 0]
+            near = sorted(fit, key=lambda length: abs(length - unequal[0]))[:3]
+            raise located(
+                "seq_len",
+                f"a pass has batch_size * the longest = {tokens} tokens, which {unequal[0]} does not divide; expected "
+                f"lengths that divide it, such as {', '.join(map(str, sorted(near)))}, or another batch_size",
+            )
+        return self
+
+    @property
+    def lengths(self) -> tuple[int, ...]:
+        """The lengths of sequences: one, unless seq_len is a list."""
+        return (self.seq_len,) if isinstance(self.seq_len, int) else self.seq_len
+
+    @property
+    def longest(self) -> int:
+        """The training length that lengths of evaluation are compared with."""
+        return max(self.lengths)
+
+    @property
+    def length_weights(self) -> tuple[float, ...]:
+        """How often a pass has each of `lengths`."""
+        return self.seq_len_weights or (1.0,) * len(self.lengths)
+
     @property
     def tokens_per_step(self) -> int:
-        """Tokens that one optimizer step sees."""
-        return self.seq_len * self.batch_size * self.gradient_accumulation
+        """Tokens that one optimizer step sees, whatever the lengths of its passes."""
+        return self.longest * self.batch_size * self.gradient_accumulation
 
     @property
     def steps(self) -> int:

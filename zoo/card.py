@@ -12,7 +12,7 @@ import yaml
 
 from miniwin.display.formats import decimal_bytes
 from miniwin.specs import ModelSpec
-from miniwin.zoo.card_values import by_length, training_length
+from miniwin.zoo.card_values import by_length, training_length, training_lengths
 from miniwin.zoo.entry import MODEL
 
 CACHE_LENGTHS = (4096, 131072, 1048576)
@@ -138,7 +138,7 @@ def _provenance(provenance: dict[str, Any]) -> str:
         ("Data fingerprint", f"`{data['fingerprint']}`" if data.get("fingerprint") else None),
         ("Seed", run.get("seed")),
         ("Tokens trained on", f"{run['tokens']:,}" if run.get("tokens") else None),
-        ("Training length", training_length(provenance)),
+        ("Training length", ", ".join(map(str, training_lengths(provenance))) or None),
         ("Seconds of training", f"{run['seconds']:,.0f}" if run.get("seconds") else None),
         ("Trained", run.get("started")),
         ("Code version", run.get("code")),

@@ -26,12 +26,21 @@ def by_length(metrics: dict[str, Any], key: str) -> dict[int, Any]:
     return {int(n): values[n] for n in sorted(values, key=int) if values[n] is not None}
 
 
+def training_lengths(provenance: dict[str, Any]) -> list[int]:
+    """`seq_len` of the training spec that the run recorded: one or several; empty where it says none.
+
+    Raises ZooError where a length is no whole number.
+    """
+    said = _mapping(_mapping(provenance, "run"), "train").get("seq_len")
+    lengths = said if isinstance(said, list) else [] if said is None else [said]
+    if any(type(length) is not int or not 0 < length < 1 << 62 for length in lengths):
+        raise ZooError(f"run.train.seq_len: got {shown(said)}; expected a whole number, or a list of them")
+    return lengths
+
+
 def training_length(provenance: dict[str, Any]) -> int | None:
-    """`seq_len` of the training spec that the run recorded. Raises ZooError where it is no whole number."""
-    length = _mapping(_mapping(provenance, "run"), "train").get("seq_len")
-    if length is not None and (type(length) is not int or not 0 < length < 1 << 62):
-        raise ZooError(f"run.train.seq_len: got {shown(length)}; expected a whole number")
-    return length
+    """The longest of `training_lengths`."""
+    return max(training_lengths(provenance), default=None)
 
 
 def check_metrics(metrics: dict[str, Any]) -> None:
@@ -47,7 +56,7 @@ def check_metrics(metrics: dict[str, Any]) -> None:
 
 def check_provenance(provenance: dict[str, Any]) -> None:
     """Raise ZooError where a card could not show this provenance."""
-    training_length(provenance)
+    training_lengths(provenance)
     run = _mapping(provenance, "run")
     for key in ("data", "machine"):
         _mapping(run, key)

@@ -81,7 +81,7 @@ def _verdict(data: StudyData) -> str:
     """Winner against baseline, at every length at which both were measured."""
     best, baseline = data.best, data.baseline
     assert best is not None and baseline is not None and best.train is not None
-    trained = best.train.seq_len
+    trained = best.train.longest
     lines = [f"bits per byte on the validation text that the winner was chosen on, trained at {trained} tokens:"]
     for length in sorted(set(best.losses) & set(baseline.losses)):
         mine, theirs = best.bits_per_byte[length], baseline.bits_per_byte[length]

@@ -1,8 +1,9 @@
-"""Batches from a long array of token ids. Each is a pure function of (split, step, batch_size, seq_len, seed).
+"""Batches of rows. Each is a pure function of (rows, step, batch_size, seq_len, seed).
 
-An epoch cuts the split into windows of seq_len + 1 ids that overlap by one: every token is an input once and a target
-once. The first window starts at a seeded offset. The windows come in a seeded order. The split is read as a ring: it
-ends with a document separator, so its beginning follows its end as one more document.
+Rows of text are windows of a long array of token ids, a split. An epoch cuts the split into windows of seq_len + 1 ids
+that overlap by one: every token is an input once and a target once. The first window starts at a seeded offset. The
+windows come in a seeded order. The split is read as a ring: it ends with a document separator, so its beginning follows
+its end as one more document.
 
 An epoch leaves out len(split) modulo seq_len tokens, at another place in every epoch.
 
@@ -16,7 +17,7 @@ from __future__ import annotations
 import hashlib
 import mmap
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -24,25 +25,65 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from miniwin.data.passes import Pass, Passes
+from miniwin.data.rows import Row, Rows
 from miniwin.specs import UserError
 
 Batch = tuple[torch.Tensor, torch.Tensor]
 
 
-def batch_at(split: np.ndarray, step: int, *, batch_size: int, seq_len: int, seed: int) -> Batch:
-    """(inputs, targets) of one step, (B, N) int64 each. A target is the token after its input.
+class TextRows:
+    """Windows of a split (tokens,)."""
+
+    def __init__(self, split: np.ndarray) -> None:
+        self.split = split
+
+    def check(self, seq_len: int) -> None:
+        windows_per_epoch(self.split, seq_len)
+
+    def rows(self, first: int, count: int, seq_len: int, seed: int) -> list[Row]:
+        split, windows = self.split, windows_per_epoch(self.split, seq_len)
+        found = []
+        for number in range(first, first + count):  # windows are numbered across epochs
+            epoch, place = divmod(number, windows)
+            order, offset = _epoch(seed, epoch, windows, len(split))
+            ids = _ring(split, (offset + int(order[place]) * seq_len) % len(split), seq_len + 1)  # (N + 1,)
+            found.append((ids[:-1], ids[1:]))
+        return found
+
+    def __getstate__(self) -> Any:
+        split = self.split
+        # Pickled as it is, a memory map sends the whole corpus to every worker. Its place on disk is enough.
+        # A slice of a map is pickled as it is: its `offset` is that of the whole map.
+        if isinstance(split, np.memmap) and isinstance(split.base, mmap.mmap):
+            return {"split": (str(split.filename), split.dtype, split.shape, split.offset)}
+        return {"split": split}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.split = state["split"]
+        if isinstance(self.split, tuple):
+            filename, dtype, shape, offset = self.split
+            self.split = np.memmap(filename, dtype=dtype, mode="r", shape=shape, offset=offset)
+
+
+def batch_at(rows: np.ndarray | Rows, step: int, *, batch_size: int, seq_len: int, seed: int) -> Batch:
+    """(inputs, targets) of one step, (B, N) int64 each. A target is the token after its input, or -100: not counted.
+
+    rows: a split of text (tokens,), or rows of another kind.
 
     Raises:
-        UserError: the split is too short for one sequence.
+        UserError: the split is too short for one sequence, or an example takes more room.
     """
-    windows = windows_per_epoch(split, seq_len)
-    rows = []  # of (N + 1,)
-    for number in range(step * batch_size, (step + 1) * batch_size):  # windows are numbered across epochs
-        epoch, place = divmod(number, windows)
-        order, offset = _epoch(seed, epoch, windows, len(split))
-        rows.append(_ring(split, (offset + int(order[place]) * seq_len) % len(split), seq_len + 1))
-    ids = torch.from_numpy(np.stack(rows).astype(np.int64))  # (B, N + 1)
-    return ids[:, :-1].contiguous(), ids[:, 1:].contiguous()  # (B, N), (B, N)
+    return _batch(_rows(rows), Pass(step * batch_size, batch_size, seq_len), seed)
+
+
+def _batch(rows: Rows, at: Pass, seed: int) -> Batch:
+    inputs, targets = zip(*rows.rows(at.first, at.batch_size, at.seq_len, seed), strict=True)  # of (N,)
+    return torch.from_numpy(np.stack(inputs).astype(np.int64)), torch.from_numpy(np.stack(targets).astype(np.int64))
+
+
+def _rows(rows: np.ndarray | Rows) -> Rows:
+    return TextRows(rows) if isinstance(rows, np.ndarray) else rows
 
 
 def document_numbers(inputs: torch.Tensor, separator: int) -> torch.Tensor:
@@ -69,18 +110,27 @@ def windows_per_epoch(split: np.ndarray, seq_len: int) -> int:
 
 
 def loader(
-    split: np.ndarray,
+    rows: np.ndarray | Rows,
     *,
     start_step: int,
     num_steps: int,
     batch_size: int,
-    seq_len: int,
+    seq_len: int | Sequence[int],
+    weights: Sequence[float] | None = None,
     seed: int,
     workers: int = 0,
 ) -> Iterator[Batch]:
-    """`batch_at` of `num_steps` steps from `start_step` on, in order. `workers` processes read ahead; 0: none does."""
-    windows_per_epoch(split, seq_len)  # raises a user's mistake here, not in a worker
-    steps = _Steps(split, start_step, num_steps, {"batch_size": batch_size, "seq_len": seq_len, "seed": seed})
+    """`batch_at` of `num_steps` steps from `start_step` on, in order. `workers` processes read ahead; 0: none does.
+
+    With several lengths in seq_len, each step has one of them, and as many tokens as any other step (passes.py).
+    weights: how often each length comes; by default equally often.
+    """
+    lengths = (seq_len,) if isinstance(seq_len, int) else tuple(seq_len)
+    passes = Passes(lengths, (1.0,) * len(lengths) if weights is None else tuple(weights), batch_size)
+    rows = _rows(rows)
+    for length in passes.lengths:
+        rows.check(length)  # raises a user's mistake here, not in a worker
+    steps = _Steps(rows, start_step, num_steps, passes, seed)
     if workers == 0:
         return (steps[place] for place in range(num_steps))
     # A generator of its own, because DataLoader draws a seed for its workers. The global generator belongs to the
@@ -92,31 +142,16 @@ def loader(
 
 
 class _Steps(Dataset[Batch]):
-    """Item i is the batch of step start + i."""
+    """Item i is the batch of pass start + i."""
 
-    def __init__(self, split: np.ndarray, start: int, count: int, settings: dict[str, int]) -> None:
-        self._split, self._start, self._count, self._settings = split, start, count, settings
+    def __init__(self, rows: Rows, start: int, count: int, passes: Passes, seed: int) -> None:
+        self._rows, self._start, self._count, self._passes, self._seed = rows, start, count, passes, seed
 
     def __len__(self) -> int:
         return self._count
 
     def __getitem__(self, place: int) -> Batch:
-        return batch_at(self._split, self._start + place, **self._settings)
-
-    def __getstate__(self) -> dict[str, Any]:
-        state = dict(self.__dict__)
-        split = self._split
-        # Pickled as it is, a memory map sends the whole corpus to every worker. Its place on disk is enough.
-        # A slice of a map is pickled as it is: its `offset` is that of the whole map.
-        if isinstance(split, np.memmap) and isinstance(split.base, mmap.mmap):
-            state["_split"] = (str(split.filename), split.dtype, split.shape, split.offset)
-        return state
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        if isinstance(self._split, tuple):
-            filename, dtype, shape, offset = self._split
-            self._split = np.memmap(filename, dtype=dtype, mode="r", shape=shape, offset=offset)
+        return _batch(self._rows, self._passes[self._start + place], self._seed)
 
 
 def _init_worker(_: int) -> None:

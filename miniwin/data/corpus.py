@@ -23,6 +23,9 @@ from typing import Any
 
 import numpy as np
 
+from miniwin.data.batches import TextRows
+from miniwin.data.examples import ExampleRows, fingerprint
+from miniwin.data.rows import Rows
 from miniwin.data.sources import SIDES, Source, list_source
 from miniwin.data.tasks import character_ids
 from miniwin.files.folders import cache_folder
@@ -30,7 +33,7 @@ from miniwin.files.hashing import sha256_file
 from miniwin.files.json_files import read_json
 from miniwin.files.writing import Unwritable, move, remove_tree, write_flushed
 from miniwin.specs import UserError, user_path
-from miniwin.specs.data import DataSpec, JsonlData, TaskData, TextData
+from miniwin.specs.data import DataSpec, ExamplesData, JsonlData, TaskData, TextData
 from miniwin.tokenizer import Tokenizer
 from miniwin.tokenizer.hugging_face import SEPARATORS
 
@@ -42,12 +45,26 @@ BATCH = 256  # pieces that the tokenizer gets at once, to share out among its th
 
 @dataclass(frozen=True)
 class Corpus:
-    """Token ids to train and to validate on, (tokens,) each. The tokenizer's separator follows each document."""
+    """Token ids to train and to validate on, (tokens,) each. The tokenizer's separator follows each document.
+
+    drawn: rows to train on that are no text; `train` and `valid` are then empty.
+    """
 
     train: np.ndarray
     valid: np.ndarray
     fingerprint: str
     info: Mapping[str, Any]
+    drawn: Rows | None = None
+
+    @property
+    def rows(self) -> Rows:
+        """What a run is trained on."""
+        return TextRows(self.train) if self.drawn is None else self.drawn
+
+    @property
+    def has_text(self) -> bool:
+        """Whether there is text to measure bits per byte on."""
+        return self.drawn is None
 
     def describe(self) -> dict[str, Any]:
         """Plain facts for a run's record: source, files, bytes, tokens and fingerprint first."""
@@ -68,6 +85,8 @@ def prepare(
         UserError: the text cannot be found or read, one side of the split is empty, or the tokenizer has no separator.
         Unwritable: the cache folder cannot be written.
     """
+    if isinstance(spec, ExamplesData):
+        return _drawn(spec, tokenizer)
     if tokenizer.separator is None:
         raise UserError(
             f"the tokenizer {tokenizer.name} has no token to separate documents with; expected one of "
@@ -84,6 +103,13 @@ def prepare(
             stacklevel=2,
         )
     return found
+
+
+def _drawn(spec: ExamplesData, tokenizer: Tokenizer) -> Corpus:
+    none = np.zeros(0, dtype=np.int64)
+    info = {"source": spec.source, "task": spec.parsed_task.model_dump(mode="json"), "loss": spec.loss}
+    info |= {"tokenizer": tokenizer.name}
+    return Corpus(none, none, fingerprint(spec, tokenizer), info, ExampleRows(spec, tokenizer))
 
 
 def _key(source: Source, tokenizer: Tokenizer) -> str:

@@ -23,7 +23,7 @@ from miniwin.blocks.messages.listing import some
 from miniwin.data.plain_text import CONVERT, Replaced, TextReader
 from miniwin.data.tasks import check_recall, recall_documents
 from miniwin.specs import UserError, user_path
-from miniwin.specs.data import DataSpec, JsonlData, PythonStdlibData, TaskData, TextData
+from miniwin.specs.data import JsonlData, PythonStdlibData, Stored, TaskData, TextData
 from miniwin.specs.text_encodings import is_text, wide
 
 # Tests are not library code, and installed packages are not part of the standard library.
@@ -60,7 +60,7 @@ class SourceFile:
 class Source:
     """The files that a data spec means on this machine. `facts` go into the description of the corpus."""
 
-    spec: DataSpec
+    spec: Stored
     files: tuple[SourceFile, ...] = ()
     facts: dict[str, Any] = field(default_factory=dict)
     replaced: Replaced = field(default_factory=Replaced, compare=False)  # known once all documents were read
@@ -106,7 +106,7 @@ class Source:
             raise UserError(str(foreign[0][1]) + (f". In another encoding, too: {others}" if others else ""))
 
 
-def list_source(spec: DataSpec, base: Path | None = None) -> Source:
+def list_source(spec: Stored, base: Path | None = None) -> Source:
     """The files of a spec. Paths in the spec are relative to `base`.
 
     Raises:
@@ -118,7 +118,7 @@ def list_source(spec: DataSpec, base: Path | None = None) -> Source:
         raise UserError(f"data: cannot read {error.filename}: {error.strerror or error}") from None
 
 
-def _list(spec: DataSpec, base: Path) -> Source:
+def _list(spec: Stored, base: Path) -> Source:
     match spec:
         case PythonStdlibData():
             return _list_stdlib(spec)

@@ -21,6 +21,7 @@ import numpy as np
 import torch
 
 from miniwin.specs import UserError
+from miniwin.tokenizer.characters import Characters
 
 if TYPE_CHECKING:
     from miniwin.tokenizer import Tokenizer
@@ -89,19 +90,10 @@ def _rng(seed: int, row: int, use: str) -> np.random.Generator:
 
 
 def character_ids(tokenizer: Tokenizer | None) -> np.ndarray:
-    """(128,) the id of each ASCII character by itself: a key that is merged with its neighbours could not be found."""
-    if tokenizer is None or tokenizer.name == "byte":
-        return np.arange(128, dtype=np.int64)
-    table = np.full(128, -1, dtype=np.int64)
-    for code in sorted({*FILLER.tolist(), *VALUES.tolist(), *b"\n="}):
-        ids = tokenizer.encode(chr(code))
-        if len(ids) != 1 or tokenizer.decode(ids) != chr(code):
-            raise UserError(
-                f"the tokenizer {tokenizer.name} has no single token for the character {chr(code)!r}, which "
-                "the task associative-recall is written in; use tokenizer: byte, or one that knows every byte"
-            )
-        table[code] = ids[0]
-    return table
+    """(256,) the id of each character that an example may hold, by itself."""
+    characters = Characters(tokenizer, "associative-recall")
+    characters.ids(np.array(sorted({*FILLER.tolist(), *VALUES.tolist(), *b"\n="}), dtype=np.uint8))
+    return characters.table
 
 
 def _example(rng: np.random.Generator, length: int, num_pairs: int, num_queries: int) -> np.ndarray:

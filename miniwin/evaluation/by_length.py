@@ -47,7 +47,7 @@ def evaluate(
 
     data: a corpus, a data spec, a train spec's YAML file (its data), or a text file or folder. The validation part is
         used. Default: what the model was trained on; for an imported model and for random weights, the source of the
-        Python standard library.
+        Python standard library. A corpus that has no text gives no bits per byte.
     lengths: lengths of context, in tokens.
     tokens_per_length: how many tokens to predict at every length. Default: 65,536, or the longest length if that is
         more.
@@ -63,10 +63,10 @@ def evaluate(
     if isinstance(model, str | Path):
         model = load(model)
     corpus = corpus_for(model, data)
-    tokens = span(corpus.valid, lengths[-1], tokens_per_length)
+    tokens = span(corpus.valid, lengths[-1], tokens_per_length) if corpus.has_text else 0
     by_length: dict[int, PositionLosses] = {}
     with EvaluationProgress(progress) as bar:
-        for length in lengths:
+        for length in lengths if corpus.has_text else ():
             advance = bar.task(f"bits per byte at {length:,}", tokens)
             by_length[length] = position_losses(model, corpus.valid, length, tokens, chunk, advance)
         recalled: dict[int, float] = {}
@@ -89,7 +89,7 @@ def evaluate(
         tokens=tokens,
         loss={length: losses.nats_per_byte for length, losses in by_length.items()},
         bits_per_byte={length: losses.nats_per_byte / math.log(2) for length, losses in by_length.items()},
-        by_position=_by_position(by_length[lengths[-1]]),
+        by_position=_by_position(by_length[lengths[-1]]) if by_length else {},
         recall=recalled,
         cache_bytes={length: model.spec.cache_bytes(length, dtype) for length in lengths},
         prefill_tokens_per_second=None if measured is None else measured.prefill_tokens_per_second,

@@ -40,7 +40,7 @@ def corpus_for(model: LanguageModel, data: DataSpec | TrainSpec | Corpus | str |
         raise UserError(f"{model.ref} has no tokenizer, so it cannot be evaluated on text")
     if data is not None:
         spec, base = _data_spec(data)
-        return _known(model, prepare(spec, model.tokenizer, base=base))
+        return _known(model, _with_text(prepare(spec, model.tokenizer, base=base), "data"))
     spec, base = _own_data(model)
     try:
         corpus = prepare(spec, model.tokenizer, base=base)
@@ -50,7 +50,16 @@ def corpus_for(model: LanguageModel, data: DataSpec | TrainSpec | Corpus | str |
         raise UserError(f"what {model.ref} was trained on cannot be read: {error}; put it back, or {NAME_IT}") from None
     if model.folder is not None and (model.folder / RUN).is_file():
         refuse_other_data(model.folder, corpus, f", or {NAME_IT}")
-    return _known(model, corpus)
+    return _known(model, _with_text(corpus, f"what {model.ref} was trained on"))
+
+
+def _with_text(corpus: Corpus, what: str) -> Corpus:
+    if not corpus.has_text:
+        raise UserError(
+            f"{what}: source {corpus.info['source']} has no text to measure bits per byte on; name text with --data "
+            "(data= in Python), such as --data python-stdlib"
+        )
+    return corpus
 
 
 def _known(model: LanguageModel, corpus: Corpus) -> Corpus:

@@ -17,8 +17,8 @@ from torch import Tensor
 
 from miniwin.evaluation.tasks import Example, Task, draw
 from miniwin.inference import Advance, InferenceModel, chunk_for, evaluating, in_chunks, rows_at_once
-from miniwin.specs import UserError
 from miniwin.tokenizer import Tokenizer
+from miniwin.tokenizer.characters import Characters
 
 Spans = tuple[tuple[int, int], ...]  # (start, end) of each answer of an example, in its tokens
 
@@ -88,20 +88,9 @@ def score_task(
 
 
 def ids_of(examples: Sequence[Example], tokenizer: Tokenizer | None, task: Task) -> np.ndarray:
-    """(B, N) int64: the texts, one token a character: a key merged with its neighbours could not be found."""
+    """(B, N) int64: the texts, one token a character."""
     text = np.stack([np.frombuffer(example.text, dtype=np.uint8) for example in examples])  # (B, N)
-    if tokenizer is None or tokenizer.name == "byte":
-        return text.astype(np.int64)
-    table = np.zeros(256, dtype=np.int64)
-    for code in np.unique(text):
-        ids = tokenizer.encode(chr(code))
-        if len(ids) != 1 or tokenizer.decode(ids) != chr(code):
-            raise UserError(
-                f"the tokenizer {tokenizer.name} has no single token for the character {chr(code)!r}, which "
-                f"the task {task.type} is written in; use tokenizer: byte, or one that knows every byte"
-            )
-        table[code] = ids[0]
-    return table[text]
+    return Characters(tokenizer, task.type).ids(text)
 
 
 def answered(

@@ -24,6 +24,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from miniwin.data.rows import IGNORED
 from miniwin.specs import UserError
 
 T = TypeVar("T")
@@ -54,6 +55,13 @@ class Group:
     def rows(self, batch: Tensor) -> Tensor:
         """This process's share (B / size, N) of a batch (B, N)."""
         return batch.chunk(self.size)[self.rank] if self.size > 1 else batch
+
+    def share_of(self, targets: Tensor) -> float:
+        """Of the counted targets of a batch (B, N): how many times an equal share this process has."""
+        if self.size == 1:
+            return 1.0
+        counted = targets != IGNORED
+        return int(self.rows(counted).sum()) * self.size / max(1, int(counted.sum()))
 
     def mean(self, number: Tensor) -> Tensor:
         """The mean over all processes. Overwrites `number`."""

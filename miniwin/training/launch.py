@@ -17,7 +17,6 @@ import torch
 
 from miniwin import runs
 from miniwin.data import prepare
-from miniwin.data.batches import windows_per_epoch
 from miniwin.machine.devices import find_device, settled
 from miniwin.machine.matmul_choice import of_run
 from miniwin.machine.memory import TRAINED, refuse_too_large
@@ -100,9 +99,11 @@ def train(
     asked = None if device is None else find_device(device)
     refuse_too_large(model_spec, TRAINED if (asked or find_device(None)).type == "cpu" else 1)
     group = join(device)
-    group.check(spec.batch_size)
+    for length in spec.lengths:
+        group.check(spec.batch_size * spec.longest // length)
     corpus = prepare(spec.data, tokenizer, progress=progress and group.leads)
-    windows_per_epoch(corpus.train, spec.seq_len)  # too little data is an error before there is a folder
+    for length in spec.lengths:
+        corpus.rows.check(length)  # too little data is an error before there is a folder
     with _place(folder, group) as place:
         where = group.device if group.size > 1 else asked or find_device(None)
         before = None

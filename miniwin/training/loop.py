@@ -1,6 +1,6 @@
 """One process's work on a training run: the loop, the checkpoints, and the record of how it ended.
 
-    loss = mean over tokens of -log p(next token)          in nats per token, computed in float32
+    loss = mean over the counted tokens of -log p(next token)      in nats per token, computed in float32
     step = forward and backward over `gradient_accumulation` batches, clip, AdamW
 
 A model may add to the loss: a mixture of experts adds its load balance. The gradient is that of the sum. The added
@@ -36,10 +36,10 @@ from miniwin.runs import RunResult, Status
 from miniwin.specs import ModelSpec, TrainSpec, UserError, dump_yaml
 from miniwin.tokenizer import Tokenizer
 from miniwin.tracking import Tracker
+from miniwin.training.batch_loss import batch_loss
 from miniwin.training.compilation import compile_layers
 from miniwin.training.distributed import Group
 from miniwin.training.divergence import LossWatch
-from miniwin.training.loss import next_token_loss
 from miniwin.training.optimizer import make_optimizer
 from miniwin.training.progress import TrainProgress
 from miniwin.training.schedule import learning_rate
@@ -222,11 +222,11 @@ class TrainingLoop:
         total, added = torch.zeros((), device=self.device), torch.zeros((), device=self.device)
         auxiliary: Tensor | None = None
         for _ in range(passes):
-            inputs, targets = next(self.batches)  # (B, N), (B, N)
-            inputs, targets = (self.group.rows(ids).to(self.device) for ids in (inputs, targets))  # (B / processes, N)
+            inputs, every = next(self.batches)  # (B, N), (B, N)
+            inputs, targets = (self.group.rows(ids).to(self.device) for ids in (inputs, every))  # (B / processes, N)
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.spec.dtype == "bfloat16"):
                 hidden = self.model.decoder.hidden(inputs, documents=self._documents(inputs))  # (B, N, C)
-                loss = next_token_loss(self.model.decoder, hidden, targets) / passes  # ()
+                loss = batch_loss(self.model.decoder, hidden, targets, self.group.share_of(every)) / passes  # ()
             total += loss.detach()
             auxiliary = self.model.decoder.auxiliary_loss()
             if auxiliary is not None:
@@ -250,11 +250,12 @@ class TrainingLoop:
         """The batches of the steps that are left. A step takes `gradient_accumulation` of them."""
         spec, passes = self.spec, self.spec.gradient_accumulation
         return loader(
-            self.corpus.train,
+            self.corpus.rows,
             start_step=self.step * passes,
             num_steps=(spec.steps - self.step) * passes,
             batch_size=spec.batch_size,
-            seq_len=spec.seq_len,
+            seq_len=spec.lengths,
+            weights=spec.length_weights,
             seed=spec.seed,
             workers=workers,
         )

@@ -27,8 +27,8 @@ from torch.autograd.function import once_differentiable
 from miniwin.blocks import Decoder
 from miniwin.blocks.matmul_library import MKL, Product, matmul
 from miniwin.blocks.native import head_loss, rows
+from miniwin.data.rows import IGNORED
 
-IGNORED = -100  # the target of a token that is not counted, as in torch
 LOGITS = 1 << 22  # logits of one chunk at most, unless the chunk would have fewer than FEWEST tokens
 LOGITS_ON_A_GPU = 1 << 26  # more, since few tokens leave most of a GPU idle: 256 MiB of float32
 LOOKED_AT = ("cpu",)  # devices whose numbers can be read at once; reading a GPU's numbers waits for its work

@@ -88,7 +88,7 @@ def length_chart(study: StudyData) -> str:
         [series for series, _ in lines],
         x=svg.Axis("length of the text, tokens", length_text, log=True, ticks=lengths),
         y=svg.Axis("bits per byte", bits_text),
-        marks=[(float(study.train.seq_len), "training length")],
+        marks=[(float(study.train.longest), "training length")],
         title="Bits per byte against the length of the text",
         description="Lower is better. A line that stays flat to the right of the training length works there too.",
         ident="length",

@@ -99,7 +99,7 @@ def verdict(study: StudyData) -> list[str]:
 
 def _beyond(study: StudyData, best: TrialRecord) -> str:
     """The comparison at 8 times the training length, or at the longest length that was measured."""
-    seq_len, baseline = study.train.seq_len, study.baseline
+    seq_len, baseline = study.train.longest, study.baseline
     shape = ", ".join(
         [best.layout, *(f"{word} {of(best)}" for word, of in (("window", windows), ("period", periods)) if of(best))]
     )
@@ -143,12 +143,13 @@ def _facts(study: StudyData) -> str:
     states = Counter(trial.state for trial in study.trials)
     everything = [*study.trials, *([] if study.baseline is None else [study.baseline])]
     facts = [("Trained", f"{len(study.trained)} of {plural(study.spec.budget.trials, 'trial')}", False)]
+    lengths = " and ".join(f"{length:,}" for length in study.train.lengths)
     # The first four states are always shown, also with a zero.
     facts += [(state.title(), f"{states[state]:,}", False) for n, state in enumerate(STATES) if n < 4 or states[state]]
     facts += [
         ("Time, all trials", seconds_text(sum(t.seconds for t in everything)), False),
         ("Tokens, all trials", count_text(sum(t.tokens for t in everything)), False),
-        ("Each trial", f"{count_text(study.train.tokens)} tokens of length {study.train.seq_len:,}", False),
+        ("Each trial", f"{count_text(study.train.tokens)} tokens of length {lengths}", False),
     ]
     about = _about(study)
     data, machine = (found if isinstance(found := about.get(key), dict) else {} for key in ("data", "machine"))

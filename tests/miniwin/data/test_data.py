@@ -20,7 +20,8 @@ from tiny_runs import tiny_train
 
 from miniwin.data import Corpus, batch_at, loader, prepare, windows_per_epoch
 from miniwin.data import corpus as corpus_module
-from miniwin.data.batches import _Steps
+from miniwin.data.batches import TextRows, _Steps
+from miniwin.data.passes import Passes
 from miniwin.data.sources import list_source, side_of
 from miniwin.specs import UserError
 from miniwin.specs.data import DataSpec, JsonlData, PythonStdlibData, TaskData, TextData
@@ -698,11 +699,12 @@ def test_the_loader_is_batch_at_whatever_the_workers(texts: Path, workers: int) 
 def test_workers_get_the_place_of_the_tokens_not_the_tokens(texts: Path) -> None:
     write(texts, {"a.txt": "abc\n" * 10_000})
     split = prepare(SPEC, BYTE, base=texts).train
-    steps = _Steps(split, 0, 3, {"batch_size": 2, "seq_len": 8, "seed": 0})
+    passes = Passes((8,), (1.0,), 2)
+    steps = _Steps(TextRows(split), 0, 3, passes, 0)
     packed = pickle.dumps(steps)
     assert len(packed) < 2000
     assert torch.equal(pickle.loads(packed)[2][0], steps[2][0])
-    part = _Steps(split[100:], 0, 3, {"batch_size": 2, "seq_len": 8, "seed": 0})
+    part = _Steps(TextRows(split[100:]), 0, 3, passes, 0)
     assert torch.equal(pickle.loads(pickle.dumps(part))[2][0], part[2][0])
 
 

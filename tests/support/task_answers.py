@@ -54,6 +54,28 @@ def what_followed(text: bytes) -> bytes:
     return text[at + 1 : at + 2]
 
 
+def value_behind_hops(text: bytes) -> bytes:
+    found = last_line(text)[:-1]
+    while found.islower():
+        (found,) = re.findall(rb"\n%b=([a-z]{2}|[A-Z])" % found, text)
+    return bytes(found)
+
+
+def how_often(text: bytes) -> bytes:
+    context, _, question = text.rpartition(b"\n")
+    return b"%d" % context.count(question[:1])
+
+
+def next_mark(text: bytes) -> bytes:
+    marks = re.findall(rb"\n\+(.)", text)
+    asked = last_line(text)[:1]
+    return bytes(min([mark for mark in marks if mark > asked], default=min(marks)))
+
+
+def place_modulo_4(text: bytes) -> bytes:
+    return b"%d" % (text.index(b"+") % 4)
+
+
 def came_first(text: bytes) -> bytes:
     marks = re.findall(rb"\n\+(.)", text)
     return min(last_line(text)[0:1], last_line(text)[2:3], key=marks.index)
@@ -65,6 +87,10 @@ def any_capital(random: Random, text: bytes) -> bytes:
 
 def any_letter(random: Random, text: bytes) -> bytes:
     return bytes((random.choice(LETTERS),))
+
+
+def any_digit(below: int) -> Callable[[Random, bytes], bytes]:
+    return lambda random, text: b"%d" % random.randrange(below)
 
 
 def any_number(digits: int) -> Callable[[Random, bytes], bytes]:
@@ -83,5 +109,9 @@ ANSWERS = {
     "several-needles": Answers(number_of_key, any_number(4)),
     "copy": Answers(next_of_the_copy, any_letter),
     "induction": Answers(what_followed, any_letter),
+    "multi-hop": Answers(value_behind_hops, any_capital),
+    "counting": Answers(how_often, any_digit(10)),
+    "sorted-order": Answers(next_mark, any_letter),
+    "position-modulo": Answers(place_modulo_4, any_digit(4)),
     "which-first": Answers(came_first, either),
 }

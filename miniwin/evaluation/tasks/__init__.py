@@ -13,14 +13,18 @@ A task is used for training data (`source: examples`), for evaluation, and as an
 """
 
 from miniwin.evaluation.tasks.copy import Copy
+from miniwin.evaluation.tasks.counting import Counting
 from miniwin.evaluation.tasks.drawing import SPLITS, draw
 from miniwin.evaluation.tasks.first_write import FirstWrite
 from miniwin.evaluation.tasks.induction import Induction
 from miniwin.evaluation.tasks.last_write import LastWrite
+from miniwin.evaluation.tasks.multi_hop import MultiHop
 from miniwin.evaluation.tasks.needle import Needle
+from miniwin.evaluation.tasks.position_modulo import PositionModulo
 from miniwin.evaluation.tasks.recall import Recall
 from miniwin.evaluation.tasks.registry import TASKS
 from miniwin.evaluation.tasks.several_needles import SeveralNeedles
+from miniwin.evaluation.tasks.sorted_order import SortedOrder
 from miniwin.evaluation.tasks.task import Example, Task
 from miniwin.evaluation.tasks.which_first import WhichFirst
 
@@ -28,13 +32,17 @@ __all__ = [
     "SPLITS",
     "TASKS",
     "Copy",
+    "Counting",
     "Example",
     "FirstWrite",
     "Induction",
     "LastWrite",
+    "MultiHop",
     "Needle",
+    "PositionModulo",
     "Recall",
     "SeveralNeedles",
+    "SortedOrder",
     "Task",
     "WhichFirst",
     "draw",

@@ -1,0 +1,61 @@
+"""Counting: how often did this mark occur in the context?
+
+    ...T...B...T...         lower-case letters and spaces, and in it marks of `num_marks` kinds: capitals. Each kind
+    ...filler...T...        occurs between 0 and `max_count` times, all numbers equally likely
+    T=3                     at the very end one of the kinds, and its number
+
+As in the aggregation tasks of RULER (arXiv:2404.06654, section 3.3), but exact: the answer is the number itself, each
+number is as likely as the others, and more filler does not bring more marks.
+"""
+
+from __future__ import annotations
+
+from random import Random
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from miniwin.blocks.spec import PositiveInt
+from miniwin.evaluation.tasks.placing import SPARE, VALUES, ends, placed
+from miniwin.evaluation.tasks.registry import TASKS
+from miniwin.evaluation.tasks.task import Example, Task
+
+QUESTION = 4  # bytes: newline, mark, `=`, digit
+
+
+@TASKS.register
+class Counting(Task):
+    """Chance is that of a guess among the numbers from 0 to max_count."""
+
+    type: Literal["counting"] = "counting"
+    num_marks: Annotated[PositiveInt, Field(ge=2, le=len(VALUES))] = 2
+    max_count: Annotated[PositiveInt, Field(le=9)] = 9  # a digit
+
+    @property
+    def chance(self) -> float:
+        return 1 / (self.max_count + 1)
+
+    @property
+    def blind(self) -> float:
+        """Of a model that counts marks of all kinds together: for each sum, the commonest number of the kind asked for.
+
+        With w(s) the ways in which the other kinds come to s, that is sum over s of max_c w(s - c), of all ways.
+        """
+        numbers = self.max_count + 1
+        ways = [1]  # in which so many kinds come to each sum
+        for _ in range(self.num_marks - 1):
+            ways = [sum(ways[max(0, s - self.max_count) : s + 1]) for s in range(len(ways) + self.max_count)]
+        best = sum(max(ways[max(0, s - self.max_count) : s + 1]) for s in range(len(ways) + self.max_count))
+        return best / numbers**self.num_marks
+
+    @property
+    def shortest(self) -> int:
+        return self.num_marks * self.max_count + QUESTION + SPARE
+
+    def example(self, random: Random, length: int) -> Example:
+        kinds = random.sample(VALUES, self.num_marks)
+        counts = [random.randrange(self.max_count + 1) for _ in kinds]
+        marks = [b"%c" % kind for kind, count in zip(kinds, counts, strict=True) for _ in range(count)]
+        random.shuffle(marks)
+        context, _ = placed(random, length - QUESTION, marks)
+        return Example(context + b"\n%c=%d" % (kinds[0], counts[0]), ends(length - QUESTION, [QUESTION]))

@@ -5,10 +5,13 @@ Both get the text before an answer. The oracle returns the right answer, and the
 
 from __future__ import annotations
 
+import base64
 import re
 from collections.abc import Callable
 from random import Random
 from typing import NamedTuple
+
+from miniwin.evaluation.tasks import Memorisation
 
 LETTERS = b"abcdefghijklmnopqrstuvwxyz"
 CAPITALS = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ"
@@ -76,6 +79,28 @@ def place_modulo_4(text: bytes) -> bytes:
     return b"%d" % (text.index(b"+") % 4)
 
 
+def fuzzy_value_of_key(text: bytes) -> bytes:
+    (found,) = re.findall(rb"\n%b([A-Z]+;)" % last_line(text), text)
+    return bytes(found)
+
+
+def next_token(text: bytes) -> bytes:
+    context, _, copied = text.rpartition(b"\n>")
+    tokens = bytes(byte for byte in context if byte in CAPITALS)
+    assert tokens.startswith(copied)
+    return tokens[len(copied) : len(copied) + 1]
+
+
+def code_of_bits(text: bytes) -> bytes:
+    """Base64 of the bits, six to a letter."""
+    number = int(bytes(byte for byte in text if byte in b"01"), 2)
+    return base64.b64encode(bytes((number << 2, 0, 0)))[:1]
+
+
+def known_fact(text: bytes) -> bytes:
+    return bytes((Memorisation().facts[last_line(text)[:-1]],))
+
+
 def came_first(text: bytes) -> bytes:
     marks = re.findall(rb"\n\+(.)", text)
     return min(last_line(text)[0:1], last_line(text)[2:3], key=marks.index)
@@ -87,6 +112,14 @@ def any_capital(random: Random, text: bytes) -> bytes:
 
 def any_letter(random: Random, text: bytes) -> bytes:
     return bytes((random.choice(LETTERS),))
+
+
+def any_word(random: Random, text: bytes) -> bytes:
+    return bytes(random.choices(CAPITALS, k=random.randint(1, 3))) + b";"
+
+
+def any_code(random: Random, text: bytes) -> bytes:
+    return random.choice(CAPITALS[:16]).to_bytes()
 
 
 def any_digit(below: int) -> Callable[[Random, bytes], bytes]:
@@ -113,5 +146,9 @@ ANSWERS = {
     "counting": Answers(how_often, any_digit(10)),
     "sorted-order": Answers(next_mark, any_letter),
     "position-modulo": Answers(place_modulo_4, any_digit(4)),
+    "fuzzy-recall": Answers(fuzzy_value_of_key, any_word),
+    "selective-copying": Answers(next_token, any_capital),
+    "compression": Answers(code_of_bits, any_code),
+    "memorisation": Answers(known_fact, any_capital),
     "which-first": Answers(came_first, either),
 }

@@ -12,17 +12,21 @@ A task is used for training data (`source: examples`), for evaluation, and as an
     eliminating.py    how far one gets by knowing what is left to answer
 """
 
+from miniwin.evaluation.tasks.compression import Compression
 from miniwin.evaluation.tasks.copy import Copy
 from miniwin.evaluation.tasks.counting import Counting
 from miniwin.evaluation.tasks.drawing import SPLITS, draw
 from miniwin.evaluation.tasks.first_write import FirstWrite
+from miniwin.evaluation.tasks.fuzzy_recall import FuzzyRecall
 from miniwin.evaluation.tasks.induction import Induction
 from miniwin.evaluation.tasks.last_write import LastWrite
+from miniwin.evaluation.tasks.memorisation import Memorisation
 from miniwin.evaluation.tasks.multi_hop import MultiHop
 from miniwin.evaluation.tasks.needle import Needle
 from miniwin.evaluation.tasks.position_modulo import PositionModulo
 from miniwin.evaluation.tasks.recall import Recall
 from miniwin.evaluation.tasks.registry import TASKS
+from miniwin.evaluation.tasks.selective_copying import SelectiveCopying
 from miniwin.evaluation.tasks.several_needles import SeveralNeedles
 from miniwin.evaluation.tasks.sorted_order import SortedOrder
 from miniwin.evaluation.tasks.task import Example, Task
@@ -31,16 +35,20 @@ from miniwin.evaluation.tasks.which_first import WhichFirst
 __all__ = [
     "SPLITS",
     "TASKS",
+    "Compression",
     "Copy",
     "Counting",
     "Example",
     "FirstWrite",
+    "FuzzyRecall",
     "Induction",
     "LastWrite",
+    "Memorisation",
     "MultiHop",
     "Needle",
     "PositionModulo",
     "Recall",
+    "SelectiveCopying",
     "SeveralNeedles",
     "SortedOrder",
     "Task",

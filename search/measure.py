@@ -14,7 +14,6 @@ from miniwin.search.objectives import at_rungs, is_loss, loss_lengths, value
 from miniwin.search.samplers import pruner_step
 from miniwin.search.study import BASELINE, Study
 from miniwin.specs import SearchSpec, TrainSpec, UserError
-from miniwin.specs.data import ExamplesData
 
 if TYPE_CHECKING:
     from miniwin.data import Corpus
@@ -36,12 +35,7 @@ class Tracking:
 
 
 def report_lengths(spec: SearchSpec, train: TrainSpec) -> list[int]:
-    """The lengths at which the loss of finished trials is measured: those asked for, and those of the objectives.
-
-    None if the trials are trained on no text.
-    """
-    if isinstance(train.data, ExamplesData):
-        return []
+    """The lengths at which finished trials are measured: those asked for, and those of the objectives."""
     asked = spec.report_lengths or [train.longest * times for times in (1, 2, 4, 8, 16)]
     return sorted({*asked, *loss_lengths(spec.parsed_objectives)})
 
@@ -124,7 +118,7 @@ def run_claim(study: Study, claim: Claim, corpus: Corpus, tracking: Tracking) ->
     began = time.monotonic()
     model = load(claim.run_folder, device=find_device(None))
     tokens = eval_tokens(spec, study.space.train)
-    for length in report_lengths(spec, study.space.train):
+    for length in report_lengths(spec, study.space.train) if corpus.has_text else ():
         outcome.losses[length] = loss(model, corpus, length, tokens)
     for objective in spec.parsed_objectives:
         outcome.values[objective.name] = value(objective, claim.candidate.model, model, outcome.losses)

@@ -314,7 +314,7 @@ def test_a_run_that_never_took_a_step_is_in_nobodys_way(run: Run, monkeypatch: p
         raise RuntimeError("no memory")
 
     with monkeypatch.context() as patch:
-        patch.setattr("miniwin.training.loop.next_token_loss", fails)
+        patch.setattr("miniwin.training.batch_loss.next_token_loss", fails)
         with pytest.raises(RuntimeError, match="no memory"):
             run()
     other = run(seed=4)

@@ -1,0 +1,56 @@
+"""A search whose trials are trained on examples of a task: nothing in it needs text."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from search_helpers import write_search
+from tiny import run_cli
+
+from miniwin.search import promote, read_study
+from miniwin.search.creation import create_study
+from miniwin.search.report.study_page import write_report
+from miniwin.search.worker import DONE, work
+from miniwin.specs import load_search_spec
+
+EXAMPLES = {
+    "data": {"source": "examples", "task": {"type": "recall", "num_pairs": 2, "num_queries": 2}},
+    "seq_len": [32, 64],
+}
+WANTED: dict[str, Any] = {"objectives": ["maximize recall@160"], "report_lengths": None}
+
+
+def test_a_search_on_a_task_runs_without_any_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MINIWIN_CACHE", str(tmp_path / "cache"))
+    file = write_search(tmp_path, EXAMPLES, **WANTED, budget={"trials": 2}, pruner={"type": "median"})
+    (tmp_path / "text.txt").unlink()
+    study = create_study(load_search_spec(file), tmp_path, out=tmp_path / "study")
+    assert work(study.folder, "0") == DONE
+    data = read_study(study.folder)
+    assert data.finished and len(data.completed) == 2 and not (tmp_path / "cache" / "data").exists()
+    for trial in [*data.completed, data.baseline]:
+        assert trial is not None and trial.losses == {} and set(trial.values) == {"recall@160"}
+        assert [set(rung["values"]) for rung in trial.rungs] == [{"recall@160"}] * 2
+    page = write_report(study.folder).read_text(encoding="utf-8")
+    assert "recall at 160 tokens" in page and "of length 32 and 64" in page
+    assert run_cli("search", "status", str(study.folder), "--all")[0] == 0
+    entry = promote(study.folder, name="asked", zoo=tmp_path / "zoo", lengths=[160], progress=False, tracking="off")
+    assert entry.metrics["bits_per_byte"] == {} and set(entry.metrics["recall"]) == {"160"}
+    card = (entry.folder / "README.md").read_text(encoding="utf-8")
+    assert "| Training length | 32, 64 |" in card and "examples" in card
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"objectives": ["minimize loss@64"], "report_lengths": None}, "objectives: loss@64 needs text, and source"),
+        ({**WANTED, "report_lengths": [64]}, r"report_lengths: got \[64\], lengths to measure the loss of text at"),
+    ],
+)
+def test_what_needs_text_is_refused(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
+    file = write_search(tmp_path, EXAMPLES, **changes)
+    code, _, said = run_cli("search", "run", str(file), "--out", str(tmp_path / "study"), "--tracking", "off")
+    assert code == 2 and message.replace("\\", "") in said
+    assert not (tmp_path / "study").exists()

@@ -317,6 +317,19 @@ def test_initialisation_draws_normals_and_shrinks_what_writes_into_the_residual_
     assert float(flat.build().layers[3].attention.o_proj.weight.detach().std()) == pytest.approx(0.05, rel=0.05)
 
 
+def test_initialisation_by_fan_in_and_of_embeddings_alone() -> None:
+    wide = {"X": {"attention": attention(7, LOCAL, head_dim=32), "mlp": {"intermediate_size": 512}}}
+    init = {"type": "fan-in", "std": 0.7, "depth_scaled": False, "embedding_std": 1.5}
+    spec = tiny_spec(wide, hidden_size=128, num_layers=2, pattern="X", init=init, tie_word_embeddings=False)
+    torch.manual_seed(0)
+    decoder = spec.build()
+    for name, module in decoder.named_modules():
+        if isinstance(module, torch.nn.Linear):
+            assert float(module.weight.detach().std()) == pytest.approx(0.7 / module.in_features**0.5, rel=0.05), name
+    assert float(decoder.embed_tokens.weight.detach().std()) == pytest.approx(1.5, rel=0.05)
+    assert spec.hash != tiny_spec(wide, hidden_size=128, num_layers=2, pattern="X", tie_word_embeddings=False).hash
+
+
 def test_a_fresh_model_is_nearly_uniform() -> None:
     spec = tiny_spec()
     torch.manual_seed(0)

@@ -15,20 +15,20 @@ import yaml
 
 from miniwin.blocks.spec import Strict
 from miniwin.files.writing import write_text
-from miniwin.specs import ModelSpec, SearchSpec, TrainSpec
+from miniwin.specs import ModelSpec, SearchSpec, SuiteSpec, TrainSpec
 from miniwin.specs.schema import json_schema
 
 HERE = Path(__file__).parent
-PAGES = {"fields.md": ("train", "search"), "model-fields.md": ("model",)}
+PAGES = {"fields.md": ("train", "search", "suite"), "model-fields.md": ("model",)}
 
 TOPS = {
     "fields.md": """\
-# Train and search specs, field by field
+# Train, search and suite specs, field by field
 
 `python docs/fields.py` writes this page from the schemas. A field without a default has to be given. `null` stands for
 nothing. Relative paths start at the folder of the YAML file. Numbers may be written `4e6` or `4_000_000`.
-`--set FIELD=VALUE` changes a field from the command line: `--set budget.trials=20`. `miniwin schema train` and
-`miniwin schema search` print the same for editors. Model specs have [a page of their own](model-fields.md).
+`--set FIELD=VALUE` changes a field from the command line: `--set budget.trials=20`. `miniwin schema train`,
+`search` and `suite` print the same for editors. Model specs have [a page of their own](model-fields.md).
 """,
     "model-fields.md": """\
 # Model specs, field by field
@@ -47,6 +47,7 @@ TITLES = {
     "RMSNormSpec": "norm, type: rmsnorm",
     "train": "A train spec",
     "search": "A search spec",
+    "suite": "A suite spec",
     "PythonStdlibData": "data, source: python-stdlib",
     "TextData": "data, source: text",
     "JsonlData": "data, source: jsonl",
@@ -59,6 +60,11 @@ TITLES = {
     "IntVariable": "variables, int",
     "FloatVariable": "variables, float",
     "ChoiceVariable": "variables, choice",
+    "SuiteTask": "tasks",
+    "SuiteLoss": "loss",
+    "SuiteShift": "shift",
+    "SuiteSpeed": "speed",
+    "SuiteCache": "cache",
     "Budget": "budget",
     "TPESampler": "sampler, type: tpe",
     "RandomSampler": "sampler, type: random",
@@ -82,12 +88,16 @@ def pages() -> dict[str, str]:
 
 
 def _tables(kinds: tuple[str, ...], used: set[str]) -> Iterator[str]:
+    shown: set[str] = set()  # a part that several kinds have is shown once
     for kind in kinds:
         schema = json_schema(kind)
         held = {name: part for name, part in schema.get("definitions", {}).items() if name in SPECS}
         order = _in_order(schema, held)
         yield from _table(kind, "##", schema, schema["required"], used)
         for name in order:
+            if name in shown:
+                continue
+            shown.add(name)
             yield from _table(name, "###", held[name], held[name].get("required", []), used)
 
 
@@ -204,7 +214,12 @@ def _yaml(value: Any) -> str:
     return str(value) if isinstance(value, str) else json.dumps(value)
 
 
-SPECS = {spec.__name__: spec for spec in _specs()} | {"model": ModelSpec, "train": TrainSpec, "search": SearchSpec}
+SPECS = {spec.__name__: spec for spec in _specs()} | {
+    "model": ModelSpec,
+    "train": TrainSpec,
+    "search": SearchSpec,
+    "suite": SuiteSpec,
+}
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ The public names (everything else is importable from its module, and may move):
     build(spec)            a model with fresh weights
     train(model, train)    train a spec into a run folder, resumable
     evaluate(model, data)  bits per byte by length, recall, speed, cache size
-    load_spec(path)        read a model, train or search spec from YAML, with checks
+    load_spec(path)        read a model, train, search or suite spec from YAML, with checks
     LanguageModel          what load and build return: a torch module with generate()
     UserError              a mistake the user can mend; the message says how
 

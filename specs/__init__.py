@@ -1,4 +1,4 @@
-"""What YAML means: model, train and search specs, their loading and their errors, and the gallery of YAML files."""
+"""What YAML means: model, train, search and suite specs, their loading and errors, and the gallery of YAML files."""
 
 if __name__ == "specs":
     raise ImportError("this folder is the package miniwin.specs: write 'from miniwin.specs import load_spec'")
@@ -26,6 +26,7 @@ __all__ = [
     "ModelSpec",
     "SearchSpec",
     "Strict",
+    "SuiteSpec",
     "TrainSpec",
     "UserError",
     "dump_yaml",
@@ -41,7 +42,7 @@ __all__ = [
     "user_path",
 ]
 
-_LAZY = {"DataSpec": "data", "TrainSpec": "train", "SearchSpec": "search"}
+_LAZY = {"DataSpec": "data", "TrainSpec": "train", "SearchSpec": "search", "SuiteSpec": "suite"}
 
 
 def __getattr__(name: str) -> Any:

@@ -8,8 +8,8 @@ from miniwin.blocks.plugins import load_plugins
 from miniwin.specs.base import UserError
 from miniwin.specs.model import ModelSpec
 
-KINDS = {"model": "models", "train": "train", "search": "searches"}
-FORMATS = {"model": 1, "train": 1, "search": 1}
+KINDS = {"model": "models", "train": "train", "search": "searches", "suite": "suites"}
+FORMATS = {"model": 1, "train": 1, "search": 1, "suite": 1}
 
 
 def spec_class(kind: str) -> type[BaseModel]:
@@ -29,4 +29,8 @@ def spec_class(kind: str) -> type[BaseModel]:
         from miniwin.specs.search import SearchSpec
 
         return SearchSpec
+    if kind == "suite":
+        from miniwin.specs.suite import SuiteSpec
+
+        return SuiteSpec
     raise UserError(f"unknown kind of spec '{kind}': expected one of {', '.join(KINDS)}")

@@ -36,9 +36,9 @@ def load_spec(
 ) -> Any:
     """Read a spec from a YAML file, or a shipped spec by its name.
 
-    kind: model, train or search; None takes the kind that the file says. overrides: fields to set before validation,
-    such as "blocks.S.attention.window=32"; the value is YAML. raw: the bytes of the file, where they were read already.
-    option: the command-line option of the overrides, for messages.
+    kind: model, train, search or suite; None takes the kind that the file says. overrides: fields to set before
+    validation, such as "blocks.S.attention.window=32"; the value is YAML. raw: the bytes of the file, where they were
+    read already. option: the command-line option of the overrides, for messages.
 
     Raises:
         UserError: with file, line, column and field of everything that is wrong.
@@ -48,7 +48,7 @@ def load_spec(
     if not isinstance(data, dict):
         got = "the file is empty" if data is None else f"got {shown(data)}"
         raise UserError(
-            f"{document.place(())}: {got}; expected a mapping that begins with `kind: model`, train or search"
+            f"{document.place(())}: {got}; expected a mapping that begins with `kind: model`, train, search or suite"
         )
     stated = _stated_kind(data, document, kind)
     problems = _format_problems(data, document, stated)

@@ -17,7 +17,7 @@ Held = tuple[str | None, type[BaseModel]]  # a model that a field may hold, afte
 
 
 def json_schema(kind: str) -> dict[str, Any]:
-    """The JSON Schema (draft-07, as editors expect) of the YAML files of a kind of spec: model, train or search.
+    """The JSON Schema (draft-07, as editors expect) of the YAML files of a kind of spec: model, train, search or suite.
 
     Raises:
         UserError: there is no such kind.

@@ -155,7 +155,7 @@ def explain(
 
 
 def schema(
-    kind: Annotated[str, typer.Argument(help="model, train or search.")],
+    kind: Annotated[str, typer.Argument(help="model, train, search or suite.")],
 ) -> None:
     """Print the JSON Schema of a kind of spec, for editors."""
     import json

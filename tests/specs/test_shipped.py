@@ -14,6 +14,7 @@ from miniwin.blocks import Decoder
 from miniwin.specs import (
     ModelSpec,
     SearchSpec,
+    SuiteSpec,
     TrainSpec,
     dump_yaml,
     load_model_spec,
@@ -26,7 +27,9 @@ from miniwin.specs import (
 
 SPECS = Path(resolve_spec_path("miniwin-tiny", "model")).resolve().parent.parent
 FILES = sorted(path for path in SPECS.rglob("*") if path.suffix in (".yaml", ".yml"))
-MODELS, TRAINS, SEARCHES = (sorted(shipped_specs(kind).values()) for kind in ("model", "train", "search"))
+MODELS, TRAINS, SEARCHES, SUITES = (
+    sorted(shipped_specs(kind).values()) for kind in ("model", "train", "search", "suite")
+)
 
 
 def short(path: Path) -> str:
@@ -35,13 +38,15 @@ def short(path: Path) -> str:
 
 def test_every_file_is_shipped_under_its_kind() -> None:
     """A file in another folder, or with another ending, would be neither found by name nor be in the wheel."""
-    assert sorted(path.resolve() for path in FILES) == sorted(path.resolve() for path in MODELS + TRAINS + SEARCHES)
-    assert MODELS and TRAINS and SEARCHES
+    assert sorted(path.resolve() for path in FILES) == sorted(
+        path.resolve() for path in MODELS + TRAINS + SEARCHES + SUITES
+    )
+    assert MODELS and TRAINS and SEARCHES and SUITES
 
 
 @pytest.mark.parametrize("path", FILES, ids=short)
 def test_every_file_loads_and_has_the_name_of_the_file(path: Path) -> None:
-    kinds = {"models": ModelSpec, "train": TrainSpec, "searches": SearchSpec}
+    kinds = {"models": ModelSpec, "train": TrainSpec, "searches": SearchSpec, "suites": SuiteSpec}
     spec = load_spec(path)
     assert type(spec) is kinds[path.parent.name]
     assert spec.name == path.stem

@@ -311,8 +311,11 @@ def test_a_pipe(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "raw, expected",
     [
-        (b"", ":1:1: the file is empty; expected a mapping that begins with `kind: model`, train or search"),
-        (b"# nothing\n", ":1:1: the file is empty; expected a mapping that begins with `kind: model`, train or search"),
+        (b"", ":1:1: the file is empty; expected a mapping that begins with `kind: model`, train, search or suite"),
+        (
+            b"# nothing\n",
+            ":1:1: the file is empty; expected a mapping that begins with `kind: model`, train, search or suite",
+        ),
         (
             b"kind: model\nname: \xff\n",
             ":2:7: byte 0xff is not UTF-8 text; save the file as UTF-8, if it is text at all",

@@ -1,6 +1,7 @@
-"""Initialisation: every matrix N(0, std), or N(0, std / sqrt(inputs)) with `type: fan-in`. Projections that write into the
-residual stream are divided by sqrt(2 * num_layers), so that its variance does not grow with depth (GPT-2, Radford et
-al. 2019, section 2.3). With `embedding_std` near 1 a token's own embedding is not drowned by what the first layers add.
+"""Initialisation: every matrix N(0, std), or N(0, std / sqrt(inputs)) with `type: fan-in`. Projections that write into
+the residual stream are divided by sqrt(2 * num_layers), so that its variance does not grow with depth (GPT-2, Radford
+et al. 2019, section 2.3). With `embedding_std` near 1 a token's own embedding is not drowned by what the first layers
+add.
 
 A module's class attribute `residual_writer` names its projection that writes into the stream. Biases of projections
 start at zero. Norm gains, logit scales and the like keep the values that their modules set.

@@ -6,7 +6,8 @@
 
 Copying as in "Repeat After Me" (arXiv:2402.01032), with filler between, so that the copy is far from its source. Each
 answer is predicted with the right ones before it in view, so the score is a share of letters, not of whole copies.
-Letters repeat: what followed a letter once may not be what follows it now, the less so the fewer letters there are.
+Letters repeat: what followed a letter once may not be what follows it now, the less so the fewer letters there are. By
+default, looking one letter back is right 0.78 of the time, where the beginning is told from the filler.
 """
 
 from __future__ import annotations

@@ -7,7 +7,8 @@
 
 Selective copying of MAD (arXiv:2403.17844), which took it from Mamba (arXiv:2312.00752). Between the tokens there is
 one blank token again and again in MAD, and here filler of many letters. Each answer is predicted with the right ones
-before it in view, so the score is a share of tokens, as in MAD.
+before it in view, so the score is a share of tokens, as in MAD. By default, looking one token back is right 0.90 of the
+time.
 """
 
 from __future__ import annotations

@@ -1,0 +1,65 @@
+"""`python -m benchmarks.claims`: see the package's docstring."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from benchmarks.claims import __doc__ as usage
+from benchmarks.claims import results
+from benchmarks.claims.experiments import EXPERIMENTS
+from miniwin.specs import UserError, user_path
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.claims", description=usage, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--quick", action="store_true", help="the experiment quick, and whether the order came out")
+    parser.add_argument("--only", choices=sorted(EXPERIMENTS), help="one experiment")
+    parser.add_argument("--variant", action="append", help="one variant; may be repeated")
+    parser.add_argument("--seed", type=int, action="append", help="one seed, from 0; may be repeated")
+    parser.add_argument("--list", action="store_true", help="name the runs and say which are done")
+    parser.add_argument("--page", action="store_true", help="write README.md and the plots from the result files")
+    parser.add_argument("--results", type=user_path, default=results.FOLDER, help="folder of the result files")
+    options = parser.parse_args(arguments)
+    try:
+        if options.page:
+            from benchmarks.claims.page import write_page
+
+            print(write_page(options.results))
+            return 0
+        if options.quick:
+            from benchmarks.claims.quick import quick
+
+            return quick()
+        return _runs(options.only, options.variant, options.seed, options.list, options.results)
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 2
+
+
+def _runs(only: str | None, variants: list[str] | None, seeds: list[int] | None, listed: bool, folder: Path) -> int:
+    from benchmarks.claims.running import run
+
+    # Seed by seed, so that whatever is there when a run is stopped compares all variants.
+    wanted = [
+        (experiment, variant, seed)
+        for experiment in EXPERIMENTS.values()
+        if (only is None and experiment.name != "quick") or experiment.name == only
+        for seed in range(experiment.seeds)
+        for variant in experiment.variants
+        if (variants is None or variant in variants) and (seeds is None or seed in seeds)
+    ]
+    for experiment, variant, seed in wanted:
+        done = results.read(experiment.name, variant, seed, folder) is not None
+        if listed:
+            print(f"{experiment.name}  {variant}  seed {seed}  {'done' if done else 'to do'}")
+        elif not done:
+            print(run(experiment, variant, seed, folder), flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,86 @@
+"""Figures with intervals over seeds, from the result files. Differences between variants are paired by seed."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.claims import results
+from benchmarks.claims.experiments import EXPERIMENTS
+from miniwin.evaluation.intervals import Interval, Worst, difference, mean, share_over_seeds, worst
+
+Values = dict[int, float]  # by seed
+
+
+def _rows(experiment: str, variant: str, folder: Path) -> dict[int, dict[str, Any]]:
+    found = results.of_experiment(experiment, (variant,), EXPERIMENTS[experiment].seeds, folder)
+    return {result["seed"]: result for result in found}
+
+
+def shares(experiment: str, variant: str, task: str, length: int, folder: Path) -> Values:
+    """The share of right answers of each seed."""
+    found = {}
+    for seed, result in _rows(experiment, variant, folder).items():
+        for row in result["tasks"]:
+            if (row["task"], row["length"]) == (task, length):
+                found[seed] = sum(map(int, row["right"])) / (row["examples"] * row["answers"])
+    return found
+
+
+def share(experiment: str, variant: str, task: str, length: int, folder: Path) -> tuple[Interval, Worst] | None:
+    """The mean over seeds, and the worst of them; None where nothing was measured."""
+    found = shares(experiment, variant, task, length, folder)
+    if not found:
+        return None
+    asked = dict(EXPERIMENTS[experiment].lengths)[length]  # examples: answers of one example are alike
+    values = list(found.values())
+    return share_over_seeds(values, asked), worst(values)
+
+
+def share_fall(experiment: str, variant: str, task: str, length: int, other: int, folder: Path) -> Interval | None:
+    """How much less is right at a length than at another."""
+    first, second = (share(experiment, variant, task, n, folder) for n in (other, length))
+    return None if first is None or second is None else difference(first[0], second[0])
+
+
+def bits(variant: str, length: int, folder: Path) -> Values:
+    """Bits per byte of each seed at a length."""
+    found = _rows("text", variant, folder)
+    return {s: row["bits"] for s, result in found.items() for row in result["text"] if row["length"] == length}
+
+
+def paired(first: Values, other: Values) -> NDArray[np.float64]:
+    """The differences of the seeds that both have."""
+    return np.array([first[seed] - other[seed] for seed in sorted(first.keys() & other.keys())])
+
+
+def perplexity_ratio(variant: str, other: str, length: int, folder: Path) -> Interval | None:
+    """Perplexity per byte of a variant, divided by that of another: 0.8 is 20 % below."""
+    differences = paired(bits(variant, length, folder), bits(other, length, folder))
+    return mean(differences).through(lambda value: 2.0**value) if len(differences) else None
+
+
+def bits_change(variant: str, length: int, other: int, folder: Path) -> Interval | None:
+    """Bits per byte at a length minus those at another, of the same text."""
+    differences = paired(bits(variant, length, folder), bits(variant, other, folder))
+    return mean(differences) if len(differences) else None
+
+
+def variance_ratio(variant: str, other: str, length: int, folder: Path) -> Interval | None:
+    """The variance of the losses of the pieces of one long text, divided by that of another variant."""
+
+    def logs(name: str) -> Values:
+        found = _rows("text", name, folder)
+        return {
+            seed: math.log(float(np.var(row["pieces"], ddof=1)))
+            for seed, result in found.items()
+            for row in result["text"]
+            if row["length"] == length
+        }
+
+    differences = paired(logs(variant), logs(other))
+    return mean(differences).through(math.exp) if len(differences) else None

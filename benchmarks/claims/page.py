@@ -1,0 +1,100 @@
+"""README.md of the claims, from the result files: a section for each claim, then every variant at every length."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from benchmarks.claims import figures, results
+from benchmarks.claims.experiments import EXPERIMENTS, Experiment
+from benchmarks.claims.plots import write_plots
+from benchmarks.claims.published_claims import Finding, findings
+from benchmarks.claims.variants import VARIANTS
+from miniwin.evaluation.intervals import mean
+from miniwin.files.writing import write_text
+
+HEAD = """# What this family promises, and what it keeps
+
+This page is written by `python -m benchmarks.claims --page` from the files in `results/`. No figure in it is typed by
+hand. `python -m benchmarks.claims` makes the files; it goes on where it was stopped.
+
+All variants have the same size (0.197 M parameters, within 0.3 %), data, number of tokens, optimizer and schedule.
+Optimizer, initial weights and head width were chosen on `harmonic-log` with other seeds; no variant
+was tuned by itself. Intervals are 95 %, over seeds. Tasks are measured on examples that
+occur in no training data, and text on the validation part of the standard library.
+
+A verdict follows from the interval: **holds** if all of it agrees with the claim, **does not hold** if none of it does,
+else **not distinguishable**.
+"""
+
+
+def write_page(folder: Path = results.FOLDER) -> Path:
+    """README.md and the plots, beside the folder of the results."""
+    out = folder.parent
+    write_plots(folder, out / "plots")
+    found = findings(folder)
+    parts = [HEAD, _summary(found), *map(_section, found)]
+    for experiment in EXPERIMENTS.values():
+        if experiment.name != "quick":
+            parts.append(_table(experiment, folder))
+    write_text(out / "README.md", "\n".join(parts))
+    return out / "README.md"
+
+
+def _row(cells: Iterable[object]) -> str:
+    return "| " + " | ".join(str(cell).replace("|", "\\|") for cell in cells) + " |"
+
+
+def _summary(found: list[Finding]) -> str:
+    lines = ["## The verdicts", "", _row(["claim", "figure", "verdict"]), "|---|---|---|"]
+    return "\n".join([*lines, *(_row([one.claim, one.figure, f"**{one.verdict}**"]) for one in found), ""])
+
+
+def _section(one: Finding) -> str:
+    lines = [f"## {one.claim}", "", f"- Test: {one.test}", f"- Figure: {one.figure}", f"- Verdict: **{one.verdict}**"]
+    if one.detail:
+        lines.append(f"- Besides: {one.detail}")
+    return "\n".join([*lines, "", f"![{one.plot}](plots/{one.plot}.svg)", ""])
+
+
+def _table(experiment: Experiment, folder: Path) -> str:
+    made = list(results.of_experiment(experiment.name, experiment.variants, experiment.seeds, folder))
+    lines = [f"## All variants: {experiment.name}", "", f"{experiment.what[0].upper()}{experiment.what[1:]}.", ""]
+    if not made:
+        return "\n".join([*lines, "Not measured yet.", ""])
+    commits = sorted({result["commit"] for result in made})
+    steps = {result["steps"] for result in made}
+    hours = sum(result["seconds"] for result in made) / 3600
+    wanted = len(experiment.variants) * experiment.seeds
+    lines += [
+        f"{len(made)} of {wanted} runs, {', '.join(map(str, sorted(steps)))} steps, {hours:.1f} hours in "
+        f"all. Code: {', '.join(commits)}.",
+        "",
+    ]
+    for task in experiment.tasks:
+        lines += [f"### {task.type}", "", f"`{task.model_dump_json()}`; chance {task.chance:.3f}.", ""]
+        lines += ["Mean over seeds [95 % interval], worst seed.", ""]
+        head = [f"{n:,} ({n // experiment.trained_length}x; {examples} examples)" for n, examples in experiment.lengths]
+        lines += [_row(["variant", "seeds", *head]), "|---" * (2 + len(head)) + "|"]
+        for variant in experiment.variants:
+            shares = [figures.share(experiment.name, variant, task.type, n, folder) for n, _ in experiment.lengths]
+            cells = [
+                "-" if s is None else f"{s[0].value:.3f} [{s[0].low:.2f}, {s[0].high:.2f}], {s[1].value:.3f}"
+                for s in shares
+            ]
+            lines.append(_row([variant, max((s[0].n for s in shares if s is not None), default=0), *cells]))
+        lines.append("")
+    if experiment.text:
+        lines += ["Bits per byte of the same 65,536 bytes in windows of a length: mean over seeds [95 % interval].", ""]
+        lines += [
+            _row(["variant", "seeds", *(f"{n:,}" for n in experiment.text)]),
+            "|---" * (2 + len(experiment.text)) + "|",
+        ]
+        for variant in experiment.variants:
+            values = [list(figures.bits(variant, n, folder).values()) for n in experiment.text]
+            means = [mean(v) if v else None for v in values]
+            cells = ["-" if m is None else f"{m.value:.4f} [{m.low:.3f}, {m.high:.3f}]" for m in means]
+            lines.append(_row([variant, max(map(len, values)), *cells]))
+        lines.append("")
+    lines += ["What the variants are:", "", *(f"- `{name}`: {VARIANTS[name].what}" for name in experiment.variants), ""]
+    return "\n".join(lines)

@@ -1,0 +1,199 @@
+"""What was claimed of this family (arXiv 2605.27980 and what was written about it): a test, a figure, a verdict each.
+
+A verdict follows from the interval alone. `holds`: all of the interval agrees with the claim. `does not hold`: none of
+it does. `not distinguishable`: some of it does. Where nothing was measured yet, the verdict says so.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.claims import figures
+from miniwin.evaluation.intervals import Interval
+
+NOT_MEASURED = "not measured yet"
+FAR = 65536  # tokens
+
+
+@dataclass(frozen=True)
+class Finding:
+    """plot: the name of the plot that shows it. detail: what else one should know."""
+
+    claim: str
+    test: str
+    figure: str
+    verdict: str
+    plot: str
+    detail: str = ""
+
+
+def judged(interval: Interval | None, low: float, high: float) -> str:
+    """Whether an interval lies within what was claimed, from low to high."""
+    if interval is None:
+        return NOT_MEASURED
+    if low <= interval.low and interval.high <= high:
+        return "holds"
+    return "does not hold" if interval.high < low or interval.low > high else "not distinguishable"
+
+
+def text(interval: Interval | None, form: Callable[[float], str]) -> str:
+    if interval is None:
+        return "-"
+    if math.isinf(interval.low):
+        return f"{form(interval.value)} (one seed: no interval)"
+    return f"{form(interval.value)} [{form(interval.low)}, {form(interval.high)}], {interval.n} seeds"
+
+
+def percent(value: float) -> str:
+    return f"{100 * value:.1f} %"
+
+
+def below(value: float) -> str:
+    return f"{100 * (value - 1):+.1f} %"
+
+
+def bits(value: float) -> str:
+    return f"{value:+.4f} bits"
+
+
+def findings(folder: Path) -> list[Finding]:
+    """Every claim, in the order in which they are told."""
+    return [
+        _perplexity(folder),
+        _variance(folder),
+        _smooth(folder),
+        _order(folder),
+        _globals_for_recall(folder),
+        _globals_for_text(folder),
+        _no_extrapolation_text(folder),
+        _no_extrapolation_recall(folder),
+        _scaling(folder),
+    ]
+
+
+def _perplexity(folder: Path) -> Finding:
+    ratio = figures.perplexity_ratio("published", "minimind", FAR, folder)
+    near = figures.perplexity_ratio("published", "minimind", 256, folder)
+    yarn = figures.perplexity_ratio("published", "minimind-yarn", FAR, folder)
+    ours = figures.perplexity_ratio("harmonic-log", "published", FAR, folder)
+    return Finding(
+        "Perplexity is 15 to 20 % below MiniMind's beyond 64k tokens.",
+        f"Perplexity per byte at {FAR:,} tokens, 256 times the trained length, divided by MiniMind's; paired by seed.",
+        text(ratio, below),
+        _at_least(ratio, 0.85),
+        "text",
+        f"At the trained length: {text(near, below)}. Against MiniMind with YaRN at test time: {text(yarn, below)}. "
+        f"The recommended variant, harmonic-log, against the published one: {text(ours, below)}.",
+    )
+
+
+def _at_least(ratio: Interval | None, bound: float) -> str:
+    """A fall of at least 1 - bound. More than was claimed agrees with the claim."""
+    found = judged(ratio, 0.0, bound)
+    return found if ratio is None or ratio.high >= 0.8 else f"{found}, by more than claimed"
+
+
+def _variance(folder: Path) -> Finding:
+    ratio = figures.variance_ratio("published", "minimind", FAR, folder)
+    near = figures.variance_ratio("published", "minimind", 4096, folder)
+    return Finding(
+        "The variance of the loss is 30 % lower.",
+        f"Variance of the bits per byte of pieces of 1,024 tokens of one text of {FAR:,}, divided by MiniMind's.",
+        text(ratio, below),
+        judged(ratio, 0.0, 0.7),
+        "text",
+        f"In a text of 4,096 tokens: {text(near, below)}.",
+    )
+
+
+def _smooth(folder: Path) -> Finding:
+    change = figures.bits_change("published", FAR, 4096, folder)
+    ours = figures.bits_change("harmonic-log", FAR, 4096, folder)
+    return Finding(
+        "The loss is smooth from 8k to 256k tokens.",
+        f"Bits per byte of the same text at {FAR:,} minus those at 4,096; smooth means that 0.01 is not exceeded. "
+        "256k was not run: it takes hours on a CPU.",
+        text(change, bits),
+        judged(change, -math.inf, 0.01),
+        "text",
+        f"harmonic-log: {text(ours, bits)}.",
+    )
+
+
+def _order(folder: Path) -> Finding:
+    found = figures.share("tasks", "published", "last-write", 2048, folder)
+    first = figures.share("tasks", "published", "which-first", 2048, folder)
+    ours = [figures.share("tasks", "harmonic-log", task, 2048, folder) for task in ("last-write", "which-first")]
+    interval = None if found is None else found[0]
+    return Finding(
+        "Order is kept across windows.",
+        "Last write wins at 16 times the trained length: above 1/3, which a model that is blind to order reaches.",
+        text(interval, percent),
+        judged(interval, 1 / 3, 1.0),
+        "order",
+        f"Which came first (chance 50 %): {text(first and first[0], percent)}. harmonic-log: "
+        + ", ".join(text(one and one[0], percent) for one in ours)
+        + ".",
+    )
+
+
+def _globals_for_recall(folder: Path) -> Finding:
+    without = figures.share("tasks", "no-global", "recall", 512, folder)
+    interval = None if without is None else without[0]
+    return Finding(
+        "Global layers are needed: for recall.",
+        "Recall at 4 times the trained length without any global layer: at most 1/8, a guess among the values that "
+        "were read.",
+        text(interval, percent),
+        judged(interval, 0.0, 0.2),
+        "recall",
+    )
+
+
+def _globals_for_text(folder: Path) -> Finding:
+    ratio = figures.perplexity_ratio("no-global", "harmonic-log", FAR, folder)
+    return Finding(
+        "Global layers are needed: for the loss of text.",
+        f"Perplexity per byte at {FAR:,} tokens without any global layer, divided by that with them.",
+        text(ratio, below),
+        judged(ratio, 1.0, math.inf),
+        "text",
+    )
+
+
+def _no_extrapolation_text(folder: Path) -> Finding:
+    change = figures.bits_change("published", FAR, 256, folder)
+    return Finding(
+        "Nothing has to extrapolate: the loss of text stays.",
+        f"Bits per byte of the same text at {FAR:,} minus those at the trained length: not above 0.",
+        text(change, bits),
+        judged(change, -math.inf, 0.0),
+        "text",
+    )
+
+
+def _no_extrapolation_recall(folder: Path) -> Finding:
+    fall = figures.share_fall("tasks", "published", "recall", 2048, 128, folder)
+    return Finding(
+        "Nothing has to extrapolate: recall stays.",
+        "Share of recall at the trained length minus that at 16 times: at most 0.05.",
+        text(fall, percent),
+        judged(fall, -1.0, 0.05),
+        "recall",
+    )
+
+
+def _scaling(folder: Path) -> Finding:
+    fall = figures.share_fall("tasks", "harmonic-log", "recall", 2048, 128, folder)
+    test_time = figures.share_fall("tasks", "harmonic-test-log", "recall", 2048, 128, folder)
+    return Finding(
+        "With log scaling of the global layers recall stays (this project's claim).",
+        "The same of harmonic-log.",
+        text(fall, percent),
+        judged(fall, -1.0, 0.05),
+        "recall",
+        f"Scaling at test time alone: {text(test_time, percent)}.",
+    )

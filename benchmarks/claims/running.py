@@ -1,0 +1,153 @@
+"""One run: train a variant with a seed, measure it, and write its result file.
+
+The run folder lies outside the repository, in the user's cache; a run that was killed is continued from its checkpoint.
+A test-time variant waits for the weights of another one.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from benchmarks.claims import results
+from benchmarks.claims.experiments import Experiment
+from benchmarks.claims.variants import VARIANTS, Variant
+from miniwin import load, train
+from miniwin.data import prepare
+from miniwin.evaluation.streamed_loss import position_losses
+from miniwin.evaluation.task_scores import score_task
+from miniwin.evaluation.tasks import Task
+from miniwin.files.folders import cache_folder
+from miniwin.language_model import LanguageModel
+from miniwin.provenance import code_version, machine
+from miniwin.specs import ModelSpec, TrainSpec, UserError, parse_spec
+from miniwin.specs.data import PythonStdlibData
+from miniwin.tokenizer import ByteTokenizer
+
+PIECE = 1024  # tokens: the losses of a long text are kept in pieces of this length
+
+
+def work_folder() -> Path:
+    return cache_folder() / "claims"
+
+
+def run(experiment: Experiment, name: str, seed: int, folder: Path = results.FOLDER, progress: bool = True) -> Path:
+    """Train and measure. The result file's path."""
+    variant = VARIANTS[name]
+    trained = work_folder() / experiment.name / f"{variant.weights_of or name}-{seed}"
+    spec = train_spec(experiment, seed)
+    began = time.monotonic()
+    done = train(model_spec(VARIANTS[variant.weights_of or name]), spec, out=trained, progress=progress, tracking="off")
+    if done.status != "complete":
+        raise UserError(f"{trained}: the run ended as {done.status} ({done.reason}); the same command goes on with it")
+    result: dict[str, Any] = {
+        "experiment": experiment.name,
+        "variant": name,
+        "seed": seed,
+        "commit": code_version(),
+        "machine": machine()["cpu"],
+        "threads": torch.get_num_threads(),
+        "steps": spec.steps,
+        "tokens": spec.tokens,
+        "train_seconds": round(done.seconds, 1),
+    }
+    model = load(str(trained))
+    result["parameters"] = model.spec.parameters()
+    rows = [
+        measured(variant, model, experiment.trained_length, task, length, examples)
+        for task in experiment.tasks
+        for length, examples in experiment.lengths
+    ]
+    text = [of_text(variant, model, experiment.trained_length, length) for length in experiment.text]
+    result |= {"tasks": rows, "text": text, "seconds": round(time.monotonic() - began, 1)}
+    return results.write(result, folder)
+
+
+def model_spec(variant: Variant) -> ModelSpec:
+    spec = parse_spec(variant.spec(), "model")
+    assert isinstance(spec, ModelSpec)
+    return spec
+
+
+def train_spec(experiment: Experiment, seed: int) -> TrainSpec:
+    data = deepcopy(experiment.train) | {"seed": seed}
+    parts = data["data"].get("parts", [{"data": data["data"]}])
+    for part in parts:
+        if part["data"]["source"] == "examples":
+            part["data"]["seed"] = seed
+    spec = parse_spec(data, "train")
+    assert isinstance(spec, TrainSpec)
+    return spec
+
+
+def measured(
+    variant: Variant, model: LanguageModel, trained: int, task: Task, length: int, examples: int
+) -> dict[str, Any]:
+    """A task at a length: answers right in each example, one digit each, and the nats of all answers."""
+    score = score_task(at_length(variant, model, trained, length), task, length, examples=examples, split="test")
+    return {
+        "task": task.type,
+        "length": length,
+        "examples": examples,
+        "answers": int(score.answers[0]),
+        "right": "".join(map(str, score.right.tolist())),
+        "nats": round(score.nats_per_answer, 5),
+    }
+
+
+def of_text(variant: Variant, model: LanguageModel, trained: int, length: int) -> dict[str, Any]:
+    """Bits per byte of the same 65,536 bytes in windows of a length; of a long window also in pieces."""
+    corpus = prepare(PythonStdlibData(), ByteTokenizer())
+    tokens = max(65536, length)
+    losses = position_losses(at_length(variant, model, trained, length), corpus.valid, length, tokens)
+    pieces = [round(losses.bits_per_byte(start, start + PIECE), 5) for start in range(0, length, PIECE)]
+    return {"length": length, "bits": round(losses.nats_per_byte / math.log(2), 5), "pieces": pieces}
+
+
+def at_length(variant: Variant, model: LanguageModel, trained: int, length: int) -> LanguageModel:
+    """The model as the variant uses it at a length: itself, unless the variant changes something at test time."""
+    if variant.weights_of is None:
+        return model
+    if variant.changed.get("scale") == "log-from-trained":
+        changed = rebuilt(model, {"type": "nope", "logit_scale": {"type": "log", "learned": False, "init": 1.0}})
+        for attention in changed.decoder.attentions:
+            position = attention.position
+            if getattr(position, "logit_scale", None) is not None:
+                position.logit_scale = AtLeastOne(trained)
+        return changed
+    kind, factor = variant.changed["scaling"], length / trained
+    if factor <= 1:
+        return model
+    scaling = {"type": kind, "factor": factor}
+    if kind == "yarn":
+        scaling["original_max_position_embeddings"] = trained
+    return rebuilt(model, {**(variant.globally or {}), "scaling": scaling})
+
+
+def rebuilt(model: LanguageModel, position: dict[str, Any]) -> LanguageModel:
+    """The same weights, with other positions in the global layers."""
+    data = model.spec.model_dump(mode="json")
+    data["blocks"]["G"]["attention"]["position"] = position
+    spec = parse_spec(data, "model")
+    assert isinstance(spec, ModelSpec)
+    decoder = spec.build()
+    decoder.load_state_dict(model.decoder.state_dict())
+    return LanguageModel(decoder, spec, model.tokenizer, model.ref).eval()
+
+
+class AtLeastOne(nn.Module):
+    """max(1, log(n) / log(trained)) for a query that sees n keys."""
+
+    def __init__(self, trained: int) -> None:
+        super().__init__()
+        self.trained = trained
+
+    def forward(self, visible: Tensor, total: int) -> Tensor:
+        ratio = visible.to(torch.float32).log() / math.log(self.trained)  # (., N)
+        return ratio.clamp(min=1.0).unsqueeze(-1).unsqueeze(-1)  # (., N, 1, 1)

@@ -43,6 +43,7 @@ FREE = ("JsonValue",)  # anything that YAML can say
 TITLES = {
     "model": "A model spec",
     "LayerSpec": "A block",
+    "InitSpec": "init",
     "LayerNormSpec": "norm, type: layernorm",
     "RMSNormSpec": "norm, type: rmsnorm",
     "train": "A train spec",

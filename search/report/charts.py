@@ -11,9 +11,11 @@ from dataclasses import replace
 from html import escape
 
 from miniwin.display.formats import bits_text, count_text, length_text, plural
+from miniwin.display.page import svg
+from miniwin.display.page.axes import Axis
+from miniwin.display.page.figures import dot, figure, stroke
 from miniwin.search.objectives import chief
 from miniwin.search.records import StudyData, TrialRecord
-from miniwin.search.report import svg
 from miniwin.search.report.importance import Importance
 from miniwin.search.report.measures import LN2, Measure, known, measure
 from miniwin.specs.objectives import Objective
@@ -68,7 +70,7 @@ def front_chart(study: StudyData, longest: int | None) -> str:
     if any(p.kind == "baseline" for p in shown):
         keys.append(("baseline", "the baseline", True))
     note = f"{corner} Arrows: the value lies further out than drawn." if cut else corner
-    return _figure(chart, "".join(_dot(kind, text, square) for kind, text, square in keys), note)
+    return figure(chart, "".join(dot(kind, text, square) for kind, text, square in keys), note)
 
 
 def length_chart(study: StudyData) -> str:
@@ -86,8 +88,8 @@ def length_chart(study: StudyData) -> str:
     lengths = sorted({n for series, _ in lines for n, _ in series.points})
     chart = svg.lines(
         [series for series, _ in lines],
-        x=svg.Axis("length of the text, tokens", length_text, log=True, ticks=lengths),
-        y=svg.Axis("bits per byte", bits_text),
+        x=Axis("length of the text, tokens", length_text, log=True, ticks=lengths),
+        y=Axis("bits per byte", bits_text),
         marks=[(float(study.train.longest), "training length")],
         title="Bits per byte against the length of the text",
         description="Lower is better. A line that stays flat to the right of the training length works there too.",
@@ -95,8 +97,8 @@ def length_chart(study: StudyData) -> str:
     )
     if not chart:
         return ""
-    keys = "".join(_stroke(series.kind, name) for series, name in lines)
-    return _figure(chart, keys, "Lower is better, and flat to the right of the training length.")
+    keys = "".join(stroke(series.kind, name) for series, name in lines)
+    return figure(chart, keys, "Lower is better, and flat to the right of the training length.")
 
 
 def curve_chart(study: StudyData) -> str:
@@ -123,15 +125,15 @@ def curve_chart(study: StudyData) -> str:
     series.sort(key=lambda s: list(_CURVES).index(s.kind))
     chart = svg.lines(
         series,
-        x=svg.Axis("tokens trained", count_text),
+        x=Axis("tokens trained", count_text),
         y=shown.axis([y for s in series for _, y in s.points]),
         title=f"{shown.title} while training",
         description=f"{plural(len(series), 'line')}, measured at each rung and at the end.",
         ident="curves",
     )
     kinds = {s.kind for s in series if len(s.points) > 1}
-    keys = "".join(_stroke(kind, text) for kind, text in reversed(_CURVES.items()) if kind in kinds)
-    return _figure(chart, keys, note)
+    keys = "".join(stroke(kind, text) for kind, text in reversed(_CURVES.items()) if kind in kinds)
+    return figure(chart, keys, note)
 
 
 def importance_chart(importance: Importance, ident: str) -> str:
@@ -229,21 +231,3 @@ def _fits(values: Sequence[float], others: Sequence[float]) -> bool:
         return bool(values)
     span = max(others) - min(others)
     return max([*values, *others]) - min([*values, *others]) <= 3 * span
-
-
-def _figure(chart: str, keys: str, note: str) -> str:
-    legend = f"<ul>{keys}</ul>" if keys else ""
-    return f"<figure>{chart}<figcaption>{legend}{escape(note)}</figcaption></figure>"
-
-
-def _dot(kind: str, text: str, square: bool) -> str:
-    shape = '<rect x="1" y="1" width="10" height="10"' if square else '<circle cx="6" cy="6" r="5"'
-    icon = f'<svg class="key dot" viewBox="0 0 12 12" aria-hidden="true">{shape} class="mark {kind}"/></svg>'
-    return f"<li>{icon}{escape(text)}</li>"
-
-
-def _stroke(kind: str, text: str) -> str:
-    return (
-        '<li><svg class="key" viewBox="0 0 24 12" aria-hidden="true">'
-        f'<line class="line {kind}" x1="0" y1="6" x2="24" y2="6"/></svg>{escape(text)}</li>'
-    )

@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from miniwin.display.formats import binary_unit
+from miniwin.display.page.axes import Axis
 from miniwin.search.objectives import METRICS
-from miniwin.search.report.svg import Axis
 from miniwin.specs.objectives import Objective
 
 LN2 = math.log(2)

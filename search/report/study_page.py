@@ -20,12 +20,12 @@ from typing import Any
 
 from miniwin.blocks.messages.escaping import escaped
 from miniwin.display.formats import bits_text, count_text, plural, seconds_text
+from miniwin.display.page.sheet import copyable, sheet
 from miniwin.files.folders import home
 from miniwin.files.json_files import read_json
 from miniwin.files.writing import said_if_unwritable, write_text
 from miniwin.search.records import StudyData, TrialRecord, read_study, with_specs
 from miniwin.search.report import charts
-from miniwin.search.report.html import copyable, sheet
 from miniwin.search.report.importance import importances
 from miniwin.search.report.measures import LN2, known, measure
 from miniwin.search.report.tables import STATES, length_table, periods, trial_table, windows

@@ -66,7 +66,8 @@ def trial_table(study: StudyData, lengths: Sequence[int]) -> str:
     return (
         '<div class="filter" id="filter" role="group" aria-label="Show trials by state" hidden>'
         f"{buttons}</div>"
-        '<div class="scroll tall" tabindex="0" role="region" aria-label="Table of trials"><table id="trials">'
+        '<div class="scroll tall" tabindex="0" role="region" aria-label="Table of trials">'
+        '<table class="sortable" id="trials">'
         f"<thead><tr>{heads}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
     )
 

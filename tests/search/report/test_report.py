@@ -11,15 +11,17 @@ import random
 import re
 from collections import Counter
 from dataclasses import replace
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import pytest
+from html_page import Page
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from miniwin.display.formats import bytes_text, count_text, length_text, seconds_text
+from miniwin.display.page.axes import Axis, Scale, linear_ticks, octave_ticks
+from miniwin.display.page.svg import Point, Series, lines, scatter
 from miniwin.search.claims import Claim, finish, take_work
 from miniwin.search.creation import create_study
 from miniwin.search.records import StudyData, TrialRecord
@@ -27,7 +29,6 @@ from miniwin.search.report import render, verdict, write_report
 from miniwin.search.report.charts import front_chart
 from miniwin.search.report.importance import importances
 from miniwin.search.report.measures import measure
-from miniwin.search.report.svg import Axis, Point, Scale, Series, linear_ticks, lines, octave_ticks, scatter
 from miniwin.search.space import Space
 from miniwin.search.study import Study
 from miniwin.specs import UserError, load_model_spec, parse_spec
@@ -35,46 +36,6 @@ from miniwin.specs.objectives import Objective
 
 LN2 = math.log(2)
 LENGTHS = (512, 1024, 2048, 4096, 8192)
-VOID = {"meta", "br", "img", "input", "hr", "link"}
-
-
-class Page(HTMLParser):
-    """Reads a page, insists that tags are balanced, and keeps elements, attributes and text."""
-
-    def __init__(self, page: str) -> None:
-        super().__init__(convert_charrefs=True)
-        self.open: list[str] = []
-        self.elements: list[tuple[str, dict[str, str | None]]] = []
-        self.text: list[str] = []
-        self.script = ""
-        self.feed(page)
-        self.close()
-        assert self.open == [], f"not closed: {self.open}"
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.elements.append((tag, dict(attrs)))
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.elements.append((tag, dict(attrs)))
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open and self.open[-1] == tag, f"</{tag}> closes {self.open}"
-        self.open.pop()
-
-    def handle_data(self, data: str) -> None:
-        if self.open and self.open[-1] == "script":
-            self.script += data
-        elif not (self.open and self.open[-1] == "style"):
-            self.text.append(data)
-
-    def all(self, tag: str) -> list[dict[str, str | None]]:
-        return [attrs for name, attrs in self.elements if name == tag]
-
-    @property
-    def words(self) -> str:
-        return " ".join(" ".join(self.text).split())
 
 
 def search_spec(several: bool = True, **changes: Any) -> Any:

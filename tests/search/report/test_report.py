@@ -329,7 +329,7 @@ def test_trial_table_has_every_number(study: StudyData) -> None:
     assert f'data-v="{trial.spec.parameters()}"' in row[1]
     assert f"{trial.seconds:.1f}" in shown
     assert f"trials/{trial.number:012x}/run" in shown
-    head = re.search(r'<table id="trials"><thead><tr>(.*?)</tr>', text)
+    head = re.search(r'<table class="sortable" id="trials"><thead><tr>(.*?)</tr>', text)
     assert head is not None and head[1].count("<th") == len(cells)
 
 

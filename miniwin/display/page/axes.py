@@ -31,6 +31,7 @@ class Axis:
     log: bool = False  # base 2, for lengths and bytes
     ticks: Sequence[float] | None = None  # None: chosen here
     unit: float = 1.0  # ticks are round multiples of this (2**20 for bytes shown in MiB)
+    spans: Sequence[float] = ()  # values that the axis shows, whatever is drawn
 
 
 def linear_ticks(low: float, high: float, count: int = 5, unit: float = 1.0) -> list[float]:
@@ -91,10 +92,10 @@ def drawable(value: float, axis: Axis) -> bool:
 
 def frame(xs: Sequence[float], ys: Sequence[float], x: Axis, y: Axis) -> tuple[str, Scale, Scale]:
     """Grid, ticks and axis names, and the two scales."""
-    to_y = Scale(ys, HEIGHT - BOTTOM, TOP, y.log)
+    to_y = Scale([*ys, *y.spans], HEIGHT - BOTTOM, TOP, y.log)
     labels = _labels(to_y.ticks(y), y)
     left = max((len(text) for _, text in labels), default=1) * CHARACTER + 10
-    to_x = Scale(xs, left, WIDTH - RIGHT, x.log)
+    to_x = Scale([*xs, *x.spans], left, WIDTH - RIGHT, x.log)
     out = [svg_text("axis", 0, 14, y.label)]
     for tick, text in labels:
         py = to_y(tick)

@@ -5,10 +5,12 @@ from __future__ import annotations
 STYLE = """
 :root { color-scheme: light dark;
   --paper: #ffffff; --ink: #191c21; --soft: #5c646f; --rule: #e2e5ea; --wash: #f5f6f8; --accent: #3d52d5;
-  --point: #a9b1bd; }
+  --point: #a9b1bd;
+  --m0: #3d52d5; --m1: #b4480f; --m2: #0b7a62; --m3: #9a2f86; --m4: #6b6200; --m5: #1b7fb5; }
 @media (prefers-color-scheme: dark) { :root {
   --paper: #14161a; --ink: #e7e9ec; --soft: #9aa3ae; --rule: #2c3037; --wash: #1c1f25; --accent: #9dabff;
-  --point: #5b6472; } }
+  --point: #5b6472;
+  --m0: #9dabff; --m1: #ffa36b; --m2: #5ccbae; --m3: #f08fd9; --m4: #d6c95a; --m5: #74c4f2; } }
 * { box-sizing: border-box; }
 html { -webkit-text-size-adjust: 100%; }
 body { margin: 0 auto; max-width: 74rem; padding: 2.5rem 1.25rem 4rem;
@@ -52,6 +54,17 @@ figcaption ul { list-style: none; display: flex; flex-wrap: wrap; gap: 0.15rem 1
 .mark.best { fill: var(--accent); } .line.best { stroke: var(--accent); stroke-width: 2.5; }
 .mark.baseline { fill: var(--ink); } .line.baseline { stroke: var(--ink); stroke-dasharray: 6 4; }
 .line.complete, .line.pruned { stroke-width: 1; } .line.pruned { stroke-dasharray: 2 3; }
+.m0 { --own: var(--m0); }
+.m1 { --own: var(--m1); --dash: 7 4; }
+.m2 { --own: var(--m2); --dash: 2 4; }
+.m3 { --own: var(--m3); --dash: 9 4 2 4; }
+.m4 { --own: var(--m4); --dash: 12 3; }
+.m5 { --own: var(--m5); --dash: 4 2 1 2; }
+.line[class*=" m"] { stroke: var(--own); stroke-dasharray: var(--dash, none); }
+.mark[class*=" m"] { fill: var(--own); }
+.band { fill: var(--own, var(--point)); fill-opacity: 0.14; stroke: none; }
+.span { fill: none; stroke: var(--own, var(--point)); stroke-width: 1.5; stroke-opacity: 0.7; }
+.heat { fill: var(--accent); } .heat.none { fill: none; stroke: var(--rule); stroke-dasharray: 2 3; fill-opacity: 1; }
 .bar { fill: var(--point); } .bar.first { fill: var(--accent); }
 .key { width: 1.5rem; height: 0.75rem; vertical-align: -0.05rem; margin-right: 0.4rem; overflow: visible; }
 .key.dot { width: 0.75rem; }
@@ -66,7 +79,8 @@ th { font-weight: 600; color: var(--soft); }
 thead th { position: sticky; top: 0; background: var(--paper); z-index: 1; vertical-align: bottom; }
 th.text, td.text { text-align: left; }
 td.wide { white-space: normal; min-width: 24rem; }
-tbody th { color: inherit; }
+tbody th { color: inherit; position: sticky; left: 0; background: var(--paper); }
+thead th:first-child { left: 0; z-index: 2; }
 tr.best > * { background: var(--wash); font-weight: 600; }
 tr.best > :first-child { box-shadow: inset 3px 0 var(--accent); }
 tr.baseline > * { background: var(--wash); }

@@ -1,0 +1,61 @@
+"""What a result says in words: loss beyond the training length, and which tasks are above chance there."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from miniwin.display.formats import plural
+from miniwin.evaluation import intervals
+from miniwin.evaluation.suite.charts import Shown, measures, rows_of, titled, value_of
+from miniwin.evaluation.suite.result import SuiteResult, SuiteRow
+from miniwin.evaluation.suite.samples import losses
+from miniwin.evaluation.suite.units import unit_of
+
+
+def verdicts(result: SuiteResult) -> list[str]:
+    """One sentence for each loss over several lengths, then what is above chance and what is not."""
+    found = [rows_of(result, measure) for measure in measures([Shown(result, "")])]
+    found = [rows for rows in found if not unit_of(rows[0].unit).aside]
+    said = [text for rows in found if (text := loss_verdict(rows))]
+    above: list[str] = []
+    alike: list[str] = []
+    for rows in found:
+        last = rows[-1]
+        if last.chance is None or last.low is None or last.high is None or last.value is None:
+            continue
+        text = f"{last.measure} ({unit_of(last.unit).text(value_of(last))} at {_at(last)})"
+        better = last.low > last.chance if last.better == "higher" else last.high < last.chance
+        (above if better else alike).append(text)
+    if above:
+        said.append(f"Better than chance at the longest length: {', '.join(above)}.")
+    if alike:
+        said.append(f"Not better than chance there, as far as these examples can tell: {', '.join(alike)}.")
+    return said
+
+
+def loss_verdict(rows: list[SuiteRow]) -> str:
+    """The loss at the longest length against that at the shortest, on the same documents; empty for other measures."""
+    first, last = rows[0], rows[-1]
+    before, after = losses(first), losses(last)
+    if (
+        len(rows) < 2
+        or last.of != "documents"
+        or before is None
+        or after is None
+        or not np.array_equal(before[1], after[1])
+    ):
+        return ""
+    bits = intervals.loss_difference(after[0], before[0], after[1]).through(lambda nats: nats * after[2])
+    text = unit_of(first.unit).text
+    ends = f"is {text(value_of(last))}, and {text(value_of(first))} at {_at(first)}"
+    said = f"{titled(first.measure).capitalize()} at {_at(last)} {ends}: "
+    if not bits.excludes(0.0):
+        return said + f"not distinguishable on {plural(bits.n, 'document')}."
+    more = "more" if bits.value > 0 else "less"
+    low, high = sorted(abs(end) for end in (bits.low, bits.high))
+    return said + f"{text(low)} to {text(high)} {more} on the same {plural(bits.n, 'document')}."
+
+
+def _at(row: SuiteRow) -> str:
+    times = f" ({row.times:.4g} times the training length)" if row.times is not None and row.times != 1 else ""
+    return f"{row.length:,} tokens{times}"

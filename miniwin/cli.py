@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 
 from miniwin import without_torch
-from miniwin.commands import demo, evaluate, exporting, generate, importing, search, specs, train, zoo
+from miniwin.commands import demo, evaluate, exporting, generate, importing, lm_eval, search, specs, train, zoo
 
 app = typer.Typer(
     name="miniwin",
@@ -31,6 +31,7 @@ app.command("explain")(specs.explain)
 app.command("schema")(specs.schema)
 app.command("train")(train.train_command)
 app.command("eval")(evaluate.eval_command)
+app.command("lm-eval", context_settings=lm_eval.PASSED_ON)(lm_eval.lm_eval_command)
 app.command("generate")(generate.generate_command)
 app.command("import")(importing.import_command)
 app.command("export")(exporting.export_command)

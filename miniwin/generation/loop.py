@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Unpack
 
 import torch
@@ -89,10 +89,12 @@ def generate_batch(
     prompts: Sequence[str | Sequence[int] | Tensor],
     *,
     sessions: Sequence[Session] | None = None,
+    seeds: Sequence[int] | None = None,
     **options: Unpack[Options],
 ) -> list[Generation]:
     """Continue each of several prompts, as `generate` would with the same seed, all at once.
 
+    seeds: one for each prompt, in place of `seed`: the same prompt twice is then continued in two ways.
     sessions: the context before each prompt. Prompts are read one by one, then decoded together on a copy of the
         caches, so that memory holds the caches twice. If the call fails, every session can still be continued.
 
@@ -108,7 +110,8 @@ def generate_batch(
         pairs = list(zip(prompts, sessions, strict=True))
         ids = [prompt_ids(model, prompt, session) for prompt, session in pairs]
         before = [session.tail + one for one, session in zip(ids, sessions, strict=True)]
-    rows = [_continuation(model, one, settings) for one in before]
+    each = [settings] * len(before) if seeds is None else [replace(settings, seed=seed) for seed in seeds]
+    rows = [_continuation(model, one, own) for one, own in zip(before, each, strict=True)]
     return _run(model, ids, rows, settings, sessions or []) if ids else []
 
 

@@ -108,7 +108,7 @@ def prompt_ids(
     if not ids:
         if session is not None and session.pending:
             return []
-        ids = [_beginning(model)]
+        ids = [beginning(model)]
     low, high, size = min(ids), max(ids), model.spec.vocab_size
     if isinstance(prompt, str) and tokenizer is not None and high >= size:
         raise UserError(
@@ -120,7 +120,7 @@ def prompt_ids(
     return ids
 
 
-def _beginning(model: InferenceModel) -> int:
+def beginning(model: InferenceModel) -> int:
     """The id that an empty prompt starts with: an imported model's <bos>, or else the document separator."""
     bos = None if model.special is None else model.special.bos
     separator = None if model.tokenizer is None else model.tokenizer.separator

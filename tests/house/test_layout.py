@@ -104,6 +104,7 @@ def test_a_room_cannot_be_imported_under_its_bare_name(room: str) -> None:
 CORE = {"torch", "numpy", "pydantic", "pydantic_core"}
 SPECS = CORE | {"yaml"}
 ENGINE = SPECS | {"mlflow", "sqlalchemy", "tokenizers", "safetensors", "rich", "platformdirs", "filelock"}
+ENGINE |= {"lm_eval", "tqdm"}
 ZOO = ENGINE | {"pooch"}
 SEARCH = ZOO | {"optuna"}
 
@@ -120,7 +121,9 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
 # Only inside functions: `miniwin.load("name")` asks the zoo, which stands above the engine.
 LAZILY = {"miniwin.loading": {"zoo"}}
 # Optional dependencies: imported only where they are used.
-ALWAYS_LAZY = {"mlflow", "sqlalchemy", "xformers"}
+ALWAYS_LAZY = {"mlflow", "sqlalchemy", "xformers", "lm_eval", "tqdm"}
+# Files that are nothing without their library, and the library. They are themselves imported only inside functions.
+ONLY_WITH = {"miniwin.evaluation.lm_eval_model": {"lm_eval", "tqdm"}}
 
 
 def layer_of(module: str) -> str:
@@ -171,7 +174,9 @@ def follows_the_layers(path: Path) -> None:
             assert other in layers or (inside and other in LAZILY.get(module, ())), where
         elif top not in sys.stdlib_module_names:
             assert top in libraries, where
-            assert inside or top not in ALWAYS_LAZY, f"{where} at the top; it may not be installed"
+            lazily = ALWAYS_LAZY - ONLY_WITH.get(module, set())
+            assert inside or top not in lazily, f"{where} at the top; it may not be installed"
+        assert inside or imported not in ONLY_WITH, f"{where} at the top; its library may not be installed"
         if layer == "commands" and not inside:
             mine = top == "miniwin" and layer_of(imported) == "commands"
             assert mine or top == "typer" or top in sys.stdlib_module_names, f"{where} at the top; the help would wait"
@@ -250,7 +255,7 @@ def test_every_library_is_a_declared_dependency() -> None:
     ]
     declared = {re.split(r"[^A-Za-z0-9_-]", item)[0].lower().replace("-", "_") for item in named}
     distribution = {"yaml": "pyyaml", "pydantic_core": "pydantic", "triton": "torch"}  # torch for CUDA brings triton
-    distribution["sqlalchemy"] = "mlflow"  # which brings it
+    distribution |= {"sqlalchemy": "mlflow", "tqdm": "lm_eval"}  # which bring them
     for path in FILES:
         for imported, _, line in imports(path):
             top = imported.split(".")[0]

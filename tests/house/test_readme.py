@@ -49,6 +49,8 @@ ELSEWHERE = {
     "python -m benchmarks --full": "hours; tests/benchmarks/test_benchmarks.py runs its parts",
     "python -m benchmarks --full --continue FILE.json": "hours; likewise",
     "python benchmarks/compare.py OLD.json NEW.json": "tests/benchmarks/test_benchmarks.py calls it",
+    "miniwin lm-eval --model miniwin --model_args pretrained=miniwin-1m --include_path tests/fixtures/lm-eval "
+    "--tasks shop_choice": "reads 14,000 tasks; tests/miniwin/evaluation/test_lm_eval.py runs it with a few",
     "python benchmarks/beside.py --write docs/benchmarks.md": "tests/benchmarks/test_benchmarks.py calls it",
 }
 FAILING = "errors.md"

@@ -46,7 +46,6 @@ def score_words(
     examples: int,
     seed: int = 0,
     split: str = "valid",
-    depth: float | None = None,
     filler: Filler | None = None,
     template: str | None = None,
     chunk: int | None = None,
@@ -54,16 +53,13 @@ def score_words(
 ) -> TaskScore:
     """Score `examples` examples of a split, of at most `length` tokens each. advance: told how many tokens were read.
 
-    depth: where the fact stands that the question is about, from 0 to 1; None is a random place. filler: what the facts
-    stand in, for tasks that bring none; None is built-in sentences. template: a chat's text around the question, with
-    {prompt} in place of it; its special tokens are read as such, <bos> included.
+    filler: what the facts stand in, for tasks that bring none; None is built-in sentences. template: a chat's text
+    around the question, with {prompt} in place of it; its special tokens are read as such, <bos> included.
 
     Raises:
-        UserError: the model has no tokenizer, an example does not fit, or depth or template cannot be honoured.
+        UserError: the model has no tokenizer, an example does not fit, or the template has no place for the text.
     """
-    asked = ask(
-        model, task, length, examples=examples, seed=seed, split=split, depth=depth, filler=filler, template=template
-    )
+    asked = ask(model, task, length, examples=examples, seed=seed, split=split, filler=filler, template=template)
     right, nats = np.zeros(examples, dtype=np.int64), np.zeros(examples)
     chunk = chunk_for(length) if chunk is None else chunk
     rows = rows_at_once(model, length, min(chunk, length))
@@ -96,7 +92,6 @@ def ask(
     examples: int,
     seed: int = 0,
     split: str = "valid",
-    depth: float | None = None,
     filler: Filler | None = None,
     template: str | None = None,
 ) -> list[Asked]:
@@ -106,13 +101,9 @@ def ask(
         raise UserError(
             f"{model.ref} has no tokenizer, and task {task.type} is asked in words; use a model with a tokenizer"
         )
-    if depth is not None and not 0 <= depth <= 1:
-        raise UserError(f"depth: got {depth:g}; expected a number from 0, the start of the text, to 1")
     if template is not None and template.count(PROMPT) != 1:
         raise UserError(f"template: got {template!r}; expected a text with {PROMPT} in it once")
     passages = [draw_passage(task, seed=seed, index=index, split=split) for index in range(examples)]
-    if depth is not None and any(passage.about is None for passage in passages):
-        raise UserError(f"depth: task {task.type} asks about several facts, which have no common depth; leave it out")
     reader = _Reader(tokenizer, template)
     least = max(len(reader.ids(reader.whole(passage, passage.bare))) for passage in passages)
     if least > length:
@@ -130,7 +121,6 @@ def ask(
             length,
             reader.sizes,
             lambda context, passage=passage: reader.whole(passage, context),  # type: ignore[misc]
-            depth,
         )
         text = reader.whole(passage, layout.context)
         ids = reader.ids(text)
@@ -163,7 +153,9 @@ class _Reader:
         return [*self.tokenizer.prefix, *self.tokenizer.encode(text)]
 
     def sizes(self, texts: Sequence[str]) -> list[int]:
-        return [len(self.ids(text)) for text in texts]
+        if self.template is not None:
+            return [len(self.ids(text)) for text in texts]
+        return [len(self.tokenizer.prefix) + len(ids) for ids in self.tokenizer.encode_batch(texts)]
 
 
 def token_spans(

@@ -11,7 +11,10 @@ from collections.abc import Callable
 from random import Random
 from typing import NamedTuple
 
-from miniwin.evaluation.tasks import Memorisation
+from word_answers import WORD_ANSWERS, WordAnswers
+
+from miniwin.evaluation.tasks import TASKS, Memorisation
+from miniwin.evaluation.tasks.words import TextTask
 
 LETTERS = b"abcdefghijklmnopqrstuvwxyz"
 CAPITALS = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ"
@@ -134,7 +137,19 @@ def either(random: Random, text: bytes) -> bytes:
     return random.choice((last_line(text)[0:1], last_line(text)[2:3]))
 
 
-ANSWERS = {
+def as_bytes(words: WordAnswers) -> Answers:
+    """Of a task whose bytes are its text in words: the answer that comes next, with its space."""
+
+    def oracle(text: bytes) -> bytes:
+        line = last_line(text).decode()
+        given = line.count(",") - ("(" in line)  # a call has its first keyword already
+        return f" {words.oracle(text.decode())[given]}".encode()
+
+    return Answers(oracle, lambda random, text: f" {words.guess(random, text.decode())}".encode())
+
+
+IN_WORDS_ONLY = [cls.model_fields["type"].default for cls in TASKS if issubclass(cls, TextTask)]
+ANSWERS = {name: as_bytes(WORD_ANSWERS[name]) for name in IN_WORDS_ONLY} | {
     "recall": Answers(value_of_key, any_capital),
     "last-write": Answers(value_of_key, any_capital),
     "first-write": Answers(first_value_of_key, any_capital),

@@ -18,13 +18,15 @@ from pydantic import Field
 from miniwin.blocks.spec import PositiveInt
 from miniwin.evaluation.tasks.placing import SPARE, VALUES, ends, placed
 from miniwin.evaluation.tasks.registry import TASKS
-from miniwin.evaluation.tasks.task import Example, Task
+from miniwin.evaluation.tasks.task import Example
+from miniwin.evaluation.tasks.words import Passage, WordTask
+from miniwin.evaluation.tasks.words.lists import full_names
 
 QUESTION = 4  # bytes: newline, mark, `=`, digit
 
 
 @TASKS.register
-class Counting(Task):
+class Counting(WordTask):
     """Chance is that of a guess among the numbers from 0 to max_count."""
 
     type: Literal["counting"] = "counting"
@@ -59,3 +61,18 @@ class Counting(Task):
         random.shuffle(marks)
         context, _ = placed(random, length - QUESTION, marks)
         return Example(context + b"\n%c=%d" % (kinds[0], counts[0]), ends(length - QUESTION, [QUESTION]))
+
+    @property
+    def words_chance(self) -> float:
+        return self.chance
+
+    def words(self, random: Random) -> Passage:
+        names = full_names(random, self.num_marks)
+        counts = [random.randrange(self.max_count + 1) for _ in names]
+        medals = [name for name, count in zip(names, counts, strict=True) for _ in range(count)]
+        random.shuffle(medals)
+        return Passage(
+            facts=tuple(f"{name} won a medal." for name in medals),
+            question=f"Question: How many medals did {names[0]} win? In digits.",
+            answers=(str(counts[0]),),
+        )

@@ -25,8 +25,8 @@ def draw(task: Task, length: int, *, seed: int, index: int, split: str) -> Examp
     task.check_length(length)
     random = Random(f"{task.model_dump_json()} {length} {seed} {index} {split}")
     for _ in range(TRIES):
-        example = task.example(random, length)
-        if split_of(example.text if example.key is None else example.key) == split:
+        example = task.drawn(random, length, lambda key: split_of(key) == split)
+        if example is not None:
             return example
     raise AssertionError(f"task {task.type} has no {split} example of {length} bytes")
 

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from miniwin.evaluation.tasks.registry import TASKS
-from miniwin.evaluation.tasks.writes import Writes
+from miniwin.evaluation.tasks.writes import Writes, Written
 
 
 @TASKS.register
@@ -24,5 +24,9 @@ class FirstWrite(Writes):
 
     type: Literal["first-write"] = "first-write"
 
-    def right(self, records: Sequence[bytes]) -> bytes:
+    def right(self, records: Sequence[Written]) -> Written:
         return records[0]
+
+    @property
+    def which(self) -> str:
+        return "first"

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from miniwin.evaluation.tasks.registry import TASKS
-from miniwin.evaluation.tasks.writes import Writes
+from miniwin.evaluation.tasks.writes import Writes, Written
 
 
 @TASKS.register
@@ -25,5 +25,9 @@ class LastWrite(Writes):
 
     type: Literal["last-write"] = "last-write"
 
-    def right(self, records: Sequence[bytes]) -> bytes:
+    def right(self, records: Sequence[Written]) -> Written:
         return records[-1]
+
+    @property
+    def which(self) -> str:
+        return "last"

@@ -23,11 +23,13 @@ from miniwin.blocks.spec import PositiveInt
 from miniwin.evaluation.tasks.eliminating import one_of_the_rest
 from miniwin.evaluation.tasks.placing import SPARE, VALUES, check_keys, check_queries, ends, keys, placed
 from miniwin.evaluation.tasks.registry import TASKS
-from miniwin.evaluation.tasks.task import Example, Task
+from miniwin.evaluation.tasks.task import Example
+from miniwin.evaluation.tasks.words import Passage, WordTask
+from miniwin.evaluation.tasks.words.lists import NOUNS, full_names, listed
 
 
 @TASKS.register
-class MultiHop(Task):
+class MultiHop(WordTask):
     """num_hops: assignments between the variable that is asked for and the one that has a value."""
 
     type: Literal["multi-hop"] = "multi-hop"
@@ -76,3 +78,25 @@ class MultiHop(Task):
         asked = random.sample(queries, self.num_queries)
         context, _ = placed(random, length - self.record * self.num_queries, records)
         return Example(context + b"".join(asked), ends(len(context), [self.record] * len(asked)))
+
+    @property
+    def words_chance(self) -> float:
+        return 1 / len(NOUNS)
+
+    def words(self, random: Random) -> Passage:
+        names = full_names(random, self.num_chains * (self.num_hops + 1))
+        values = random.sample(NOUNS, self.num_chains)
+        level = names[: self.num_chains]
+        facts = [f"The secret word of {name} is {value}." for name, value in zip(level, values, strict=True)]
+        for hop in range(1, self.num_hops + 1):
+            following = names[hop * self.num_chains : (hop + 1) * self.num_chains]
+            hops = [f"{name} has the secret word of {other}." for name, other in zip(following, level, strict=True)]
+            random.shuffle(hops)
+            facts += hops
+            level = following
+        asked = random.sample(range(self.num_chains), self.num_queries)
+        return Passage(
+            facts=tuple(facts),
+            question=f"Question: What is the secret word of {listed([level[chain] for chain in asked])}?",
+            answers=tuple(values[chain] for chain in asked),
+        )

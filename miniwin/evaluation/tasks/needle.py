@@ -19,11 +19,12 @@ from pydantic import Field
 from miniwin.blocks.spec import Fraction, PositiveInt
 from miniwin.evaluation.tasks.placing import SPARE, ends, filler, number
 from miniwin.evaluation.tasks.registry import TASKS
-from miniwin.evaluation.tasks.task import Example, Task
+from miniwin.evaluation.tasks.task import Example
+from miniwin.evaluation.tasks.words import Passage, WordTask
 
 
 @TASKS.register
-class Needle(Task):
+class Needle(WordTask):
     """depth: where the passkey lies, from 0, the start of the context, to 1, right before the question; null is
     anywhere. Chance is that of a guess among all numbers of so many digits."""
 
@@ -50,3 +51,17 @@ class Needle(Task):
         start = random.randint(0, free) if self.depth is None else round(self.depth * free)
         text = filler(random, start) + record + filler(random, free - start) + record
         return Example(text, ends(0, [length], self.digits), start / free)
+
+    @property
+    def words_chance(self) -> float:
+        return self.chance
+
+    def words(self, random: Random) -> Passage:
+        passkey = number(random, self.digits).decode()
+        return Passage(
+            facts=(f"The passkey is {passkey}. Remember it.",),
+            question="Question: What is the passkey?",
+            answers=(passkey,),
+            about=0,
+            depth=self.depth,
+        )

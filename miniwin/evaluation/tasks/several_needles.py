@@ -20,11 +20,13 @@ from miniwin.blocks.spec import PositiveInt
 from miniwin.evaluation.tasks.eliminating import one_of_the_rest
 from miniwin.evaluation.tasks.placing import SPARE, check_keys, check_queries, ends, keys, placed
 from miniwin.evaluation.tasks.registry import TASKS
-from miniwin.evaluation.tasks.task import Example, Task
+from miniwin.evaluation.tasks.task import Example
+from miniwin.evaluation.tasks.words import Passage, WordTask
+from miniwin.evaluation.tasks.words.lists import full_names, listed
 
 
 @TASKS.register
-class SeveralNeedles(Task):
+class SeveralNeedles(WordTask):
     """num_queries: how many of the needles are asked for. Chance is that of a guess among all numbers."""
 
     type: Literal["several-needles"] = "several-needles"
@@ -71,3 +73,18 @@ class SeveralNeedles(Task):
         text = context + b"".join(needles[needle] for needle in asked)
         depth = starts[asked[0]] / (len(context) - self.record) if len(asked) == 1 else None
         return Example(text, ends(len(context), [self.record] * len(asked), self.digits), depth)
+
+    @property
+    def words_chance(self) -> float:
+        return self.chance
+
+    def words(self, random: Random) -> Passage:
+        names = full_names(random, self.num_needles)
+        numbers = [f"{found:0{self.digits}d}" for found in random.sample(range(10**self.digits), self.num_needles)]
+        asked = random.sample(range(self.num_needles), self.num_queries)
+        return Passage(
+            facts=tuple(f"The number of {name} is {found}." for name, found in zip(names, numbers, strict=True)),
+            question=f"Question: What is the number of {listed([names[one] for one in asked])}?",
+            answers=tuple(numbers[one] for one in asked),
+            about=asked[0] if len(asked) == 1 else None,
+        )

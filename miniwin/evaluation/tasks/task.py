@@ -7,6 +7,7 @@ each for a byte-level model. Every random choice comes from the generator that `
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
 
@@ -20,13 +21,11 @@ class Example:
     answers: (start, end) of each answer in the text, in order. A model has to predict these bytes from all before them.
     depth: where in the context that lies which the question is about, from 0, the start, to 1; None where it is in
     several places.
-    key: what decides the split that the example is in, where it is not all of the text.
     """
 
     text: bytes
     answers: tuple[tuple[int, int], ...]
     depth: float | None = None
-    key: bytes | None = None
 
 
 class Task(Strict):
@@ -53,6 +52,11 @@ class Task(Strict):
     @abstractmethod
     def example(self, random: Random, length: int) -> Example:
         """An example of exactly `length` bytes; `length` is at least `shortest`."""
+
+    def drawn(self, random: Random, length: int, wanted: Callable[[bytes], bool]) -> Example | None:
+        """An example, or None if what it is about is not wanted: usually its text."""
+        example = self.example(random, length)
+        return example if wanted(example.text) else None
 
     def check_length(self, length: int) -> None:
         """Raise UserError if no example has this length."""

@@ -19,13 +19,15 @@ from pydantic import Field, model_validator
 from miniwin.blocks.spec import PositiveInt
 from miniwin.evaluation.tasks.placing import LETTERS, ends, placed
 from miniwin.evaluation.tasks.registry import TASKS
-from miniwin.evaluation.tasks.task import Example, Task
+from miniwin.evaluation.tasks.task import Example
+from miniwin.evaluation.tasks.words import Passage, WordTask
+from miniwin.evaluation.tasks.words.lists import full_names
 
 MARK, QUESTION = 3, 6  # bytes: `\n+x`, and `\nx,y=x`
 
 
 @TASKS.register
-class WhichFirst(Task):
+class WhichFirst(WordTask):
     """num_queries: at most one for every two marks."""
 
     type: Literal["which-first"] = "which-first"
@@ -56,3 +58,18 @@ class WhichFirst(Task):
         for pair in zip(asked[::2], asked[1::2], strict=True):
             questions.append(b"\n%c,%c=%c" % (marks[pair[0]], marks[pair[1]], marks[min(pair)]))
         return Example(context + b"".join(questions), ends(len(context), [QUESTION] * self.num_queries))
+
+    @property
+    def words_chance(self) -> float:
+        return 1 / 2
+
+    def words(self, random: Random) -> Passage:
+        names = full_names(random, self.num_marks)  # in the order in which they come
+        asked = random.sample(range(self.num_marks), 2 * self.num_queries)
+        pairs = list(zip(asked[::2], asked[1::2], strict=True))
+        questions = [f"Who signed the guest book first, {names[one]} or {names[other]}?" for one, other in pairs]
+        return Passage(
+            facts=tuple(f"{name} signed the guest book." for name in names),
+            question=f"Question: {' '.join(questions)}",
+            answers=tuple(names[min(pair)] for pair in pairs),
+        )

@@ -16,16 +16,20 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Sequence
 from random import Random
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 from pydantic import Field, model_validator
 
 from miniwin.blocks.spec import PositiveInt
 from miniwin.evaluation.tasks.placing import VALUES, check_keys, check_queries, ends, keys, placed
-from miniwin.evaluation.tasks.task import Example, Task
+from miniwin.evaluation.tasks.task import Example
+from miniwin.evaluation.tasks.words import Passage, WordTask
+from miniwin.evaluation.tasks.words.lists import CITIES, full_names, listed
+
+Written = TypeVar("Written", bytes, str)
 
 
-class Writes(Task):
+class Writes(WordTask):
     """Chance is that of a guess among all capitals."""
 
     num_keys: PositiveInt = 2
@@ -58,8 +62,13 @@ class Writes(Task):
         return self.record * (self.num_keys * self.writes + self.num_queries)
 
     @abstractmethod
-    def right(self, records: Sequence[bytes]) -> bytes:
+    def right(self, records: Sequence[Written]) -> Written:
         """Of the records of one key, in their order, the one whose value is asked for."""
+
+    @property
+    @abstractmethod
+    def which(self) -> str:
+        """The right write in words: `first` or `last`."""
 
     def example(self, random: Random, length: int) -> Example:
         names = keys(random, self.num_keys, self.key_length)
@@ -75,3 +84,18 @@ class Writes(Task):
         context, _ = placed(random, length - self.record * self.num_queries, records)
         text = context + b"".join(self.right(written[key]) for key in asked)
         return Example(text, ends(len(context), [self.record] * len(asked)))
+
+    @property
+    def words_chance(self) -> float:
+        return 1 / len(CITIES)
+
+    def words(self, random: Random) -> Passage:
+        names = full_names(random, self.num_keys)
+        visits = [(name, city) for name in names for city in random.sample(CITIES, self.writes)]
+        random.shuffle(visits)
+        asked = random.sample(names, self.num_queries)
+        return Passage(
+            facts=tuple(f"{name} moved to {city}." for name, city in visits),
+            question=f"Question: Which city did {listed(asked)} move to {self.which}?",
+            answers=tuple(self.right([city for other, city in visits if other == name]) for name in asked),
+        )

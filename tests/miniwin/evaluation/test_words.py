@@ -13,7 +13,7 @@ import pytest
 import torch
 from word_tokenizers import KINDS, model, tokenizer
 
-from miniwin.evaluation.tasks import Recall
+from miniwin.evaluation.tasks import Recall, ScatteredFacts
 from miniwin.evaluation.tasks.words import Passage, WordTask, draw_passage
 from miniwin.evaluation.words import Asked, ask, score_words
 from miniwin.generation import generate
@@ -112,7 +112,7 @@ def test_nats_are_those_of_one_pass_alone(kind: str, chunk: int | None) -> None:
 
 @pytest.mark.parametrize("depth", [0.0, 0.3, 1.0])
 def test_a_fact_stands_at_the_depth_that_is_asked_for(depth: float) -> None:
-    for one in ask(model("byte"), ONE, 4000, examples=4, depth=depth):
+    for one in ask(model("byte"), ScatteredFacts(depth=depth), 4000, examples=4):
         assert one.depth is not None and one.passage.about is not None and abs(one.depth - depth) < 0.05
         text = decoded("byte", one, 0)
         place = text.index(one.passage.facts[one.passage.about]) / text.index("\n\nQuestion")
@@ -159,10 +159,6 @@ def test_what_cannot_be_asked_is_refused() -> None:
         ask(chosen, ONE, 50, examples=2)
     with pytest.raises(UserError, match=r"template: got 'hello'; expected a text with \{prompt\} in it once"):
         ask(chosen, ONE, 500, examples=2, template="hello")
-    with pytest.raises(UserError, match="depth: got 2; expected"):
-        ask(chosen, ONE, 500, examples=2, depth=2)
-    with pytest.raises(UserError, match="asks about several facts"):
-        ask(chosen, THREE, 500, examples=2, depth=0.5)
     chosen.tokenizer = tokenizer("bpe")
     with pytest.raises(UserError, match="knows the ids 0 to 255 only"):
         ask(chosen, ONE, 500, examples=2)

@@ -15,7 +15,7 @@ from random import Random
 from miniwin.evaluation.tasks.words.passage import Filler, Passage
 
 Sizes = Callable[[Sequence[str]], list[int]]  # of texts, in tokens or bytes
-TOGETHER = 128  # pieces of filler that are measured at once
+TOGETHER = 32  # pieces of filler that are measured at once
 MORE = 1.25  # so much more filler is at hand than fits by the sizes of its pieces: some tokenizers count a space twice
 
 
@@ -34,20 +34,19 @@ def lay(
     room: int,
     sizes: Sizes,
     whole: Callable[[str], str],
-    depth: float | None = None,
 ) -> Layout:
     """The facts of a passage in filler, so that the whole text has `room` tokens, or a little fewer.
 
     sizes: how large each of several texts is; a text may be larger or smaller than its parts together. whole: the
     whole text for a context. Without filler it has to fit. What is left of the room is less than a piece of filler.
     """
-    shares = _shares(passage, random, depth)
+    shares = _shares(passage, random)
     (least,) = sizes([whole(passage.bare)])
     assert least <= room, "the caller makes sure that the facts fit"
     pieces: list[str] = []
     cost = [0]  # of the first k pieces, each with its joiner
     source = (passage.filler or filler).pieces(random)
-    while cost[-1] <= MORE * (room - least):
+    while cost[-1] < MORE * (room - least):
         new = list(islice(source, TOGETHER))
         pieces += new
         measured = sizes([passage.joiner + piece for piece in new])
@@ -69,11 +68,12 @@ def lay(
     return layout
 
 
-def _shares(passage: Passage, random: Random, depth: float | None) -> list[float]:
+def _shares(passage: Passage, random: Random) -> list[float]:
     """Of each fact, how much of the filler stands before it."""
     drawn = [random.random() for _ in passage.facts]
-    if depth is None or passage.about is None:
+    if passage.depth is None or passage.about is None:
         return sorted(drawn)
+    depth = passage.depth
     before, after = drawn[: passage.about], drawn[passage.about + 1 :]
     return [*sorted(depth * u for u in before), depth, *sorted(depth + (1 - depth) * u for u in after)]
 

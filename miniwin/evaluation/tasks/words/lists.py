@@ -20,6 +20,20 @@ CITIES = _split(
     "Bogota Dakar Delhi Geneva Hanoi Kyoto Lagos Manila Milan Moscow Naples Paris Riga Rome Seoul Sofia Sydney Tunis "
     "Turin Zagreb Berlin Brussels Budapest Chicago"
 )
+INSTRUMENTS = _split(
+    "accordion banjo bassoon cello clarinet cornet guitar harp harpsichord lute mandolin marimba oboe organ piano "
+    "recorder saxophone trombone trumpet viola"
+)
+TRADES = _split(
+    "barber bookbinder brewer butcher chemist cobbler cook cooper dentist engraver florist glazier goldsmith hatter "
+    "jeweller locksmith plumber potter saddler tanner"
+)
+ANIMALS = _split(
+    "badger beaver bison cheetah crane donkey ferret gazelle giraffe hamster hedgehog heron leopard lynx marten moose "
+    "ostrich penguin walrus weasel"
+)
+ROOMS = _split("attic bathroom cellar kitchen library pantry")
+OBJECTS = _split("apple backpack football")
 # Nouns for keys and values: short, common, and different in their first letters.
 NOUNS = _split(
     "acorn amber apron arrow badge basil beacon berry blossom bottle bracelet cactus camel canoe carrot castle cedar "
@@ -42,3 +56,17 @@ def full_names(random: Random, count: int) -> list[str]:
 def listed(items: Sequence[str]) -> str:
     """`a`, `a and b`, or `a, b and c`."""
     return " and ".join(part for part in (", ".join(items[:-1]), items[-1]) if part)
+
+
+_ONSETS, _VOWELS = ["b", "d", "f", "g", "h", "k", "l", "m", "n", "p", "r", "s", "t", "v", "z"], "aeiou"
+COINED = (len(_ONSETS) * len(_VOWELS)) ** 3  # different words that can be coined
+
+
+def coined(number: int) -> str:
+    """Word number `number`, of COINED, that nobody has heard before: three syllables, such as `tamilo`."""
+    syllables = []
+    for _ in range(3):
+        number, onset = divmod(number, len(_ONSETS))
+        number, vowel = divmod(number, len(_VOWELS))
+        syllables.append(_ONSETS[onset] + _VOWELS[vowel])
+    return "".join(syllables)

@@ -34,6 +34,7 @@ class Passage:
     answers: what has to be written, in this order. Each is scored for itself.
     ordered: False where only the set of answers counts. Then they are listed in an order that follows from the facts.
     about: the number of the fact that the question is about; None where there are several.
+    depth: where that fact has to stand in the context, from 0, the start, to 1; None is anywhere.
     filler: what stands around the facts; None is prose, of which the caller has some.
     joiner: what stands between two facts or pieces.
     """
@@ -45,6 +46,7 @@ class Passage:
     instruction: str | None = None
     ordered: bool = True
     about: int | None = None
+    depth: float | None = None
     filler: Filler | None = None
     joiner: str = " "
 

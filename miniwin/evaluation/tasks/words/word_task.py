@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Callable
 from functools import cache
 from random import Random
 
@@ -45,10 +46,15 @@ class TextTask(WordTask):
 
     def example(self, random: Random, length: int) -> Example:
         for _ in range(TRIES):
-            passage = self.words(random)
-            if _size(passage) <= length:
-                return _exactly(passage, random, length)
+            example = self.drawn(random, length, lambda key: True)
+            if example is not None:
+                return example
         raise AssertionError(f"task {self.type} has no passage of {length} bytes")
+
+    def drawn(self, random: Random, length: int, wanted: Callable[[bytes], bool]) -> Example | None:
+        """Wanted or not by its passage. So passages are in the same splits as in words."""
+        passage = self.words(random)
+        return _exactly(passage, random, length) if wanted(passage.key) and _size(passage) <= length else None
 
 
 def draw_passage(task: WordTask, *, seed: int, index: int, split: str) -> Passage:
@@ -91,4 +97,4 @@ def _exactly(passage: Passage, random: Random, length: int) -> Example:
     text = _whole(passage, more[len(more) - missing :] + layout.context)
     start = len(text) - len(passage.answer)
     assert text.isascii() and len(text) == length
-    return Example(text.encode(), passage.spans(start), layout.depth, key=passage.key)
+    return Example(text.encode(), passage.spans(start), layout.depth)

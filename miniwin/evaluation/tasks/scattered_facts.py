@@ -52,7 +52,8 @@ class ScatteredFacts(TextTask):
         names = full_names(random, self.num_people)
         known = [(name, kind, random.choice(kind.values)) for name in names for kind in KINDS]
         random.shuffle(known)
-        about = random.randrange(len(known))
+        # All orders are equally likely, and at a depth so are all orders of the others.
+        about = random.randrange(len(known)) if self.depth is None else round(self.depth * (len(known) - 1))
         name, kind, value = known[about]
         return Passage(
             facts=tuple(one.fact.format(name=who, value=what) for who, one, what in known),

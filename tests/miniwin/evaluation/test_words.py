@@ -4,6 +4,8 @@ writes.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from itertools import pairwise
 from random import Random
 from typing import Any, Literal
@@ -13,7 +15,7 @@ import pytest
 import torch
 from word_tokenizers import KINDS, model, tokenizer
 
-from miniwin.evaluation.tasks import Recall, ScatteredFacts
+from miniwin.evaluation.tasks import Needle, Needles, Recall, ScatteredFacts
 from miniwin.evaluation.tasks.words import Passage, WordTask, draw_passage
 from miniwin.evaluation.words import Asked, ask, score_words
 from miniwin.generation import generate
@@ -110,13 +112,15 @@ def test_nats_are_those_of_one_pass_alone(kind: str, chunk: int | None) -> None:
     assert score.nats_per_byte == score.nats.sum() / score.bytes.sum()
 
 
-@pytest.mark.parametrize("depth", [0.0, 0.3, 1.0])
-def test_a_fact_stands_at_the_depth_that_is_asked_for(depth: float) -> None:
-    for one in ask(model("byte"), ScatteredFacts(depth=depth), 4000, examples=4):
-        assert one.depth is not None and one.passage.about is not None and abs(one.depth - depth) < 0.05
-        text = decoded("byte", one, 0)
-        place = text.index(one.passage.facts[one.passage.about]) / text.index("\n\nQuestion")
-        assert abs(place - depth) < 0.1
+@pytest.mark.parametrize("task", [ScatteredFacts, Needles, partial(Needles, num_keys=9), Needle])
+@pytest.mark.parametrize("depth", [0.0, 0.3, 1.0, None])
+def test_a_fact_stands_at_the_depth_that_is_asked_for(task: Callable[..., WordTask], depth: float | None) -> None:
+    for one in ask(model("byte"), task(depth=depth), 4000, examples=4):
+        assert one.depth is not None and one.passage.about is not None
+        fact = one.passage.facts[one.passage.about]
+        place = one.text.index(fact) / (one.text.index("\n\nQuestion") - len(fact))
+        assert abs(one.depth - place) < 0.01
+        assert depth is None or abs(place - depth) < 0.03
 
 
 class Letters(WordTask):

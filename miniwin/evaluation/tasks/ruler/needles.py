@@ -104,6 +104,10 @@ class Needles(TextTask):
         hidden = [(key, drawn(random, self.value)) for key in keys for _ in range(self.num_values)]
         random.shuffle(hidden)
         asked = random.sample(keys, self.num_queries)
+        if self.depth is not None:  # the one needle that is asked for has as many others before it as fit the depth
+            (one,) = (found for found in hidden if found[0] == asked[0])
+            hidden.remove(one)
+            hidden.insert(round(self.depth * len(hidden)), one)
         answers = [value for key in asked for other, value in hidden if other == key]
         many = len(answers) > 1
         what = f"are all {self.value}s that belong" if many else f"is the {self.value} that belongs"

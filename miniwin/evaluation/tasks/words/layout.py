@@ -40,7 +40,8 @@ def lay(
     sizes: how large each of several texts is; a text may be larger or smaller than its parts together. whole: the
     whole text for a context. Without filler it has to fit. What is left of the room is less than a piece of filler.
     """
-    shares = _shares(passage, random)
+    drawn = [random.random() for _ in passage.facts]
+    facts = sizes([passage.joiner + fact for fact in passage.facts])
     (least,) = sizes([whole(passage.bare)])
     assert least <= room, "the caller makes sure that the facts fit"
     pieces: list[str] = []
@@ -53,7 +54,7 @@ def lay(
         cost += list(accumulate(measured, initial=cost[-1]))[1:]
 
     def laid(count: int) -> tuple[Layout, int]:
-        layout = _joined(passage, pieces[:count], cost, shares)
+        layout = _joined(passage, pieces[:count], cost[: count + 1], facts, drawn)
         return layout, sizes([whole(layout.context)])[0]
 
     count = bisect_right(cost, room - least) - 1
@@ -68,31 +69,31 @@ def lay(
     return layout
 
 
-def _shares(passage: Passage, random: Random) -> list[float]:
-    """Of each fact, how much of the filler stands before it."""
-    drawn = [random.random() for _ in passage.facts]
-    if passage.depth is None or passage.about is None:
-        return sorted(drawn)
-    depth = passage.depth
-    before, after = drawn[: passage.about], drawn[passage.about + 1 :]
-    return [*sorted(depth * u for u in before), depth, *sorted(depth + (1 - depth) * u for u in after)]
-
-
-def _joined(passage: Passage, pieces: Sequence[str], cost: Sequence[int], shares: Sequence[float]) -> Layout:
-    filled = cost[len(pieces)]
+def _joined(
+    passage: Passage, pieces: Sequence[str], cost: Sequence[int], facts: Sequence[int], drawn: Sequence[float]
+) -> Layout:
+    """facts: how large each is. drawn: a number from 0 to 1 for each."""
+    filled, about = cost[-1], passage.about
+    before = sum(facts[:about])  # facts before the one that the question is about
+    around = filled + sum(facts) - (0 if about is None else facts[about])
+    shares = sorted(drawn)
+    if about is not None and passage.depth is not None:
+        share = min(max((passage.depth * around - before) / max(filled, 1), 0.0), 1.0)
+        ahead, behind = drawn[:about], drawn[about + 1 :]
+        shares = [*sorted(share * one for one in ahead), share, *sorted(share + (1 - share) * one for one in behind)]
     parts: list[str] = []
     done, depth = 0, None
     for number, (fact, share) in enumerate(zip(passage.facts, shares, strict=True)):
-        place = _nearest(cost, len(pieces), share * filled)
+        place = _nearest(cost, share * filled)
         parts += pieces[done:place]
         parts.append(fact)
         done = place
-        if number == passage.about:
-            depth = cost[place] / filled if filled else 0.0
+        if number == about:
+            depth = (before + cost[place]) / around if around else 0.0
     return Layout(passage.joiner.join([*parts, *pieces[done:]]), depth)
 
 
-def _nearest(cost: Sequence[int], count: int, wanted: float) -> int:
-    """How many of the first `count` pieces have together nearly the wanted cost."""
-    place = min(bisect_left(cost, wanted, 0, count + 1), count)
+def _nearest(cost: Sequence[int], wanted: float) -> int:
+    """How many pieces have together nearly the wanted cost."""
+    place = min(bisect_left(cost, wanted), len(cost) - 1)
     return place - 1 if place > 0 and wanted - cost[place - 1] < cost[place] - wanted else place

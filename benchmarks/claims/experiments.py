@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from benchmarks.claims.variants import TEST_TIME, TRAINED
+from benchmarks.claims.variants import RECIPES, TEST_TIME, TRAINED
 from miniwin.evaluation.tasks import LastWrite, PositionModulo, Recall, Task, WhichFirst
 
 TRAINED_LENGTH = 128
@@ -22,7 +22,9 @@ EVERY = tuple(variant.name for variant in (*TRAINED, *TEST_TIME))
 
 @dataclass(frozen=True)
 class Experiment:
-    """tasks: measured at each of `lengths`, with so many examples. text: bits per byte at each of these lengths."""
+    """tasks: measured at each of `lengths`, with so many examples. text: bits per byte at each of these lengths.
+    ablation: the tasks are also asked of the model without each of its heads.
+    """
 
     name: str
     what: str
@@ -33,6 +35,7 @@ class Experiment:
     tasks: tuple[Task, ...] = ()
     lengths: tuple[tuple[int, int], ...] = ()  # (length, examples)
     text: tuple[int, ...] = ()
+    ablation: bool = False
 
 
 def _train(name: str, steps: int, data: dict[str, Any], **changed: Any) -> dict[str, Any]:
@@ -98,6 +101,17 @@ EXPERIMENTS = {
             TRAINED_LENGTH,
             ORDER,
             ((128, 256), (512, 256), (2048, 256), (8192, 64), (32768, 16)),
+            ablation=True,
+        ),
+        Experiment(
+            "recipe",
+            "the same three tasks with other optimizers and first weights than `harmonic-log` has in `tasks`: what makes every seed learn?",
+            tuple(variant.name for variant in RECIPES),
+            5,
+            _train("recipe", 6000, _mixture(*ORDER)),
+            TRAINED_LENGTH,
+            ORDER,
+            ((128, 128), (2048, 64)),
         ),
         Experiment(
             "position",

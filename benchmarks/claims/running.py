@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.claims import results
+from benchmarks.claims.ablation import ablated
 from benchmarks.claims.experiments import Experiment
 from benchmarks.claims.variants import VARIANTS, Variant
 from miniwin import load, train
@@ -41,7 +42,7 @@ def run(experiment: Experiment, name: str, seed: int, folder: Path = results.FOL
     """Train and measure. The result file's path."""
     variant = VARIANTS[name]
     trained = work_folder() / experiment.name / f"{variant.weights_of or name}-{seed}"
-    spec = train_spec(experiment, seed)
+    spec = train_spec(experiment, variant, seed)
     began = time.monotonic()
     done = train(model_spec(VARIANTS[variant.weights_of or name]), spec, out=trained, progress=progress, tracking="off")
     if done.status != "complete":
@@ -65,6 +66,8 @@ def run(experiment: Experiment, name: str, seed: int, folder: Path = results.FOL
         for length, examples in experiment.lengths
     ]
     text = [of_text(variant, model, experiment.trained_length, length) for length in experiment.text]
+    if experiment.ablation:
+        result["ablations"] = ablated(experiment, model)
     result |= {"tasks": rows, "text": text, "seconds": round(time.monotonic() - began, 1)}
     return results.write(result, folder)
 
@@ -75,8 +78,8 @@ def model_spec(variant: Variant) -> ModelSpec:
     return spec
 
 
-def train_spec(experiment: Experiment, seed: int) -> TrainSpec:
-    data = deepcopy(experiment.train) | {"seed": seed}
+def train_spec(experiment: Experiment, variant: Variant, seed: int) -> TrainSpec:
+    data = deepcopy(experiment.train) | variant.train | {"seed": seed}
     parts = data["data"].get("parts", [{"data": data["data"]}])
     for part in parts:
         if part["data"]["source"] == "examples":

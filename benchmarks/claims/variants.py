@@ -27,6 +27,7 @@ class Variant:
     """local, globally: the positions of a local and of a global layer; None where the layout has no such layer.
 
     weights_of, changed: of a test-time variant, whose weights it takes and what is different (see running.py).
+    model, train: fields of the model spec and of the train spec that differ from all others: a recipe for training.
     """
 
     name: str
@@ -35,6 +36,8 @@ class Variant:
     globally: dict[str, Any] | None
     weights_of: str | None = None
     changed: dict[str, Any] = field(default_factory=dict)
+    model: dict[str, Any] = field(default_factory=dict)
+    train: dict[str, Any] = field(default_factory=dict)
 
     def spec(self) -> dict[str, Any]:
         """The model spec, as data."""
@@ -61,6 +64,7 @@ class Variant:
             "tie_word_embeddings": False,
             "init": {"type": "fan-in", "std": 0.7, "depth_scaled": False, "embedding_std": 1.0},
             "blocks": blocks,
+            **self.model,
         }
 
 
@@ -100,4 +104,14 @@ TEST_TIME = (
         "minimind-ntk", "`minimind` with NTK-aware scaling at test time", None, ROPE, "minimind", {"scaling": "ntk"}
     ),
 )
-VARIANTS = {variant.name: variant for variant in (*TRAINED, *TEST_TIME)}
+ADAMW = {"optimizer": {"type": "adamw", "lr": 3e-3, "beta2": 0.98, "weight_decay": 0.01}}
+USUAL = {"init": {"type": "normal", "std": 0.02}, "tie_word_embeddings": True}
+FAN_IN = {"init": {"type": "fan-in", "std": 0.7, "depth_scaled": False}, "tie_word_embeddings": True}
+RECIPES = (  # all other experiments: Muon, fan-in 0.7, embeddings of std 1 that are not tied
+    Variant("muon-fan-in", "Muon, fan-in 0.7, embeddings tied and small", HARMONIC, LOG, model=FAN_IN),
+    Variant("muon-usual", "Muon, every matrix of std 0.02, embeddings tied", HARMONIC, LOG, model=USUAL),
+    Variant("adamw-large", "AdamW, fan-in 0.7, embeddings of std 1", HARMONIC, LOG, train=ADAMW),
+    Variant("adamw-fan-in", "AdamW, fan-in 0.7, embeddings tied and small", HARMONIC, LOG, model=FAN_IN, train=ADAMW),
+    Variant("adamw-usual", "AdamW, every matrix of std 0.02, embeddings tied", HARMONIC, LOG, model=USUAL, train=ADAMW),
+)
+VARIANTS = {variant.name: variant for variant in (*TRAINED, *TEST_TIME, *RECIPES)}

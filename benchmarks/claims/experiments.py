@@ -105,7 +105,7 @@ EXPERIMENTS = {
         ),
         Experiment(
             "recipe",
-            "the same three tasks with other optimizers and first weights than `harmonic-log` has in `tasks`: what makes every seed learn?",
+            "the same tasks with other optimizers and first weights than in `tasks`: what makes every seed learn?",
             tuple(variant.name for variant in RECIPES),
             5,
             _train("recipe", 6000, _mixture(*ORDER)),

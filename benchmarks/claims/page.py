@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from benchmarks.claims import figures, results
 from benchmarks.claims.experiments import EXPERIMENTS, Experiment
@@ -96,5 +97,33 @@ def _table(experiment: Experiment, folder: Path) -> str:
             cells = ["-" if m is None else f"{m.value:.4f} [{m.low:.3f}, {m.high:.3f}]" for m in means]
             lines.append(_row([variant, max(map(len, values)), *cells]))
         lines.append("")
+    if experiment.ablation:
+        lines += _ablations(experiment, made)
     lines += ["What the variants are:", "", *(f"- `{name}`: {VARIANTS[name].what}" for name in experiment.variants), ""]
     return "\n".join(lines)
+
+
+def _ablations(experiment: Experiment, made: list[dict[str, Any]]) -> list[str]:
+    """One row for each silenced head: what is right without it, the mean and the range over seeds."""
+    found = [row for result in made for row in result["ablations"]]
+    columns = sorted({(row["task"], row["length"]) for row in found})
+    lines = [
+        "### Without one head",
+        "",
+        "The share right when one head writes nothing: the mean over seeds, and the least and the most of them. Seeds may",
+        "give the same work to different heads.",
+        "",
+        _row(["head", *(f"{task} at {length:,}" for task, length in columns)]),
+        "|---" * (1 + len(columns)) + "|",
+    ]
+    for layer, kind, head in sorted({(row["layer"], row["kind"], row["head"]) for row in found}):
+        cells = []
+        for task, length in columns:
+            shares = [
+                row["share"]
+                for row in found
+                if (row["layer"], row["head"], row["task"], row["length"]) == (layer, head, task, length)
+            ]
+            cells.append(f"{sum(shares) / len(shares):.2f} ({min(shares):.2f} to {max(shares):.2f})")
+        lines.append(_row([f"layer {layer} ({kind}), head {head}", *cells]))
+    return [*lines, ""]

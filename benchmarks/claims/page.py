@@ -110,7 +110,7 @@ def _ablations(experiment: Experiment, made: list[dict[str, Any]]) -> list[str]:
     lines = [
         "### Without one head",
         "",
-        "The share right when one head writes nothing: the mean over seeds, and the least and the most of them. Seeds may",
+        "The share right when one head writes nothing: the mean over seeds, the least and the most. Seeds may",
         "give the same work to different heads.",
         "",
         _row(["head", *(f"{task} at {length:,}" for task, length in columns)]),

@@ -31,7 +31,7 @@ from miniwin.language_model import LanguageModel
 from miniwin.machine.devices import find_device
 from miniwin.machine.matmul_choice import settle
 from miniwin.machine.memory import refuse_too_large
-from miniwin.runs import CHECKPOINT, IMPORT, MODEL, RUN, TOKENIZER, WEIGHTS
+from miniwin.runs import BEST, CHECKPOINT, IMPORT, MODEL, RUN, TOKENIZER, WEIGHTS
 from miniwin.specs import ModelSpec, UserError, load_model_spec, shipped_specs, user_path
 from miniwin.tokenizer import Tokenizer, load_tokenizer
 from miniwin.tokenizer.special_ids import read_special_ids
@@ -55,6 +55,7 @@ def load(
 
         miniwin.load("miniwin-1m@1.0.0")          # weights from the zoo
         miniwin.load("runs/my-run")               # a training run; its last checkpoint if it has not ended
+        miniwin.load("runs/my-run/best.safetensors")  # the weights of its best evaluation (`eval.keep_best`)
         miniwin.load("specs/models/my-model.yaml")  # random weights from `seed`
 
     `dtype` (a torch dtype or its name) converts the weights; by default they stay as they were saved.
@@ -131,6 +132,7 @@ class _Found:
     folder: Path | None = None
     spec: Path | None = None
     entry: Entry | None = None
+    weights: str = WEIGHTS
 
     @contextmanager
     def reading(self) -> Iterator[Callable[[str], bytes | None]]:
@@ -158,8 +160,8 @@ def _read_folder(found: _Found, device: torch.device, read: Callable[[str], byte
     spec = load_model_spec(folder / MODEL, raw=read(MODEL))
     with torch.device("meta"):
         decoder = spec.build()
-    if (folder / WEIGHTS).is_file():
-        put_weights(decoder, read_weights(folder / WEIGHTS, device, read(WEIGHTS)), folder / WEIGHTS)
+    if (path := folder / found.weights).is_file():
+        put_weights(decoder, read_weights(path, device, read(found.weights)), path)
     elif (folder / CHECKPOINT).is_file():
         from miniwin.checkpoint import load_checkpoint
 
@@ -199,6 +201,13 @@ def _resolve(ref: str) -> _Found:
     if not ref:
         raise UserError("the model reference is empty: give a zoo name, a run folder or a model spec's path")
     path = user_path(ref)
+    if path.name == BEST and (path.parent / RUN).is_file():
+        if not path.is_file():
+            raise UserError(
+                f"{path.parent} has no {BEST}: it is written at the first evaluation, and only where the training "
+                "spec says eval.keep_best"
+            )
+        return _Found(ref, path.parent, weights=BEST)
     named = os.sep not in ref and "/" not in ref and path.suffix not in (".yaml", ".yml")  # could be a name
     if path.is_dir():
         if (path / RUN).is_file() or (path / IMPORT).is_file():

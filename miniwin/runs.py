@@ -4,9 +4,10 @@
     model.yaml         the architecture
     train.yaml         the training spec
     tokenizer.json     the tokenizer
-    metrics.jsonl      one line per logged step
+    metrics.jsonl      one line per logged step, and one per evaluation: these have a field `eval`
     checkpoint.pt      everything needed to continue
     model.safetensors  the weights, once the budget is spent
+    best.safetensors   the weights of the best evaluation so far, where the training spec says `eval.keep_best`
 
 Every file is replaced as a whole (written aside, flushed, renamed), so that a crash leaves either the old
 file or the new one. Only `metrics.jsonl` is appended to; a run that continues cuts it back to the step of its
@@ -37,7 +38,8 @@ FORMAT = 1
 RUN, MODEL, TRAIN, TOKENIZER = "run.json", "model.yaml", "train.yaml", "tokenizer.json"
 IMPORT = "import.json"  # in place of run.json: the weights were not trained here, but imported
 METRICS, CHECKPOINT, WEIGHTS, LOCK = "metrics.jsonl", "checkpoint.pt", "model.safetensors", ".lock"
-FILES = (WEIGHTS, CHECKPOINT, METRICS, TOKENIZER, TRAIN, MODEL, RUN)  # in the order in which a run is cleared
+BEST = "best.safetensors"
+FILES = (WEIGHTS, BEST, CHECKPOINT, METRICS, TOKENIZER, TRAIN, MODEL, RUN)  # in the order in which a run is cleared
 
 Status = Literal["running", "complete", "pruned", "diverged", "interrupted", "failed"]
 
@@ -47,7 +49,8 @@ class RunResult:
     """How a run ended. `final_loss` is the training loss in nats per token, smoothed over the last steps.
 
     `seconds` is wall-clock time over all sessions of the run; `tokens_per_second` counts the training steps
-    alone. `dtype` is that of the matrix products, never `auto`.
+    alone. `dtype` is that of the matrix products, never `auto`. `best`: of the evaluation whose weights are in
+    best.safetensors, the name and the value, and after which step and tokens it came.
     """
 
     folder: Path
@@ -64,6 +67,7 @@ class RunResult:
     data_fingerprint: str
     dtype: str
     tracking_run: str | None = None
+    best: dict[str, Any] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         return {**asdict(self), "folder": str(self.folder)}
@@ -73,7 +77,7 @@ KINDS: dict[str, Any] = {  # types of the fields of run.json that are computed w
     **dict.fromkeys(("status", "model", "spec_hash"), str),
     **dict.fromkeys(("parameters", "seed", "steps", "tokens"), int),
     **dict.fromkeys(("seconds", "tokens_per_second", "final_loss"), int | float),
-    **dict.fromkeys(("train", "data", "machine", "tracking"), dict),
+    **dict.fromkeys(("train", "data", "machine", "tracking", "best"), dict),
 }
 
 
@@ -183,12 +187,27 @@ def read_result(folder: str | Path) -> RunResult:
             data_fingerprint=data["data"]["fingerprint"],
             dtype=data["train"]["dtype"],
             tracking_run=data["tracking"]["run_id"],
+            best=data.get("best"),
         )
     except (KeyError, TypeError) as error:
         raise UserError(f"{folder}/{RUN} does not say how the run went ({error!r}); put back the file") from None
 
 
 def read_metrics(folder: str | Path) -> list[dict[str, Any]]:
+    """The lines of metrics.jsonl that are about steps of training: loss, learning rate, speed."""
+    return [line for line in read_lines(folder) if "eval" not in line]
+
+
+def read_evaluations(folder: str | Path) -> list[dict[str, Any]]:
+    """The lines of metrics.jsonl that are about evaluations.
+
+    `line["eval"]` has the values by name: `{"loss@512": {"value": 1.9, "n": 65536}, ...}`. The share of right answers
+    of a task also has `low` and `high`, a 95 % interval, and `chance`.
+    """
+    return [line for line in read_lines(folder) if "eval" in line]
+
+
+def read_lines(folder: str | Path) -> list[dict[str, Any]]:
     """The lines of metrics.jsonl.
 
     A last line that a crash cut short is left out. So is a line that is no line of metrics, with a warning. Neither is
@@ -214,7 +233,7 @@ def read_metrics(folder: str | Path) -> list[dict[str, Any]]:
 
 def keep_metrics(folder: Path, step: int) -> list[dict[str, Any]]:
     """Cut metrics.jsonl back to the lines up to `step`, and return them."""
-    kept = [line for line in read_metrics(folder) if line["step"] <= step]
+    kept = [line for line in read_lines(folder) if line["step"] <= step]
     write_text(folder / METRICS, "".join(json.dumps(line) + "\n" for line in kept))
     return kept
 

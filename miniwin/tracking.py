@@ -47,7 +47,7 @@ class Tracker:
         self._client: Any = None  # None: there is nothing to track to, or no longer
         self._waiting: list[Any] = []
         self._flushed = time.monotonic()
-        self._last_step = -1
+        self._last: dict[str, int] = {}  # the last step that an earlier session logged, by metric
 
     @classmethod
     def open(
@@ -96,7 +96,7 @@ class Tracker:
             run = client.get_run(self.run_id)
             for name in run.data.metrics:
                 history = client.get_metric_history(self.run_id, name)
-                self._last_step = max(self._last_step, *(point.step for point in history))
+                self._last[name] = max(point.step for point in history)
 
     def log_params(self, params: Mapping[str, Any]) -> None:
         """Log what went into the run; nested mappings become `a.b.c`. Parameters logged before stay as they are."""
@@ -113,13 +113,14 @@ class Tracker:
 
     def log_metrics(self, metrics: Mapping[str, Any], step: int) -> None:
         """Log the numbers of one step, in batches. Steps that an earlier session logged are skipped."""
-        if self._client is None or step <= self._last_step:
+        if self._client is None:
             return
         from mlflow.entities import Metric
 
         now = int(time.time() * 1000)
         for name, value in metrics.items():
-            if isinstance(value, int | float) and math.isfinite(value):
+            known = step <= self._last.get(name, -1)
+            if not known and isinstance(value, int | float) and math.isfinite(value):
                 self._waiting.append(Metric(name, float(value), now, step))
         if len(self._waiting) >= BATCH or time.monotonic() - self._flushed >= FLUSH_SECONDS:
             self.flush()
@@ -127,7 +128,7 @@ class Tracker:
     def catch_up(self, lines: Iterable[Mapping[str, Any]]) -> None:
         """Log those lines of metrics.jsonl that no earlier session has logged."""
         for line in lines:
-            self.log_metrics({name: value for name, value in line.items() if name != "step"}, line["step"])
+            self.log_metrics(_metrics(line), line["step"])
 
     def flush(self) -> None:
         """Send what waits."""
@@ -169,6 +170,13 @@ class Tracker:
         text = without_secrets_of((str(error).strip() or type(error).__name__).splitlines()[0], self.uri)
         _warn(f"tracking to {masked(self.uri)} stopped, the run goes on: {text[:300]}")
         self._client, self._waiting = None, []
+
+
+def _metrics(line: Mapping[str, Any]) -> dict[str, Any]:
+    """The numbers of a line of metrics.jsonl, by names that MLflow takes: it has no @."""
+    if "eval" in line:
+        return {f"eval/{name.replace('@', '_at_')}": row["value"] for name, row in line["eval"].items()}
+    return {name: value for name, value in line.items() if name != "step"}
 
 
 def _have_mlflow(asked_for: str | None) -> bool:

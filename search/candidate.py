@@ -12,7 +12,7 @@ from miniwin.blocks.messages.nearest import nearest
 from miniwin.specs import ModelSpec, TrainSpec, UserError
 
 # Fields of a train spec that change nothing about the model that it trains.
-_NEUTRAL = ("name", "kind", "format", "log_every", "checkpoint_seconds")
+_NEUTRAL = ("name", "kind", "format", "log_every", "checkpoint_seconds", "eval")
 
 
 @dataclass(frozen=True)

@@ -221,7 +221,7 @@ def tokens_so_far(trial: TrialRecord) -> int:
     try:
         with open(Path(trial.run_folder) / "metrics.jsonl", "rb") as file:
             size = file.seek(0, os.SEEK_END)
-            file.seek(max(0, size - 4096))
+            file.seek(max(0, size - 65536))  # the line of an evaluation is long
             lines = file.read().decode(errors="replace").rpartition("\n")[0].splitlines()
         return int(parse_json(lines[-1])["tokens"])
     except (OSError, IndexError, KeyError, TypeError, ValueError):

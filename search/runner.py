@@ -110,9 +110,12 @@ def _prepare(space: Space, train_base: Path) -> Corpus:
     """Tokenise once, before the workers ask for the corpus. UserError if it is too short to measure on."""
     from miniwin.data import prepare
     from miniwin.tokenizer import load_tokenizer
+    from miniwin.training.validation import check_validation
 
-    corpus = prepare(space.train.data, load_tokenizer(space.train.tokenizer, train_base), train_base)
+    tokenizer = load_tokenizer(space.train.tokenizer, train_base)
+    corpus = prepare(space.train.data, tokenizer, train_base)
     check_corpus(space.spec, space.train, corpus)
+    check_validation(space.train, tokenizer, corpus.valid)
     return corpus
 
 

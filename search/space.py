@@ -52,6 +52,7 @@ _FIXED = {
     "train.name": "names do not change a run",
     "train.tokens": "every trial has the same budget: set budget.tokens_per_trial",
     "train.data": "trials on different data cannot be compared",
+    "train.eval": "it does not change what is trained",
     "train.tokenizer": "trials share one tokenised corpus",
 }
 

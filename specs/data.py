@@ -123,3 +123,8 @@ class ExamplesData(Strict):
 
 Stored = PythonStdlibData | TextData | JsonlData | TaskData  # sources that become a corpus on disk
 DataSpec = Annotated[Stored | ExamplesData, Field(discriminator="source")]
+
+
+def has_text(data: DataSpec) -> bool:
+    """Whether the source has a valid split to measure bits per byte on."""
+    return not isinstance(data, ExamplesData)

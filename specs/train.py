@@ -26,8 +26,9 @@ from pydantic import (
 
 from miniwin.blocks.positions.base import located
 from miniwin.specs.base import Budget, Fraction, PositiveInt, PositiveReal, Real, Seed, Strict, any_name, user_path
-from miniwin.specs.data import DataSpec
+from miniwin.specs.data import DataSpec, has_text
 from miniwin.specs.model import Name
+from miniwin.specs.train_eval import EvalSpec
 
 
 def _several(lengths: tuple[int, ...]) -> tuple[int, ...]:
@@ -127,7 +128,7 @@ class StopSpec(Strict):
 class TrainSpec(_Grown):
     """One training run, without the model."""
 
-    LATER: ClassVar[frozenset[str]] = frozenset({"compile", "packing", "seq_len_weights"})
+    LATER: ClassVar[frozenset[str]] = frozenset({"compile", "packing", "seq_len_weights", "eval"})
 
     kind: Literal["train"] = "train"
     format: Literal[1] = 1
@@ -157,6 +158,13 @@ class TrainSpec(_Grown):
     log_every: PositiveInt = 10  # optimizer steps between lines of metrics.jsonl
     checkpoint_seconds: Annotated[Real, Field(ge=0)] = 60.0  # 0: after every step
     stop: StopSpec = StopSpec()
+    eval: EvalSpec | None = None  # null: nothing is measured while training
+
+    @model_validator(mode="after")
+    def _can_be_evaluated(self) -> TrainSpec:
+        if self.eval is not None:
+            self.eval.check(self.lengths, self.tokens_per_step, has_text(self.data))
+        return self
 
     @model_validator(mode="after")
     def _lengths_fit(self) -> TrainSpec:

@@ -18,7 +18,7 @@ from miniwin.files.hashing import sha256_file
 from miniwin.files.tensor_files import load_tensors, save_tensors
 from miniwin.files.writing import named, write_flushed
 from miniwin.provenance import code_version
-from miniwin.runs import RUN, read_run
+from miniwin.runs import BEST, RUN, read_run
 from miniwin.specs import ModelSpec, dump_yaml, load_model_spec, user_path
 from miniwin.tokenizer import load_tokenizer
 from miniwin.version import __version__
@@ -59,6 +59,7 @@ class _Source:
     provenance: dict[str, Any]
     metrics: dict[str, Any] | None
     confirm: Callable[[], None] = lambda: None  # raises if the source changed while it was read
+    weights: str = WEIGHTS
 
 
 def add(
@@ -73,8 +74,9 @@ def add(
     zoo: Path | str | None = None,
     allow_incomplete: bool = False,
 ) -> Entry:
-    """Write `source` (a run folder, or an entry's folder) into the zoo as `name@version`; returns the entry.
+    """Write `source` into the zoo as `name@version`; returns the entry.
 
+    source: a run folder; its best.safetensors, for the weights of its best evaluation; or an entry's folder.
     version: by default 1.0.0 for a new name, else the one after the newest version: major if the architecture or the
     tokenizer changed, minor if only the weights did, patch if only the card did. metrics: `Metrics.to_dict()`.
     provenance: keys such as `study` and `trial`, added to what the run recorded. allow_incomplete: also take a run that
@@ -106,7 +108,7 @@ def check_addable(
     """Raise the errors of `add` that can be known beforehand: worth it before a long evaluation."""
     _destination(name, version, zoo)
     read = _read_source(user_path(source), allow_incomplete)
-    _check_weights(read.folder / WEIGHTS, read.spec)
+    _check_weights(read.folder / read.weights, read.spec)
 
 
 def _destination(name: str, version: str | None, zoo: Path | str | None) -> tuple[list[Store], Version | None]:
@@ -142,7 +144,7 @@ def _write(
     write_flushed(staged / MODEL, dump_yaml(source.spec))
     write_flushed(staged / METRICS, metrics_text)
     write_flushed(staged / PROVENANCE, provenance_text)
-    _copy_weights(source.folder / WEIGHTS, staged / WEIGHTS, source.spec)
+    _copy_weights(source.folder / source.weights, staged / WEIGHTS, source.spec)
     shutil.copyfile(source.folder / TOKENIZER, staged / TOKENIZER)
     source.confirm()
     write_reference(staged / REFERENCE, open_model(staged))
@@ -187,7 +189,8 @@ def _check_written(what: str, check_written: Callable[[dict[str, Any]], None], d
         raise ZooError(f"{what}: {error}") from None
 
 
-def _read_source(folder: Path, allow_incomplete: bool) -> _Source:
+def _read_source(source: Path, allow_incomplete: bool) -> _Source:
+    folder, weights = (source.parent, BEST) if source.name == BEST else (source, WEIGHTS)
     if (folder / MANIFEST).is_file():
         entry = open_entry(folder, "folder")
         confirm = watched(entry)
@@ -200,9 +203,10 @@ def _read_source(folder: Path, allow_incomplete: bool) -> _Source:
             f"{folder}: the run is {status}{reason}, not complete; run the same training command again to "
             "finish it, or pass allow_incomplete (--allow-incomplete) to add it as it is"
         )
-    for file in (MODEL, TOKENIZER, WEIGHTS):
+    for file in (MODEL, TOKENIZER, weights):
         if not (folder / file).is_file():
-            raise ZooError(f"{folder}: has no {file}, which an entry needs; training writes it when it ends")
+            when = "at evaluations, where eval.keep_best is set" if file == BEST else "when it ends"
+            raise ZooError(f"{folder}: has no {file}, which an entry needs; training writes it {when}")
     lacking = [key for key in ("seed", "data", "train", "code", "machine") if run.get(key) is None]
     if lacking:
         raise ZooError(f"{folder / RUN}: says nothing of {', '.join(lacking)}; a zoo entry must say where it came from")
@@ -214,7 +218,8 @@ def _read_source(folder: Path, allow_incomplete: bool) -> _Source:
         )
     # The tracking address is left out: it may hold a password, and means nothing elsewhere.
     recorded = {key: value for key, value in run.items() if key != "tracking"}
-    return _Source(folder, spec, {"schema": 1, "run": recorded}, None)
+    chosen = {"weights": run.get("best")} if weights == BEST else {}
+    return _Source(folder, spec, {"schema": 1, "run": recorded, **chosen}, None, weights=weights)
 
 
 def _merge(recorded: dict[str, Any], extra: Mapping[str, Any]) -> dict[str, Any]:

@@ -139,6 +139,7 @@ def _provenance(provenance: dict[str, Any]) -> str:
         ("Seed", run.get("seed")),
         ("Tokens trained on", f"{run['tokens']:,}" if run.get("tokens") else None),
         ("Training length", ", ".join(map(str, training_lengths(provenance))) or None),
+        ("Weights of the best evaluation", _pairs(provenance.get("weights"), "{key} {value}")),
         ("Seconds of training", f"{run['seconds']:,.0f}" if run.get("seconds") else None),
         ("Trained", run.get("started")),
         ("Code version", run.get("code")),

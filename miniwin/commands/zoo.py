@@ -119,7 +119,10 @@ def verify(
 def add(
     source: Annotated[
         Path,
-        typer.Argument(metavar="RUN_FOLDER", help="A finished run's folder (or an entry's, for a new card)."),
+        typer.Argument(
+            metavar="RUN_FOLDER",
+            help="A finished run's folder or its best.safetensors (or an entry's, for a new card).",
+        ),
     ],
     name: Annotated[str, typer.Option(help="Lower-case letters, digits and '-'.")],
     version: Annotated[str | None, typer.Option(help="MAJOR.MINOR.PATCH. Default: the next one.")] = None,

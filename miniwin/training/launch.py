@@ -35,6 +35,7 @@ from miniwin.training.distributed import Group, join
 from miniwin.training.from_scratch import spec_to_train
 from miniwin.training.loop import OnEval, TrainingLoop
 from miniwin.training.same_run import only_one, recorded
+from miniwin.training.validation import check_validation
 
 
 def train(
@@ -104,6 +105,7 @@ def train(
     corpus = prepare(spec.data, tokenizer, progress=progress and group.leads)
     for length in spec.lengths:
         corpus.rows.check(length)  # too little data is an error before there is a folder
+    check_validation(spec, tokenizer, corpus.valid)
     with _place(folder, group) as place:
         where = group.device if group.size > 1 else asked or find_device(None)
         before = None

@@ -44,6 +44,7 @@ from miniwin.training.optimizer import make_optimizer
 from miniwin.training.progress import TrainProgress
 from miniwin.training.schedule import learning_rate
 from miniwin.training.signals import StopRequest
+from miniwin.training.validation import Validation, shown
 
 OnEval = Callable[[int, LanguageModel], bool | None]
 Batches = Iterator[tuple[Tensor, Tensor]]
@@ -79,6 +80,8 @@ class TrainingLoop:
         self.seconds = 0.0  # of the sessions before this one
         self.step_seconds = 0.0  # of all sessions, spent in steps
         self.watch = LossWatch(spec.stop)
+        self.validation = None if spec.eval is None else Validation(spec, corpus.valid)
+        self.best: dict[str, Any] | None = None  # whose weights are in best.safetensors
 
         torch.manual_seed(spec.seed)
         decoder = model_spec.build().to(device)  # built on the CPU: the same weights whatever the device
@@ -106,6 +109,8 @@ class TrainingLoop:
             before=before,
         )
         self._write_record("running", None)  # before the other files: it makes the folder a run folder
+        if self.validation is not None and self.validation.best is not None and group.leads:
+            self._keep_best(self.validation.best)
         write_text(folder / runs.MODEL, dump_yaml(model_spec))
         write_text(folder / runs.TRAIN, dump_yaml(spec))
         tokenizer.save(folder)
@@ -177,9 +182,11 @@ class TrainingLoop:
             if self.step > 0 and time.monotonic() - saved >= self.spec.checkpoint_seconds:
                 self._save()
                 saved = time.monotonic()
+            before = self.tokens
             diverged = self._advance()
             if diverged is not None:
                 return "diverged", diverged
+            self._validate(before)
 
     def _advance(self) -> str | None:
         """Take one optimizer step. If the run has diverged, take no step and return the reason."""
@@ -207,10 +214,13 @@ class TrainingLoop:
             if auxiliary is not None:
                 line["auxiliary_loss"] = auxiliary
             self.logged = (self.step, self.step_seconds)
-            self.metrics.write(json.dumps(finite(line)) + "\n")
-            self.metrics.flush()
-            self.tracker.catch_up([line])
+            self._log(line)
         return diverged
+
+    def _log(self, line: dict[str, Any]) -> None:
+        self.metrics.write(json.dumps(finite(line)) + "\n")
+        self.metrics.flush()
+        self.tracker.catch_up([line])
 
     def _gradients(self) -> tuple[float, float, float | None]:
         """(loss, gradient norm, auxiliary loss) of a step; None for a model without an auxiliary loss.
@@ -279,6 +289,33 @@ class TrainingLoop:
                 return False
         return True
 
+    def _validate(self, before: int) -> None:
+        """Measure on the valid split, if it is due after the step that began at `before` tokens."""
+        validation = self.validation
+        if validation is None or not self.group.leads:
+            return
+        if self.step < self.spec.steps and not validation.due(before, self.tokens):
+            return
+        random = rng_state(self.device)
+        line = validation.measure(self.model, self.step, self.tokens, self.bar.evaluating)
+        restore_rng(random, self.device)
+        self._log(line)
+        self.bar.evaluated(shown(line))
+        validation.improved(line)
+        self._save()
+        self._keep_best(validation.best)
+
+    def _keep_best(self, best: dict[str, Any] | None) -> None:
+        """Write the weights of the best evaluation, if it is the one of this very step, and put it on record.
+
+        The checkpoint comes first. So the weights of a best evaluation can be written again until a later checkpoint
+        is there, and by then they have been.
+        """
+        if best is not None and best["step"] == self.step:
+            self._save_weights(runs.BEST)
+        self.best = best
+        self._write_record("running", None)
+
     def _save(self) -> None:
         """Write a checkpoint. The metrics reach the disk first: they may be ahead of the checkpoint, never behind."""
         if not self.group.leads:
@@ -296,6 +333,7 @@ class TrainingLoop:
                 "optimizer": self.optimizer.state_dict(),
                 "random": rng_state(self.device),
                 "watch": self.watch.state(),
+                **({} if self.validation is None else {"best": self.validation.best}),
             },
         )
         self._write_record("running", None)
@@ -312,12 +350,14 @@ class TrainingLoop:
                 "parameters differently: train again with --fresh, or continue with that version"
             ) from None
         self.watch.restore(state["watch"])
+        if self.validation is not None:
+            self.validation.best = state["best"]
         restore_rng(state["random"], self.device)
 
-    def _save_weights(self) -> None:
+    def _save_weights(self, name: str = runs.WEIGHTS) -> None:
         state = self.model.decoder.state_dict()
         weights = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
-        with replacing(self.folder / runs.WEIGHTS) as temporary:
+        with replacing(self.folder / name) as temporary:
             temporary.write_bytes(save(weights, metadata={"format": "pt"}))
 
     def _seconds(self) -> float:
@@ -329,6 +369,8 @@ class TrainingLoop:
         return (self.step - step) * self.spec.tokens_per_step / max(self.step_seconds - seconds, 1e-9)
 
     def _write_record(self, status: Status, reason: str | None) -> None:
+        if self.best is not None:
+            self.record["best"] = self.best
         runs.write_record(
             self.folder,
             self.record,

@@ -27,7 +27,8 @@ class TrainProgress:
         self._bar: Any = None
         if enabled and sys.stderr.isatty():
             self._bar = _rich_bar()
-            self._task = self._bar.add_task(escaped(name), total=steps, completed=done, loss="-", rate="-", left="-")
+            nothing = {"loss": "-", "rate": "-", "left": "-", "found": ""}
+            self._task = self._bar.add_task(escaped(name), total=steps, completed=done, **nothing)
 
     def __enter__(self) -> TrainProgress:
         if self._bar is not None:
@@ -55,6 +56,18 @@ class TrainProgress:
         else:
             self.note(f"{self.name}: step {step}/{self.steps}  loss {loss:.3f}  {speed}  {left} left")
 
+    def evaluating(self, what: str) -> None:
+        """The run pauses to measure something."""
+        if self._bar is not None:
+            self._bar.update(self._task, found=f"measuring {escaped(what)}")
+
+    def evaluated(self, found: str) -> None:
+        """What an evaluation found. It stays beside the bar until the next one."""
+        if self._bar is not None:
+            self._bar.update(self._task, found=escaped(found))
+        else:
+            self.note(f"{self.name}: valid  {found}")
+
     def note(self, text: str) -> None:
         """One line for the person watching, above the bar where there is one."""
         if not self._enabled:
@@ -76,6 +89,7 @@ def _rich_bar() -> Any:
         TextColumn("loss {task.fields[loss]}"),
         TextColumn("{task.fields[rate]}"),
         TextColumn("{task.fields[left]} left"),
+        TextColumn("{task.fields[found]}", markup=False),
         console=Console(stderr=True),
         transient=False,
     )

@@ -10,7 +10,7 @@ import pytest
 from tiny_runs import tiny_model, tiny_train, write_text
 
 from miniwin import tracking
-from miniwin.runs import RunResult, read_metrics, read_run
+from miniwin.runs import RunResult, read_evaluations, read_metrics, read_run
 from miniwin.tracking import Tracker, tracking_uri
 from miniwin.training.launch import train
 
@@ -109,6 +109,28 @@ def test_after_a_kill_the_database_catches_up(database: str, sent: int) -> None:
     assert go("run", database).tracking_run == tracker.run_id != result.tracking_run
     assert points(database, tracker.run_id, "loss") == logged("run", "loss")
     assert logged("run", "loss") == logged("whole", "loss") and whole.steps == 20
+
+
+@needs_mlflow
+@pytest.mark.parametrize("cut", [False, True])
+def test_evaluations_are_logged_once_under_names_that_mlflow_takes(database: str, cut: bool) -> None:
+    """cut: the process died in the evaluation after step 10, and the loss of that step had been sent."""
+    measure = {"every": 1280, "lengths": [64], "tokens": 64, "tasks": [{"type": "last-write"}], "examples": 2}
+    spec = tiny_train(log_every=5, tokens=20 * 128, eval=measure)
+    train(tiny_model(), spec, out="run", progress=False, tracking="off", device="cpu", stop_after_tokens=640 + cut)
+    tracker = Tracker.open(database)
+    tracker.catch_up([*read_metrics("run"), {"step": 10, "loss": 1.0}] if cut else [])
+    tracker.close()
+    record = Path("run/run.json")
+    record.write_text(record.read_text().replace('"run_id": null', f'"run_id": "{tracker.run_id}"'))
+    result = train(tiny_model(), spec, out="run", progress=False, tracking=database, device="cpu")
+    names = ["loss", "bits_per_byte", "last-write", "last-write-nats"]
+    for name in names:
+        found = [(line["step"], line["eval"][f"{name}@64"]["value"]) for line in read_evaluations("run")]
+        assert [step for step, _ in found] == [10, 20]
+        assert points(database, result.tracking_run, f"eval/{name}_at_64") == found
+    logged_names = client(database).get_run(result.tracking_run).data.metrics
+    assert {name for name in logged_names if "eval" in name} == {f"eval/{name}_at_64" for name in names}
 
 
 @needs_mlflow

@@ -15,6 +15,7 @@ import pytest
 from rich.console import Console
 from search_helpers import MODEL, SEARCH, write_search
 
+from miniwin.runs import read_evaluations
 from miniwin.search import claims, leases, read_study, run_search, runner, study_json
 from miniwin.search.claims import Claim, NoClaim, finish, take_work
 from miniwin.search.creation import create_study
@@ -381,6 +382,26 @@ def test_names_of_studies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
         UserError, match=rf"a study's name \(the `name` in its .* none in {tmp_path}/elsewhere/searches"
     ):
         read_study("smal.yaml")
+
+
+def test_trials_are_validated_as_their_train_spec_says(tmp_path: Path) -> None:
+    """Beside the rungs, which are the search's. What is validated decides nothing: the trials are the same."""
+    measure = {"every": 512, "tokens": 100, "keep_best": "minimize loss@32"}
+    plain, watched = tmp_path / "plain", tmp_path / "watched"
+    hashes = []
+    for folder, more in ((plain, {}), (watched, {"eval": measure})):
+        folder.mkdir()
+        study = make(folder, train=more, baseline=None, budget={"trials": 1})
+        assert work(study.folder, "0") == DONE
+        (trial,) = collect(study).trials
+        assert trial.state == "complete" and trial.run_folder is not None
+        hashes.append(trial.hash)
+        lines = read_evaluations(trial.run_folder)
+        assert [line["step"] for line in lines] == ([4, 8, 12] if more else [])
+    assert hashes[0] == hashes[1]
+    with pytest.raises(UserError, match=r"eval\.lengths: the validation split has \d+ tokens to predict"):
+        run_search(write_search(watched, {"eval": {"every": 512, "lengths": [90_000]}}), out=tmp_path / "no")
+    assert not (tmp_path / "no").exists()
 
 
 def test_too_little_text_to_measure_on_is_found_before_training(tmp_path: Path) -> None:

@@ -63,3 +63,21 @@ def train_there(out: str, spec: str, threads: int) -> None:
     torch.set_num_threads(threads)
     Path("spec.yaml").write_text(spec)
     train(tiny_model(), "spec.yaml", out=out, progress=False, tracking="off", device="cpu")
+
+
+def assert_equal(one: Any, other: Any, path: str = "") -> None:
+    """Bit for bit, through dictionaries, lists and tensors."""
+    import torch
+
+    if isinstance(one, torch.Tensor):
+        assert torch.equal(one, other), path
+    elif isinstance(one, dict):
+        assert one.keys() == other.keys(), path
+        for key in one:
+            assert_equal(one[key], other[key], f"{path}.{key}")
+    elif isinstance(one, list):
+        assert len(one) == len(other), path
+        for place, (a, b) in enumerate(zip(one, other, strict=True)):
+            assert_equal(a, b, f"{path}[{place}]")
+    else:
+        assert one == other, path

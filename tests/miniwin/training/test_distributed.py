@@ -15,7 +15,7 @@ from paths import ROOT
 from tiny_runs import tiny_model, tiny_train, write_text
 from torch import nn
 
-from miniwin.runs import read_metrics, read_result
+from miniwin.runs import BEST, read_evaluations, read_metrics, read_result
 from miniwin.specs import UserError, dump_yaml
 from miniwin.training.distributed import Group, join, speaks
 from miniwin.training.launch import train
@@ -78,7 +78,10 @@ def test_two_processes_make_the_run_of_one(place: Path) -> None:
     }
     blocks = tiny_model().model_dump(mode="json")["blocks"]
     cases: dict[str, tuple[Any, Any]] = {
-        "dense": (tiny_model(), tiny_train(gradient_accumulation=2)),
+        "dense": (
+            tiny_model(),
+            tiny_train(gradient_accumulation=2, eval={"every": 1000, "tokens": 100, "keep_best": "minimize loss@32"}),
+        ),
         "experts": (
             tiny_model(blocks={**blocks, "G": {**blocks["G"], "mlp": moe}}),
             tiny_train(optimizer={"type": "muon", "lr": 3e-3}, tokens=12 * 128),
@@ -93,6 +96,11 @@ def test_two_processes_make_the_run_of_one(place: Path) -> None:
         one = train(model, spec, out=place / f"{name}-alone", base=place, progress=False, tracking="off", device="cpu")
         assert read_result(place / name).status == "complete" and (place / name / "model.safetensors").exists()
         assert losses(place / name) == pytest.approx(losses(one.folder), rel=2e-3)
+        measured = [read_evaluations(folder) for folder in (place / name, one.folder)]
+        assert [line["step"] for line in measured[0]] == [line["step"] for line in measured[1]], "by one process only"
+        for mine, alone in zip(*measured, strict=True):
+            assert mine["eval"]["loss@32"]["value"] == pytest.approx(alone["eval"]["loss@32"]["value"], rel=2e-3)
+        assert (place / name / BEST).exists() == (name == "dense")
         assert losses(place / name)[:3] == pytest.approx(losses(one.folder)[:3], rel=1e-5)
         norms = [[line["grad_norm"] for line in read_metrics(folder)][:3] for folder in (place / name, one.folder)]
         assert norms[0] == pytest.approx(norms[1], rel=1e-3)

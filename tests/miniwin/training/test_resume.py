@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 from forked import Command, kill, start
-from tiny_runs import tiny_model, tiny_train, train_there
+from tiny_runs import assert_equal, tiny_model, tiny_train, train_there
 from tiny_runs import write_text as write_corpus
 
 from miniwin.checkpoint import load_checkpoint, save_checkpoint
@@ -39,22 +39,6 @@ def go(out: str, spec: TrainSpec, **options: Any) -> RunResult:
 def timeless(folder: str) -> list[dict[str, Any]]:
     """The metrics without the one that depends on the clock."""
     return [{**line, "tokens_per_second": None} for line in read_metrics(folder)]
-
-
-def assert_equal(one: Any, other: Any, path: str = "") -> None:
-    """Bit for bit, through dictionaries, lists and tensors."""
-    if isinstance(one, torch.Tensor):
-        assert torch.equal(one, other), path
-    elif isinstance(one, dict):
-        assert one.keys() == other.keys(), path
-        for key in one:
-            assert_equal(one[key], other[key], f"{path}.{key}")
-    elif isinstance(one, list):
-        assert len(one) == len(other), path
-        for place, (a, b) in enumerate(zip(one, other, strict=True)):
-            assert_equal(a, b, f"{path}[{place}]")
-    else:
-        assert one == other, path
 
 
 def assert_same_run(one: str, other: str) -> None:

@@ -58,6 +58,7 @@ TITLES = {
     "CosineSchedule": "schedule, type: cosine",
     "WSDSchedule": "schedule, type: wsd",
     "StopSpec": "stop",
+    "EvalSpec": "eval",
     "IntVariable": "variables, int",
     "FloatVariable": "variables, float",
     "ChoiceVariable": "variables, choice",

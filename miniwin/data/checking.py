@@ -6,15 +6,19 @@ import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
+
 from miniwin.data.examples import check_task
 from miniwin.data.sources import list_source
+from miniwin.evaluation.tasks import draw
 from miniwin.specs import TrainSpec, UserError
 from miniwin.specs.data import ExamplesData, PythonStdlibData
 from miniwin.specs.loading import at_their_places
 from miniwin.specs.validation_errors import Problem
-from miniwin.tokenizer import load_tokenizer
+from miniwin.tokenizer import Tokenizer, load_tokenizer
+from miniwin.tokenizer.characters import Characters
 
-_FIELD = re.compile(r"(data(?:\.\w+)?|tokenizer): ")
+_FIELD = re.compile(r"((?:data|tokenizer|eval)(?:\.\w+)*): ")
 
 
 def check_data(spec: TrainSpec, path: Path, overrides: Sequence[str] = ()) -> None:
@@ -26,13 +30,27 @@ def check_data(spec: TrainSpec, path: Path, overrides: Sequence[str] = ()) -> No
         looks["data.task"] = lambda: check_task(data.parsed_task, min(spec.lengths))
     elif not isinstance(data, PythonStdlibData):  # which is always there
         looks["data"] = lambda: list_source(data, base)
+    if spec.eval is not None:
+        looks["eval"] = lambda: check_eval_tasks(spec, load_tokenizer(spec.tokenizer, base))
     problems = []
     for field, look in looks.items():
         try:
             look()
         except UserError as error:
             named = _FIELD.match(str(error))
-            at = tuple((named[1] if named else field).split("."))
+            parts = (named[1] if named else field).split(".")
+            at = tuple(int(part) if part.isdecimal() else part for part in parts)
             problems.append(Problem(at, _FIELD.sub("", str(error), count=1)))
     if problems:
         raise at_their_places(problems, path, "train", overrides)
+
+
+def check_eval_tasks(spec: TrainSpec, tokenizer: Tokenizer) -> None:
+    """Raise UserError if the tokenizer lacks a character of a task that `eval` names."""
+    assert spec.eval is not None
+    for number, task in enumerate(spec.eval.tasks):
+        example = draw(task, spec.eval.at(spec.lengths)[0], seed=0, index=0, split="valid")
+        try:
+            Characters(tokenizer, task.type).ids(np.frombuffer(example.text, dtype=np.uint8))
+        except UserError as error:
+            raise UserError(f"eval.tasks.{number}: {error}") from None

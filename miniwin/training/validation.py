@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from miniwin.data.checking import check_eval_tasks
 from miniwin.evaluation.intervals import share
 from miniwin.evaluation.streamed_loss import position_losses, span
-from miniwin.evaluation.task_scores import ids_of, score_task
-from miniwin.evaluation.tasks import draw
+from miniwin.evaluation.task_scores import score_task
 from miniwin.specs import TrainSpec, UserError
 from miniwin.specs.data import has_text
 from miniwin.specs.train_eval import NATS
@@ -114,22 +114,17 @@ def shown(line: dict[str, Any], most: int = 4) -> str:
     return "  ".join(f"{name} {values[name]:.3f}" for name in names[:most]) + more
 
 
-def check_validation(spec: TrainSpec, tokenizer: Tokenizer, valid: np.ndarray | None = None) -> None:
-    """Raise UserError where a run could not be evaluated as `eval` says. valid: the valid split, if it is known.
+def check_validation(spec: TrainSpec, tokenizer: Tokenizer, valid: np.ndarray) -> None:
+    """Check before the training that it can be evaluated. valid: the ids of the valid split.
 
     Raises:
         UserError: the tokenizer lacks a character of a task, or the split has too little text for a length.
     """
     if spec.eval is None:
         return
-    lengths = spec.eval.at(spec.lengths)
-    for number, task in enumerate(spec.eval.tasks):
+    check_eval_tasks(spec, tokenizer)
+    if has_text(spec.data) and spec.eval.tokens != 0:
         try:
-            ids_of([draw(task, lengths[0], seed=0, index=0, split=SPLIT)], tokenizer, task)
-        except UserError as error:
-            raise UserError(f"eval.tasks.{number}: {error}") from None
-    if valid is not None and has_text(spec.data) and spec.eval.tokens != 0:
-        try:
-            span(valid, lengths[-1], spec.eval.tokens)
+            span(valid, spec.eval.at(spec.lengths)[-1], spec.eval.tokens)
         except UserError as error:
             raise UserError(f"eval.lengths: {error}") from None

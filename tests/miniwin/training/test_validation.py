@@ -17,6 +17,7 @@ from tiny_runs import write_text as write_corpus
 import miniwin
 from miniwin.checkpoint import load_checkpoint
 from miniwin.data import prepare
+from miniwin.data.checking import check_data
 from miniwin.evaluation import loss_at
 from miniwin.evaluation.task_scores import score_task
 from miniwin.evaluation.tasks import LastWrite
@@ -307,7 +308,9 @@ def test_examples_of_a_task_have_no_text_to_measure_on() -> None:
     data = {"source": "examples", "task": {"type": "last-write"}}
     with pytest.raises(UserError, match=r"eval\.tokens: the data are examples of a task, and no text to measure"):
         tiny_train(data=data, eval={**EVAL, "keep_best": None})
-    how = tiny_train(data=data, seq_len=64, batch_size=2, eval={**EVAL, "tokens": None, "keep_best": "minimize last-write-nats@64"})
+    how = tiny_train(
+        data=data, seq_len=64, batch_size=2, eval={**EVAL, "tokens": None, "keep_best": "minimize last-write-nats@64"}
+    )
     go("run", how)
     assert {name.partition("@")[0] for name in read_evaluations("run")[0]["eval"]} == {"last-write", "last-write-nats"}
     with pytest.raises(UserError, match=r"eval\.keep_best: loss@96 is not measured here"):
@@ -317,17 +320,21 @@ def test_examples_of_a_task_have_no_text_to_measure_on() -> None:
 
 
 def test_a_tokenizer_without_the_characters_of_a_task_is_refused() -> None:
-    from tokenizers import Tokenizer, models
+    from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 
     words = ["[UNK]", "</s>", *"abcdefghijklmnopqrstuvwxyz .\n"]
     small = Tokenizer(models.WordLevel({word: number for number, word in enumerate(words)}, "[UNK]"))
     small.add_special_tokens(["</s>"])
+    small.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
     small.save("small.json")
-    with pytest.raises(
-        UserError, match=r"eval\.tasks\.0: the tokenizer wordlevel\S* has no single token for the character"
-    ):
-        go("run", tiny_train(tokenizer="small.json", eval=EVAL))
+    how = tiny_train(tokenizer="small.json", eval=EVAL)
+    lacking = r"eval\.tasks\.0: the tokenizer wordlevel\S* has no single token for the character"
+    with pytest.raises(UserError, match=lacking):
+        go("run", how)
     assert not Path("run").exists()
+    Path("train.yaml").write_text(dump_yaml(how))
+    with pytest.raises(UserError, match=r"train\.yaml:\d+:\d+: " + lacking):
+        check_data(how, Path("train.yaml"))
 
 
 def test_old_specs_have_no_such_field() -> None:

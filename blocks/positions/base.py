@@ -145,6 +145,10 @@ class PositionSpec(Strict):
         """(K,) float64: radians per token of each rotated pair of channels, scaling included; None if none rotates."""
         return None
 
+    def all_periods(self) -> list[int]:
+        """The periods of its angles in tokens, each once, the shortest first. Empty: it is not periodic."""
+        return []
+
     def words(self) -> list[str]:
         """The encoding in a few words, for people."""
         return [self.type]

@@ -120,6 +120,9 @@ class LearnedSpec(PositionSpec):
         frequencies: Tensor | None = self._then.frequencies(heads)
         return frequencies
 
+    def all_periods(self) -> list[int]:
+        return list(self._then.all_periods())
+
     def words(self) -> list[str]:
         return [f"{self.num_positions} learned", *self._then.words()]
 

@@ -72,10 +72,13 @@ def partial_words(factor: float, pairing: str) -> list[str]:
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor, interleaved: bool = False) -> Tensor:
-    """Rotate the first 2K channels of x (B, N, H, D) by cos, sin (1 or B, N, K).
+    """Rotate the first 2K channels of x (B, N, H, D) by cos, sin (1 or B, N, K), or (1 or B, N, H, K) for each head.
 
     Computed in the dtype of cos, returned in the dtype of x.
     """
+    if cos.dim() == 4:  # to the rotation a head with angles of its own is a token
+        turned = rotate(x.flatten(1, 2).unsqueeze(2), cos.flatten(1, 2), sin.flatten(1, 2), interleaved)
+        return turned.squeeze(2).unflatten(1, x.shape[1:3])
     cos, sin = cos.unsqueeze(-2), sin.unsqueeze(-2)  # (1 or B, N, 1, K)
     if not torch.is_grad_enabled():
         return _turn(x, cos, sin, interleaved, 1.0)

@@ -172,7 +172,7 @@ def print_explanation(facts: dict[str, Any]) -> None:
 
     from miniwin.display.cells import cell
     from miniwin.display.formats import binary_bytes, length_text
-    from miniwin.explain import groups, layer_numbers
+    from miniwin.explain import groups, layer_numbers, periods_text
     from miniwin.explain.layers import RUNS
 
     console = Console(width=None if Console().is_terminal else 140, highlight=False)
@@ -191,7 +191,7 @@ def print_explanation(facts: dict[str, Any]) -> None:
     kinds = groups(facts["layers"])
     for numbers, row in kinds:
         cells = [layer_numbers(numbers, RUNS), len(numbers), row["block"], row["sees"], row["heads"], row["encoding"]]
-        cells += [row["period"] or "-"]
+        cells += [periods_text(row["periods"])]
         caches = [binary_bytes(row["cache_bytes"][n]) for n in lengths]
         table.add_row(*map(cell, cells), f"{row['parameters']:,}", *caches)
     table.add_section()

@@ -40,7 +40,8 @@ def explanation(spec: ModelSpec, lengths: Sequence[int], dtype: str = "float32")
                 "chunk": attention.chunk,
                 "heads": f"{attention.num_heads}/{attention.kv_heads} x {attention.head_dim}",
                 "encoding": ", ".join(attention.position.words()),
-                "period": period(attention.position),
+                "period": max(attention.position.all_periods(), default=None),
+                "periods": attention.position.all_periods(),
                 "parameters": layer.parameters(spec.hidden_size),
                 "cache_bytes": cache,
             }
@@ -97,7 +98,6 @@ def sees(attention: Any) -> str:
     return f"{attention.window} keys" + (f" + first {attention.keep_first}" if attention.keep_first else "")
 
 
-def period(position: Any) -> int | None:
-    """The period of a position encoding, or of the encoding that follows its learned vectors. None: no period."""
-    found: int | None = getattr(getattr(position, "then", None) or position, "period", None)
-    return found
+def periods_text(periods: Sequence[int]) -> str:
+    """The periods of a layer for a table: `32`, `16/64/256`, or `-` if there is none."""
+    return "/".join(map(str, periods)) or "-"

@@ -21,7 +21,7 @@ from miniwin.blocks.positions.rotary_bounds import cosine_sum, turning
 from miniwin.display.formats import binary_bytes, length_text
 from miniwin.explain.layer_strip import STYLE as STRIP_STYLE
 from miniwin.explain.layer_strip import strip
-from miniwin.explain.layers import RUNS, groups, layer_numbers
+from miniwin.explain.layers import RUNS, groups, layer_numbers, periods_text
 from miniwin.explain.soundness import Rotary, rotary_blocks
 from miniwin.files.writing import write_text
 from miniwin.specs import ModelSpec, UserError, user_path
@@ -126,7 +126,7 @@ def _layers(facts: dict[str, Any]) -> str:
     rows = []
     for numbers, row in groups(facts["layers"]):
         cells = [layer_numbers(numbers, RUNS), len(numbers), row["block"], row["sees"], row["heads"], row["encoding"]]
-        cells += [row["period"] or "-"]
+        cells += [periods_text(row["periods"])]
         rows.append(
             [*map(str, cells), f"{row['parameters']:,}", *(binary_bytes(row["cache_bytes"][n]) for n in lengths)]
         )

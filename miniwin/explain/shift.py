@@ -20,7 +20,6 @@ from torch import Tensor, nn
 
 from miniwin.blocks.attention import Attention
 from miniwin.blocks.positions import Positions
-from miniwin.explain.layers import period
 from miniwin.specs import ModelSpec, UserError
 
 MOST_TOKENS = 256  # of content, unless asked for more
@@ -32,6 +31,9 @@ SHIFTS = 32  # of an encoding without a period
 
 def shift_changes(spec: ModelSpec, tokens: int | None = None, seed: int = 0) -> list[dict[str, Any]]:
     """For each block: the mean and the largest change over shifts by 1 .. p tokens (1 .. 32 without a period).
+
+    p: the longest period.
+
 
     tokens: how many tokens of content; by default the window, at most 256.
 
@@ -46,7 +48,7 @@ def shift_changes(spec: ModelSpec, tokens: int | None = None, seed: int = 0) -> 
         seen = attention.heads(spec.hidden_size).window
         count = tokens or min(MOST_TOKENS, seen or MOST_TOKENS)
         position = attention.position
-        shifts = spread(period(position) or SHIFTS)
+        shifts = spread(max(position.all_periods(), default=SHIFTS))
         changes = layer_changes(_lively(_small(attention).build(HIDDEN), seed), HIDDEN, count, shifts, seed)
         rows.append(
             {
@@ -63,6 +65,8 @@ def shift_changes(spec: ModelSpec, tokens: int | None = None, seed: int = 0) -> 
 
 def _small(attention: Any) -> Any:
     """The same attention with at most four heads; `attention` has its defaults filled in."""
+    if len(attention.position.all_periods()) > 1:
+        return attention.model_copy(update={"keep_first": 0})  # heads differ
     heads = min(HEADS, attention.num_heads)
     shared = 1 if heads % 2 else 2
     return attention.model_copy(

@@ -7,7 +7,8 @@ The bounds are those of blocks/positions/rotary_bounds.py. They are applied as f
 - A published P-RoPE turns a pair that straddles a period boundary by d - p, so its N is min(N, p) once N > p.
 - A harmonic P-RoPE repeats by design: its window is held against the distances that it tells apart. Stability asks for
   a pair that hardly turns, and the sum of cosines over a whole period is zero, so these two bounds do not apply.
-  Positions stay below one period, however long the context.
+  Positions stay below one period, however long the context. With several periods the longest is judged: it alone must
+  tell all distances in the window apart.
 - Layers multiply in the stability bound. Those with a rotary encoding are counted.
 - Precision is about absolute angles, so there N is N. MiniWin computes angles in float64 whatever the dtype. The
   figures say what would happen if angles were computed in `dtype`, as many implementations do in float32.
@@ -36,7 +37,6 @@ from miniwin.blocks.positions.rotary_bounds import (
     turning,
     unfinished,
 )
-from miniwin.explain.layers import period
 from miniwin.specs import ModelSpec, UserError
 
 DTYPES = {"float64": torch.float64, "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -62,13 +62,17 @@ class Criterion:
 
 @dataclass(frozen=True)
 class Rotary:
-    """The numbers of a rotary layer. layers: how many rotary layers the model has. seen: in keys; None is all."""
+    """The numbers of a rotary layer. layers: how many rotary layers the model has. seen: in keys; None is all.
+
+    Of several periods, frequencies and period are those of the longest; `shorter` has the others.
+    """
 
     frequencies: Tensor
     layers: int
     seen: int | None
     period: int | None = None
     harmonic: bool = False
+    shorter: tuple[int, ...] = ()
 
     @property
     def base(self) -> float:
@@ -169,6 +173,8 @@ class Rotary:
         close = self.harmonic and apart < 2 * seen
         says = "window against the distances it tells apart"
         says += f"; from {2 * seen:,} on, far would not look like near" if close else ""
+        within = [f"{period:,}" for period in self.shorter if period < seen]
+        says += f"; these repeat within it: {', '.join(within)}" if within else ""
         return Criterion("window in period", seen, apart, seen / apart, seen <= apart, says)
 
     def straddling(self, length: int) -> Criterion:
@@ -219,7 +225,8 @@ def rotary_blocks(spec: ModelSpec) -> dict[str, Rotary | None]:
         periodic = getattr(position, "then", None) or position  # learned vectors first, then another encoding
         seen = None if attention.keep_first else attention.heads(spec.hidden_size).window
         harmonic = getattr(periodic, "harmonic", False)
-        blocks[letter] = theta if theta is None else Rotary(theta, layers, seen, period(position), harmonic)
+        *shorter, longest = position.all_periods() or [None]
+        blocks[letter] = theta if theta is None else Rotary(theta, layers, seen, longest, harmonic, tuple(shorter))
     return blocks
 
 

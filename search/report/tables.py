@@ -79,7 +79,7 @@ def windows(trial: TrialRecord) -> str:
 
 def periods(trial: TrialRecord) -> str:
     """The periods of its periodic encodings."""
-    return _distinct(trial, lambda layer: getattr(layer.attention.position, "period", None))
+    return _distinct(trial, lambda layer: "/".join(map(str, layer.attention.position.all_periods())) or None)
 
 
 def _columns(study: StudyData, lengths: Sequence[int]) -> list[Column]:
@@ -160,7 +160,7 @@ def _distinct(trial: TrialRecord, of: Callable[[Any], Any]) -> str:
 
 
 def _first_number(text: str) -> float | None:
-    first = text.partition(",")[0]
+    first = text.replace("/", ",").partition(",")[0]
     return float(first) if first else None
 
 

@@ -56,6 +56,10 @@ EXAMPLES: dict[tuple[str, str], list[dict[str, Any]]] = {
         {"period": 11, "harmonic": False},
         {"period": 11, "harmonic": False, "partial_rotary_factor": 0.5, "pairing": "half-mismatched"},
         {"period": 14, "partial_rotary_factor": 0.5, "pairing": "interleaved"},
+        {"periods": [5, 14]},
+        {"periods": [5, 14], "partial_rotary_factor": 0.5, "pairing": "interleaved"},
+        {"periods": [5, 14, 9], "gate": True},
+        {"periods": [5, 14], "gate": True, "partial_rotary_factor": 0.5, "pairing": "interleaved"},
     ],
     ("position", "nope"): [{"logit_scale": None}],  # each logit scale has its own cases
     ("position", "t5"): [{"num_buckets": 8, "max_distance": 40}],
@@ -269,8 +273,10 @@ FIRST = set({tuple(name.split("+")[:2]): name for name in reversed(COVERING)}.va
 def reach(spec: ModelSpec) -> int:
     """The number of tokens that is past every window, period and other count of tokens."""
     attentions: list[Any] = [layer.attention for layer in spec.layer_specs]
-    counts = ("period", "num_positions", "max_distance")
-    return max(max(a.visibility.reach or 0, *(getattr(a.position, name, 0) for name in counts)) for a in attentions)
+    counts = ("num_positions", "max_distance")
+    periods = [period for a in attentions for period in a.position.all_periods()]
+    numbers = [getattr(a.position, name, 0) for a in attentions for name in counts]
+    return max(*periods, *numbers, *(a.visibility.reach or 0 for a in attentions))
 
 
 def make(name: str) -> ModelSpec:

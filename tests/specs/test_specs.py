@@ -349,6 +349,10 @@ CHANGES: dict[str, Any] = {
     "blocks.A.attention.sinks": True,
     "blocks.B.attention.position.partial_rotary_factor": 0.5,
     "blocks.B.attention.position.pairing": "interleaved",
+    "blocks.A.attention.position.periods": {"blocks.A.attention.position": {"type": "p-rope", "periods": [32, 64]}},
+    "blocks.A.attention.position.gate": {
+        "blocks.A.attention.position": {"type": "p-rope", "periods": [32, 64], "gate": True}
+    },
     "blocks.C.attention.position.scaling": {"blocks.C.attention.position": {"type": "rope", "scaling": LINEAR}},
     "blocks.D.attention.position.logit_scale.learned": False,
     "blocks.A.mlp.bias": True,

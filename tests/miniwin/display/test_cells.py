@@ -118,7 +118,7 @@ def test_explain(on_terminal: Callable[[], Terminal]) -> None:
     from miniwin.specs import load_model_spec
 
     sizes = {"cache_bytes": {512: 1}, "parameters": 1}
-    layer = {"layer": 0, "block": EVIL, "sees": EVIL, "heads": EVIL, "encoding": EVIL, "period": None, **sizes}
+    layer = {"layer": 0, "block": EVIL, "sees": EVIL, "heads": EVIL, "encoding": EVIL, "periods": [], **sizes}
     criterion = {"name": EVIL, "value": 1.0, "bound": 1.0, "verdict": "ok", "says": EVIL}
     verdict = {"block": EVIL, "encoding": EVIL, "layers": [0], "rotary": True, "says": EVIL, "criteria": [criterion]}
     shift = {"block": EVIL, "encoding": EVIL, "tokens": 1, "shifts": [1, 2], "mean": 0.1, "max": 0.1}

@@ -8,11 +8,11 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from helpers import attention, tiny_spec
+from helpers import GLOBAL, attention, tiny_spec
 from typer.testing import CliRunner
 
 from miniwin.cli import app
-from miniwin.explain import explanation, groups, layer_numbers, period, sees
+from miniwin.explain import explanation, groups, layer_numbers, sees
 from miniwin.explain.layer_strip import strip
 from miniwin.explain.page import figures, page
 from miniwin.explain.soundness import soundness
@@ -168,9 +168,20 @@ def test_what_a_layer_sees() -> None:
 def test_the_period_of_what_follows_learned_vectors() -> None:
     position = {"type": "learned", "num_positions": 4, "then": {"type": "p-rope", "period": 16}}
     spec = tiny_spec({"S": attention(8, position)})
-    attention_spec = spec.layer_specs[0].attention
-    assert period(attention_spec.position) == 16  # type: ignore[attr-defined]
+    row = explanation(spec, [64])["layers"][0]
+    assert (row["period"], row["periods"]) == (16, [16])
     assert {c["name"] for c in soundness(spec, 64)[0]["criteria"]} >= {"window in period", "phases"}
+
+
+def test_several_periods_are_in_the_table() -> None:
+    for position in ({"periods": [32, 5]}, {"periods": [32, 5], "gate": True}):
+        spec = tiny_spec({"S": attention(8, {"type": "p-rope", **position}), "G": attention(None, GLOBAL)})
+        facts = explanation(spec, [64])
+        assert (facts["layers"][0]["period"], facts["layers"][0]["periods"]) == (32, [5, 32])
+        assert facts["layers"][1]["periods"] == []
+        facts |= {"soundness": {64: soundness(spec, 64)}}
+        assert "5/32" in page(spec, facts)
+    assert "5/32" in run("miniwin-1m", "--set", "blocks.S.attention.position={type: p-rope, periods: [32, 5]}")
 
 
 def test_small_words() -> None:

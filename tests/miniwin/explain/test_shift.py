@@ -36,6 +36,8 @@ def test_published_p_rope_changes_by_a_quarter(window: int) -> None:
     [
         (16, {"type": "p-rope", "period": 16}),
         (16, {"type": "p-rope", "period": 40, "harmonics": "all"}),
+        (16, {"type": "p-rope", "periods": [5, 40]}),
+        (16, {"type": "p-rope", "periods": [5, 40, 16], "gate": True}),
         (32, {"type": "rope"}),
         (None, {"type": "rope", "partial_rotary_factor": 0.5}),
         (None, {"type": "resonance"}),

@@ -241,6 +241,18 @@ def test_periodic_encodings_have_their_own_criteria() -> None:
     assert "far would not look like near" in rows(True, 32, 64)["window in period"]["says"]
 
 
+@pytest.mark.parametrize("gate", [False, True])
+def test_the_longest_of_several_periods_is_judged(gate: bool) -> None:
+    position = {"type": "p-rope", "periods": [8, 64, 20], "gate": gate}
+    spec = tiny_spec({"S": attention(32, position, num_kv_heads=4)})
+    rows = {c["name"]: c for c in soundness(spec, 100_000)[0]["criteria"]}
+    assert {c["verdict"] for c in rows.values()} == {OK}
+    assert (rows["window in period"]["value"], rows["window in period"]["bound"]) == (32, 64)
+    assert rows["window in period"]["says"].endswith("; these repeat within it: 8, 20")
+    assert rows["phases"]["value"] == 64
+    assert worst(spec, "rope_aliasing", 1 << 20) == 0.5
+
+
 def test_a_context_past_exact_angles() -> None:
     """A window bounds distances; angles are those of absolute positions."""
     spec = model(ROPE, 1, window=64)

@@ -11,13 +11,16 @@ from numpy.typing import NDArray
 
 from benchmarks.claims import results
 from benchmarks.claims.experiments import EXPERIMENTS
-from miniwin.evaluation.intervals import Interval, Worst, difference, mean, share_over_seeds, worst
+from benchmarks.claims.speed import NAME as SPEED
+from benchmarks.claims.speed import ROUNDS
+from miniwin.evaluation.intervals import Interval, Worst, difference, mean, share_over_seeds, slope, worst
 
 Values = dict[int, float]  # by seed
 
 
 def _rows(experiment: str, variant: str, folder: Path) -> dict[int, dict[str, Any]]:
-    found = results.of_experiment(experiment, (variant,), EXPERIMENTS[experiment].seeds, folder)
+    seeds = ROUNDS if experiment == SPEED else EXPERIMENTS[experiment].seeds
+    found = results.of_experiment(experiment, (variant,), seeds, folder)
     return {result["seed"]: result for result in found}
 
 
@@ -84,3 +87,23 @@ def variance_ratio(variant: str, other: str, length: int, folder: Path) -> Inter
 
     differences = paired(logs(variant), logs(other))
     return mean(differences).through(math.exp) if len(differences) else None
+
+
+def times(variant: str, what: str, folder: Path) -> dict[int, list[float]]:
+    """`prefill_seconds`, `decode_seconds` or `forward_flops` of each round, by length."""
+    found: dict[int, list[float]] = {}
+    for result in _rows(SPEED, variant, folder).values():
+        for row in result["speeds"]:
+            found.setdefault(row["length"], []).append(row[what])
+    return found
+
+
+def exponent(variant: str, what: str, folder: Path) -> Interval | None:
+    """The slope of log time over log length: 1 is linear, 2 quadratic. The mean over rounds."""
+    rounds = [
+        slope(
+            np.log([row["length"] for row in result["speeds"]]), np.log([row[what] for row in result["speeds"]])
+        ).value
+        for result in _rows(SPEED, variant, folder).values()
+    ]
+    return mean(rounds) if rounds else None

@@ -10,6 +10,7 @@ import numpy as np
 
 from benchmarks.claims import figures
 from benchmarks.claims.experiments import EXPERIMENTS
+from benchmarks.claims.speed import LENGTHS, SPEED_VARIANTS
 from benchmarks.claims.variants import VARIANTS
 from miniwin.evaluation.intervals import Interval, mean
 
@@ -18,7 +19,7 @@ SHOWN = ("harmonic-log", "harmonic", "published", "global-rope", "minimind", "mi
 
 
 def write_plots(folder: Path, out: Path) -> list[Path]:
-    """text.svg, recall.svg and order.svg."""
+    """text.svg, recall.svg, order.svg and speed.svg."""
     out.mkdir(parents=True, exist_ok=True)
     recall = ("recall",)
     order = ("last-write", "which-first")
@@ -26,6 +27,7 @@ def write_plots(folder: Path, out: Path) -> list[Path]:
         _text(folder, out / "text.svg"),
         _tasks(folder, recall, out / "recall.svg"),
         _tasks(folder, order, out / "order.svg"),
+        _speed(folder, out / "speed.svg"),
     ]
 
 
@@ -85,6 +87,20 @@ def _tasks(folder: Path, tasks: Sequence[str], path: Path) -> Path:
         axis.axhline(chances[task], color="#555555", lw=0.8, ls="--")
         axis.set_ylim(-0.02, 1.02)
         _axis(axis, lengths, f"{task} (dashed: chance)", "share right")
+    return _saved(figure, path)
+
+
+def _speed(folder: Path, path: Path) -> Path:
+    figure, axes = _figure(2)
+    for axis, what in zip(axes, ("prefill_seconds", "decode_seconds"), strict=True):
+        for colour, variant in zip(COLOURS, SPEED_VARIANTS, strict=False):
+            found = figures.times(variant, what, folder)
+            if found:
+                _line(axis, variant, colour, list(found), [mean(values) for values in found.values()])
+        axis.set_yscale("log")
+        _axis(
+            axis, LENGTHS, what.replace("_seconds", ""), "seconds" if what.startswith("prefill") else "seconds a token"
+        )
     return _saved(figure, path)
 
 

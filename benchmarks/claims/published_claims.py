@@ -59,12 +59,17 @@ def bits(value: float) -> str:
     return f"{value:+.4f} bits"
 
 
+def exponent(value: float) -> str:
+    return f"{value:.2f}"
+
+
 def findings(folder: Path) -> list[Finding]:
     """Every claim, in the order in which they are told."""
     return [
         _perplexity(folder),
         _variance(folder),
         _smooth(folder),
+        _latency(folder),
         _order(folder),
         _globals_for_recall(folder),
         _globals_for_text(folder),
@@ -120,6 +125,23 @@ def _smooth(folder: Path) -> Finding:
         judged(change, -math.inf, 0.01),
         "text",
         f"harmonic-log: {text(ours, bits)}.",
+    )
+
+
+def _latency(folder: Path) -> Finding:
+    found = figures.exponent("published", "prefill_seconds", folder)
+    flops = figures.exponent("published", "forward_flops", folder)
+    others = [figures.exponent(name, "prefill_seconds", folder) for name in ("no-global", "minimind")]
+    return Finding(
+        "Latency is linear in the number of tokens.",
+        "The exponent of the time to read a prompt of 4,096 to 65,536 tokens: the slope of log time over log length; "
+        "linear means at most 1.1.",
+        text(found, exponent),
+        judged(found, 0.0, 1.1),
+        "speed",
+        f"Counted in FLOPs: {'-' if flops is None else exponent(flops.value)}. Without global layers: "
+        f"{text(others[0], exponent)}. MiniMind: {text(others[1], exponent)}. Global layers are quadratic, whatever "
+        "share of the layers they are.",
     )
 
 

@@ -71,6 +71,12 @@ def test_a_field_that_nobody_describes_is_an_error(monkeypatch: pytest.MonkeyPat
         made["pages"]()
 
 
+def test_the_page_of_tasks_is_theirs() -> None:
+    """Its examples are drawn anew: a task whose examples move is noticed here."""
+    made: str = runpy.run_path(str(ROOT / "docs" / "tasks.py"))["page"]()
+    assert read("docs/tasks.md") == made, "run: python docs/tasks.py"
+
+
 def test_the_picture_is_of_the_figures_shown() -> None:
     drawn = runpy.run_path(str(ROOT / "docs" / "picture.py"))["svg"](README.read_text(encoding="utf-8"))
     assert read("docs/loss-by-length.svg") == drawn, "run: python docs/picture.py"

@@ -151,6 +151,12 @@ def newest_write_or_any(asked: Asked) -> bytes:
     return bytes(value) if key == asked.question else any_write(asked)
 
 
+def not_the_newest_mark(asked: Asked) -> bytes:
+    """Any of the two marks, but not the one that came last of all marks."""
+    newest = re.findall(rb"\n\+(.)", asked.context)[-1]
+    return asked.random.choice([mark for mark in (asked.question[:1], asked.question[2:3]) if mark != newest])
+
+
 def all_marks_together(asked: Asked) -> bytes:
     """The commonest number of one of two kinds, for this number of both."""
     total = sum(byte in b"ABCDEFGHIJKLMNOPQRSTUVWXYZ" for byte in asked.context)

@@ -1,12 +1,13 @@
 """Which came first: two marks were read somewhere in the context; which of them stood before the other?
 
-    ...+qf...               `num_marks` marks, each once: a key of two letters
-    ...+xa...+bd...
-    xa,qf=qf                at the very end `num_queries` questions: two marks, and the one that came first
+    ...+q...                `num_marks` marks, each once: a letter
+    ...+x...+b...
+    x,q=q                   at the very end `num_queries` questions: two marks, and the one that came first
 
 Order over a long distance cannot be had from positions inside a window. The two marks of a question are in random
 order, so a model that is blind to order is right half of the time. No mark is in two questions: from one answer
-nothing follows for the next.
+nothing follows for the next. A model that knows which mark came last of all (or first), and no more about the order, is
+right 1/2 + 1 / num_marks of the time, 3/4 with four marks: more marks ask for more.
 """
 
 from __future__ import annotations

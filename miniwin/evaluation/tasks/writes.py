@@ -54,6 +54,7 @@ class Writes(WordTask):
 
     @property
     def blind(self) -> float:
+        """Of a model that ignores either the order or the key, whichever gets it further."""
         other_keys = self.num_keys - 1
         return max(1 / self.writes, (1 + other_keys / len(VALUES)) / self.num_keys)
 

@@ -21,16 +21,18 @@ from task_cheaters import (
     first,
     last,
     newest_write_or_any,
+    not_the_newest_mark,
     questions,
     share,
 )
 
-from miniwin.evaluation.tasks import TASKS, LastWrite, Task
+from miniwin.evaluation.tasks import TASKS, LastWrite, Task, WhichFirst
+from miniwin.evaluation.tasks.words import TextTask
 
 ANSWERS = 800
 # The task is what the statistic does.
 SOLVED_BY_BIGRAMS = ("induction", "needle")
-ON_BYTES = [pytest.param(cls(), id=cls.model_fields["type"].default) for cls in TASKS]
+ON_BYTES = [pytest.param(cls(), id=cls.model_fields["type"].default) for cls in TASKS if not issubclass(cls, TextTask)]
 
 
 @cache
@@ -92,6 +94,11 @@ def test_a_model_that_ignores_order_is_right_once_in_writes(type_: str) -> None:
 def test_to_know_the_newest_write_gives_two_thirds() -> None:
     """As the docstring of writes.py says."""
     assert share(asked(LastWrite()), newest_write_or_any) == pytest.approx(2 / 3, abs=error(LastWrite()))
+
+
+def test_to_know_the_newest_mark_gives_three_quarters() -> None:
+    """As the docstring of which_first.py says."""
+    assert share(asked(WhichFirst()), not_the_newest_mark) == pytest.approx(3 / 4, abs=error(WhichFirst()))
 
 
 @pytest.mark.parametrize(("type_", "expected"), [("copy", 0.78), ("selective-copying", 0.90)])

@@ -54,6 +54,8 @@ TITLES = {
     "JsonlData": "data, source: jsonl",
     "TaskData": "data, source: tasks",
     "ExamplesData": "data, source: examples",
+    "MixtureData": "data, source: mixture",
+    "MixturePart": "data, source: mixture, parts",
     "OptimizerSpec": "optimizer",
     "CosineSchedule": "schedule, type: cosine",
     "WSDSchedule": "schedule, type: wsd",

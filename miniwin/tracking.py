@@ -176,7 +176,7 @@ def _metrics(line: Mapping[str, Any]) -> dict[str, Any]:
     """The numbers of a line of metrics.jsonl, by names that MLflow takes: it has no @."""
     if "eval" in line:
         return {f"eval/{name.replace('@', '_at_')}": row["value"] for name, row in line["eval"].items()}
-    return {name: value for name, value in line.items() if name != "step"}
+    return dict(_flat({name: value for name, value in line.items() if name != "step"}))  # losses.NAME of parts
 
 
 def _have_mlflow(asked_for: str | None) -> bool:

@@ -59,7 +59,7 @@ def check_corpus(spec: SearchSpec, train: TrainSpec, corpus: Corpus) -> None:
                 f"{corpus.info['source']} has no text: leave report_lengths out"
             )
         return
-    needed, available = eval_tokens(spec, train), len(corpus.valid) - 1
+    needed, available = eval_tokens(spec, train), corpus.available
     if needed > available:
         longest = max(report_lengths(spec, train))
         raise UserError(
@@ -159,10 +159,10 @@ def _rungs(study: Study, claim: Claim, corpus: Corpus) -> tuple[list[int], OnEva
 
 
 def loss(model: LanguageModel, corpus: Corpus, length: int, tokens: int) -> float:
-    """Nats per byte at a context of `length`, over the first `tokens` of the validation split."""
+    """Nats per byte at a context of `length`, over the first `tokens` of the validation split (each text's)."""
     from miniwin.evaluation import loss_at
 
-    return loss_at(model, corpus, length, min(tokens, len(corpus.valid) - 1))
+    return loss_at(model, corpus, length, min(tokens, corpus.available))
 
 
 def _track(tracking: Tracking, run: str | None, losses: dict[int, float], values: dict[str, float], step: int) -> None:

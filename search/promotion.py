@@ -66,7 +66,7 @@ def promote(
         model,
         corpus,
         lengths=at,
-        tokens_per_length=min(needed, max(len(corpus.valid) - 1, at[-1])),
+        tokens_per_length=min(needed, max(corpus.available, at[-1])),
         progress=progress,
     )
     return add(

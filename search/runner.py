@@ -115,7 +115,7 @@ def _prepare(space: Space, train_base: Path) -> Corpus:
     tokenizer = load_tokenizer(space.train.tokenizer, train_base)
     corpus = prepare(space.train.data, tokenizer, train_base)
     check_corpus(space.spec, space.train, corpus)
-    check_validation(space.train, tokenizer, corpus.valid)
+    check_validation(space.train, tokenizer, corpus.texts)
     return corpus
 
 

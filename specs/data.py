@@ -1,18 +1,19 @@
 """Where the text to train on comes from, and how it is split into train and valid.
 
-Five sources, told apart by `source`. Paths are relative to the folder of the YAML file that names them. The
+Six sources, told apart by `source`. Paths are relative to the folder of the YAML file that names them. The
 split never depends on the machine: a file or line goes to one side by a hash of its name or of its text, not
 by its place in a list.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, WrapValidator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, WrapValidator, model_validator
 
+from miniwin.blocks.positions.base import located
 from miniwin.evaluation.tasks import TASKS, Task
-from miniwin.specs.base import Count, PositiveInt, Real, Strict, any_name
+from miniwin.specs.base import Count, PositiveInt, PositiveReal, Real, Strict, any_name
 
 Share = Annotated[Real, Field(gt=0, lt=1)]  # of the text, kept back for validation
 
@@ -122,9 +123,62 @@ class ExamplesData(Strict):
 
 
 Stored = PythonStdlibData | TextData | JsonlData | TaskData  # sources that become a corpus on disk
-DataSpec = Annotated[Stored | ExamplesData, Field(discriminator="source")]
+
+
+def _no_mixture(data: Any) -> Any:
+    if (data.get("source") if isinstance(data, dict) else getattr(data, "source", None)) == "mixture":
+        raise ValueError(
+            "got a mixture within a mixture; expected another source: name its parts here, beside the others"
+        )
+    return data
+
+
+class MixturePart(Strict):
+    """One source of a mixture, which gives `weight` of every so many rows."""
+
+    weight: PositiveReal
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=40)] | None = None
+    data: Annotated[Stored | ExamplesData, BeforeValidator(_no_mixture), Field(discriminator="source")]
+
+    @property
+    def label(self) -> str:
+        """What its loss is called: the name, or else the task, or the source."""
+        default = self.data.parsed_task.type if isinstance(self.data, ExamplesData) else self.data.source
+        return default if self.name is None else self.name
+
+
+class MixtureData(Strict):
+    """Several sources in one run: the rows of a batch come from the parts in proportion to the weights."""
+
+    source: Literal["mixture"] = "mixture"
+    parts: Annotated[tuple[MixturePart, ...], Field(strict=False, json_schema_extra={"minItems": 2})]
+
+    @model_validator(mode="after")
+    def _parts_differ(self) -> MixtureData:
+        if len(self.parts) < 2:
+            raise located(
+                "parts", f"got {len(self.parts)}; expected two or more parts, or their source without a mixture"
+            )
+        for place, part in enumerate(self.parts):
+            for before, other in enumerate(self.parts[:place]):
+                if part.data == other.data:
+                    raise located(
+                        f"parts.{place}.data",
+                        f"the same data as parts.{before}: name it once, with the sum of the weights",
+                    )
+                if part.label == other.label:
+                    raise located(
+                        f"parts.{place}",
+                        f"called {part.label!r}, as parts.{before} is; expected different names: give it a name",
+                    )
+        return self
+
+
+DataSpec = Annotated[Stored | ExamplesData | MixtureData, Field(discriminator="source")]
 
 
 def has_text(data: DataSpec) -> bool:
     """Whether the source has a valid split to measure bits per byte on."""
+    if isinstance(data, MixtureData):
+        return any(has_text(part.data) for part in data.parts)
     return not isinstance(data, ExamplesData)

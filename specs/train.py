@@ -26,7 +26,7 @@ from pydantic import (
 
 from miniwin.blocks.positions.base import located
 from miniwin.specs.base import Budget, Fraction, PositiveInt, PositiveReal, Real, Seed, Strict, any_name, user_path
-from miniwin.specs.data import DataSpec, has_text
+from miniwin.specs.data import DataSpec, MixtureData, has_text
 from miniwin.specs.model import Name
 from miniwin.specs.train_eval import EvalSpec
 
@@ -215,13 +215,21 @@ class TrainSpec(_Grown):
 
     def resolved(self, base: Path) -> TrainSpec:
         """The same run with every path joined to `base`, the folder of the YAML file."""
-        found: dict[str, Any] = {
-            field: tuple(_under(base, path) for path in paths)
-            for field in ("paths", "valid_paths")
-            if (paths := getattr(self.data, field, None)) is not None
-        }
         tokenizer = self.tokenizer if self.tokenizer == "byte" else str(base / user_path(self.tokenizer))
-        return self.model_copy(update={"data": self.data.model_copy(update=found), "tokenizer": tokenizer})
+        return self.model_copy(update={"data": _resolved(self.data, base), "tokenizer": tokenizer})
+
+
+def _resolved(data: Any, base: Path) -> Any:
+    """A data spec with every path joined to `base`."""
+    if isinstance(data, MixtureData):
+        parts = (part.model_copy(update={"data": _resolved(part.data, base)}) for part in data.parts)
+        return data.model_copy(update={"parts": tuple(parts)})
+    found = {
+        field: tuple(_under(base, path) for path in paths)
+        for field in ("paths", "valid_paths")
+        if (paths := getattr(data, field, None)) is not None
+    }
+    return data.model_copy(update=found)
 
 
 def _under(base: Path, path: str) -> str:

@@ -3,7 +3,8 @@
     eval: {every: 1e6, lengths: [512, 2048], tasks: [{type: last-write}], keep_best: minimize loss@2048}
 
 Values have names like those of a search's objectives: `loss@2048` in nats per byte, `bits_per_byte@2048`, and for each
-task the share of right answers, `last-write@512`, and the nats of an answer, `last-write-nats@512`.
+task the share of right answers, `last-write@512`, and the nats of an answer, `last-write-nats@512`. A mixture has
+`bits_per_byte.NAME@512`, too, of each part that is text.
 """
 
 from __future__ import annotations
@@ -66,7 +67,7 @@ class EvalSpec(Strict):
             problems.append(
                 (
                     "eval.tokens",
-                    "the data are examples of a task, and no text to measure bits per byte on; leave out eval.tokens, "
+                    "the data are examples of tasks, and no text to measure bits per byte on; leave out eval.tokens, "
                     "and name tasks",
                 )
             )

@@ -100,11 +100,14 @@ def _print(metrics: Metrics) -> None:
     table.add_column("context", justify="right")
     table.add_column("bits/byte", justify="right")
     table.add_column("nats/byte", justify="right")
+    for name in metrics.parts:  # of a mixture
+        table.add_column(f"of {escaped_line(name)}", justify="right")
     if metrics.recall:
         table.add_column("recall", justify="right")
     table.add_column("cache", justify="right")
     for length, bits in metrics.bits_per_byte.items():
         row = [f"{length:,}", f"{bits:.4f}", f"{metrics.loss[length]:.4f}"]
+        row += [f"{part[length]:.4f}" for part in metrics.parts.values()]
         if metrics.recall:
             row.append(f"{metrics.recall[length]:.1%}" if length in metrics.recall else "-")
         table.add_row(*row, _size(metrics.cache_bytes[length]))

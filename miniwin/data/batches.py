@@ -51,6 +51,9 @@ class TextRows:
             found.append((ids[:-1], ids[1:]))
         return found
 
+    def sizes(self, first: int, count: int) -> tuple[int, ...]:
+        return (count,)
+
     def __getstate__(self) -> Any:
         split = self.split
         # Pickled as it is, a memory map sends the whole corpus to every worker. Its place on disk is enough.

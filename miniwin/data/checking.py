@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from miniwin.data.examples import check_task
 from miniwin.data.sources import list_source
 from miniwin.evaluation.tasks import draw
 from miniwin.specs import TrainSpec, UserError
-from miniwin.specs.data import ExamplesData, PythonStdlibData
+from miniwin.specs.data import ExamplesData, MixtureData, PythonStdlibData
 from miniwin.specs.loading import at_their_places
 from miniwin.specs.validation_errors import Problem
 from miniwin.tokenizer import Tokenizer, load_tokenizer
@@ -25,11 +26,14 @@ def check_data(spec: TrainSpec, path: Path, overrides: Sequence[str] = ()) -> No
     """Raise UserError if text or tokenizer cannot be found or read, with the place in the YAML file at `path`."""
     base = path.resolve().parent
     looks: dict[str, Callable[[], object]] = {"tokenizer": lambda: load_tokenizer(spec.tokenizer, base)}
-    data = spec.data
-    if isinstance(data, ExamplesData):
-        looks["data.task"] = lambda: check_task(data.parsed_task, min(spec.lengths))
-    elif not isinstance(data, PythonStdlibData):  # which is always there
-        looks["data"] = lambda: list_source(data, base)
+    parts = {"data": spec.data}
+    if isinstance(spec.data, MixtureData):
+        parts = {f"data.parts.{place}.data": part.data for place, part in enumerate(spec.data.parts)}
+    for place, data in parts.items():
+        if isinstance(data, ExamplesData):
+            looks[f"{place}.task"] = partial(check_task, data.parsed_task, min(spec.lengths))
+        elif not isinstance(data, PythonStdlibData | MixtureData):  # the library is always there
+            looks[place] = partial(list_source, data, base)
     if spec.eval is not None:
         looks["eval"] = lambda: check_eval_tasks(spec, load_tokenizer(spec.tokenizer, base))
     problems = []
@@ -38,9 +42,11 @@ def check_data(spec: TrainSpec, path: Path, overrides: Sequence[str] = ()) -> No
             look()
         except UserError as error:
             named = _FIELD.match(str(error))
-            parts = (named[1] if named else field).split(".")
-            at = tuple(int(part) if part.isdecimal() else part for part in parts)
-            problems.append(Problem(at, _FIELD.sub("", str(error), count=1)))
+            at = named[1] if named else field
+            if field.startswith("data.parts."):  # said of the part's own data
+                at = field + at.removeprefix("data") if named else field
+            loc = tuple(int(part) if part.isdecimal() else part for part in at.split("."))
+            problems.append(Problem(loc, _FIELD.sub("", str(error), count=1)))
     if problems:
         raise at_their_places(problems, path, "train", overrides)
 

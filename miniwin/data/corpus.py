@@ -19,12 +19,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from miniwin.data.batches import TextRows
 from miniwin.data.examples import ExampleRows, fingerprint
+from miniwin.data.mixture import MixedRows
 from miniwin.data.rows import Rows
 from miniwin.data.sources import SIDES, Source, list_source
 from miniwin.data.tasks import character_ids
@@ -33,7 +34,7 @@ from miniwin.files.hashing import sha256_file
 from miniwin.files.json_files import read_json
 from miniwin.files.writing import Unwritable, move, remove_tree, write_flushed
 from miniwin.specs import UserError, user_path
-from miniwin.specs.data import DataSpec, ExamplesData, JsonlData, TaskData, TextData
+from miniwin.specs.data import DataSpec, ExamplesData, JsonlData, MixtureData, TaskData, TextData
 from miniwin.tokenizer import Tokenizer
 from miniwin.tokenizer.hugging_face import SEPARATORS
 
@@ -43,11 +44,20 @@ PIECE = 1 << 14  # characters that the tokenizer gets in one piece: a whole nove
 BATCH = 256  # pieces that the tokenizer gets at once, to share out among its threads
 
 
+class Text(NamedTuple):
+    """Text to measure on: ids (tokens,). weight: which share of the tokens it stands for; all together make 1."""
+
+    name: str
+    weight: float
+    ids: np.ndarray
+
+
 @dataclass(frozen=True)
 class Corpus:
     """Token ids to train and to validate on, (tokens,) each. The tokenizer's separator follows each document.
 
-    drawn: rows to train on that are no text; `train` and `valid` are then empty.
+    drawn: rows to train on that are no text, or not only; `train` and `valid` are then empty. parts: of a mixture, the
+    name, the weight and the corpus of each.
     """
 
     train: np.ndarray
@@ -55,6 +65,7 @@ class Corpus:
     fingerprint: str
     info: Mapping[str, Any]
     drawn: Rows | None = None
+    parts: tuple[tuple[str, float, Corpus], ...] = ()
 
     @property
     def rows(self) -> Rows:
@@ -64,7 +75,21 @@ class Corpus:
     @property
     def has_text(self) -> bool:
         """Whether there is text to measure bits per byte on."""
-        return self.drawn is None
+        return bool(self.texts)
+
+    @property
+    def texts(self) -> tuple[Text, ...]:
+        """The validation text: one, or of a mixture one for each part that is text."""
+        if self.drawn is None:
+            return (Text(str(self.info.get("source")), 1.0, self.valid),)
+        found = [Text(name, weight, part.valid) for name, weight, part in self.parts if part.has_text]
+        whole = sum(text.weight for text in found)
+        return tuple(text._replace(weight=text.weight / whole) for text in found)
+
+    @property
+    def available(self) -> int:
+        """How many tokens of each validation text can be predicted."""
+        return min((len(text.ids) - 1 for text in self.texts), default=0)
 
     def describe(self) -> dict[str, Any]:
         """Plain facts for a run's record: source, files, bytes, tokens and fingerprint first."""
@@ -87,6 +112,10 @@ def prepare(
     """
     if isinstance(spec, ExamplesData):
         return _drawn(spec, tokenizer)
+    if isinstance(spec, MixtureData):
+        return _mixed(
+            spec, tokenizer, [_part(spec, n, tokenizer, base, cache_dir, progress) for n in range(len(spec.parts))]
+        )
     if tokenizer.separator is None:
         raise UserError(
             f"the tokenizer {tokenizer.name} has no token to separate documents with; expected one of "
@@ -110,6 +139,31 @@ def _drawn(spec: ExamplesData, tokenizer: Tokenizer) -> Corpus:
     info = {"source": spec.source, "task": spec.parsed_task.model_dump(mode="json"), "loss": spec.loss}
     info |= {"tokenizer": tokenizer.name}
     return Corpus(none, none, fingerprint(spec, tokenizer), info, ExampleRows(spec, tokenizer))
+
+
+def _part(
+    spec: MixtureData, place: int, tokenizer: Tokenizer, base: Path | None, cache_dir: Path | None, progress: bool
+) -> Corpus:
+    try:
+        return prepare(spec.parts[place].data, tokenizer, base, cache_dir, progress=progress)
+    except Unwritable:  # the cache, not the data
+        raise
+    except UserError as error:
+        raise UserError(f"data.parts.{place}.{error}") from None
+
+
+def _mixed(spec: MixtureData, tokenizer: Tokenizer, corpora: Sequence[Corpus]) -> Corpus:
+    none = np.zeros(0, dtype=np.int64)
+    parts = tuple((part.label, part.weight, corpus) for part, corpus in zip(spec.parts, corpora, strict=True))
+    rows = MixedRows([(name, corpus.rows) for name, _, corpus in parts], [weight for _, weight, _ in parts])
+    question = [FORMAT, [[str(weight), corpus.fingerprint] for _, weight, corpus in parts]]
+    info = {
+        "source": spec.source,
+        "parts": [{"name": name, "weight": weight, **corpus.describe()} for name, weight, corpus in parts],
+        "tokenizer": tokenizer.name,
+    }
+    found = hashlib.sha256(json.dumps(question).encode()).hexdigest()
+    return Corpus(none, none, found, info, rows, parts)
 
 
 def _key(source: Source, tokenizer: Tokenizer) -> str:

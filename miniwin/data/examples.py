@@ -37,6 +37,9 @@ class ExampleRows:
     def rows(self, first: int, count: int, seq_len: int, seed: int) -> list[Row]:
         return [self._row(number, seq_len, seed) for number in range(first, first + count)]
 
+    def sizes(self, first: int, count: int) -> tuple[int, ...]:
+        return (count,)
+
     def _row(self, number: int, seq_len: int, seed: int) -> Row:
         # One number that no other two seeds give: a run's seed has 64 bits.
         example = draw(self.task, seq_len + 1, seed=(self.seed << 64) + seed, index=number, split="train")

@@ -2,6 +2,7 @@
 
 batches.py    TextRows: windows of a long array of token ids
 examples.py   ExampleRows: examples of a task, drawn when they are needed
+    mixture.py    MixedRows: rows of several of these
 """
 
 from __future__ import annotations
@@ -22,4 +23,7 @@ class Rows(Protocol):
         """Raise UserError if there are no rows of this length."""
 
     def rows(self, first: int, count: int, seq_len: int, seed: int) -> Sequence[Row]:
-        """`count` rows of N = seq_len tokens, from number `first` on. seed: that of the run."""
+        """`count` rows of N = seq_len tokens, from number `first` on, each part's together. seed: that of the run."""
+
+    def sizes(self, first: int, count: int) -> tuple[int, ...]:
+        """How many of these rows each part has; of a single part, all."""

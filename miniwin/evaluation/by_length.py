@@ -3,7 +3,8 @@
     bits per byte = sum of -log2 p(token) / sum of the UTF-8 bytes those tokens stand for
 
 Counting per byte makes models with different tokenizers comparable. The numbers of one evaluation are all on
-the same text, the beginning of the validation split (see `streamed_loss.py`).
+the same text, the beginning of the validation split (see `streamed_loss.py`). A mixture has a number for each part that
+is text, and one for all: of a text that has of each part its weight's share of the tokens.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from miniwin.evaluation.progress import EvaluationProgress
 from miniwin.evaluation.result import Metrics
-from miniwin.evaluation.streamed_loss import PositionLosses, loss_at, position_losses, sequence_loss, span
+from miniwin.evaluation.streamed_loss import PositionLosses, loss_at, mixed, position_losses, sequence_loss, span_of
 from miniwin.specs import UserError
 
 if TYPE_CHECKING:
@@ -63,12 +64,18 @@ def evaluate(
     if isinstance(model, str | Path):
         model = load(model)
     corpus = corpus_for(model, data)
-    tokens = span(corpus.valid, lengths[-1], tokens_per_length) if corpus.has_text else 0
+    texts = corpus.texts
+    tokens = span_of(texts, lengths[-1], tokens_per_length) if texts else 0
     by_length: dict[int, PositionLosses] = {}
+    by_part: dict[str, dict[int, float]] = {text.name: {} for text in texts} if len(texts) > 1 else {}
     with EvaluationProgress(progress) as bar:
-        for length in lengths if corpus.has_text else ():
-            advance = bar.task(f"bits per byte at {length:,}", tokens)
-            by_length[length] = position_losses(model, corpus.valid, length, tokens, chunk, advance)
+        for length in lengths if texts else ():
+            advance = bar.task(f"bits per byte at {length:,}", tokens * len(texts))
+            losses = [position_losses(model, text.ids, length, tokens, chunk, advance) for text in texts]
+            by_length[length] = mixed(losses, texts)
+            for name, found in by_part.items():
+                at = [text.name for text in texts].index(name)
+                found[length] = losses[at].nats_per_byte / math.log(2)
         recalled: dict[int, float] = {}
         if recall:
             from miniwin.evaluation.recall import SHORTEST, recall_at
@@ -89,6 +96,7 @@ def evaluate(
         tokens=tokens,
         loss={length: losses.nats_per_byte for length, losses in by_length.items()},
         bits_per_byte={length: losses.nats_per_byte / math.log(2) for length, losses in by_length.items()},
+        parts=by_part,
         by_position=_by_position(by_length[lengths[-1]]) if by_length else {},
         recall=recalled,
         cache_bytes={length: model.spec.cache_bytes(length, dtype) for length in lengths},

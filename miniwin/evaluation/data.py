@@ -12,7 +12,7 @@ from miniwin.files.json_files import JSONProblem, read_json
 from miniwin.files.writing import Unwritable
 from miniwin.runs import RUN, TRAIN, read_run
 from miniwin.specs import TrainSpec, UserError, load_train_spec, user_path
-from miniwin.specs.data import DataSpec, JsonlData, PythonStdlibData, TextData
+from miniwin.specs.data import DataSpec, JsonlData, MixtureData, PythonStdlibData, TextData
 
 if TYPE_CHECKING:
     from miniwin.data import Corpus
@@ -66,7 +66,8 @@ def _known(model: LanguageModel, corpus: Corpus) -> Corpus:
     """The corpus. UserError if it holds special tokens of an imported tokenizer that its model has no rows for."""
     assert model.tokenizer is not None
     size = model.spec.vocab_size
-    if model.tokenizer.vocab_size > size and (last := int(corpus.valid.max())) >= size:
+    last = max((int(text.ids.max()) for text in corpus.texts), default=0) if model.tokenizer.vocab_size > size else 0
+    if last >= size:
         raise UserError(
             f"{model.ref}: its text holds {model.tokenizer.decode([last])!r}, whose id {last} the model does not know "
             f"(0 to {size - 1}), so it cannot be evaluated on it"
@@ -111,9 +112,11 @@ def _own_data(model: LanguageModel) -> tuple[Any, Path | None]:
         raise UserError(f"{folder / PROVENANCE}: {error}; {NAME_IT}") from None
     run = provenance.get("run") if isinstance(provenance, Mapping) else None
     spec = _recorded(run if isinstance(run, Mapping) else {}, model.ref)
-    if isinstance(spec, TextData | JsonlData):  # an entry keeps the files' names, without their folders
-        paths = ", ".join(spec.paths)
-        raise UserError(f"{model.ref} was trained on {spec.source} ({paths}), which an entry does not hold; {NAME_IT}")
+    parts = [part.data for part in spec.parts] if isinstance(spec, MixtureData) else [spec]
+    for data in parts:
+        if paths := getattr(data, "paths", ()):  # an entry keeps the files' names, without their folders
+            named = f"{data.source} ({', '.join(paths)})"
+            raise UserError(f"{model.ref} was trained on {named}, which an entry does not hold; {NAME_IT}")
     return spec, None
 
 

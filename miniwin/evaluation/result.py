@@ -30,6 +30,7 @@ class Metrics:
     tokens: int = 0
     loss: dict[int, float] = field(default_factory=dict)  # length -> nats per byte
     bits_per_byte: dict[int, float] = field(default_factory=dict)  # length -> bits per byte
+    parts: dict[str, dict[int, float]] = field(default_factory=dict)  # of a mixture: part -> length -> bits per byte
     by_position: dict[str, float] = field(default_factory=dict)  # "start-end" -> bits per byte, at the longest length
     recall: dict[int, float] = field(default_factory=dict)  # length -> accuracy, 0 to 1
     cache_bytes: dict[int, int] = field(default_factory=dict)  # length -> bytes
@@ -41,6 +42,8 @@ class Metrics:
     def to_dict(self) -> dict[str, Any]:
         """The numbers in a form for `json.dumps(..., allow_nan=False)`: keys are text, NaN and infinity are None."""
         plain: dict[str, Any] = finite(asdict(self))
+        if not self.parts:
+            del plain["parts"]  # as before there were mixtures
         return plain
 
     @classmethod
@@ -59,6 +62,8 @@ class Metrics:
         for name, kind in _BY_LENGTH.items():
             if name in values:
                 values[name] = {int(length): _number(value, kind) for length, value in values[name].items()}
+        for name, losses in values.get("parts", {}).items():
+            values["parts"] = {**values["parts"], name: {int(n): _number(loss, float) for n, loss in losses.items()}}
         if "by_position" in values:
             values["by_position"] = {bucket: _number(value, float) for bucket, value in values["by_position"].items()}
         return cls(**values)

@@ -18,6 +18,7 @@ Shapes: B windows at once, N tokens per window, P tokens of the prefix, C chunk,
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -31,7 +32,7 @@ from miniwin.inference import Advance, InferenceModel, chunk_for, evaluating, in
 from miniwin.specs import UserError
 
 if TYPE_CHECKING:
-    from miniwin.data import Corpus
+    from miniwin.data.corpus import Corpus, Text
 
 DEFAULT_TOKENS = 65536  # the span, unless a length asks for more
 
@@ -91,6 +92,28 @@ def span(valid: np.ndarray, longest: int, tokens: int | None) -> int:
     return needed if tokens is not None else min(available, max(DEFAULT_TOKENS, longest))
 
 
+def span_of(texts: Sequence[Text], longest: int, tokens: int | None) -> int:
+    """How many tokens of each text to predict: as `span` says of a single one, and of several the fewest.
+
+    Raises:
+        UserError: as `span` does, and where a mixture has no text.
+    """
+    if not texts:
+        raise UserError("there is no text to measure bits per byte on: the data are examples of tasks")
+    return min(span(text.ids, longest, tokens) for text in texts)
+
+
+def mixed(losses: Sequence[PositionLosses], texts: Sequence[Text]) -> PositionLosses:
+    """The losses of one text that has of each of `texts` its weight's share of the tokens.
+
+    losses: of each text, over equally many tokens, in windows of one length.
+    """
+    return PositionLosses(
+        np.sum([text.weight * loss.nats for text, loss in zip(texts, losses, strict=True)], axis=0),
+        np.sum([text.weight * loss.bytes for text, loss in zip(texts, losses, strict=True)], axis=0),
+    )
+
+
 def position_losses(
     model: InferenceModel,
     valid: np.ndarray,
@@ -138,9 +161,11 @@ def loss_at(
     tokens: int | None = None,
     chunk: int | None = None,
 ) -> float:
-    """Nats per byte at a context of `length`, over the first `tokens` of the validation split.
+    """Nats per byte at a context of `length`, over the first `tokens` of the validation split (of a mixture, `mixed`).
 
     The same `tokens` at several lengths means the same text. The default is 65,536: fewer if the split is shorter,
     more if the length is longer.
     """
-    return position_losses(model, corpus.valid, length, span(corpus.valid, length, tokens), chunk).nats_per_byte
+    tokens = span_of(corpus.texts, length, tokens)
+    losses = [position_losses(model, text.ids, length, tokens, chunk) for text in corpus.texts]
+    return mixed(losses, corpus.texts).nats_per_byte

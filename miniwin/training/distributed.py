@@ -24,7 +24,6 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from miniwin.data.rows import IGNORED
 from miniwin.specs import UserError
 
 T = TypeVar("T")
@@ -54,14 +53,12 @@ class Group:
 
     def rows(self, batch: Tensor) -> Tensor:
         """This process's share (B / size, N) of a batch (B, N)."""
-        return batch.chunk(self.size)[self.rank] if self.size > 1 else batch
+        return batch[self.span(len(batch))] if self.size > 1 else batch
 
-    def share_of(self, targets: Tensor) -> float:
-        """Of the counted targets of a batch (B, N): how many times an equal share this process has."""
-        if self.size == 1:
-            return 1.0
-        counted = targets != IGNORED
-        return int(self.rows(counted).sum()) * self.size / max(1, int(counted.sum()))
+    def span(self, count: int) -> slice:
+        """Which of `count` rows are this process's."""
+        own = count // self.size
+        return slice(self.rank * own, (self.rank + 1) * own)
 
     def mean(self, number: Tensor) -> Tensor:
         """The mean over all processes. Overwrites `number`."""

@@ -105,7 +105,7 @@ def train(
     corpus = prepare(spec.data, tokenizer, progress=progress and group.leads)
     for length in spec.lengths:
         corpus.rows.check(length)  # too little data is an error before there is a folder
-    check_validation(spec, tokenizer, corpus.valid)
+    check_validation(spec, tokenizer, corpus.texts)
     with _place(folder, group) as place:
         where = group.device if group.size > 1 else asked or find_device(None)
         before = None

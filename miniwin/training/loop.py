@@ -1,6 +1,7 @@
 """One process's work on a training run: the loop, the checkpoints, and the record of how it ended.
 
-    loss = mean over the counted tokens of -log p(next token)      in nats per token, computed in float32
+    loss = mean over the counted tokens of -log p(next token)      in nats per token, computed in float32; of a mixture,
+                                                                   the mean over its parts (batch_loss.py)
     step = forward and backward over `gradient_accumulation` batches, clip, AdamW
 
 A model may add to the loss: a mixture of experts adds its load balance. The gradient is that of the sum. The added
@@ -30,13 +31,14 @@ from miniwin.blocks.matmul_library import Product, choose
 from miniwin.blocks.messages.passwords import masked
 from miniwin.checkpoint import load_checkpoint, restore_rng, rng_state, save_checkpoint
 from miniwin.data import Corpus, document_numbers, loader
+from miniwin.data.passes import Passes
 from miniwin.files.writing import Unwritable, finite, replacing, said_if_unwritable, write_text
 from miniwin.language_model import LanguageModel
 from miniwin.runs import RunResult, Status
 from miniwin.specs import ModelSpec, TrainSpec, UserError, dump_yaml
 from miniwin.tokenizer import Tokenizer
 from miniwin.tracking import Tracker
-from miniwin.training.batch_loss import batch_loss
+from miniwin.training.batch_loss import PartLosses, batch_loss, shares
 from miniwin.training.compilation import compile_layers
 from miniwin.training.distributed import Group
 from miniwin.training.divergence import LossWatch
@@ -80,8 +82,10 @@ class TrainingLoop:
         self.seconds = 0.0  # of the sessions before this one
         self.step_seconds = 0.0  # of all sessions, spent in steps
         self.watch = LossWatch(spec.stop)
-        self.validation = None if spec.eval is None else Validation(spec, corpus.valid)
+        self.validation = None if spec.eval is None else Validation(spec, corpus.texts)
         self.best: dict[str, Any] | None = None  # whose weights are in best.safetensors
+        self.passes = Passes(spec.lengths, spec.length_weights, spec.batch_size)
+        self.parts = PartLosses([name for name, _, _ in corpus.parts], device)
 
         torch.manual_seed(spec.seed)
         decoder = model_spec.build().to(device)  # built on the CPU: the same weights whatever the device
@@ -200,9 +204,9 @@ class TrainingLoop:
             self.optimizer.step()
             self.step += 1
         self.step_seconds += time.monotonic() - began
-        self.bar.update(self.step, self.watch.smoothed, self._speed_since(self.first))
+        self.bar.update(self.step, self.watch.smoothed, self._speed_since(self.first), self.parts.means())
         if diverged is not None or self.step in (1, spec.steps) or self.step % spec.log_every == 0:
-            line = {
+            line: dict[str, Any] = {
                 "step": self.step + (diverged is not None),
                 "tokens": self.tokens,
                 "loss": loss,
@@ -213,6 +217,8 @@ class TrainingLoop:
             }
             if auxiliary is not None:
                 line["auxiliary_loss"] = auxiliary
+            if losses := self.parts.take():
+                line["losses"] = losses
             self.logged = (self.step, self.step_seconds)
             self._log(line)
         return diverged
@@ -231,12 +237,16 @@ class TrainingLoop:
         self.optimizer.zero_grad(set_to_none=True)
         total, added = torch.zeros((), device=self.device), torch.zeros((), device=self.device)
         auxiliary: Tensor | None = None
-        for _ in range(passes):
+        for number in range(self.step * passes, (self.step + 1) * passes):
             inputs, every = next(self.batches)  # (B, N), (B, N)
+            sizes = self.corpus.rows.sizes(self.passes[number].first, len(every))  # (P,): rows of each part
+            own = shares(self.group, every, sizes)
             inputs, targets = (self.group.rows(ids).to(self.device) for ids in (inputs, every))  # (B / processes, N)
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.spec.dtype == "bfloat16"):
                 hidden = self.model.decoder.hidden(inputs, documents=self._documents(inputs))  # (B, N, C)
-                loss = batch_loss(self.model.decoder, hidden, targets, self.group.share_of(every)) / passes  # ()
+                loss, losses = batch_loss(self.model.decoder, hidden, targets, own)  # (), (P,)
+            loss = loss / passes
+            self.parts.see(losses, sizes)
             total += loss.detach()
             auxiliary = self.model.decoder.auxiliary_loss()
             if auxiliary is not None:
@@ -245,6 +255,7 @@ class TrainingLoop:
             loss.backward()
         self.group.average_gradients(self.parameters)
         total, added = self.group.mean(total), self.group.mean(added)
+        self.parts.end_step(self.group)
         limit = self.spec.clip_grad_norm
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, float("inf") if limit is None else limit)
         return float(total), float(norm), None if auxiliary is None else float(added)
@@ -334,6 +345,7 @@ class TrainingLoop:
                 "random": rng_state(self.device),
                 "watch": self.watch.state(),
                 **({} if self.validation is None else {"best": self.validation.best}),
+                **self.parts.state(),
             },
         )
         self._write_record("running", None)
@@ -352,6 +364,7 @@ class TrainingLoop:
         self.watch.restore(state["watch"])
         if self.validation is not None:
             self.validation.best = state["best"]
+        self.parts.restore(state)
         restore_rng(state["random"], self.device)
 
     def _save_weights(self, name: str = runs.WEIGHTS) -> None:

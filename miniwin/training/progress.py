@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Mapping
 from types import TracebackType
 from typing import Any
 
@@ -15,6 +16,7 @@ from miniwin.blocks.messages.escaping import escaped
 from miniwin.display.formats import duration, rate
 
 PLAIN_SECONDS = 10.0
+BAR_WIDTH = 100  # columns of a bar besides the name: what is left is for the losses of parts
 
 
 class TrainProgress:
@@ -27,7 +29,7 @@ class TrainProgress:
         self._bar: Any = None
         if enabled and sys.stderr.isatty():
             self._bar = _rich_bar()
-            nothing = {"loss": "-", "rate": "-", "left": "-", "found": ""}
+            nothing = {"loss": "-", "rate": "-", "left": "-", "found": "", "parts": ""}
             self._task = self._bar.add_task(escaped(name), total=steps, completed=done, **nothing)
 
     def __enter__(self) -> TrainProgress:
@@ -41,8 +43,10 @@ class TrainProgress:
         if self._bar is not None:
             self._bar.stop()
 
-    def update(self, step: int, loss: float, tokens_per_second: float) -> None:
-        """`step` steps are done; `loss` is smoothed."""
+    def update(
+        self, step: int, loss: float, tokens_per_second: float, parts: Mapping[str, float] | None = None
+    ) -> None:
+        """`step` steps are done; `loss` is smoothed. parts: the losses of a mixture's parts, if there is room."""
         if not self._enabled:
             return
         if self._bar is None and time.monotonic() - self._last < PLAIN_SECONDS:
@@ -51,10 +55,16 @@ class TrainProgress:
         speed = rate(tokens_per_second)
         remaining = (self.steps - step) * self.tokens_per_step
         left = duration(remaining / tokens_per_second) if tokens_per_second else "-"
+        shown = ", ".join(f"{name} {value:.3f}" for name, value in (parts or {}).items())
         if self._bar is not None:
-            self._bar.update(self._task, completed=step, loss=f"{loss:.3f}", rate=speed, left=left)
+            room = self._bar.console.width - len(self.name) - BAR_WIDTH
+            shown = shown if len(shown) <= room else ""
+            self._bar.update(
+                self._task, completed=step, loss=f"{loss:.3f}", rate=speed, left=left, parts=escaped(shown)
+            )
         else:
-            self.note(f"{self.name}: step {step}/{self.steps}  loss {loss:.3f}  {speed}  {left} left")
+            loss_of = f" ({shown})" if shown else ""
+            self.note(f"{self.name}: step {step}/{self.steps}  loss {loss:.3f}{loss_of}  {speed}  {left} left")
 
     def evaluating(self, what: str) -> None:
         """The run pauses to measure something."""
@@ -89,6 +99,7 @@ def _rich_bar() -> Any:
         TextColumn("loss {task.fields[loss]}"),
         TextColumn("{task.fields[rate]}"),
         TextColumn("{task.fields[left]} left"),
+        TextColumn("{task.fields[parts]}", markup=False),
         TextColumn("{task.fields[found]}", markup=False),
         console=Console(stderr=True),
         transient=False,

@@ -107,6 +107,17 @@ def differences(before: Any, now: Any, path: str = "") -> list[str]:
 
 def _decisive(train: dict[str, Any]) -> dict[str, Any]:
     """The fields that decide the result. Paths do not, as files may move: the fingerprint covers text and tokenizer."""
-    data = {key: value for key, value in train["data"].items() if key not in ("paths", "valid_paths")}
     left_out = ("name", "checkpoint_seconds", "tokenizer")
-    return {**{key: value for key, value in train.items() if key not in left_out}, "data": data}
+    return {
+        **{key: value for key, value in train.items() if key not in left_out},
+        "data": _without_paths(train["data"]),
+    }
+
+
+def _without_paths(data: Any) -> Any:
+    """A dumped data spec without its paths, those of a mixture's parts included."""
+    if isinstance(data, list):
+        return [_without_paths(part) for part in data]
+    if not isinstance(data, dict):
+        return data
+    return {key: _without_paths(value) for key, value in data.items() if key not in ("paths", "valid_paths")}

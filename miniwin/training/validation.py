@@ -12,20 +12,19 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from miniwin.data.checking import check_eval_tasks
 from miniwin.evaluation.intervals import share
-from miniwin.evaluation.streamed_loss import position_losses, span
+from miniwin.evaluation.streamed_loss import mixed, position_losses, span_of
 from miniwin.evaluation.task_scores import score_task
 from miniwin.specs import TrainSpec, UserError
 from miniwin.specs.data import has_text
 from miniwin.specs.train_eval import NATS
 
 if TYPE_CHECKING:
+    from miniwin.data.corpus import Text
     from miniwin.language_model import LanguageModel
     from miniwin.tokenizer import Tokenizer
 
@@ -34,15 +33,15 @@ Values = dict[str, dict[str, float | int | None]]  # by name, such as loss@512: 
 
 
 class Validation:
-    """The evaluations of one run. valid: the ids of the valid split.
+    """The evaluations of one run. texts: of the valid split, as `Corpus.texts` has them.
 
     best: the best evaluation so far, as in run.json: `value` of `name` after `step`. None without `keep_best`, and
     before the first evaluation.
     """
 
-    def __init__(self, spec: TrainSpec, valid: np.ndarray) -> None:
+    def __init__(self, spec: TrainSpec, texts: Sequence[Text]) -> None:
         assert spec.eval is not None
-        self.spec, self.valid = spec.eval, valid
+        self.spec, self.texts = spec.eval, texts
         self.lengths = spec.eval.at(spec.lengths)
         self.text = has_text(spec.data) and spec.eval.tokens != 0
         self.best: dict[str, Any] | None = None
@@ -78,15 +77,17 @@ class Validation:
         return True
 
     def _text(self, model: LanguageModel, tell: Callable[[str], object]) -> Iterator[Values]:
-        size = span(self.valid, self.lengths[-1], self.spec.tokens or None)
+        size = span_of(self.texts, self.lengths[-1], self.spec.tokens or None)
         for length in self.lengths:
             tell(f"bits per byte at {length:,}")
-            losses = position_losses(model, self.valid, length, size)
-            nats = losses.nats_per_byte
+            losses = [position_losses(model, text.ids, length, size) for text in self.texts]
+            nats = mixed(losses, self.texts).nats_per_byte
             yield {
-                f"loss@{length}": {"value": nats, "n": size},
-                f"bits_per_byte@{length}": {"value": nats / math.log(2), "n": size},
+                f"loss@{length}": {"value": nats, "n": size * len(losses)},
+                f"bits_per_byte@{length}": {"value": nats / math.log(2), "n": size * len(losses)},
             }
+            for text, loss in zip(self.texts, losses, strict=True) if len(losses) > 1 else ():  # parts of a mixture
+                yield {f"bits_per_byte.{text.name}@{length}": {"value": loss.nats_per_byte / math.log(2), "n": size}}
 
     def _tasks(self, model: LanguageModel, tell: Callable[[str], object]) -> Iterator[Values]:
         for task in self.spec.tasks:
@@ -114,8 +115,8 @@ def shown(line: dict[str, Any], most: int = 4) -> str:
     return "  ".join(f"{name} {values[name]:.3f}" for name in names[:most]) + more
 
 
-def check_validation(spec: TrainSpec, tokenizer: Tokenizer, valid: np.ndarray) -> None:
-    """Check before the training that it can be evaluated. valid: the ids of the valid split.
+def check_validation(spec: TrainSpec, tokenizer: Tokenizer, texts: Sequence[Text]) -> None:
+    """Check before the training that it can be evaluated. texts: of the valid split.
 
     Raises:
         UserError: the tokenizer lacks a character of a task, or the split has too little text for a length.
@@ -125,6 +126,6 @@ def check_validation(spec: TrainSpec, tokenizer: Tokenizer, valid: np.ndarray) -
     check_eval_tasks(spec, tokenizer)
     if has_text(spec.data) and spec.eval.tokens != 0:
         try:
-            span(valid, spec.eval.at(spec.lengths)[-1], spec.eval.tokens)
+            span_of(texts, spec.eval.at(spec.lengths)[-1], spec.eval.tokens)
         except UserError as error:
             raise UserError(f"eval.lengths: {error}") from None

@@ -8,6 +8,24 @@ from typing import Any
 
 from miniwin.specs import ModelSpec, TrainSpec, parse_spec
 
+TASKS = [
+    {"type": "last-write", "num_keys": 2, "writes": 2},
+    {"type": "recall", "num_pairs": 2, "num_queries": 2},
+    {"type": "which-first"},
+]
+# Text and three tasks, of two lengths.
+MIXTURE: dict[str, Any] = {
+    "data": {
+        "source": "mixture",
+        "parts": [
+            {"weight": 0.7, "data": {"source": "text", "paths": ["text.txt"]}},
+            *({"weight": 0.1, "data": {"source": "examples", "task": task}} for task in TASKS),
+        ],
+    },
+    "seq_len": [32, 64],
+    "seq_len_weights": [2, 1],
+}
+
 
 def tiny_model(**changes: Any) -> ModelSpec:
     """Two layers, one local and one global, about 12 thousand parameters."""

@@ -12,7 +12,7 @@ import pytest
 import torch
 import torch.distributed as dist
 from paths import ROOT
-from tiny_runs import tiny_model, tiny_train, write_text
+from tiny_runs import MIXTURE, tiny_model, tiny_train, write_text
 from torch import nn
 
 from miniwin.runs import BEST, read_evaluations, read_metrics, read_result
@@ -86,12 +86,13 @@ def test_two_processes_make_the_run_of_one(place: Path) -> None:
             tiny_model(blocks={**blocks, "G": {**blocks["G"], "mlp": moe}}),
             tiny_train(optimizer={"type": "muon", "lr": 3e-3}, tokens=12 * 128),
         ),
+        "mixture": (tiny_model(), tiny_train(**MIXTURE, tokens=8 * 256)),
     }
     for name, (model, spec) in cases.items():
         (place / f"{name}.yaml").write_text(dump_yaml(spec))
         (place / f"{name}.model.yaml").write_text(dump_yaml(model))
     torchrun(place, *cases)
-    assert (place / "asked.txt").read_text().split() == ["1000", "1000"], "one process is asked, once a run"
+    assert (place / "asked.txt").read_text().split() == ["1000"] * 3, "one process is asked, once a run"
     for name, (model, spec) in cases.items():
         one = train(model, spec, out=place / f"{name}-alone", base=place, progress=False, tracking="off", device="cpu")
         assert read_result(place / name).status == "complete" and (place / name / "model.safetensors").exists()
@@ -104,6 +105,8 @@ def test_two_processes_make_the_run_of_one(place: Path) -> None:
         assert losses(place / name)[:3] == pytest.approx(losses(one.folder)[:3], rel=1e-5)
         norms = [[line["grad_norm"] for line in read_metrics(folder)][:3] for folder in (place / name, one.folder)]
         assert norms[0] == pytest.approx(norms[1], rel=1e-3)
+        parts = [read_metrics(folder)[0].get("losses", {}) for folder in (place / name, one.folder)]
+        assert parts[0] == pytest.approx(parts[1], rel=1e-4)
 
 
 def test_a_batch_that_cannot_be_shared() -> None:

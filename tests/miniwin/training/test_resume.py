@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 from forked import Command, kill, start
-from tiny_runs import assert_equal, tiny_model, tiny_train, train_there
+from tiny_runs import MIXTURE, assert_equal, tiny_model, tiny_train, train_there
 from tiny_runs import write_text as write_corpus
 
 from miniwin.checkpoint import load_checkpoint, save_checkpoint
@@ -128,9 +128,10 @@ def wait_for_step(alive: Callable[[], bool], folder: str, step: int) -> None:
         time.sleep(0.002)
 
 
-def test_kill_9_at_random_moments() -> None:
+@pytest.mark.parametrize("changes", [{}, {**MIXTURE, "batch_size": 2}], ids=["text", "mixture"])
+def test_kill_9_at_random_moments(changes: dict[str, Any]) -> None:
     """Each time, every file under its own name is whole; in the end, it is the run that nobody killed."""
-    spec = tiny_train(checkpoint_seconds=0, tokens=100 * 128)
+    spec = tiny_train(checkpoint_seconds=0, tokens=100 * 128, **changes)
     go("whole", spec)
     rng = random.Random(0)
     done = 0

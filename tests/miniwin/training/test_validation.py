@@ -205,7 +205,7 @@ def test_the_best_weights_are_kept_and_load() -> None:
 
 
 def test_of_equal_evaluations_the_first_is_kept_and_what_is_no_number_never() -> None:
-    validation = Validation(spec(keep_best="maximize last-write@64"), torch.zeros(9).numpy())
+    validation = Validation(spec(keep_best="maximize last-write@64"), ())
 
     def line(step: int, value: float | None) -> dict[str, Any]:
         return {"step": step, "tokens": step * 128, "eval": {"last-write@64": {"value": value}}}
@@ -306,7 +306,7 @@ def test_lengths_beyond_the_text_are_refused_before_there_is_a_folder() -> None:
 
 def test_examples_of_a_task_have_no_text_to_measure_on() -> None:
     data = {"source": "examples", "task": {"type": "last-write"}}
-    with pytest.raises(UserError, match=r"eval\.tokens: the data are examples of a task, and no text to measure"):
+    with pytest.raises(UserError, match=r"eval\.tokens: the data are examples of tasks, and no text to measure"):
         tiny_train(data=data, eval={**EVAL, "keep_best": None})
     how = tiny_train(
         data=data, seq_len=64, batch_size=2, eval={**EVAL, "tokens": None, "keep_best": "minimize last-write-nats@64"}

@@ -98,7 +98,7 @@ def _task(
     samples: dict[str, Any] = {"asked": asked.tolist(), "right": right.tolist(), "nats": nats.tolist()}
     detail: dict[str, Any] = {}
     if task == "needle":
-        depths = rng.uniform(0, 0.8, 48)
+        depths = np.random.default_rng([setting["seed"], length]).uniform(0, 0.8, 48)  # of the examples
         samples["depth"] = depths.tolist()
         inside = [(n, (depths >= n / 5) & (depths < (n + 1) / 5)) for n in range(5)]
         detail["depths"] = [

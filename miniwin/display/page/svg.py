@@ -34,6 +34,7 @@ class Series:
     markers: bool = True
     intervals: Sequence[tuple[float, float]] = ()  # (low, high) of each point; not finite: none is drawn
     band: bool = False  # the intervals as one area, besides the whiskers
+    aside: float = 0.0  # how far to the right all of it is drawn, so that several series do not cover each other
 
 
 def scatter(
@@ -97,7 +98,7 @@ def lines(
         out.append(f'<line class="rule" x1="{to_x.start:.1f}" y1="{py:.1f}" x2="{to_x.end:.1f}" y2="{py:.1f}"/>')
         out.append(svg_text("word", to_x.end, py - 5, word, "end"))
     for s, indices in kept:
-        places = [(to_x(s.points[n][0]), to_y(s.points[n][1])) for n in indices]
+        places = [(to_x(s.points[n][0]) + s.aside, to_y(s.points[n][1])) for n in indices]
         spans = [
             (px, to_y(i[0]), to_y(i[1]))
             for n, (px, _) in zip(indices, places, strict=True)

@@ -20,7 +20,7 @@ from miniwin.evaluation.suite.result import SuiteResult, SuiteRow
 from miniwin.evaluation.suite.samples import losses
 from miniwin.evaluation.suite.units import unit_of
 
-COLOURS = 6  # models whose lines the style sheet can tell apart
+APART = 5.0  # units between the marks of two models at one length
 
 
 @dataclass(frozen=True)
@@ -70,8 +70,9 @@ def by_length(results: Sequence[Shown], measure: str) -> str:
             [f"{shown.name}: {row_text(row)} at {row.length:,} tokens" for row in rows],
             intervals=[(limit(row.low), limit(row.high)) for row in rows],
             band=len(kept) == 1,
+            aside=(n - (len(kept) - 1) / 2) * APART,
         )
-        for shown, rows in kept
+        for n, (shown, rows) in enumerate(kept)
     ]
     chances = sorted({row.chance for row in everything if row.chance is not None})
     trained = sorted({shown.result.model.trained_length for shown, _ in kept} - {None}, key=lambda n: n or 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from html import escape
 
 from miniwin.display.formats import length_text
@@ -26,7 +27,9 @@ COLUMNS = (  # heading, and whether it is text
 def rows_table(result: SuiteResult) -> str:
     """Every row of a result."""
     return table(
-        [head(title, text) for title, text in COLUMNS], [_row(row) for row in by_measure(result)], "Table of all rows"
+        [head(title, text) for title, text in COLUMNS],
+        [_row(row) for row in (result.rows[n] for n in by_measure(result.rows))],
+        "Table of all rows",
     )
 
 
@@ -62,10 +65,12 @@ def number_cell(row: SuiteRow, value: float | None, missing: str = "") -> str:
     return cell(unit_of(row.unit).text(value), value) if value is not None else cell(missing)
 
 
-def by_measure(result: SuiteResult) -> list[SuiteRow]:
-    """The rows of each measure together, in the order of the suite."""
-    order = {measure: n for n, measure in reversed(list(enumerate(row.measure for row in result.rows)))}
-    return sorted(result.rows, key=lambda row: order[row.measure])
+def by_measure(rows: Sequence[SuiteRow]) -> list[int]:
+    """The numbers of rows, with those of each measure together, in the order of the suite."""
+    first: dict[str, int] = {}
+    for n, row in enumerate(rows):
+        first.setdefault(row.measure, n)
+    return sorted(range(len(rows)), key=lambda n: first[rows[n].measure])
 
 
 def _row(row: SuiteRow) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -20,6 +21,7 @@ class Unit:
     log: bool = False
     binary: bool = False
     spans: tuple[float, ...] = ()
+    difference: Callable[[float], str] | None = None  # None: as a value
     aside: bool = False
 
 
@@ -31,8 +33,13 @@ def brief_seconds(value: float, more: int = 0) -> str:
     return f"{digits_text(value / 1e-6, more)} us"
 
 
+def points(value: float) -> str:
+    """`2.1 points`, of 0.021: the difference of two percentages."""
+    return f"{100 * value:.1f} points"
+
+
 UNITS = {
-    "share": Unit(percent_text, "share answered right", spans=(0.0, 1.0)),
+    "share": Unit(percent_text, "share answered right", spans=(0.0, 1.0), difference=points),
     "bits/byte": Unit(bits_text, "bits per byte"),
     "nats/answer": Unit(bits_text, "nats per answer", aside=True),
     "bytes": Unit(bytes_text, log=True, binary=True),
@@ -40,6 +47,20 @@ UNITS = {
     "exponent": Unit(bits_text),
 }
 PLAIN = Unit(digits_text)
+
+
+def signed(name: str, value: float, *limits: float) -> str:
+    """A difference in a unit, with its limits: `+0.012 [-0.003, +0.027]`, `+2.1 [-0.5, +4.7] points`."""
+    unit = unit_of(name)
+    texts = ["?" if math.isinf(one) else _signed(unit, one) for one in (value, *limits)]
+    after = {text.partition(" ")[2] for text in texts if text != "?"}
+    common = f" {after.pop()}" if len(after) == 1 and "" not in after else ""
+    first, *rest = [text.removesuffix(common) for text in texts]
+    return first + (f" [{', '.join(rest)}]" if rest else "") + common
+
+
+def _signed(unit: Unit, value: float) -> str:
+    return f"{'-' if value < 0 else '+'}{(unit.difference or unit.text)(abs(value))}"
 
 
 def unit_of(name: str) -> Unit:

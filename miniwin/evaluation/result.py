@@ -30,7 +30,6 @@ class Metrics:
     tokens: int = 0
     loss: dict[int, float] = field(default_factory=dict)  # length -> nats per byte
     bits_per_byte: dict[int, float] = field(default_factory=dict)  # length -> bits per byte
-    parts: dict[str, dict[int, float]] = field(default_factory=dict)  # of a mixture: part -> length -> bits per byte
     by_position: dict[str, float] = field(default_factory=dict)  # "start-end" -> bits per byte, at the longest length
     recall: dict[int, float] = field(default_factory=dict)  # length -> accuracy, 0 to 1
     cache_bytes: dict[int, int] = field(default_factory=dict)  # length -> bytes
@@ -38,6 +37,7 @@ class Metrics:
     decode_tokens_per_second: float | None = None
     speed_length: int | None = None
     device: str = "cpu"
+    parts: dict[str, dict[int, float]] = field(default_factory=dict)  # of a mixture: part -> length -> bits per byte
 
     def to_dict(self) -> dict[str, Any]:
         """The numbers in a form for `json.dumps(..., allow_nan=False)`: keys are text, NaN and infinity are None."""

@@ -14,6 +14,7 @@ from miniwin.blocks.messages.nearest import nearest
 from miniwin.specs.base import UserError
 from miniwin.specs.expressions import is_length
 
+NATS = "_nats"  # after the name of a task: the nats of its right answers, in place of their share
 # Of rotary encodings (miniwin/explain/soundness.py): at most 1 if every layer is sound, 0 if no layer is rotary.
 SOUNDNESS = ("rope_aliasing", "rope_stability", "rope_cosine_bound", "rope_precision")
 # Name -> whether the metric needs a length (`name@length`).

@@ -1,4 +1,4 @@
-"""`miniwin eval`: bits per byte by length and position, recall, speed and cache size, as tables."""
+"""`miniwin eval`: bits per byte by length and position, recall, speed and cache size, as tables; or a suite."""
 
 from __future__ import annotations
 
@@ -14,7 +14,12 @@ if TYPE_CHECKING:
     from miniwin.evaluation.result import Metrics
 
 
+ALONE = ("lengths", "tokens", "chunk", "recall", "speed")  # options that a suite says itself
+OF_SUITES = ("out", "fresh", "trained_length")
+
+
 def eval_command(
+    context: typer.Context,
     ref: Annotated[str, typer.Argument(help="Zoo name (name[@version]), run folder, entry folder or model spec.")],
     data: Annotated[
         str | None,
@@ -33,6 +38,24 @@ def eval_command(
     chunk: Annotated[int | None, typer.Option(help="Tokens in one forward pass: bounds memory.")] = None,
     recall: Annotated[bool, typer.Option(help="Measure associative recall.")] = True,
     speed: Annotated[bool, typer.Option(help="Measure prefill and decode speed.")] = True,
+    suite: Annotated[
+        str | None,
+        typer.Option(
+            help="A suite of measures with intervals, in place of the above: quick, long-context, or a YAML file."
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Of a suite: the folder of its parts; the same command goes on with it. Default: suites/NAME in a run "
+            "folder, else MODEL-NAME here."
+        ),
+    ] = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Of a suite: measure everything anew.")] = False,
+    trained_length: Annotated[
+        str | None,
+        typer.Option(help="Of a suite: the training length, which 1x means. Default: what the model's run says."),
+    ] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps.")] = "cpu",
     dtype: Annotated[
         str | None, typer.Option(help="Convert weights and caches: float32, bfloat16. Default: as they were saved.")
@@ -56,12 +79,19 @@ def eval_command(
     if json_file is not None and not printed:
         json_file = user_path(json_file)
         check_writable(json_file)
+    _refuse_mixed(context, suite)
     wanted = counts("--lengths", lengths)
+    at = None if trained_length is None else count("--trained-length", trained_length)
     model = load(ref, device=device, dtype=dtype)
     if quantize is not None:
         from miniwin.quantize import quantize as in_fewer_bits
 
         in_fewer_bits(model, quantize)
+    if suite is not None:
+        from miniwin.commands.suite import run as run_suite
+
+        run_suite(model, suite, data, json_file, quiet, out=out, fresh=fresh, trained_length=at)
+        return
     metrics = run(
         model,
         data,
@@ -79,6 +109,19 @@ def eval_command(
     if json_file is not None:
         write_json(json_file, metrics.to_dict())
         print(f"written to {json_file}", file=sys.stderr)
+
+
+def _refuse_mixed(context: typer.Context, suite: str | None) -> None:
+    """Raise UserError for an option that has no meaning with a suite, or without one."""
+    from miniwin.specs import UserError
+
+    for name in ALONE if suite is not None else OF_SUITES:
+        source = context.get_parameter_source(name)
+        if source is not None and source.name == "COMMANDLINE":
+            option = f"--{name.replace('_', '-')}"
+            if suite is None:
+                raise UserError(f"{option} is of a suite; add --suite quick, say, or leave it out")
+            raise UserError(f"{option} has no meaning with --suite, whose file says it; leave it out")
 
 
 def _print(metrics: Metrics) -> None:

@@ -1,8 +1,9 @@
 """What a suite found, as JSON that comes back equal: a header, and one row for each measure at each length.
 
     last-write@2048          share of right answers of a task
-    last-write-nats@2048     nats of its right answers, the mean
+    last-write_nats@2048     nats of its right answers, the mean
     bits_per_byte@512        on long documents
+    shift_change@16          with so many tokens of filler in front
     cache_bytes@8192
     prefill_exponent         a measure over several lengths has none
 
@@ -46,7 +47,8 @@ class SuiteRow(Strict):
     """One measure at one length.
 
     value: null where the part was left out; `note` says why.
-    low, high: the 95 % interval; equal to the value where the value is exact.
+    low, high: the 95 % interval; equal to the value where the value is exact; null where too little was measured to
+    know one.
     n: how many independent things the value is made of; `of` names them: "examples", "documents", "repetitions".
     chance: what guessing would give; null where there is no such thing.
     better: which direction is; null where neither.
@@ -76,8 +78,8 @@ class SuiteRow(Strict):
     def _fits_together(self) -> SuiteRow:
         if self.key != key_of(self.measure, self.length):
             raise ValueError(f"got key {self.key!r}; expected {key_of(self.measure, self.length)!r}")
-        if len({self.value is None, self.low is None, self.high is None}) != 1:
-            raise ValueError("got some of value, low and high without the others; expected all three, or null for each")
+        if (self.low is None) != (self.high is None) or (self.value is None and self.low is not None):
+            raise ValueError("got only some of value, low and high; expected all three, the value alone, or none")
         return self
 
 

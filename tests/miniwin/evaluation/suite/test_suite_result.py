@@ -36,6 +36,7 @@ ROWS = [
     row("bits_per_byte", 512, detail={"buckets": [{"start": 0, "end": 128, "value": 2.5}]}, chance=None),
     row("copy", 64, value=None, low=None, high=None, n=0, note="an example takes at least 80 tokens"),
     row("prefill_exponent", None, times=None, better="lower"),
+    row("recall", 512, low=None, high=None, n=1),
 ]
 
 
@@ -83,7 +84,7 @@ def test_another_file_is_refused(tmp_path: Path, text: str | None, message: str)
     ("change", "message"),
     [
         ({"value": "much"}, r"rows\.0\.value: got 'much'; expected a number"),
-        ({"low": None}, "got some of value, low and high without the others"),
+        ({"low": None}, "got only some of value, low and high"),
         ({"key": "recall@1"}, r"got key 'recall@1'; expected 'recall@2048'"),
         ({"colour": 1}, "unknown field 'colour'"),
     ],

@@ -1,0 +1,154 @@
+"""Running a suite: plan its parts, measure those that are not done yet, and put all rows together.
+
+    result = run_suite("miniwin-1m", "quick")
+    result["recall@2048"].value
+
+A part is written when it is done. The same call after a kill goes on behind the last part. Apart from times, a result
+depends on the suite, the model, the data and the machine alone.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from miniwin.evaluation.suite.cost import cache_parts, exponent_rows, speed_parts
+from miniwin.evaluation.suite.losses import loss_parts
+from miniwin.evaluation.suite.part import Part, Planned
+from miniwin.evaluation.suite.progress import SuiteProgress
+from miniwin.evaluation.suite.result import SuiteModel, SuiteResult
+from miniwin.evaluation.suite.shift import shift_parts
+from miniwin.evaluation.suite.store import RESULT, Store, opened, weights_hash
+from miniwin.evaluation.suite.tasks import task_parts
+from miniwin.evaluation.suite.trained import trained_length as recorded_length
+from miniwin.language_model import LanguageModel
+from miniwin.provenance import code_version, machine
+from miniwin.runs import RUN
+from miniwin.specs import SuiteSpec, UserError, load_spec, resolve_spec_path, user_path
+from miniwin.specs.loading import at_their_places
+from miniwin.specs.validation_errors import said
+from miniwin.version import __version__
+
+if TYPE_CHECKING:
+    from miniwin.data import Corpus
+    from miniwin.specs import DataSpec
+
+KINDS = (loss_parts, task_parts, shift_parts, speed_parts, cache_parts)  # in the order in which they are measured
+LONGEST = 2**31 - 1
+
+
+def run_suite(
+    model: LanguageModel | str | Path,
+    suite: SuiteSpec | str | Path,
+    data: DataSpec | Corpus | str | Path | None = None,
+    *,
+    out: Path | str | None = None,
+    fresh: bool = False,
+    trained_length: int | None = None,
+    progress: bool = False,
+) -> SuiteResult:
+    """Measure a model by a suite, or go on with it.
+
+    suite: a spec, its YAML file, or the name of a shipped one: `quick`, `long-context`. data: as for `evaluate`; the
+    suite's own `loss.data` comes first. out: the folder of the parts; by default `place`. fresh: measure everything
+    anew. trained_length: what `1x` means; by default what the model's run says.
+
+    Raises:
+        UserError: the suite cannot be measured so, with all reasons, before anything is measured; or the folder holds
+            another measurement.
+    """
+    from miniwin.loading import load
+
+    if isinstance(model, str | Path):
+        model = load(model)
+    file = None if isinstance(suite, SuiteSpec) else resolve_spec_path(suite, "suite")
+    spec: SuiteSpec = suite if isinstance(suite, SuiteSpec) else load_spec(resolve_spec_path(suite, "suite"), "suite")
+    if trained_length is not None and not 1 <= trained_length <= LONGEST:
+        raise UserError(f"trained_length: expected a number of tokens from 1 to {LONGEST}, got {trained_length}")
+    planned = Planned(spec, model, trained_length or recorded_length(model), _corpus(model, spec, data, file))
+    parts = [part for kind in KINDS for part in kind(planned)]
+    if planned.problems:
+        raise said(planned.problems, None, {}) if file is None else at_their_places(planned.problems, file, "suite")
+    folder = place(model, spec) if out is None else user_path(out)
+    about = _about(planned)
+    with opened(folder, about, fresh) as store:
+        return _measured(planned, parts, store, about, progress)
+
+
+def place(model: LanguageModel, suite: SuiteSpec) -> Path:
+    """Where the parts go: into the run folder of the model; else a folder here, named by model and suite."""
+    if model.folder is not None and (model.folder / RUN).is_file():
+        return model.folder / "suites" / suite.name
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", Path(model.ref).stem if model.folder is None else model.ref).strip("-.")
+    return Path(f"{name or 'model'}-{suite.name}")
+
+
+def _corpus(model: LanguageModel, suite: SuiteSpec, data: Any, file: Path | None) -> Corpus | None:
+    """The corpus of the losses and shifts, if the suite has any."""
+    if suite.loss is None and suite.shift is None:
+        return None
+    from miniwin.data import prepare
+    from miniwin.evaluation.data import corpus_for
+
+    own = None if suite.loss is None else suite.loss.data
+    if own is None:
+        return corpus_for(model, data)
+    if data is not None:
+        raise UserError("data: the suite names its own text (loss.data); leave out one of them")
+    if model.tokenizer is None:
+        raise UserError(f"{model.ref} has no tokenizer, so it cannot be evaluated on text")
+    return corpus_for(model, prepare(own, model.tokenizer, None if file is None else file.resolve().parent))
+
+
+def _about(planned: Planned) -> dict[str, Any]:
+    """Everything that parts have to have in common."""
+    model, corpus = planned.model, planned.corpus
+    hardware = machine()
+    return {
+        "suite": planned.suite.model_dump(mode="json"),
+        "device": str(model.device),
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "model": {"hash": model.spec.hash, "weights": weights_hash(model), "trained_length": planned.trained},
+        "data": None if corpus is None else {"fingerprint": corpus.fingerprint},
+        "machine": {name: hardware[name] for name in ("cpu", "gpu", "threads")},
+        "version": __version__,
+    }
+
+
+def _measured(planned: Planned, parts: list[Part], store: Store, about: dict[str, Any], progress: bool) -> SuiteResult:
+    done = {part.key: found for part in parts if (found := store.read(part.key)) is not None}
+    waiting = [part for part in parts if part.key not in done]
+    with SuiteProgress(waiting, len(done), progress) as bar:
+        for part in waiting:
+            began = time.monotonic()
+            with bar.part(part) as advance:
+                rows = part.measure(advance)
+            seconds = time.monotonic() - began
+            store.write(part.key, rows, seconds)
+            done[part.key] = rows, seconds
+    rows = [row for part in parts for row in done[part.key][0]]
+    first = {row.measure: number for number, row in reversed(list(enumerate(rows)))}
+    rows.sort(key=lambda row: first[row.measure])  # lengths of one measure stand together
+    result = SuiteResult(
+        suite=planned.suite.name,
+        spec=about["suite"],
+        model=SuiteModel(
+            ref=planned.model.ref,
+            hash=planned.model.spec.hash,
+            weights=about["model"]["weights"],
+            parameters=planned.model.spec.parameters(),
+            trained_length=planned.trained,
+        ),
+        device=about["device"],
+        dtype=about["dtype"],
+        version=code_version(),
+        date=store.began,
+        machine=machine(),
+        data=None if planned.corpus is None else planned.corpus.describe(),
+        seconds=sum(seconds for _, seconds in done.values()),
+        rows=[*rows, *exponent_rows(rows)],
+    )
+    result.write(store.folder / RESULT)
+    return result

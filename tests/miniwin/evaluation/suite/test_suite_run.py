@@ -1,0 +1,278 @@
+"""Running a suite: every row against a plain forward pass, which documents are read, what has no room."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from suites import SIZES, TRAINED, corpus, measure, model, small, untimed
+from torch.nn import functional as F
+
+from miniwin.evaluation.suite.cost import exponent_rows, median_of
+from miniwin.evaluation.suite.documents import places
+from miniwin.evaluation.suite.losses import buckets, document_losses
+from miniwin.evaluation.suite.result import SuiteResult
+from miniwin.evaluation.suite.rows import row
+from miniwin.evaluation.suite.run import run_suite
+from miniwin.evaluation.task_scores import score_task
+from miniwin.evaluation.tasks import Recall
+from miniwin.specs import UserError
+
+
+@pytest.fixture(scope="module")
+def result(tmp_path_factory: pytest.TempPathFactory) -> SuiteResult:
+    return measure(small(), out=tmp_path_factory.mktemp("suite") / "out")
+
+
+def one_forward(ids: np.ndarray) -> np.ndarray:
+    """Nats of every predicted token, from one forward pass without a cache."""
+    tokens = torch.from_numpy(ids.astype(np.int64))
+    with torch.no_grad():
+        logits = model()(tokens[None, :-1])[0].double()
+    return F.cross_entropy(logits, tokens[1:], reduction="none").numpy()
+
+
+def long_documents(tokens: int) -> list[np.ndarray]:
+    starts, sizes = places(corpus().valid, 0)
+    return [
+        corpus().valid[start : start + tokens + 1] for start, size in zip(starts, sizes, strict=True) if size > tokens
+    ]
+
+
+def test_documents_lie_between_separators() -> None:
+    starts, sizes = places(corpus().valid, 0)
+    assert tuple(sizes) == SIZES
+    assert starts == [0, 41, 342, 353, 524, 654, 955]
+    assert places(np.array([1, 2]), 0) == ([], [])  # cut off: no document
+
+
+def test_every_measure_has_a_row_at_each_of_its_lengths(result: SuiteResult) -> None:
+    each = ["bits_per_byte", "bits_per_byte_spread", "recall", "recall_nats", "needle", "needle_nats"]
+    expected = [f"{name}@{length}" for name in each for length in (32, 128)]
+    expected += ["shift_change@1", "shift_change@5"]
+    expected += [
+        f"{name}@{length}" for name in ("prefill_seconds", "decode_seconds", "cache_bytes") for length in (32, 128)
+    ]
+    assert [one.key for one in result.rows] == [*expected, "prefill_exponent"]
+    assert {one.times for one in result.rows if one.length == 128} == {4.0}
+    for one in result.rows:
+        assert one.value is not None and one.n > 0
+        assert one.low is None or one.low <= one.value <= (one.high or 0)
+        assert (one.chance is None) == (one.unit not in ("share", "nats/answer"))
+
+
+@pytest.mark.parametrize("length", [32, 128])
+def test_losses_are_those_of_plain_passes_over_windows(result: SuiteResult, length: int) -> None:
+    """The drawn documents are three of the five that are long enough; every length has the same 128 tokens of each."""
+    one = result[f"bits_per_byte@{length}"]
+    every = [
+        sum(one_forward(text[start : start + length + 1]).sum() for start in range(0, 128, length))
+        for text in long_documents(128)
+    ]
+    assert len(every) == 5 and len(one.samples["nats"]) == 3
+    matches = [min(range(5), key=lambda number: abs(every[number] - (nats or 0))) for nats in one.samples["nats"]]
+    assert sorted(set(matches)) == matches
+    assert one.samples["nats"] == pytest.approx([every[number] for number in matches], abs=1e-3)
+    assert one.samples["bytes"] == [128.0] * 3
+    assert one.value == pytest.approx(sum(every[number] for number in matches) / (3 * 128) / math.log(2), abs=1e-5)
+
+
+def test_losses_by_position() -> None:
+    """Windows of 200 in texts of 299 tokens: the second window is shorter, and the buckets are 0-128 and 128-200."""
+    texts = long_documents(299)
+    found = document_losses(model(), texts, 200)
+    assert found.buckets == ((0, 128), (128, 200)) == buckets(200)
+    for number, text in enumerate(texts):
+        first, second = one_forward(text[:201]), one_forward(text[200:300])
+        assert found.nats[number] == pytest.approx([first[:128].sum() + second.sum(), first[128:].sum()], abs=1e-3)
+        assert found.bytes[number].tolist() == [128 + 99, 72]
+
+
+def test_batches_and_chunks_do_not_change_a_loss(monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = long_documents(128)
+    together = document_losses(model(), texts, 64)
+    monkeypatch.setattr("miniwin.inference.FORWARD_TOKENS", 64)  # one window at a time
+    monkeypatch.setattr("miniwin.inference.WHOLE", 16)
+    monkeypatch.setattr("miniwin.inference.CHUNK", 16)
+    apart = document_losses(model(), texts, 64)
+    assert together.nats == pytest.approx(apart.nats, abs=1e-3)
+
+
+def test_memory_is_bounded_whatever_the_documents(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Documents stay where they are on disk, and a forward pass has at most FORWARD_TOKENS tokens."""
+    monkeypatch.setattr("miniwin.inference.FORWARD_TOKENS", 32)
+    monkeypatch.setattr("miniwin.inference.WHOLE", 16)
+    monkeypatch.setattr("miniwin.inference.CHUNK", 16)
+    np.save(tmp_path / "valid.npy", corpus().valid)
+    ids = np.load(tmp_path / "valid.npy", mmap_mode="r")
+    starts, sizes = places(ids, 0)
+    texts = [ids[start : start + 129] for start, size in zip(starts, sizes, strict=True) if size > 128]
+    assert all(isinstance(text, np.memmap) for text in texts)
+    tested, passes = model(), []
+    hook = tested.register_forward_hook(lambda module, inputs, logits: passes.append(logits.shape[0] * logits.shape[1]))
+    document_losses(tested, texts, 128)
+    hook.remove()
+    assert max(passes) <= 32 and sum(passes) == 5 * 128
+
+
+@pytest.mark.parametrize("length", [32, 128])
+def test_tasks_are_scored_on_the_test_split(result: SuiteResult, length: int) -> None:
+    score = score_task(model(), Recall(num_pairs=2, num_queries=2), length, examples=6, split="test")
+    one, nats = result[f"recall@{length}"], result[f"recall_nats@{length}"]
+    assert one.samples["right"] == score.right.tolist() and one.samples["asked"] == [2] * 6
+    assert nats.samples["nats"] == score.nats.tolist()
+    assert one.value == score.accuracy and one.chance == 1 / 26 and one.n == 6
+    assert nats.value == pytest.approx(score.nats_per_answer) and nats.chance == pytest.approx(math.log(26))
+
+
+def test_depths_make_the_cells_of_a_heat_map(result: SuiteResult) -> None:
+    one = result["needle@128"]
+    depths = [depth for depth in one.samples["depth"] if depth is not None]
+    assert len(depths) == 6
+    cells = one.detail["depths"]
+    assert sum(cell["n"] for cell in cells) == 6
+    for cell in cells:
+        assert cell["n"] == sum(cell["start"] <= depth < cell["end"] + (cell["end"] == 1) for depth in depths)
+
+
+@pytest.mark.parametrize("shift", [1, 5])
+def test_shift_change_is_that_of_plain_passes(result: SuiteResult, shift: int) -> None:
+    one = result[f"shift_change@{shift}"]
+    changes = []
+    for text in long_documents(32):
+        shifted = np.concatenate((np.full(shift, ord("\n")), text))
+        changes.append(one_forward(shifted)[shift + 16 :] - one_forward(text)[16:])
+    found = [(np.abs(change).sum(), change.sum()) for change in changes]
+    assert len(one.samples["nats"]) == 3
+    for absolute, signed in zip(one.samples["nats"], one.samples["signed"], strict=True):
+        assert any(np.allclose((absolute, signed), pair, atol=1e-3) for pair in found)
+    assert one.samples["bytes"] == [16.0] * 3
+    assert one.value is not None and one.value > 0
+
+
+def test_cache_bytes_are_exact(result: SuiteResult) -> None:
+    one = result["cache_bytes@128"]
+    assert one.value == one.low == one.high == model().spec.cache_bytes(128)
+
+
+def test_the_exponent_of_times_that_grow_with_the_square() -> None:
+    times = [
+        row(
+            "prefill_seconds",
+            length,
+            None,
+            median_of([1e-6 * length**power for power in (1.9, 2.0, 2.1)]),
+            of="repetitions",
+            unit="seconds",
+            samples={"seconds": [1e-6 * length**power for power in (1.9, 2.0, 2.1)]},
+        )
+        for length in (128, 512, 4096)
+    ]
+    (found,) = exponent_rows(times)
+    assert found.samples["exponent"] == pytest.approx([1.9, 2.0, 2.1])
+    assert found.value == pytest.approx(2.0) and found.n == 3
+    assert found.low is not None and found.low == pytest.approx(2 - 4.303 * 0.1 / math.sqrt(3), abs=1e-3)
+    assert exponent_rows(times[:1]) == []
+
+
+def test_an_interval_of_a_median_holds_it_often_enough() -> None:
+    """At least 95 % of 2,000 draws, of times with a long tail; fewer than six have none."""
+    rng = np.random.default_rng(0)
+    for n in (6, 7, 20):
+        found = [median_of(rng.exponential(1, n).tolist()) for _ in range(2000)]
+        assert 0.94 <= np.mean([one.low <= math.log(2) <= one.high for one in found]) <= 0.99
+    assert median_of([1.0, 2.0, 3.0, 4.0, 5.0]).low == -math.inf
+
+
+def test_the_same_suite_gives_the_same_rows(result: SuiteResult, tmp_path: Path) -> None:
+    again = measure(small(), out=tmp_path / "again")
+    assert untimed(again) == untimed(result)
+    other = measure(small(seed=1), out=tmp_path / "other")
+    assert other["recall@32"].samples != result["recall@32"].samples
+
+
+# -- no room
+
+
+def test_what_has_no_room_is_left_out_with_a_reason(tmp_path: Path) -> None:
+    wide = {"type": "recall", "num_pairs": 20}
+    suite = small(no_room="skip", tasks=[{"task": wide}], lengths=["1x", "4x", "16x"], speed=None)
+    found = measure(suite, out=tmp_path / "out")
+    assert found["recall@32"].value is None and found["recall@32"].n == 0
+    assert found["recall@32"].note.startswith("task recall: an example takes at least 120 bytes, and length is 32")
+    assert found["recall@128"].value is not None
+    left_out = found["bits_per_byte@512"]
+    assert left_out.value is None
+    assert left_out.note.startswith("no document of the valid split has 513 tokens, and the longest has 300; choose")
+    assert found["bits_per_byte@128"].n == 3  # on the tokens of the longest length that fits
+
+
+def test_lengths_that_too_few_documents_have_are_left_out(tmp_path: Path) -> None:
+    suite = small(no_room="skip", tasks=[], speed=None, shift=None, lengths=[32, 280], loss={"documents": 4})
+    found = measure(suite, out=tmp_path / "out")
+    assert found["bits_per_byte@280"].note.startswith("only 2 documents of the valid split have 281 tokens, too few")
+    assert found["bits_per_byte@32"].n == 4
+    alone = measure(
+        small(tasks=[], speed=None, shift=None, lengths=[32, 280], loss={"documents": 1}), out=tmp_path / "1"
+    )
+    assert alone["bits_per_byte@280"].n == 1 and alone["bits_per_byte@280"].low is None
+
+
+def test_what_has_no_room_is_refused_at_its_place(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(
+        "kind: suite\nformat: 1\nname: mine\nlengths: [1x, 99999999]\ntasks:\n"
+        "  - {task: {type: recall}, lengths: [1x, 4x]}\nloss: {}\n"
+    )
+    with pytest.raises(UserError) as caught:
+        run_suite(model(), path, corpus(), trained_length=TRAINED, out=tmp_path / "out")
+    assert str(caught.value).splitlines() == [
+        f"{path}:4:15: lengths.1: no document of the valid split has 100,000,000 tokens, and the longest has 300; "
+        "choose shorter lengths, or name longer text with --data (data= in Python)",
+        f"{path}:6:38: tasks.0.lengths.0: task recall: an example takes at least 100 bytes, and length is 32; make the "
+        "length at least 100, or the example smaller by the task's fields",
+    ]
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_multiple_of_an_unknown_training_length_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(
+        UserError, match=r"lengths\.0: 1x is a multiple of .* not known here; give it with --trained-length"
+    ):
+        run_suite(model(), small(), corpus(), out=tmp_path / "out")
+    with pytest.raises(UserError, match="trained_length: expected a number of tokens from 1"):
+        run_suite(model(), small(), corpus(), trained_length=0, out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("tasks", "message"),
+    [
+        (
+            [{"task": {"type": "last-write"}, "form": "words"}],
+            "task last-write has no form in words; write form: bytes",
+        ),
+        (
+            [{"task": {"type": "recall"}, "form": "words"}],
+            "tiny has no tokenizer, and task recall is asked in words; write form: bytes, or use a model with a",
+        ),
+    ],
+)
+def test_a_form_that_a_model_cannot_be_asked_in_is_refused(tmp_path: Path, tasks: Any, message: str) -> None:
+    tested = model()
+    tested.tokenizer = None
+    with pytest.raises(UserError, match=message):
+        run_suite(tested, small(tasks=tasks, loss=None, shift=None), trained_length=512, out=tmp_path / "out")
+
+
+def test_words_are_asked_where_they_are_wanted(tmp_path: Path) -> None:
+    tasks = [
+        {"task": {"type": "recall", "num_pairs": 2, "num_queries": 1}, "form": "words", "lengths": [512], "examples": 2}
+    ]
+    found = measure(small(tasks=tasks, loss=None, shift=None, speed=None), out=tmp_path / "out")
+    one = found["recall@512"]
+    assert one.setting["form"] == "words" and one.chance is not None and one.chance < 1 / 26

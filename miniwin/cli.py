@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 
 from miniwin import without_torch
-from miniwin.commands import demo, evaluate, exporting, generate, importing, lm_eval, search, specs, train, zoo
+from miniwin.commands import demo, evaluate, exporting, generate, importing, lm_eval, search, shipped, specs, train, zoo
 
 app = typer.Typer(
     name="miniwin",
@@ -29,6 +29,7 @@ app = typer.Typer(
 app.command("check")(specs.check)
 app.command("explain")(specs.explain)
 app.command("schema")(specs.schema)
+app.command("specs")(shipped.specs_command)
 app.command("train")(train.train_command)
 app.command("eval")(evaluate.eval_command)
 app.command("lm-eval", context_settings=lm_eval.PASSED_ON)(lm_eval.lm_eval_command)

@@ -10,6 +10,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from miniwin import runs
+from miniwin.blocks.messages.listing import some
 from miniwin.specs import ModelSpec, TrainSpec, UserError
 
 LOCK_SECONDS = 10.0
@@ -47,6 +48,13 @@ def _refuse_foreign(folder: Path) -> None:
         raise UserError(
             f"{folder} has a {foreign[0]} but no {runs.RUN}: it is not a run folder, and training would "
             "write over what is there: choose another --out"
+        )
+    # Hidden files, such as .gitignore or .DS_Store, make a folder nobody's own. The lock is one of them.
+    others = sorted(one.name for one in folder.iterdir() if not one.name.startswith(".")) if folder.exists() else []
+    if others:
+        raise UserError(
+            f"{folder} holds {some(others)} but no {runs.RUN}: it is not a run folder, and a run's files would lie "
+            f"among what is there: choose another --out, such as {folder / 'run'}"
         )
 
 

@@ -287,7 +287,7 @@ def test_importing_is_light() -> None:
     assert done.stdout.split() == ["[]"] * len(parts), f"after each of {parts}"
 
 
-@pytest.mark.parametrize("arguments", [["check", "miniwin-tiny"], ["schema", "model"]])
+@pytest.mark.parametrize("arguments", [["check", "miniwin-tiny"], ["schema", "model"], ["specs"]])
 def test_commands_that_only_describe_do_not_load_torch(arguments: list[str]) -> None:
     """A mistake in a file is answered in less time than torch takes to import."""
     probe = f"""
@@ -310,7 +310,7 @@ def test_the_help_names_every_command() -> None:
         [sys.executable, "-m", "miniwin", "--help"], capture_output=True, text=True, cwd=ROOT, timeout=120
     )
     assert done.returncode == 0, done.stderr
-    for command in ("check", "explain", "schema", "train", "eval", "search", "zoo", "generate"):
+    for command in ("check", "explain", "schema", "specs", "train", "eval", "search", "zoo", "generate"):
         assert re.search(rf"\b{command}\b", done.stdout), command
 
 

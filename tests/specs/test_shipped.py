@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from functools import cache
 from pathlib import Path
 
 import pytest
 import torch
 from helpers import SMALL
+from tiny import run_cli
 from torch import nn
 
 from miniwin.blocks import Decoder
@@ -24,6 +26,7 @@ from miniwin.specs import (
     resolve_spec_path,
     shipped_specs,
 )
+from miniwin.specs.described import described
 
 SPECS = Path(resolve_spec_path("miniwin-tiny", "model")).resolve().parent.parent
 FILES = sorted(path for path in SPECS.rglob("*") if path.suffix in (".yaml", ".yml"))
@@ -54,7 +57,39 @@ def test_every_file_loads_and_has_the_name_of_the_file(path: Path) -> None:
 
 @pytest.mark.parametrize("path", FILES, ids=short)
 def test_every_file_says_what_it_is_for(path: Path) -> None:
-    assert path.read_text().startswith("# ")
+    """In a sentence that stands alone, for `miniwin specs`."""
+    about = described(path)
+    assert path.read_text().startswith("# ") and about.endswith((".", "?")) and 20 < len(about) < 400
+
+
+def test_the_command_lists_every_spec() -> None:
+    code, out, _ = run_cli("specs")
+    lines = [line.split(maxsplit=2) for line in out.splitlines()[1:]]
+    kinds = ("model", "train", "search", "suite")
+    assert code == 0 and [line[:2] for line in lines] == [
+        [kind, name] for kind in kinds for name in shipped_specs(kind)
+    ]
+    (line,) = [line for line in out.splitlines() if line.split()[1] == "mistral-7b"]
+    assert " 7,241,732,096  Mistral 7B v0.1 (" in line and line.endswith(": a sliding window of 4096 in every layer.")
+    code, out, _ = run_cli("specs", "search", "--json")
+    rows = json.loads(out)
+    assert code == 0 and [row["name"] for row in rows] == list(shipped_specs("search"))
+    assert all(row["kind"] == "search" and row["parameters"] is None and Path(row["file"]).is_file() for row in rows)
+    code, out, err = run_cli("specs", "modle")
+    assert (code, out) == (2, "") and "unknown kind of spec 'modle': expected one of model, train, search, suite" in err
+
+
+@pytest.mark.parametrize(
+    ("comment", "expected"),
+    [
+        ("# One v0.2 of a, b.\n#  Two.\nkind: model\n", "One v0.2 of a, b."),
+        ("# Broken over\n# two lines\n\n# not this\n", "Broken over two lines"),
+        ("kind: model # no\n", ""),
+    ],
+)
+def test_the_first_sentence_of_the_first_comment(tmp_path: Path, comment: str, expected: str) -> None:
+    (tmp_path / "spec.yaml").write_text(comment)
+    assert described(tmp_path / "spec.yaml") == expected
 
 
 @pytest.mark.parametrize("path", FILES, ids=short)

@@ -485,8 +485,24 @@ def test_a_folder_that_is_no_run_folder_is_not_written_over(run: Run, tmp_path: 
         with pytest.raises(UserError, match=r"has a model\.yaml but no run\.json: it is not a run folder"):
             run("mine", options={"resume": resume})
     assert (tmp_path / "mine/model.yaml").read_text() == "precious"
+    (tmp_path / "notes/old").mkdir(parents=True)
+    (tmp_path / "notes/thesis.tex").write_text("precious")
+    for resume in (True, False):
+        with pytest.raises(UserError, match=r"notes holds old, thesis\.tex but no run\.json: .* such as .*notes.run$"):
+            run("notes", options={"resume": resume})
+    assert sorted(path.name for path in (tmp_path / "notes").iterdir()) == ["old", "thesis.tex"]
     with pytest.raises(UserError, match="is a file; expected a folder for the run"):
         run("text.txt")
+
+
+def test_what_lies_beside_a_run_stays(run: Run, tmp_path: Path) -> None:
+    """A folder with hidden files only is as good as empty. What is put beside a run is not discarded with the run."""
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/.gitignore").write_text("*")
+    run("mine")
+    (tmp_path / "mine/notes.md").write_text("precious")
+    run("mine", options={"resume": False})
+    assert (tmp_path / "mine/notes.md").exists() and (tmp_path / "mine/.gitignore").exists()
 
 
 def test_a_folder_that_cannot_be_made(run: Run) -> None:

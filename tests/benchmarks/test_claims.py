@@ -1,0 +1,129 @@
+"""The claims' page: figures are those of the result files, and a verdict follows from its interval."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from benchmarks.claims import figures, results
+from benchmarks.claims.ablation import without
+from benchmarks.claims.experiments import EXPERIMENTS
+from benchmarks.claims.page import write_page
+from benchmarks.claims.published_claims import NOT_MEASURED, findings, judged
+from benchmarks.claims.running import AtLeastOne, at_length, model_spec, run, train_spec
+from benchmarks.claims.variants import TRAINED, VARIANTS
+from miniwin import build
+from miniwin.evaluation.intervals import Interval
+from miniwin.specs import UserError
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "verdict"),
+    [(-0.3, -0.2, "holds"), (-0.2, 0.1, "not distinguishable"), (0.05, 0.1, "does not hold")],
+)
+def test_a_verdict_follows_from_the_interval(low: float, high: float, verdict: str) -> None:
+    assert judged(Interval((low + high) / 2, low, high, 5), -math.inf, 0.0) == verdict
+
+
+def test_what_was_not_measured_is_said(tmp_path: Path) -> None:
+    assert {one.verdict for one in findings(tmp_path)} == {NOT_MEASURED}
+
+
+def result(variant: str, seed: int, right: str, bits: float) -> dict[str, Any]:
+    return {
+        "experiment": "text",
+        "variant": variant,
+        "seed": seed,
+        "commit": "x",
+        "steps": 1,
+        "seconds": 1.0,
+        "tasks": [],
+        "text": [{"length": n, "bits": bits, "pieces": [bits, bits + 0.1]} for n in EXPERIMENTS["text"].text],
+    }
+
+
+def test_figures_are_paired_by_seed(tmp_path: Path) -> None:
+    for seed, level in enumerate((2.0, 3.0, 5.0)):  # seeds differ far more than variants do
+        results.write(result("published", seed, "", level - 0.2 + 0.001 * seed), tmp_path)
+        results.write(result("minimind", seed, "", level), tmp_path)
+    ratio = figures.perplexity_ratio("published", "minimind", 65536, tmp_path)
+    assert ratio is not None and ratio.n == 3
+    assert ratio.value == pytest.approx(2**-0.199) and 0.86 < ratio.low < ratio.high < 0.88
+    assert figures.perplexity_ratio("published", "alibi", 65536, tmp_path) is None
+
+
+def test_a_share_counts_every_answer_and_names_the_worst_seed(tmp_path: Path) -> None:
+    for seed, right in enumerate(("44", "40")):
+        row = {"task": "recall", "length": 128, "examples": 2, "answers": 4, "right": right, "nats": 0.1}
+        results.write({**result("nope", seed, "", 1.0), "experiment": "tasks", "tasks": [row]}, tmp_path)
+    found = figures.share("tasks", "nope", "recall", 128, tmp_path)
+    assert found is not None and found[0].value == 0.75 and found[1].value == 0.5
+
+
+def test_variants_have_one_size_and_experiments_name_variants_that_there_are() -> None:
+    sizes = [model_spec(variant).parameters() for variant in TRAINED]
+    assert max(sizes) / min(sizes) < 1.003
+    for experiment in EXPERIMENTS.values():
+        assert set(experiment.variants) <= set(VARIANTS)
+        for name in experiment.variants:
+            spec = train_spec(experiment, VARIANTS[name], 3)
+            assert spec.seed == 3 and spec.longest == experiment.trained_length
+
+
+def test_a_change_at_test_time_keeps_the_weights() -> None:
+    torch.manual_seed(0)
+    model = build(model_spec(VARIANTS["minimind"]))
+    for name in ("minimind-yarn", "minimind-ntk"):
+        assert at_length(VARIANTS[name], model, 128, 128) is model
+        changed = at_length(VARIANTS[name], model, 128, 512)
+        assert changed.spec.hash != model.spec.hash
+        assert all(torch.equal(a, b) for a, b in zip(changed.parameters(), model.parameters(), strict=True))
+        ids = torch.randint(256, (1, 300), generator=torch.Generator().manual_seed(1))
+        assert not torch.allclose(changed(ids), model(ids))
+
+
+def test_scaling_at_test_time_changes_nothing_up_to_the_trained_length() -> None:
+    torch.manual_seed(0)
+    model = build(model_spec(VARIANTS["harmonic"]))
+    scaled = at_length(VARIANTS["harmonic-test-log"], model, 128, 512)
+    ids = torch.randint(256, (1, 400), generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        one, other = model(ids), scaled(ids)
+    assert torch.allclose(one[:, :128], other[:, :128], atol=1e-5)
+    assert not torch.allclose(one[:, 300:], other[:, 300:], atol=1e-3)
+    assert AtLeastOne(128)(torch.tensor([[1, 128, 128**2]]), 0).flatten().tolist() == pytest.approx([1.0, 1.0, 2.0])
+
+
+def test_a_silenced_head_writes_nothing() -> None:
+    torch.manual_seed(0)
+    model = build(model_spec(VARIANTS["harmonic-log"]))
+    silenced = without(model, 1, 0)
+    before, after = (one.decoder.attentions[1].o_proj.weight for one in (model, silenced))
+    size = before.shape[1] // 2
+    assert not after[:, :size].any() and torch.equal(after[:, size:], before[:, size:])
+    assert before[:, :size].any()
+
+
+def test_a_run_goes_from_training_to_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from dataclasses import replace
+
+    monkeypatch.setenv("MINIWIN_CACHE", str(tmp_path / "cache"))
+    whole = EXPERIMENTS["tasks"]
+    small = replace(whole, train={**whole.train, "tokens": 4096, "dtype": "float32"}, lengths=((128, 2), (512, 2)))
+    path = run(small, "harmonic-test-log", 1, tmp_path / "results", progress=False)
+    found = json.loads(path.read_text())
+    assert found["steps"] == 4 and [len(row["right"]) for row in found["tasks"]] == [2] * 6
+    page = write_page(tmp_path / "results").read_text()
+    assert "1 of 90 runs" in page and (tmp_path / "plots" / "recall.svg").is_file()
+
+
+def test_a_result_of_another_format_is_refused(tmp_path: Path) -> None:
+    path = results.write(result("nope", 0, "", 1.0), tmp_path)
+    path.write_text(path.read_text().replace('"format": 1', '"format": 7'))
+    with pytest.raises(UserError, match="got format 7; expected 1"):
+        results.read("text", "nope", 0, tmp_path)

@@ -7,13 +7,13 @@ by its place in a list.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, WrapValidator, model_validator
 
 from miniwin.blocks.positions.base import located
 from miniwin.evaluation.tasks import TASKS, Task
-from miniwin.specs.base import Count, PositiveInt, PositiveReal, Real, Strict, any_name
+from miniwin.specs.base import Count, Grown, PositiveInt, PositiveReal, Real, Strict, any_name
 
 Share = Annotated[Real, Field(gt=0, lt=1)]  # of the text, kept back for validation
 
@@ -34,20 +34,42 @@ Paths = Annotated[
 DEFAULT_SHARE = 0.1
 
 
-class PythonStdlibData(Strict):
+class _Split(Grown):
+    """A source of text that may be asked to keep back a share for a test: it is taken out of train, and valid stays."""
+
+    LATER: ClassVar[frozenset[str]] = frozenset({"test_fraction", "test_paths"})
+
+    source: str  # declared here so that it is written first
+
+    def _fits(self, valid: float, test: float | None) -> None:
+        if test is not None and valid + test >= 1:
+            raise ValueError(
+                f"valid_fraction ({valid:g}) and test_fraction ({test:g}) leave nothing to train on; expected less "
+                "than 1 of both together"
+            )
+
+
+class PythonStdlibData(_Split):
     """The standard library of the Python that runs this: a code corpus that every machine already has."""
 
     source: Literal["python-stdlib"] = "python-stdlib"
     valid_fraction: Share = DEFAULT_SHARE
+    test_fraction: Share | None = None
+
+    @model_validator(mode="after")
+    def _leaves_some(self) -> PythonStdlibData:
+        self._fits(self.valid_fraction, self.test_fraction)
+        return self
 
 
-class _PathData(Strict):
-    """What `text` and `jsonl` share. Valid is either a fraction of `paths` or all of `valid_paths`."""
+class _PathData(_Split):
+    """What `text` and `jsonl` share. Valid, and test, are either a fraction of `paths` or all of paths of their own."""
 
-    source: str  # declared here so that it is written first
     paths: Paths
     valid_fraction: Share | None = None  # null: 0.1, unless there are valid_paths
     valid_paths: Paths | None = None
+    test_fraction: Share | None = None
+    test_paths: Paths | None = None
 
     @model_validator(mode="after")
     def _one_way_to_split(self) -> _PathData:
@@ -56,6 +78,13 @@ class _PathData(Strict):
                 f"got both valid_fraction ({self.valid_fraction:g}) and valid_paths; expected one of them: "
                 "valid_paths says which text is valid, valid_fraction has it taken from paths"
             )
+        if self.test_fraction is not None and (self.test_paths is not None or self.valid_paths is not None):
+            other = "test_paths" if self.test_paths is not None else "valid_paths"
+            raise ValueError(
+                f"got both test_fraction ({self.test_fraction:g}) and {other}; expected fractions alone, or "
+                "test_paths to say which text is for the test"
+            )
+        self._fits(self.share, self.test_fraction)
         return self
 
     @property
@@ -92,7 +121,7 @@ class JsonlData(_PathData):
     field: Annotated[str, Field(min_length=1)] = "text"
 
 
-class TaskData(Strict):
+class TaskData(_Split):
     """Examples generated for one task, `length` bytes each, `tokens` bytes of them to train on."""
 
     source: Literal["tasks"] = "tasks"
@@ -101,6 +130,7 @@ class TaskData(Strict):
     num_pairs: PositiveInt = 16
     tokens: PositiveInt = 4_000_000
     valid_fraction: Share = DEFAULT_SHARE  # a share of `tokens`, generated on top of them
+    test_fraction: Share | None = None  # likewise
     seed: Count = 0
 
 

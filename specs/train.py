@@ -17,15 +17,24 @@ from pydantic import (
     AfterValidator,
     Discriminator,
     Field,
-    SerializerFunctionWrapHandler,
     Tag,
     WrapValidator,
-    model_serializer,
     model_validator,
 )
 
 from miniwin.blocks.positions.base import located
-from miniwin.specs.base import Budget, Fraction, PositiveInt, PositiveReal, Real, Seed, Strict, any_name, user_path
+from miniwin.specs.base import (
+    Budget,
+    Fraction,
+    Grown,
+    PositiveInt,
+    PositiveReal,
+    Real,
+    Seed,
+    Strict,
+    any_name,
+    user_path,
+)
 from miniwin.specs.data import DataSpec, MixtureData, has_text
 from miniwin.specs.model import Name
 from miniwin.specs.train_eval import EvalSpec
@@ -45,20 +54,7 @@ Lengths = Annotated[tuple[PositiveInt, ...], Field(strict=False), AfterValidator
 Weights = Annotated[tuple[PositiveReal, ...], Field(strict=False)]
 
 
-class _Grown(Strict):
-    """A spec whose later fields are written only where they differ from their default."""
-
-    @model_serializer(mode="wrap")
-    def _as_older_files(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        data: dict[str, Any] = write(self)
-        fields = type(self).model_fields
-        return {name: value for name, value in data.items() if not self._unsaid(name, fields[name].default)}
-
-    def _unsaid(self, name: str, default: Any) -> bool:
-        return name in self.LATER and getattr(self, name) == default
-
-
-class OptimizerSpec(_Grown):
+class OptimizerSpec(Grown):
     """AdamW (arXiv:1711.05101). Weight decay reaches matrices only: not embeddings, gains or scales.
 
     `type: muon`: Muon for the matrices of the layers, with the same lr and weight decay, and AdamW for the rest.
@@ -125,7 +121,7 @@ class StopSpec(Strict):
     patience: PositiveInt = 50
 
 
-class TrainSpec(_Grown):
+class TrainSpec(Grown):
     """One training run, without the model."""
 
     LATER: ClassVar[frozenset[str]] = frozenset({"compile", "packing", "seq_len_weights", "eval"})
@@ -226,7 +222,7 @@ def _resolved(data: Any, base: Path) -> Any:
         return data.model_copy(update={"parts": tuple(parts)})
     found = {
         field: tuple(_under(base, path) for path in paths)
-        for field in ("paths", "valid_paths")
+        for field in ("paths", "valid_paths", "test_paths")
         if (paths := getattr(data, field, None)) is not None
     }
     return data.model_copy(update=found)

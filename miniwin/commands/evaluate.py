@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from miniwin.evaluation.result import Metrics
 
 
-ALONE = ("lengths", "tokens", "chunk", "recall", "speed")  # options that a suite says itself
+ALONE = ("split", "lengths", "tokens", "chunk", "recall", "speed")  # options that a suite says itself
 OF_SUITES = ("out", "fresh", "trained_length")
 
 
@@ -28,6 +28,9 @@ def eval_command(
             "validation part. Default: what a run or entry was trained on; python-stdlib for imported models."
         ),
     ] = None,
+    split: Annotated[
+        str, typer.Option(help="valid, or test: what the data's spec keeps back from training and from every choice.")
+    ] = "valid",
     lengths: Annotated[
         str, typer.Option(help="Lengths of context, with commas; 16k means 16384.")
     ] = "512,2048,8192,16k",
@@ -100,6 +103,7 @@ def eval_command(
         chunk=chunk,
         recall=recall,
         speed=speed,
+        split=split,
         progress=not quiet,
     )
     if printed:
@@ -133,9 +137,10 @@ def _print(metrics: Metrics) -> None:
     from miniwin.display.formats import rate
 
     console = Console(highlight=False)
+    split = "test" if metrics.data.get("measured_on") == "test" else "validation"
     model, source = escaped_line(metrics.model), escaped_line(str(metrics.data.get("source", "corpus")))
     console.print(
-        f"{model}: {metrics.parameters:,} parameters, {metrics.tokens:,} validation tokens of {source}",
+        f"{model}: {metrics.parameters:,} parameters, {metrics.tokens:,} {split} tokens of {source}",
         markup=False,
         soft_wrap=True,
     )

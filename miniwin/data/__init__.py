@@ -7,7 +7,8 @@
 from __future__ import annotations
 
 from miniwin.data.batches import batch_at, document_numbers, loader, windows_per_epoch
-from miniwin.data.corpus import Corpus, prepare
+from miniwin.data.corpus import Corpus
+from miniwin.data.preparing import prepare
 from miniwin.data.tasks import associative_recall
 
 __all__ = ["Corpus", "associative_recall", "batch_at", "document_numbers", "loader", "prepare", "windows_per_epoch"]

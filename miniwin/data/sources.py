@@ -30,7 +30,6 @@ from miniwin.specs.text_encodings import is_text, wide
 STDLIB_LEFT_OUT = frozenset(
     {"test", "tests", "idlelib", "idle_test", "site-packages", "dist-packages", "__pycache__", "lib-dynload"}
 )
-SIDES = ("train", "valid")
 ESCAPED = re.compile(r"\[([*?[])\]")
 PROBE = 8192  # a file with a NUL byte in its first PROBE bytes is binary, as for git
 
@@ -38,7 +37,7 @@ PROBE = 8192  # a file with a NUL byte in its first PROBE bytes is binary, as fo
 class Document(NamedTuple):
     """One text, and the side of the split that it is on."""
 
-    side: str  # train | valid
+    side: str  # train | valid | test
     text: str
 
 
@@ -48,7 +47,7 @@ class SourceFile:
 
     path: Path
     name: str  # relative to what the spec names, with "/" on every system; files are sorted and split by it
-    side: str  # train | valid | tail (both: the last part is valid) | lines (each line by its text)
+    side: str  # train | valid | test | tail (the last part is valid, the one before it test) | lines (each by its text)
     size: int
     mtime_ns: int
 
@@ -66,10 +65,16 @@ class Source:
     replaced: Replaced = field(default_factory=Replaced, compare=False)  # known once all documents were read
 
     @property
+    def sides(self) -> tuple[str, ...]:
+        """The splits that there are: a test split only where the spec asks for it."""
+        asked = self.spec.test_fraction is not None or getattr(self.spec, "test_paths", None) is not None
+        return ("train", "valid", "test") if asked else ("train", "valid")
+
+    @property
     def bytes(self) -> int:
         """About how many bytes of text there are to read, for a progress bar."""
         if isinstance(self.spec, TaskData):
-            return round(self.spec.tokens * (1 + self.spec.valid_fraction))
+            return round(self.spec.tokens * (1 + self.spec.valid_fraction + (self.spec.test_fraction or 0)))
         return sum(file.size for file in self.files)
 
     def documents(self) -> Iterator[Document]:
@@ -97,7 +102,9 @@ class Source:
             if file.side == "tail":
                 assert isinstance(self.spec, TextData)
                 cut = len(text) - round(len(text) * self.spec.share)
-                yield Document("train", text[:cut])
+                before = max(0, cut - round(len(text) * (self.spec.test_fraction or 0)))
+                yield Document("train", text[:before])
+                yield Document("test", text[before:cut])
                 yield Document("valid", text[cut:])
             else:
                 yield Document(file.side, text)
@@ -128,16 +135,23 @@ def _list(spec: Stored, base: Path) -> Source:
             side = "lines" if spec.valid_paths is None else "train"
             files, _ = _find(spec.paths, base, "data.paths", side, suffix=".jsonl")
             valid, _ = _find(spec.valid_paths or (), base, "data.valid_paths", "valid", suffix=".jsonl")
-            return Source(spec, _disjoint(files, valid))
+            test, _ = _find(spec.test_paths or (), base, "data.test_paths", "test", suffix=".jsonl")
+            return Source(spec, _disjoint(files, valid, test))
         case TaskData():
             check_recall(spec.length, spec.num_pairs, spec.num_pairs)
             return Source(spec, facts={"task": spec.task})
 
 
-def side_of(name: str, share: float) -> str:
-    """`train` or `valid`, by a hash of the name: `valid` for `share` of all names, whatever other files there are."""
+def side_of(name: str, share: float, test: float | None = None) -> str:
+    """`valid` for `share` of all names, by a hash of the name, whatever other files there are; else `train`.
+
+    test: the share that is for the test. It is taken out of train: valid is what it is without it.
+    """
     digest = hashlib.sha256(f"miniwin-split:{name}".encode("utf-8", "replace")).digest()
-    return "valid" if int.from_bytes(digest[:8], "big") < share * 2**64 else "train"
+    place = int.from_bytes(digest[:8], "big")
+    if place < share * 2**64:
+        return "valid"
+    return "test" if test is not None and place < (share + test) * 2**64 else "train"
 
 
 def _list_stdlib(spec: PythonStdlibData) -> Source:
@@ -151,7 +165,7 @@ def _list_stdlib(spec: PythonStdlibData) -> Source:
             site = name.startswith("_sysconfigdata") or name in ("sitecustomize.py", "usercustomize.py")
             if path.suffix == ".py" and not site and path.is_file():
                 relative = path.relative_to(root).as_posix()
-                files.append(_file(path, relative, side_of(relative, spec.valid_fraction)))
+                files.append(_file(path, relative, side_of(relative, spec.valid_fraction, spec.test_fraction)))
     if not files:
         raise UserError(f"data: source python-stdlib: no .py files in {root}; use source: text with files of your own")
     files.sort(key=lambda file: file.name)
@@ -160,10 +174,12 @@ def _list_stdlib(spec: PythonStdlibData) -> Source:
 
 def _list_text(spec: TextData, base: Path) -> Source:
     files, left_out = _find(spec.paths, base, "data.paths", "train")
+    test, more = _find(spec.test_paths or (), base, "data.test_paths", "test")
+    left_out += more
     if spec.valid_paths is not None:
         valid, more = _find(spec.valid_paths, base, "data.valid_paths", "valid")
-        return Source(spec, _disjoint(files, valid), {"split": "valid_paths", "left_out": left_out + more})
-    by_file = [replace(file, side=side_of(file.name, spec.share)) for file in files]
+        return Source(spec, _disjoint(files, valid, test), {"split": "valid_paths", "left_out": left_out + more})
+    by_file = [replace(file, side=side_of(file.name, spec.share, spec.test_fraction)) for file in files]
     size = sum(file.size for file in files)
     held = sum(file.size for file in by_file if file.side == "valid") / max(1, size)
     fits = spec.share / 2 <= held <= min(2 * spec.share, 0.5 + spec.share / 2)  # never all of the text
@@ -175,7 +191,7 @@ def _list_text(spec: TextData, base: Path) -> Source:
             "more files, use split: tail, or name files in valid_paths"
         )
     chosen = by_file if split == "file" else [replace(file, side="tail") for file in files]
-    return Source(spec, tuple(chosen), {"split": split, "left_out": left_out})
+    return Source(spec, _disjoint(chosen, [], test), {"split": split, "left_out": left_out})
 
 
 def _find(
@@ -264,15 +280,18 @@ def _true_name(path: Path) -> str:
     return small if small != name and os.path.exists(small) and os.path.samefile(small, name) else name
 
 
-def _disjoint(train: list[SourceFile], valid: list[SourceFile]) -> tuple[SourceFile, ...]:
-    held_out = {_true_name(file.path) for file in valid}
-    for file in train:
-        if _true_name(file.path) in held_out:
-            raise UserError(
-                f"data: {file.path} is named by both paths and valid_paths; text that is trained on says "
-                "nothing about loss on new text: name it in one of them"
-            )
-    return (*train, *valid)
+def _disjoint(train: list[SourceFile], valid: list[SourceFile], test: list[SourceFile]) -> tuple[SourceFile, ...]:
+    """All files, or UserError where one is named for two splits."""
+    seen: dict[str, str] = {}
+    for files, named in ((train, "paths"), (valid, "valid_paths"), (test, "test_paths")):
+        for file in files:
+            name = _true_name(file.path)
+            if (before := seen.setdefault(name, named)) != named:
+                raise UserError(
+                    f"data: {file.path} is named by both {before} and {named}; text that is trained on, or chosen by, "
+                    "says nothing about loss on new text: name it in one of them"
+                )
+    return (*train, *valid, *test)
 
 
 def _json_lines(file: SourceFile, spec: JsonlData, reader: TextReader) -> Iterator[Document]:
@@ -297,7 +316,9 @@ def _json_lines(file: SourceFile, spec: JsonlData, reader: TextReader) -> Iterat
                 if not isinstance(record[spec.field], str):
                     raise UserError(f"{where}: got {_kind(record[spec.field])} in {spec.field!r}; {expected}")
                 text = _clean(record[spec.field])
-                yield Document(side_of(text, spec.share) if file.side == "lines" else file.side, text)
+                yield Document(
+                    side_of(text, spec.share, spec.test_fraction) if file.side == "lines" else file.side, text
+                )
     except OSError as error:
         raise UserError(f"data: cannot read {file.path}: {error.strerror or error}") from None
 
@@ -308,7 +329,9 @@ def _kind(value: Any) -> str:
 
 
 def _task_documents(spec: TaskData) -> Iterator[Document]:
-    for side, share in zip(SIDES, (1.0, spec.valid_fraction), strict=True):
+    for side, share in (("train", 1.0), ("valid", spec.valid_fraction), ("test", spec.test_fraction or 0.0)):
+        if not share:
+            continue
         count = -(-round(spec.tokens * share) // (spec.length + 1))  # an example is its length and a separator
         examples = recall_documents(spec.length, spec.num_pairs, spec.seed, side)
         yield from (Document(side, next(examples)) for _ in range(max(1, count)))

@@ -86,7 +86,7 @@ def recall_documents(length: int, num_pairs: int, seed: int, split: str) -> Iter
 
 def _rng(seed: int, row: int, use: str) -> np.random.Generator:
     # The use comes last and is never 0: numpy ignores zeros at the end of a seed.
-    return np.random.default_rng((row, seed, 1 + ("evaluation", "train", "valid").index(use)))
+    return np.random.default_rng((row, seed, 1 + ("evaluation", "train", "valid", "test").index(use)))
 
 
 def character_ids(tokenizer: Tokenizer | None) -> np.ndarray:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["LENGTHS", "Metrics", "evaluate", "loss_at", "sequence_loss"]
 
 LENGTHS = (512, 2048, 8192, 16384)
+SPLITS = ("valid", "test")
 FIRST_BUCKET = 128  # positions 0-128, then doubling
 SPEED_LENGTH = 2048
 
@@ -40,6 +41,7 @@ def evaluate(
     chunk: int | None = None,
     recall: bool = True,
     speed: bool = True,
+    split: str = "valid",
     progress: bool = False,
 ) -> Metrics:
     """Measure `model` (a LanguageModel, or anything `miniwin.load` takes) on a validation split.
@@ -53,6 +55,7 @@ def evaluate(
     tokens_per_length: how many tokens to predict at every length. Default: 65,536, or the longest length if that is
         more.
     chunk: tokens in one forward pass.
+    split: `test` measures on the text that the spec of the data keeps back for a test (test_fraction, test_paths).
 
     Raises:
         UserError: an argument is wrong, or the data cannot be found or is too short for a length.
@@ -64,7 +67,9 @@ def evaluate(
     if isinstance(model, str | Path):
         model = load(model)
     corpus = corpus_for(model, data)
-    texts = corpus.texts
+    if split not in SPLITS:
+        raise UserError(f"split: got {split!r}; expected {' or '.join(SPLITS)}: text that was trained on tests nothing")
+    texts = corpus.texts_of(split)
     tokens = span_of(texts, lengths[-1], tokens_per_length) if texts else 0
     by_length: dict[int, PositionLosses] = {}
     by_part: dict[str, dict[int, float]] = {text.name: {} for text in texts} if len(texts) > 1 else {}
@@ -92,7 +97,7 @@ def evaluate(
     return Metrics(
         model=model.ref,
         parameters=model.spec.parameters(),
-        data=corpus.describe(),
+        data=corpus.describe() | ({} if split == "valid" else {"measured_on": split}),
         tokens=tokens,
         loss={length: losses.nats_per_byte for length, losses in by_length.items()},
         bits_per_byte={length: losses.nats_per_byte / math.log(2) for length, losses in by_length.items()},

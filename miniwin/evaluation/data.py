@@ -66,7 +66,9 @@ def _known(model: LanguageModel, corpus: Corpus) -> Corpus:
     """The corpus. UserError if it holds special tokens of an imported tokenizer that its model has no rows for."""
     assert model.tokenizer is not None
     size = model.spec.vocab_size
-    last = max((int(text.ids.max()) for text in corpus.texts), default=0) if model.tokenizer.vocab_size > size else 0
+    if model.tokenizer.vocab_size <= size:
+        return corpus
+    last = max((int(text.ids.max()) for text in corpus.texts if len(text.ids)), default=0)
     if last >= size:
         raise UserError(
             f"{model.ref}: its text holds {model.tokenizer.decode([last])!r}, whose id {last} the model does not know "

@@ -14,6 +14,7 @@ from miniwin.blocks.messages.listing import some
 from miniwin.specs import ModelSpec, TrainSpec, UserError
 
 LOCK_SECONDS = 10.0
+PATHS = ("paths", "valid_paths", "test_paths")
 FRESH = "choose another --out, or start over with --fresh"
 
 
@@ -128,4 +129,6 @@ def _without_paths(data: Any) -> Any:
         return [_without_paths(part) for part in data]
     if not isinstance(data, dict):
         return data
-    return {key: _without_paths(value) for key, value in data.items() if key not in ("paths", "valid_paths")}
+    return {
+        key: _without_paths(value) for key, value in data.items() if key not in ("paths", "valid_paths", "test_paths")
+    }

@@ -130,7 +130,9 @@ class Decoder(nn.Module):
         check_cache(x, cache)
         pad = padding(x, cache, attention_mask)
         apart = check_documents(documents, x, cache, attention_mask, positions, position_variance)
-        where = placed(x, cache, pad, positions, position_variance, [a.position for a in self.attentions])
+        where = placed(
+            x, cache, pad, positions, position_variance, [group.encoding for a in self.attentions for group in a.groups]
+        )
         if apart is not None:
             where = Positions(apart.index, documents=apart)
         h = self.embed(x) if inputs_embeds is None else x  # (B, N, C)

@@ -46,6 +46,7 @@ TITLES = {
     "InitSpec": "init",
     "LayerNormSpec": "norm, type: layernorm",
     "RMSNormSpec": "norm, type: rmsnorm",
+    "ShareSpec": "position, of",
     "train": "A train spec",
     "search": "A search spec",
     "suite": "A suite spec",

@@ -12,6 +12,7 @@ Shapes: B batch, N tokens, M keys, H heads, Hkv key/value heads, D head_dim.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -22,7 +23,7 @@ from miniwin.blocks.attention.visibility import Visibility
 from miniwin.blocks.attention_ops import AttentionCall, attend
 from miniwin.blocks.attention_ops.call import Kept
 from miniwin.blocks.cache import Int8Cache, LayerCache, storage_dtype
-from miniwin.blocks.positions.base import PositionEncoding, Positions
+from miniwin.blocks.positions.base import HeadGroup, PositionEncoding, Positions
 from miniwin.blocks.spec import UserError
 from miniwin.blocks.triton_kernels import qkv_entry
 
@@ -38,6 +39,21 @@ class QKNorm:
     k: nn.Module
     whole: bool = False
     after: bool = False
+
+
+@dataclass(frozen=True)
+class Where:
+    """What the heads of one call share.
+
+    total: tokens so far, those of the call included. cached: whether keys come from a cache. pad, start: see
+    AttentionCall.
+    """
+
+    positions: Positions
+    total: int
+    cached: bool
+    pad: Tensor | None
+    start: Tensor | None
 
 
 class Attention(nn.Module):
@@ -76,76 +92,122 @@ class Attention(nn.Module):
         self.norms_whole = qk_norm is not None and qk_norm.whole
         self.norms_after = qk_norm is not None and qk_norm.after
         self.sinks = nn.Parameter(torch.zeros(num_heads)) if sinks else None
-        by_distance = position.score_bias() is not None or position.score() is not None
-        if visibility.keep_first and (by_distance or position.weighting != "softmax"):
-            raise UserError(f"keep_first: {type(position).__name__} scores by distance; its spec must say by_distance")
-        self.by_order = visibility.chunk is not None or by_distance or position.weighting != "softmax"
-        self.scales_queries = type(position).query_scale is not PositionEncoding.query_scale
+        by_distance = [group.encoding for group in self.groups if _by_distance(group.encoding)]
+        if visibility.keep_first and by_distance:
+            kind = type(by_distance[0]).__name__
+            raise UserError(f"keep_first: {kind} scores by distance; its spec must say by_distance")
+        self.by_order = visibility.chunk is not None or bool(by_distance)
+        self.scales_queries = any(_scales_queries(group.encoding) for group in self.groups)
+
+    @property
+    def groups(self) -> list[HeadGroup]:
+        """Heads with an encoding of their own, in order. Usually one group: all heads."""
+        return self.position.groups(self.num_heads, self.num_kv_heads)
 
     def forward(
         self, x: Tensor, positions: Positions, cache: LayerCache | None = None, pad: Tensor | None = None
     ) -> Tensor:
         """x (B, N, hidden_size) -> (B, N, hidden_size). pad (B,): leading padding of each row, this call's included."""
         before = 0 if cache is None else cache.length
-        gates = kept = None
+        groups, count = self.groups, len(self.groups)
+        kept: list[Kept | None] = [None] * count
+        gated = [False] * count
         entry: tuple[Tensor, ...]
         if cache is not None and pad is None and qkv_entry.declines(self, x, cache) is None:
             q, entry = qkv_entry.enter(self, x, positions, cache)  # (B, N, H, D); k and v (B, M, Hkv, D) each
+            queries = [q]
         else:
-            q, k, v = self._projected(x, positions)  # (B, N, H, Dk), (B, N, Hkv, Dk), (B, N, Hkv, D)
-            gates = self.position.log_gates(x)  # (B, N, H)
-            entry = (k, v) if gates is None else (k, v, gates)
-            kept = self._kept(positions.index, pad, before, cache, *entry) if self.visibility.keep_first else None
+            queries, entry, gated = self._entered(x, positions)
+            if self.visibility.keep_first:
+                kept = self._kept(positions.index, pad, before, cache, *entry)
             if cache is not None:
                 # (B, N, Hkv, D) -> (B, M, Hkv, D), with the keys of earlier tokens
-                entry = cache.append(*entry, in_order=self.by_order or pad is not None or gates is not None)
-        dropped = before + x.shape[1] - entry[0].shape[1]  # keys that a ring has dropped
-        if self.scales_queries:
-            scale = self.position.query_scale(self.visibility.count_visible(positions.index), before + x.shape[1])
-            q = q if scale is None else (q * scale).to(q.dtype)
-        call = AttentionCall(
-            q,
-            entry[0],
-            entry[1],
-            scale=self.score_scale,
-            window=self.visibility.window,
-            bias=self.position.score_bias(),
-            pad=_left(pad, dropped),
-            chunk=self.visibility.chunk,
-            start=self._start(dropped, pad, x.device),
-            kept=kept,
-            sinks=self.sinks,
-            softcap=self.softcap,
-            log_gates=None if gates is None else entry[2],
-            score=self.position.score(),
-            weighting=self.position.weighting,
-            documents=positions.documents,
-        )
-        scales = entry[-2:] if cache is not None and cache.int8 else None
-        attended = self.attend(call) if cache is None else attend_cached(call, scales)
+                entry = cache.append(*entry, in_order=self.by_order or pad is not None or any(gated))
+        total = before + x.shape[1]
+        dropped = total - entry[0].shape[1]  # keys that a ring has dropped
+        where = Where(positions, total, cache is not None, _left(pad, dropped), self._start(dropped, pad, x.device))
+        gates, outs, heads = iter(entry[2 * count :]), [], 0
+        for i, (group, q) in enumerate(zip(groups, queries, strict=True)):
+            k, v = entry[2 * i : 2 * i + 2]
+            sinks = None if self.sinks is None else self.sinks[heads : heads + group.num_heads]
+            scales = entry[len(entry) - 2 * (count - i) :][:2] if cache is not None and cache.int8 else None
+            log_gates = next(gates) if gated[i] else None
+            outs.append(self._attended(group.encoding, q, k, v, where, log_gates, kept[i], sinks, scales))
+            heads += group.num_heads
+        attended = outs[0] if count == 1 else torch.cat(outs, 2)
         out: Tensor = self.o_proj(attended.flatten(-2))  # (B, N, H * D) -> (B, N, hidden_size)
         return out
 
+    def _attended(
+        self,
+        position: PositionEncoding,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        where: Where,
+        log_gates: Tensor | None,
+        kept: Kept | None,
+        sinks: Tensor | None,
+        scales: Sequence[Tensor] | None,
+    ) -> Tensor:
+        """The outputs (B, N, H, D) of heads with one encoding. scales: of keys and values in int8."""
+        if _scales_queries(position):
+            scale = position.query_scale(self.visibility.count_visible(where.positions.index), where.total)
+            q = q if scale is None else (q * scale).to(q.dtype)
+        call = AttentionCall(
+            q,
+            k,
+            v,
+            scale=self.score_scale,
+            window=self.visibility.window,
+            bias=position.score_bias(),
+            pad=where.pad,
+            chunk=self.visibility.chunk,
+            start=where.start,
+            kept=kept,
+            sinks=sinks,
+            softcap=self.softcap,
+            log_gates=log_gates,
+            score=position.score(),
+            weighting=position.weighting,
+            documents=where.positions.documents,
+        )
+        return attend_cached(call, scales) if where.cached else self.attend(call)
+
     def remember(self, x: Tensor, positions: Positions, cache: LayerCache, pad: Tensor | None = None) -> None:
         """Fill the cache as `forward` does, without computing attention. x (B, N, hidden_size)."""
-        _, k, v = self._projected(x, positions)
-        gates = self.position.log_gates(x)
-        entry: tuple[Tensor, ...] = (k, v) if gates is None else (k, v, gates)
+        _, entry, _ = self._entered(x, positions)
         if self.visibility.keep_first:
             self._kept(positions.index, pad, cache.length, cache, *entry)
         cache.append(*entry)
 
-    def _projected(self, x: Tensor, positions: Positions) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries (B, N, H, Dk), keys (B, N, Hkv, Dk) and values (B, N, Hkv, D), ready for scores and the cache."""
+    def _entered(self, x: Tensor, positions: Positions) -> tuple[list[Tensor], tuple[Tensor, ...], list[bool]]:
+        """Queries of each group (B, N, H, Dk), ready for scores; the entry of the tokens; which groups have gates.
+
+        The entry: keys (B, N, Hkv, Dk) and values (B, N, Hkv, D) of each group, then gates (B, N, H) of those that have
+        some.
+        """
         q = self.q_proj(x).unflatten(-1, (self.num_heads, self.head_dim))  # (B, N, C) -> (B, N, H, D)
         k = self.k_proj(x).unflatten(-1, (self.num_kv_heads, self.head_dim))
         v = self.v_proj(x).unflatten(-1, (self.num_kv_heads, self.head_dim))
         if not self.norms_after:
             q, k = self._normed(self.q_norm, q), self._normed(self.k_norm, k)
-        q, k = self.position.encode(q, k, positions)
+        queries, keys, values = self._by_group(q, k, v)
+        for i, group in enumerate(self.groups):
+            queries[i], keys[i] = group.encoding.encode(queries[i], keys[i], positions)
         if self.norms_after:
-            q, k = self._normed(self.q_norm, q), self._normed(self.k_norm, k)
-        return q, k, v
+            whole = (t[0] if len(t) == 1 else torch.cat(t, 2) for t in (queries, keys))
+            q, k = (self._normed(norm, t) for norm, t in zip((self.q_norm, self.k_norm), whole, strict=True))
+            queries, keys, _ = self._by_group(q, k, v)
+        gates = [group.encoding.log_gates(x) for group in self.groups]
+        pairs = [t for pair in zip(keys, values, strict=True) for t in pair]
+        return queries, (*pairs, *(t for t in gates if t is not None)), [t is not None for t in gates]
+
+    def _by_group(self, q: Tensor, k: Tensor, v: Tensor) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+        if len(self.groups) == 1:
+            return [q], [k], [v]
+        own, shared = ([getattr(g, name) for g in self.groups] for name in ("num_heads", "num_kv_heads"))
+        return list(q.split(own, 2)), list(k.split(shared, 2)), list(v.split(shared, 2))
 
     def _normed(self, norm: nn.Module | None, x: Tensor) -> Tensor:
         if norm is None:
@@ -162,16 +224,16 @@ class Attention(nn.Module):
 
     def _kept(
         self, index: Tensor, pad: Tensor | None, before: int, cache: LayerCache | None, *entry: Tensor
-    ) -> Kept | None:
-        """The sink tokens: each row's first tokens, visible to queries whose window no longer holds them."""
+    ) -> list[Kept | None]:
+        """Each group's sink tokens: a row's first tokens, visible to queries whose window no longer holds them."""
         assert self.visibility.window is not None
         first = cache.first if cache is not None else self.visibility.first_tokens([t[:, :0] for t in entry])
         assert first is not None
-        k, v = first.append(index, pad, before, *entry)
+        held = [t.to(new.dtype) for t, new in zip(first.append(index, pad, before, *entry), entry, strict=True)]
         # Distances of queries to sink tokens: (1 or B, N, S)
         gone = index.unsqueeze(-1) - torch.arange(self.visibility.keep_first, device=index.device)
-        q_dtype = entry[0].dtype
-        return Kept(k.to(q_dtype), v.to(q_dtype), gone >= self.visibility.window)  # seen: (1 or B, N, S)
+        seen = gone >= self.visibility.window  # (1 or B, N, S)
+        return [Kept(k, v, seen) for k, v in zip(held[::2], held[1::2], strict=True)]
 
     def new_cache(self, batch_size: int, dtype: torch.dtype, device: torch.device) -> LayerCache:
         """An empty cache. With dtype int8 only layers that keep every token are in int8; rings are small: bfloat16."""
@@ -183,12 +245,21 @@ class Attention(nn.Module):
         weight = self.q_proj.weight
         x = weight.new_zeros(batch_size, 1, weight.shape[1])
         with torch.no_grad():
-            _, k, v = self._projected(x, Positions(torch.zeros(1, 1, dtype=torch.int64, device=weight.device)))
-            gates = self.position.log_gates(x)
-        empty = [torch.zeros_like(t[:, :0], dtype=dtype, device=device) for t in (k, v)]
-        if gates is not None:  # float32 at least: sums of many gates in bfloat16 would drift
+            _, entry, _ = self._entered(x, Positions(torch.zeros(1, 1, dtype=torch.int64, device=weight.device)))
+        pairs = 2 * len(self.groups)
+        empty = [torch.zeros_like(t[:, :0], dtype=dtype, device=device) for t in entry[:pairs]]
+        for gates in entry[pairs:]:  # float32 at least: sums of many gates in bfloat16 would drift
             empty.append(torch.zeros_like(gates[:, :0], dtype=torch.promote_types(dtype, torch.float32), device=device))
-        return Int8Cache(empty) if whole else self.visibility.new_cache(empty)
+        return Int8Cache(empty, pairs) if whole else self.visibility.new_cache(empty)
+
+
+def _scales_queries(encoding: PositionEncoding) -> bool:
+    return type(encoding).query_scale is not PositionEncoding.query_scale
+
+
+def _by_distance(encoding: PositionEncoding) -> bool:
+    scored = encoding.score_bias() is not None or encoding.score() is not None
+    return scored or encoding.weighting != "softmax"
 
 
 def _left(pad: Tensor | None, dropped: int) -> Tensor | None:

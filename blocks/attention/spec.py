@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from miniwin.blocks.attention.module import Attention, QKNorm
 from miniwin.blocks.attention.visibility import Visibility
 from miniwin.blocks.norms.rmsnorm import NORMS
-from miniwin.blocks.positions.base import Heads, located
+from miniwin.blocks.positions.base import Group, Heads, located
 from miniwin.blocks.registry import ATTENTIONS, POSITIONS
 from miniwin.blocks.spec import Count, PositiveInt, PositiveReal, Strict, facts
 
@@ -104,18 +104,24 @@ class AttentionSpec(Strict):
             )
         heads = self.heads(hidden_size)
         self._position.check(heads)
-        if self.qk_norm_order == "after" and self._position.key_dim(heads) != heads.head_dim:
-            raise located("qk_norm_order", f"got 'after', and {self._position.type} widens the keys; use 'before'")
-        if self._position.weighting != "softmax" and self.sinks:
-            raise located("sinks", f"{self._position.type} attention has no softmax for a sink to draw on; remove it")
-        if self.keep_first and self._position.by_distance:
+        groups = self._position.groups(heads)
+        for group in groups:
+            name = group.position.type if len(groups) == 1 else f"{group.position.type} ({group.path})"
+            self._check_group(group, name)
+        return self.model_copy(update={"head_dim": heads.head_dim, "num_kv_heads": self.kv_heads})
+
+    def _check_group(self, group: Group, name: str) -> None:
+        """Raise `located` if these heads' encoding does not go together with the rest of the spec."""
+        if self.qk_norm_order == "after" and group.position.key_dim(group.heads) != group.heads.head_dim:
+            raise located("qk_norm_order", f"got 'after', and {name} widens the keys; use 'before'")
+        if group.position.weighting != "softmax" and self.sinks:
+            raise located("sinks", f"{name} attention has no softmax for a sink to draw on; remove it")
+        if self.keep_first and group.position.by_distance:
             raise located(
                 "keep_first",
-                f"got {self.keep_first} with {self._position.type}, whose scores depend on the number of tokens from "
-                "key to query; a first token behind the window has no such number: remove keep_first, or use a rotary "
-                "encoding or nope",
+                f"got {self.keep_first} with {name}, whose scores depend on the number of tokens from key to query; a "
+                "first token behind the window has no such number: remove keep_first, or use a rotary encoding or nope",
             )
-        return self.model_copy(update={"head_dim": heads.head_dim, "num_kv_heads": self.kv_heads})
 
     def build(self, hidden_size: int) -> Attention:
         heads = self.heads(hidden_size)
@@ -174,7 +180,10 @@ class AttentionSpec(Strict):
         norms and rotations do not count.
         """
         heads = self.heads(hidden_size)
-        per_key = 2.0 * self.num_heads * (self._position.key_dim(heads) + heads.head_dim)
+        per_key = sum(
+            2.0 * group.heads.num_heads * (group.position.key_dim(group.heads) + heads.head_dim)
+            for group in self._position.groups(heads)
+        )
         own = 2.0 * self._projections(heads) + float(self._position.flops(heads))
         return own + per_key * self.visibility.mean_visible(length)
 
@@ -186,6 +195,10 @@ class AttentionSpec(Strict):
         heads = self.heads(hidden_size)
         int8 = itemsize == 1 and self.visibility.reach is None
         size = 2 if itemsize == 1 and not int8 else itemsize
-        entry = self.kv_heads * ((self._position.key_dim(heads) + heads.head_dim) * size + (8 if int8 else 0))
+        entry = sum(
+            group.heads.num_kv_heads
+            * ((group.position.key_dim(group.heads) + heads.head_dim) * size + (8 if int8 else 0))
+            for group in self._position.groups(heads)
+        )
         entry += self._position.gates(heads) * max(itemsize, 4)
         return int(self.visibility.entries(length) * entry)

@@ -69,18 +69,21 @@ class Int8Cache(GrowingCache):
     """Every token, with keys and values in int8. Each head of a token has two scales, the last parts of the entry.
 
     `append` takes keys and values in floats. It returns both in int8, then other parts, then the scales (B, M, Hkv).
+    quantised: how many parts of an entry, the first ones, are keys and values; more than two where groups of heads have
+    their own.
     """
 
     int8 = True
 
-    def __init__(self, empty: Sequence[Tensor]) -> None:
+    def __init__(self, empty: Sequence[Tensor], quantised: int = 2) -> None:
         """empty: as in GrowingCache, with keys and values in floats."""
-        k, v, *rest = empty
-        scales = [t.new_empty(t.shape[:3], dtype=torch.float32) for t in (k, v)]
-        super().__init__([k.to(torch.int8), v.to(torch.int8), *rest, *scales])
+        self.quantised = quantised
+        kv, rest = empty[:quantised], empty[quantised:]
+        scales = [t.new_empty(t.shape[:3], dtype=torch.float32) for t in kv]
+        super().__init__([*(t.to(torch.int8) for t in kv), *rest, *scales])
 
     def append(self, *new: Tensor, in_order: bool = True) -> tuple[Tensor, ...]:
         if in_training(new):
             raise UserError("dtype: got an int8 cache in training; gradients do not pass it: use torch.no_grad()")
-        (k, k_scale), (v, v_scale) = (quantised(t) for t in new[:2])
-        return super().append(k, v, *new[2:], k_scale, v_scale, in_order=in_order)
+        kv, scales = zip(*(quantised(t) for t in new[: self.quantised]), strict=True)
+        return super().append(*kv, *new[self.quantised :], *scales, in_order=in_order)

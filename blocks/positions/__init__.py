@@ -16,6 +16,7 @@ from miniwin.blocks.positions.hope import Hyperbolic, HyperbolicSpec
 from miniwin.blocks.positions.learned import Learned, LearnedSpec
 from miniwin.blocks.positions.nope import Nope, NopeSpec
 from miniwin.blocks.positions.p_rope import PeriodicRope, PeriodicRopeSpec
+from miniwin.blocks.positions.per_head import PerHead, PerHeadSpec
 from miniwin.blocks.positions.resonance import Resonance, ResonanceSpec
 from miniwin.blocks.positions.rope import Rope, RopeSpec
 from miniwin.blocks.positions.stick_breaking import StickBreaking, StickBreakingSpec
@@ -35,6 +36,8 @@ __all__ = [
     "LearnedSpec",
     "Nope",
     "NopeSpec",
+    "PerHead",
+    "PerHeadSpec",
     "PeriodicRope",
     "PeriodicRopeSpec",
     "PositionEncoding",

@@ -66,6 +66,15 @@ class Positions:
         return Positions(index, mean, variance)
 
 
+@dataclass(frozen=True)
+class HeadGroup:
+    """Some of a layer's heads, and how positions act on them."""
+
+    encoding: PositionEncoding
+    num_heads: int
+    num_kv_heads: int
+
+
 class PositionEncoding(nn.Module):
     """No encoding at all: every hook does nothing."""
 
@@ -76,6 +85,10 @@ class PositionEncoding(nn.Module):
     weighting: Literal["softmax", "stick-breaking"] = "softmax"
     # Names of its own parameters that get no weight decay: tables and vectors.
     undecayed: tuple[str, ...] = ()
+
+    def groups(self, num_heads: int, num_kv_heads: int) -> list[HeadGroup]:
+        """The groups of heads with an encoding of their own, in the order of the heads. Usually one: all heads."""
+        return [HeadGroup(self, num_heads, num_kv_heads)]
 
     def encode(self, q: Tensor, k: Tensor, positions: Positions) -> tuple[Tensor, Tensor]:
         """Put positions into queries (B, N, H, D) and keys (B, N, Hkv, D). The last dimension may widen."""
@@ -105,6 +118,10 @@ class PositionSpec(Strict):
     """Base of every position encoding's spec."""
 
     type: str
+
+    def groups(self, heads: Heads) -> list[Group]:
+        """The groups of heads with an encoding of their own, in the order of the heads. Usually one: all heads."""
+        return [Group(self, heads, "position")]
 
     def check(self, heads: Heads) -> None:
         """Raise `located` if the spec does not fit these heads."""
@@ -154,6 +171,15 @@ class PositionSpec(Strict):
         return [self.type]
 
 
+@dataclass(frozen=True)
+class Group:
+    """Some heads of a layer and their encoding. path: where the encoding stands in the attention's spec."""
+
+    position: PositionSpec
+    heads: Heads
+    path: str
+
+
 def located(path: str, message: str) -> PydanticCustomError:
     """A validation error of a field that lies deeper than the spec that raises it. path: relative to that spec."""
     return PydanticCustomError("located", "{message}", {"message": message, "at": path})
@@ -163,3 +189,19 @@ def located_all(problems: list[tuple[str, str]]) -> PydanticCustomError:
     """One error for several problems, each a path and a message as for `located`."""
     path, message = problems[0]
     return PydanticCustomError("located", "{message}", {"message": message, "at": path, "all": problems})
+
+
+def moved(error: PydanticCustomError, path: str) -> PydanticCustomError:
+    """The error of an encoding that stands at `path`: `position.then.period` where it says `position.period`.
+
+    Where it names another field, such as `window`, the message says which encoding minds.
+    """
+    context: dict[str, Any] = dict(error.context or {})
+    problems = context.get("all", [(context["at"], context["message"])])
+    return located_all([_below(path, at, message) for at, message in problems])
+
+
+def _below(path: str, at: str, message: str) -> tuple[str, str]:
+    if at.startswith("position."):
+        return at.replace("position", path, 1), message
+    return at, f"{message} (it is {path} that minds)"

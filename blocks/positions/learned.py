@@ -27,7 +27,7 @@ from miniwin.blocks.positions.base import (
     ScoreBias,
     ScoreFunction,
     located,
-    located_all,
+    moved,
 )
 from miniwin.blocks.registry import POSITIONS
 from miniwin.blocks.spec import PositiveInt
@@ -93,10 +93,15 @@ class LearnedSpec(PositionSpec):
             raise located(
                 "position.then", "got learned within learned; name the encoding that follows the first tokens"
             )
+        if len(self._then.groups(heads)) > 1:
+            raise located(
+                "position.then",
+                f"got {self._then.type}; put learned into its groups, or name one encoding for all heads",
+            )
         try:
             self._then.check(heads)
         except PydanticCustomError as error:
-            raise _moved(error) from None
+            raise moved(error, "position.then") from None
 
     def build(self, heads: Heads) -> Learned:
         return Learned(self.num_positions, heads.head_dim, self._then.build(heads))
@@ -125,10 +130,3 @@ class LearnedSpec(PositionSpec):
 
     def words(self) -> list[str]:
         return [f"{self.num_positions} learned", *self._then.words()]
-
-
-def _moved(error: PydanticCustomError) -> PydanticCustomError:
-    """The inner encoding's error, with `position.then.period` where it says `position.period`."""
-    context: dict[str, Any] = dict(error.context or {})
-    problems = context.get("all", [(context["at"], context["message"])])
-    return located_all([(at.replace("position.", "position.then.", 1), message) for at, message in problems])

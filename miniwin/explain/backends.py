@@ -8,12 +8,14 @@ it can be asked about a GPU on a machine without one. Which packages are install
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 import torch
 
 from miniwin.blocks.attention_ops import BACKENDS, AttentionCall, Kept, ill_suited
 from miniwin.blocks.decode import graph_step, native_step
+from miniwin.explain.layers import head_groups
 from miniwin.specs import ModelSpec
 
 LENGTH, CHUNK = 4096, 512
@@ -39,16 +41,19 @@ class Stand:
 
 
 def backends(spec: ModelSpec) -> list[dict[str, Any]]:
-    """For each kind of layer, device and phase: the layers, the backend, and the reasons of the backends before it."""
-    kinds: dict[Any, list[int]] = {}
-    for i, (letter, layer) in enumerate(zip(spec.layout, spec.layer_specs, strict=True)):
-        kinds.setdefault((letter, layer.attention), []).append(i)
+    """For each kind of layer, device and phase: the layers, the backend, and the reasons of the backends before it.
+
+    Groups of heads with encodings of their own have a row each.
+    """
     rows = []
-    for (letter, attention), layers in kinds.items():
+    for letter in dict.fromkeys(spec.layout):
+        layers = [i for i, other in enumerate(spec.layout) if other == letter]
+        attention: Any = spec.layer_specs[layers[0]].attention
+        groups = head_groups(letter, attention, spec.hidden_size)
         for device in DTYPES:
-            for phase in PHASES:
-                name, declined = answering(attention, spec.hidden_size, device, phase)
-                row = {"block": letter, "layers": layers, "device": device, "phase": phase}
+            for phase, (block, group) in product(PHASES, groups):
+                name, declined = answering(attention, group, device, phase)
+                row = {"block": block, "layers": layers, "device": device, "phase": phase}
                 rows.append(row | {"backend": name, "declined": declined})
     return rows
 
@@ -74,11 +79,11 @@ def generation(spec: ModelSpec) -> dict[str, str | None]:
     return {"cpu": native_step.declines(decoder, cache), "cuda": graph_step.declines(decoder, cache)}
 
 
-def answering(attention: Any, hidden_size: int, device: str, phase: str) -> tuple[str, dict[str, str]]:
+def answering(attention: Any, group: Any, device: str, phase: str) -> tuple[str, dict[str, str]]:
     """(the backend's name, for each backend before it the reason why it declines)."""
     declined: dict[str, str] = {}
     with torch.set_grad_enabled(PHASES[phase][2]):
-        call = stand_in(attention, hidden_size, device, phase)
+        call = stand_in(attention, group, device, phase)
         for backend in BACKENDS:
             reason = backend.declines(call) or ill_suited(backend, call)
             if reason is None:
@@ -87,18 +92,18 @@ def answering(attention: Any, hidden_size: int, device: str, phase: str) -> tupl
     return "none", declined
 
 
-def stand_in(attention: Any, hidden_size: int, device: str, phase: str) -> AttentionCall:
-    """The call that a layer makes in a phase, for one row without padding."""
+def stand_in(attention: Any, group: Any, device: str, phase: str) -> AttentionCall:
+    """The call that a layer's heads make in a phase, for one row without padding. group: of the encoding's `groups`."""
     n, before, training = PHASES[phase]
-    heads = attention.heads(hidden_size)
+    heads = group.heads
     reach = attention.visibility.reach
     m = n + (before if reach is None else min(before, reach - 1))  # a ring keeps what the first query still sees
-    position = attention.position.build(heads)
+    position = group.position.build(heads)
 
     def stand(*shape: int, dtype: torch.dtype = DTYPES[device]) -> Any:
         return Stand(shape, dtype, torch.device(device), training)
 
-    key_dim = attention.position.key_dim(heads)
+    key_dim = group.position.key_dim(heads)
     first = attention.keep_first
     kept = (stand(1, first, heads.num_kv_heads, key_dim), stand(1, first, heads.num_kv_heads, heads.head_dim))
     return AttentionCall(
@@ -113,7 +118,7 @@ def stand_in(attention: Any, hidden_size: int, device: str, phase: str) -> Atten
         kept=Kept(*kept, stand(1, n, first, dtype=torch.bool)) if first else None,
         sinks=stand(heads.num_heads) if attention.sinks else None,
         softcap=attention.softcap,
-        log_gates=stand(1, m, heads.num_heads) if attention.position.gates(heads) else None,
+        log_gates=stand(1, m, heads.num_heads) if group.position.gates(heads) else None,
         score=position.score(),
         weighting=position.weighting,
     )

@@ -98,6 +98,14 @@ def sees(attention: Any) -> str:
     return f"{attention.window} keys" + (f" + first {attention.keep_first}" if attention.keep_first else "")
 
 
+def head_groups(letter: str, attention: Any, hidden_size: int) -> list[tuple[str, Any]]:
+    """The groups of heads of a block with encodings of their own, each with a label: `G`, or `G of.0` and `G of.1`."""
+    groups = attention.position.groups(attention.heads(hidden_size))
+    if len(groups) == 1:
+        return [(letter, groups[0])]
+    return [(f"{letter} {group.path.removeprefix('position.')}", group) for group in groups]
+
+
 def periods_text(periods: Sequence[int]) -> str:
     """The periods of a layer for a table: `32`, `16/64/256`, or `-` if there is none."""
     return "/".join(map(str, periods)) or "-"

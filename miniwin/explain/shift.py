@@ -65,7 +65,7 @@ def shift_changes(spec: ModelSpec, tokens: int | None = None, seed: int = 0) -> 
 
 def _small(attention: Any) -> Any:
     """The same attention with at most four heads; `attention` has its defaults filled in."""
-    if len(attention.position.all_periods()) > 1:
+    if len(attention.position.all_periods()) > 1 or len(attention.position.groups(attention.heads(HIDDEN))) > 1:
         return attention.model_copy(update={"keep_first": 0})  # heads differ
     heads = min(HEADS, attention.num_heads)
     shared = 1 if heads % 2 else 2
@@ -91,7 +91,8 @@ def layer_changes(attention: Attention, hidden_size: int, tokens: int, shifts: l
     generator = torch.Generator().manual_seed(seed)
     x = torch.randn(ROWS, tokens, hidden_size, generator=generator, dtype=torch.float64)  # (B, N, C)
     here = torch.arange(tokens).unsqueeze(0)  # (1, N)
-    attention.position.query_scale = lambda visible, total: None  # type: ignore[method-assign]
+    for group in attention.groups:
+        group.encoding.query_scale = lambda visible, total: None  # type: ignore[method-assign]
     first: Tensor = attention(x, Positions(here))
     size = first.square().mean().sqrt()
     return [float((attention(x, Positions(here + s)) - first).square().mean().sqrt() / size) for s in shifts]

@@ -37,6 +37,7 @@ from miniwin.blocks.positions.rotary_bounds import (
     turning,
     unfinished,
 )
+from miniwin.explain.layers import head_groups
 from miniwin.specs import ModelSpec, UserError
 
 DTYPES = {"float64": torch.float64, "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -212,22 +213,37 @@ class Rotary:
 
 
 def rotary_blocks(spec: ModelSpec) -> dict[str, Rotary | None]:
-    """The rotary numbers of each block, in the order of the layers. None for a block in which nothing turns."""
-    found: dict[str, tuple[Any, Any, Tensor | None]] = {}
-    for letter, layer in zip(spec.layout, spec.layer_specs, strict=True):
-        attention: Any = layer.attention
-        if letter not in found:
-            theta = attention.position.frequencies(attention.heads(spec.hidden_size))
-            found[letter] = (attention, attention.position, None if theta is None or not (theta != 0).any() else theta)
-    layers = sum(found[letter][2] is not None for letter in spec.layout)
+    """The rotary numbers of each block, in the order of the layers. None for a block in which nothing turns.
+
+    A block whose heads have different encodings has an entry for each group of heads.
+    """
+    found = _turning_groups(spec)
+    turning_letters = {letter for letter, _, _, theta in found.values() if theta is not None}
+    layers = sum(letter in turning_letters for letter in spec.layout)
     blocks: dict[str, Rotary | None] = {}
-    for letter, (attention, position, theta) in found.items():
+    for label, (_, attention, position, theta) in found.items():
         periodic = getattr(position, "then", None) or position  # learned vectors first, then another encoding
         seen = None if attention.keep_first else attention.heads(spec.hidden_size).window
         harmonic = getattr(periodic, "harmonic", False)
         *shorter, longest = position.all_periods() or [None]
-        blocks[letter] = theta if theta is None else Rotary(theta, layers, seen, longest, harmonic, tuple(shorter))
+        blocks[label] = theta if theta is None else Rotary(theta, layers, seen, longest, harmonic, tuple(shorter))
     return blocks
+
+
+def _turning_groups(spec: ModelSpec) -> dict[str, tuple[str, Any, Any, Tensor | None]]:
+    """For each group of heads: its block's letter, attention, encoding, and its frequencies if any of them turns."""
+    found: dict[str, tuple[str, Any, Any, Tensor | None]] = {}
+    for letter in dict.fromkeys(spec.layout):
+        attention: Any = spec.layer_specs[spec.layout.index(letter)].attention
+        for label, group in head_groups(letter, attention, spec.hidden_size):
+            theta = group.position.frequencies(group.heads)
+            found[label] = (
+                letter,
+                attention,
+                group.position,
+                theta if theta is not None and (theta != 0).any() else None,
+            )
+    return found
 
 
 def soundness(
@@ -247,16 +263,17 @@ def soundness(
         if not 1 <= number <= LONGEST:
             raise UserError(f"{option}: got {number}; expected 1 to {LONGEST:,}")
     rows = []
-    for letter, rotary in rotary_blocks(spec).items():
-        attention: Any = spec.layer_specs[spec.layout.index(letter)].attention
+    groups = _turning_groups(spec)
+    for label, rotary in rotary_blocks(spec).items():
+        letter, _, position, _ = groups[label]
         row: dict[str, Any] = {
-            "block": letter,
+            "block": label,
             "layers": [i for i, other in enumerate(spec.layout) if other == letter],
-            "encoding": ", ".join(attention.position.words()),
+            "encoding": ", ".join(position.words()),
             "rotary": rotary is not None,
         }
         if rotary is None:
-            row |= {"criteria": [], "says": _unturned(attention.position.type)}
+            row |= {"criteria": [], "says": _unturned(position.type)}
         else:
             criteria = [criterion.as_facts() for criterion in rotary.criteria(length, trained, dtype)]
             outside = [c["name"] for c in criteria if not c["sound"]]

@@ -42,6 +42,7 @@ TOLERANCE = 1e-4  # float32 logits
 # What a block needs beyond its defaults, and its variants worth a case of their own.
 MLP = {"intermediate_size": 24}
 EXPERTS = {"type": "moe", "num_experts": 4, "experts_per_token": 2, "expert": MLP}
+SHARED_ALIBI = {"share": 0.5, "type": "alibi"}
 EXAMPLES: dict[tuple[str, str], list[dict[str, Any]]] = {
     ("position", "rope"): [
         {},
@@ -66,6 +67,16 @@ EXAMPLES: dict[tuple[str, str], list[dict[str, Any]]] = {
     ("position", "learned"): [
         {"num_positions": 5, "then": {"type": "p-rope", "period": 14}},
         {"num_positions": 30, "then": {"type": "forgetting"}},
+    ],
+    ("position", "per-head"): [
+        {"of": [{"share": 0.5, "type": "nope"}, {"share": 0.5, "type": "stick-breaking"}]},
+        {
+            "of": [
+                {"share": 0.5, "type": "p-rope", "periods": [5, 14], "gate": True},
+                {"share": 0.5, "type": "forgetting"},
+            ]
+        },
+        {"of": [{"share": 0.5, "type": "learned", "num_positions": 5, "then": {"type": "rope"}}, SHARED_ALIBI]},
     ],
     ("logit_scale", "log"): [{}, {"learned": False}],
     ("logit_scale", "temperature"): [{"floor": 5, "scale": 0.5}],

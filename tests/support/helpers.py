@@ -40,6 +40,18 @@ BLOCKS = {
     "alibi": {"S": attention(7, {"type": "alibi"}), "G": attention(None, {"type": "alibi"})},
     "gates": {"S": attention(7, LOCAL, keep_first=2), "G": attention(None, {"type": "forgetting"})},
     "chunk": {"S": attention(None, LOCAL, chunk=7), "G": attention(None, GLOBAL, sinks=True, softcap=5.0)},
+    "heads": {
+        "S": attention(
+            7, {"type": "per-head", "of": [{"share": 0.5, **LOCAL}, {"share": 0.5, **GLOBAL}]}, keep_first=2
+        ),
+        "G": attention(
+            None,
+            {
+                "type": "per-head",
+                "of": [{"share": 0.5, "type": "forgetting"}, {"share": 0.5, "type": "stick-breaking"}],
+            },
+        ),
+    },
     "hope": {"S": attention(7, {"type": "hope"}), "G": attention(None, {"type": "stick-breaking"})},
 }
 

@@ -265,3 +265,18 @@ def test_an_export_of_a_spec_says_that_its_weights_are_random(tmp_path: Path) ->
     assert 'AutoTokenizer.from_pretrained("this folder", trust_remote_code=True)' in card  # or transformers asks y/N
     code, out, err = run_cli("export", "miniwin-1m", "--to", str(tmp_path / "entry"))
     assert code == 0 and "random" not in out + err + (tmp_path / "entry" / "README.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("window", "position"),
+    [
+        (7, {"type": "p-rope", "periods": [5, 14]}),
+        (7, {"type": "p-rope", "periods": [5, 14], "gate": True}),
+        (None, {"type": "per-head", "of": [{"share": 0.5, "type": "nope"}, {"share": 0.5, "type": "rope"}]}),
+    ],
+)
+def test_no_stock_architecture_has_heads_that_differ(window: int | None, position: dict[str, Any]) -> None:
+    stock, refusals = find_stock(tiny_spec({"G": attention(window, position)}))
+    assert stock is None
+    said = {refusal.model_type: str(refusal) for refusal in refusals}
+    assert said["mistral"] == f"mistral: attention.position: got {position['type']}; only rope has words in this config"

@@ -162,7 +162,7 @@ ANSWERS = {name: as_bytes(WORD_ANSWERS[name]) for name in IN_WORDS_ONLY} | {
     "sorted-order": Answers(next_mark, any_letter),
     "position-modulo": Answers(place_modulo_4, any_digit(4)),
     "fuzzy-recall": Answers(fuzzy_value_of_key, any_word),
-    "selective-copying": Answers(next_token, any_capital),
+    "selective-copying": Answers(next_token, lambda random, text: random.choice(CAPITALS[:14]).to_bytes()),
     "compression": Answers(code_of_bits, any_code),
     "memorisation": Answers(known_fact, any_capital),
     "which-first": Answers(came_first, either),

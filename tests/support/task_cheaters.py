@@ -136,6 +136,25 @@ def commonest_left(candidates: Candidates) -> Cheater:
     return cheater
 
 
+def as_many_questions_before(candidates: Candidates) -> Cheater:
+    """The first candidate to the first question, the second to the second, and so on."""
+    return lambda asked: candidates(asked)[len(asked.before)]
+
+
+def place_in_its_level(asked: Asked) -> bytes:
+    """In multi-hop: the value that stands among the values where the last hop stands among the last hops."""
+    records = re.findall(rb"\n(..)=", asked.context)
+    values = re.findall(rb"=([A-Z])", asked.context)
+    place = records.index(asked.question[:2]) % len(values)
+    return bytes(values[place])
+
+
+def mark_behind(asked: Asked) -> bytes:
+    """In sorted-order: the mark that stands behind this one in the text, or the first one behind the last."""
+    marks = re.findall(rb"\n\+(.)", asked.context)
+    return bytes(marks[(marks.index(asked.question[:1]) + 1) % len(marks)])
+
+
 # -- by a part of the task
 
 
@@ -157,10 +176,20 @@ def not_the_newest_mark(asked: Asked) -> bytes:
     return asked.random.choice([mark for mark in (asked.question[:1], asked.question[2:3]) if mark != newest])
 
 
+def occurs_or_not(asked: Asked) -> bytes:
+    """0 if the mark does not occur, else any other number."""
+    return b"%d" % asked.random.randint(1, 9) if asked.question[:1] in asked.context else b"0"
+
+
 def all_marks_together(asked: Asked) -> bytes:
     """The commonest number of one of two kinds, for this number of both."""
     total = sum(byte in b"ABCDEFGHIJKLMNOPQRSTUVWXYZ" for byte in asked.context)
     return b"%d" % asked.random.choice([one for one in range(10) if 0 <= total - one <= 9])
+
+
+def last_letter_of_the_key(asked: Asked) -> bytes:
+    """A value behind the same last letter of a key, whichever."""
+    return bytes(asked.random.choice(re.findall(rb"%b([A-Z]+;?)" % asked.question[-2:], asked.context)))
 
 
 def number_of_ones(asked: Asked) -> bytes:
@@ -197,7 +226,7 @@ BLIND: dict[str, Cheater] = {
     "induction": commonest_left(CANDIDATES["induction"]),
     "multi-hop": commonest_left(CANDIDATES["multi-hop"]),
     "sorted-order": commonest_left(CANDIDATES["sorted-order"]),
-    "counting": all_marks_together,
+    "counting": occurs_or_not,
     "fuzzy-recall": commonest_left(CANDIDATES["fuzzy-recall"]),
     "selective-copying": commonest_left(CANDIDATES["selective-copying"]),
     "compression": number_of_ones,

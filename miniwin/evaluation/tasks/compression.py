@@ -9,7 +9,7 @@ What compression tests in MAD (arXiv:2403.17844) is token concatenation: what ma
 one, so that an MLP can decode it there. Where we deviate: MAD trains an auto-encoder, whose MLP has to rebuild the
 whole text from the last token alone. A language model has no such loss, and could look back at the text. Here one token
 is the answer instead, and it depends on every bit and on their order: all of them have to come together in one place.
-Each answer is equally likely.
+Each answer is equally likely. A model that misses one of the bits is right half of the time.
 """
 
 from __future__ import annotations

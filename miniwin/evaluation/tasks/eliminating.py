@@ -16,6 +16,9 @@ def one_of_the_rest(total: int, asked: int) -> float:
     return sum(1 / (total - before) for before in range(asked)) / asked
 
 
+MOST_ALIKE = 512  # answers that may be alike: with many more, the probabilities below are too small for a float
+
+
 @cache
 def commonest_of_the_rest(total: int, asked: int, kinds: int) -> float:
     """The same where each answer is one of `kinds` kinds, independent and equally likely.

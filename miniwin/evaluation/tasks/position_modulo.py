@@ -6,7 +6,8 @@
 Nothing but the place gives the answer away: the filler is random, the mark is always the same, no earlier answer is
 there to count on from, and each remainder is equally likely. Only a model that has absolute positions, at least modulo
 some period, can tell. One that is blind to them has chance, at whatever length. The place may be anywhere, so a score
-at a length is a mean over all places up to there; `depth` tells them apart.
+at a length is a mean over all places up to there; `depth` tells them apart. With an even modulus, a model that tells
+even places from odd ones is right 2 / modulo of the time.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@
 What follows the `=` of a query is in the context and nowhere else. The paper uses bare tokens without filler; as text,
 a model of code can be asked too. It asks for every pair. Then the values that are left tell the last answers by
 elimination: with 4 pairs a model that never looks up a key is right half of the time. So only some are asked for.
+Looking up the last letter of a key alone is right 0.77 of the time, with 16 keys of two letters.
 """
 
 from __future__ import annotations

@@ -14,19 +14,24 @@ from task_cheaters import (
     Asked,
     after_the_last_bytes,
     after_the_last_letter,
+    all_marks_together,
     any_write,
+    as_many_questions_before,
     bigrams,
     commonest_left,
     examples,
     first,
     last,
+    last_letter_of_the_key,
+    mark_behind,
     newest_write_or_any,
     not_the_newest_mark,
+    place_in_its_level,
     questions,
     share,
 )
 
-from miniwin.evaluation.tasks import TASKS, LastWrite, Task, WhichFirst
+from miniwin.evaluation.tasks import TASKS, Counting, LastWrite, MultiHop, SortedOrder, Task, WhichFirst
 from miniwin.evaluation.tasks.words import TextTask
 
 ANSWERS = 800
@@ -69,6 +74,13 @@ def test_where_a_value_stands_tells_no_more_than_blind(type_: str) -> None:
     assert isinstance(task, Task)
     for cheater in (first(candidates), last(candidates), commonest_left(candidates)):
         assert share(asked(task), cheater) <= task.blind + error(task)
+    if type_ not in ("copy", "selective-copying"):  # it is what they are about
+        assert share(asked(task), as_many_questions_before(candidates)) <= task.blind + error(task)
+
+
+def test_the_order_of_records_tells_nothing_about_chains_or_the_alphabet() -> None:
+    assert share(asked(MultiHop()), place_in_its_level) <= MultiHop().blind + error(MultiHop())
+    assert share(asked(SortedOrder()), mark_behind) <= SortedOrder().blind + error(SortedOrder())
 
 
 @pytest.mark.parametrize("type_", sorted(BLIND))
@@ -101,7 +113,20 @@ def test_to_know_the_newest_mark_gives_three_quarters() -> None:
     assert share(asked(WhichFirst()), not_the_newest_mark) == pytest.approx(3 / 4, abs=error(WhichFirst()))
 
 
-@pytest.mark.parametrize(("type_", "expected"), [("copy", 0.78), ("selective-copying", 0.90)])
+def test_to_count_all_marks_together_is_no_better_than_to_see_one() -> None:
+    """As the docstring of counting.py says."""
+    assert share(asked(Counting()), all_marks_together) == pytest.approx(0.19, abs=error(Counting()))
+
+
+@pytest.mark.parametrize(("type_", "expected"), [("recall", 0.77), ("fuzzy-recall", 0.47)])
+def test_the_last_letter_of_a_key_is_not_enough(type_: str, expected: float) -> None:
+    """As the docstrings of the tasks say."""
+    task = TASKS[type_]()
+    assert isinstance(task, Task)
+    assert share(asked(task), last_letter_of_the_key) == pytest.approx(expected, abs=error(task))
+
+
+@pytest.mark.parametrize(("type_", "expected"), [("copy", 0.79), ("selective-copying", 0.68)])
 def test_to_look_one_letter_back_is_not_enough_to_copy(type_: str, expected: float) -> None:
     """As the docstrings of the tasks say."""
     task = TASKS[type_]()

@@ -63,7 +63,7 @@ def test_uneven_draws_are_found_out() -> None:
         (LastWrite(), CAPITALS),
         (FirstWrite(), CAPITALS),
         (MultiHop(), CAPITALS),
-        (SelectiveCopying(), CAPITALS),
+        (SelectiveCopying(), CAPITALS[:14]),
         (Copy(), LETTERS),
         (Copy(num_letters=3), LETTERS[:3]),
         (Induction(), LETTERS),

@@ -62,8 +62,15 @@ class Documents:
 
 
 def _sides(corpus: Corpus, split: str) -> list[np.ndarray]:
-    every = {"train": corpus.train, "valid": corpus.valid}
-    return list(every.values()) if split == "all" else [every[split]]
+    """The ids of a split; of a mixture, those of each part that is text.
+
+    Raises:
+        UserError: the text has no test split.
+    """
+    if split != "all":
+        return [text.ids for text in corpus.texts_of(split)]
+    parts = [part for _, _, part in corpus.parts] or [corpus]
+    return [ids for part in parts for ids in (part.train, part.valid, part.test) if ids is not None]
 
 
 def places(ids: np.ndarray, separator: int) -> tuple[list[int], list[int]]:

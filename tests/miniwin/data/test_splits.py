@@ -14,6 +14,7 @@ from tiny import run_cli
 from tiny_runs import MIXTURE, tiny_model, tiny_train, write_text
 
 from miniwin.data import Corpus, prepare
+from miniwin.data.sources import side_of
 from miniwin.evaluation import evaluate
 from miniwin.evaluation.streamed_loss import position_losses
 from miniwin.loading import load
@@ -128,6 +129,13 @@ def test_a_fraction_is_taken_out_of_train_and_valid_stays(name: str) -> None:
     assert after.info["test_documents"] == len(test) and after.info["tokens"] == before.info["tokens"]
     again = corpus(name, test_fraction=0.3)
     assert digest(again.texts_of("test")[0].ids) == digest(after.texts_of("test")[0].ids)
+
+
+def test_shares_are_of_all_names() -> None:
+    sides = [side_of(f"module_{number}.py", 0.1, 0.3) for number in range(5000)]
+    assert [sides.count(side) / 5000 for side in ("valid", "test")] == pytest.approx([0.1, 0.3], abs=0.02)
+    alone = [side_of(f"module_{number}.py", 0.1) for number in range(5000)]
+    assert [side == "valid" for side in sides] == [side == "valid" for side in alone]
 
 
 def test_of_every_file_the_part_before_valid_is_the_test() -> None:

@@ -22,6 +22,7 @@ from miniwin.runs import read_evaluations, read_metrics
 from miniwin.specs import UserError
 from miniwin.specs.data import ExamplesData, MixtureData, TextData
 from miniwin.tokenizer import ByteTokenizer
+from miniwin.tracking import _metrics
 from miniwin.training.batch_loss import PartLosses, batch_loss, shares
 from miniwin.training.distributed import Group
 from miniwin.training.launch import train
@@ -195,6 +196,24 @@ def test_a_run_says_the_loss_of_each_part(capsys: pytest.CaptureFixture[str], mo
     parts[0]["weight"] = 0.6
     with pytest.raises(UserError, match=r"run holds a run with other settings \(train\.data\.parts"):
         train(tiny_model(), tiny_train(**there), out="run", **options)
+
+
+def test_pieces_equal_the_whole() -> None:
+    """Also where a checkpoint falls between two lines of metrics, and processes read ahead."""
+    spec = tiny_train(**MIXTURE, batch_size=2, gradient_accumulation=2, tokens=14 * 256, log_every=4)
+    options: dict[str, Any] = {"tracking": "off", "device": "cpu", "progress": False}
+    train(tiny_model(), spec, out="whole", **options)
+    for tokens in (256, 700, 1500):
+        train(tiny_model(), spec, out="pieces", stop_after_tokens=tokens, workers=tokens % 2, **options)
+    train(tiny_model(), spec, out="pieces", **options)
+    assert Path("whole/model.safetensors").read_bytes() == Path("pieces/model.safetensors").read_bytes()
+    lines = [[{**line, "tokens_per_second": 0} for line in read_metrics(run)] for run in ("whole", "pieces")]
+    assert lines[0] == lines[1] and [line["step"] for line in lines[0]] == [1, 4, 8, 12, 14]
+
+
+def test_mlflow_has_the_loss_of_each_part() -> None:
+    line = {"step": 3, "loss": 2.0, "losses": {"text": 2.5, "recall": 1.0}}
+    assert _metrics(line) == {"loss": 2.0, "losses.text": 2.5, "losses.recall": 1.0}
 
 
 def test_documents_are_kept_apart_in_the_text_of_a_mixture() -> None:

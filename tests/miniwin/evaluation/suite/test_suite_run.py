@@ -12,9 +12,12 @@ import torch
 from suites import SIZES, TRAINED, corpus, measure, model, small, untimed
 from torch.nn import functional as F
 
+from miniwin.data import Corpus
+from miniwin.data.mixture import MixedRows
 from miniwin.evaluation.suite.cost import exponent_rows, median_of
-from miniwin.evaluation.suite.documents import places
+from miniwin.evaluation.suite.documents import Documents, places
 from miniwin.evaluation.suite.losses import buckets, document_losses
+from miniwin.evaluation.suite.part import Planned
 from miniwin.evaluation.suite.result import SuiteResult
 from miniwin.evaluation.suite.rows import row
 from miniwin.evaluation.suite.run import run_suite
@@ -48,6 +51,28 @@ def test_documents_lie_between_separators() -> None:
     assert tuple(sizes) == SIZES
     assert starts == [0, 41, 342, 353, 524, 654, 955]
     assert places(np.array([1, 2]), 0) == ([], [])  # cut off: no document
+
+
+def test_documents_of_the_test_split_and_of_a_mixture() -> None:
+    one, other = np.array([5, 6, 7, 0]), np.array([8, 9, 0, 1, 0])
+    with_test, without = (
+        Corpus(one, other, "a" * 64, {}, test=other[:3]),
+        Corpus(one, one, "b" * 64, {"source": "text"}),
+    )
+    parts = (("one", 1.0, with_test), ("other", 3.0, without))
+    nothing = np.zeros(0, dtype=np.int64)
+    mixture = Corpus(nothing, nothing, "c" * 64, {}, MixedRows([("one", with_test.rows)], [1.0]), parts)
+
+    def count(corpus: Corpus, split: str) -> int:
+        planned = Planned(small(loss={"split": split}), model(), TRAINED, corpus)
+        return Documents(planned).count(0)
+
+    assert [count(with_test, split) for split in ("valid", "test", "all")] == [2, 1, 4]
+    assert [count(mixture, split) for split in ("valid", "all")] == [3, 6]
+    with pytest.raises(UserError, match="data: text has no test split; set test_fraction or test_paths"):
+        count(without, "test")
+    with pytest.raises(UserError, match=r"data\.parts\.1: other has no test split"):
+        count(mixture, "test")
 
 
 def test_every_measure_has_a_row_at_each_of_its_lengths(result: SuiteResult) -> None:

@@ -75,8 +75,5 @@ class Memorisation(Task):
 
 @cache
 def _facts(seed: int, count: int, key_length: int) -> dict[bytes, int]:
-    random = Random(f"memorisation {seed}")
-    names = keys(random, count, key_length)
-    values = [VALUES[number % len(VALUES)] for number in range(count)]
-    random.shuffle(values)
-    return dict(zip(names, values, strict=True))
+    names = keys(Random(f"memorisation {seed}"), count, key_length)  # in random order
+    return {name: VALUES[number % len(VALUES)] for number, name in enumerate(names)}

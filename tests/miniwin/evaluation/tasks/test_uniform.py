@@ -93,7 +93,7 @@ def test_the_mark_that_came_first_is_named_first_half_of_the_time() -> None:
 
 def test_fuzzy_values_have_each_size_and_each_letter_equally_often() -> None:
     task = FuzzyRecall(num_pairs=26, num_queries=26)  # the hardest to draw evenly: all are different
-    drawn = examples(task, task.shortest, 3000, seed=3)
+    drawn = examples(task, task.shortest, 12000, seed=3)
     values = [one.text[start : end - 1] for one in drawn for start, end in one.answers]
     assert is_uniform([len(value) for value in values], 3)
     assert is_uniform([letter for value in values for letter in value], 26)

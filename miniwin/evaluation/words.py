@@ -11,8 +11,9 @@ Shapes: B examples at once, N tokens.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from random import Random
 
 import numpy as np
@@ -60,20 +61,30 @@ def score_words(
         UserError: the model has no tokenizer, an example does not fit, or the template has no place for the text.
     """
     asked = ask(model, task, length, examples=examples, seed=seed, split=split, filler=filler, template=template)
-    right, nats = np.zeros(examples, dtype=np.int64), np.zeros(examples)
     chunk = chunk_for(length) if chunk is None else chunk
     rows = rows_at_once(model, length, min(chunk, length))
+    parts: list[TaskScore] = []
     with evaluating(model):
-        for start in range(0, examples, rows):
-            group = asked[start : start + rows]
+        while group := list(islice(asked, rows)):  # only the texts of one pass are held
             longest = max(len(one.ids) for one in group)
             # Padded behind: what comes later changes nothing.
             ids = torch.tensor([one.ids + [0] * (longest - len(one.ids)) for one in group])  # (B, N)
-            place = slice(start, start + len(group))
-            right[place], nats[place] = answered(model, ids, [one.spans for one in group], chunk, advance)
-    for number, one in enumerate(asked):
-        if not one.passage.ordered:
-            right[number] = _written(model, one)
+            right, nats = answered(model, ids, [one.spans for one in group], chunk, advance)
+            for number, one in enumerate(group):
+                if not one.passage.ordered:
+                    right[number] = _written(model, one)
+            parts.append(_score(group, right, nats))
+    return TaskScore(
+        answers=np.concatenate([part.answers for part in parts]),
+        right=np.concatenate([part.right for part in parts]),
+        nats=np.concatenate([part.nats for part in parts]),
+        depths=tuple(depth for part in parts for depth in part.depths),
+        tokens=np.concatenate([part.tokens for part in parts]),
+        bytes=np.concatenate([part.bytes for part in parts]),
+    )
+
+
+def _score(asked: Sequence[Asked], right: np.ndarray, nats: np.ndarray) -> TaskScore:
     return TaskScore(
         answers=np.array([len(one.spans) for one in asked]),
         right=right,
@@ -94,8 +105,12 @@ def ask(
     split: str = "valid",
     filler: Filler | None = None,
     template: str | None = None,
-) -> list[Asked]:
-    """The examples that `score_words` scores, as ids. The arguments are those of `score_words`, and the errors too."""
+) -> Iterator[Asked]:
+    """The examples that `score_words` scores, each made when it is asked for. The arguments are those of `score_words`.
+
+    Raises:
+        UserError: as `score_words`, at once; if an id is too large for the model, with the first example.
+    """
     tokenizer = model.tokenizer
     if tokenizer is None:
         raise UserError(
@@ -111,27 +126,30 @@ def ask(
             f"task {task.type}: an example takes up to {least} tokens of the tokenizer {tokenizer.name}, and length is "
             f"{length}; make the length at least {least}, or the example smaller by the task's fields"
         )
-    result = []
-    for index, passage in enumerate(passages):
-        random = Random(f"{task.model_dump_json()} filler {seed} {index} {split}")
-        layout = lay(
-            passage,
-            random,
-            filler or BuiltIn(),
-            length,
-            reader.sizes,
-            lambda context, passage=passage: reader.whole(passage, context),  # type: ignore[misc]
+    seeds = [f"{task.model_dump_json()} filler {seed} {index} {split}" for index in range(examples)]
+    surroundings = filler or BuiltIn()
+    return (
+        _laid(model, reader, passage, Random(one), surroundings, length)
+        for passage, one in zip(passages, seeds, strict=True)
+    )
+
+
+def _laid(
+    model: InferenceModel, reader: _Reader, passage: Passage, random: Random, filler: Filler, length: int
+) -> Asked:
+    def whole(context: str) -> str:
+        return reader.whole(passage, context)
+
+    layout = lay(passage, random, filler, length - len(reader.prefix), reader.sizes, whole)
+    text = whole(layout.context)
+    ids = reader.ids(text)
+    if max(ids) >= model.spec.vocab_size:
+        raise UserError(
+            f"the tokenizer {reader.tokenizer.name} gives the id {max(ids)}, and {model.ref} knows the ids 0 to "
+            f"{model.spec.vocab_size - 1} only; use the tokenizer that the model was trained with"
         )
-        text = reader.whole(passage, layout.context)
-        ids = reader.ids(text)
-        if max(ids) >= model.spec.vocab_size:
-            raise UserError(
-                f"the tokenizer {tokenizer.name} gives the id {max(ids)}, and {model.ref} knows the ids 0 to "
-                f"{model.spec.vocab_size - 1} only; use the tokenizer that the model was trained with"
-            )
-        spans = passage.spans(len(text) - len(passage.answer))
-        result.append(Asked(passage, text, ids, token_spans(reader.ids, text, ids, spans), layout.depth))
-    return result
+    spans = passage.spans(len(text) - len(passage.answer))
+    return Asked(passage, text, ids, token_spans(reader.ids, text, ids, spans), layout.depth)
 
 
 class _Reader:
@@ -140,6 +158,7 @@ class _Reader:
     def __init__(self, tokenizer: Tokenizer, template: str | None) -> None:
         self.tokenizer = tokenizer
         self.template = template
+        self.prefix = tokenizer.prefix if template is None else ()
 
     def whole(self, passage: Passage, context: str) -> str:
         prompt = passage.asked(context)
@@ -150,12 +169,13 @@ class _Reader:
     def ids(self, text: str) -> list[int]:
         if self.template is not None:
             return self.tokenizer.encode_prompt(text, begins=False)
-        return [*self.tokenizer.prefix, *self.tokenizer.encode(text)]
+        return [*self.prefix, *self.tokenizer.encode(text)]
 
     def sizes(self, texts: Sequence[str]) -> list[int]:
+        """The number of tokens of each text, without those in front of all texts."""
         if self.template is not None:
             return [len(self.ids(text)) for text in texts]
-        return [len(self.tokenizer.prefix) + len(ids) for ids in self.tokenizer.encode_batch(texts)]
+        return [len(ids) for ids in self.tokenizer.encode_batch(texts)]
 
 
 def token_spans(

@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 from hashlib import blake2b
 from random import Random
-from typing import Literal
+from typing import ClassVar, Literal
 
 from miniwin.blocks.spec import Fraction
 from miniwin.evaluation.tasks.registry import TASKS
@@ -24,6 +24,8 @@ from miniwin.evaluation.tasks.words.stdlib import Code, Function, functions
 @TASKS.register
 class Signature(TextTask):
     """depth: where the definition stands; null is anywhere. A guess is drawn from all parameters in the library."""
+
+    of_this_python: ClassVar[bool] = True
 
     type: Literal["signature"] = "signature"
     depth: Fraction | None = None

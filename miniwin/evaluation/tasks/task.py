@@ -10,6 +10,7 @@ from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
+from typing import ClassVar
 
 from miniwin.blocks.spec import Strict, UserError
 
@@ -30,6 +31,8 @@ class Example:
 
 class Task(Strict):
     """The base of every task. type: the name that YAML uses."""
+
+    of_this_python: ClassVar[bool] = False  # whether the examples differ from one version of Python to the next
 
     type: str
 

@@ -4,9 +4,11 @@ writes.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from functools import partial
-from itertools import pairwise
+from itertools import islice, pairwise
+from pathlib import Path
 from random import Random
 from typing import Any, Literal
 
@@ -16,7 +18,7 @@ import torch
 from word_tokenizers import KINDS, model, tokenizer
 
 from miniwin.evaluation.tasks import Needle, Needles, Recall, ScatteredFacts
-from miniwin.evaluation.tasks.words import Passage, WordTask, draw_passage
+from miniwin.evaluation.tasks.words import BuiltIn, Passage, TextFile, WordTask, draw_passage, prose
 from miniwin.evaluation.words import Asked, ask, score_words
 from miniwin.generation import generate
 from miniwin.language_model import LanguageModel
@@ -70,7 +72,7 @@ def bigrams(chosen: LanguageModel, after: dict[int, int]) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_answer_is_right_exactly_if_greedy_decoding_gives_it(kind: str) -> None:
     chosen = model(kind)
-    asked = ask(chosen, ONE, 500, examples=12, seed=4)
+    asked = list(ask(chosen, ONE, 500, examples=12, seed=4))
     (start, end), ids = asked[0].spans[0], asked[0].ids
     chain = ids[start - 1 : end]
     if len(set(chain)) < len(chain):
@@ -123,6 +125,34 @@ def test_a_fact_stands_at_the_depth_that_is_asked_for(task: Callable[..., WordTa
         assert depth is None or abs(place - depth) < 0.03
 
 
+def test_filler_may_be_a_text_of_the_user(tmp_path: Path) -> None:
+    novel = tmp_path / "novel.txt"
+    text = "It rained. \u201cWhy?\u201d she asked!\n\nChapter 2\n\nThe rest is silence.  " + "so long " * 90 + "it was."
+    novel.write_text(text, encoding="utf-8")
+    sentences = TextFile(novel).sentences
+    assert sentences[:5] == ("It rained.", "\u201cWhy?\u201d", "she asked!", "Chapter 2", "The rest is silence.")
+    assert all(len(sentence) <= prose.LONGEST for sentence in sentences)
+    for one in ask(model("byte"), ONE, 1500, examples=3, filler=TextFile(novel)):
+        context = one.text[: one.text.index("\n\nQuestion")]
+        assert sum(map(context.count, sentences)) > 5
+        for part in (*one.passage.facts, *sentences):
+            context = context.replace(part, "")
+        assert not context.strip()
+    novel.write_text(" \n")
+    with pytest.raises(UserError, match=r"filler: .*novel\.txt has no text; expected"):
+        next(ask(model("byte"), ONE, 1500, examples=3, filler=TextFile(novel)))
+    novel.write_bytes(b"\xff\xfe\xfa")
+    with pytest.raises(UserError, match=r"filler: cannot read .*novel\.txt: .*; expected a text file in UTF-8"):
+        next(ask(model("byte"), ONE, 1500, examples=3, filler=TextFile(novel)))
+
+
+def test_built_in_sentences_are_many_and_different() -> None:
+    found = list(islice(BuiltIn().pieces(Random(0)), 20_000))
+    assert len(set(found)) > 19_000
+    assert not [one for one in found if re.search(r"\ba [aeiou]|[{}]", one, re.IGNORECASE)]
+    assert list(islice(BuiltIn().pieces(Random(0)), 50)) == found[:50]
+
+
 class Letters(WordTask):
     """Not registered: two letters in any order."""
 
@@ -165,7 +195,7 @@ def test_what_cannot_be_asked_is_refused() -> None:
         ask(chosen, ONE, 500, examples=2, template="hello")
     chosen.tokenizer = tokenizer("bpe")
     with pytest.raises(UserError, match="knows the ids 0 to 255 only"):
-        ask(chosen, ONE, 500, examples=2)
+        next(ask(chosen, ONE, 500, examples=2))
     chosen.tokenizer = None
     with pytest.raises(UserError, match="has no tokenizer, and task recall is asked in words"):
         ask(chosen, ONE, 500, examples=2)

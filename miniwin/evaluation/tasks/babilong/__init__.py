@@ -5,6 +5,6 @@
     gifts.py      5: who gave what to whom
 
 The small world is simulated here, by the published definitions, with people and rooms of our own. In the papers a text
-has up to 10, 68, 32, 2 and 126 facts; `max_facts` says how many here, fewer by default. The novels of PG-19 are not at
-hand: name a text file as filler, or take the built-in sentences.
+has up to 10, 68, 32, 2 and 126 facts, as in specs/suites/babilong.yaml; the defaults of `max_facts` are smaller. The
+novels of PG-19 are not at hand: name a text file as filler, or take the built-in sentences.
 """

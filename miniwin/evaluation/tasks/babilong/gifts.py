@@ -1,8 +1,10 @@
 """Who gave what to whom? Task 5 of bAbI (arXiv:1502.05698): relations of three.
 
-Milo gave the apple to Kira.                one supporting fact, among gifts of other things and other people
-Question: Who gave the apple to Kira?       or: What did Milo give to Kira? Who did Milo give the apple to?
-Answer: Milo                                    apple                       Kira
+    Milo gave the apple to Kira.                one supporting fact, among gifts of other things and other people
+    Question: Who gave the apple to Kira?       or: What did Milo give to Kira? Who did Milo give the apple to?
+    Answer: Milo                                    apple                       Kira
+
+Only who has a thing gives it away, so gifts of one thing form a chain.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ OPPOSITE = {"north": "south", "south": "north", "east": "west", "west": "east"}
 
 @TASKS.register
 class Qa4(TextTask):
-    """Two facts, one of which answers the question."""
+    """Two facts, one of which answers the question. To know the rooms of the text gives one half."""
 
     type: Literal["babilong-qa4"] = "babilong-qa4"
 

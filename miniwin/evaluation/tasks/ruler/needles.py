@@ -1,11 +1,14 @@
 """Needles in a haystack, in RULER's variants (arXiv:2404.06654, section 3 and appendix B).
 
-The number that belongs to quiet tamilo is 4817203.         `num_values` needles for each of `num_keys` keys
-What is the number that belongs to quiet tamilo?            `num_queries` of the keys are asked for
+    The number that belongs to quiet tamilo is 4817203.         `num_values` needles for each of `num_keys` keys
+    What is the number that belongs to quiet tamilo?            `num_queries` of the keys are asked for
 
-haystack   noise: a few sentences again and again; prose: text; needles: other keys with their values
-key        word or uuid
-value      number (seven digits), word or uuid
+    haystack   noise: a few sentences again and again; prose: text; needles: other keys with their values
+    key        word or uuid
+    value      number (seven digits), word or uuid
+
+A word is two invented ones, a uuid 128 random bits. The needles stand at random places, and those of other keys between
+them.
 """
 
 from __future__ import annotations
@@ -125,15 +128,3 @@ class Needles(TextTask):
         if self.haystack == "needles":
             return OtherNeedles(frozenset(keys), self.key, self.value)
         return Noise() if self.haystack == "noise" else None
-
-
-VARIANTS = {
-    "single-1": Needles(haystack="noise"),
-    "single-2": Needles(),
-    "single-3": Needles(value="uuid"),
-    "multikey-1": Needles(num_keys=4),
-    "multikey-2": Needles(haystack="needles"),
-    "multikey-3": Needles(haystack="needles", key="uuid", value="uuid"),
-    "multivalue": Needles(num_values=4),
-    "multiquery": Needles(num_keys=4, num_queries=4),
-}

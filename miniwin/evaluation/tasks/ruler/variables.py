@@ -1,8 +1,10 @@
 """Variable tracking as in RULER (arXiv:2404.06654, section 3): names that get a value from one another, hop by hop.
 
-... Let KWOPA = 48172. ... Let ZEBLI = KWOPA. ...       `num_chains` chains of `num_hops` hops among noise, mixed
-Question: Which variables have the value 48172?         with one another; each chain is in order
-Answer: KWOPA, ZEBLI
+    ... Let KWOPA = 48172. ... Let ZEBLI = KWOPA. ...       `num_chains` chains of `num_hops` hops among noise, mixed
+    Question: Which variables have the value 48172?         with one another; each chain is in order
+    Answer: KWOPA, ZEBLI
+
+The words are our own. The answers are listed in the order of the chain, and count in any order.
 """
 
 from __future__ import annotations

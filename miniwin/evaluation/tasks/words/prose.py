@@ -61,6 +61,7 @@ WORDS = {
 }
 CHOICES = {name: tuple(text.split("|") if "|" in text else text.split()) for name, text in WORDS.items()}
 _SLOT = re.compile(r"\{(\w+)\}")
+_ARTICLE = re.compile(r"\b([Aa])(?= [aeiou])")
 # A sentence ends with its mark and the quotes after it. Chinese and Japanese have no space behind it.
 _SENTENCE = re.compile(r"""\S.*?(?:[.!?]["'”’)\]]*(?=\s|$)|[。！？][”’』」]*|(?=\n\s*\n)|$)""", re.DOTALL)
 LONGEST = 400  # characters: a longer sentence is cut, so that a text can be filled almost up to its length
@@ -73,7 +74,7 @@ class BuiltIn:
     def pieces(self, random: Random) -> Iterator[str]:
         while True:
             text = _SLOT.sub(lambda slot: random.choice(CHOICES[slot[1].lower()]), random.choice(FRAMES))
-            yield text[0].upper() + text[1:]
+            yield _ARTICLE.sub(r"\1n", text[0].upper() + text[1:])
 
 
 @dataclass(frozen=True)

@@ -8,18 +8,25 @@ import re
 from random import Random
 
 import pytest
+from paths import ROOT
 from word_answers import WORD_ANSWERS
 from word_tokenizers import model, tokenizer
 
 from miniwin.evaluation.tasks import SPLITS, TASKS
-from miniwin.evaluation.tasks.ruler.needles import VARIANTS
 from miniwin.evaluation.tasks.ruler.variables import VariableTracking
 from miniwin.evaluation.tasks.words import WordTask, draw_passage, lists, prose
 from miniwin.evaluation.words import ask
+from miniwin.specs.loading import load_spec
 
 DEFAULTS = {name: TASKS[name]() for name in TASKS.names() if issubclass(TASKS[name], WordTask)}
 EVERY = [pytest.param(task, id=name) for name, task in DEFAULTS.items()]
-MORE = [pytest.param(task, id=f"ruler-{name}") for name, task in VARIANTS.items()]
+SUITES = [load_spec(ROOT / "specs" / "suites" / f"{name}.yaml") for name in ("ruler", "babilong")]
+MORE = [
+    pytest.param(one.task, id=f"{suite.name}-{one.measure}")
+    for suite in SUITES
+    for one in suite.tasks
+    if one.task not in DEFAULTS.values()
+]
 MORE.append(pytest.param(VariableTracking(num_chains=3, num_hops=2), id="ruler-vt-3"))
 
 
@@ -31,8 +38,8 @@ def test_every_word_task_has_an_oracle_and_a_guesser() -> None:
 @pytest.mark.parametrize("task", EVERY + MORE)
 def test_an_oracle_answers_everything(task: WordTask, kind: str) -> None:
     chosen = model(kind)
-    for length in (3000, 7001):
-        for one in ask(chosen, task, length, examples=6, seed=1, split="test"):
+    for length in (6000, 9001) if kind == "byte" else (5000,):
+        for one in ask(chosen, task, length, examples=3, seed=1, split="test"):
             assert one.text.endswith(one.passage.answer) and len(one.ids) <= length
             assert WORD_ANSWERS[task.type].oracle(one.text.removesuffix(one.passage.answer)) == one.passage.answers
             for (start, end), answer in zip(one.spans, one.passage.answers, strict=True):
@@ -72,6 +79,14 @@ def test_passages_are_a_function_of_seed_index_and_split(task: WordTask) -> None
 
     assert key(1, 2) == key(1, 2)
     assert len({key(seed, index) for seed in range(3) for index in range(3)}) > 4
+
+
+def test_to_know_the_candidates_of_babilong_4_is_to_be_right_half_of_the_time() -> None:
+    """As its docstring says: two rooms are named besides the one in the question."""
+    for index in range(50):
+        passage = draw_passage(DEFAULTS["babilong-qa4"], seed=0, index=index, split="train")
+        rooms = {room for room in lists.ROOMS if room in passage.bare}
+        assert len(rooms - {room for room in rooms if room in passage.question}) == 2
 
 
 def test_no_word_of_the_filler_is_in_a_fact() -> None:

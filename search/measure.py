@@ -37,7 +37,7 @@ class Tracking:
 def report_lengths(spec: SearchSpec, train: TrainSpec) -> list[int]:
     """The lengths at which finished trials are measured: those asked for, and those of the objectives."""
     asked = spec.report_lengths or [train.longest * times for times in (1, 2, 4, 8, 16)]
-    return sorted({*asked, *loss_lengths(spec.parsed_objectives)})
+    return sorted({*asked, *loss_lengths(spec.parsed_objectives, train.longest)})
 
 
 def eval_tokens(spec: SearchSpec, train: TrainSpec) -> int:
@@ -121,7 +121,9 @@ def run_claim(study: Study, claim: Claim, corpus: Corpus, tracking: Tracking) ->
     for length in report_lengths(spec, study.space.train) if corpus.has_text else ():
         outcome.losses[length] = loss(model, corpus, length, tokens)
     for objective in spec.parsed_objectives:
-        outcome.values[objective.name] = value(objective, claim.candidate.model, model, outcome.losses)
+        outcome.values[objective.name] = value(
+            objective, study.space.train.longest, claim.candidate.model, model, outcome.losses
+        )
     outcome.seconds += time.monotonic() - began
     broken = [name for name, number in outcome.values.items() if not math.isfinite(number)]
     if broken:
@@ -133,7 +135,7 @@ def run_claim(study: Study, claim: Claim, corpus: Corpus, tracking: Tracking) ->
 
 def _rungs(study: Study, claim: Claim, corpus: Corpus) -> tuple[list[int], OnEval | None]:
     """The tokens at which training pauses, and what happens there: measure, write down, ask the pruner."""
-    spec, train = study.spec, claim.candidate.train
+    spec, train, trained = study.spec, claim.candidate.train, study.space.train.longest
     objectives = at_rungs(spec.parsed_objectives, train.longest)
     rungs = sorted({max(1, round(fraction * train.tokens)) for fraction in spec.rungs})
     if not corpus.has_text:
@@ -142,10 +144,10 @@ def _rungs(study: Study, claim: Claim, corpus: Corpus) -> tuple[list[int], OnEva
         return [], None
 
     def on_eval(tokens: int, model: LanguageModel) -> bool:
-        lengths = loss_lengths(objectives)
+        lengths = loss_lengths(objectives, trained)
         size = max(spec.rung_eval_tokens, *lengths, train.longest)
         losses = {length: loss(model, corpus, length, size) for length in lengths}
-        found = {o.name: value(o, claim.candidate.model, model, losses) for o in objectives}
+        found = {o.name: value(o, trained, claim.candidate.model, model, losses) for o in objectives}
         known = [rung for rung in claim.outcome.rungs if rung["tokens"] < tokens]
         claim.outcome.rungs = [*known, {"tokens": tokens, "values": found}]
         claim.outcome.tokens = tokens

@@ -32,7 +32,7 @@ from miniwin.specs import (
     user_path,
 )
 from miniwin.specs.expressions import Expression
-from miniwin.specs.objectives import COSTS
+from miniwin.specs.objectives import costs
 from miniwin.specs.search import ChoiceVariable, FloatVariable, IntVariable
 from miniwin.specs.validation_errors import Problem
 from miniwin.specs.yaml_lines import Loc
@@ -120,7 +120,7 @@ class Space:
         """
         values = dict(values)
         names = {**self.letters, **values}
-        judged = _Judged()
+        judged = _Judged(self.train.longest)
         for text, expression in self._constraints.items():
             if not any(is_cost(name) for name in expression.names):
                 judged.judge(text, expression, names)
@@ -165,7 +165,7 @@ class Space:
         ]
         documents = {"model": _dump(self.base), "train": _dump(self.train)}
         known = [*self.spec.variables, *self.letters]
-        short, long = ([name for name, by_length in COSTS.items() if by_length is wanted] for wanted in (False, True))
+        short, long = ([row.name for row in costs().values() if row.by_length is wanted] for wanted in (False, True))
         used: set[str] = set()
         for path, value in self._set.items():
             try:
@@ -188,11 +188,26 @@ class Space:
         if problems:
             raise SpaceError(problems)
 
+    def check_room(self) -> None:
+        """SpaceError for a task that has no example of the length of its objective.
+
+        Not checked when a Space is made: a study that was made before tasks were as long still has to be read.
+        """
+        problems = []
+        for index, objective in enumerate(self.spec.parsed_objectives):
+            try:
+                objective.check_room(self.train.longest)
+            except UserError as error:
+                problems.append(Problem(("objectives", index), str(error)))
+        if problems:
+            raise SpaceError(problems)
+
 
 class _Judged:
     """What is known of the constraints for one assignment, and the reason if it gives no candidate."""
 
-    def __init__(self) -> None:
+    def __init__(self, trained: int) -> None:
+        self._trained = trained
         self.constraints: dict[str, float] = {}
         self._without_value: dict[str, str] = {}
 
@@ -200,7 +215,11 @@ class _Judged:
         self, text: str, expression: Expression, names: Mapping[str, Any], model: ModelSpec | None = None
     ) -> None:
         try:
-            costs = {} if model is None else {name: cost(name, model) for name in expression.names if is_cost(name)}
+            costs = (
+                {}
+                if model is None
+                else {name: cost(name, model, self._trained) for name in expression.names if is_cost(name)}
+            )
             self.constraints[text] = expression.violation({**names, **costs})
         except (UserError, ArithmeticError) as error:
             self.constraints[text] = 1.0  # there is no distance, but the sampler should keep away
@@ -209,7 +228,7 @@ class _Judged:
     def need(self, name: str, model: ModelSpec) -> None:
         """Note the reason if an objective that is known before training has no value."""
         try:
-            number = cost(name, model)
+            number = cost(name, model, self._trained)
             if not math.isfinite(number):
                 self._without_value[name] = f"the objective {name} is {number}"
         except (UserError, ArithmeticError) as error:
@@ -243,11 +262,13 @@ def check_search(search: SearchSpec | str | Path, base_folder: str | Path | None
         )
         if search.baseline is not None:
             load_model_spec(find_spec(search.baseline, folder, "model", "baseline"))
-    return check_space(space)
+        return check_space(space)
 
 
 def check_space(space: Space) -> str:
-    """One line that says what a space covers; UserError if no architecture of it holds the constraints."""
+    """One line that says what a space covers; UserError if no architecture of it holds the constraints, or an objective
+    cannot be measured."""
+    space.check_room()
     drawn = sample(space, SAMPLES)
     fine = [assignment for assignment in drawn if assignment.candidate is not None]
     spec = space.spec

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, NoReturn
 
 from miniwin.specs.base import UserError
+from miniwin.specs.lengths import times
 
 MAX_CHARACTERS = 500  # of an expression
 MAX_NODES = 200
@@ -229,7 +230,9 @@ class ParsedExpression:
 
 
 def is_length(text: str) -> bool:
-    """Whether a text is a length: a number of tokens, as after the @ of a cost or a loss."""
+    """Whether a text is a length: a number of tokens, or a multiple such as 16x, as after the @ of a cost or a loss."""
+    if times(text) is not None:
+        return True
     return bool(re.fullmatch(LENGTH, text)) and len(text.replace("_", "")) <= MAX_LENGTH_DIGITS
 
 

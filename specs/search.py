@@ -22,7 +22,7 @@ from pydantic import Discriminator, Field, JsonValue, Tag, field_validator, mode
 from miniwin.blocks.positions.base import located_all
 from miniwin.specs.base import Count, Fraction, PositiveInt, Real, Strict, UserError
 from miniwin.specs.expressions import FUNCTION_NAMES, Expression
-from miniwin.specs.objectives import COSTS, MEASURES, SOUNDNESS, Objective
+from miniwin.specs.objectives import METRICS, Objective, find, measured_in
 from miniwin.specs.yaml_scalars import NOTHING, shown
 
 MOST_STEPS = 1e15  # of a real variable: float64 cannot tell the values of a finer grid apart
@@ -183,7 +183,7 @@ class SearchSpec(Strict):
                 raise ValueError(
                     f"variable {name!r} is not a name: expected letters, digits and _, starting with a letter"
                 )
-            if name in COSTS or name in MEASURES or name in FUNCTION_NAMES:
+            if name in METRICS or name in FUNCTION_NAMES:
                 raise ValueError(f"variable {name!r} has the name of a metric or function: call it something else")
             if name in (
                 "and",
@@ -235,12 +235,9 @@ class SearchSpec(Strict):
     @classmethod
     def _constraints(cls, value: list[str]) -> list[str]:
         def check(text: str) -> None:
+            if measured := measured_in(text):
+                raise UserError(f"constraint {text!r}: {measured} is known only after training; make it an objective")
             expression = Expression(text)
-            measured = [name for name in expression.names if name.partition("@")[0] in MEASURES]
-            if measured:
-                raise UserError(
-                    f"constraint {text!r}: {measured[0]} is known only after training; make it an objective"
-                )
             if not expression.is_test():
                 raise UserError(
                     f"constraint {text!r} is not a comparison; expected something like 'parameters <= 1.2e6'"
@@ -286,7 +283,8 @@ class SearchSpec(Strict):
         """Whether a constraint or an objective asks for the frequencies of a rotary encoding."""
         names = [name for text in self.constraints for name in Expression(text).names]
         names += [objective.metric for objective in self.parsed_objectives]
-        return any(name.partition("@")[0] in SOUNDNESS for name in names)
+        rows = [find(name.partition("@")[0]) for name in names]
+        return any(row is not None and row.how == "rotation" for row in rows)
 
     @property
     def space_size(self) -> float:

@@ -18,10 +18,10 @@ from miniwin.blocks.messages.nearest import nearest
 from miniwin.blocks.positions.base import located_all
 from miniwin.evaluation.tasks import TASKS
 from miniwin.specs.base import Budget, Count, PositiveInt, Strict, UserError
+from miniwin.specs.objectives import METRICS, NATS
 
 Direction = Literal["minimize", "maximize"]
-NATS = "-nats"  # after the name of a task
-TEXT: dict[str, Direction] = {"loss": "minimize", "bits_per_byte": "minimize"}
+TEXT: dict[str, Direction] = {row.name: "minimize" for row in METRICS.values() if row.how == "text"}
 
 
 class EvalSpec(Strict):

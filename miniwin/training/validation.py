@@ -21,7 +21,7 @@ from miniwin.evaluation.streamed_loss import mixed, position_losses, span_of
 from miniwin.evaluation.task_scores import score_task
 from miniwin.specs import TrainSpec, UserError
 from miniwin.specs.data import has_text
-from miniwin.specs.train_eval import NATS
+from miniwin.specs.objectives import NATS
 
 if TYPE_CHECKING:
     from miniwin.data.corpus import Text

@@ -25,17 +25,17 @@ Value = Callable[[TrialRecord], float]
 
 def front_chart(study: StudyData, longest: int | None) -> str:
     """The first two objectives against each other; a single objective against cache bytes at the `longest` length."""
-    objectives = study.objectives
-    up = measure(objectives[0])
+    objectives, trained = study.objectives, study.train.longest
+    up = measure(objectives[0], trained)
     if len(objectives) > 1:
-        across = measure(objectives[1])
+        across = measure(objectives[1], trained)
         x_of, y_of = _value(objectives[1].name, across), _value(objectives[0].name, up)
         front = list(study.front)
         line = "the front: none is better in everything asked for"
     else:
         if longest is None:
             return ""
-        across = measure(Objective("minimize", "cache_bytes", longest))
+        across = measure(Objective("minimize", "cache_bytes", longest), trained)
         x_of, y_of = _cache(longest, study.train.dtype), _value(objectives[0].name, up)
         front = _undominated(study.completed, x_of, y_of, up.lower_is_better)
         line = "the front: none is better and smaller"
@@ -65,7 +65,7 @@ def front_chart(study: StudyData, longest: int | None) -> str:
     )
     winner = "the winner"
     if len(objectives) > 1:
-        winner = f"the winner: the front's best in {measure(chief(objectives)).title}"
+        winner = f"the winner: the front's best in {measure(chief(objectives), trained).title}"
     keys = [("best", winner, False), ("front", line, False), ("complete", "other completed trials", False)]
     if any(p.kind == "baseline" for p in shown):
         keys.append(("baseline", "the baseline", True))
@@ -106,7 +106,7 @@ def curve_chart(study: StudyData) -> str:
     objective = next((o for o in study.objectives if o.measured), None)
     if objective is None:
         return ""
-    shown = measure(objective)
+    shown = measure(objective, study.train.longest)
     best = study.best
     series = []
     for trial in study.trials:
@@ -136,9 +136,9 @@ def curve_chart(study: StudyData) -> str:
     return figure(chart, keys, note)
 
 
-def importance_chart(importance: Importance, ident: str) -> str:
+def importance_chart(importance: Importance, ident: str, trained: int) -> str:
     """A bar for the share of each variable, or the sentence that says why there are no shares."""
-    title = measure(importance.objective).title
+    title = measure(importance.objective, trained).title
     head = f"<p><strong>{escape(title)}</strong></p>"
     if importance.note:
         return f'<div>{head}<p class="note">{escape(importance.note)}</p></div>'

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from miniwin.display.formats import binary_unit
 from miniwin.display.page.axes import Axis
-from miniwin.search.objectives import METRICS
+from miniwin.search.objectives import TEXTS
 from miniwin.specs.objectives import Objective
 
 LN2 = math.log(2)
@@ -37,9 +37,14 @@ class Measure:
         return Axis(self.title, self.text, log=self.binary and largest / smallest >= 4, unit=unit)
 
 
-def measure(objective: Objective) -> Measure:
-    """How an objective is shown. Losses are stored in nats per byte and shown in bits per byte."""
-    row = METRICS[objective.metric]
-    at = f" at {objective.length:,} tokens" if objective.length else ""
+def measure(objective: Objective, trained: int) -> Measure:
+    """How an objective is shown. Losses are stored in nats per byte and shown in bits per byte.
+
+    trained: the training length of the study's train spec.
+    """
+    row, length = objective.row, objective.length(trained)
+    at = f" at {length:,} tokens" if length else ""
+    if isinstance(objective.at, str):
+        at = f" at {objective.at} ({length:,} tokens)"
     lower = objective.direction == "minimize"
-    return Measure(row.title.format(at=at), row.text, row.factor, lower, row.binary)
+    return Measure(row.title.format(at=at), TEXTS[row.unit], row.factor, lower, row.unit == "bytes")

@@ -64,7 +64,7 @@ def render(study: StudyData) -> str:
         parts.append(_section("The front" if several else "Quality against memory", front))
     if by_length := charts.length_chart(study):
         parts.append(_section("Beyond the training length", by_length + length_table(study)))
-    bars = "".join(charts.importance_chart(share, f"share-{n}") for n, share in enumerate(shares))
+    bars = "".join(charts.importance_chart(share, f"share-{n}", study.train.longest) for n, share in enumerate(shares))
     parts.append(_section("Which variable mattered", bars))
     if curves := charts.curve_chart(study):
         parts.append(_section("While training", curves))
@@ -86,7 +86,7 @@ def verdict(study: StudyData) -> list[str]:
         return ["No trial has completed yet, so there is no winner. The same search command continues this study."]
     goals = []
     for objective in study.objectives:
-        shown, value = measure(objective), known(best.values.get(objective.name))
+        shown, value = measure(objective, study.train.longest), known(best.values.get(objective.name))
         if not math.isfinite(value):
             continue
         text = f"{shown.title}: {shown.text(value * shown.factor)}"

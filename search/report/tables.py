@@ -96,9 +96,9 @@ def _columns(study: StudyData, lengths: Sequence[int]) -> list[Column]:
     columns += [_variable(study, name) for name in study.spec.variables]
     columns.append(Column("parameters", lambda t: _number(t.spec.parameters() if t.spec else None, count_text)))
     columns += [
-        _objective(objective)
+        _objective(objective, study.train.longest)
         for objective in study.objectives
-        if not is_loss(objective) or objective.length not in lengths
+        if not is_loss(objective) or objective.length(study.train.longest) not in lengths
     ]
     columns += [_loss(length) for length in lengths]
     return [
@@ -123,8 +123,8 @@ def _variable(study: StudyData, name: str) -> Column:
     return Column(name, lambda t: (_plain(t.params.get(name)), None), text=text)
 
 
-def _objective(objective: Objective) -> Column:
-    shown = measure(objective)
+def _objective(objective: Objective, trained: int) -> Column:
+    shown = measure(objective, trained)
     return Column(shown.title, lambda t: _number(t.values.get(objective.name), shown.text, shown.factor))
 
 

@@ -22,7 +22,7 @@ from miniwin.blocks import LOGIT_SCALES, MLPS, NORMS, POSITIONS, ROUTERS, SCALIN
 from miniwin.blocks.registry import Registry
 from miniwin.specs import ModelSpec, load_model_spec, load_search_spec, parse_spec, shipped_specs
 from miniwin.specs.expressions import FUNCTION_NAMES
-from miniwin.specs.objectives import COSTS, MEASURES
+from miniwin.specs.objectives import METRICS, NATS
 from miniwin.specs.yaml_document import Document
 from miniwin.zoo import download, http_client, pull, timeouts
 from miniwin.zoo.importing.converting import FROM_SETTINGS
@@ -106,8 +106,9 @@ def test_the_expression_language_is_what_the_page_says() -> None:
     rows = {row[0]: row[1] for row in table(text, "| what | how |")}
     assert in_backticks(rows["functions"]) == list(FUNCTION_NAMES)
     metrics = {in_backticks(row[0])[0]: row[1] for row in table(text, "| metric | known |")}
-    known = {"after training": MEASURES, "from the spec": COSTS}
-    assert metrics == {name + ("@N" if at else ""): when for when, names in known.items() for name, at in names.items()}
+    known = {True: "after training", False: "from the spec"}
+    rows = {row.name + ("@N" if row.by_length else ""): known[row.measured] for row in METRICS.values()}
+    assert metrics == {**rows, "TASK@N": known[True], f"TASK{NATS}@N": known[True]}
 
 
 def test_a_run_folder_holds_what_the_page_says() -> None:

@@ -7,8 +7,10 @@ are left: the last of all is certain. These shares are the `blind` baselines of 
 from __future__ import annotations
 
 from functools import cache
+from typing import TYPE_CHECKING
 
-import numpy as np
+if TYPE_CHECKING:
+    import numpy as np
 
 
 def one_of_the_rest(total: int, asked: int) -> float:
@@ -26,6 +28,8 @@ def commonest_of_the_rest(total: int, asked: int, kinds: int) -> float:
     The best guess is the kind that most of the m answers left have. With M the count of that kind, the guess is right
     E[M] / m of the time, and P(M <= k) = m! [x^m] (sum of (x / kinds)^j / j! for j <= k)^kinds.
     """
+    import numpy as np  # when it is needed: a spec that names a task does not load it
+
     # Both powers are kept as probabilities of counts that are Poisson: P(all <= k and sum m) / P(sum m).
     rate = total / kinds
     count = np.arange(total + 1)
@@ -44,6 +48,8 @@ def commonest_of_the_rest(total: int, asked: int, kinds: int) -> float:
 
 def _power(series: np.ndarray, exponent: int) -> np.ndarray:
     """A power of a polynomial, cut at its own length."""
+    import numpy as np
+
     size = len(series)
     result = np.zeros(size)
     result[0] = 1.0

@@ -34,7 +34,7 @@ from miniwin.explain.soundness import METRICS, rotary_blocks, soundness, worst
 from miniwin.search.objectives import cost
 from miniwin.search.space import Space
 from miniwin.specs import ModelSpec, UserError, load_train_spec, parse_spec
-from miniwin.specs.objectives import COSTS
+from miniwin.specs.objectives import costs
 
 
 def plain(theta: float, pairs: int) -> torch.Tensor:
@@ -292,7 +292,7 @@ SEARCH: dict[str, Any] = {
 
 
 def test_the_metrics_are_the_worst_layers_ratios() -> None:
-    assert set(METRICS) <= set(COSTS)
+    assert set(METRICS) == {row.name for row in costs().values() if row.how == "rotation"}
     spec = tiny_spec({"R": attention(None, {"type": "rope", "rope_theta": 1e5}), "S": attention(64, ROPE)})
     layers = [c for row in soundness(spec, 8192) for c in row["criteria"]]
     for metric, names in {
@@ -302,7 +302,13 @@ def test_the_metrics_are_the_worst_layers_ratios() -> None:
         "rope_precision": {"precision", "angle error"},
     }.items():
         expected = max(c["ratio"] for c in layers if c["name"] in names)
-        assert cost(f"{metric}@8192", spec) == worst(spec, metric, 8192) == expected > 0
+        assert (
+            cost(f"{metric}@8192", spec, 1)
+            == cost(f"{metric}@16x", spec, 512)
+            == worst(spec, metric, 8192)
+            == expected
+            > 0
+        )
     assert all(c["sound"] == (c["ratio"] <= 1) for c in layers)
 
 

@@ -416,7 +416,7 @@ def test_linear_ticks_are_round_and_inside(low: float, width: float) -> None:
 def test_ticks_can_be_told_apart(low: float, width: float, metric: str) -> None:
     """Of every axis, each tick says another number than what lies halfway to the next."""
     values = [low, low * (1 + width)]
-    shown = measure(Objective("minimize", metric, 64 if metric != "parameters" else None))
+    shown = measure(Objective("minimize", metric, 64 if metric != "parameters" else None), 64)
     for axis in (shown.axis(values), Axis("plain")):
         points = [Point(v, v, "complete", "") for v in values]
         chart = scatter(points, x=axis, y=axis, title="t", description="d", ident="i")
@@ -426,7 +426,7 @@ def test_ticks_can_be_told_apart(low: float, width: float, metric: str) -> None:
 
 def test_ticks_have_the_digits_that_they_need() -> None:
     def ticks(*values: float, metric: str = "loss") -> list[str]:
-        axis = measure(Objective("minimize", metric, 64)).axis(values)
+        axis = measure(Objective("minimize", metric, 64), 64).axis(values)
         points = [Point(1.0, v, "complete", "") for v in values]
         chart = scatter(points, x=Axis("x"), y=axis, title="t", description="d", ident="i")
         return re.findall(r'<text class="tick"[^>]*text-anchor="end">([^<]*)<', chart)
@@ -598,11 +598,14 @@ def test_numbers_as_people_read_them(text: str, value: str) -> None:
 
 
 def test_every_objective_can_be_shown() -> None:
-    from miniwin.specs.objectives import COSTS, MEASURES
+    from miniwin.specs.objectives import METRICS, NATS, find
 
-    for metric, long in {**COSTS, **MEASURES}.items():
-        direction: Any = "maximize" if metric in ("recall", "decode_tokens_per_second") else "minimize"
-        shown = measure(Objective(direction, metric, 4096 if long else None))
-        assert shown.lower_is_better == (direction == "minimize")
-        assert shown.text(0.5) and shown.title and ("4,096" in shown.title) == long
-    assert measure(Objective("minimize", "loss", 512)).factor == pytest.approx(1 / LN2)
+    for name in (*METRICS, "recall", "last-write", "last-write" + NATS):
+        row = find(name)
+        assert row is not None
+        direction: Any = "maximize" if row.better == "higher" else "minimize"
+        for at, text in ((4096, " at 4,096 tokens"), ("16x", " at 16x (8,192 tokens)")):
+            shown = measure(Objective(direction, name, at if row.by_length else None), 512)
+            assert shown.lower_is_better == (direction == "minimize")
+            assert shown.text(0.5) and shown.title and (text in shown.title) == row.by_length
+    assert measure(Objective("minimize", "loss", 512), 512).factor == pytest.approx(1 / LN2)

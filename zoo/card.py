@@ -134,7 +134,7 @@ def _provenance(provenance: dict[str, Any]) -> str:
         ("Trial", provenance.get("trial")),
         ("Found with", _pairs(provenance.get("params"), "{key} = {value}")),
         ("Trials of the study", _pairs(provenance.get("trials"), "{value} {key}")),
-        ("Data", _source(provenance)),
+        ("Data", _trained_on((provenance.get("run") or {}).get("data") or {})),
         ("Data fingerprint", f"`{data['fingerprint']}`" if data.get("fingerprint") else None),
         ("Seed", run.get("seed")),
         ("Tokens trained on", f"{run['tokens']:,}" if run.get("tokens") else None),
@@ -162,6 +162,15 @@ def _pairs(values: Any, form: str) -> str | None:
 def _source(provenance: dict[str, Any]) -> str:
     data = (provenance.get("run") or {}).get("data") or {}
     return str(data.get("source") or "unknown")
+
+
+def _trained_on(data: dict[str, Any]) -> str:
+    """`text`, `examples of recall`, or `mixture: text (0.7), recall (0.3)`."""
+    source, task, parts = str(data.get("source") or "unknown"), data.get("task"), data.get("parts")
+    if isinstance(parts, list):
+        named = [f"{part.get('name')} ({part.get('weight')})" for part in parts if isinstance(part, dict)]
+        return f"{source}: {', '.join(named)}"
+    return f"{source} of {task.get('type')}" if isinstance(task, dict) else source
 
 
 def _table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:

@@ -39,7 +39,7 @@ def test_a_search_on_a_task_runs_without_any_text(tmp_path: Path, monkeypatch: p
     entry = promote(study.folder, name="asked", zoo=tmp_path / "zoo", lengths=[160], progress=False, tracking="off")
     assert entry.metrics["bits_per_byte"] == {} and set(entry.metrics["recall"]) == {"160"}
     card = (entry.folder / "README.md").read_text(encoding="utf-8")
-    assert "| Training length | 32, 64 |" in card and "examples" in card
+    assert "| Training length | 32, 64 |" in card and "| Data | examples of recall |" in card
 
 
 @pytest.mark.parametrize(

@@ -472,8 +472,8 @@ def test_metrics_and_provenance_of_a_wrong_kind_break_their_entry_alone(entry: E
         ("provenance.json", {"run": {"train": []}}, "train: got []; expected a mapping"),
         (
             "provenance.json",
-            {"run": {"train": {"seq_len": [1]}}},
-            "run.train.seq_len: got [1]; expected a whole number",
+            {"run": {"train": {"seq_len": [1, "2"]}}},
+            'run.train.seq_len: got [1, "2"]; expected a whole number',
         ),
         ("provenance.json", {"run": {"tokens": "many"}}, "run.tokens: got 'many'; expected a number"),
     ]

@@ -26,6 +26,7 @@ from miniwin.tracking import _metrics
 from miniwin.training.batch_loss import PartLosses, batch_loss, shares
 from miniwin.training.distributed import Group
 from miniwin.training.launch import train
+from miniwin.zoo import add
 
 BYTE = ByteTokenizer()
 NAMES = ["text", "last-write", "recall", "which-first"]
@@ -228,6 +229,18 @@ def test_documents_are_kept_apart_in_the_text_of_a_mixture() -> None:
     first = [read_metrics(run.folder)[0]["losses"] for run in (apart, stream)]
     assert first[0]["text"] != first[1]["text"], "documents of text are kept apart"
     assert first[0]["recall"] == pytest.approx(first[1]["recall"], rel=1e-5), "an example is one document"
+
+
+def test_an_entry_says_what_it_was_trained_on(tmp_path: Path) -> None:
+    options: dict[str, Any] = {"tracking": "off", "device": "cpu", "progress": False}
+    run = train(tiny_model(), tiny_train(**MIXTURE, tokens=256), out="run", **options).folder
+    entry = add(run, name="mixed", zoo=tmp_path / "zoo")
+    card = (entry.folder / "README.md").read_text(encoding="utf-8")
+    assert "| Data | mixture: text (0.7), last-write (0.1), recall (0.1), which-first (0.1) |" in card
+    assert "| Training length | 32, 64 |" in card
+    assert str(tmp_path) not in "".join(path.read_text() for path in entry.folder.glob("*.json")), "no folders"
+    with pytest.raises(UserError, match=r"was trained on text \(text\.txt\), which an entry does not hold"):
+        evaluate(str(entry.folder), lengths=[32], recall=False, speed=False)
 
 
 # -- evaluation

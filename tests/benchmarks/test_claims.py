@@ -30,6 +30,10 @@ def test_a_verdict_follows_from_the_interval(low: float, high: float, verdict: s
     assert judged(Interval((low + high) / 2, low, high, 5), -math.inf, 0.0) == verdict
 
 
+def test_one_seed_gives_no_verdict() -> None:
+    assert judged(Interval(-1.0, -math.inf, math.inf, 1), -math.inf, 0.0) == "too few seeds yet"
+
+
 def test_what_was_not_measured_is_said(tmp_path: Path) -> None:
     assert {one.verdict for one in findings(tmp_path)} == {NOT_MEASURED}
 

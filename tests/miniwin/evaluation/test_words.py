@@ -18,7 +18,7 @@ import torch
 from word_tokenizers import KINDS, model, tokenizer
 
 from miniwin.evaluation.tasks import Needle, Needles, Recall, ScatteredFacts
-from miniwin.evaluation.tasks.words import BuiltIn, Passage, TextFile, WordTask, draw_passage, prose
+from miniwin.evaluation.tasks.words import BuiltIn, Passage, TextFile, WordTask, draw_passage, lay, prose
 from miniwin.evaluation.words import Asked, ask, score_words
 from miniwin.generation import generate
 from miniwin.language_model import LanguageModel
@@ -199,3 +199,19 @@ def test_what_cannot_be_asked_is_refused() -> None:
     chosen.tokenizer = None
     with pytest.raises(UserError, match="has no tokenizer, and task recall is asked in words"):
         ask(chosen, ONE, 500, examples=2)
+
+
+@pytest.mark.parametrize(
+    "size",
+    [
+        pytest.param(lambda text: len(text) // 3 + 5, id="parts are larger than the whole"),
+        pytest.param(lambda text: len(text) + len(text) ** 2 // 40_000, id="parts are smaller than the whole"),
+        pytest.param(lambda text: max(0, len(text) - 10), id="parts are a little smaller"),
+    ],
+)
+def test_a_text_fits_however_sizes_add_up(size: Callable[[str], int]) -> None:
+    passage = draw_passage(ONE, seed=0, index=0, split="train")
+    for room in range(400, 3000, 29):
+        layout = lay(passage, Random(0), BuiltIn(), room, lambda texts: [size(text) for text in texts], passage.asked)
+        assert room - 400 < size(passage.asked(layout.context)) <= room
+        assert all(fact in layout.context for fact in passage.facts)

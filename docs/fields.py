@@ -54,6 +54,7 @@ TITLES = {
     "TextData": "data, source: text",
     "JsonlData": "data, source: jsonl",
     "TaskData": "data, source: tasks",
+    "TableData": "data, source: table",
     "ExamplesData": "data, source: examples",
     "MixtureData": "data, source: mixture",
     "MixturePart": "data, source: mixture, parts",

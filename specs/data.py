@@ -63,7 +63,7 @@ class PythonStdlibData(_Split):
 
 
 class _PathData(_Split):
-    """What `text` and `jsonl` share. Valid, and test, are either a fraction of `paths` or all of paths of their own."""
+    """What `text`, `jsonl` and `table` share. Valid, and test, are a fraction of `paths` or all of their own paths."""
 
     paths: Paths
     valid_fraction: Share | None = None  # null: 0.1, unless there are valid_paths
@@ -121,6 +121,14 @@ class JsonlData(_PathData):
     field: Annotated[str, Field(min_length=1)] = "text"
 
 
+class TableData(_PathData):
+    """Parquet and Arrow files, and folders that Hugging Face's `datasets` saved; a document per row, in the column
+    `field`. Equal texts land on the same side."""
+
+    source: Literal["table"] = "table"
+    field: Annotated[str, Field(min_length=1)] = "text"
+
+
 class TaskData(_Split):
     """Examples generated for one task, `length` bytes each, `tokens` bytes of them to train on."""
 
@@ -152,7 +160,7 @@ class ExamplesData(Strict):
         return self.task
 
 
-Stored = PythonStdlibData | TextData | JsonlData | TaskData  # sources that become a corpus on disk
+Stored = PythonStdlibData | TextData | JsonlData | TaskData | TableData  # sources that become a corpus on disk
 
 
 def _no_mixture(data: Any) -> Any:

@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 
 from miniwin.data.examples import check_task
-from miniwin.data.sources import list_source
+from miniwin.data.sources import check_source, list_source
 from miniwin.evaluation.tasks import draw
 from miniwin.specs import TrainSpec, UserError
-from miniwin.specs.data import ExamplesData, MixtureData, PythonStdlibData
+from miniwin.specs.data import ExamplesData, MixtureData, PythonStdlibData, Stored
 from miniwin.specs.loading import at_their_places
 from miniwin.specs.validation_errors import Problem
 from miniwin.tokenizer import Tokenizer, load_tokenizer
@@ -33,7 +33,7 @@ def check_data(spec: TrainSpec, path: Path, overrides: Sequence[str] = ()) -> No
         if isinstance(data, ExamplesData):
             looks[f"{place}.task"] = partial(check_task, data.parsed_task, min(spec.lengths))
         elif not isinstance(data, PythonStdlibData | MixtureData):  # the library is always there
-            looks[place] = partial(list_source, data, base)
+            looks[place] = partial(_look, data, base)
     if spec.eval is not None:
         looks["eval"] = lambda: check_eval_tasks(spec, load_tokenizer(spec.tokenizer, base))
     problems = []
@@ -49,6 +49,10 @@ def check_data(spec: TrainSpec, path: Path, overrides: Sequence[str] = ()) -> No
             problems.append(Problem(loc, _FIELD.sub("", str(error), count=1)))
     if problems:
         raise at_their_places(problems, path, "train", overrides)
+
+
+def _look(data: Stored, base: Path) -> None:
+    check_source(list_source(data, base))
 
 
 def check_eval_tasks(spec: TrainSpec, tokenizer: Tokenizer) -> None:

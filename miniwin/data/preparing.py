@@ -33,7 +33,7 @@ from miniwin.files.hashing import sha256_file
 from miniwin.files.json_files import read_json
 from miniwin.files.writing import Unwritable, move, remove_tree, write_flushed
 from miniwin.specs import UserError, user_path
-from miniwin.specs.data import DataSpec, ExamplesData, JsonlData, MixtureData, TaskData, TextData
+from miniwin.specs.data import DataSpec, ExamplesData, JsonlData, MixtureData, TableData, TaskData, TextData
 from miniwin.tokenizer import Tokenizer
 from miniwin.tokenizer.hugging_face import SEPARATORS
 
@@ -241,8 +241,8 @@ def _encoder(source: Source, tokenizer: Tokenizer) -> Callable[[Sequence[str]], 
 
 
 def _empty(source: Source, side: str) -> str:
-    if source.spec.source == "jsonl" and side != "train":
-        how = f"give more lines, a larger {side}_fraction, or {side}_paths"
+    if isinstance(source.spec, JsonlData | TableData) and side != "train":
+        how = f"give more rows, a larger {side}_fraction, or {side}_paths"
     else:
         how = "give more text" if side == "train" else f"give more text, or name some in {side}_paths"
     every = "both" if len(source.sides) == 2 else "all three"

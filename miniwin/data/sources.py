@@ -7,31 +7,30 @@ the document separator.
 
 from __future__ import annotations
 
-import glob
 import hashlib
 import json
 import os
-import re
 import sys
 import sysconfig
-from collections.abc import Iterable, Iterator
+import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from miniwin.blocks.messages.listing import some
-from miniwin.data.plain_text import CONVERT, Replaced, TextReader
+from miniwin.data import tables
+from miniwin.data.finding import SourceFile, disjoint, find, find_tables, read_bytes, source_file
+from miniwin.data.plain_text import Replaced, TextReader
 from miniwin.data.tasks import check_recall, recall_documents
-from miniwin.specs import UserError, user_path
-from miniwin.specs.data import JsonlData, PythonStdlibData, Stored, TaskData, TextData
-from miniwin.specs.text_encodings import is_text, wide
+from miniwin.specs import UserError
+from miniwin.specs.data import JsonlData, PythonStdlibData, Stored, TableData, TaskData, TextData
 
 # Tests are not library code, and installed packages are not part of the standard library.
 STDLIB_LEFT_OUT = frozenset(
     {"test", "tests", "idlelib", "idle_test", "site-packages", "dist-packages", "__pycache__", "lib-dynload"}
 )
-ESCAPED = re.compile(r"\[([*?[])\]")
-PROBE = 8192  # a file with a NUL byte in its first PROBE bytes is binary, as for git
+ROWS = {".jsonl": "jsonl", **dict.fromkeys(tables.SUFFIXES, "table")}  # files of rows, and the source that reads them
 
 
 class Document(NamedTuple):
@@ -39,20 +38,6 @@ class Document(NamedTuple):
 
     side: str  # train | valid | test
     text: str
-
-
-@dataclass(frozen=True)
-class SourceFile:
-    """A file of text, as it is listed."""
-
-    path: Path
-    name: str  # relative to what the spec names, with "/" on every system; files are sorted and split by it
-    side: str  # train | valid | test | tail (the last part is valid, the one before it test) | lines (each by its text)
-    size: int
-    mtime_ns: int
-
-    def key(self) -> list[Any]:
-        return [str(self.path), self.side, self.size, self.mtime_ns]
 
 
 @dataclass(frozen=True)
@@ -75,6 +60,8 @@ class Source:
         """About how many bytes of text there are to read, for a progress bar."""
         if isinstance(self.spec, TaskData):
             return round(self.spec.tokens * (1 + self.spec.valid_fraction + (self.spec.test_fraction or 0)))
+        if isinstance(self.spec, TableData):
+            return sum(tables.size(file.path, self.spec.field) for file in self.files)
         return sum(file.size for file in self.files)
 
     def documents(self) -> Iterator[Document]:
@@ -85,15 +72,18 @@ class Source:
     def _read(self) -> Iterator[Document]:
         foreign: list[tuple[Path, UserError]] = []  # files in another encoding, reported together
         for file in self.files:
+            if isinstance(self.spec, TableData):
+                yield from _rows(file, self.spec)
+                continue
             reader = TextReader(file.path, self.replaced)
             if isinstance(self.spec, JsonlData):
                 yield from _json_lines(file, self.spec, reader)
                 reader.close()
                 continue
             if isinstance(self.spec, PythonStdlibData):  # not the user's text: nothing is reported about its encoding
-                text = _clean(_read_bytes(file.path).decode("utf-8", "replace"))
+                text = _clean(read_bytes(file.path).decode("utf-8", "replace"))
             else:
-                text = _clean(reader.text(_read_bytes(file.path)))
+                text = _clean(reader.text(read_bytes(file.path)))
                 try:
                     reader.close()
                 except UserError as error:
@@ -133,10 +123,16 @@ def _list(spec: Stored, base: Path) -> Source:
             return _list_text(spec, base)
         case JsonlData():
             side = "lines" if spec.valid_paths is None else "train"
-            files, _ = _find(spec.paths, base, "data.paths", side, suffix=".jsonl")
-            valid, _ = _find(spec.valid_paths or (), base, "data.valid_paths", "valid", suffix=".jsonl")
-            test, _ = _find(spec.test_paths or (), base, "data.test_paths", "test", suffix=".jsonl")
-            return Source(spec, _disjoint(files, valid, test))
+            files, _ = find(spec.paths, base, "data.paths", side, suffix=".jsonl")
+            valid, _ = find(spec.valid_paths or (), base, "data.valid_paths", "valid", suffix=".jsonl")
+            test, _ = find(spec.test_paths or (), base, "data.test_paths", "test", suffix=".jsonl")
+            return Source(spec, disjoint(files, valid, test))
+        case TableData():
+            side = "lines" if spec.valid_paths is None else "train"
+            files = find_tables(spec.paths, base, "data.paths", side)
+            valid = find_tables(spec.valid_paths or (), base, "data.valid_paths", "valid")
+            test = find_tables(spec.test_paths or (), base, "data.test_paths", "test")
+            return Source(spec, disjoint(files, valid, test))
         case TaskData():
             check_recall(spec.length, spec.num_pairs, spec.num_pairs)
             return Source(spec, facts={"task": spec.task})
@@ -165,20 +161,40 @@ def _list_stdlib(spec: PythonStdlibData) -> Source:
             site = name.startswith("_sysconfigdata") or name in ("sitecustomize.py", "usercustomize.py")
             if path.suffix == ".py" and not site and path.is_file():
                 relative = path.relative_to(root).as_posix()
-                files.append(_file(path, relative, side_of(relative, spec.valid_fraction, spec.test_fraction)))
+                files.append(source_file(path, relative, side_of(relative, spec.valid_fraction, spec.test_fraction)))
     if not files:
         raise UserError(f"data: source python-stdlib: no .py files in {root}; use source: text with files of your own")
     files.sort(key=lambda file: file.name)
     return Source(spec, tuple(files), {"python": ".".join(map(str, sys.version_info[:3])), "split": "file"})
 
 
+def check_source(source: Source) -> None:
+    """Look into each file of rows, as far as its first document: whether the column or field is there, and is text.
+
+    Raises:
+        UserError: it is not.
+    """
+    for file in source.files:
+        if isinstance(source.spec, TableData):
+            tables.check(file.path, source.spec.field)
+        elif isinstance(source.spec, JsonlData):
+            next(_json_lines(file, source.spec, TextReader(file.path, Replaced())), None)
+
+
 def _list_text(spec: TextData, base: Path) -> Source:
-    files, left_out = _find(spec.paths, base, "data.paths", "train")
-    test, more = _find(spec.test_paths or (), base, "data.test_paths", "test")
+    for path in (*spec.paths, *(spec.valid_paths or ()), *(spec.test_paths or ())):
+        if (suffix := Path(path).suffix) in ROWS:
+            warnings.warn(
+                f"data.paths: {path}: source: text trains on the file as it is, names of fields and all; for the texts "
+                f"in it, write source: {ROWS[suffix]} and the field that holds the text",
+                stacklevel=2,
+            )
+    files, left_out = find(spec.paths, base, "data.paths", "train")
+    test, more = find(spec.test_paths or (), base, "data.test_paths", "test")
     left_out += more
     if spec.valid_paths is not None:
-        valid, more = _find(spec.valid_paths, base, "data.valid_paths", "valid")
-        return Source(spec, _disjoint(files, valid, test), {"split": "valid_paths", "left_out": left_out + more})
+        valid, more = find(spec.valid_paths, base, "data.valid_paths", "valid")
+        return Source(spec, disjoint(files, valid, test), {"split": "valid_paths", "left_out": left_out + more})
     by_file = [replace(file, side=side_of(file.name, spec.share, spec.test_fraction)) for file in files]
     size = sum(file.size for file in files)
     held = sum(file.size for file in by_file if file.side == "valid") / max(1, size)
@@ -191,107 +207,7 @@ def _list_text(spec: TextData, base: Path) -> Source:
             "more files, use split: tail, or name files in valid_paths"
         )
     chosen = by_file if split == "file" else [replace(file, side="tail") for file in files]
-    return Source(spec, _disjoint(chosen, [], test), {"split": split, "left_out": left_out})
-
-
-def _find(
-    paths: Iterable[str], base: Path, where: str, side: str, suffix: str | None = None
-) -> tuple[list[SourceFile], int]:
-    """The files that `paths` name, each once, and how many were left out of folders and globs as binary."""
-    found: dict[str, SourceFile] = {}
-    left_out = 0
-    for given in paths:
-        root = base / user_path(given)
-        if root.is_file():
-            named = [(root, root.name)]
-        elif root.is_dir():
-            inside = ((path, path.relative_to(root).as_posix()) for path in _walk(root))
-            named = [one for one in inside if suffix is None or one[0].suffix == suffix]
-        elif glob.has_magic(given):
-            pattern = user_path(given)
-            stem = base / _unglobbed(pattern)
-            matches = (base / match for match in glob.glob(str(pattern), root_dir=base, recursive=True))
-            named = [(path, path.relative_to(stem).as_posix()) for path in matches if path.is_file()]
-        else:
-            raise UserError(
-                f"{where}: no such file or folder: {given!r} (looked for {root.absolute()}); a path is "
-                "relative to the folder of the YAML file that names it"
-            )
-        kept, foreign = [], []
-        for path, name in sorted(named, key=lambda one: one[1]):
-            start = _read_bytes(path, PROBE)
-            encoding = wide(start)
-            if encoding and (path == root or is_text(start, encoding)):
-                foreign.append((path, encoding))
-            elif path != root and b"\0" in start:
-                left_out += 1
-            else:
-                kept.append(_file(path, name, side))
-        if foreign:
-            (path, encoding), others = foreign[0], some([str(path) for path, _ in foreign[1:]], 20)
-            raise UserError(
-                f"{where}: {path}:1:1: this is {encoding}. {CONVERT.format(encoding=encoding)}"
-                + (f". In another encoding, too: {others}" if others else "")
-            )
-        if not kept:
-            what = f"files that end in {suffix}" if suffix and root.is_dir() else "text files"
-            raise UserError(f"{where}: {given!r} names no {what} (looked in {root.absolute()}); expected at least one")
-        for file in kept:
-            found.setdefault(_true_name(file.path), file)
-    return list(found.values()), left_out
-
-
-def _walk(root: Path) -> Iterator[Path]:
-    for folder, folders, names in os.walk(root):
-        folders[:] = [one for one in folders if not one.startswith(".") and one != "__pycache__"]
-        for name in names:
-            path = Path(folder, name)
-            if not name.startswith(".") and path.is_file():
-                yield path
-
-
-def _unglobbed(pattern: Path) -> Path:
-    """The part of a pattern before its first wildcard. A wildcard that glob.escape has escaped does not count."""
-    parts = []
-    for part in pattern.parts:
-        if glob.has_magic(ESCAPED.sub("", part)):
-            break
-        parts.append(ESCAPED.sub(r"\1", part))
-    return Path(*parts)
-
-
-def _read_bytes(path: Path, count: int = -1) -> bytes:
-    try:
-        with path.open("rb") as file:
-            return file.read(count)
-    except OSError as error:
-        raise UserError(f"data: cannot read {path}: {error.strerror or error}") from None
-
-
-def _file(path: Path, name: str, side: str) -> SourceFile:
-    stat = path.stat()
-    return SourceFile(path.absolute(), name, side, stat.st_size, stat.st_mtime_ns)
-
-
-def _true_name(path: Path) -> str:
-    """One name for a file, however it was named: through a link, or as A.txt on a system where that is a.txt."""
-    name = str(path.resolve())
-    small = name.lower()
-    return small if small != name and os.path.exists(small) and os.path.samefile(small, name) else name
-
-
-def _disjoint(train: list[SourceFile], valid: list[SourceFile], test: list[SourceFile]) -> tuple[SourceFile, ...]:
-    """All files, or UserError where one is named for two splits."""
-    seen: dict[str, str] = {}
-    for files, named in ((train, "paths"), (valid, "valid_paths"), (test, "test_paths")):
-        for file in files:
-            name = _true_name(file.path)
-            if (before := seen.setdefault(name, named)) != named:
-                raise UserError(
-                    f"data: {file.path} is named by both {before} and {named}; text that is trained on, or chosen by, "
-                    "says nothing about loss on new text: name it in one of them"
-                )
-    return (*train, *valid, *test)
+    return Source(spec, disjoint(chosen, [], test), {"split": split, "left_out": left_out})
 
 
 def _json_lines(file: SourceFile, spec: JsonlData, reader: TextReader) -> Iterator[Document]:
@@ -316,11 +232,19 @@ def _json_lines(file: SourceFile, spec: JsonlData, reader: TextReader) -> Iterat
                 if not isinstance(record[spec.field], str):
                     raise UserError(f"{where}: got {_kind(record[spec.field])} in {spec.field!r}; {expected}")
                 text = _clean(record[spec.field])
-                yield Document(
-                    side_of(text, spec.share, spec.test_fraction) if file.side == "lines" else file.side, text
-                )
+                yield _document(file, spec, text)
     except OSError as error:
         raise UserError(f"data: cannot read {file.path}: {error.strerror or error}") from None
+
+
+def _document(file: SourceFile, spec: JsonlData | TableData, text: str) -> Document:
+    """A row goes to a side by its text, unless the whole file is for one."""
+    return Document(side_of(text, spec.share, spec.test_fraction) if file.side == "lines" else file.side, text)
+
+
+def _rows(file: SourceFile, spec: TableData) -> Iterator[Document]:
+    for row in tables.texts(file.path, spec.field):
+        yield _document(file, spec, _clean(row))
 
 
 def _kind(value: Any) -> str:

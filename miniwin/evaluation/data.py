@@ -12,7 +12,7 @@ from miniwin.files.json_files import JSONProblem, read_json
 from miniwin.files.writing import Unwritable
 from miniwin.runs import RUN, TRAIN, read_run
 from miniwin.specs import TrainSpec, UserError, load_train_spec, user_path
-from miniwin.specs.data import DataSpec, JsonlData, MixtureData, PythonStdlibData, TextData
+from miniwin.specs.data import DataSpec, JsonlData, MixtureData, PythonStdlibData, TableData, TextData
 
 if TYPE_CHECKING:
     from miniwin.data import Corpus
@@ -148,10 +148,14 @@ def _data_spec(data: Any) -> tuple[Any, Path | None]:
         return _of_train_spec(path)
     if not path.exists():
         raise UserError(
-            f"data: {data} does not exist; expected python-stdlib, a text file or folder, a .jsonl file, "
-            f"a train spec (.yaml) or a run folder"
+            f"data: {data} does not exist; expected python-stdlib, a text file or folder, a .jsonl or .parquet "
+            f"file, a folder that datasets saved, a train spec (.yaml) or a run folder"
         )
-    kind = JsonlData if path.suffix == ".jsonl" else TextData
+    from miniwin.data import tables
+
+    kind: type[TextData | JsonlData | TableData] = JsonlData if path.suffix == ".jsonl" else TextData
+    if path.suffix in tables.SUFFIXES or (path / tables.STATE).is_file() or (path / tables.SPLITS).is_file():
+        kind = TableData
     return kind(paths=(str(path.absolute()),)), None
 
 

@@ -104,7 +104,7 @@ def test_a_room_cannot_be_imported_under_its_bare_name(room: str) -> None:
 CORE = {"torch", "numpy", "pydantic", "pydantic_core"}
 SPECS = CORE | {"yaml"}
 ENGINE = SPECS | {"mlflow", "sqlalchemy", "tokenizers", "safetensors", "rich", "platformdirs", "filelock"}
-ENGINE |= {"lm_eval", "tqdm"}
+ENGINE |= {"lm_eval", "tqdm", "pyarrow"}
 ZOO = ENGINE | {"pooch"}
 SEARCH = ZOO | {"optuna"}
 
@@ -121,7 +121,7 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
 # Only inside functions: `miniwin.load("name")` asks the zoo, which stands above the engine.
 LAZILY = {"miniwin.loading": {"zoo"}}
 # Optional dependencies: imported only where they are used.
-ALWAYS_LAZY = {"mlflow", "sqlalchemy", "xformers", "lm_eval", "tqdm"}
+ALWAYS_LAZY = {"mlflow", "sqlalchemy", "xformers", "lm_eval", "tqdm", "pyarrow"}
 # Files that are nothing without their library, and the library. They are themselves imported only inside functions.
 ONLY_WITH = {"miniwin.evaluation.lm_eval_model": {"lm_eval", "tqdm"}}
 

@@ -43,6 +43,7 @@ class Validation:
         assert spec.eval is not None
         self.spec, self.texts = spec.eval, texts
         self.lengths = spec.eval.at(spec.lengths)
+        self.wanted = spec.eval.best_of(spec.lengths)
         self.text = has_text(spec.data) and spec.eval.tokens != 0
         self.best: dict[str, Any] | None = None
 
@@ -62,16 +63,15 @@ class Validation:
 
     def improved(self, line: dict[str, Any]) -> bool:
         """Whether these weights are the best so far; `best` then says so. Of equal ones the first are kept."""
-        wanted = self.spec.best_of()
-        if wanted is None:
+        if self.wanted is None:
             return False
-        direction, name = wanted
+        lower, name = self.wanted
         value = line["eval"][name]["value"]
         if value is None or not math.isfinite(value):
             return False
         if self.best is not None:
             before = self.best["value"]
-            if value >= before if direction == "minimize" else value <= before:
+            if value >= before if lower else value <= before:
                 return False
         self.best = {"name": name, "value": value, "step": line["step"], "tokens": line["tokens"]}
         return True

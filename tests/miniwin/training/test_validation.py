@@ -88,6 +88,13 @@ def test_the_default_lengths_and_tokens_are_those_of_the_training_and_of_eval() 
     assert line["eval"]["loss@32"]["n"] == len(valid) - 1
 
 
+def test_lengths_may_be_multiples_of_the_training_length() -> None:
+    best = go("run", tiny_train(eval={"every": 1e9, "lengths": ["3x", 32], "keep_best": "minimize loss@3x"})).best
+    (line,) = read_evaluations("run")
+    assert list(line["eval"]) == ["loss@32", "bits_per_byte@32", "loss@96", "bits_per_byte@96"]
+    assert best is not None and best["name"] == "loss@96"
+
+
 def test_the_training_does_not_notice() -> None:
     """Modes and random draws included: the evaluation here draws numbers, and leaves the model in eval mode."""
     go("plain", tiny_train())
@@ -277,8 +284,12 @@ REFUSED = {
     ),
     "nothing": ({"tokens": 0, "tasks": []}, "eval: nothing would be measured; name tasks, or leave out tokens: 0"),
     "best": ({"keep_best": "minimize loss@128"}, "eval.keep_best: loss@128 is not measured here; did you mean 'loss@"),
-    "words": ({"keep_best": "loss@96"}, "eval.keep_best: got 'loss@96'; expected 'minimize' or 'maximize' and a value"),
-    "direction": ({"keep_best": "maximize loss@96"}, "eval.keep_best: loss@96 is better when lower; write minimize"),
+    "cost": ({"keep_best": "minimize parameters"}, "eval.keep_best: parameters is not measured here; known: "),
+    "words": ({"keep_best": "loss@96"}, "eval.keep_best: objective 'loss@96' cannot be read; expected 'minimize' or"),
+    "direction": (
+        {"keep_best": "maximize loss@96"},
+        "eval.keep_best: objective 'maximize loss@96': loss is better when lower; write",
+    ),
     "lengths": ({"lengths": []}, "eval.lengths: got []; expected 1 or more"),
 }
 

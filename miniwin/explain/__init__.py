@@ -1,5 +1,5 @@
 """What a spec amounts to, before anything is trained: `miniwin explain`."""
 
-from miniwin.explain.layers import explanation, groups, layer_numbers, periods_text, sees
+from miniwin.explain.layers import explanation, groups, layer_numbers, period, periods_text, sees
 
-__all__ = ["explanation", "groups", "layer_numbers", "periods_text", "sees"]
+__all__ = ["explanation", "groups", "layer_numbers", "period", "periods_text", "sees"]

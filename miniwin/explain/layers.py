@@ -40,7 +40,7 @@ def explanation(spec: ModelSpec, lengths: Sequence[int], dtype: str = "float32")
                 "chunk": attention.chunk,
                 "heads": f"{attention.num_heads}/{attention.kv_heads} x {attention.head_dim}",
                 "encoding": ", ".join(attention.position.words()),
-                "period": max(attention.position.all_periods(), default=None),
+                "period": period(attention.position),
                 "periods": attention.position.all_periods(),
                 "parameters": layer.parameters(spec.hidden_size),
                 "cache_bytes": cache,
@@ -104,6 +104,11 @@ def head_groups(letter: str, attention: Any, hidden_size: int) -> list[tuple[str
     if len(groups) == 1:
         return [(letter, groups[0])]
     return [(f"{letter} {group.path.removeprefix('position.')}", group) for group in groups]
+
+
+def period(position: Any) -> int | None:
+    """The longest period of a position encoding, by which it repeats or tells places apart. None: it has no period."""
+    return max(position.all_periods(), default=None)
 
 
 def periods_text(periods: Sequence[int]) -> str:

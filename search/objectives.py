@@ -1,6 +1,6 @@
 """How the values of objectives are found, and how they are shown.
 
-The metrics stand in miniwin/specs/objectives.py, a row each. A row says how its metric is found: from the spec, from
+The metrics stand in specs/objectives.py, a row each. A row says how its metric is found: from the spec, from
 the rotary encodings, from the losses by length, by a task, or by timing. Each of these ways has a function here.
 """
 

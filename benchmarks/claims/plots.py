@@ -19,7 +19,7 @@ SHOWN = ("harmonic-log", "harmonic", "published", "global-rope", "minimind", "mi
 
 
 def write_plots(folder: Path, out: Path) -> list[Path]:
-    """text.svg, recall.svg, order.svg and speed.svg."""
+    """Write the plots of text, recall, order and speed into `out`, and return their paths."""
     out.mkdir(parents=True, exist_ok=True)
     recall = ("recall",)
     order = ("last-write", "which-first")

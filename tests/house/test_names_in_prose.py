@@ -37,6 +37,8 @@ ELSEWHERE = {
     "baseline.yaml": "lies in study folders",
     "A.txt": "an example",
     "text.txt": "made by a test",
+    "novel.txt": "docs/tasks.md's example",
+    "specs/run": "docs/errors.md's example",
     "miniwin.plugins": "a group of entry points",
 }
 FILE = re.compile(r"(?<![\w./~$<>*{-])(?:[\w-]+/)*[\w-]+\.(?:py|c|h|md|yaml|txt|toml|svg|cff)\b(?![.(\w])")

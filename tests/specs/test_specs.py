@@ -336,6 +336,8 @@ CHANGES: dict[str, Any] = {
     "tie_word_embeddings": True,
     "init.std": 0.03,
     "init.depth_scaled": False,
+    "init.type": {"init": {"type": "fan-in", "std": 0.7, "depth_scaled": False}},
+    "init.embedding_std": 0.03,
     # fields that came later
     "blocks.D.attention.chunk": 64,
     "blocks.A.attention.keep_first": 2,
@@ -364,7 +366,7 @@ CHANGES: dict[str, Any] = {
     "logit_scale": 2.0,
     "logit_softcap": 30.0,
 }
-SAME = {"kind", "format", "name", "norm.type", "init.type"}  # one value only, or no part of the architecture
+SAME = {"kind", "format", "name", "norm.type"}  # one value only, or no part of the architecture
 
 
 def leaves(data: Any, path: str = "") -> Iterator[str]:

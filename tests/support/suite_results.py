@@ -111,7 +111,7 @@ def _task(
     setting = {**setting, "length": length}
     return [
         row(task, length, share, "examples", "share", "higher", setting, samples, chance=chance, detail=detail),
-        row(f"{task}_nats", length, cost, "examples", "nats/answer", "lower", setting, fewer, chance=-math.log(chance)),
+        row(f"{task}-nats", length, cost, "examples", "nats/answer", "lower", setting, fewer, chance=-math.log(chance)),
     ]
 
 

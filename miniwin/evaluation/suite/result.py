@@ -1,7 +1,7 @@
 """What a suite found, as JSON that comes back equal: a header, and one row for each measure at each length.
 
     last-write@2048          share of right answers of a task
-    last-write_nats@2048     nats of its right answers, the mean
+    last-write-nats@2048     nats of its right answers, the mean
     bits_per_byte@512        on long documents
     shift_change@16          with so many tokens of filler in front
     cache_bytes@8192

@@ -68,7 +68,7 @@ def test_a_loss_is_paired_over_its_documents_and_much_narrower_than_either(
     assert (found.low, found.high) == pytest.approx((expected.low / math.log(2), expected.high / math.log(2)))
     assert found.value == pytest.approx(b.value - a.value)
     assert found.high - found.low < 0.3 * (a.high - a.low)  # type: ignore[operator]
-    nats_row = of(good, poor, "recall_nats@512").interval
+    nats_row = of(good, poor, "recall-nats@512").interval
     assert nats_row is not None and nats_row.n == 48
 
 
@@ -167,7 +167,7 @@ def test_the_terminal_has_a_row_for_each_difference(found: Comparison, capsys: p
     print_comparison(found)
     text = capsys.readouterr().out
     assert "A  runs/good: 1,180,000 parameters, on cpu in float32" in text and "B - A" in text and "C - A" in text
-    assert text.count("recall nats") == 3 and "copy" not in text
+    assert text.count("recall-nats") == 3 and "copy" not in text
     row = next(row for row in found.rows if row.any.key == "recall@2048")
     shown = cells(row)
     assert shown[:3] == ["recall", "2k", "48"] and len(shown) == 3 + 3 + 2 * 2 and shown[7] == "worse"

@@ -76,7 +76,7 @@ def test_documents_of_the_test_split_and_of_a_mixture() -> None:
 
 
 def test_every_measure_has_a_row_at_each_of_its_lengths(result: SuiteResult) -> None:
-    each = ["bits_per_byte", "bits_per_byte_spread", "recall", "recall_nats", "needle", "needle_nats"]
+    each = ["bits_per_byte", "bits_per_byte_spread", "recall", "recall-nats", "needle", "needle-nats"]
     expected = [f"{name}@{length}" for name in each for length in (32, 128)]
     expected += ["shift_change@1", "shift_change@5"]
     expected += [
@@ -147,7 +147,7 @@ def test_memory_is_bounded_whatever_the_documents(tmp_path: Path, monkeypatch: p
 @pytest.mark.parametrize("length", [32, 128])
 def test_tasks_are_scored_on_the_test_split(result: SuiteResult, length: int) -> None:
     score = score_task(model(), Recall(num_pairs=2, num_queries=2), length, examples=6, split="test")
-    one, nats = result[f"recall@{length}"], result[f"recall_nats@{length}"]
+    one, nats = result[f"recall@{length}"], result[f"recall-nats@{length}"]
     assert one.samples["right"] == score.right.tolist() and one.samples["asked"] == [2] * 6
     assert nats.samples["nats"] == score.nats.tolist()
     assert one.value == score.accuracy and one.chance == 1 / 26 and one.n == 6
@@ -278,8 +278,8 @@ def test_a_multiple_of_an_unknown_training_length_is_refused(tmp_path: Path) -> 
     ("tasks", "message"),
     [
         (
-            [{"task": {"type": "last-write"}, "form": "words"}],
-            "task last-write has no form in words; write form: bytes",
+            [{"task": {"type": "copy"}, "form": "words"}],
+            "task copy has no form in words; write form: bytes",
         ),
         (
             [{"task": {"type": "recall"}, "form": "words"}],

@@ -2,14 +2,12 @@
 
     loss = mean over the counted tokens of -log p(next token)      in nats per token, computed in float32; of a mixture,
                                                                    the mean over its parts (batch_loss.py)
-    step = forward and backward over `gradient_accumulation` batches, clip, AdamW
+    step = forward and backward over `gradient_accumulation` batches, clip (gradients.py), AdamW
 
 A model may add to the loss: a mixture of experts adds its load balance. The gradient is that of the sum. The added
 part is reported by itself, as `auxiliary_loss`; no evaluation and no other reported loss contains it.
 The order of the data and the learning rate are functions of the step. The checkpoint holds the rest. So a run that was
 killed and continued gives the same weights bit for bit, on the same CPU with the same number of threads.
-
-Shapes: B batch size, N sequence length, C hidden_size.
 """
 
 from __future__ import annotations
@@ -17,31 +15,29 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TextIO
 
 import torch
 from safetensors.torch import save
-from torch import Tensor
 
 from miniwin import runs
 from miniwin.blocks.matmul_library import Product, choose
 from miniwin.blocks.messages.passwords import masked
 from miniwin.checkpoint import load_checkpoint, restore_rng, rng_state, save_checkpoint
-from miniwin.data import Corpus, document_numbers, loader
-from miniwin.data.passes import Passes
+from miniwin.data import Corpus
 from miniwin.files.writing import Unwritable, finite, replacing, said_if_unwritable, write_text
 from miniwin.language_model import LanguageModel
 from miniwin.runs import RunResult, Status
 from miniwin.specs import ModelSpec, TrainSpec, UserError, dump_yaml
 from miniwin.tokenizer import Tokenizer
 from miniwin.tracking import Tracker
-from miniwin.training.batch_loss import PartLosses, batch_loss, shares
 from miniwin.training.compilation import compile_layers
 from miniwin.training.distributed import Group
 from miniwin.training.divergence import LossWatch
+from miniwin.training.gradients import StepGradients
 from miniwin.training.optimizer import make_optimizer
 from miniwin.training.progress import TrainProgress
 from miniwin.training.schedule import learning_rate
@@ -49,7 +45,6 @@ from miniwin.training.signals import StopRequest
 from miniwin.training.validation import Validation, shown
 
 OnEval = Callable[[int, LanguageModel], bool | None]
-Batches = Iterator[tuple[Tensor, Tensor]]
 
 
 class TrainingLoop:
@@ -59,7 +54,6 @@ class TrainingLoop:
     """
 
     metrics: TextIO
-    batches: Batches
     bar: TrainProgress
 
     def __init__(
@@ -84,15 +78,14 @@ class TrainingLoop:
         self.watch = LossWatch(spec.stop)
         self.validation = None if spec.eval is None else Validation(spec, corpus.texts)
         self.best: dict[str, Any] | None = None  # whose weights are in best.safetensors
-        self.passes = Passes(spec.lengths, spec.length_weights, spec.batch_size)
-        self.parts = PartLosses([name for name, _, _ in corpus.parts], device)
 
         torch.manual_seed(spec.seed)
         decoder = model_spec.build().to(device)  # built on the CPU: the same weights whatever the device
         if product is not None:
             choose(decoder, product)
         self.model = LanguageModel(decoder, model_spec, tokenizer, str(folder), folder)
-        self.parameters = [parameter for parameter in decoder.parameters() if parameter.requires_grad]
+        self.gradients = StepGradients(self.model, spec, corpus, group, device)
+        self.parts = self.gradients.parts
         self.optimizer = make_optimizer(decoder, spec.optimizer)
         if spec.compile:
             compile_layers(decoder, device)
@@ -151,7 +144,7 @@ class TrainingLoop:
                 self.bar,
                 open(metrics, "a", encoding="utf-8", newline="\n") as self.metrics,
             ):
-                self.batches = self._loader(workers)
+                self.gradients.read_from(self.step, workers)
                 status, reason = self._train(on_eval, rungs, stop_after_tokens, stop)
         except KeyboardInterrupt:
             self._end("interrupted", "a second Ctrl-C: the steps since the last checkpoint are lost")
@@ -196,7 +189,7 @@ class TrainingLoop:
         """Take one optimizer step. If the run has diverged, take no step and return the reason."""
         spec, began = self.spec, time.monotonic()
         rate = learning_rate(spec.schedule, self.step, spec.steps, spec.optimizer.lr)
-        loss, norm, auxiliary = self._gradients()
+        loss, norm, auxiliary = self.gradients.compute(self.step)
         diverged = self.watch.see(self.step + 1, loss, norm)
         if diverged is None:
             for group in self.optimizer.param_groups:
@@ -227,59 +220,6 @@ class TrainingLoop:
         self.metrics.write(json.dumps(finite(line)) + "\n")
         self.metrics.flush()
         self.tracker.catch_up([line])
-
-    def _gradients(self) -> tuple[float, float, float | None]:
-        """(loss, gradient norm, auxiliary loss) of a step; None for a model without an auxiliary loss.
-
-        The gradients of loss + auxiliary loss are left in place, clipped. The norm is that before clipping.
-        """
-        passes = self.spec.gradient_accumulation
-        self.optimizer.zero_grad(set_to_none=True)
-        total, added = torch.zeros((), device=self.device), torch.zeros((), device=self.device)
-        auxiliary: Tensor | None = None
-        for number in range(self.step * passes, (self.step + 1) * passes):
-            inputs, every = next(self.batches)  # (B, N), (B, N)
-            sizes = self.corpus.rows.sizes(self.passes[number].first, len(every))  # (P,): rows of each part
-            own = shares(self.group, every, sizes)
-            inputs, targets = (self.group.rows(ids).to(self.device) for ids in (inputs, every))  # (B / processes, N)
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.spec.dtype == "bfloat16"):
-                hidden = self.model.decoder.hidden(inputs, documents=self._documents(inputs))  # (B, N, C)
-                loss, losses = batch_loss(self.model.decoder, hidden, targets, own)  # (), (P,)
-            loss = loss / passes
-            self.parts.see(losses, sizes)
-            total += loss.detach()
-            auxiliary = self.model.decoder.auxiliary_loss()
-            if auxiliary is not None:
-                loss = loss + auxiliary / passes
-                added += auxiliary.detach() / passes
-            loss.backward()
-        self.group.average_gradients(self.parameters)
-        total, added = self.group.mean(total), self.group.mean(added)
-        self.parts.end_step(self.group)
-        limit = self.spec.clip_grad_norm
-        norm = torch.nn.utils.clip_grad_norm_(self.parameters, float("inf") if limit is None else limit)
-        return float(total), float(norm), None if auxiliary is None else float(added)
-
-    def _documents(self, inputs: Tensor) -> Tensor | None:
-        """The number of each token's document (B, N); None where documents are not kept apart."""
-        if self.spec.packing == "stream":
-            return None
-        assert self.model.tokenizer is not None and self.model.tokenizer.separator is not None
-        return document_numbers(inputs, self.model.tokenizer.separator)
-
-    def _loader(self, workers: int) -> Batches:
-        """The batches of the steps that are left. A step takes `gradient_accumulation` of them."""
-        spec, passes = self.spec, self.spec.gradient_accumulation
-        return loader(
-            self.corpus.rows,
-            start_step=self.step * passes,
-            num_steps=(spec.steps - self.step) * passes,
-            batch_size=spec.batch_size,
-            seq_len=spec.lengths,
-            weights=spec.length_weights,
-            seed=spec.seed,
-            workers=workers,
-        )
 
     def _evaluate(self, on_eval: OnEval, rungs: list[int]) -> bool:
         """Call `on_eval` at each rung that has been reached. False: the run has to end."""

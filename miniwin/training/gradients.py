@@ -1,0 +1,86 @@
+"""The gradients of one optimizer step: its passes forward and backward, the mean over processes, clipping.
+
+Shapes: B batch size, N sequence length, C hidden_size, P parts of a mixture.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from miniwin.data import Corpus, document_numbers, loader
+from miniwin.data.passes import Passes
+from miniwin.language_model import LanguageModel
+from miniwin.specs import TrainSpec
+from miniwin.training.batch_loss import PartLosses, batch_loss, shares
+from miniwin.training.distributed import Group
+
+
+class StepGradients:
+    """Gradients of the steps of one run, in order. parts: the losses of a mixture's parts, as they are seen here."""
+
+    batches: Iterator[tuple[Tensor, Tensor]]
+
+    def __init__(
+        self, model: LanguageModel, spec: TrainSpec, corpus: Corpus, group: Group, device: torch.device
+    ) -> None:
+        self.model, self.spec, self.corpus, self.group, self.device = model, spec, corpus, group, device
+        self.passes = Passes(spec.lengths, spec.length_weights, spec.batch_size)
+        self.parts = PartLosses([name for name, _, _ in corpus.parts], device)
+        self.parameters = [parameter for parameter in model.decoder.parameters() if parameter.requires_grad]
+
+    def read_from(self, step: int, workers: int) -> None:
+        """Open the batches of the steps that are left. A step takes `gradient_accumulation` of them."""
+        spec, passes = self.spec, self.spec.gradient_accumulation
+        self.batches = loader(
+            self.corpus.rows,
+            start_step=step * passes,
+            num_steps=(spec.steps - step) * passes,
+            batch_size=spec.batch_size,
+            seq_len=spec.lengths,
+            weights=spec.length_weights,
+            seed=spec.seed,
+            workers=workers,
+        )
+
+    def compute(self, step: int) -> tuple[float, float, float | None]:
+        """(loss, gradient norm, auxiliary loss) of a step; None for a model without an auxiliary loss.
+
+        The gradients of loss + auxiliary loss are left in place, clipped. The norm is that before clipping.
+        """
+        passes = self.spec.gradient_accumulation
+        for parameter in self.parameters:
+            parameter.grad = None
+        total, added = torch.zeros((), device=self.device), torch.zeros((), device=self.device)
+        auxiliary: Tensor | None = None
+        for number in range(step * passes, (step + 1) * passes):
+            inputs, every = next(self.batches)  # (B, N), (B, N)
+            sizes = self.corpus.rows.sizes(self.passes[number].first, len(every))  # (P,): rows of each part
+            own = shares(self.group, every, sizes)
+            inputs, targets = (self.group.rows(ids).to(self.device) for ids in (inputs, every))  # (B / processes, N)
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.spec.dtype == "bfloat16"):
+                hidden = self.model.decoder.hidden(inputs, documents=self._documents(inputs))  # (B, N, C)
+                loss, losses = batch_loss(self.model.decoder, hidden, targets, own)  # (), (P,)
+            loss = loss / passes
+            self.parts.see(losses, sizes)
+            total += loss.detach()
+            auxiliary = self.model.decoder.auxiliary_loss()
+            if auxiliary is not None:
+                loss = loss + auxiliary / passes
+                added += auxiliary.detach() / passes
+            loss.backward()
+        self.group.average_gradients(self.parameters)
+        total, added = self.group.mean(total), self.group.mean(added)
+        self.parts.end_step(self.group)
+        limit = self.spec.clip_grad_norm
+        norm = torch.nn.utils.clip_grad_norm_(self.parameters, float("inf") if limit is None else limit)
+        return float(total), float(norm), None if auxiliary is None else float(added)
+
+    def _documents(self, inputs: Tensor) -> Tensor | None:
+        """The number of each token's document (B, N); None where documents are not kept apart."""
+        if self.spec.packing == "stream":
+            return None
+        assert self.model.tokenizer is not None and self.model.tokenizer.separator is not None
+        return document_numbers(inputs, self.model.tokenizer.separator)

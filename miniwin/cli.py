@@ -15,7 +15,20 @@ from typing import Annotated
 import typer
 
 from miniwin import without_torch
-from miniwin.commands import demo, evaluate, exporting, generate, importing, lm_eval, search, shipped, specs, train, zoo
+from miniwin.commands import (
+    compare,
+    demo,
+    evaluate,
+    exporting,
+    generate,
+    importing,
+    lm_eval,
+    search,
+    shipped,
+    specs,
+    train,
+    zoo,
+)
 
 app = typer.Typer(
     name="miniwin",
@@ -32,6 +45,7 @@ app.command("schema")(specs.schema)
 app.command("specs")(shipped.specs_command)
 app.command("train")(train.train_command)
 app.command("eval")(evaluate.eval_command)
+app.command("compare")(compare.compare_command)
 app.command("lm-eval", context_settings=lm_eval.PASSED_ON)(lm_eval.lm_eval_command)
 app.command("generate")(generate.generate_command)
 app.command("import")(importing.import_command)

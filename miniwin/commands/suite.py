@@ -17,7 +17,7 @@ def run(
     import json
 
     from miniwin.evaluation.suite.run import place, run_suite
-    from miniwin.evaluation.suite.store import RESULT
+    from miniwin.evaluation.suite.store import PAGE, RESULT
     from miniwin.evaluation.suite.table import print_table
     from miniwin.specs import load_spec, resolve_spec_path, user_path
 
@@ -35,4 +35,4 @@ def run(
     if json_file is not None:
         result.write(json_file)
         print(f"written to {json_file}", file=sys.stderr)
-    print(f"result {folder / RESULT}", file=sys.stderr)
+    print(f"result {folder / RESULT}\npage {folder / PAGE}", file=sys.stderr)

@@ -10,6 +10,7 @@ import numpy as np
 from miniwin.evaluation import intervals
 from miniwin.evaluation.intervals import Interval
 from miniwin.evaluation.suite.result import SuiteModel, SuiteResult, SuiteRow, key_of
+from miniwin.specs.objectives import NATS
 
 TRAINED = 128
 LENGTHS = (128, 512, 2048)
@@ -50,7 +51,7 @@ def made_up(ref: str = "miniwin-1m@1.0.0", *, skill: float = 0.9, loss: float = 
     )  # fmt: skip
     return SuiteResult(
         suite="quick",
-        spec={"kind": "suite", "format": 1, "name": "quick", "lengths": ["1x", "4x", "16x"], "seed": seed},
+        spec={"kind": "suite", "format": 1, "name": "quick", "lengths": ["1x", "4x", "16x"], "seed": seed, "cache": {}},
         model=SuiteModel(ref=ref, hash="ab" * 32, weights="cd" * 32, parameters=1_180_000, trained_length=TRAINED),
         device="cpu",
         dtype="float32",
@@ -108,10 +109,11 @@ def _task(
         ]
     share, cost = intervals.share(right, asked), intervals.loss(nats, asked)
     fewer: Any = {name: samples[name] for name in ("asked", "nats")}
+    guess = -math.log(chance)
     setting = {**setting, "length": length}
     return [
         row(task, length, share, "examples", "share", "higher", setting, samples, chance=chance, detail=detail),
-        row(f"{task}-nats", length, cost, "examples", "nats/answer", "lower", setting, fewer, chance=-math.log(chance)),
+        row(f"{task}{NATS}", length, cost, "examples", "nats/answer", "lower", setting, fewer, chance=guess),
     ]
 
 

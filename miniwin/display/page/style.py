@@ -64,7 +64,7 @@ figcaption ul { list-style: none; display: flex; flex-wrap: wrap; gap: 0.15rem 1
 .mark[class*=" m"] { fill: var(--own); }
 .band { fill: var(--own, var(--point)); fill-opacity: 0.14; stroke: none; }
 .span { fill: none; stroke: var(--own, var(--point)); stroke-width: 1.5; stroke-opacity: 0.7; }
-.heat { fill: var(--accent); } .heat.none { fill: none; stroke: var(--rule); stroke-dasharray: 2 3; fill-opacity: 1; }
+.heat { fill: var(--accent); stroke: var(--rule); } .heat.none { fill: none; stroke-dasharray: 2 3; fill-opacity: 1; }
 .bar { fill: var(--point); } .bar.first { fill: var(--accent); }
 .key { width: 1.5rem; height: 0.75rem; vertical-align: -0.05rem; margin-right: 0.4rem; overflow: visible; }
 .key.dot { width: 0.75rem; }

@@ -125,7 +125,8 @@ def by_position(results: Sequence[Shown], measure: str) -> str:
         return ""
     row = found[0][1]
     unit = unit_of(row.unit)
-    series, said = [], []
+    series: list[Series] = []
+    said: list[str] = []
     for shown, _, buckets in found:
         texts = [f"{unit.text(one['value'])} at {one['start']:,} to {one['end']:,}" for one in buckets]
         series.append(
@@ -135,6 +136,7 @@ def by_position(results: Sequence[Shown], measure: str) -> str:
                 [f"{shown.name}: {text}" for text in texts],
                 intervals=[(limit(one.get("low")), limit(one.get("high"))) for one in buckets],
                 band=len(found) == 1,
+                aside=(len(series) - (len(found) - 1) / 2) * APART,
             )
         )
         said.append(f"{shown.name}: {', '.join(texts)}.")

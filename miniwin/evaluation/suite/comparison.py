@@ -17,7 +17,6 @@ from typing import Any
 from miniwin.display.formats import plural
 from miniwin.evaluation.suite.pairs import Difference, difference
 from miniwin.evaluation.suite.result import SuiteResult, SuiteRow
-from miniwin.evaluation.suite.tables import by_measure
 from miniwin.specs import UserError
 
 KIND, FORMAT = "suite-comparison", 1
@@ -85,10 +84,7 @@ def compare(results: Sequence[SuiteResult]) -> Comparison:
     Raises:
         UserError: there are too few or too many, they are of different suites, or no row of them is comparable.
     """
-    if len(results) < 2:
-        raise UserError(f"compare: got {plural(len(results), 'result')}; expected at least two")
-    if len(results) > MOST:
-        raise UserError(f"compare: got {len(results)} results; expected at most {MOST}, for one page to show them")
+    check_number(len(results))
     first = results[0]
     for other in results[1:]:
         check_same_suite(first, other)
@@ -96,8 +92,8 @@ def compare(results: Sequence[SuiteResult]) -> Comparison:
     for result in results:
         for row in result.rows:
             every.setdefault(row.key, row)
-    ordered = list(every.values())
-    keys = [ordered[n].key for n in by_measure(ordered)]
+    first_of = {row.measure: n for n, row in reversed(list(enumerate(every.values())))}
+    keys = sorted(every, key=lambda key: first_of[every[key].measure])  # lengths of one measure stand together
     rows = tuple(
         ComparedRow(
             tuple(next((row for row in result.rows if row.key == key), None) for result in results),
@@ -110,6 +106,14 @@ def compare(results: Sequence[SuiteResult]) -> Comparison:
         if all(one is None or one.interval is None for one in against):
             raise UserError(f"{first.model.ref} and {other.model.ref} have no row in common: {_reasons(against)}")
     return Comparison(tuple(results), rows)
+
+
+def check_number(results: int) -> None:
+    """Raise UserError if there are too few or too many to compare."""
+    if results < 2:
+        raise UserError(f"compare: got {results}; expected at least two models or results to compare")
+    if results > MOST:
+        raise UserError(f"compare: got {results}; expected at most {MOST}, which one page can tell apart")
 
 
 def check_same_suite(first: SuiteResult, other: SuiteResult) -> None:

@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING, Any
 
 from miniwin.evaluation.suite.cost import cache_parts, exponent_rows, speed_parts
 from miniwin.evaluation.suite.losses import loss_parts
+from miniwin.evaluation.suite.page import write_page
 from miniwin.evaluation.suite.part import Part, Planned
 from miniwin.evaluation.suite.progress import SuiteProgress
 from miniwin.evaluation.suite.result import SuiteModel, SuiteResult
 from miniwin.evaluation.suite.shift import shift_parts
-from miniwin.evaluation.suite.store import RESULT, Store, opened, weights_hash
+from miniwin.evaluation.suite.store import PAGE, RESULT, Store, opened, weights_hash
 from miniwin.evaluation.suite.tasks import task_parts
 from miniwin.evaluation.suite.trained import trained_length as recorded_length
 from miniwin.language_model import LanguageModel
@@ -81,8 +82,13 @@ def place(model: LanguageModel, suite: SuiteSpec) -> Path:
     """Where the parts go: into the run folder of the model; else a folder here, named by model and suite."""
     if model.folder is not None and (model.folder / RUN).is_file():
         return model.folder / "suites" / suite.name
+    return Path(folder_name(model, suite))
+
+
+def folder_name(model: LanguageModel, suite: SuiteSpec) -> str:
+    """A name for the parts of a model, from what it was loaded by."""
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", Path(model.ref).stem if model.folder is None else model.ref).strip("-.")
-    return Path(f"{name or 'model'}-{suite.name}")
+    return f"{name or 'model'}-{suite.name}"
 
 
 def _corpus(model: LanguageModel, suite: SuiteSpec, data: Any, file: Path | None) -> Corpus | None:
@@ -151,4 +157,5 @@ def _measured(planned: Planned, parts: list[Part], store: Store, about: dict[str
         rows=[*rows, *exponent_rows(rows)],
     )
     result.write(store.folder / RESULT)
+    write_page(result, store.folder / PAGE)
     return result

@@ -22,13 +22,14 @@ from filelock import FileLock, Timeout
 from pydantic import ValidationError
 
 from miniwin.evaluation.suite.result import FORMAT, SuiteRow
+from miniwin.evaluation.suite.stored import HEAD, RESULT
 from miniwin.files.json_files import JSONProblem, read_json
 from miniwin.files.writing import remove_tree, write_json
 from miniwin.language_model import LanguageModel
 from miniwin.specs import UserError
 
 KIND = "suite-parts"
-HEAD, PARTS, RESULT, PAGE, LOCK = "suite.json", "parts", "result.json", "index.html", ".lock"
+PARTS, PAGE, LOCK = "parts", "index.html", ".lock"
 OURS = (HEAD, PARTS, RESULT, PAGE, LOCK)
 OTHERWISE = "choose another --out, or start anew with --fresh"
 

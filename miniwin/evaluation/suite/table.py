@@ -2,19 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from miniwin.display.formats import binary_bytes, plural
+from miniwin.display.formats import plural
 from miniwin.evaluation.suite.result import SuiteResult, SuiteRow
-
-UNITS: dict[str, Any] = {  # how a value of a unit is written
-    "share": lambda value: f"{value:.1%}",
-    "bits/byte": lambda value: f"{value:.4f}",
-    "nats/answer": lambda value: f"{value:.3f}",
-    "bytes": lambda value: binary_bytes(round(value)),
-    "seconds": lambda value: f"{value * 1000:.3g} ms" if value < 1 else f"{value:.3g} s",
-    "exponent": lambda value: f"{value:.2f}",
-}
+from miniwin.evaluation.suite.units import unit_of
 
 
 def print_table(result: SuiteResult) -> None:
@@ -57,7 +47,7 @@ def cells(row: SuiteRow) -> list[str]:
     """measure, length, times, value, interval, n, of, chance."""
 
     def number(value: float | None) -> str:
-        return "-" if value is None else UNITS.get(row.unit, "{:.4g}".format)(value)
+        return "-" if value is None else unit_of(row.unit).text(value)
 
     interval = "-" if row.low is None else f"{number(row.low)} to {number(row.high)}"
     times = "" if row.times is None or row.times < 1 else f"{row.times:.3g}x"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from html import escape
 
 from miniwin.display.formats import length_text
@@ -26,11 +25,8 @@ COLUMNS = (  # heading, and whether it is text
 
 def rows_table(result: SuiteResult) -> str:
     """Every row of a result."""
-    return table(
-        [head(title, text) for title, text in COLUMNS],
-        [_row(row) for row in (result.rows[n] for n in by_measure(result.rows))],
-        "Table of all rows",
-    )
+    heads = [head(title, text) for title, text in COLUMNS]
+    return table(heads, [_row(row) for row in result.rows], "Table of all rows")
 
 
 def table(heads: list[str], rows: list[str], label: str) -> str:
@@ -63,14 +59,6 @@ def length_cell(row: SuiteRow) -> str:
 def number_cell(row: SuiteRow, value: float | None, missing: str = "") -> str:
     """A value of the row's unit."""
     return cell(unit_of(row.unit).text(value), value) if value is not None else cell(missing)
-
-
-def by_measure(rows: Sequence[SuiteRow]) -> list[int]:
-    """The numbers of rows, with those of each measure together, in the order of the suite."""
-    first: dict[str, int] = {}
-    for n, row in enumerate(rows):
-        first.setdefault(row.measure, n)
-    return sorted(range(len(rows)), key=lambda n: first[rows[n].measure])
 
 
 def _row(row: SuiteRow) -> str:

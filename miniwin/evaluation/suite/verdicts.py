@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from miniwin.display.formats import plural
@@ -23,27 +25,27 @@ def verdicts(result: SuiteResult) -> list[str]:
         last = rows[-1]
         if last.chance is None or last.low is None or last.high is None or last.value is None:
             continue
-        text = f"{last.measure} ({unit_of(last.unit).text(value_of(last))} at {_at(last)})"
+        times = f", {last.times:.4g}x" if last.times is not None else ""
+        text = f"{titled(last.measure)} ({unit_of(last.unit).text(value_of(last))} at {last.length:,}{times})"
         better = last.low > last.chance if last.better == "higher" else last.high < last.chance
         (above if better else alike).append(text)
     if above:
         said.append(f"Better than chance at the longest length: {', '.join(above)}.")
     if alike:
-        said.append(f"Not better than chance there, as far as these examples can tell: {', '.join(alike)}.")
+        said.append(f"Not known to be better than chance at the longest length: {', '.join(alike)}.")
     return said
 
 
 def loss_verdict(rows: list[SuiteRow]) -> str:
-    """The loss at the longest length against that at the shortest, on the same documents; empty for other measures."""
+    """The loss at the longest length against that at the shortest, on the same documents; empty for other measures.
+
+    A loss of texts has buckets of positions.
+    """
     first, last = rows[0], rows[-1]
     before, after = losses(first), losses(last)
-    if (
-        len(rows) < 2
-        or last.of != "documents"
-        or before is None
-        or after is None
-        or not np.array_equal(before[1], after[1])
-    ):
+    if len(rows) < 2 or not last.detail.get("buckets") or before is None or after is None:
+        return ""
+    if not np.array_equal(before[1], after[1]):
         return ""
     bits = intervals.loss_difference(after[0], before[0], after[1]).through(lambda nats: nats * after[2])
     text = unit_of(first.unit).text
@@ -53,7 +55,8 @@ def loss_verdict(rows: list[SuiteRow]) -> str:
         return said + f"not distinguishable on {plural(bits.n, 'document')}."
     more = "more" if bits.value > 0 else "less"
     low, high = sorted(abs(end) for end in (bits.low, bits.high))
-    return said + f"{text(low)} to {text(high)} {more} on the same {plural(bits.n, 'document')}."
+    much = f"{text(low)} to {text(high)}" if math.isfinite(high) else f"at least {text(low)}"
+    return said + f"{much} {more} on the same {plural(bits.n, 'document')}."
 
 
 def _at(row: SuiteRow) -> str:

@@ -195,9 +195,9 @@ def test_the_page_has_every_model_in_every_chart(found: Comparison) -> None:
 
 
 def test_what_cannot_be_compared_is_refused(good: SuiteResult, poor: SuiteResult) -> None:
-    with pytest.raises(UserError, match="got 1 result; expected at least two"):
+    with pytest.raises(UserError, match="got 1; expected at least two"):
         compare([good])
-    with pytest.raises(UserError, match="got 7 results; expected at most 6"):
+    with pytest.raises(UserError, match="got 7; expected at most 6"):
         compare([good] * 7)
     with pytest.raises(UserError, match=r"by the suite quick, and runs/x by quick, whose field seed was another"):
         compare([good, made_up("runs/x", seed=1)])

@@ -93,10 +93,9 @@ def lines(
         left = px > WIDTH * 0.6
         out.append(f'<line class="rule" x1="{px:.1f}" y1="{TOP}" x2="{px:.1f}" y2="{HEIGHT - BOTTOM}"/>')
         out.append(svg_text("word", px + (-5 if left else 5), TOP + 11, word, "end" if left else ""))
-    for at, word in heights:
+    for at, _ in heights:
         py = to_y(at)
         out.append(f'<line class="rule" x1="{to_x.start:.1f}" y1="{py:.1f}" x2="{to_x.end:.1f}" y2="{py:.1f}"/>')
-        out.append(svg_text("word", to_x.end, py - 5, word, "end"))
     for s, indices in kept:
         places = [(to_x(s.points[n][0]) + s.aside, to_y(s.points[n][1])) for n in indices]
         spans = [
@@ -114,6 +113,8 @@ def lines(
             for n, (px, py) in zip(indices, places, strict=True):
                 tooltip = s.tooltips[n] if n < len(s.tooltips) else ""
                 out.append(_marker(px, py, s.kind, tooltip, s.square))
+    # Words last: nothing is drawn over them.
+    out += [svg_text("word", to_x.end, to_y(at) - 5, word, "end") for at, word in heights]
     return svg_chart("".join(out), title, description, ident)
 
 

@@ -58,8 +58,12 @@ class Asker:
 
     @property
     def setting(self) -> dict[str, Any]:
-        form = "words" if self.in_words else "bytes"
-        return {"task": self.task.model_dump(mode="json"), "form": form, **self.options}
+        task = {"task": self.task.model_dump(mode="json"), **self.options}
+        if not self.in_words:
+            return {**task, "form": "bytes"}
+        assert self.model.tokenizer is not None
+        # A length in other tokens is another text.
+        return {**task, "form": "words", "tokenizer": self.model.tokenizer.identity}
 
     def no_room(self, length: int) -> str | None:
         """Why the task cannot be asked at a length; None if it can."""

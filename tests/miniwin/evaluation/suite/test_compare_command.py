@@ -62,6 +62,7 @@ def test_models_are_measured_first_and_once(here: Path, monkeypatch: pytest.Monk
     folders = sorted(path.name for path in here.iterdir() if (path / "result.json").is_file())
     assert folders == ["minimind-tiny-random-weights-needles", "miniwin-tiny-random-weights-needles", "poor"]
     first = SuiteResult.read(here / folders[0] / "result.json")
+    assert (here / folders[0] / "index.html").read_text().startswith("<!DOCTYPE html>")
 
     def never(*_: object, **__: object) -> None:
         raise AssertionError("measured again")

@@ -300,4 +300,5 @@ def test_words_are_asked_where_they_are_wanted(tmp_path: Path) -> None:
     ]
     found = measure(small(tasks=tasks, loss=None, shift=None, speed=None), out=tmp_path / "out")
     one = found["recall@512"]
-    assert one.setting["form"] == "words" and one.chance is not None and one.chance < 1 / 26
+    assert (one.setting["form"], one.setting["tokenizer"]) == ("words", "byte")  # whose lengths they are
+    assert one.chance is not None and one.chance < 1 / 26

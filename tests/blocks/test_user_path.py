@@ -15,7 +15,7 @@ from zoo_runs import make_run
 
 import miniwin
 from miniwin.blocks.user_path import user_path
-from miniwin.data import corpus, prepare
+from miniwin.data import prepare, preparing
 from miniwin.files import folders
 from miniwin.files.folders import home
 from miniwin.runs import read_metrics, read_result
@@ -80,8 +80,12 @@ def test_every_option_that_is_a_path_is_tried_here() -> None:
                     yield f"{above}{command.name or command.callback.__name__} {name}"
 
     assert sorted(paths(app, "")) == [
+        "compare json_file",
+        "compare out",
+        "compare page",
         "demo out",
         "eval json_file",
+        "eval out",
         "explain html",
         "generate load_session",
         "generate save_session",
@@ -122,10 +126,21 @@ def test_training_and_what_follows_it(mine: Path) -> None:
     result = miniwin.train("~/model.yaml", "~/train.yaml", out="~/again", progress=False, tracking="off")
     assert result.folder == mine / "again" and read_result("~/again").folder == mine / "again" and read_metrics("~/run")
     assert miniwin.build("~/model.yaml").spec == miniwin.load_spec("~/model.yaml") == tiny_model()
-    assert home() == mine / "runs" and corpus.cache_folder() == folders.cache_folder() == mine / "cache"
+    assert home() == mine / "runs" and preparing.cache_folder() == folders.cache_folder() == mine / "cache"
     assert load_tokenizer("~/tokenizer.json").name == "byte"
     prepare(tiny_train(data=data).data, load_tokenizer("byte"), cache_dir=Path("~/elsewhere"))
     assert (mine / "elsewhere" / "data").is_dir()
+
+
+def test_suites(mine: Path) -> None:
+    make_run(mine / "run")
+    (mine / "suite.yaml").write_text("{kind: suite, format: 1, name: small, lengths: [32], cache: {}}")
+    suite = ("--suite=~/suite.yaml", "-q")
+    ran("eval", "~/run", *suite, "--out=~/measured", "--json=~/measured.json")
+    assert list((mine / "measured").iterdir())
+    wanted = ("~/measured.json", "~/measured", "~/run")
+    ran("compare", *wanted, *suite, "--out=~/more", "--json=~/compared.json", "--page=~/compared.html")
+    assert list((mine / "more").iterdir()) and (mine / "compared.json").is_file() and (mine / "compared.html").is_file()
 
 
 def test_export_and_import(mine: Path) -> None:

@@ -20,7 +20,7 @@ from miniwin.evaluation.suite.result import SuiteResult, SuiteRow
 from miniwin.evaluation.suite.samples import losses, shares
 
 SAME = ("depth",)  # samples that say which example it is
-TIMED = ("cpu", "gpu", "threads")  # of a machine, what times depend on
+TIMED = ("cpu", "gpu", "threads")  # of a machine, what repetitions depend on
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ def _why_not(first: SuiteResult, a: SuiteRow, other: SuiteResult, b: SuiteRow) -
         return f"other unit: {a.unit} and {b.unit}"
     if place := _differs(a.setting, b.setting):
         return place
-    if "seconds" in a.samples and (place := _differs(_timed(first), _timed(other))):
+    if a.of == "repetitions" and (place := _differs(_timed(first), _timed(other))):
         return place
     for name in SAME:
         if a.samples.get(name) != b.samples.get(name):
@@ -89,7 +89,7 @@ def _why_not(first: SuiteResult, a: SuiteRow, other: SuiteResult, b: SuiteRow) -
 
 
 def _timed(result: SuiteResult) -> dict[str, Any]:
-    """What times depend on, besides the model."""
+    """What repetitions of a measure, such as times, depend on besides the model."""
     return {"device": result.device, "dtype": result.dtype, **{name: result.machine.get(name) for name in TIMED}}
 
 

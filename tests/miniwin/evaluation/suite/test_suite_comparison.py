@@ -81,6 +81,9 @@ def test_what_has_no_pairs_goes_by_both_intervals(good: SuiteResult, poor: Suite
     other = changed(poor, "bits_per_byte@512", value=0.6, low=0.5, high=0.7)
     found = of(spread, other, "bits_per_byte@512").interval
     assert found is not None and found.low == pytest.approx(0.2 - math.hypot(0.1, 0.1))
+    half = changed(good, "recall@512", value=0.1, low=0.0, high=0.2)
+    found = of(half, poor, "recall@512").interval
+    assert found is not None and found.value == poor["recall@512"].value - 0.1  # type: ignore[operator]
     unknown = of(changed(good, "prefill_seconds@512", low=None, high=None), poor, a.key)
     assert unknown.said == "not distinguishable" and unknown.to_dict()["low"] is None
 
@@ -134,6 +137,7 @@ def test_what_is_not_the_same_is_not_compared(
 def test_times_of_another_machine_are_not_compared(good: SuiteResult, poor: SuiteResult) -> None:
     faster = poor.model_copy(update={"machine": {"cpu": "another", "cores": 2}})
     assert of(good, faster, "prefill_seconds@128").said == "other cpu: AMD EPYC and another"
+    assert of(good, faster, "prefill_exponent").interval is None
     assert of(good, faster, "recall@128").interval is not None  # answers do not depend on it
     assert of(good, poor.model_copy(update={"dtype": "bfloat16"}), "prefill_seconds@128").interval is None
 

@@ -12,6 +12,7 @@ import pytest
 from html_page import Page
 from suite_results import made_up
 
+from miniwin.display.page.axes import BOTTOM, HEIGHT, TOP
 from miniwin.evaluation.suite.charts import Shown, by_length, by_position, heat, interval_text, spread
 from miniwin.evaluation.suite.page import render, write_page
 from miniwin.evaluation.suite.result import SuiteResult
@@ -81,6 +82,10 @@ def test_charts_say_their_numbers_in_words_and_draw_intervals_and_chance(result:
         row = result[f"recall@{length}"]
         assert f"{unit_of('share').text(row.value)} {interval_text(row)} at {length:,}" in chart
     assert "Chance is 6.2%" in chart and "48 examples at each length" in chart
+    assert ">0.0%</text>" in chart and ">100.0%</text>" in chart  # the axis has all shares, whatever was found
+    loss = by_length([shown], "bits_per_byte")
+    ends = [float(end) for span in re.findall(r'd="M[\d.]+ ([-\d.]+)V([-\d.]+)"', loss) for end in span]
+    assert len(ends) == 6 and all(TOP < end < HEIGHT - BOTTOM for end in ends)  # intervals stay in the picture
     few = by_length([Shown(changed(result, "recall@512", low=None, high=None), "a model")], "recall")
     assert few.count("<circle") == 3 and few.count('class="span m0"') == 2
     assert by_length([shown], "copy") == ""  # left out: nothing to draw

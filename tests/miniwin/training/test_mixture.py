@@ -284,9 +284,8 @@ def test_a_mixture_of_tasks_alone_has_no_text() -> None:
     parts = [{"weight": 1, "data": {"source": "examples", "task": task}} for task in TASKS]
     corpus = prepare(tiny_train(data={"source": "mixture", "parts": parts}).data, BYTE)
     assert not corpus.has_text
-    model = load(
-        train(tiny_model(), tiny_train(data={"source": "mixture", "parts": parts}, tokens=256), out="run").folder
-    )
+    spec = tiny_train(data={"source": "mixture", "parts": parts}, tokens=256)
+    model = load(train(tiny_model(), spec, out="run", tracking="off", progress=False).folder)
     with pytest.raises(UserError, match="there is no text to measure bits per byte on"):
         loss_at(model, corpus, 64)
 

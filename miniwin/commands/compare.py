@@ -63,7 +63,7 @@ def compare_command(
     from miniwin.evaluation.suite.comparison import check_number, check_same_suite, compare
     from miniwin.evaluation.suite.comparison_page import write_comparison_page
     from miniwin.evaluation.suite.comparison_table import print_comparison
-    from miniwin.evaluation.suite.stored import stored_result
+    from miniwin.evaluation.suite.stored_results import stored_result
     from miniwin.files.writing import check_writable, write_json
     from miniwin.loading import model_spec
     from miniwin.specs import user_path

@@ -16,9 +16,9 @@ def run(
     """Measure, then print the table. json_file: where the result goes too; `-` prints it in place of the table."""
     import json
 
+    from miniwin.evaluation.suite.result_table import print_table
     from miniwin.evaluation.suite.run import place, run_suite
     from miniwin.evaluation.suite.store import PAGE, RESULT
-    from miniwin.evaluation.suite.table import print_table
     from miniwin.specs import load_spec, resolve_spec_path, user_path
 
     printed = str(json_file) == "-"

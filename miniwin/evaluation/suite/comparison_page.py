@@ -10,9 +10,9 @@ from miniwin.evaluation.suite.charts import Shown, row_text, titled
 from miniwin.evaluation.suite.comparison import ComparedRow, Comparison
 from miniwin.evaluation.suite.comparison_table import CAUTION, difference_text
 from miniwin.evaluation.suite.page import figures, finished, footer, header, section, write_whole
+from miniwin.evaluation.suite.page_tables import cell, head, length_cell, number_cell, row_head, table
 from miniwin.evaluation.suite.pairs import Difference
 from miniwin.evaluation.suite.result import SuiteRow
-from miniwin.evaluation.suite.tables import cell, head, length_cell, number_cell, row_head, table
 
 PAIRED = (
     "A difference is taken on the same examples and the same documents; of times and exponents, where there are no "

@@ -19,8 +19,8 @@ from miniwin.display.formats import count_text, length_text, plural, seconds_tex
 from miniwin.display.page.sheet import copyable, sheet
 from miniwin.evaluation.suite import charts
 from miniwin.evaluation.suite.charts import Shown
+from miniwin.evaluation.suite.page_tables import rows_table
 from miniwin.evaluation.suite.result import SuiteResult
-from miniwin.evaluation.suite.tables import rows_table
 from miniwin.evaluation.suite.verdicts import verdicts
 from miniwin.files.writing import said_if_unwritable, write_text
 from miniwin.specs import UserError

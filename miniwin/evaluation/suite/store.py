@@ -22,7 +22,7 @@ from filelock import FileLock, Timeout
 from pydantic import ValidationError
 
 from miniwin.evaluation.suite.result import FORMAT, SuiteRow
-from miniwin.evaluation.suite.stored import HEAD, RESULT
+from miniwin.evaluation.suite.stored_results import HEAD, RESULT
 from miniwin.files.json_files import JSONProblem, read_json
 from miniwin.files.writing import remove_tree, write_json
 from miniwin.language_model import LanguageModel

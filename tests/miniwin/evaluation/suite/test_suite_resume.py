@@ -16,9 +16,9 @@ from tiny import run_cli
 
 from miniwin.evaluation.suite import run
 from miniwin.evaluation.suite.result import SuiteResult
+from miniwin.evaluation.suite.result_table import print_table
 from miniwin.evaluation.suite.run import place, run_suite
 from miniwin.evaluation.suite.store import weights_hash
-from miniwin.evaluation.suite.table import print_table
 from miniwin.evaluation.suite.trained import trained_length
 from miniwin.specs import UserError
 

@@ -33,6 +33,7 @@ ELSEWHERE = {
     "kerple.py": "CONTRIBUTING's example",
     "my-model.yaml": "an example",
     "my-train.yaml": "docs/training.md's example",
+    "my-suite.yaml": "docs/evaluating.md's example",
     "specs/models/my-model.yaml": "an example",
     "baseline.yaml": "lies in study folders",
     "A.txt": "an example",

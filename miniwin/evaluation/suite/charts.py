@@ -75,6 +75,7 @@ def by_length(results: Sequence[Shown], measure: str) -> str:
         for n, (shown, rows) in enumerate(kept)
     ]
     chances = sorted({row.chance for row in everything if row.chance is not None})
+    blinds = sorted({row.blind for row in everything if row.blind is not None})
     trained = sorted({shown.result.model.trained_length for shown, _ in kept} - {None}, key=lambda n: n or 0)
     values = [value_of(row) for row in everything]
     axis = Axis(
@@ -89,7 +90,7 @@ def by_length(results: Sequence[Shown], measure: str) -> str:
         x=Axis("length, tokens", length_text, log=True, ticks=sorted({float(row.length or 0) for row in everything})),
         y=axis,
         marks=[(float(n), "trained at" if len(trained) == 1 else "") for n in trained if n],
-        levels=[(chance, "chance") for chance in chances],
+        levels=[*((chance, "chance") for chance in chances), *((blind, "blind") for blind in blinds)],
         title=f"{titled(measure)}: {axis.label} against length",
         description=described(kept, first),
         ident=f"length-{measure}",

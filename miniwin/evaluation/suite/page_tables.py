@@ -17,6 +17,7 @@ COLUMNS = (  # heading, and whether it is text
     ("n", False),
     ("of", True),
     ("chance", False),
+    ("blind", False),
     ("times trained", False),
     ("unit", True),
     ("note", True),
@@ -65,6 +66,7 @@ def _row(row: SuiteRow) -> str:
     times = cell(f"{row.times:.4g}x", row.times) if row.times is not None else cell("")
     return (
         f"<tr>{row_head(row.measure)}{length_cell(row)}{number_cell(row, row.value)}{cell(interval_text(row), row.low)}"
-        f"{cell(f'{row.n:,}', row.n)}{cell(row.of, kind='text')}{number_cell(row, row.chance, 'none')}{times}"
+        f"{cell(f'{row.n:,}', row.n)}{cell(row.of, kind='text')}{number_cell(row, row.chance, 'none')}"
+        f"{number_cell(row, row.blind, 'none')}{times}"
         f"{cell(row.unit, kind='text')}{cell(row.note, kind='text wide' if row.note else 'text')}</tr>"
     )

@@ -51,6 +51,7 @@ class SuiteRow(Strict):
     know one.
     n: how many independent things the value is made of; `of` names them: "examples", "documents", "repetitions".
     chance: what guessing would give; null where there is no such thing.
+    blind: what a part of the task alone would give, where that is better than chance (docs/tasks.md); else null.
     better: which direction is; null where neither.
     unit: "share", "bits/byte", "nats/answer", "bytes", "seconds", "exponent".
     setting: everything that says what was asked, apart from the model.
@@ -68,6 +69,7 @@ class SuiteRow(Strict):
     of: str
     unit: str
     chance: Real | None = None
+    blind: Real | None = None
     better: Literal["higher", "lower"] | None = None
     setting: dict[str, Any] = {}
     samples: Samples = {}

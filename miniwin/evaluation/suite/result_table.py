@@ -1,10 +1,14 @@
-"""The rows of a suite on a terminal: each with its interval, how many examples it is made of, and chance."""
+"""The rows of a suite on a terminal: each with its interval, how many examples it is made of, and chance.
+
+Below the table stand the sentences of verdicts.py, and why something was left out.
+"""
 
 from __future__ import annotations
 
 from miniwin.display.formats import plural
 from miniwin.evaluation.suite.result import SuiteResult, SuiteRow
 from miniwin.evaluation.suite.units import unit_of
+from miniwin.evaluation.suite.verdicts import verdicts
 
 
 def print_table(result: SuiteResult) -> None:
@@ -27,7 +31,7 @@ def print_table(result: SuiteResult) -> None:
     )
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("measure", no_wrap=True)
-    for name in ("length", "", "value", "95 % interval", "n", "of", "chance"):
+    for name in ("length", "", "value", "95 % interval", "n", "of", "chance", "blind"):
         table.add_column(name, justify="left" if name == "of" else "right", no_wrap=True)
     before = None
     for row in result.rows:
@@ -37,6 +41,8 @@ def print_table(result: SuiteResult) -> None:
         table.add_row(*map(cell, [shown[0] if row.measure != before else "", *shown[1:]]))
         before = row.measure
     console.print(table)
+    for said in verdicts(result):
+        console.print(escaped_line(said), markup=False, soft_wrap=True)
     notes = dict.fromkeys(row.note for row in result.rows if row.note)
     for note in notes:
         keys = ", ".join(row.key for row in result.rows if row.note == note)
@@ -44,7 +50,7 @@ def print_table(result: SuiteResult) -> None:
 
 
 def cells(row: SuiteRow) -> list[str]:
-    """measure, length, times, value, interval, n, of, chance."""
+    """measure, length, times, value, interval, n, of, chance, blind."""
 
     def number(value: float | None) -> str:
         return "-" if value is None else unit_of(row.unit).text(value)
@@ -61,4 +67,5 @@ def cells(row: SuiteRow) -> list[str]:
         f"{row.n:,}",
         row.of,
         number(row.chance),
+        number(row.blind),
     ]

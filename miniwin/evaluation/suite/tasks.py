@@ -57,6 +57,11 @@ class Asker:
         return self.task.words_chance if self.in_words and isinstance(self.task, WordTask) else self.task.chance
 
     @property
+    def blind(self) -> float | None:
+        """What a part of the task alone gives, if it helps; the tasks know this for their form in bytes."""
+        return self.task.blind if not self.in_words and self.task.blind > self.task.chance else None
+
+    @property
     def setting(self) -> dict[str, Any]:
         task = {"task": self.task.model_dump(mode="json"), **self.options}
         if not self.in_words:
@@ -112,13 +117,20 @@ def task_parts(planned: Planned) -> Iterator[Part]:
 
 def _part(planned: Planned, measure: str, asker: Asker, length: int, examples: int) -> Part:
     def run(advance: Advance) -> list[SuiteRow]:
-        return task_rows(measure, length, planned.trained, asker.score(length, advance), asker.chance, asker.setting)
+        score = asker.score(length, advance)
+        return task_rows(measure, length, planned.trained, score, asker.setting, asker.chance, asker.blind)
 
     return part(measure, length, examples * length, run)
 
 
 def task_rows(
-    measure: str, length: int, trained: int | None, score: TaskScore, chance: float, setting: dict[str, Any]
+    measure: str,
+    length: int,
+    trained: int | None,
+    score: TaskScore,
+    setting: dict[str, Any],
+    chance: float,
+    blind: float | None,
 ) -> list[SuiteRow]:
     """The share of right answers, and the nats of an answer."""
     samples: dict[str, list[float | int | None]] = {
@@ -138,6 +150,7 @@ def task_rows(
         of="examples",
         unit="share",
         chance=chance,
+        blind=blind,
         better="higher",
         setting=setting,
         samples=samples,

@@ -33,13 +33,18 @@ def brief_seconds(value: float, more: int = 0) -> str:
     return f"{digits_text(value / 1e-6, more)} us"
 
 
+def share_text(value: float, more: int = 0) -> str:
+    """`12.5%`, of 0.125; and `0.001%`, of the chance to guess five digits."""
+    return percent_text(value, more) if not 0 < value < 5e-4 else f"{100 * value:.1g}%"
+
+
 def points(value: float) -> str:
     """`2.1 points`, of 0.021: the difference of two percentages."""
     return f"{100 * value:.1f} points"
 
 
 UNITS = {
-    "share": Unit(percent_text, "share answered right", spans=(0.0, 1.0), difference=points),
+    "share": Unit(share_text, "share answered right", spans=(0.0, 1.0), difference=points),
     "bits/byte": Unit(bits_text, "bits per byte"),
     "nats/answer": Unit(bits_text, "nats per answer", aside=True),
     "bytes": Unit(bytes_text, log=True, binary=True),

@@ -1,4 +1,8 @@
-"""What a result says in words: loss beyond the training length, and which tasks are above chance there."""
+"""What a result says in words: loss beyond the training length, and which tasks are above chance there.
+
+A part of a task alone may give more than chance: a model may know what is left to answer, say, and not where it stood.
+A task counts as better than chance only if it is better than that, too.
+"""
 
 from __future__ import annotations
 
@@ -15,11 +19,12 @@ from miniwin.evaluation.suite.units import unit_of
 
 
 def verdicts(result: SuiteResult) -> list[str]:
-    """One sentence for each loss over several lengths, then what is above chance and what is not."""
+    """One sentence for each loss over several lengths, then which tasks are above chance, and which are not."""
     found = [rows_of(result, measure) for measure in measures([Shown(result, "")])]
     found = [rows for rows in found if not unit_of(rows[0].unit).aside]
     said = [text for rows in found if (text := loss_verdict(rows))]
     above: list[str] = []
+    partly: list[str] = []
     alike: list[str] = []
     for rows in found:
         last = rows[-1]
@@ -28,9 +33,16 @@ def verdicts(result: SuiteResult) -> list[str]:
         times = f", {last.times:.4g}x" if last.times is not None else ""
         text = f"{titled(last.measure)} ({unit_of(last.unit).text(value_of(last))} at {last.length:,}{times})"
         better = last.low > last.chance if last.better == "higher" else last.high < last.chance
-        (above if better else alike).append(text)
+        if better and last.blind is not None and last.low <= last.blind:
+            partly.append(
+                f"{text.removesuffix(')')}, of which a part alone gives {unit_of(last.unit).text(last.blind)})"
+            )
+        else:
+            (above if better else alike).append(text)
     if above:
         said.append(f"Better than chance at the longest length: {', '.join(above)}.")
+    if partly:
+        said.append(f"Not known to be better than a part of the task at the longest length: {', '.join(partly)}.")
     if alike:
         said.append(f"Not known to be better than chance at the longest length: {', '.join(alike)}.")
     return said

@@ -112,6 +112,10 @@ def exponent(rng: np.random.Generator) -> tuple[Interval, float]:
     return intervals.slope(x, 1.1 * x + rng.normal(0, 0.05, 4)), 1.1
 
 
+def spreads(number: int) -> Callable[[np.random.Generator], tuple[Interval, float]]:
+    return lambda rng: (intervals.spread(rng.normal(1.2, 0.4, number)), 0.4)
+
+
 KINDS = {
     "independent answers": independent,
     "shares near 0 and 1": rare,
@@ -128,6 +132,8 @@ KINDS = {
     "two variants over seeds": two_variants,
     "two shares of other examples": two_shares,
     "exponent": exponent,
+    "spread between 16 documents": spreads(16),
+    "spread between 50 documents": spreads(50),
 }
 
 

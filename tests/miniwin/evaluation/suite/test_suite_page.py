@@ -122,6 +122,13 @@ def test_the_sentences_say_what_holds_beyond_the_training_length(result: SuiteRe
     assert re.match(r"Better than chance at the longest length: recall \(\d+\.\d% at 2,048, 16x\), needle \(", second)
     flat = made_up(skill=1.5)  # its loss does not depend on the length
     assert verdicts(flat)[0].endswith("not distinguishable on 24 documents.")
+    blind = verdicts(changed(result, "recall@2048", blind=0.999))
+    assert "recall" not in blind[1]
+    assert re.match(
+        r"Not known to be better than a part of the task at the longest length: recall \(\d+\.\d% at 2,048, 16x, of "
+        r"which a part alone gives 99\.9%\)\.",
+        blind[2],
+    )
     guessing = verdicts(made_up(skill=0.01))
     assert guessing[1].startswith("Not known to be better than chance at the longest length: recall (")
 

@@ -209,10 +209,10 @@ def test_the_table(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert lines[0].startswith("tiny: 13,394") and lines[0].endswith(
         " parameters, trained at 32, suite small, cpu, float32"
     )
-    assert lines[1].split() == ["measure", "length", "value", "95", "%", "interval", "n", "of", "chance"]
+    assert lines[1].split() == ["measure", "length", "value", "95", "%", "interval", "n", "of", "chance", "blind"]
     rows = {tuple(line.split()[:2]): line.split() for line in reversed(lines[2:])}
-    assert rows["recall", "32"] == ["recall", "32", "1x", "left", "out", "-", "0", "examples", "3.8%"]
-    assert rows["cache", "bytes"][2:] == ["32", "1x", "5", "KiB", "exact", "1", "exact", "-"]
+    assert rows["recall", "32"] == ["recall", "32", "1x", "left", "out", "-", "0", "examples", "3.8%", "-"]
+    assert rows["cache", "bytes"][2:] == ["32", "1x", "5", "KiB", "exact", "1", "exact", "-", "-"]
     assert rows["bits", "per"][:5] == ["bits", "per", "byte", "32", "1x"]
     assert lines[-1].startswith(
         "left out: recall@32: task recall: an example takes at least 90 bytes, and length is 32"

@@ -151,6 +151,7 @@ def test_tasks_are_scored_on_the_test_split(result: SuiteResult, length: int) ->
     assert one.samples["right"] == score.right.tolist() and one.samples["asked"] == [2] * 6
     assert nats.samples["nats"] == score.nats.tolist()
     assert one.value == score.accuracy and one.chance == 1 / 26 and one.n == 6
+    assert one.blind == Recall(num_pairs=2, num_queries=2).blind and nats.blind is None
     assert nats.value == pytest.approx(score.nats_per_answer) and nats.chance == pytest.approx(math.log(26))
 
 

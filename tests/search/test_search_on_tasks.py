@@ -21,25 +21,44 @@ EXAMPLES = {
 }
 WANTED: dict[str, Any] = {"objectives": ["maximize recall@160"], "report_lengths": None}
 
+THREE_TIMES = {**WANTED, "objectives": ["maximize recall@3x"]}
+
 
 def test_a_search_on_a_task_runs_without_any_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MINIWIN_CACHE", str(tmp_path / "cache"))
-    file = write_search(tmp_path, EXAMPLES, **WANTED, budget={"trials": 2}, pruner={"type": "median"})
+    file = write_search(tmp_path, EXAMPLES, **THREE_TIMES, budget={"trials": 2}, pruner={"type": "median"})
     (tmp_path / "text.txt").unlink()
     study = create_study(load_search_spec(file), tmp_path, out=tmp_path / "study")
     assert work(study.folder, "0") == DONE
     data = read_study(study.folder)
     assert data.finished and len(data.completed) == 2 and not (tmp_path / "cache" / "data").exists()
     for trial in [*data.completed, data.baseline]:
-        assert trial is not None and trial.losses == {} and set(trial.values) == {"recall@160"}
-        assert [set(rung["values"]) for rung in trial.rungs] == [{"recall@160"}] * 2
+        assert trial is not None and trial.losses == {} and set(trial.values) == {"recall@3x"}
+        assert [set(rung["values"]) for rung in trial.rungs] == [{"recall@3x"}] * 2
     page = write_report(study.folder).read_text(encoding="utf-8")
-    assert "recall at 160 tokens" in page and "of length 32 and 64" in page
+    assert "recall at 3x (192 tokens)" in page and "of length 32 and 64" in page
     assert run_cli("search", "status", str(study.folder), "--all")[0] == 0
     entry = promote(study.folder, name="asked", zoo=tmp_path / "zoo", lengths=[160], progress=False, tracking="off")
     assert entry.metrics["bits_per_byte"] == {} and set(entry.metrics["recall"]) == {"160"}
     card = (entry.folder / "README.md").read_text(encoding="utf-8")
     assert "| Training length | 32, 64 |" in card and "| Data | examples of recall |" in card
+
+
+def test_a_search_asks_for_losses_and_costs_at_multiples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MINIWIN_CACHE", str(tmp_path / "cache"))
+    wanted = {"objectives": ["minimize loss@3x", "minimize cache_bytes@16x"], "constraints": ["cache_bytes@2x <= 1e9"]}
+    file = write_search(tmp_path, **wanted, budget={"trials": 1}, baseline=None, pruner=None)
+    study = create_study(load_search_spec(file), tmp_path, out=tmp_path / "study")
+    assert work(study.folder, "0") == DONE
+    data = read_study(study.folder)
+    (trial,), trained = data.completed, data.train.longest
+    assert trial.spec is not None
+    assert trial.values == {
+        "loss@3x": trial.losses[3 * trained],
+        "cache_bytes@16x": trial.spec.cache_bytes(16 * trained),
+    }
+    page = write_report(study.folder).read_text(encoding="utf-8")
+    assert f"cache at 16x ({16 * trained:,} tokens)" in page
 
 
 @pytest.mark.parametrize(

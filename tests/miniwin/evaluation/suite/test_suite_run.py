@@ -11,6 +11,7 @@ import pytest
 import torch
 from suites import SIZES, TRAINED, corpus, measure, model, small, untimed
 from torch.nn import functional as F
+from word_tokenizers import model as tokenized
 
 from miniwin.data import Corpus
 from miniwin.data.mixture import MixedRows
@@ -303,3 +304,45 @@ def test_words_are_asked_where_they_are_wanted(tmp_path: Path) -> None:
     one = found["recall@512"]
     assert (one.setting["form"], one.setting["tokenizer"]) == ("words", "byte")  # whose lengths they are
     assert one.chance is not None and one.chance < 1 / 26
+
+
+def test_a_model_with_a_tokenizer_is_asked_in_words_and_reads_its_prefix(tmp_path: Path) -> None:
+    tested = tokenized("bpe with <bos>")
+    tokenizer = tested.tokenizer
+    assert tokenizer is not None and tokenizer.prefix and tokenizer.separator is not None
+    texts = [tokenizer.encode("".join(chr(33 + (7 * n * n + k) % 90) for n in range(90))) for k in range(5)]
+    ids = np.array([token for text in texts for token in (*text, tokenizer.separator)], dtype=np.uint16)
+    read = Corpus(train=ids, valid=ids, fingerprint="f" * 64, info={"source": "made"})
+    recall = {"type": "recall", "num_pairs": 2, "num_queries": 1}
+    suite = small(
+        tasks=[{"task": recall, "lengths": [256], "examples": 2}, {"task": {"type": "sorted-order"}, "lengths": [64]}],
+        loss={"lengths": [20], "documents": 5},
+        shift={"shifts": [3], "length": 20, "documents": 5},
+        speed=None,
+        cache=None,
+    )
+    found = run_suite(tested, suite, read, trained_length=64, out=tmp_path / "out")
+    assert found["recall@256"].setting["form"] == "words" and found["recall@256"].blind is None
+    assert found["sorted-order@64"].setting["form"] == "bytes"  # it has no other
+
+    def nats(front: list[int], text: list[int]) -> np.ndarray:
+        """Of the 20 tokens after the first of a text, from one pass."""
+        whole = torch.tensor([[*tokenizer.prefix, *front, *text[:21]]])
+        with torch.no_grad():
+            logits = tested(whole[:, :-1])[0].double()
+        return F.cross_entropy(logits, whole[0, 1:], reduction="none").numpy()[-20:]
+
+    alone = [nats([], text) for text in texts]
+    sizes = [tokenizer.token_bytes(np.array(text[1:21])).sum() for text in texts]
+    assert found["bits_per_byte@20"].samples["nats"] == pytest.approx([one.sum() for one in alone], abs=1e-3)
+    assert found["bits_per_byte@20"].samples["bytes"] == sizes
+    filler = (tokenizer.encode("\n") * 3)[:3]
+    changes = [np.abs(nats(filler, text) - one)[10:].sum() for text, one in zip(texts, alone, strict=True)]
+    assert found["shift_change@3"].samples["nats"] == pytest.approx(changes, abs=1e-3)
+
+
+def test_a_tokenizer_that_lacks_a_character_is_refused(tmp_path: Path) -> None:
+    suite = small(tasks=[{"task": {"type": "recall"}, "form": "bytes"}], loss=None, shift=None, speed=None)
+    with pytest.raises(UserError, match=r"tasks\.0: the tokenizer .* has no single token for the character"):
+        run_suite(tokenized("unigram with <bos>"), suite, trained_length=128, out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()

@@ -22,6 +22,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, action="append", help="one seed, from 0; may be repeated")
     parser.add_argument("--list", action="store_true", help="name the runs and say which are done")
     parser.add_argument("--page", action="store_true", help="write README.md and the plots from the result files")
+    parser.add_argument("--choose", action="store_true", help="score the champion's seeds on validation, name the best")
     parser.add_argument("--results", type=user_path, default=results.FOLDER, help="folder of the result files")
     options = parser.parse_args(arguments)
     try:
@@ -34,6 +35,11 @@ def main(arguments: list[str] | None = None) -> int:
             from benchmarks.claims.quick import quick
 
             return quick()
+        if options.choose:
+            from benchmarks.claims.choosing import choose
+
+            choose(EXPERIMENTS[options.only or "champion"])
+            return 0
         if options.only == speed.NAME:
             speed.measure(options.results)
             return 0

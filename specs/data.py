@@ -215,8 +215,13 @@ class MixtureData(Strict):
 DataSpec = Annotated[Stored | ExamplesData | MixtureData, Field(discriminator="source")]
 
 
+def tasks_alone(data: DataSpec) -> list[Task]:
+    """The tasks of a source that draws examples and nothing else; empty for any other source."""
+    parts = [part.data for part in data.parts] if isinstance(data, MixtureData) else [data]
+    tasks = [part.parsed_task for part in parts if isinstance(part, ExamplesData)]
+    return tasks if len(tasks) == len(parts) else []
+
+
 def has_text(data: DataSpec) -> bool:
     """Whether the source has a valid split to measure bits per byte on."""
-    if isinstance(data, MixtureData):
-        return any(has_text(part.data) for part in data.parts)
-    return not isinstance(data, ExamplesData)
+    return not tasks_alone(data)

@@ -14,6 +14,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from miniwin.display.formats import decimal_bytes
+from miniwin.evaluation.suite.result import SuiteResult
 from miniwin.files.hashing import sha256_file
 from miniwin.files.tensor_files import load_tensors, save_tensors
 from miniwin.files.writing import named, write_flushed
@@ -32,12 +34,14 @@ from miniwin.zoo.entry import (
     MODEL,
     PROVENANCE,
     REFERENCE,
+    SUITE,
     TOKENIZER,
     WEIGHTS,
     Entry,
     FileRecord,
     Manifest,
     open_entry,
+    schema_of,
     write_manifest,
 )
 from miniwin.zoo.errors import ZooError
@@ -45,7 +49,9 @@ from miniwin.zoo.integrity import watched
 from miniwin.zoo.json_objects import to_json
 from miniwin.zoo.reference_logits import open_model, write_reference
 from miniwin.zoo.references import Bump, Version, check_new_name
+from miniwin.zoo.size_limits import LARGEST
 from miniwin.zoo.store import Store, stores
+from miniwin.zoo.suite_results import check_suite
 from miniwin.zoo.verification import weight_problems
 
 LICENCE = "apache-2.0"
@@ -58,6 +64,7 @@ class _Source:
     spec: ModelSpec
     provenance: dict[str, Any]
     metrics: dict[str, Any] | None
+    suite: SuiteResult | None = None
     confirm: Callable[[], None] = lambda: None  # raises if the source changed while it was read
     weights: str = WEIGHTS
 
@@ -68,6 +75,7 @@ def add(
     name: str,
     version: str | None = None,
     metrics: Mapping[str, Any] | None = None,
+    suite: SuiteResult | None = None,
     provenance: Mapping[str, Any] | None = None,
     description: str = "",
     licence: str = LICENCE,
@@ -79,17 +87,19 @@ def add(
     source: a run folder; its best.safetensors, for the weights of its best evaluation; or an entry's folder.
     version: by default 1.0.0 for a new name, else the one after the newest version: major if the architecture or the
     tokenizer changed, minor if only the weights did, patch if only the card did. metrics: `Metrics.to_dict()`.
-    provenance: keys such as `study` and `trial`, added to what the run recorded. allow_incomplete: also take a run that
-    did not complete. zoo: the folder to write to, `user_zoo()` by default.
+    suite: what a suite found for these weights; by default that of the entry, if the source is one. provenance: keys
+    such as `study` and `trial`, added to what the run recorded. allow_incomplete: also take a run that did not
+    complete. zoo: the folder to write to, `user_zoo()` by default.
 
     Raises:
-        ZooError: the version exists, the run is not complete, or the weights hold NaN or do not fit the spec.
+        ZooError: the version exists, the run is not complete, the weights hold NaN or do not fit the spec, or the
+            suite measured another model.
     """
     known, wanted = _destination(name, version, zoo)
     try:
         read = _read_source(user_path(source), allow_incomplete)
         with known[0].staging() as staged:
-            return _write(staged, read, known, name, wanted, metrics, provenance or {}, description, licence)
+            return _write(staged, read, known, name, wanted, metrics, suite, provenance or {}, description, licence)
     except OSError as error:
         error = named(error, known[0].root)
         where = "" if error.filename is None else f"{error.filename}: "
@@ -102,6 +112,7 @@ def check_addable(
     *,
     name: str,
     version: str | None = None,
+    suite: SuiteResult | None = None,
     zoo: Path | str | None = None,
     allow_incomplete: bool = False,
 ) -> None:
@@ -109,6 +120,8 @@ def check_addable(
     _destination(name, version, zoo)
     read = _read_source(user_path(source), allow_incomplete)
     _check_weights(read.folder / read.weights, read.spec)
+    if suite is not None:
+        check_suite(suite, read.folder / read.weights, read.spec)
 
 
 def _destination(name: str, version: str | None, zoo: Path | str | None) -> tuple[list[Store], Version | None]:
@@ -129,6 +142,7 @@ def _write(
     name: str,
     wanted: Version | None,
     metrics: Mapping[str, Any] | None,
+    suite: SuiteResult | None,
     extra: Mapping[str, Any],
     description: str,
     licence: str,
@@ -146,6 +160,7 @@ def _write(
     write_flushed(staged / PROVENANCE, provenance_text)
     _copy_weights(source.folder / source.weights, staged / WEIGHTS, source.spec)
     shutil.copyfile(source.folder / TOKENIZER, staged / TOKENIZER)
+    suite = _write_suite(source.suite if suite is None else suite, staged, source.spec)
     source.confirm()
     write_reference(staged / REFERENCE, open_model(staged))
 
@@ -161,10 +176,12 @@ def _write(
             spec=source.spec,
             metrics=measured,
             provenance=whole,
+            suite=suite,
         )
         write_flushed(staged / CARD, card)
+        files = (*HASHED_FILES, *(() if suite is None else (SUITE,)))
         manifest = Manifest(
-            schema_number=1,
+            schema_number=schema_of(files),
             name=name,
             version=str(version),
             description=description,
@@ -174,9 +191,7 @@ def _write(
             spec_hash=source.spec.hash,
             layout=source.spec.layout,
             parameters=source.spec.parameters(),
-            files={
-                n: FileRecord(size=(staged / n).stat().st_size, sha256=sha256_file(staged / n)) for n in HASHED_FILES
-            },
+            files={n: FileRecord(size=(staged / n).stat().st_size, sha256=sha256_file(staged / n)) for n in files},
         )
         write_flushed(staged / MANIFEST, write_manifest(manifest))
         return known[0].commit(staged, name, version)
@@ -194,7 +209,7 @@ def _read_source(source: Path, allow_incomplete: bool) -> _Source:
     if (folder / MANIFEST).is_file():
         entry = open_entry(folder, "folder")
         confirm = watched(entry)
-        return _Source(folder, entry.spec, entry.provenance, entry.metrics, confirm)
+        return _Source(folder, entry.spec, entry.provenance, entry.metrics, entry.suite, confirm)
     run = read_run(folder)
     status = run.get("status")
     if status != "complete" and not allow_incomplete:
@@ -257,6 +272,21 @@ def _check_weights(path: Path, spec: ModelSpec) -> None:
     if problems:
         more = f" (and {len(problems) - 3} more problems)" if len(problems) > 3 else ""
         raise ZooError(f"{path.parent}: {'; '.join(map(str, problems[:3]))}{more}; these weights cannot be added")
+
+
+def _write_suite(result: SuiteResult | None, staged: Path, spec: ModelSpec) -> SuiteResult | None:
+    """Write suite.json, if there is a result. Returns what a reader of the file will see."""
+    if result is None:
+        return None
+    check_suite(result, staged / WEIGHTS, spec)
+    published = SuiteResult.from_dict(_without_folders(result.to_dict()))
+    published.write(staged / SUITE)
+    if (size := (staged / SUITE).stat().st_size) > LARGEST[SUITE]:
+        raise ZooError(
+            f"the result of suite {result.suite} takes {decimal_bytes(size)}; an entry has room for "
+            f"{decimal_bytes(LARGEST[SUITE])}: measure fewer examples"
+        )
+    return published
 
 
 def _next_version(known: list[Store], name: str, staged: Path, spec: ModelSpec) -> Version:

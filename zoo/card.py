@@ -1,21 +1,29 @@
 """The model card: README.md with YAML front matter and a `model-index`, as the Hugging Face Hub reads them.
 
-Every number on the card comes from metrics.json, provenance.json or the spec; what was not measured is left out.
+Every number on the card comes from metrics.json, suite.json, provenance.json or the spec; what was not measured is left
+out. What a model was trained to answer, if it knows no text, is shown by examples.
 """
 
 from __future__ import annotations
 
+import inspect
+import json
+import sys
 from collections.abc import Sequence
 from typing import Any
 
 import yaml
 
 from miniwin.display.formats import decimal_bytes
+from miniwin.evaluation.suite.result import SuiteResult
+from miniwin.evaluation.tasks import Example, Task, draw
 from miniwin.specs import ModelSpec
-from miniwin.zoo.card_values import by_length, training_length, training_lengths
+from miniwin.zoo.card_values import by_length, trained_tasks, training_length, training_lengths
 from miniwin.zoo.entry import MODEL
+from miniwin.zoo.suite_results import HEADER, card_rows, index_results, left_out
 
 CACHE_LENGTHS = (4096, 131072, 1048576)
+EXAMPLE = 96  # bytes of an example of a task
 
 
 def write_card(
@@ -27,25 +35,30 @@ def write_card(
     spec: ModelSpec,
     metrics: dict[str, Any],
     provenance: dict[str, Any],
+    suite: SuiteResult | None = None,
 ) -> str:
     """The text of README.md. Raises ZooError where metrics or provenance hold values of a wrong type."""
-    front = _front_matter(name, licence, metrics, provenance)
+    front = _front_matter(name, licence, metrics, provenance, suite)
+    tasks = trained_tasks(provenance)
     parts = [
         f"---\n{yaml.safe_dump(front, sort_keys=False, allow_unicode=True)}---",
         f"# {name} {version}",
         description or f"A MiniWin language model with layout `{spec.layout}`.",
-        _usage(f"{name}@{version}"),
+        _usage(f"{name}@{version}", tasks),
+        *(["## What it answers", *map(_asked, tasks)] if tasks else []),
         "## Architecture",
         _architecture(spec),
         "## Results",
-        _results(metrics, training_length(provenance)),
+        _results(metrics, suite, training_length(provenance)),
         "## Provenance",
         _provenance(provenance),
     ]
     return "\n\n".join(parts) + "\n"
 
 
-def _front_matter(name: str, licence: str, metrics: dict[str, Any], provenance: dict[str, Any]) -> dict[str, Any]:
+def _front_matter(
+    name: str, licence: str, metrics: dict[str, Any], provenance: dict[str, Any], suite: SuiteResult | None
+) -> dict[str, Any]:
     front: dict[str, Any] = {
         "license": licence,
         "library_name": "miniwin",
@@ -57,28 +70,55 @@ def _front_matter(name: str, licence: str, metrics: dict[str, Any], provenance: 
         for kind, title in (("bits_per_byte", "Bits per byte"), ("recall", "Associative recall accuracy"))
         for length, value in by_length(metrics, kind).items()
     ]
-    if results:
-        source = str((metrics.get("data") or {}).get("source") or _source(provenance))
-        front["model-index"] = [
-            {
-                "name": name,
-                "results": [
-                    {
-                        "task": {"type": "text-generation", "name": "Text generation"},
-                        "dataset": {"type": source, "name": source},
-                        "metrics": results,
-                    }
-                ],
-            }
-        ]
+    source = str((metrics.get("data") or {}).get("source") or _source(provenance))
+    groups = [(source, source, results)]
+    if suite is not None:
+        groups.append(("miniwin-suite", suite.suite, index_results(suite)))
+    listed = [
+        {
+            "task": {"type": "text-generation", "name": "Text generation"},
+            "dataset": {"type": kind, "name": title},
+            "metrics": found,
+        }
+        for kind, title, found in groups
+        if found
+    ]
+    if listed:
+        front["model-index"] = [{"name": name, "results": listed}]
     return front
 
 
-def _usage(ref: str) -> str:
-    return (
+def _usage(ref: str, tasks: Sequence[Task]) -> str:
+    prompt, tokens = "def main(", 64
+    if tasks:
+        example = _example(tasks[0])
+        start, end = example.answers[0]
+        prompt, tokens = example.text[:start].decode("ascii"), end - start
+    one_line = "\n" not in prompt
+    written = json.dumps(prompt)
+    greedy = ", temperature=0.0" if tasks else ""
+    python = (
         f'```python\nimport miniwin\n\nmodel = miniwin.load("{ref}")\n'
-        f'print(model.generate("def main(", max_new_tokens=64))\n```\n\n'
-        f'```\nminiwin generate {ref} --prompt "def main("\n```'
+        f"print(model.generate({written}, max_new_tokens={tokens}{greedy}))\n```"
+    )
+    return f"{python}\n\n```\nminiwin generate {ref} --prompt {written}\n```" if one_line else python
+
+
+def _example(task: Task) -> Example:
+    """An example that no model was trained on."""
+    return draw(task, max(EXAMPLE, task.shortest), seed=0, index=0, split="test")
+
+
+def _asked(task: Task) -> str:
+    """What a task asks, in the words of its file, and an example."""
+    said = (inspect.getdoc(sys.modules[type(task).__module__]) or "").partition("\n\n")[0].replace("\n", " ")
+    example = _example(task)
+    answers = ", ".join(f"`{example.text[start:end].decode('ascii').strip()}`" for start, end in example.answers)
+    text = example.text.decode("ascii").strip("\n")
+    fields = ", ".join(f"{key} {value}" for key, value in task.model_dump(mode="json").items() if key != "type")
+    return (
+        f"**{task.type}** ({fields}). {said} An example, whose answers are {answers}; each stands right behind its "
+        f"question:\n\n```text\n{text}\n```"
     )
 
 
@@ -94,7 +134,7 @@ def _architecture(spec: ModelSpec) -> str:
     return _table(("", ""), rows) + f"\n\nThe whole spec is in `{MODEL}`."
 
 
-def _results(metrics: dict[str, Any], trained_at: int | None) -> str:
+def _results(metrics: dict[str, Any], suite: SuiteResult | None, trained_at: int | None) -> str:
     parts = []
     bits, recall, cache = (by_length(metrics, key) for key in ("bits_per_byte", "recall", "cache_bytes"))
     lengths = sorted({*bits, *recall})
@@ -122,6 +162,12 @@ def _results(metrics: dict[str, Any], trained_at: int | None) -> str:
     ]
     if speeds:
         parts.append(f"Speed where it was measured: {', '.join(speeds)}.")
+    if suite is not None:
+        parts.append(
+            f"Suite `{suite.suite}`, on examples and documents that the model was not trained on. `suite.json` has "
+            "the answers.\n\n" + _table(HEADER, card_rows(suite))
+        )
+        parts += [f"Left out: {note}" for note in left_out(suite)]
     return "\n\n".join(parts) or "Not measured."
 
 

@@ -9,6 +9,10 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
+
+from miniwin.evaluation.tasks import Task
+from miniwin.specs.data import DataSpec, tasks_alone
 from miniwin.specs.yaml_scalars import shown
 from miniwin.zoo.errors import ZooError
 
@@ -41,6 +45,15 @@ def training_lengths(provenance: dict[str, Any]) -> list[int]:
 def training_length(provenance: dict[str, Any]) -> int | None:
     """The longest of `training_lengths`."""
     return max(training_lengths(provenance), default=None)
+
+
+def trained_tasks(provenance: dict[str, Any]) -> list[Task]:
+    """The tasks of a model that was trained on tasks and on nothing else; empty for any other."""
+    try:
+        data = TypeAdapter(DataSpec).validate_python(_mapping(_mapping(provenance, "run"), "train").get("data"))
+    except ValidationError:  # a record of another version, or by hand
+        return []
+    return tasks_alone(data)
 
 
 def check_metrics(metrics: dict[str, Any]) -> None:

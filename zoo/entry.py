@@ -1,4 +1,4 @@
-"""What an entry is: a folder of eight files, described and hashed by the eighth, `entry.json`.
+"""What an entry is: a folder of eight files, or nine, described and hashed by the last, `entry.json`.
 
     README.md               the card, with YAML front matter as the Hugging Face Hub reads it
     model.yaml              the model spec
@@ -7,6 +7,7 @@
     metrics.json            what was measured
     provenance.json         where it came from: study, trial, data fingerprint, seed, code version, machine
     reference.safetensors   input_ids, positions and logits: what this model must answer anywhere
+    suite.json              the result of a suite, if the entry has one: every score with n, chance and interval
     entry.json              schema number, name, version, size and sha256 of every other file
 
 `entry.json` holds a digest of its own content, so that no file of an entry can change unnoticed. Name, version and
@@ -16,6 +17,7 @@ digest identify an entry, wherever the copy came from.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -24,6 +26,7 @@ from pydantic import ConfigDict, Field, ValidationError
 
 from miniwin.blocks.messages.escaping import escaped_line
 from miniwin.blocks.messages.listing import some
+from miniwin.evaluation.suite.result import SuiteResult
 from miniwin.files.hashing import sha256_json
 from miniwin.specs import ModelSpec, Strict, load_model_spec
 from miniwin.zoo.errors import ZooError
@@ -37,17 +40,21 @@ WEIGHTS = "model.safetensors"
 METRICS = "metrics.json"
 PROVENANCE = "provenance.json"
 REFERENCE = "reference.safetensors"
+SUITE = "suite.json"
 MANIFEST = "entry.json"
 
 # The allow-list. No archives, no pickles, no code: an entry is made of these files and of nothing else.
 HASHED_FILES = (CARD, MODEL, TOKENIZER, WEIGHTS, METRICS, PROVENANCE, REFERENCE)
-ENTRY_FILES = (*HASHED_FILES, MANIFEST)
+OPTIONAL_FILES = (SUITE,)  # hashed too, where an entry has them
+ENTRY_FILES = (*HASHED_FILES, MANIFEST)  # what every entry has
+NEWEST_SCHEMA = 2
 LARGEST_MANIFEST = 1 << 20  # bytes; two thousand are usual
 
 Name = Annotated[str, Field(pattern=rf"^{NAME_PATTERN}$")]
 VersionText = Annotated[str, Field(pattern=rf"^{VERSION_PATTERN}$")]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Requirement = Annotated[str, Field(pattern=r"^>=[0-9]+(\.[0-9]+){0,2}$")]
+Schema = Literal[1, 2]  # 2: there is a suite.json, which older versions of miniwin do not know
 Size = Annotated[int, Field(ge=0, lt=1 << 62)]
 Status = Literal["active", "deprecated", "yanked", "broken"]
 
@@ -66,7 +73,7 @@ class FileRecord(Record):
 class Manifest(Record):
     """The content of entry.json."""
 
-    schema_number: Literal[1] = Field(alias="schema")
+    schema_number: Schema = Field(alias="schema")
     name: Name
     version: VersionText
     description: str
@@ -110,19 +117,28 @@ def read_manifest(folder: Path) -> Manifest:
         raise ZooError(f"{path}: {explain(error)}") from None
     if digest != manifest.digest:
         raise ZooError(f"{path}: the content does not match its own digest: the file was changed after it was written")
-    if set(manifest.files) != set(HASHED_FILES):
-        wrong = sorted(set(manifest.files) ^ set(HASHED_FILES))
+    if wrong := wrong_files(manifest.files, HASHED_FILES):
         raise ZooError(
             f"{path}: lists the wrong files ({some(wrong, 8)}); an entry is made of {', '.join(ENTRY_FILES)}"
         )
     return manifest
 
 
+def wrong_files(found: Iterable[str], expected: Iterable[str]) -> list[str]:
+    """Names that are lacking, and names that do not belong. Optional files may be there."""
+    return sorted((set(found) - set(OPTIONAL_FILES)) ^ set(expected))
+
+
+def schema_of(files: Iterable[str]) -> Schema:
+    """The oldest schema that has all these files."""
+    return 2 if set(files) & set(OPTIONAL_FILES) else 1
+
+
 def check_schema(data: dict[str, Any], where: object) -> None:
     """Refuse a newer schema, before pydantic complains about fields that this version does not know."""
     schema = data.get("schema")
-    if isinstance(schema, int) and schema > 1:
-        raise ZooError(f"{where}: schema {schema} is newer than this miniwin reads (1); upgrade miniwin")
+    if isinstance(schema, int) and schema > NEWEST_SCHEMA:
+        raise ZooError(f"{where}: schema {schema} is newer than this miniwin reads ({NEWEST_SCHEMA}); upgrade miniwin")
 
 
 @dataclass(frozen=True)
@@ -168,6 +184,11 @@ class Entry:
     @property
     def provenance(self) -> dict[str, Any]:
         return read_object(self.folder / PROVENANCE)
+
+    @property
+    def suite(self) -> SuiteResult | None:
+        """The result of the suite that the entry was measured by; None where it has none."""
+        return SuiteResult.read(self.folder / SUITE) if SUITE in self.require_manifest().files else None
 
     @property
     def card(self) -> str:

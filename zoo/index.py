@@ -27,15 +27,19 @@ from miniwin.specs.base import user_path
 from miniwin.zoo.entry import (
     ENTRY_FILES,
     MANIFEST,
+    OPTIONAL_FILES,
     Entry,
     Name,
     Record,
     Requirement,
+    Schema,
     Sha256,
     Size,
     VersionText,
     check_schema,
     explain,
+    schema_of,
+    wrong_files,
 )
 from miniwin.zoo.errors import ZooError
 from miniwin.zoo.json_objects import to_json
@@ -49,7 +53,7 @@ ReleaseStatus = Literal["active", "deprecated", "yanked"]
 
 
 class IndexFile(Record):
-    path: Literal[ENTRY_FILES]  # type: ignore[valid-type]  # the allow-list: nothing else can be written
+    path: Literal[ENTRY_FILES + OPTIONAL_FILES]  # type: ignore[valid-type]  # the allow-list: nothing else can be written
     size: Size
     sha256: Sha256
     sources: Annotated[tuple[str, ...], Field(strict=False, min_length=1)]
@@ -82,16 +86,18 @@ class Release(Record):
 
     @model_validator(mode="after")
     def _whole(self) -> Release:
-        paths = sorted(file.path for file in self.files)
-        if paths != sorted(ENTRY_FILES):
-            raise ValueError(f"{self.ref} must list each of {', '.join(ENTRY_FILES)} once, got {some(paths, 8)}")
+        paths = [file.path for file in self.files]
+        if wrong_files(paths, ENTRY_FILES) or len(set(paths)) < len(paths):
+            raise ValueError(
+                f"{self.ref} must list each of {', '.join(ENTRY_FILES)} once, got {some(sorted(paths), 9)}"
+            )
         if self.status != "active" and not self.reason:
             raise ValueError(f"{self.ref} is {self.status} without a reason")
         return self
 
 
 class Index(Record):
-    schema_number: Literal[1] = Field(alias="schema")
+    schema_number: Schema = Field(alias="schema")
     releases: Annotated[tuple[Release, ...], Field(strict=False)]
 
     @model_validator(mode="after")
@@ -169,7 +175,8 @@ def write_index(zoo: Path | str) -> Path:
     ]
     if not releases:
         raise ZooError(f"{root}: holds no entries (folders <name>/<version>/), so there is nothing to index")
-    index = Index(schema_number=1, releases=tuple(releases))
+    schema = schema_of(file.path for release in releases for file in release.files)
+    index = Index(schema_number=schema, releases=tuple(releases))
     write_text(path, to_json(index.model_dump(mode="json", by_alias=True), INDEX))
     return path
 

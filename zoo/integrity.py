@@ -24,11 +24,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from miniwin.blocks.messages.listing import some
+from miniwin.evaluation.suite.result import SuiteResult
 from miniwin.files.folders import cache_folder
 from miniwin.files.hashing import sha256_file, sha256_json
 from miniwin.files.json_files import JSONProblem, read_json
+from miniwin.specs import UserError
 from miniwin.zoo.card_values import check_metrics, check_provenance
-from miniwin.zoo.entry import ENTRY_FILES, METRICS, PROVENANCE, Entry, FileRecord, Manifest
+from miniwin.zoo.entry import MANIFEST, METRICS, PROVENANCE, SUITE, Entry, FileRecord, Manifest
 from miniwin.zoo.errors import ZooError
 from miniwin.zoo.json_objects import read_object
 
@@ -126,7 +128,7 @@ def file_problems(folder: Path, manifest: Manifest) -> list[Problem]:
         except OSError as error:
             problems.append(Problem(name, f"cannot be read: {error.strerror}"))
     for name in sorted(os.listdir(folder)):
-        if name not in ENTRY_FILES:
+        if name != MANIFEST and name not in manifest.files:
             problems.append(Problem(name, "does not belong to an entry"))
     return problems
 
@@ -142,13 +144,18 @@ def _problem(path: Path, record: FileRecord) -> str | None:
 
 
 def written_problems(folder: Path) -> list[Problem]:
-    """Values of metrics.json and provenance.json that the list and the card could not show."""
+    """Values of metrics.json and provenance.json that the list and the card could not show; a damaged suite.json."""
     problems = []
     for name, check_written in ((METRICS, check_metrics), (PROVENANCE, check_provenance)):
         try:
             check_written(read_object(folder / name))
         except ZooError as error:
             problems.append(Problem(name, str(error)))
+    if (folder / SUITE).is_file():
+        try:
+            SuiteResult.read(folder / SUITE)
+        except UserError as error:
+            problems.append(Problem(SUITE, str(error)))
     return problems
 
 

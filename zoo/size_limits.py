@@ -20,6 +20,7 @@ from miniwin.zoo.entry import (
     MODEL,
     PROVENANCE,
     REFERENCE,
+    SUITE,
     TOKENIZER,
     WEIGHTS,
 )
@@ -33,6 +34,7 @@ LARGEST = {
     METRICS: 16 << 20,
     PROVENANCE: 16 << 20,
     REFERENCE: 64 << 20,
+    SUITE: 16 << 20,
     MANIFEST: LARGEST_MANIFEST,
 }
 BYTES = 8  # of a parameter: float64 is the widest that is loaded

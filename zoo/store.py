@@ -18,7 +18,7 @@ from filelock import FileLock, Timeout
 from miniwin.files.folders import NoHome, data_folder
 from miniwin.files.writing import flush, move, remove_tree
 from miniwin.specs.base import user_path
-from miniwin.zoo.entry import ENTRY_FILES, Entry, open_entry
+from miniwin.zoo.entry import ENTRY_FILES, Entry, open_entry, wrong_files
 from miniwin.zoo.errors import ZooError
 from miniwin.zoo.references import Version, check_name, is_name
 
@@ -97,7 +97,7 @@ class Store:
         target = self.folder(name, version)
         self.refuse_existing(name, version)
         names = {path.name for path in staged.iterdir()}
-        assert names == set(ENTRY_FILES), f"staged {sorted(names)}"
+        assert not wrong_files(names, ENTRY_FILES), f"staged {sorted(names)}"
         for path in staged.iterdir():
             flush(path)
             path.chmod(0o444)  # immutable: a slip of an editor should fail

@@ -7,13 +7,15 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError
 
+from miniwin.evaluation.suite.result import SuiteResult
 from miniwin.files.tensor_files import load_tensors
 from miniwin.specs import ModelSpec, UserError, load_model_spec
 from miniwin.weights import wrong_type
-from miniwin.zoo.entry import MANIFEST, MODEL, REFERENCE, TOKENIZER, WEIGHTS, Entry, Manifest, open_entry
+from miniwin.zoo.entry import MANIFEST, MODEL, REFERENCE, SUITE, TOKENIZER, WEIGHTS, Entry, Manifest, open_entry
 from miniwin.zoo.integrity import Problem, file_problems, written_problems
 from miniwin.zoo.lookup import find
 from miniwin.zoo.reference_logits import TOLERANCE, open_model, reference_error
+from miniwin.zoo.suite_results import check_suite
 
 
 def verify(entry: Entry | str | Path, *, logits: bool = True) -> list[Problem]:
@@ -86,7 +88,13 @@ def _content_problems(folder: Path, manifest: Manifest) -> list[Problem]:
         problems.append(Problem(MODEL, f"has {spec.parameters()} parameters, entry.json says {manifest.parameters}"))
     if spec.layout != manifest.layout:
         problems.append(Problem(MODEL, f"has layout {spec.layout}, entry.json says {manifest.layout}"))
-    return problems + weight_problems(folder / WEIGHTS, spec)
+    problems += weight_problems(folder / WEIGHTS, spec)
+    if SUITE in manifest.files and not problems:
+        try:
+            check_suite(SuiteResult.read(folder / SUITE), folder / WEIGHTS, spec)
+        except UserError as error:
+            problems.append(Problem(SUITE, str(error)))
+    return problems
 
 
 def _logit_problems(folder: Path) -> list[Problem]:

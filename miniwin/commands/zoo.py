@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from miniwin.commands.printing import say, typed
-from miniwin.commands.token_counts import counts
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -126,15 +125,26 @@ def add(
     ],
     name: Annotated[str, typer.Option(help="Lower-case letters, digits and '-'.")],
     version: Annotated[str | None, typer.Option(help="MAJOR.MINOR.PATCH. Default: the next one.")] = None,
-    evaluate: Annotated[bool, typer.Option(help="Measure bits per byte, recall and speed for the card.")] = True,
+    evaluate: Annotated[
+        bool,
+        typer.Option(
+            help="Measure for the card: bits per byte, recall and speed; a model of tasks alone by its tasks."
+        ),
+    ] = True,
     lengths: Annotated[
         str | None,
-        typer.Option(help="Lengths to measure at, with commas. Default: 1, 4, 16 and 32 times the training length."),
+        typer.Option(
+            help="Lengths to measure at, with commas. Default: 1, 4, 16 and 32 (tasks: 64) times the training length."
+        ),
     ] = None,
     data: Annotated[
         str | None, typer.Option(help="What to measure on, as in eval. Default: what the run was trained on.")
     ] = None,
     metrics: Annotated[Path | None, typer.Option(help="Take the measurements from this JSON file instead.")] = None,
+    suite_result: Annotated[
+        Path | None,
+        typer.Option(help="What `miniwin eval --suite` found: the result's file or folder. It becomes suite.json."),
+    ] = None,
     description: Annotated[str, typer.Option(help="The first paragraph of the card.")] = "",
     licence: Annotated[
         str, typer.Option(help="SPDX name of the licence of the weights, in lower case.")
@@ -143,6 +153,7 @@ def add(
     allow_incomplete: Annotated[bool, typer.Option("--allow-incomplete", help="Add a run that was cut short.")] = False,
 ) -> None:
     """Write a run into the zoo as name@version, immutable from then on."""
+    from miniwin.commands.zoo_measures import given_suite, measure
     from miniwin.specs import user_path
     from miniwin.zoo import ZooError, check_addable
     from miniwin.zoo import add as run
@@ -152,6 +163,7 @@ def add(
     typed("--description", description)
     typed("--licence", licence)
     measured: dict[str, Any] | None = None
+    suite = None if suite_result is None else given_suite(user_path(suite_result))
     if metrics is not None or not evaluate or (source / "entry.json").is_file():
         for option, value, says in (("--lengths", lengths, "where"), ("--data", data, "what")):
             if value is not None:
@@ -160,13 +172,14 @@ def add(
         measured = read_object(user_path(metrics))
     elif evaluate and not (source / "entry.json").is_file():  # an entry brings its measurements along
         # Whatever `add` would refuse is refused here, before minutes of measuring.
-        check_addable(source, name=name, version=version, zoo=zoo, allow_incomplete=allow_incomplete)
-        measured = _evaluate(source, lengths, data)
+        check_addable(source, name=name, version=version, suite=suite, zoo=zoo, allow_incomplete=allow_incomplete)
+        measured, suite = measure(source, lengths, data, suite)
     entry = run(
         source,
         name=name,
         version=version,
         metrics=measured,
+        suite=suite,
         description=description,
         licence=licence,
         zoo=zoo,
@@ -205,30 +218,6 @@ def _say_what(ref: str, entry: Entry) -> None:
 def _say_warning(entry: Entry) -> None:
     if entry.warning:
         say(entry.warning, err=True)
-
-
-def _evaluate(source: Path, lengths: str | None, data: str | None) -> dict[str, Any]:
-    import sys
-
-    from miniwin.evaluation import evaluate
-    from miniwin.runs import read_run
-    from miniwin.specs import UserError
-    from miniwin.zoo import ZooError
-    from miniwin.zoo.card_values import training_length
-
-    if lengths is None:
-        trained = training_length({"run": read_run(source)})
-        if trained is None:
-            raise ZooError(f"{source}: the run does not say at what length it was trained; say --lengths")
-        wanted = [trained * factor for factor in (1, 4, 16, 32)]
-    else:
-        try:
-            wanted = counts("--lengths", lengths)
-        except UserError:
-            raise ZooError(
-                f"--lengths: expected whole numbers with commas, such as 512,2048,16k, got {lengths!r}"
-            ) from None
-    return evaluate(source, data, lengths=wanted, progress=sys.stderr.isatty()).to_dict()
 
 
 def _row(entry: Entry) -> dict[str, Any]:

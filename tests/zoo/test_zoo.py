@@ -578,8 +578,8 @@ def test_an_entry_in_the_wrong_place_is_broken(entry: Entry, zoo: Path) -> None:
 
 def test_a_newer_schema_says_to_upgrade(entry: Entry) -> None:
     data = json.loads((entry.folder / "entry.json").read_text(encoding="utf-8"))
-    overwrite(entry.folder / "entry.json", json.dumps(data | {"schema": 2, "colour": "red"}).encode())
-    with pytest.raises(ZooError, match=r"schema 2 is newer than this miniwin reads \(1\); upgrade miniwin"):
+    overwrite(entry.folder / "entry.json", json.dumps(data | {"schema": 3, "colour": "red"}).encode())
+    with pytest.raises(ZooError, match=r"schema 3 is newer than this miniwin reads \(2\); upgrade miniwin"):
         resolve("tiny")
 
 
@@ -812,7 +812,7 @@ def test_zoo_add_evaluates_unless_told_not_to(run: Path, tmp_path: Path, monkeyp
         evaluated.append(source)
         return METRICS
 
-    monkeypatch.setattr("miniwin.commands.zoo._evaluate", evaluation)
+    monkeypatch.setattr("miniwin.commands.zoo_measures.evaluate", evaluation)
     result = zoo_command("add", str(run), "--name", "tiny", "--no-evaluate")
     assert result.exit_code == 0 and "added tiny@1.0.0: " in result.stdout and evaluated == []
     assert "next: miniwin generate tiny@1.0.0" in result.stdout and resolve("tiny").metrics == {}

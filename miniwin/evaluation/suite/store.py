@@ -127,7 +127,7 @@ def _short(value: Any) -> str:
 
 
 def weights_hash(model: LanguageModel) -> str:
-    """SHA-256 of all tensors by name, as they are stored: those of two equal models are equal."""
+    """SHA-256 of all tensors by name, as the model holds them: those of two equal models are equal."""
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 
 from miniwin.evaluation.suite.result import SuiteResult
+from miniwin.evaluation.suite.result_table import cells
 from miniwin.evaluation.suite.store import weights_hash
-from miniwin.evaluation.suite.table import cells
 from miniwin.evaluation.suite.units import unit_of
 from miniwin.language_model import LanguageModel
 from miniwin.specs import ModelSpec

@@ -31,7 +31,7 @@ def measure(source: Path, lengths: str | None, data: str | None, suite: SuiteRes
 
 def given_suite(path: Path) -> SuiteResult:
     """The result in a file, or in the folder of a suite."""
-    from miniwin.evaluation.suite.stored import stored_result
+    from miniwin.evaluation.suite.stored_results import stored_result
     from miniwin.specs import UserError
 
     found = stored_result(path)

@@ -96,6 +96,7 @@ def test_every_option_that_is_a_path_is_tried_here() -> None:
         "search run out",
         "zoo add metrics",
         "zoo add source",
+        "zoo add suite_result",
         "zoo add zoo",
         "zoo index zoo",
     ]

@@ -16,7 +16,7 @@ from miniwin.specs import ModelSpec
 from miniwin.weights import put_weights, read_weights
 from miniwin.zoo.errors import ZooError
 
-HEADER = ("Measure", "Length", "Times the training length", "Value", "95 % interval", "n", "of", "Chance")
+HEADER = ("Measure", "Length", "Times the training length", "Value", "95 % interval", "n", "of", "Chance", "Blind")
 
 
 def check_suite(result: SuiteResult, weights: Path, spec: ModelSpec) -> None:
@@ -47,7 +47,7 @@ def index_results(result: SuiteResult) -> list[dict[str, Any]]:
             "value": row.value,
             "args": {
                 key: value
-                for key in ("length", "n", "low", "high", "chance", "unit")
+                for key in ("length", "n", "low", "high", "chance", "blind", "unit")
                 if (value := getattr(row, key)) is not None
             },
         }
@@ -58,7 +58,9 @@ def index_results(result: SuiteResult) -> list[dict[str, Any]]:
 
 def card_rows(result: SuiteResult) -> list[tuple[str, ...]]:
     """The rows of a table on the card, below HEADER. What another row says already is left to suite.json."""
-    return [tuple(cells(row)) for row in result.rows if not unit_of(row.unit).aside]
+    rows = [tuple(cells(row)) for row in result.rows if not unit_of(row.unit).aside]
+    assert all(len(row) == len(HEADER) for row in rows)
+    return rows
 
 
 def left_out(result: SuiteResult) -> list[str]:

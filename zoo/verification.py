@@ -37,14 +37,19 @@ def verify(entry: Entry | str | Path, *, logits: bool = True) -> list[Problem]:
     if any(problem.file in (MODEL, WEIGHTS, TOKENIZER) for problem in problems):
         return problems  # the rest would only repeat that these files are wrong
     try:
-        known = {problem.file for problem in problems}
-        problems += [problem for problem in written_problems(entry.folder) if problem.file not in known]
-        problems += _content_problems(entry.folder, now.manifest)
+        problems += _of_others(problems, written_problems(entry.folder))
+        problems += _of_others(problems, _content_problems(entry.folder, now.manifest))
         if logits and not problems:
             problems += _logit_problems(entry.folder)
     except Exception as error:  # anybody may have made the entry: no error of one stops the check of the next
         problems.append(Problem(MANIFEST, f"the entry cannot be checked: {type(error).__name__}: {error}"))
     return problems
+
+
+def _of_others(known: list[Problem], found: list[Problem]) -> list[Problem]:
+    """The problems of files about which nothing is known yet."""
+    files = {problem.file for problem in known}
+    return [problem for problem in found if problem.file not in files]
 
 
 def weight_problems(path: Path, spec: ModelSpec) -> list[Problem]:

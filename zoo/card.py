@@ -89,19 +89,17 @@ def _front_matter(
 
 
 def _usage(ref: str, tasks: Sequence[Task]) -> str:
-    prompt, tokens = "def main(", 64
+    opening = f'```python\nimport miniwin\n\nmodel = miniwin.load("{ref}")\n'
     if tasks:
         example = _example(tasks[0])
         start, end = example.answers[0]
-        prompt, tokens = example.text[:start].decode("ascii"), end - start
-    one_line = "\n" not in prompt
-    written = json.dumps(prompt)
-    greedy = ", temperature=0.0" if tasks else ""
-    python = (
-        f'```python\nimport miniwin\n\nmodel = miniwin.load("{ref}")\n'
-        f"print(model.generate({written}, max_new_tokens={tokens}{greedy}))\n```"
+        prompt = json.dumps(example.text[:start].decode("ascii"))
+        options = f"max_new_tokens={end - start}, temperature=0.0"
+        return f"{opening}prompt = {prompt}\nprint(model.generate(prompt, {options}))\n```"
+    return (
+        f'{opening}print(model.generate("def main(", max_new_tokens=64))\n```\n\n'
+        f'```\nminiwin generate {ref} --prompt "def main("\n```'
     )
-    return f"{python}\n\n```\nminiwin generate {ref} --prompt {written}\n```" if one_line else python
 
 
 def _example(task: Task) -> Example:
@@ -165,7 +163,8 @@ def _results(metrics: dict[str, Any], suite: SuiteResult | None, trained_at: int
     if suite is not None:
         parts.append(
             f"Suite `{suite.suite}`, on examples and documents that the model was not trained on. `suite.json` has "
-            "the answers.\n\n" + _table(HEADER, card_rows(suite))
+            "the answers. Chance is a guess; blind is what a part of the task alone would give.\n\n"
+            + _table(HEADER, card_rows(suite))
         )
         parts += [f"Left out: {note}" for note in left_out(suite)]
     return "\n\n".join(parts) or "Not measured."

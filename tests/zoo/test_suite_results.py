@@ -135,9 +135,9 @@ def test_a_model_of_tasks_alone_is_measured_by_its_tasks(of_tasks: Path) -> None
 def test_the_example_on_the_card_is_one_of_the_tasks(of_tasks: Path) -> None:
     """The prompt ends where the answer begins, and both can be seen in the example below."""
     entry = add(of_tasks, name="asked")
-    line = next(line for line in entry.card.splitlines() if line.startswith("print(model.generate("))
-    prompt = json.loads(line[line.index('"') : line.rindex('"') + 1])
-    assert prompt.endswith("=") and "max_new_tokens=1" in line and "temperature=0.0" in line
+    line = next(line for line in entry.card.splitlines() if line.startswith("prompt = "))
+    prompt = json.loads(line.removeprefix("prompt = "))
+    assert prompt.endswith("=") and "print(model.generate(prompt, max_new_tokens=1, temperature=0.0))" in entry.card
     answer = entry.card.split("whose answers are `")[1][0]
     assert (prompt + answer).strip("\n") in entry.card
 

@@ -14,6 +14,7 @@ from miniwin.search.objectives import at_rungs, is_loss, loss_lengths, value
 from miniwin.search.samplers import pruner_step
 from miniwin.search.study import BASELINE, Study
 from miniwin.specs import SearchSpec, TrainSpec, UserError
+from miniwin.specs.data import tasks_in
 
 if TYPE_CHECKING:
     from miniwin.data import Corpus
@@ -122,7 +123,12 @@ def run_claim(study: Study, claim: Claim, corpus: Corpus, tracking: Tracking) ->
         outcome.losses[length] = loss(model, corpus, length, tokens)
     for objective in spec.parsed_objectives:
         outcome.values[objective.name] = value(
-            objective, study.space.train.longest, claim.candidate.model, model, outcome.losses
+            objective,
+            study.space.train.longest,
+            claim.candidate.model,
+            model,
+            outcome.losses,
+            tasks_in(study.space.train.data),
         )
     outcome.seconds += time.monotonic() - began
     broken = [name for name, number in outcome.values.items() if not math.isfinite(number)]
@@ -136,6 +142,7 @@ def run_claim(study: Study, claim: Claim, corpus: Corpus, tracking: Tracking) ->
 def _rungs(study: Study, claim: Claim, corpus: Corpus) -> tuple[list[int], OnEval | None]:
     """The tokens at which training pauses, and what happens there: measure, write down, ask the pruner."""
     spec, train, trained = study.spec, claim.candidate.train, study.space.train.longest
+    tasks = tasks_in(study.space.train.data)
     objectives = at_rungs(spec.parsed_objectives, train.longest)
     rungs = sorted({max(1, round(fraction * train.tokens)) for fraction in spec.rungs})
     if not corpus.has_text:
@@ -147,7 +154,7 @@ def _rungs(study: Study, claim: Claim, corpus: Corpus) -> tuple[list[int], OnEva
         lengths = loss_lengths(objectives, trained)
         size = max(spec.rung_eval_tokens, *lengths, train.longest)
         losses = {length: loss(model, corpus, length, size) for length in lengths}
-        found = {o.name: value(o, trained, claim.candidate.model, model, losses) for o in objectives}
+        found = {o.name: value(o, trained, claim.candidate.model, model, losses, tasks) for o in objectives}
         known = [rung for rung in claim.outcome.rungs if rung["tokens"] < tokens]
         claim.outcome.rungs = [*known, {"tokens": tokens, "values": found}]
         claim.outcome.tokens = tokens

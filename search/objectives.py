@@ -16,6 +16,7 @@ from miniwin.specs.objectives import METRICS, Metric, Objective, costs, task_of
 
 if TYPE_CHECKING:
     from miniwin.evaluation.task_scores import TaskScore
+    from miniwin.evaluation.tasks import Task
     from miniwin.language_model import LanguageModel
 
     Losses = Mapping[int, float]  # nats per byte, by length
@@ -37,13 +38,17 @@ TEXTS: dict[str, Callable[..., str]] = {
 
 @dataclass(frozen=True)
 class Asked:
-    """What a value is asked of: a metric at a length in tokens (0: none) of a model, which is trained if need be."""
+    """What a value is asked of: a metric at a length in tokens (0: none) of a model, which is trained if need be.
+
+    tasks: those that it was trained on.
+    """
 
     metric: Metric
     length: int
     spec: ModelSpec
     model: LanguageModel | None
     losses: Losses
+    tasks: Sequence[Task]
 
 
 def _computed(asked: Asked) -> float:
@@ -67,7 +72,7 @@ def _scored(asked: Asked) -> TaskScore:
 
     assert asked.model is not None
     examples = max(FEWEST, min(MOST, TASK_TOKENS // asked.length))
-    return score_task(asked.model, task_of(asked.metric), asked.length, examples=examples, split="valid")
+    return score_task(asked.model, task_of(asked.metric, asked.tasks), asked.length, examples=examples, split="valid")
 
 
 def _decoding_speed(asked: Asked) -> float:
@@ -113,12 +118,13 @@ def value(
     spec: ModelSpec,
     model: LanguageModel | None = None,
     losses: Losses | None = None,
+    tasks: Sequence[Task] = (),
 ) -> float:
-    """The value of an objective. trained: the training length of the study's train spec.
+    """The value of an objective. trained: the training length of the study's train spec. tasks: those in its data.
 
     model: trained, for what is measured. losses: with the length of the objective, if it is a loss.
     """
-    asked = Asked(objective.row, objective.length(trained), spec, model, losses or {})
+    asked = Asked(objective.row, objective.length(trained), spec, model, losses or {}, tasks)
     return FOUND[asked.metric.how](asked)
 
 

@@ -31,6 +31,7 @@ from miniwin.specs import (
     resolve_spec_path,
     user_path,
 )
+from miniwin.specs.data import tasks_in
 from miniwin.specs.expressions import Expression
 from miniwin.specs.objectives import costs
 from miniwin.specs.search import ChoiceVariable, FloatVariable, IntVariable
@@ -196,7 +197,7 @@ class Space:
         problems = []
         for index, objective in enumerate(self.spec.parsed_objectives):
             try:
-                objective.check_room(self.train.longest)
+                objective.check_room(self.train.longest, tasks_in(self.train.data))
             except UserError as error:
                 problems.append(Problem(("objectives", index), str(error)))
         if problems:

@@ -215,13 +215,20 @@ class MixtureData(Strict):
 DataSpec = Annotated[Stored | ExamplesData | MixtureData, Field(discriminator="source")]
 
 
+def tasks_in(data: DataSpec) -> list[Task]:
+    """The tasks of a source that draws examples, alone or as parts of a mixture."""
+    return [part.parsed_task for part in _parts(data) if isinstance(part, ExamplesData)]
+
+
 def tasks_alone(data: DataSpec) -> list[Task]:
     """The tasks of a source that draws examples and nothing else; empty for any other source."""
-    parts = [part.data for part in data.parts] if isinstance(data, MixtureData) else [data]
-    tasks = [part.parsed_task for part in parts if isinstance(part, ExamplesData)]
-    return tasks if len(tasks) == len(parts) else []
+    return [] if has_text(data) else tasks_in(data)
 
 
 def has_text(data: DataSpec) -> bool:
     """Whether the source has a valid split to measure bits per byte on."""
-    return not tasks_alone(data)
+    return any(not isinstance(part, ExamplesData) for part in _parts(data))
+
+
+def _parts(data: DataSpec) -> list[Stored | ExamplesData]:
+    return [part.data for part in data.parts] if isinstance(data, MixtureData) else [data]

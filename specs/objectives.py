@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -98,9 +98,17 @@ def find(name: str) -> Metric | None:
     return None
 
 
-def task_of(metric: Metric) -> Task:
-    """The task that a metric is about, with its default fields."""
-    task = TASKS[metric.name.removesuffix(NATS) if metric.how == "task nats" else metric.name]()
+def task_of(metric: Metric, trained_on: Sequence[Task] = ()) -> Task:
+    """The task that a metric is about: as it is trained on, if there is one such; else with its default fields.
+
+    Raises:
+        UserError: the training data have several tasks of this type.
+    """
+    name = metric.name.removesuffix(NATS) if metric.how == "task nats" else metric.name
+    same = [task for task in trained_on if task.type == name]
+    if len(same) > 1:
+        raise UserError(f"{metric.name}: the training data have {len(same)} tasks {name}; expected at most one")
+    task = same[0] if same else TASKS[name]()
     assert isinstance(task, Task)
     return task
 
@@ -155,11 +163,11 @@ class Objective:
         """Whether it is also measured while a model is trained."""
         return self.row.how in WHILE_TRAINING
 
-    def check_room(self, trained: int) -> None:
+    def check_room(self, trained: int, trained_on: Sequence[Task] = ()) -> None:
         """Raise UserError if the length has no room for an example of the task, or no meaning."""
         length = self.length(trained)
         if self.row.how in ("task", "task nats"):
-            task_of(self.row).check_length(length)
+            task_of(self.row, trained_on).check_length(length)
 
     @classmethod
     def parse(cls, text: str) -> Objective:

@@ -22,6 +22,7 @@ from miniwin.specs.base import PositiveInt, Seed, Strict, UserError
 from miniwin.specs.data import DataSpec
 from miniwin.specs.lengths import Length, times
 from miniwin.specs.model import Name
+from miniwin.specs.objectives import NATS
 
 Lengths = Annotated[list[Length], Field(min_length=1)]
 
@@ -111,14 +112,13 @@ class SuiteSpec(Strict):
         problems: list[tuple[str, str]] = []
         seen: dict[str, int] = {}
         for number, one in enumerate(self.tasks):
-            if one.measure in seen:
-                problems.append(
-                    (
-                        f"tasks.{number}",
-                        f"the name {one.measure!r} is taken by tasks.{seen[one.measure]}; give a `name`",
+            for name in (one.measure, one.measure + NATS):  # a task has rows of both names
+                if name in seen:
+                    problems.append(
+                        (f"tasks.{number}", f"the name {name!r} is taken by tasks.{seen[name]}; give a `name`")
                     )
-                )
-            seen.setdefault(one.measure, number)
+                    break
+            seen = {one.measure: number, one.measure + NATS: number} | seen
             problems += self._too_short(number, one)
         if problems:
             raise located_all(problems)

@@ -12,6 +12,6 @@ experiments.py  what is trained, on what, and what is measured
 running.py      one run: train, measure, write a result file
 results.py      the result files
 choosing.py     the validation scores behind --choose
-claims.py       the published claims: a test, a figure with its interval, a verdict
+published_claims.py       the published claims: a test, a figure with its interval, a verdict
 page.py         README.md; plots.py: its plots
 """

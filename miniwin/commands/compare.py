@@ -63,10 +63,10 @@ def compare_command(
     from miniwin.evaluation.suite.comparison import check_number, check_same_suite, compare
     from miniwin.evaluation.suite.comparison_page import write_comparison_page
     from miniwin.evaluation.suite.comparison_table import print_comparison
-    from miniwin.evaluation.suite.stored_results import stored_result
+    from miniwin.evaluation.suite.stored_results import files_of, stored_result
     from miniwin.files.writing import check_writable, write_json
     from miniwin.loading import model_spec
-    from miniwin.specs import user_path
+    from miniwin.specs import UserError, user_path
 
     check_number(len(refs))
     printed = str(json_file) == "-"
@@ -77,6 +77,11 @@ def compare_command(
     check_writable(page)
     at = None if trained_length is None else count("--trained-length", trained_length)
     stored = [stored_result(ref) for ref in refs]
+    for written in (page, json_file):
+        if written is not None and any(
+            read.exists() and written.resolve() == read.resolve() for read in files_of(refs)
+        ):
+            raise UserError(f"{written} is one of the results that are compared; choose another file")
     known = [result for result in stored if result is not None]
     for other in known[1:]:
         check_same_suite(known[0], other)

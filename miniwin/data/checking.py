@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from miniwin.data.examples import check_task
-from miniwin.data.sources import check_source, list_source
+from miniwin.data.sources import check_apart, check_source, list_source
 from miniwin.evaluation.tasks import draw
 from miniwin.specs import TrainSpec, UserError
 from miniwin.specs.data import ExamplesData, MixtureData, PythonStdlibData, Stored
@@ -34,6 +34,8 @@ def check_data(spec: TrainSpec, path: Path, overrides: Sequence[str] = ()) -> No
             looks[f"{place}.task"] = partial(check_task, data.parsed_task, min(spec.lengths))
         elif not isinstance(data, PythonStdlibData | MixtureData):  # the library is always there
             looks[place] = partial(_look, data, base)
+    if isinstance(spec.data, MixtureData):
+        looks["data.parts"] = partial(check_apart, spec.data, base)
     if spec.eval is not None:
         looks["eval"] = lambda: check_eval_tasks(spec, load_tokenizer(spec.tokenizer, base))
     problems = []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import glob
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -141,6 +141,22 @@ def _true_name(path: Path) -> str:
     name = str(path.resolve())
     small = name.lower()
     return small if small != name and os.path.exists(small) and os.path.samefile(small, name) else name
+
+
+def apart(parts: Sequence[Sequence[tuple[SourceFile, str]]]) -> None:
+    """Raise UserError where two parts of a mixture split the same file differently.
+
+    parts: the files of each, with how each is split: for one side as a whole, or within by some rule.
+    """
+    seen: dict[str, tuple[int, str]] = {}
+    for number, files in enumerate(parts):
+        for file, split in files:
+            part, before = seen.setdefault(_true_name(file.path), (number, split))
+            if before != split:
+                raise UserError(
+                    f"data.parts.{number}: {file.path} is {split} here, and {before} in data.parts.{part}; text that "
+                    "is trained on, or chosen by, says nothing about loss on new text: split it alike in all parts"
+                )
 
 
 def disjoint(train: list[SourceFile], valid: list[SourceFile], test: list[SourceFile]) -> tuple[SourceFile, ...]:

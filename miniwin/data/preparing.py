@@ -26,7 +26,7 @@ import numpy as np
 from miniwin.data.corpus import Corpus
 from miniwin.data.examples import ExampleRows, fingerprint
 from miniwin.data.mixture import MixedRows
-from miniwin.data.sources import Source, list_source
+from miniwin.data.sources import Source, check_apart, list_source
 from miniwin.data.tasks import character_ids
 from miniwin.files.folders import cache_folder
 from miniwin.files.hashing import sha256_file
@@ -60,6 +60,7 @@ def prepare(
     if isinstance(spec, ExamplesData):
         return _drawn(spec, tokenizer)
     if isinstance(spec, MixtureData):
+        check_apart(spec, base)
         return _mixed(
             spec, tokenizer, [_part(spec, n, tokenizer, base, cache_dir, progress) for n in range(len(spec.parts))]
         )

@@ -14,17 +14,27 @@ import sys
 import sysconfig
 import warnings
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from miniwin.blocks.messages.listing import some
 from miniwin.data import tables
-from miniwin.data.finding import SourceFile, disjoint, find, find_tables, read_bytes, source_file
+from miniwin.data.finding import SourceFile, apart, disjoint, find, find_tables, read_bytes, source_file
 from miniwin.data.plain_text import Replaced, TextReader
 from miniwin.data.tasks import check_recall, recall_documents
 from miniwin.specs import UserError
-from miniwin.specs.data import JsonlData, PythonStdlibData, Stored, TableData, TaskData, TextData
+from miniwin.specs.data import (
+    ExamplesData,
+    JsonlData,
+    MixtureData,
+    PythonStdlibData,
+    Stored,
+    TableData,
+    TaskData,
+    TextData,
+)
 
 # Tests are not library code, and installed packages are not part of the standard library.
 STDLIB_LEFT_OUT = frozenset(
@@ -166,6 +176,30 @@ def _list_stdlib(spec: PythonStdlibData) -> Source:
         raise UserError(f"data: source python-stdlib: no .py files in {root}; use source: text with files of your own")
     files.sort(key=lambda file: file.name)
     return Source(spec, tuple(files), {"python": ".".join(map(str, sys.version_info[:3])), "split": "file"})
+
+
+def check_apart(spec: MixtureData, base: Path | None = None) -> None:
+    """Raise UserError where text of one part is for another split in another part.
+
+    A part that cannot be listed is left out here: whoever reads it says why.
+    """
+    parts: list[list[tuple[SourceFile, str]]] = []
+    for part in spec.parts:
+        parts.append([])
+        if not isinstance(part.data, ExamplesData):
+            with suppress(UserError):
+                source = list_source(part.data, base)
+                parts[-1] = [(file, _split(source, file)) for file in source.files]
+    apart(parts)
+
+
+def _split(source: Source, file: SourceFile) -> str:
+    """How a file is split, in words that are equal where its text is split alike."""
+    if file.side not in ("tail", "lines"):
+        return file.side
+    assert isinstance(source.spec, TextData | JsonlData | TableData)
+    how = "at its tail" if file.side == "tail" else "by lines"
+    return f"split {how} (valid_fraction {source.spec.share:g}, test_fraction {source.spec.test_fraction or 0:g})"
 
 
 def check_source(source: Source) -> None:

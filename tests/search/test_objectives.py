@@ -14,7 +14,7 @@ from paths import ROOT
 import miniwin
 from miniwin.blocks import registry
 from miniwin.evaluation.task_scores import score_task
-from miniwin.evaluation.tasks import TASKS, Example, LastWrite, Task
+from miniwin.evaluation.tasks import TASKS, Example, LastWrite, Recall, Task
 from miniwin.search.objectives import FOUND, TEXTS, at_rungs, chief, cost, is_cost, loss_lengths, value
 from miniwin.specs import UserError, parse_spec
 from miniwin.specs.objectives import METRICS, NATS, Objective, find, measured_in, task_of
@@ -82,6 +82,23 @@ def test_a_task_is_scored_on_the_valid_split() -> None:
     score = score_task(model, LastWrite(), 2 * TRAINED, examples=64, split="valid")
     assert value(Objective.parse("maximize last-write@2x"), TRAINED, model.spec, model) == score.accuracy
     assert value(Objective.parse("minimize last-write-nats@2x"), TRAINED, model.spec, model) == score.nats_per_answer
+
+
+def test_a_task_is_the_one_that_is_trained_on() -> None:
+    model = miniwin.build(tiny.spec(), seed=0).eval()
+    trained = LastWrite(num_keys=1, key_length=1)
+    score = score_task(model, trained, TRAINED, examples=64, split="valid")
+    for name, expected in (
+        ("maximize last-write@1x", score.accuracy),
+        ("minimize last-write-nats@1x", score.nats_per_answer),
+    ):
+        objective = Objective.parse(name)
+        assert value(objective, TRAINED, model.spec, model, tasks=[Recall(), trained]) == expected
+        objective.check_room(trained.shortest, [trained])
+        with pytest.raises(UserError, match="at least 35 bytes"):
+            objective.check_room(trained.shortest)
+    with pytest.raises(UserError, match="the training data have 2 tasks last-write; expected at most one"):
+        objective.check_room(TRAINED, [trained, LastWrite()])
 
 
 def test_losses_are_read_at_the_length_in_tokens() -> None:

@@ -68,6 +68,14 @@ def test_other_lengths_are_refused_at_their_place(tmp_path: Path, written: str, 
             ":7:5: tasks.1: the name 'recall' is taken by tasks.0; give a `name`",
         ),
         (
+            "lengths: [1x]\ntasks:\n  - task: {type: recall}\n  - {name: recall-nats, task: {type: copy}}\n",
+            ":7:5: tasks.1: the name 'recall-nats' is taken by tasks.0; give a `name`",
+        ),
+        (
+            "lengths: [1x]\ntasks:\n  - {name: recall-nats, task: {type: copy}}\n  - task: {type: recall}\n",
+            ":7:5: tasks.1: the name 'recall-nats' is taken by tasks.0; give a `name`",
+        ),
+        (
             "lengths: [4096]\ntasks:\n  - {task: {type: recall}, lengths: [512, 50], form: bytes}\n",
             ":6:43: tasks.0.lengths.1: task recall: an example takes at least 100 bytes, and length is 50",
         ),

@@ -41,6 +41,7 @@ KIND: Literal["suite-result"] = "suite-result"
 LARGEST = 256 << 20  # bytes of a file that is read
 
 Samples = dict[str, list[float | int | None]]
+Measured = Annotated[Real, Field(ge=-1e100, le=1e100)]  # a file may say anything, and charts subtract and divide
 
 
 class SuiteRow(Strict):
@@ -62,10 +63,10 @@ class SuiteRow(Strict):
     measure: Annotated[str, Field(min_length=1)]
     length: PositiveInt | None = None
     times: Real | None = None  # the length as a multiple of the model's training length
-    value: Real | None
-    low: Real | None
-    high: Real | None
-    n: Count
+    value: Measured | None
+    low: Measured | None
+    high: Measured | None
+    n: Annotated[Count, Field(le=10**15)]
     of: str
     unit: str
     chance: Real | None = None
@@ -82,6 +83,11 @@ class SuiteRow(Strict):
             raise ValueError(f"got key {self.key!r}; expected {key_of(self.measure, self.length)!r}")
         if (self.low is None) != (self.high is None) or (self.value is None and self.low is not None):
             raise ValueError("got only some of value, low and high; expected all three, the value alone, or none")
+        if len({len(column) for column in self.samples.values()}) > 1:
+            raise ValueError("got samples of different lengths; expected one of each for each example or document")
+        for asked, right in zip(self.samples.get("asked", ()), self.samples.get("right", ()), strict=False):
+            if asked is None or right is None or not 0 <= right <= asked:
+                raise ValueError(f"got {right} right of {asked} asked; expected from 0 to all of them")
         return self
 
 

@@ -10,12 +10,16 @@ import numpy as np
 from miniwin.evaluation import intervals
 from miniwin.evaluation.intervals import Interval
 from miniwin.evaluation.suite.result import SuiteRow, key_of
+from miniwin.files.writing import finite
 
 
 def row(measure: str, length: int | None, trained: int | None, found: Interval | None, **fields: Any) -> SuiteRow:
     """A row of a measure. found: None where it was left out. trained: the model's training length."""
     times = length / trained if length is not None and trained is not None else None
     numbers = {"value": None, "low": None, "high": None, "n": 0} if found is None else plain(found)
+    for name in ("samples", "detail"):  # a model may give NaN: its row has no value, and others have theirs
+        if name in fields:
+            fields[name] = finite(fields[name])
     return SuiteRow(key=key_of(measure, length), measure=measure, length=length, times=times, **numbers, **fields)
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 import time
 from pathlib import Path
+from platform import python_version
 from typing import TYPE_CHECKING, Any
 
 from miniwin.evaluation.suite.cost import cache_parts, exponent_rows, speed_parts
@@ -64,8 +65,12 @@ def run_suite(
 
     if isinstance(model, str | Path):
         model = load(model)
-    file = None if isinstance(suite, SuiteSpec) else resolve_spec_path(suite, "suite")
-    spec: SuiteSpec = suite if isinstance(suite, SuiteSpec) else load_spec(resolve_spec_path(suite, "suite"), "suite")
+    file: Path | None = None
+    if isinstance(suite, SuiteSpec):
+        spec = suite
+    else:
+        file = resolve_spec_path(suite, "suite")
+        spec = load_spec(file, "suite")
     if trained_length is not None and not 1 <= trained_length <= LONGEST:
         raise UserError(f"trained_length: expected a number of tokens from 1 to {LONGEST}, got {trained_length}")
     planned = Planned(spec, model, trained_length or recorded_length(model), _corpus(model, spec, data, file))
@@ -117,7 +122,9 @@ def _about(planned: Planned) -> dict[str, Any]:
         "device": str(model.device),
         "dtype": str(model.dtype).removeprefix("torch."),
         "model": {"hash": model.spec.hash, "weights": weights_hash(model), "trained_length": planned.trained},
+        "tokenizer": None if model.tokenizer is None else model.tokenizer.identity,
         "data": None if corpus is None else {"fingerprint": corpus.fingerprint},
+        "python": python_version() if any(one.parsed_task.of_this_python for one in planned.suite.tasks) else None,
         "machine": {name: hardware[name] for name in ("cpu", "gpu", "threads")},
         "version": __version__,
     }

@@ -67,12 +67,15 @@ class Store:
         """(the rows of a part, the seconds that it took); None if it is not done, or its file is damaged."""
         try:
             part = read_json(self._path(key))
+            if part["key"] != key:  # a file that was copied or renamed
+                return None
             return [SuiteRow.model_validate(row) for row in part["rows"]], float(part["seconds"])
         except (FileNotFoundError, JSONProblem, ValidationError, KeyError, TypeError, ValueError):
             return None  # measured again, and written over
 
     def write(self, key: str, rows: list[SuiteRow], seconds: float) -> None:
-        write_json(self._path(key), {"seconds": seconds, "rows": [row.model_dump(mode="json") for row in rows]})
+        data = [row.model_dump(mode="json") for row in rows]
+        write_json(self._path(key), {"key": key, "seconds": seconds, "rows": data})
 
     def _path(self, key: str) -> Path:
         return self.folder / PARTS / f"{key}.json"

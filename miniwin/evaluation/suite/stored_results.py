@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
+from pathlib import Path
 
 from miniwin.evaluation.suite.result import SuiteResult
 from miniwin.specs import UserError, user_path
@@ -24,3 +26,9 @@ def stored_result(ref: str | os.PathLike[str]) -> SuiteResult | None:
     if not (path / RESULT).is_file():
         raise UserError(f"{path} is a suite that has not ended; the same miniwin eval command goes on with it")
     return SuiteResult.read(path / RESULT)
+
+
+def files_of(refs: Sequence[str]) -> list[Path]:
+    """The files that `stored_result` reads, if they are there."""
+    paths = [user_path(ref) for ref in refs]
+    return [*paths, *(path / name for path in paths for name in (HEAD, RESULT))]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from platform import python_version
 from typing import Any
 
 import numpy as np
@@ -64,6 +65,8 @@ class Asker:
     @property
     def setting(self) -> dict[str, Any]:
         task = {"task": self.task.model_dump(mode="json"), **self.options}
+        if self.task.of_this_python:
+            task["python"] = python_version()
         if not self.in_words:
             return {**task, "form": "bytes"}
         assert self.model.tokenizer is not None

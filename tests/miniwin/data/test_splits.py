@@ -226,3 +226,47 @@ def test_every_text_of_a_mixture_needs_a_test_split(tmp_path: Path) -> None:
     found = prepare(tiny_train(data={"source": "mixture", "parts": parts}).data, BYTE)
     (text,) = found.texts_of("test")
     assert text.weight == 1.0 and np.array_equal(text.ids, found.parts[0][2].test)  # type: ignore[arg-type]
+
+
+BOOKS = {"source": "text", "paths": ["books"]}
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        ({"source": "text", "paths": ["v.txt"], "test_paths": ["books/b0.txt"]}, "b0.txt is test here, and "),
+        ({"source": "text", "paths": ["v.txt"], "valid_paths": ["books/b1.txt"]}, "b1.txt is valid here, and "),
+        ({**BOOKS, "split": "tail", "valid_fraction": 0.3}, "is split at its tail .valid_fraction 0.3, "),
+    ],
+)
+def test_text_of_one_part_is_not_held_out_in_another(other: dict[str, Any], message: str) -> None:
+    parts = [
+        {"weight": 1, "name": name, "data": data} for name, data in (("a", {**BOOKS, "split": "tail"}), ("b", other))
+    ]
+    spec = ADAPTER.validate_python({"source": "mixture", "parts": parts})
+    with pytest.raises(UserError, match=rf"^data\.parts\.1: .*{message}.*in data\.parts\.0; .*split it alike"):
+        prepare(spec, BYTE)
+    write_text(Path())
+    Path("train.yaml").write_text(
+        json.dumps(
+            {
+                "kind": "train",
+                "format": 1,
+                "name": "t",
+                "tokens": 100,
+                "seq_len": 8,
+                "data": {"source": "mixture", "parts": parts},
+            }
+        )
+    )
+    code, _, err = run_cli("check", "train.yaml")
+    assert code == 2 and "train.yaml:1:" in err and "data.parts.1: " in err
+
+
+def test_parts_may_share_text_that_they_split_alike() -> None:
+    more = {**BOOKS, "paths": ["books", "v.txt"], "split": "tail"}
+    parts = [
+        {"weight": 1, "name": name, "data": data} for name, data in (("a", {**BOOKS, "split": "tail"}), ("b", more))
+    ]
+    found = prepare(ADAPTER.validate_python({"source": "mixture", "parts": parts}), BYTE)
+    assert [name for name, _, _ in found.parts] == ["a", "b"]

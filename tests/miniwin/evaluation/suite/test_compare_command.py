@@ -105,6 +105,8 @@ def test_models_are_measured_first_and_once(here: Path, monkeypatch: pytest.Monk
             "runs/good was measured by another suite (quick) than --suite",
         ),
         (("good.json", "poor", "--page", "."), "."),
+        (("good.json", "poor", "--json", "./good.json"), "good.json is one of the results that are compared"),
+        (("good.json", "poor", "--json", "poor/result.json"), "result.json is one of the results that are compared"),
         (("good.json", "poor", "--json", "nowhere/found.json"), "nowhere"),
     ],
 )

@@ -87,6 +87,10 @@ def test_another_file_is_refused(tmp_path: Path, text: str | None, message: str)
         ({"low": None}, "got only some of value, low and high"),
         ({"key": "recall@1"}, r"got key 'recall@1'; expected 'recall@2048'"),
         ({"colour": 1}, "unknown field 'colour'"),
+        ({"value": 1e308}, r"rows\.0\.value: got 1e\+308; expected at most 1e\+100"),
+        ({"n": 10**400}, r"rows\.0\.n: "),
+        ({"samples": {"right": [9, 0], "asked": [4, 4]}}, "got 9 right of 4 asked; expected from 0 to all of them"),
+        ({"samples": {"right": [1], "asked": [4, 4]}}, "got samples of different lengths"),
     ],
 )
 def test_a_damaged_row_is_named(change: dict[str, Any], message: str) -> None:

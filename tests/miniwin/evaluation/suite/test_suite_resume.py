@@ -21,6 +21,7 @@ from miniwin.evaluation.suite.run import place, run_suite
 from miniwin.evaluation.suite.store import weights_hash
 from miniwin.evaluation.suite.trained import trained_length
 from miniwin.specs import UserError
+from miniwin.tokenizer import ByteTokenizer
 
 
 class Killed(Exception):
@@ -103,6 +104,14 @@ def test_a_damaged_part_is_measured_again(tmp_path: Path, monkeypatch: pytest.Mo
     assert keys == ["needle@128", "cache_bytes@32"]
 
 
+def test_a_part_under_another_name_is_measured_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = measure(quick(), out=tmp_path)
+    (tmp_path / "parts/needle@32.json").write_bytes((tmp_path / "parts/needle@128.json").read_bytes())
+    keys = measured(monkeypatch)
+    assert untimed(measure(quick(), out=tmp_path)) == untimed(whole)
+    assert keys == ["needle@32"]
+
+
 def test_parts_of_two_measurements_do_not_mix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out = tmp_path / "out"
     measure(quick(), out=out)
@@ -121,6 +130,11 @@ def test_parts_of_two_measurements_do_not_mix(tmp_path: Path, monkeypatch: pytes
     refused("its data had fingerprint", data=corpus(1))
     refused("its model had trained_length 32, and 40 now", trained=40)
     refused("its dtype was float32, and is bfloat16 now", model().bfloat16())
+    tokenizer = ByteTokenizer()
+    monkeypatch.setattr(ByteTokenizer, "identity", "other")
+    refused("its tokenizer was byte, and is other now")
+    monkeypatch.undo()
+    assert tokenizer.identity == "byte"
     fresh = run_suite(model(), quick(examples=7), corpus(), trained_length=TRAINED, out=out, fresh=True)
     assert fresh["needle@32"].n == 7
     assert weights_hash(model()) == weights_hash(model()) != weights_hash(changed)

@@ -6,6 +6,7 @@ import math
 from itertools import islice
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,10 +24,12 @@ from miniwin.evaluation.suite.part import Planned
 from miniwin.evaluation.suite.result import SuiteResult
 from miniwin.evaluation.suite.rows import row
 from miniwin.evaluation.suite.run import run_suite
+from miniwin.evaluation.suite.tasks import Asker
 from miniwin.evaluation.task_scores import score_task
 from miniwin.evaluation.tasks import Recall
 from miniwin.evaluation.tasks.words import BuiltIn
 from miniwin.specs import UserError
+from miniwin.specs.suite import SuiteTask
 
 
 @pytest.fixture(scope="module")
@@ -238,6 +241,26 @@ def test_words_are_asked_where_they_are_wanted(tmp_path: Path) -> None:
     one = found["recall@512"]
     assert (one.setting["form"], one.setting["tokenizer"]) == ("words", "byte")  # whose lengths they are
     assert one.chance is not None and one.chance < 1 / 26
+
+
+def test_a_model_that_gives_nan_has_rows_without_a_value(tmp_path: Path) -> None:
+    broken = model()
+    with torch.no_grad():
+        next(broken.parameters()).fill_(float("nan"))
+    found = run_suite(broken, small(speed=None), corpus(), trained_length=TRAINED, out=tmp_path)
+    assert found["bits_per_byte@32"].value is None and found["recall-nats@32"].value is None
+    assert found["recall@32"].value == 0.0 and found["cache_bytes@32"].value is not None
+    assert SuiteResult.read(tmp_path / "result.json") == found and (tmp_path / "index.html").is_file()
+
+
+def test_examples_of_this_python_pair_with_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    def setting() -> dict[str, Any]:
+        task = SuiteTask(task={"type": "signature"})
+        return Asker.of(model(), task, examples=2, seed=0, split="test").setting
+
+    before = setting()
+    monkeypatch.setattr("miniwin.evaluation.suite.tasks.python_version", lambda: "4.0.0")
+    assert setting() != before and setting()["python"] == "4.0.0"
 
 
 def test_a_model_with_a_tokenizer_is_asked_in_words_and_reads_its_prefix(tmp_path: Path) -> None:

@@ -9,9 +9,11 @@ python -m benchmarks.claims --page           README.md and the plots, from the r
 
 variants.py     architectures of equal size, which differ in positions and in the global layer
 experiments.py  what is trained, on what, and what is measured
+training.py     one training, in the user's cache
+tuning.py       the learning rate of each variant, by a sweep that is the same for all
 running.py      one run: train, measure, write a result file
 results.py      the result files
 choosing.py     the validation scores behind --choose
-published_claims.py       the published claims: a test, a figure with its interval, a verdict
+published_claims.py  the published claims: a test, a figure with its interval, a verdict
 page.py         README.md; plots.py: its plots
 """

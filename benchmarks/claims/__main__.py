@@ -51,6 +51,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _runs(only: str | None, variants: list[str] | None, seeds: list[int] | None, listed: bool, folder: Path) -> int:
     from benchmarks.claims.running import run
+    from benchmarks.claims.tuning import RATES, sweep, swept
 
     # Seed by seed, so that whatever is there when a run is stopped compares all variants.
     wanted = [
@@ -64,8 +65,12 @@ def _runs(only: str | None, variants: list[str] | None, seeds: list[int] | None,
     for experiment, variant, seed in wanted:
         done = results.read(experiment.name, variant, seed, folder) is not None
         if listed:
-            print(f"{experiment.name}  {variant}  seed {seed}  {'done' if done else 'to do'}")
+            untuned = experiment.tuned and len(swept(experiment, variant, folder)) < len(RATES)
+            said = "done" if done else "to do, after its tuning" if untuned else "to do"
+            print(f"{experiment.name}  {variant}  seed {seed}  {said}")
         elif not done:
+            if experiment.tuned:
+                sweep(experiment, variant, folder)
             print(run(experiment, variant, seed, folder), flush=True)
     return 0
 

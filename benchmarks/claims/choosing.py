@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.claims.experiments import Experiment
-from benchmarks.claims.running import work_folder
+from benchmarks.claims.training import work_folder
 from miniwin import load
 from miniwin.evaluation.task_scores import score_task
 from miniwin.language_model import LanguageModel

@@ -14,6 +14,7 @@ from benchmarks.claims.variants import RECIPES, TEST_TIME, TRAINED
 from miniwin.evaluation.tasks import LastWrite, PositionModulo, Recall, Task, WhichFirst
 
 TRAINED_LENGTH = 128
+REPORTED = 65536  # tokens of text that are reported
 RECALL = Recall(num_pairs=8, num_queries=4, key_length=1)
 LAST_WRITE = LastWrite(num_keys=3, writes=3, num_queries=2, key_length=1)
 WHICH_FIRST = WhichFirst(num_marks=6, num_queries=3)
@@ -24,6 +25,7 @@ EVERY = tuple(variant.name for variant in (*TRAINED, *TEST_TIME))
 class Experiment:
     """tasks: measured at each of `lengths`, with so many examples. text: bits per byte at each of these lengths.
     ablation: the tasks are also asked of the model without each of its heads.
+    tuned: each variant is trained with the learning rate that is best for it (see tuning.py).
     """
 
     name: str
@@ -36,6 +38,7 @@ class Experiment:
     lengths: tuple[tuple[int, int], ...] = ()  # (length, examples)
     text: tuple[int, ...] = ()
     ablation: bool = False
+    tuned: bool = False
 
 
 def _train(name: str, steps: int, data: dict[str, Any], **changed: Any) -> dict[str, Any]:
@@ -91,6 +94,7 @@ EXPERIMENTS = {
             TRAINED_LENGTH,
             ORDER,
             ((128, 256), (512, 256), (2048, 128), (8192, 32)),
+            tuned=True,
         ),
         Experiment(
             "champion",
@@ -112,6 +116,7 @@ EXPERIMENTS = {
             TRAINED_LENGTH,
             ORDER,
             ((128, 128), (2048, 64)),
+            tuned=True,
         ),
         Experiment(
             "position",
@@ -122,6 +127,7 @@ EXPERIMENTS = {
             TRAINED_LENGTH,
             (POSITION,),
             ((128, 512), (512, 512), (2048, 256)),
+            tuned=True,
         ),
         Experiment(
             "text",
@@ -142,6 +148,7 @@ EXPERIMENTS = {
             _train("text", 4000, {"source": "python-stdlib"}, seq_len=256),
             256,
             text=(256, 1024, 4096, 16384, 65536),
+            tuned=True,
         ),
     )
 }

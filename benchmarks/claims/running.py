@@ -1,14 +1,12 @@
 """One run: train a variant with a seed, measure it, and write its result file.
 
-The run folder lies outside the repository, in the user's cache; a run that was killed is continued from its checkpoint.
-A test-time variant waits for the weights of another one.
+A test-time variant measures the weights of another one, which are trained first if need be.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -17,36 +15,35 @@ from torch import Tensor, nn
 
 from benchmarks.claims import results
 from benchmarks.claims.ablation import ablated
-from benchmarks.claims.experiments import Experiment
+from benchmarks.claims.experiments import REPORTED, Experiment
+from benchmarks.claims.training import trained
+from benchmarks.claims.tuning import chosen
 from benchmarks.claims.variants import VARIANTS, Variant
-from miniwin import load, train
 from miniwin.data import prepare
 from miniwin.evaluation.streamed_loss import position_losses
 from miniwin.evaluation.task_scores import score_task
 from miniwin.evaluation.tasks import Task
-from miniwin.files.folders import cache_folder
 from miniwin.language_model import LanguageModel
 from miniwin.provenance import code_version, machine
-from miniwin.specs import ModelSpec, TrainSpec, UserError, parse_spec
+from miniwin.specs import ModelSpec, UserError, parse_spec
 from miniwin.specs.data import PythonStdlibData
 from miniwin.tokenizer import ByteTokenizer
 
 PIECE = 1024  # tokens: the losses of a long text are kept in pieces of this length
 
 
-def work_folder() -> Path:
-    return cache_folder() / "claims"
-
-
 def run(experiment: Experiment, name: str, seed: int, folder: Path = results.FOLDER, progress: bool = True) -> Path:
-    """Train and measure. The result file's path."""
+    """Train and measure. The result file's path.
+
+    Raises:
+        UserError: the variant has not been tuned, or its training diverged or was stopped.
+    """
     variant = VARIANTS[name]
-    trained = work_folder() / experiment.name / f"{variant.weights_of or name}-{seed}"
-    spec = train_spec(experiment, variant, seed)
+    rate = chosen(experiment, name, folder) if experiment.tuned else None
     began = time.monotonic()
-    done = train(model_spec(VARIANTS[variant.weights_of or name]), spec, out=trained, progress=progress, tracking="off")
-    if done.status != "complete":
-        raise UserError(f"{trained}: the run ended as {done.status} ({done.reason}); the same command goes on with it")
+    model, done = trained(experiment, VARIANTS[variant.weights_of or name], seed, rate, progress=progress)
+    if model is None:
+        raise UserError(f"{experiment.name}, {name}, seed {seed}: the training diverged ({done.reason})")
     result: dict[str, Any] = {
         "experiment": experiment.name,
         "variant": name,
@@ -54,12 +51,12 @@ def run(experiment: Experiment, name: str, seed: int, folder: Path = results.FOL
         "commit": code_version(),
         "machine": machine()["cpu"],
         "threads": torch.get_num_threads(),
-        "steps": spec.steps,
-        "tokens": spec.tokens,
+        "rate": experiment.train["optimizer"]["lr"] if rate is None else rate,
+        "steps": done.steps,
+        "tokens": done.tokens,
         "train_seconds": round(done.seconds, 1),
+        "parameters": model.spec.parameters(),
     }
-    model = load(str(trained))
-    result["parameters"] = model.spec.parameters()
     rows = [
         measured(variant, model, experiment.trained_length, task, length, examples)
         for task in experiment.tasks
@@ -70,23 +67,6 @@ def run(experiment: Experiment, name: str, seed: int, folder: Path = results.FOL
         result["ablations"] = ablated(experiment, model)
     result |= {"tasks": rows, "text": text, "seconds": round(time.monotonic() - began, 1)}
     return results.write(result, folder)
-
-
-def model_spec(variant: Variant) -> ModelSpec:
-    spec = parse_spec(variant.spec(), "model")
-    assert isinstance(spec, ModelSpec)
-    return spec
-
-
-def train_spec(experiment: Experiment, variant: Variant, seed: int) -> TrainSpec:
-    data = deepcopy(experiment.train) | variant.train | {"seed": seed}
-    parts = data["data"].get("parts", [{"data": data["data"]}])
-    for part in parts:
-        if part["data"]["source"] == "examples":
-            part["data"]["seed"] = seed
-    spec = parse_spec(data, "train")
-    assert isinstance(spec, TrainSpec)
-    return spec
 
 
 def measured(
@@ -105,9 +85,9 @@ def measured(
 
 
 def of_text(variant: Variant, model: LanguageModel, trained: int, length: int) -> dict[str, Any]:
-    """Bits per byte of the same 65,536 bytes in windows of a length; of a long window also in pieces."""
+    """Bits per byte of 65,536 bytes of validation text in windows of a length; of a long window also in pieces."""
     corpus = prepare(PythonStdlibData(), ByteTokenizer())
-    tokens = max(65536, length)
+    tokens = max(REPORTED, length)
     losses = position_losses(at_length(variant, model, trained, length), corpus.valid, length, tokens)
     pieces = [round(losses.bits_per_byte(start, start + PIECE), 5) for start in range(0, length, PIECE)]
     return {"length": length, "bits": round(losses.nats_per_byte / math.log(2), 5), "pieces": pieces}

@@ -11,7 +11,7 @@ from benchmarks.claims import choosing
 from benchmarks.claims.__main__ import main
 from benchmarks.claims.choosing import Candidate, choose
 from benchmarks.claims.experiments import EXPERIMENTS
-from benchmarks.claims.running import model_spec, train_spec
+from benchmarks.claims.training import model_spec, train_spec
 from benchmarks.claims.variants import VARIANTS
 from miniwin.evaluation.tasks import Recall
 from miniwin.files.writing import write_json

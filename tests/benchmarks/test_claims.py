@@ -15,7 +15,9 @@ from benchmarks.claims.ablation import without
 from benchmarks.claims.experiments import EXPERIMENTS
 from benchmarks.claims.page import write_page
 from benchmarks.claims.published_claims import NOT_MEASURED, findings, judged
-from benchmarks.claims.running import AtLeastOne, at_length, model_spec, run, train_spec
+from benchmarks.claims.running import AtLeastOne, at_length, run
+from benchmarks.claims.training import model_spec, train_spec
+from benchmarks.claims.tuning import RATES, SEED, chosen, sweep, swept
 from benchmarks.claims.variants import TRAINED, VARIANTS
 from miniwin import build
 from miniwin.evaluation.intervals import Interval
@@ -113,16 +115,56 @@ def test_a_silenced_head_writes_nothing() -> None:
     assert before[:, :size].any()
 
 
+def cells(tried: dict[float, float]) -> list[str]:
+    best = min(tried.values())
+    return [f"**{nats:.4f}**" if nats == best else f"{nats:.4f}" for nats in tried.values()]
+
+
+def test_the_best_learning_rate_is_chosen_and_a_diverged_one_never(tmp_path: Path) -> None:
+    def found(rate: float, nats: float | None) -> None:
+        one = {"experiment": "tasks-tuning", "variant": f"nope@{rate:g}", "seed": SEED, "rate": rate, "nats": nats}
+        results.write(one, tmp_path)
+
+    for rate, nats in zip(RATES, (1.0, 0.5, None), strict=True):
+        found(rate, nats)
+    assert chosen(EXPERIMENTS["tasks"], "nope", tmp_path) == RATES[1]
+    for rate in RATES:
+        found(rate, None)
+    with pytest.raises(UserError, match="diverged with each learning rate"):
+        chosen(EXPERIMENTS["tasks"], "nope", tmp_path)
+
+
+def test_a_sweep_has_a_seed_that_no_result_has_and_half_of_the_tokens() -> None:
+    for experiment in EXPERIMENTS.values():
+        assert experiment.seeds <= SEED
+    whole, half = (train_spec(EXPERIMENTS["tasks"], VARIANTS["nope"], SEED, 1e-3, shorter) for shorter in (1, 2))
+    assert half.tokens * 2 == whole.tokens and half.optimizer.lr == 1e-3
+
+
+def test_every_result_has_the_learning_rate_that_was_chosen() -> None:
+    for experiment in EXPERIMENTS.values():
+        for found in results.of_experiment(experiment.name, experiment.variants, experiment.seeds):
+            if experiment.tuned and len(swept(experiment, found["variant"], results.FOLDER)) == len(RATES):
+                rate = found.get("rate", 3e-3)  # the oldest results do not say it
+                assert rate == chosen(experiment, found["variant"], results.FOLDER), (experiment.name, found["variant"])
+
+
 def test_a_run_goes_from_training_to_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from dataclasses import replace
 
     monkeypatch.setenv("MINIWIN_CACHE", str(tmp_path / "cache"))
     whole = EXPERIMENTS["tasks"]
     small = replace(whole, train={**whole.train, "tokens": 4096, "dtype": "float32"}, lengths=((128, 2), (512, 2)))
+    with pytest.raises(UserError, match="0 of 3 learning rates were tried"):
+        run(small, "harmonic-test-log", 1, tmp_path / "results", progress=False)
+    sweep(small, "harmonic-test-log", tmp_path / "results", progress=False)
     path = run(small, "harmonic-test-log", 1, tmp_path / "results", progress=False)
     found = json.loads(path.read_text())
     assert found["steps"] == 4 and [len(row["right"]) for row in found["tasks"]] == [2] * 6
     page = write_page(tmp_path / "results").read_text()
+    tried = swept(small, "harmonic", tmp_path / "results")
+    assert list(tried) == list(RATES) and tried[found["rate"]] == min(tried.values())
+    assert f"| harmonic | {' | '.join(cells(tried))} |" in page
     assert "1 of 90 runs" in page and (tmp_path / "plots" / "recall.svg").is_file()
 
 

@@ -1,0 +1,94 @@
+"""The same tuning for every variant: which of three learning rates it learns best with.
+
+A sweep trains with half of the tokens and a seed that no result uses. It is measured at the trained length on what no
+result is measured on: the validation split of the tasks, and validation text after the part that is reported. The rate
+with the fewest nats is taken. A sweep's result files lie in `results/EXPERIMENT-tuning/VARIANT@RATE-SEED.json`.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+from benchmarks.claims import results
+from benchmarks.claims.experiments import REPORTED, Experiment
+from benchmarks.claims.training import trained
+from benchmarks.claims.variants import VARIANTS
+from miniwin.data import prepare
+from miniwin.evaluation.streamed_loss import position_losses
+from miniwin.evaluation.task_scores import score_task
+from miniwin.language_model import LanguageModel
+from miniwin.provenance import code_version, machine
+from miniwin.specs import UserError
+from miniwin.specs.data import PythonStdlibData
+from miniwin.tokenizer import ByteTokenizer
+
+RATES = (1.5e-3, 3e-3, 6e-3)
+SEED = 100
+EXAMPLES = 256
+TEXT = 1 << 18  # tokens
+
+
+def sweep(experiment: Experiment, name: str, folder: Path, progress: bool = True) -> None:
+    """Train and measure every rate that has no result yet. A test-time variant has the rate of its weights."""
+    name = VARIANTS[name].weights_of or name
+    for rate in RATES:
+        if results.read(*_key(experiment, name, rate), folder) is not None:
+            continue
+        model, done = trained(experiment, VARIANTS[name], SEED, rate, shorter=2, progress=progress)
+        where, variant, seed = _key(experiment, name, rate)
+        found = {
+            "experiment": where,
+            "variant": variant,
+            "seed": seed,
+            "rate": rate,
+            "nats": None if model is None else _nats(experiment, model),  # None: it diverged
+            "commit": code_version(),
+            "machine": machine()["cpu"],
+            "tokens": done.tokens,
+            "seconds": round(done.seconds, 1),
+        }
+        print(results.write(found, folder), flush=True)
+
+
+def swept(experiment: Experiment, name: str, folder: Path) -> dict[float, float]:
+    """Nats by rate, as far as there are results. Infinite where the training diverged."""
+    name = VARIANTS[name].weights_of or name
+    found = {rate: results.read(*_key(experiment, name, rate), folder) for rate in RATES}
+    return {
+        rate: math.inf if result["nats"] is None else result["nats"]
+        for rate, result in found.items()
+        if result is not None
+    }
+
+
+def chosen(experiment: Experiment, name: str, folder: Path) -> float:
+    """The rate that a variant is trained with.
+
+    Raises:
+        UserError: a rate has no result yet, or none could be trained with.
+    """
+    found = swept(experiment, name, folder)
+    if len(found) < len(RATES):
+        raise UserError(
+            f"{experiment.name}, {name}: {len(found)} of {len(RATES)} learning rates were tried; expected all: run "
+            f"python -m benchmarks.claims --only {experiment.name} --variant {name}"
+        )
+    best = min(found, key=lambda rate: found[rate])
+    if math.isinf(found[best]):
+        raise UserError(f"{experiment.name}, {name}: the training diverged with each learning rate of {RATES}")
+    return best
+
+
+def _key(experiment: Experiment, name: str, rate: float) -> tuple[str, str, int]:
+    return f"{experiment.name}-tuning", f"{name}@{rate:g}", SEED
+
+
+def _nats(experiment: Experiment, model: LanguageModel) -> float:
+    """Nats of an answer, the mean over tasks; of text, nats of a byte."""
+    length = experiment.trained_length
+    if experiment.tasks:
+        scores = [score_task(model, task, length, examples=EXAMPLES, split="valid") for task in experiment.tasks]
+        return round(sum(score.nats_per_answer for score in scores) / len(scores), 5)
+    text = prepare(PythonStdlibData(), ByteTokenizer()).valid[2 * REPORTED :]
+    return round(position_losses(model, text, length, TEXT).nats_per_byte, 5)

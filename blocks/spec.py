@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
 
 from miniwin.blocks.messages.escaping import escaped
 
@@ -33,6 +33,19 @@ class Strict(BaseModel):
     )
 
     LATER: ClassVar[frozenset[str]] = frozenset()
+
+
+class Grown(Strict):
+    """A spec whose later fields are written, too, only where they differ from their default."""
+
+    @model_serializer(mode="wrap")
+    def _as_older_files(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        data: dict[str, Any] = write(self)
+        fields = type(self).model_fields
+        return {name: value for name, value in data.items() if not self._unsaid(name, fields[name].default)}
+
+    def _unsaid(self, name: str, default: Any) -> bool:
+        return name in self.LATER and getattr(self, name) == default
 
 
 def facts(spec: Strict) -> dict[str, Any]:

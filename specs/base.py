@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
-from miniwin.blocks.spec import Budget, Count, Fraction, PositiveInt, PositiveReal, Real, Seed, Strict, UserError
+from miniwin.blocks.spec import (
+    Budget,
+    Count,
+    Fraction,
+    Grown,
+    PositiveInt,
+    PositiveReal,
+    Real,
+    Seed,
+    Strict,
+    UserError,
+)
 from miniwin.blocks.user_path import any_name, user_path
-from miniwin.specs.grown import Grown
 
 __all__ = [
     "Budget",

@@ -126,7 +126,7 @@ def ask(
             f"task {task.type}: an example takes up to {least} tokens of the tokenizer {tokenizer.name}, and length is "
             f"{length}; make the length at least {least}, or the example smaller by the task's fields"
         )
-    seeds = [f"{task.model_dump_json()} filler {seed} {index} {split}" for index in range(examples)]
+    seeds = [f"{task.said} filler {seed} {index} {split}" for index in range(examples)]
     surroundings = filler or BuiltIn()
     return (
         _laid(model, reader, passage, Random(one), surroundings, length)

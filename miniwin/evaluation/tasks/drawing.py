@@ -23,7 +23,7 @@ def draw(task: Task, length: int, *, seed: int, index: int, split: str) -> Examp
         UserError: the length has no room for an example.
     """
     task.check_length(length)
-    random = Random(f"{task.model_dump_json()} {length} {seed} {index} {split}")
+    random = Random(f"{task.said} {length} {seed} {index} {split}")
     for _ in range(TRIES):
         example = task.drawn(random, length, lambda key: split_of(key) == split)
         if example is not None:

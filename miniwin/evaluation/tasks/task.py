@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import ClassVar
 
-from miniwin.blocks.spec import Strict, UserError
+from miniwin.blocks.spec import Grown, UserError
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +29,13 @@ class Example:
     depth: float | None = None
 
 
-class Task(Strict):
-    """The base of every task. type: the name that YAML uses."""
+class Task(Grown):
+    """The base of every task. type: the name that YAML uses.
+
+    A field that a task gets later stands in `LATER`, and its default means what the task did without it. Then no
+    example changes, and stored results and training data stay what they are. `LATER` of a subclass names those of its
+    base, too.
+    """
 
     of_this_python: ClassVar[bool] = False  # whether the examples differ from one version of Python to the next
 
@@ -55,6 +60,15 @@ class Task(Strict):
     @abstractmethod
     def example(self, random: Random, length: int) -> Example:
         """An example of exactly `length` bytes; `length` is at least `shortest`."""
+
+    @property
+    def said(self) -> str:
+        """The task's fields, for the seeds of its examples: later fields come last, by name, and only where they differ
+        from their default. The order of the others is as old as the examples are."""
+        later = sorted(name for name in self.LATER if name in self.model_dump())
+        return self.model_dump_json(exclude=set(self.LATER)) + "".join(
+            self.model_dump_json(include={name}) for name in later
+        )
 
     def drawn(self, random: Random, length: int, wanted: Callable[[bytes], bool]) -> Example | None:
         """An example, or None if what it is about is not wanted: usually its text."""

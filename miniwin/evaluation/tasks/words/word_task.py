@@ -59,7 +59,7 @@ class TextTask(WordTask):
 
 def draw_passage(task: WordTask, *, seed: int, index: int, split: str) -> Passage:
     """Passage number `index` of a split. It is the same at every length and for every tokenizer."""
-    random = Random(f"{task.model_dump_json()} in words {seed} {index} {split}")
+    random = Random(f"{task.said} in words {seed} {index} {split}")
     for _ in range(TRIES):
         passage = task.words(random)
         if split_of(passage.key) == split:
@@ -77,7 +77,7 @@ def _size(passage: Passage) -> int:
 
 @cache
 def _longest(task: TextTask) -> int:
-    random = Random(task.model_dump_json())
+    random = Random(task.said)
     return max(_size(task.words(random)) for _ in range(PROBES))
 
 

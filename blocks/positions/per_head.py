@@ -40,6 +40,7 @@ from miniwin.blocks.registry import POSITIONS
 from miniwin.blocks.spec import Fraction, Strict
 
 NEAR = 0.01  # of a head: 0.3333 is a third
+_BESIDE = "the fields of an encoding stand beside its share: write {share: 0.5, type: rope}, without `position:`"
 
 
 class PerHead(PositionEncoding):
@@ -76,6 +77,8 @@ class ShareSpec(Strict):
         """`share` and the fields of the encoding, which YAML has side by side."""
         if not isinstance(data, dict) or isinstance(data.get("position"), Strict):
             return data
+        if "position" in data:
+            raise located("position", _BESIDE)
         own = {name: value for name, value in data.items() if name == "share"}
         return own | {"position": {name: value for name, value in data.items() if name != "share"}}
 

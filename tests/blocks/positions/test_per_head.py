@@ -194,6 +194,16 @@ def test_yaml_keeps_a_share_beside_its_encoding() -> None:
             "of.1.type: unknown type 'nop'; did you mean 'nope'",
         ),
         ([{"share": 0.5, **NOPE}, {"share": 0.5, "type": "rope", "theta": 3}], {}, "of.1.theta: unknown field 'theta'"),
+        (
+            [{"share": 0.5, **NOPE}, {"share": 0.5, "position": {"type": "rope"}}],
+            {},
+            r"of.1.position: the fields of an encoding stand beside its share: write \{share: 0.5, type: rope\}",
+        ),
+        (
+            [{"share": 0.5, "type": "rope", "position": None}, {"share": 0.5, **NOPE}],
+            {},
+            r"of.0.position: the fields of an encoding stand beside its share",
+        ),
         ([{"share": 0.5, **NOPE}, {"share": 0.5, **mixed(NOPE, STICK)}], {}, "of.1.type: got per-head within per-head"),
         (
             [{"share": 0.5, **NOPE}, {"share": 0.5, "type": "learned", "num_positions": 2, "then": mixed(NOPE, STICK)}],

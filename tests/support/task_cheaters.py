@@ -231,4 +231,5 @@ BLIND: dict[str, Cheater] = {
     "selective-copying": commonest_left(CANDIDATES["selective-copying"]),
     "compression": number_of_ones,
     "memorisation": commonest_fact,
+    "which-first": not_the_newest_mark,
 }

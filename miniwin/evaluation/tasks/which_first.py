@@ -48,6 +48,13 @@ class WhichFirst(WordTask):
         return 1 / 2
 
     @property
+    def blind(self) -> float:
+        """Of a model that knows which mark came last of all, and no more about the order."""
+        if self.num_marks == 2:  # that is the whole task
+            return self.chance
+        return 1 / 2 + 1 / self.num_marks
+
+    @property
     def shortest(self) -> int:
         return MARK * self.num_marks + QUESTION * self.num_queries
 

@@ -108,9 +108,16 @@ def test_to_know_the_newest_write_gives_two_thirds() -> None:
     assert share(asked(LastWrite()), newest_write_or_any) == pytest.approx(2 / 3, abs=error(LastWrite()))
 
 
-def test_to_know_the_newest_mark_gives_three_quarters() -> None:
-    """As the docstring of which_first.py says."""
-    assert share(asked(WhichFirst()), not_the_newest_mark) == pytest.approx(3 / 4, abs=error(WhichFirst()))
+@pytest.mark.parametrize("num_marks", [3, 4, 6])
+def test_blind_in_which_first_is_what_the_newest_mark_gives(num_marks: int) -> None:
+    task = WhichFirst(num_marks=num_marks, num_queries=1)
+    assert task.blind == pytest.approx(1 / 2 + 1 / num_marks)
+    assert share(asked(task), not_the_newest_mark) == pytest.approx(task.blind, abs=error(task))
+
+
+def test_of_two_marks_the_newest_is_the_whole_task() -> None:
+    task = WhichFirst(num_marks=2, num_queries=1)
+    assert share(asked(task), not_the_newest_mark) == 1 and task.blind == task.chance
 
 
 def test_to_count_all_marks_together_is_no_better_than_to_see_one() -> None:

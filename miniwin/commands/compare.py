@@ -143,13 +143,15 @@ def _measured(
     dtype: str | None,
     quiet: bool,
 ) -> SuiteResult:
-    from miniwin.evaluation.suite.run import folder_name, run_suite
+    from miniwin.commands.suite import said_if_stopped
+    from miniwin.evaluation.suite.run import folder_name, place, run_suite
     from miniwin.loading import load
     from miniwin.specs import SuiteSpec, load_spec, user_path
 
     model = load(ref, device=device, dtype=dtype)
     spec = suite if isinstance(suite, SuiteSpec) else load_spec(suite, "suite")
-    folder = None if out is None else user_path(out) / folder_name(model, spec)
+    folder = place(model, spec) if out is None else user_path(out) / folder_name(model, spec)
     if not quiet:
         print(f"{model.ref}:", file=sys.stderr)
-    return run_suite(model, suite, data, out=folder, fresh=fresh, trained_length=trained_length, progress=not quiet)
+    with said_if_stopped(folder, fresh):
+        return run_suite(model, suite, data, out=folder, fresh=fresh, trained_length=trained_length, progress=not quiet)

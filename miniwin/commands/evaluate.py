@@ -51,7 +51,7 @@ def eval_command(
         Path | None,
         typer.Option(
             help="Of a suite: the folder of its parts; the same command goes on with it. Default: suites/NAME in a run "
-            "folder, else MODEL-NAME here."
+            "folder (best-suites/NAME for its best.safetensors), else MODEL-NAME here."
         ),
     ] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Of a suite: measure everything anew.")] = False,

@@ -27,7 +27,7 @@ from miniwin.evaluation.suite.tasks import task_parts
 from miniwin.evaluation.suite.trained import trained_length as recorded_length
 from miniwin.language_model import LanguageModel
 from miniwin.provenance import code_version, machine
-from miniwin.runs import RUN
+from miniwin.runs import BEST, RUN
 from miniwin.specs import SuiteSpec, UserError, load_spec, resolve_spec_path, user_path
 from miniwin.specs.loading import at_their_places
 from miniwin.specs.validation_errors import said
@@ -84,9 +84,13 @@ def run_suite(
 
 
 def place(model: LanguageModel, suite: SuiteSpec) -> Path:
-    """Where the parts go: into the run folder of the model; else a folder here, named by model and suite."""
+    """Where the parts go: into the run folder of the model; else a folder here, named by model and suite.
+
+    The best weights of a run are another model than its last ones, and have a folder of their own.
+    """
     if model.folder is not None and (model.folder / RUN).is_file():
-        return model.folder / "suites" / suite.name
+        best = Path(model.ref).name == BEST and (model.folder / BEST).is_file()
+        return model.folder / ("best-suites" if best else "suites") / suite.name
     return Path(folder_name(model, suite))
 
 

@@ -20,6 +20,7 @@ from miniwin.evaluation.suite.result_table import print_table
 from miniwin.evaluation.suite.run import place, run_suite
 from miniwin.evaluation.suite.store import weights_hash
 from miniwin.evaluation.suite.trained import trained_length
+from miniwin.evaluation.task_scores import score_task
 from miniwin.specs import UserError
 from miniwin.tokenizer import ByteTokenizer
 
@@ -193,6 +194,40 @@ def test_the_command_says_where_parts_go_and_goes_on(there: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("command", "folder"),
+    [
+        (("eval", "miniwin-tiny"), "miniwin-tiny-random-weights-mine"),
+        (("compare", "miniwin-tiny", "minimind-tiny"), "miniwin-tiny-random-weights-mine"),
+    ],
+)
+def test_ctrl_c_says_what_is_kept_and_how_to_go_on(
+    there: Path, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...], folder: str
+) -> None:
+    line = (*command, "--suite", "mine.yaml", "--trained-length", "64", "--quiet")
+
+    def stopped(after: int, *more: str) -> list[str]:
+        """What is said on stderr behind the line that names a model."""
+        left = iter(range(after))
+
+        def score(*given: Any, **options: Any) -> Any:
+            if next(left, None) is None:
+                raise KeyboardInterrupt
+            return score_task(*given, **options)
+
+        with monkeypatch.context() as patched:
+            patched.setattr("miniwin.evaluation.suite.tasks.score_task", score)
+            code, out, err = run_cli(*line, *more)
+        assert (code, out) == (130, "")
+        return err.splitlines()
+
+    assert stopped(0) == ["interrupted: no part is measured yet", "the same command goes on"]
+    kept = [f"interrupted: {folder}", "  1 part measured and kept there"]
+    assert stopped(1) == [*kept, "the same command goes on"]
+    assert stopped(1, "--fresh") == [*kept, "the same command without --fresh goes on"]
+    assert run_cli(*line)[0] == 0
+
+
+@pytest.mark.parametrize(
     ("options", "message"),
     [
         (
@@ -259,3 +294,6 @@ def test_the_place_of_parts(tmp_path: Path) -> None:
     assert place(tested, small()) == Path("miniwin-1m-1.0.0-small")
     (tmp_path / "run.json").write_text("{}")
     assert place(tested, small()) == tmp_path / "suites" / "small"
+    (tmp_path / "best.safetensors").write_bytes(b"")
+    tested.ref = f"{tmp_path}/best.safetensors"
+    assert place(tested, small()) == tmp_path / "best-suites" / "small"

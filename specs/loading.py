@@ -94,13 +94,15 @@ def _validated(
     return spec
 
 
-def at_their_places(problems: list[Problem], path: str | Path, kind: str, overrides: Sequence[str] = ()) -> UserError:
+def at_their_places(
+    problems: list[Problem], path: str | Path, kind: str, overrides: Sequence[str] = (), option: str = SET
+) -> UserError:
     """Problems that were found after loading, as one UserError with the places that load_spec gives.
 
-    path, kind, overrides: those that the spec was loaded with.
+    path, kind, overrides, option: those that the spec was loaded with.
     """
     document = Document.read(resolve_spec_path(path, kind))
-    written = dict(_override(document.data, override, spec_class(kind), SET) for override in overrides)
+    written = dict(_override(document.data, override, spec_class(kind), option) for override in overrides)
     return said(problems, document, written)
 
 

@@ -39,37 +39,44 @@ def train_command(
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.")] = False,
 ) -> None:
     """Train a model from random weights. The same command continues a run that was stopped."""
+    from miniwin.data.checking import at_their_fields, check_data
     from miniwin.display.formats import duration, rate
     from miniwin.files.folders import home
-    from miniwin.runs import CHECKPOINT, WEIGHTS
+    from miniwin.runs import BEST
     from miniwin.specs import load_train_spec, resolve_spec_path, user_path
     from miniwin.training.distributed import speaks
     from miniwin.training.from_scratch import random_weights, spec_to_train
     from miniwin.training.launch import train as run
 
     model_spec = spec_to_train(model, set_model or ())
-    train_spec = load_train_spec(train, set_train or (), "--set-train")
+    written = (resolve_spec_path(train, "train"), set_train or (), "--set-train")
+    train_spec = load_train_spec(*written)
+    check_data(train_spec, *written)
     folder = home() / f"{model_spec.name}-{train_spec.name}" if out is None else user_path(out)
-    begun = resume and any((folder / name).exists() for name in (CHECKPOINT, WEIGHTS))
-    if not begun and out != "" and speaks():
-        say(random_weights(model, model_spec, train_spec.seed), err=True)
-    result = run(
-        model_spec,
-        train_spec,
-        out=folder if out != "" else out,
-        resume=resume,
-        progress=not quiet,
-        tracking=tracking,
-        workers=workers,
-        base=resolve_spec_path(train, "train").resolve().parent,
-        device=device,
-    )
+    with at_their_fields(*written):
+        result = run(
+            model_spec,
+            train_spec,
+            out=folder if out != "" else out,
+            resume=resume,
+            progress=not quiet,
+            tracking=tracking,
+            workers=workers,
+            base=written[0].resolve().parent,
+            device=device,
+            on_start=lambda: say(random_weights(model, model_spec, train_spec.seed), err=True),
+        )
     folder = result.folder
     lines = [f"{result.status}: {folder}", *([f"  {result.reason}"] if result.reason else [])]
     lines.append(
         f"  {result.tokens:,} tokens in {duration(result.seconds)} ({rate(result.tokens_per_second)}, {result.dtype}), "
         f"training loss {result.final_loss:.4f} nats per token"
     )
+    if result.best is not None:
+        best = result.best
+        lines.append(
+            f"  best weights: {folder / BEST} ({best['name']} {best['value']:.4f} after step {best['step']:,})"
+        )
     if result.status == "complete":
         name = shlex.quote(str(folder))
         lines += [f'next: miniwin generate {name} --prompt "..."', f"      miniwin eval {name}"]

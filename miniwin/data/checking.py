@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from miniwin.data.sources import check_apart, check_source, list_source
 from miniwin.evaluation.tasks import draw
 from miniwin.specs import TrainSpec, UserError
 from miniwin.specs.data import ExamplesData, MixtureData, PythonStdlibData, Stored
-from miniwin.specs.loading import at_their_places
+from miniwin.specs.loading import SET, at_their_places
 from miniwin.specs.validation_errors import Problem
 from miniwin.tokenizer import Tokenizer, load_tokenizer
 from miniwin.tokenizer.characters import Characters
@@ -22,8 +23,11 @@ from miniwin.tokenizer.characters import Characters
 _FIELD = re.compile(r"((?:data|tokenizer|eval)(?:\.\w+)*): ")
 
 
-def check_data(spec: TrainSpec, path: Path, overrides: Sequence[str] = ()) -> None:
-    """Raise UserError if text or tokenizer cannot be found or read, with the place in the YAML file at `path`."""
+def check_data(spec: TrainSpec, path: Path, overrides: Sequence[str] = (), option: str = SET) -> None:
+    """Raise UserError if text or tokenizer cannot be found or read, with the place in the YAML file at `path`.
+
+    overrides, option: those that the spec was loaded with.
+    """
     base = path.resolve().parent
     looks: dict[str, Callable[[], object]] = {"tokenizer": lambda: load_tokenizer(spec.tokenizer, base)}
     parts = {"data": spec.data}
@@ -47,10 +51,29 @@ def check_data(spec: TrainSpec, path: Path, overrides: Sequence[str] = ()) -> No
             at = named[1] if named else field
             if field.startswith("data.parts."):  # said of the part's own data
                 at = field + at.removeprefix("data") if named else field
-            loc = tuple(int(part) if part.isdecimal() else part for part in at.split("."))
-            problems.append(Problem(loc, _FIELD.sub("", str(error), count=1)))
+            problems.append(_problem(at, error))
     if problems:
-        raise at_their_places(problems, path, "train", overrides)
+        raise at_their_places(problems, path, "train", overrides, option)
+
+
+@contextmanager
+def at_their_fields(path: Path, overrides: Sequence[str] = (), option: str = SET) -> Iterator[None]:
+    """Give an error in the block that names a field of the train spec its place in the YAML file at `path`.
+
+    overrides, option: those that the spec was loaded with.
+    """
+    try:
+        yield
+    except UserError as error:
+        named = _FIELD.match(str(error))
+        if named is None:
+            raise
+        raise at_their_places([_problem(named[1], error)], path, "train", overrides, option) from None
+
+
+def _problem(field: str, error: UserError) -> Problem:
+    loc = tuple(int(part) if part.isdecimal() else part for part in field.split("."))
+    return Problem(loc, _FIELD.sub("", str(error), count=1))
 
 
 def _look(data: Stored, base: Path) -> None:

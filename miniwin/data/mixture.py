@@ -27,7 +27,7 @@ class MixedRows:
             try:
                 rows.check(seq_len)
             except UserError as error:
-                raise UserError(f"data.parts.{place} ({name}): {error}") from None
+                raise UserError(f"data.parts.{place}: {name}: {error}") from None
 
     def rows(self, first: int, count: int, seq_len: int, seed: int) -> list[Row]:
         found: list[Row] = []

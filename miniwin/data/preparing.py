@@ -97,7 +97,8 @@ def _part(
     except Unwritable:  # the cache, not the data
         raise
     except UserError as error:
-        raise UserError(f"data.parts.{place}.{error}") from None
+        said = str(error)
+        raise UserError(f"data.parts.{place}.{said if said.startswith('data') else f'data: {said}'}") from None
 
 
 def _mixed(spec: MixtureData, tokenizer: Tokenizer, corpora: Sequence[Corpus]) -> Corpus:

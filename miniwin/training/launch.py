@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +17,7 @@ import torch
 
 from miniwin import runs
 from miniwin.data import prepare
+from miniwin.data.checking import check_data
 from miniwin.machine.devices import find_device, settled
 from miniwin.machine.matmul_choice import of_run
 from miniwin.machine.memory import TRAINED, refuse_too_large
@@ -55,6 +56,7 @@ def train(
     device: str | torch.device | None = None,
     experiment: str = "miniwin",
     run_name: str | None = None,
+    on_start: Callable[[], None] | None = None,
 ) -> RunResult:
     """Train `model` as `train` says, into the run folder `out`.
 
@@ -71,6 +73,7 @@ def train(
     stop_after_tokens: ends this session early, as "interrupted"; the schedule stays that of the whole budget.
     workers: processes that read data ahead. They do not change what is trained.
     device: default CUDA where there is one, else the CPU. `dtype: auto` means what is best there.
+    on_start: called before a new run is written, once nothing more can be refused; of several processes, in the first.
     tracking, experiment, run_name, parent_run: MLflow's URI ("off": none), experiment, run and parent run.
 
     Raises:
@@ -80,9 +83,11 @@ def train(
         raise UserError("--out: got an empty name; expected a folder for the run ('.' is the current one)")
     if not isinstance(train, TrainSpec):
         path = resolve_spec_path(train, "train")
-        base = path.resolve().parent if base is None else base
         train = load_train_spec(path)
         assert isinstance(train, TrainSpec)
+        if base is None:
+            base = path.resolve().parent
+            check_data(train, path)
     spec = train.resolved(user_path(base or ".").resolve())
     model_spec = model if isinstance(model, ModelSpec) else spec_to_train(model)
     _check_packing(model_spec, spec)
@@ -129,6 +134,8 @@ def train(
             tags={"spec_hash": model_spec.hash, "data": corpus.fingerprint},
         )
         if group.leads and before is None:  # only now, so that an error above leaves a finished run as it was
+            if on_start is not None:
+                on_start()
             runs.clear_run(folder)
         with torch.random.fork_rng([where] if where.type == "cuda" else []):
             session = TrainingLoop(place, model_spec, spec, corpus, tokenizer, tracker, where, before, group, product)

@@ -324,6 +324,6 @@ def test_a_missing_file_of_a_part_is_said_at_its_place() -> None:
     code, _, said = run_cli("check", "t.yaml")
     assert code == 2 and "t.yaml:8:47: data.parts.0.data.paths: no such file or folder: 'gone.txt'" in said
     assert "t.yaml:9:" in said and "data.parts.1.data.task: task recall: an example takes at least" in said
-    with pytest.raises(UserError, match=r"^data\.parts\.0\.data\.paths: no such file or folder: '.*gone\.txt'"):
+    with pytest.raises(UserError, match=r"^t\.yaml:8:47: data\.parts\.0\.data\.paths: no such file or folder"):
         train(tiny_model(), "t.yaml", out="run", tracking="off", device="cpu")
     assert not Path("run").exists()

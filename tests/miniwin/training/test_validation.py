@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from forked import start
+from tiny import run_cli
 from tiny_runs import assert_equal, tiny_model, tiny_train, train_there
 from tiny_runs import write_text as write_corpus
 
@@ -209,6 +210,19 @@ def test_the_best_weights_are_kept_and_load() -> None:
     assert loss_at(miniwin.load("run/best.safetensors"), corpus, 96, 500) == losses[step]
     assert loss_at(miniwin.load("run"), corpus, 96, 500) == losses[30], "the run itself is its last weights"
     assert miniwin.load("run/best.safetensors").ref == "run/best.safetensors"
+
+
+def test_the_end_of_a_run_names_the_best_weights() -> None:
+    Path("model.yaml").write_text(dump_yaml(tiny_model()))
+    Path("train.yaml").write_text(dump_yaml(rising()))
+    line = ("train", "model.yaml", "--train", "train.yaml", "--out", "run", "--quiet", "--tracking", "off")
+    for _ in range(2):  # also of a run that was over already
+        code, out, _ = run_cli(*line)
+        best = read_run("run")["best"]
+        said = f"  best weights: {Path('run', BEST)} (loss@96 {best['value']:.4f} after step {best['step']})"
+        assert code == 0 and said in out.splitlines()
+    code, out, _ = run_cli(*line, "--fresh", "--set-train", "eval=null")
+    assert code == 0 and "best" not in out
 
 
 def test_of_equal_evaluations_the_first_is_kept_and_what_is_no_number_never() -> None:

@@ -15,6 +15,7 @@ from string import ascii_uppercase
 from typing import Any
 
 from miniwin.display.formats import plural
+from miniwin.evaluation.suite.differing import first_difference
 from miniwin.evaluation.suite.pairs import Difference, difference
 from miniwin.evaluation.suite.result import SuiteResult, SuiteRow
 from miniwin.specs import UserError
@@ -118,11 +119,11 @@ def check_number(results: int) -> None:
 
 def check_same_suite(first: SuiteResult, other: SuiteResult) -> None:
     """Raise UserError if two results are not of the same suite."""
-    if first.spec == other.spec:
+    found = first_difference(first.spec, other.spec)
+    if found is None:
         return
     names = f"{first.model.ref} was measured by the suite {first.suite}, and {other.model.ref} by {other.suite}"
-    field = next(name for name in (*first.spec, *other.spec) if first.spec.get(name) != other.spec.get(name))
-    same = f", whose field {field} was another" if first.suite == other.suite else ""
+    same = f", with {found.field} {found.one} and {found.two}" if first.suite == other.suite else ""
     raise UserError(f"{names}{same}; measure both by one suite: miniwin eval MODEL --suite NAME")
 
 

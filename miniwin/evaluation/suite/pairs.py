@@ -16,6 +16,7 @@ import numpy as np
 
 from miniwin.evaluation import intervals
 from miniwin.evaluation.intervals import Interval, verdict
+from miniwin.evaluation.suite.differing import first_difference
 from miniwin.evaluation.suite.result import SuiteResult, SuiteRow
 from miniwin.evaluation.suite.samples import losses, shares
 
@@ -93,22 +94,10 @@ def _timed(result: SuiteResult) -> dict[str, Any]:
     return {"device": result.device, "dtype": result.dtype, **{name: result.machine.get(name) for name in TIMED}}
 
 
-def _differs(first: dict[str, Any], other: dict[str, Any], inside: str = "") -> str:
+def _differs(first: dict[str, Any], other: dict[str, Any]) -> str:
     """The first field in which two settings differ, with both values; empty if they are equal."""
-    for name in dict.fromkeys((*first, *other)):
-        one, two = first.get(name), other.get(name)
-        if one == two:
-            continue
-        place = f"{inside}.{name}" if inside else name
-        if isinstance(one, dict) and isinstance(two, dict):
-            return _differs(one, two, place)
-        return f"other {place}: {_short(one)} and {_short(two)}"
-    return ""
-
-
-def _short(value: Any) -> str:
-    text = str(value)
-    return text if len(text) <= 24 else f"{text[:21]}..."
+    found = first_difference(first, other, most=24)
+    return "" if found is None else f"other {found.field}: {found.one} and {found.two}"
 
 
 def _interval(a: SuiteRow, b: SuiteRow) -> Interval:

@@ -21,6 +21,7 @@ import torch
 from filelock import FileLock, Timeout
 from pydantic import ValidationError
 
+from miniwin.evaluation.suite.differing import first_difference
 from miniwin.evaluation.suite.result import FORMAT, SuiteRow
 from miniwin.evaluation.suite.stored_results import HEAD, RESULT
 from miniwin.files.json_files import JSONProblem, read_json
@@ -115,18 +116,13 @@ def opened(folder: Path, measured: dict[str, Any], fresh: bool) -> Iterator[Stor
 def _other(before: dict[str, Any], now: dict[str, Any]) -> str | None:
     """In what two measurements differ; None if in nothing."""
     for name in now:
-        if before.get(name) != now[name]:
-            was, found = before.get(name), now[name]
-            if isinstance(was, dict) and isinstance(found, dict):
-                within = next(key for key in {**was, **found} if was.get(key) != found.get(key))
-                return f"its {name} had {within} {_short(was.get(within))}, and {_short(found.get(within))} now"
-            return f"its {name} was {_short(was)}, and is {_short(found)} now"
+        was = before.get(name)
+        if (found := first_difference(was, now[name])) is None:
+            continue
+        if not found.field:
+            return f"its {name} was {found.one}, and is {found.two} now"
+        return f"its {name} had {found.field} {found.one}, and {found.two} now"
     return None
-
-
-def _short(value: Any) -> str:
-    text = str(value)
-    return text if len(text) <= 40 else f"{text[:37]}..."
 
 
 def weights_hash(model: LanguageModel) -> str:

@@ -106,7 +106,7 @@ def test_the_same_result_twice_is_not_told_apart(good: SuiteResult) -> None:
         (
             "recall@512",
             {"setting": {"seed": 0, "split": "test", "task": {"type": "recall", "num_pairs": 4}, "length": 512}},
-            "other task.num_pairs: None and 4",
+            "other task.num_pairs: left out and 4",
         ),
         ("needle@512", {"samples": "depth"}, "other examples: their depth differs"),
         ("bits_per_byte@512", {"samples": "bytes"}, "other documents: their sizes differ"),
@@ -203,7 +203,7 @@ def test_what_cannot_be_compared_is_refused(good: SuiteResult, poor: SuiteResult
         compare([good])
     with pytest.raises(UserError, match="got 7; expected at most 6"):
         compare([good] * 7)
-    with pytest.raises(UserError, match=r"by the suite quick, and runs/x by quick, whose field seed was another"):
+    with pytest.raises(UserError, match=r"by the suite quick, and runs/x by quick, with seed 0 and 1; measure both"):
         compare([good, made_up("runs/x", seed=1)])
     longer = poor.model_copy(update={"suite": "long-context", "spec": {**poor.spec, "name": "long-context"}})
     with pytest.raises(UserError, match=r"suite quick, and runs/poor by long-context; measure both by one suite"):

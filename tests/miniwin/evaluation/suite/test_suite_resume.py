@@ -128,6 +128,9 @@ def test_parts_of_two_measurements_do_not_mix(tmp_path: Path, monkeypatch: pytes
         next(changed.parameters()).view(-1)[0] += 1
     refused(r"its model had weights [0-9a-f]+\.\.\., and [0-9a-f]+\.\.\. now", changed)
     refused("its suite had examples 6, and 7 now", suite=quick(examples=7))
+    refused("its suite had loss.documents 3, and 4 now", suite=quick(loss={"documents": 4}))
+    refused("its suite had cache.lengths null, and \\[1x, 64\\] now", suite=quick(cache={"lengths": ["1x", 64]}))
+    refused("its suite had shift \\{.*, and null now", suite=quick(shift=None))
     refused("its data had fingerprint", data=corpus(1))
     refused("its model had trained_length 32, and 40 now", trained=40)
     refused("its dtype was float32, and is bfloat16 now", model().bfloat16())
@@ -136,6 +139,10 @@ def test_parts_of_two_measurements_do_not_mix(tmp_path: Path, monkeypatch: pytes
     refused("its tokenizer was byte, and is other now")
     monkeypatch.undo()
     assert tokenizer.identity == "byte"
+    more = small(speed=None, tasks=[{"task": {"type": "needle", "digits": 3}}])
+    refused("its suite had tasks.0.task.digits 5, and 3 now", suite=more)
+    more = small(speed=None, tasks=[{"task": {"type": "needle"}}, {"task": {"type": "copy"}, "lengths": ["4x"]}])
+    refused("its suite had tasks.1 left out, and \\{task: \\{type: copy, .*\\.\\.\\. now", suite=more)
     fresh = run_suite(model(), quick(examples=7), corpus(), trained_length=TRAINED, out=out, fresh=True)
     assert fresh["needle@32"].n == 7
     assert weights_hash(model()) == weights_hash(model()) != weights_hash(changed)

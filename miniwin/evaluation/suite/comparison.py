@@ -9,7 +9,7 @@ Each interval is a 95 % interval by itself. Of many rows without any difference,
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from string import ascii_uppercase
 from typing import Any
@@ -18,7 +18,8 @@ from miniwin.display.formats import plural
 from miniwin.evaluation.suite.differing import first_difference
 from miniwin.evaluation.suite.pairs import Difference, difference
 from miniwin.evaluation.suite.result import SuiteResult, SuiteRow
-from miniwin.specs import UserError
+from miniwin.specs import UserError, shipped_specs
+from miniwin.specs.lengths import times
 
 KIND, FORMAT = "suite-comparison", 1
 MOST = 6  # results that a page and a terminal can tell apart
@@ -53,10 +54,14 @@ class Comparison:
     @property
     def sentences(self) -> list[str]:
         """What each result says against the first, in words."""
-        return [
-            f"{name} against {self.names[0]}: {_counted([row.differences[n] for row in self.rows])}."
-            for n, name in enumerate(self.names[1:])
-        ]
+        found: list[str] = []
+        for n, name in enumerate(self.names[1:]):
+            against = [row.differences[n] for row in self.rows]
+            found.append(f"{name} against {self.names[0]}: {_counted(against)}.")
+            if any(one is not None and one.interval is None for one in against):
+                apart = other_lengths(self.results[0], self.results[n + 1], self.names[0], name)
+                found += [f"{apart}."] if apart else []
+        return found
 
     def to_dict(self) -> dict[str, Any]:
         """For `json.dumps(..., allow_nan=False)`. `differences` are those of the other models, in their order."""
@@ -105,7 +110,10 @@ def compare(results: Sequence[SuiteResult]) -> Comparison:
     for n, other in enumerate(results[1:]):
         against = [row.differences[n] for row in rows]
         if all(one is None or one.interval is None for one in against):
-            raise UserError(f"{first.model.ref} and {other.model.ref} have no row in common: {_reasons(against)}")
+            names = first.model.ref, other.model.ref
+            apart = other_lengths(first, other, *names)
+            how = f". {apart}" if apart else ""
+            raise UserError(f"{names[0]} and {names[1]} have no row in common: {_reasons(against)}{how}")
     return Comparison(tuple(results), rows)
 
 
@@ -125,6 +133,30 @@ def check_same_suite(first: SuiteResult, other: SuiteResult) -> None:
     names = f"{first.model.ref} was measured by the suite {first.suite}, and {other.model.ref} by {other.suite}"
     same = f", with {found.field} {found.one} and {found.two}" if first.suite == other.suite else ""
     raise UserError(f"{names}{same}; measure both by one suite: miniwin eval MODEL --suite NAME")
+
+
+def other_lengths(first: SuiteResult, other: SuiteResult, *names: str) -> str:
+    """Why lengths such as 4x do not pair, and how they would; empty if they do. names: of the two results."""
+    trained = first.model.trained_length, other.model.trained_length
+    multiple = next(_multiples(first.spec), None)
+    if None in trained or trained[0] == trained[1] or multiple is None:
+        return ""
+    suite = first.suite if first.suite in shipped_specs("suite") else "FILE"
+    return (
+        f"{names[0]} was measured for a training length of {trained[0]:,} tokens and {names[1]} for {trained[1]:,}, so "
+        f"{multiple} is another length in each: measure {names[1]} again with miniwin eval MODEL --suite {suite} "
+        f"--trained-length {trained[0]} --out FOLDER, and compare FOLDER"
+    )
+
+
+def _multiples(value: Any) -> Iterator[str]:
+    """The lengths in a suite that are multiples of the training length."""
+    if isinstance(value, str):
+        if times(value) is not None:
+            yield value
+    elif isinstance(value, dict | list):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from _multiples(item)
 
 
 def _fields(row: SuiteRow, *names: str) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from miniwin.evaluation.suite.result import SuiteRow
 
 PAIRED = (
     "A difference is taken on the same examples and the same documents; of times and exponents, where there are no "
-    "pairs, from the two intervals."
+    "pairs, and of rows that are marked as unpaired, from the two intervals."
 )
 
 
@@ -95,4 +95,4 @@ def _difference(difference: Difference | None, unit: str) -> str:
         return cell("") + cell("", kind="text")
     found = difference.interval
     value = cell("") if found is None else cell(difference_text(difference, unit), found.value)
-    return value + cell(difference.said if found is not None else f"not comparable: {difference.said}", kind="text")
+    return value + cell(difference.text if found is not None else f"not comparable: {difference.said}", kind="text")

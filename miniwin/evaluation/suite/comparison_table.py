@@ -54,7 +54,7 @@ def cells(row: ComparedRow) -> list[str]:
     shown = [titled(one.measure), "" if one.length is None else length_text(one.length), f"{n:,}"]
     shown += ["-" if one is None or one.value is None else unit_of(one.unit).text(one.value) for one in row.rows]
     for difference in row.differences:
-        shown += ["", ""] if difference is None else [difference_text(difference, one.unit), difference.said]
+        shown += ["", ""] if difference is None else [difference_text(difference, one.unit), difference.text]
     return shown
 
 

@@ -21,6 +21,7 @@ from miniwin.evaluation.suite.result import SuiteResult, SuiteRow
 from miniwin.evaluation.suite.samples import losses, shares
 
 SAME = ("depth",)  # samples that say which example it is
+ALONE = ("repetitions", "exact")  # what values are made of that have no pairs
 TIMED = ("cpu", "gpu", "threads")  # of a machine, what repetitions depend on
 
 
@@ -29,17 +30,25 @@ class Difference:
     """interval: of other - first; None where the rows are not comparable.
 
     said: the verdict on the other, or why they are not.
+    unpaired: why the interval is not one of pairs, though examples or documents pair; else empty.
     """
 
     interval: Interval | None
     said: str
+    unpaired: str = ""
+
+    @property
+    def text(self) -> str:
+        """The verdict, for a table: `worse (unpaired: no samples)`."""
+        return f"{self.said} (unpaired: {self.unpaired})" if self.unpaired else self.said
 
     def to_dict(self) -> dict[str, Any]:
         found = self.interval
         if found is None:
             return {"value": None, "low": None, "high": None, "n": 0, "verdict": None, "not_comparable": self.said}
         low, high = (end if math.isfinite(end) else None for end in (found.low, found.high))
-        return {"value": found.value, "low": low, "high": high, "n": found.n, "verdict": self.said}
+        value = {"value": found.value, "low": low, "high": high, "n": found.n, "verdict": self.said}
+        return {**value, "unpaired": self.unpaired or None}
 
 
 def difference(first: SuiteResult, other: SuiteResult, key: str) -> Difference | None:
@@ -55,8 +64,8 @@ def difference(first: SuiteResult, other: SuiteResult, key: str) -> Difference |
         return Difference(None, f"{'first' if a.value is None else 'other'} left out")
     if reason := _why_not(first, a, other, b):
         return Difference(None, reason)
-    found = _interval(a, b)
-    return Difference(found, said(found, b))
+    found, unpaired = _interval(a, b)
+    return Difference(found, said(found, b), unpaired)
 
 
 def said(found: Interval, row: SuiteRow) -> str:
@@ -100,13 +109,16 @@ def _differs(first: dict[str, Any], other: dict[str, Any]) -> str:
     return "" if found is None else f"other {found.field}: {found.one} and {found.two}"
 
 
-def _interval(a: SuiteRow, b: SuiteRow) -> Interval:
+def _interval(a: SuiteRow, b: SuiteRow) -> tuple[Interval, str]:
+    """The interval of b - a, and why it is not one of pairs."""
     if (asked := shares(a)) and (answered := shares(b)):
-        return intervals.share_difference(answered[0], asked[0], asked[1])
+        return intervals.share_difference(answered[0], asked[0], asked[1]), ""
     if (before := losses(a)) and (after := losses(b)):
         factor = before[2]
-        return intervals.loss_difference(after[0], before[0], before[1]).through(lambda value: factor * value)
-    return intervals.difference(_known(b), _known(a))
+        found = intervals.loss_difference(after[0], before[0], before[1]).through(lambda value: factor * value)
+        return found, ""
+    unpaired = "" if a.of in ALONE else "not a mean" if a.samples and b.samples else "no samples"
+    return intervals.difference(_known(b), _known(a)), unpaired
 
 
 def _known(row: SuiteRow) -> Interval:

@@ -88,6 +88,48 @@ def test_what_has_no_pairs_goes_by_both_intervals(good: SuiteResult, poor: Suite
     assert unknown.said == "not distinguishable" and unknown.to_dict()["low"] is None
 
 
+def test_a_row_that_could_be_paired_and_is_not_says_so(good: SuiteResult, poor: SuiteResult) -> None:
+    assert {row.differences[0].unpaired for row in compare([good, poor]).rows if row.differences[0]} == {""}
+    bare = changed(poor, "recall@512", samples={})
+    found = compare([good, bare])
+    row = next(row for row in found.rows if row.any.key == "recall@512")
+    one = row.differences[0]
+    assert one is not None and one.text == f"{one.said} (unpaired: no samples)" and one.text == cells(row)[-1]
+    assert render(found).count("(unpaired: no samples)") == 1
+    said = {row["key"]: row["differences"][0] for row in found.to_dict()["rows"]}
+    assert said["recall@512"]["unpaired"] == "no samples" and said["needle@512"]["unpaired"] is None
+    spread = changed(poor, "bits_per_byte@512", value=0.4, low=0.3, high=0.5)  # not what its samples give
+    assert of(good, spread, "bits_per_byte@512").unpaired == "not a mean"
+
+
+def trained_at(result: SuiteResult, length: int) -> SuiteResult:
+    """The same result with every length of another training length."""
+    rows = [
+        row if row.length is None else row.model_copy(
+            update={"key": f"{row.measure}@{row.length * 2}", "length": row.length * 2}
+        )
+        for row in result.rows
+    ]  # fmt: skip
+    return result.model_copy(update={"rows": rows, "model": result.model.model_copy(update={"trained_length": length})})
+
+
+def test_other_training_lengths_are_named_and_how_to_mend_it(good: SuiteResult, poor: SuiteResult) -> None:
+    found = compare([good, trained_at(poor, 256)])
+    assert found.sentences[1] == (
+        "A was measured for a training length of 128 tokens and B for 256, so 1x is another length in each: measure B "
+        "again with miniwin eval MODEL --suite quick --trained-length 128 --out FOLDER, and compare FOLDER."
+    )
+    assert found.sentences[1] in Page(render(found)).words
+    assert len(compare([good, poor]).sentences) == 1
+    alone = trained_at(poor, 256)
+    alone = alone.model_copy(update={"rows": [row for row in alone.rows if row.unit == "share"]})
+    with pytest.raises(UserError, match=r"have no row in common: .*\. runs/good was measured for a training length"):
+        compare([good.model_copy(update={"rows": good.rows[:1]}), alone])
+    fixed = {**good.spec, "lengths": [512]}
+    same = [one.model_copy(update={"spec": fixed}) for one in (good, trained_at(poor, 256))]
+    assert len(compare(same).sentences) == 1  # multiples are not why
+
+
 def test_exact_values_are_equal_or_not(good: SuiteResult, poor: SuiteResult) -> None:
     assert of(good, poor, "cache_bytes@128").said == "equal"
     more = changed(poor, "cache_bytes@128", value=1e6, low=1e6, high=1e6)

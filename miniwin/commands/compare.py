@@ -60,11 +60,12 @@ def compare_command(
     """
     import json
 
+    from miniwin.evaluation.suite import comparison, comparison_page
     from miniwin.evaluation.suite.comparison import check_number, check_same_suite, compare
     from miniwin.evaluation.suite.comparison_page import write_comparison_page
     from miniwin.evaluation.suite.comparison_table import print_comparison
     from miniwin.evaluation.suite.stored_results import files_of, stored_result
-    from miniwin.files.writing import check_writable, write_json
+    from miniwin.files.writing import check_ours, check_writable, write_json
     from miniwin.loading import model_spec
     from miniwin.specs import UserError, user_path
 
@@ -82,6 +83,9 @@ def compare_command(
             read.exists() and written.resolve() == read.resolve() for read in files_of(refs)
         ):
             raise UserError(f"{written} is one of the results that are compared; choose another file")
+    check_ours(page, comparison_page.MARK, "the page of a comparison")
+    if json_file is not None and not printed:
+        check_ours(json_file, comparison.MARK, "a comparison")
     known = [result for result in stored if result is not None]
     for other in known[1:]:
         check_same_suite(known[0], other)

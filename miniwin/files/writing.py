@@ -28,6 +28,7 @@ from miniwin.specs.base import UserError
 
 OF_WRITING = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
 PATIENCE_SECONDS = 5.0  # on Windows, for a file that is open elsewhere
+BEGINNING = 1 << 18  # bytes of a file that are looked through for our mark
 LEFTOVER_SECONDS = 3600.0  # without growth: no living process pauses so long while it writes a temporary file
 
 
@@ -140,6 +141,19 @@ def check_writable(path: Path) -> None:
         raise UserError(
             f"{path}: cannot write there; expected a file name in a folder that exists and can be written to"
         )
+
+
+def check_ours(path: Path, mark: str, what: str) -> None:
+    """Raise UserError if `path` is a file that lacks `mark`, which ours have: it is not ours to replace.
+
+    An empty file may be replaced. what: what ours are, for the message.
+    """
+    if not path.exists():
+        return
+    with path.open("rb") as file:
+        beginning = file.read(BEGINNING)
+    if beginning and mark.encode() not in beginning:
+        raise UserError(f"{path} is there already, and is not {what} of miniwin; move it, or choose another file")
 
 
 def write_text(path: Path, text: str) -> None:

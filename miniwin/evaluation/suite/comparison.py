@@ -22,6 +22,7 @@ from miniwin.specs import UserError, shipped_specs
 from miniwin.specs.lengths import times
 
 KIND, FORMAT = "suite-comparison", 1
+MARK = f'"kind": "{KIND}"'  # in the beginning of every such file
 MOST = 6  # results that a page and a terminal can tell apart
 NAMES = ascii_uppercase[:MOST]
 VALUE = ("value", "low", "high", "n", "note")

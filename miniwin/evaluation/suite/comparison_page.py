@@ -14,6 +14,8 @@ from miniwin.evaluation.suite.page_tables import cell, head, length_cell, number
 from miniwin.evaluation.suite.pairs import Difference
 from miniwin.evaluation.suite.result import SuiteRow
 
+TITLE = "MiniWin comparison"
+MARK = f'<p class="kind">{TITLE}</p>'  # in every such page, before the charts
 PAIRED = (
     "A difference is taken on the same examples and the same documents; of times and exponents, where there are no "
     "pairs, and of rows that are marked as unpaired, from the two intervals."
@@ -36,9 +38,7 @@ def render(found: Comparison) -> str:
     suite = found.results[0].suite
     rows = [row for row in found.rows if any(one is not None for one in row.differences)]
     body = [
-        header(
-            "MiniWin comparison", " / ".join(result.model.ref for result in found.results), f"By the suite {suite}."
-        ),
+        header(TITLE, " / ".join(result.model.ref for result in found.results), f"By the suite {suite}."),
         *(f'<p class="verdict">{escape(said)}</p>' for said in found.sentences),
         f'<p class="note">{escape(CAUTION)}</p>',
         section("The models", _models(found)),

@@ -80,6 +80,30 @@ def test_models_are_measured_first_and_once(here: Path, monkeypatch: pytest.Monk
     assert code == 0 and (here / "elsewhere" / folders[1] / "result.json").is_file()
 
 
+@pytest.mark.parametrize("option", ["--page", "--json"])
+def test_only_a_comparison_is_replaced(here: Path, option: str) -> None:
+    target = here / ("comparison.html" if option == "--page" else "found.json")
+    command = ("compare", "good.json", "poor", option, target.name)
+    for first in (None, "", target):  # nothing, an empty file, and the comparison before
+        if first == "":
+            target.write_text("")
+        assert run_cli(*command)[0] == 0 and len(target.read_text()) > 1000
+    other = "<html>my notes about the comparison</html>"
+    target.write_text(other)
+    kind = "the page of a comparison" if option == "--page" else "a comparison"
+    code, out, err = run_cli(*command)
+    assert (code, out) == (2, "") and target.read_text() == other
+    assert err == (
+        f"error: {target.name} is there already, and is not {kind} of miniwin; move it, or choose another file\n"
+    )
+
+
+def test_the_default_page_is_not_written_over_a_file_of_the_user(here: Path) -> None:
+    (here / "comparison.html").write_text("mine")
+    assert run_cli("compare", "good.json", "poor", "--json", "found.json")[0] == 2
+    assert (here / "comparison.html").read_text() == "mine" and not (here / "found.json").exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -15,11 +15,11 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from miniwin.blocks.positions.base import located_all
+from miniwin.blocks.positions.base import located, located_all
 from miniwin.evaluation.tasks import TASKS
 from miniwin.evaluation.tasks.task import Task
 from miniwin.specs.base import PositiveInt, Seed, Strict, UserError
-from miniwin.specs.data import DataSpec
+from miniwin.specs.data import DataSpec, has_text
 from miniwin.specs.lengths import Length, times
 from miniwin.specs.model import Name
 from miniwin.specs.objectives import NATS
@@ -61,6 +61,16 @@ class SuiteLoss(Strict):
     documents: PositiveInt = 16  # at most; drawn from all that are long enough for the longest length
     data: DataSpec | None = None  # null: what the model was trained on
     split: Literal["valid", "test", "all"] = "valid"
+
+    @model_validator(mode="after")
+    def _of_text(self) -> SuiteLoss:
+        if self.data is not None and not has_text(self.data):
+            raise located(
+                "data.source",
+                f"got {self.data.source}, which has no text to measure bits per byte on; expected another source: "
+                "tasks stand under `tasks`",
+            )
+        return self
 
 
 class SuiteShift(Strict):

@@ -23,7 +23,7 @@ def check(
 ) -> None:
     """Check specs of any kind, and that their text and tokenizer are there. Prints a line for each file, with all that
     is wrong in it. Exit code 2 if anything is wrong."""
-    from miniwin.specs import ModelSpec, SearchSpec, TrainSpec, UserError, load_spec, resolve_spec_path
+    from miniwin.specs import ModelSpec, SearchSpec, SuiteSpec, TrainSpec, UserError, load_spec, resolve_spec_path
 
     wrong = 0
     specs: list[Any] = []
@@ -54,6 +54,10 @@ def check(
                 check_data(load_train_spec(train), train)
             elif isinstance(spec, TrainSpec):
                 check_data(spec, resolve_spec_path(file, "train"), overrides or ())
+            elif isinstance(spec, SuiteSpec):
+                from miniwin.data.checking import check_suite_data
+
+                check_suite_data(spec, resolve_spec_path(file, "suite"), overrides or ())
         except UserError as error:
             wrong += 1
             say(f"error: {error}", err=True)

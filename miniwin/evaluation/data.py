@@ -22,8 +22,10 @@ PROVENANCE = "provenance.json"
 NAME_IT = "name what to measure on with --data (data= in Python)"
 
 
-def corpus_for(model: LanguageModel, data: DataSpec | TrainSpec | Corpus | str | Path | None) -> Corpus:
-    """The corpus that `data` names, in the model's tokens.
+def corpus_for(
+    model: LanguageModel, data: DataSpec | TrainSpec | Corpus | str | Path | None, base: Path | None = None
+) -> Corpus:
+    """The corpus that `data` names, in the model's tokens. base: the folder that the paths of a spec start from.
 
     An evaluation always uses the validation part, also of text that is named directly: a model that was trained on the
     same file with the default split has not seen that part. Without `data` the corpus is what the model was trained
@@ -39,8 +41,8 @@ def corpus_for(model: LanguageModel, data: DataSpec | TrainSpec | Corpus | str |
     if model.tokenizer is None:
         raise UserError(f"{model.ref} has no tokenizer, so it cannot be evaluated on text")
     if data is not None:
-        spec, base = _data_spec(data)
-        return _known(model, _with_text(prepare(spec, model.tokenizer, base=base), "data"))
+        spec, own = _data_spec(data)
+        return _known(model, _with_text(prepare(spec, model.tokenizer, base=own or base), "data"))
     spec, base = _own_data(model)
     try:
         corpus = prepare(spec, model.tokenizer, base=base)

@@ -12,7 +12,9 @@ import numpy as np
 from miniwin.data import Corpus
 from miniwin.evaluation.intervals import FEWEST
 from miniwin.evaluation.suite.part import Planned
+from miniwin.specs import UserError
 
+OWN_TEST = "loss.data keeps none back; set its test_fraction or test_paths, or take another split"
 BLOCK = 1 << 24  # ids that are looked through at once
 
 
@@ -29,6 +31,17 @@ class Documents:
         for ids in _sides(corpus, self.split):
             starts, sizes = places(ids, tokenizer.separator)
             self._found += [(ids, start, size) for start, size in zip(starts, sizes, strict=True)]
+
+    @classmethod
+    def of(cls, planned: Planned) -> Documents | None:
+        """The documents of a suite; None, and a problem, if its text has no such split."""
+        try:
+            return cls(planned)
+        except UserError as error:
+            loss = planned.suite.loss
+            own = loss is not None and loss.data is not None
+            planned.problem(("loss", "split"), f"got test, and {OWN_TEST}" if own else str(error))
+            return None
 
     def count(self, tokens: int) -> int:
         """How many documents have so many predicted tokens."""

@@ -33,9 +33,8 @@ FIRST_BUCKET = 128  # positions 0 to 128, then doubling
 
 def loss_parts(planned: Planned) -> Iterator[Part]:
     spec = planned.suite.loss
-    if spec is None:
+    if spec is None or (documents := Documents.of(planned)) is None:
         return
-    documents = Documents(planned)
     lengths = list(planned.lengths(spec.lengths, "loss", "lengths"))
     longest = documents.longest([length for length, _ in lengths], spec.documents) or 0
     texts = documents.beginnings(longest, spec.documents) if longest else []

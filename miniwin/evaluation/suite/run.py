@@ -25,12 +25,13 @@ from miniwin.evaluation.suite.shift import shift_parts
 from miniwin.evaluation.suite.store import PAGE, RESULT, Store, opened, weights_hash
 from miniwin.evaluation.suite.tasks import task_parts
 from miniwin.evaluation.suite.trained import trained_length as recorded_length
+from miniwin.files.writing import Unwritable
 from miniwin.language_model import LanguageModel
 from miniwin.provenance import code_version, machine
 from miniwin.runs import BEST, RUN
 from miniwin.specs import SuiteSpec, UserError, load_spec, resolve_spec_path, user_path
 from miniwin.specs.loading import at_their_places
-from miniwin.specs.validation_errors import said
+from miniwin.specs.validation_errors import Problem, said
 from miniwin.version import __version__
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ def run_suite(
     planned = Planned(spec, model, trained_length or recorded_length(model), _corpus(model, spec, data, file))
     parts = [part for kind in KINDS for part in kind(planned)]
     if planned.problems:
-        raise said(planned.problems, None, {}) if file is None else at_their_places(planned.problems, file, "suite")
+        raise _refused(planned.problems, file)
     folder = place(model, spec) if out is None else user_path(out)
     about = _about(planned)
     with opened(folder, about, fresh) as store:
@@ -104,7 +105,7 @@ def _corpus(model: LanguageModel, suite: SuiteSpec, data: Any, file: Path | None
     """The corpus of the losses and shifts, if the suite has any."""
     if suite.loss is None and suite.shift is None:
         return None
-    from miniwin.data import prepare
+    from miniwin.data.checking import OF_SUITES, data_problem
     from miniwin.evaluation.data import corpus_for
 
     own = None if suite.loss is None else suite.loss.data
@@ -114,7 +115,17 @@ def _corpus(model: LanguageModel, suite: SuiteSpec, data: Any, file: Path | None
         raise UserError("data: the suite names its own text (loss.data); leave out one of them")
     if model.tokenizer is None:
         raise UserError(f"{model.ref} has no tokenizer, so it cannot be evaluated on text")
-    return corpus_for(model, prepare(own, model.tokenizer, None if file is None else file.resolve().parent))
+    try:
+        return corpus_for(model, own, None if file is None else file.resolve().parent)
+    except Unwritable:  # the cache, not the data
+        raise
+    except UserError as error:
+        raise _refused([data_problem(error, within=OF_SUITES)], file) from None
+
+
+def _refused(problems: list[Problem], file: Path | None) -> UserError:
+    """What is wrong with a suite, at its places in the file if it is from one."""
+    return said(problems, None, {}) if file is None else at_their_places(problems, file, "suite")
 
 
 def _about(planned: Planned) -> dict[str, Any]:

@@ -39,7 +39,8 @@ def shift_parts(planned: Planned) -> Iterator[Part]:
     spec = planned.suite.shift
     if spec is None or (tokens := planned.tokens(spec.length, ("shift", "length"))) is None:
         return
-    documents = Documents(planned)
+    if (documents := Documents.of(planned)) is None:
+        return
     texts = documents.beginnings(tokens, spec.documents)
     setting = {**documents.setting(len(texts), tokens), "filler": "line ends"}
     for shift, _ in planned.lengths(spec.shifts, "shift", "shifts"):

@@ -27,6 +27,7 @@ class Variant:
     """local, globally: the positions of a local and of a global layer; None where the layout has no such layer.
 
     weights_of, changed: of a test-time variant, whose weights it takes and what is different (see running.py).
+    layers, mlp: the depth, and the width of the MLPs.
     model, train: fields of the model spec and of the train spec that differ from all others: a recipe for training.
     """
 
@@ -36,6 +37,8 @@ class Variant:
     globally: dict[str, Any] | None
     weights_of: str | None = None
     changed: dict[str, Any] = field(default_factory=dict)
+    layers: int = LAYERS
+    mlp: int = 2 * HIDDEN
     model: dict[str, Any] = field(default_factory=dict)
     train: dict[str, Any] = field(default_factory=dict)
 
@@ -45,7 +48,7 @@ class Variant:
         def block(window: int | None, position: dict[str, Any]) -> dict[str, Any]:
             return {
                 "attention": {"num_heads": HEADS, "window": window, "position": deepcopy(position)},
-                "mlp": {"type": "swiglu", "intermediate_size": 2 * HIDDEN},
+                "mlp": {"type": "swiglu", "intermediate_size": self.mlp},
             }
 
         blocks = {}
@@ -59,7 +62,7 @@ class Variant:
             "name": self.name,
             "vocab_size": 256,
             "hidden_size": HIDDEN,
-            "num_layers": LAYERS,
+            "num_layers": self.layers,
             "pattern": "".join(blocks),
             "tie_word_embeddings": False,
             "init": {"type": "fan-in", "std": 0.7, "depth_scaled": False, "embedding_std": 1.0},
@@ -114,4 +117,12 @@ RECIPES = (  # all other experiments: Muon, fan-in 0.7, embeddings of std 1 that
     Variant("adamw-fan-in", "AdamW, fan-in 0.7, embeddings tied and small", HARMONIC, LOG, model=FAN_IN, train=ADAMW),
     Variant("adamw-usual", "AdamW, every matrix of std 0.02, embeddings tied", HARMONIC, LOG, model=USUAL, train=ADAMW),
 )
-VARIANTS = {variant.name: variant for variant in (*TRAINED, *TEST_TIME, *RECIPES)}
+CHAMPION = Variant(
+    "miniwin-tasks",
+    "as `harmonic-log`, with six layers and narrower MLPs",
+    HARMONIC,
+    LOG,
+    layers=6,
+    mlp=HIDDEN,
+)
+VARIANTS = {variant.name: variant for variant in (*TRAINED, *TEST_TIME, *RECIPES, CHAMPION)}

@@ -10,7 +10,7 @@ import pytest
 from benchmarks.claims import choosing
 from benchmarks.claims.__main__ import main
 from benchmarks.claims.choosing import Candidate, choose
-from benchmarks.claims.experiments import EXPERIMENTS
+from benchmarks.claims.experiments import EXPERIMENTS, SPARSE
 from benchmarks.claims.training import model_spec, train_spec
 from benchmarks.claims.variants import VARIANTS
 from miniwin.evaluation.tasks import Recall
@@ -19,7 +19,7 @@ from miniwin.specs import SuiteSpec, TrainSpec, load_model_spec, load_spec, load
 from miniwin.specs.data import tasks_alone
 
 CHAMPION = EXPERIMENTS["champion"]
-VARIANT = VARIANTS["harmonic-log"]
+VARIANT = VARIANTS[CHAMPION.variants[0]]
 
 
 def test_the_gallery_has_the_champions_architecture() -> None:
@@ -42,7 +42,7 @@ def test_the_suite_asks_what_the_champion_was_trained_on() -> None:
     suite = load_spec(resolve_spec_path("order-tasks", "suite"), "suite")
     assert isinstance(suite, SuiteSpec)
     assert [one.parsed_task for one in suite.tasks] == list(CHAMPION.tasks)
-    assert tasks_alone(load_train_spec("order-tasks").data) == list(CHAMPION.tasks)
+    assert tasks_alone(load_train_spec("order-tasks").data) == [*CHAMPION.tasks, *SPARSE]
     assert suite.split == "test" and suite.lengths == ["1x", "4x", "16x", "64x"]
 
 
@@ -63,7 +63,7 @@ def test_choosing_scores_the_validation_split_of_every_seed(
         asked.append((model, length, examples, split))
 
         class Score:
-            accuracy = 1.0 if "harmonic-log-3" in model else 0.5
+            accuracy = 1.0 if "miniwin-tasks-3" in model else 0.5
             nats_per_answer = 0.25
 
         return Score
@@ -72,13 +72,13 @@ def test_choosing_scores_the_validation_split_of_every_seed(
     monkeypatch.setattr(choosing, "load", str)
     monkeypatch.setattr(choosing, "score_task", score)
     for seed in range(CHAMPION.seeds):
-        folder = tmp_path / "champion" / f"harmonic-log-{seed}"
+        folder = tmp_path / "champion" / f"miniwin-tasks-{seed}"
         folder.mkdir(parents=True)
         write_json(folder / "run.json", {"format": 1, "status": "complete" if seed else "running"})
     assert main(["--choose"]) == 2
-    assert "harmonic-log-0: the run is running, not complete; finish it" in capsys.readouterr().err and not asked
-    write_json(tmp_path / "champion" / "harmonic-log-0" / "run.json", {"format": 1, "status": "complete"})
+    assert "miniwin-tasks-0: the run is running, not complete; finish it" in capsys.readouterr().err and not asked
+    write_json(tmp_path / "champion" / "miniwin-tasks-0" / "run.json", {"format": 1, "status": "complete"})
     assert main(["--choose"]) == 0
     assert {wanted[1:] for wanted in asked} == {(2048, 256, "valid")} and len(asked) == 15
-    assert f"seed 3: {tmp_path / 'champion' / 'harmonic-log-3'}" in capsys.readouterr().out
+    assert f"seed 3: {tmp_path / 'champion' / 'miniwin-tasks-3'}" in capsys.readouterr().out
     assert choose(CHAMPION, examples=8).seed == 3

@@ -21,7 +21,7 @@ from miniwin.evaluation.suite import charts
 from miniwin.evaluation.suite.charts import Shown
 from miniwin.evaluation.suite.page_tables import rows_table
 from miniwin.evaluation.suite.result import SuiteResult
-from miniwin.evaluation.suite.verdicts import verdicts
+from miniwin.evaluation.suite.verdicts import caveats, verdicts
 from miniwin.files.writing import said_if_unwritable, write_text
 from miniwin.specs import UserError
 
@@ -57,6 +57,7 @@ def render(result: SuiteResult) -> str:
     body = [
         header("MiniWin evaluation", result.model.ref, f"Measured with the suite {result.suite}."),
         *(f'<p class="verdict">{escape(said)}</p>' for said in verdicts(result)),
+        *(f'<p class="note">{escape(said)}</p>' for said in caveats(result)),
         _facts(result),
         figures([Shown(result, result.model.ref)]),
         section(f"All {plural(len(result.rows), 'row')}", rows_table(result)),

@@ -8,7 +8,7 @@ from __future__ import annotations
 from miniwin.display.formats import plural
 from miniwin.evaluation.suite.result import SuiteResult, SuiteRow
 from miniwin.evaluation.suite.units import unit_of
-from miniwin.evaluation.suite.verdicts import verdicts
+from miniwin.evaluation.suite.verdicts import caveats, verdicts
 
 
 def print_table(result: SuiteResult) -> None:
@@ -41,7 +41,7 @@ def print_table(result: SuiteResult) -> None:
         table.add_row(*map(cell, [shown[0] if row.measure != before else "", *shown[1:]]))
         before = row.measure
     console.print(table)
-    for said in verdicts(result):
+    for said in (*verdicts(result), *caveats(result)):
         console.print(escaped_line(said), markup=False, soft_wrap=True)
     notes = dict.fromkeys(row.note for row in result.rows if row.note)
     for note in notes:

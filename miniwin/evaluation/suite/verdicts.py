@@ -48,6 +48,19 @@ def verdicts(result: SuiteResult) -> list[str]:
     return said
 
 
+def caveats(result: SuiteResult) -> list[str]:
+    """On what a loss of texts depends besides the model: the longest length says which documents are long enough."""
+    said: dict[str, None] = {}
+    for row in result.rows:
+        longest = row.setting.get("tokens")
+        if row.detail.get("buckets") and isinstance(longest, int):
+            said[
+                f"{titled(row.measure).capitalize()} are of documents longer than {longest:,} tokens, the longest "
+                "length here; another longest length means other documents."
+            ] = None
+    return list(said)
+
+
 def loss_verdict(rows: list[SuiteRow]) -> str:
     """The loss at the longest length against that at the shortest, on the same documents; empty for other measures.
 

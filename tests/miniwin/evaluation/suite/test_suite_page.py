@@ -51,6 +51,16 @@ def test_the_page_stands_alone_and_its_script_is_the_only_one(result: SuiteResul
         assert all(name in idents for name in (chart["aria-labelledby"] or "").split())
 
 
+def test_the_page_says_on_which_documents_a_loss_rests(result: SuiteResult) -> None:
+    rows = [
+        row.model_copy(update={"setting": {**row.setting, "tokens": 2048}}) if row.detail.get("buckets") else row
+        for row in result.rows
+    ]
+    found = Page(render(result.model_copy(update={"rows": rows}))).words
+    assert found.count("Bits per byte are of documents longer than 2,048 tokens, the longest length here; another") == 1
+    assert "are of documents longer" not in Page(render(result)).words  # a result that does not say
+
+
 def test_the_table_has_every_row_with_interval_n_and_chance(result: SuiteResult) -> None:
     heads, *rows = table_of(render(result))
     assert heads[:7] == ["measure", "length", "value", "95 % interval", "n", "of", "chance"]

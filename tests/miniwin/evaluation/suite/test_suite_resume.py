@@ -270,6 +270,10 @@ def test_the_table(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert rows["recall", "32"] == ["recall", "32", "1x", "left", "out", "-", "0", "examples", "3.8%", "-"]
     assert rows["cache", "bytes"][2:] == ["32", "1x", "5", "KiB", "exact", "1", "exact", "-", "-"]
     assert rows["bits", "per"][:5] == ["bits", "per", "byte", "32", "1x"]
+    assert (
+        "Bits per byte are of documents longer than 128 tokens, the longest length here; another longest length "
+        "means other documents."
+    ) in lines
     assert lines[-1].startswith(
         "left out: recall@32: task recall: an example takes at least 90 bytes, and length is 32"
     )

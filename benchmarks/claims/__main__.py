@@ -8,7 +8,7 @@ from pathlib import Path
 
 from benchmarks.claims import __doc__ as usage
 from benchmarks.claims import results, speed
-from benchmarks.claims.experiments import EXPERIMENTS
+from benchmarks.claims.experiments import EXPERIMENTS, trained_as
 from miniwin.specs import UserError, user_path
 
 
@@ -65,12 +65,13 @@ def _runs(only: str | None, variants: list[str] | None, seeds: list[int] | None,
     for experiment, variant, seed in wanted:
         done = results.read(experiment.name, variant, seed, folder) is not None
         if listed:
-            untuned = experiment.tuned and len(swept(experiment, variant, folder)) < len(RATES)
+            source = trained_as(experiment)
+            untuned = source.tuned and len(swept(source, variant, folder)) < len(RATES)
             said = "done" if done else "to do, after its tuning" if untuned else "to do"
             print(f"{experiment.name}  {variant}  seed {seed}  {said}")
         elif not done:
-            if experiment.tuned:
-                sweep(experiment, variant, folder)
+            if trained_as(experiment).tuned:
+                sweep(trained_as(experiment), variant, folder)
             print(run(experiment, variant, seed, folder), flush=True)
     return 0
 

@@ -14,7 +14,7 @@ from benchmarks.claims.variants import CHAMPION, RECIPES, TEST_TIME, TRAINED
 from miniwin.evaluation.tasks import LastWrite, PositionModulo, Recall, Task, WhichFirst
 
 TRAINED_LENGTH = 128
-REPORTED = 65536  # tokens of text that are reported
+REPORTED = 262144  # tokens of validation text that results may be of; the rest is for tuning
 RECALL = Recall(num_pairs=8, num_queries=4, key_length=1)
 LAST_WRITE = LastWrite(num_keys=3, writes=3, num_queries=2, key_length=1)
 WHICH_FIRST = WhichFirst(num_marks=6, num_queries=3)
@@ -23,7 +23,9 @@ EVERY = tuple(variant.name for variant in (*TRAINED, *TEST_TIME))
 
 @dataclass(frozen=True)
 class Experiment:
-    """tasks: measured at each of `lengths`, with so many examples. text: bits per byte at each of these lengths.
+    """tasks: measured at each of `lengths`, with so many examples.
+    text: bits per byte at each of these lengths, always of the same `text_bytes`.
+    weights_of: the experiment whose models are measured; empty: its own.
     ablation: the tasks are also asked of the model without each of its heads.
     tuned: each variant is trained with the learning rate that is best for it (see tuning.py).
     """
@@ -37,6 +39,8 @@ class Experiment:
     tasks: tuple[Task, ...] = ()
     lengths: tuple[tuple[int, int], ...] = ()  # (length, examples)
     text: tuple[int, ...] = ()
+    text_bytes: int = 65536
+    weights_of: str = ""
     ablation: bool = False
     tuned: bool = False
 
@@ -170,5 +174,21 @@ EXPERIMENTS = {
             text=(256, 1024, 4096, 16384, 65536),
             tuned=True,
         ),
+        Experiment(
+            "far",
+            "the models of `text`, on one text of 256k tokens",
+            ("harmonic-log", "published", "no-global"),
+            5,
+            {},
+            256,
+            text=(8192, 262144),
+            text_bytes=REPORTED,
+            weights_of="text",
+        ),
     )
 }
+
+
+def trained_as(experiment: Experiment) -> Experiment:
+    """The experiment that trains what an experiment measures."""
+    return EXPERIMENTS[experiment.weights_of] if experiment.weights_of else experiment

@@ -50,9 +50,9 @@ def share_fall(experiment: str, variant: str, task: str, length: int, other: int
     return None if first is None or second is None else difference(first[0], second[0])
 
 
-def bits(variant: str, length: int, folder: Path) -> Values:
+def bits(variant: str, length: int, folder: Path, experiment: str = "text") -> Values:
     """Bits per byte of each seed at a length."""
-    found = _rows("text", variant, folder)
+    found = _rows(experiment, variant, folder)
     return {s: row["bits"] for s, result in found.items() for row in result["text"] if row["length"] == length}
 
 
@@ -67,9 +67,9 @@ def perplexity_ratio(variant: str, other: str, length: int, folder: Path) -> Int
     return mean(differences).through(lambda value: 2.0**value) if len(differences) else None
 
 
-def bits_change(variant: str, length: int, other: int, folder: Path) -> Interval | None:
+def bits_change(variant: str, length: int, other: int, folder: Path, experiment: str = "text") -> Interval | None:
     """Bits per byte at a length minus those at another, of the same text."""
-    differences = paired(bits(variant, length, folder), bits(variant, other, folder))
+    differences = paired(bits(variant, length, folder, experiment), bits(variant, other, folder, experiment))
     return mean(differences) if len(differences) else None
 
 

@@ -90,13 +90,14 @@ def _table(experiment: Experiment, folder: Path) -> str:
             lines.append(_row([variant, max((s[0].n for s in shares if s is not None), default=0), *cells]))
         lines.append("")
     if experiment.text:
-        lines += ["Bits per byte of the same 65,536 bytes in windows of a length: mean over seeds [95 % interval].", ""]
+        size = f"{experiment.text_bytes:,} bytes"
+        lines += [f"Bits per byte of the same {size} in windows of a length: mean over seeds [95 % interval].", ""]
         lines += [
             _row(["variant", "seeds", *(f"{n:,}" for n in experiment.text)]),
             "|---" * (2 + len(experiment.text)) + "|",
         ]
         for variant in experiment.variants:
-            values = [list(figures.bits(variant, n, folder).values()) for n in experiment.text]
+            values = [list(figures.bits(variant, n, folder, experiment.name).values()) for n in experiment.text]
             means = [mean(v) if v else None for v in values]
             cells = ["-" if m is None else f"{m.value:.4f} [{m.low:.3f}, {m.high:.3f}]" for m in means]
             lines.append(_row([variant, max(map(len, values)), *cells]))

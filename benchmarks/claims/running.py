@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from benchmarks.claims import results
 from benchmarks.claims.ablation import ablated
-from benchmarks.claims.experiments import REPORTED, Experiment
+from benchmarks.claims.experiments import Experiment, trained_as
 from benchmarks.claims.training import trained
 from benchmarks.claims.tuning import chosen
 from benchmarks.claims.variants import VARIANTS, Variant
@@ -39,9 +39,10 @@ def run(experiment: Experiment, name: str, seed: int, folder: Path = results.FOL
         UserError: the variant has not been tuned, or its training diverged or was stopped.
     """
     variant = VARIANTS[name]
-    rate = chosen(experiment, name, folder) if experiment.tuned else None
+    source = trained_as(experiment)
+    rate = chosen(source, name, folder) if source.tuned else None
     began = time.monotonic()
-    model, done = trained(experiment, VARIANTS[variant.weights_of or name], seed, rate, progress=progress)
+    model, done = trained(source, VARIANTS[variant.weights_of or name], seed, rate, progress=progress)
     if model is None:
         raise UserError(f"{experiment.name}, {name}, seed {seed}: the training diverged ({done.reason})")
     result: dict[str, Any] = {
@@ -51,7 +52,7 @@ def run(experiment: Experiment, name: str, seed: int, folder: Path = results.FOL
         "commit": code_version(),
         "machine": machine()["cpu"],
         "threads": torch.get_num_threads(),
-        "rate": experiment.train["optimizer"]["lr"] if rate is None else rate,
+        "rate": source.train["optimizer"]["lr"] if rate is None else rate,
         "steps": done.steps,
         "tokens": done.tokens,
         "train_seconds": round(done.seconds, 1),
@@ -62,7 +63,7 @@ def run(experiment: Experiment, name: str, seed: int, folder: Path = results.FOL
         for task in experiment.tasks
         for length, examples in experiment.lengths
     ]
-    text = [of_text(variant, model, experiment.trained_length, length) for length in experiment.text]
+    text = [of_text(variant, model, experiment, length) for length in experiment.text]
     if experiment.ablation:
         result["ablations"] = ablated(experiment, model)
     result |= {"tasks": rows, "text": text, "seconds": round(time.monotonic() - began, 1)}
@@ -84,11 +85,11 @@ def measured(
     }
 
 
-def of_text(variant: Variant, model: LanguageModel, trained: int, length: int) -> dict[str, Any]:
-    """Bits per byte of 65,536 bytes of validation text in windows of a length; of a long window also in pieces."""
+def of_text(variant: Variant, model: LanguageModel, experiment: Experiment, length: int) -> dict[str, Any]:
+    """Bits per byte of the first validation text in windows of a length; of a long window also in pieces."""
     corpus = prepare(PythonStdlibData(), ByteTokenizer())
-    tokens = max(REPORTED, length)
-    losses = position_losses(at_length(variant, model, trained, length), corpus.valid, length, tokens)
+    changed = at_length(variant, model, experiment.trained_length, length)
+    losses = position_losses(changed, corpus.valid, length, experiment.text_bytes)
     pieces = [round(losses.bits_per_byte(start, start + PIECE), 5) for start in range(0, length, PIECE)]
     return {"length": length, "bits": round(losses.nats_per_byte / math.log(2), 5), "pieces": pieces}
 

@@ -1,7 +1,7 @@
 """The same tuning for every variant: which of three learning rates it learns best with.
 
 A sweep trains with half of the tokens and a seed that no result uses. It is measured at the trained length on what no
-result is measured on: the validation split of the tasks, and validation text after the part that is reported. The rate
+result is measured on: the validation split of the tasks, and validation text after all that is reported. The rate
 with the fewest nats is taken. A sweep's result files lie in `results/EXPERIMENT-tuning/VARIANT@RATE-SEED.json`.
 """
 
@@ -90,5 +90,5 @@ def _nats(experiment: Experiment, model: LanguageModel) -> float:
     if experiment.tasks:
         scores = [score_task(model, task, length, examples=EXAMPLES, split="valid") for task in experiment.tasks]
         return round(sum(score.nats_per_answer for score in scores) / len(scores), 5)
-    text = prepare(PythonStdlibData(), ByteTokenizer()).valid[2 * REPORTED :]
+    text = prepare(PythonStdlibData(), ByteTokenizer()).valid[REPORTED:]
     return round(position_losses(model, text, length, TEXT).nats_per_byte, 5)

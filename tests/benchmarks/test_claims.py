@@ -12,7 +12,7 @@ import torch
 
 from benchmarks.claims import figures, results
 from benchmarks.claims.ablation import without
-from benchmarks.claims.experiments import EXPERIMENTS
+from benchmarks.claims.experiments import EXPERIMENTS, REPORTED, trained_as
 from benchmarks.claims.page import write_page
 from benchmarks.claims.published_claims import NOT_MEASURED, findings, judged
 from benchmarks.claims.running import AtLeastOne, at_length, run
@@ -77,7 +77,7 @@ def test_variants_have_one_size_and_experiments_name_variants_that_there_are() -
     for experiment in EXPERIMENTS.values():
         assert set(experiment.variants) <= set(VARIANTS)
         for name in experiment.variants:
-            spec = train_spec(experiment, VARIANTS[name], 3)
+            spec = train_spec(trained_as(experiment), VARIANTS[name], 3)
             assert spec.seed == 3 and spec.longest == experiment.trained_length
 
 
@@ -141,9 +141,14 @@ def test_a_sweep_has_a_seed_that_no_result_has_and_half_of_the_tokens() -> None:
     assert half.tokens * 2 == whole.tokens and half.optimizer.lr == 1e-3
 
 
+def test_no_variant_is_tuned_on_text_that_is_reported() -> None:
+    assert all(experiment.text_bytes <= REPORTED for experiment in EXPERIMENTS.values())
+
+
 def test_every_result_has_the_learning_rate_that_was_chosen() -> None:
     for experiment in EXPERIMENTS.values():
         for found in results.of_experiment(experiment.name, experiment.variants, experiment.seeds):
+            experiment = trained_as(experiment)
             if experiment.tuned and len(swept(experiment, found["variant"], results.FOLDER)) == len(RATES):
                 rate = found.get("rate", 3e-3)  # the oldest results do not say it
                 assert rate == chosen(experiment, found["variant"], results.FOLDER), (experiment.name, found["variant"])

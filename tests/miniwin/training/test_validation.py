@@ -19,7 +19,7 @@ import miniwin
 from miniwin.checkpoint import load_checkpoint
 from miniwin.data import prepare
 from miniwin.data.checking import check_data
-from miniwin.evaluation import loss_at
+from miniwin.evaluation import evaluate, loss_at
 from miniwin.evaluation.task_scores import score_task
 from miniwin.evaluation.tasks import LastWrite
 from miniwin.language_model import LanguageModel
@@ -28,6 +28,7 @@ from miniwin.specs import TrainSpec, UserError, dump_yaml, load_train_spec
 from miniwin.tokenizer import load_tokenizer
 from miniwin.training.launch import train
 from miniwin.training.validation import Validation
+from miniwin.zoo import resolve
 
 EVAL = {
     "every": 1000,  # steps of 128 tokens: 8, 16, 24 and, at the end, 30
@@ -257,6 +258,19 @@ def test_the_zoo_takes_the_best_weights(tmp_path: Path) -> None:
     assert f"| Weights of the best evaluation | name loss@96, value {best['value']}" in entry.card
     with pytest.raises(ValueError, match=r"there is no such file or folder|not a run folder"):
         add("elsewhere/best.safetensors", name="other", zoo=tmp_path / "zoo")
+
+
+def test_the_zoo_measures_the_best_weights_of_a_run_on_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MINIWIN_ZOO", str(tmp_path / "zoo"))
+    go("run", rising())
+    for name, source in (("best", "run/best.safetensors"), ("last", "run")):
+        code, _, err = run_cli("zoo", "add", source, "--name", name)
+        assert code == 0, err
+    best, last = resolve("best").metrics, resolve("last").metrics
+    assert list(best["bits_per_byte"]) == ["32", "128", "512", "1024"], "multiples of the length of the run"
+    found = evaluate("run/best.safetensors", lengths=[32, 128, 512, 1024], recall=False, speed=False).to_dict()
+    assert best["bits_per_byte"] == {str(n): bits for n, bits in found["bits_per_byte"].items()}
+    assert best["bits_per_byte"] != last["bits_per_byte"]
 
 
 def test_progress_says_what_was_found(capsys: pytest.CaptureFixture[str]) -> None:

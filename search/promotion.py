@@ -1,4 +1,8 @@
-"""From a trial to a zoo entry: train longer if asked, evaluate, and write down where the entry came from."""
+"""From a trial to a zoo entry: train longer if asked, evaluate, and write down where the entry came from.
+
+A model of text is measured on the study's text. One that was trained on tasks alone is asked these tasks, on their test
+split, as `miniwin zoo add` does.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +17,12 @@ from miniwin.search.measure import eval_tokens, report_lengths
 from miniwin.search.records import StudyData, TrialRecord, collect
 from miniwin.search.study import Study, find_study
 from miniwin.specs import TrainSpec, UserError, load_train_spec, overridden, resolve_spec_path
+from miniwin.specs.data import tasks_alone
 
 if TYPE_CHECKING:
+    from miniwin.data import Corpus
+    from miniwin.evaluation.suite.result import SuiteResult
+    from miniwin.language_model import LanguageModel
     from miniwin.zoo import Entry
 
 
@@ -38,10 +46,9 @@ def promote(
     trial: a number, or "best": with several objectives, the trial of the front with the lowest loss. tokens, train,
     set_train: train the architecture afresh, since a schedule that has ended cannot go on. The run is in promoted/ of
     the study folder, and the same call goes on with it. Without these three the trial's own weights are taken. lengths:
-    the lengths to evaluate at.
+    the lengths to evaluate at; by default those that the study reports, and of tasks those of `miniwin zoo add`.
     """
     from miniwin.data import prepare
-    from miniwin.evaluation import evaluate
     from miniwin.evaluation.data import refuse_other_data
     from miniwin.loading import load
     from miniwin.zoo import add
@@ -60,24 +67,33 @@ def promote(
     assert model.tokenizer is not None
     corpus = prepare(spec.data, model.tokenizer, base)
     refuse_other_data(run, corpus)
-    at = sorted(set(lengths)) if lengths else report_lengths(opened.spec, spec)
-    needed = max(eval_tokens(opened.spec, spec), *at)
-    metrics = evaluate(
-        model,
-        corpus,
-        lengths=at,
-        tokens_per_length=min(needed, max(corpus.available, at[-1])),
-        progress=progress,
-    )
+    metrics, suite = _measured(opened, spec, model, corpus, lengths, progress)
     return add(
         run,
         name=name,
         version=version,
-        metrics=metrics.to_dict(),
+        metrics=metrics,
+        suite=suite,
         provenance=_provenance(opened, data, chosen, spec, corpus.fingerprint, retrained=run != chosen.run_folder),
         description=description,
         zoo=zoo,
     )
+
+
+def _measured(
+    study: Study, spec: TrainSpec, model: LanguageModel, corpus: Corpus, lengths: Sequence[int] | None, progress: bool
+) -> tuple[dict[str, Any] | None, SuiteResult | None]:
+    """(the metrics on text, the result of a suite): one of them, by what the model was trained on."""
+    from miniwin.evaluation import evaluate
+    from miniwin.evaluation.suite.own_tasks import TIMES, ask_own_tasks
+
+    if tasks := tasks_alone(spec.data):
+        at = sorted(set(lengths or [times * spec.longest for times in TIMES]))
+        return None, ask_own_tasks(model, tasks, at, progress=progress)
+    at = sorted(set(lengths)) if lengths else report_lengths(study.spec, spec)
+    needed = max(eval_tokens(study.spec, spec), *at)
+    tokens = min(needed, max(corpus.available, at[-1]))
+    return evaluate(model, corpus, lengths=at, tokens_per_length=tokens, progress=progress).to_dict(), None
 
 
 def _chosen(data: StudyData, trial: int | str) -> TrialRecord:

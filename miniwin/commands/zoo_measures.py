@@ -52,14 +52,9 @@ def evaluate(source: Path, lengths: str | None, data: str | None) -> dict[str, A
 
 def _ask(source: Path, tasks: list[Any], lengths: str | None) -> SuiteResult:
     """The run's own tasks, on their test split."""
-    from tempfile import TemporaryDirectory
+    from miniwin.evaluation.suite.own_tasks import TIMES, ask_own_tasks
 
-    from miniwin.evaluation.suite.own_tasks import own_tasks
-    from miniwin.evaluation.suite.run import run_suite
-
-    spec = own_tasks(tasks, _lengths(source, lengths, (1, 4, 16, 64)))
-    with TemporaryDirectory() as folder:
-        return run_suite(source, spec, out=Path(folder), progress=sys.stderr.isatty())
+    return ask_own_tasks(source, tasks, _lengths(source, lengths, TIMES), progress=sys.stderr.isatty())
 
 
 def _tasks(source: Path) -> list[Any]:

@@ -14,6 +14,7 @@ from miniwin.search.creation import create_study
 from miniwin.search.report.study_page import write_report
 from miniwin.search.worker import DONE, work
 from miniwin.specs import load_search_spec
+from miniwin.zoo import verify
 
 EXAMPLES = {
     "data": {"source": "examples", "task": {"type": "recall", "num_pairs": 2, "num_queries": 2}},
@@ -38,10 +39,18 @@ def test_a_search_on_a_task_runs_without_any_text(tmp_path: Path, monkeypatch: p
     page = write_report(study.folder).read_text(encoding="utf-8")
     assert "recall at 3x (192 tokens)" in page and "of length 32 and 64" in page
     assert run_cli("search", "status", str(study.folder), "--all")[0] == 0
-    entry = promote(study.folder, name="asked", zoo=tmp_path / "zoo", lengths=[160], progress=False, tracking="off")
-    assert entry.metrics["bits_per_byte"] == {} and set(entry.metrics["recall"]) == {"160"}
+    entry = promote(study.folder, name="asked", zoo=tmp_path / "zoo", progress=False, tracking="off")
+    assert entry.metrics == {} and entry.suite is not None and verify(entry) == []
+    rows = [row for row in entry.suite.rows if row.unit == "share"]
+    assert [row.key for row in rows] == [f"recall@{length}" for length in (64, 256, 1024, 4096)]
+    assert all(row.n == 64 and row.setting["split"] == "test" for row in rows)
+    assert rows[0].setting["task"]["num_pairs"] == 2, "the task as it was trained on"
     card = (entry.folder / "README.md").read_text(encoding="utf-8")
     assert "| Training length | 32, 64 |" in card and "| Data | examples of recall |" in card
+    assert "## What it answers\n\n**recall** (num_pairs 2, num_queries 2, key_length 2). " in card
+    assert "| recall | 4,096 | 64x |" in card and "bits per byte" not in card.lower()
+    again = promote(study.folder, name="asked", zoo=tmp_path / "zoo", lengths=[160], progress=False, tracking="off")
+    assert again.suite is not None and {row.length for row in again.suite.rows if row.unit == "share"} == {160}
 
 
 def test_a_search_asks_for_losses_and_costs_at_multiples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

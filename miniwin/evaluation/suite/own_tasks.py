@@ -4,12 +4,30 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
+from miniwin.evaluation.suite.result import SuiteResult
+from miniwin.evaluation.suite.run import run_suite
 from miniwin.evaluation.tasks import Task
+from miniwin.language_model import LanguageModel
 from miniwin.specs import SuiteSpec
 from miniwin.specs.suite import SuiteTask
 
 NAME = "own-tasks"
+TIMES = (1, 4, 16, 64)  # multiples of the training length to ask at, where no lengths are named
+
+
+def ask_own_tasks(
+    model: LanguageModel | str | Path, tasks: Sequence[Task], lengths: Sequence[int], *, progress: bool = False
+) -> SuiteResult:
+    """Measure a model by its tasks, and keep nothing on disk.
+
+    Raises:
+        UserError: as `run_suite`.
+    """
+    with TemporaryDirectory() as folder:
+        return run_suite(model, own_tasks(tasks, lengths), out=Path(folder), progress=progress)
 
 
 def own_tasks(tasks: Sequence[Task], lengths: Sequence[int | str], examples: int = 64) -> SuiteSpec:

@@ -44,21 +44,23 @@ def front_chart(study: StudyData, longest: int | None) -> str:
     others = [t for t in study.completed if best is None or t.number != best.number]
     kinds = [(t, "front" if t.number in front_numbers else "complete") for t in others]
     kinds += [(best, "best")] if best is not None else []
+    kinds = [(t, kind) for t, kind in kinds if math.isfinite(x_of(t)) and math.isfinite(y_of(t))]
     points = [_point(t, x_of(t), y_of(t), across, up, kind) for t, kind in kinds]
-    points = [p for p in points if math.isfinite(p.x) and math.isfinite(p.y)]
     if not points:
         return ""
     if study.baseline is not None:
         base = _point(study.baseline, x_of(study.baseline), y_of(study.baseline), across, up, "baseline")
         points.extend([base] if math.isfinite(base.x) and math.isfinite(base.y) else [])
     shown, cut = _in_view(points, up)
+    # Through the points as they are drawn: one of the front may lie further out, too.
+    corners = [(p.x, p.y) for (t, _), p in zip(kinds, shown, strict=False) if t.number in front_numbers]
     side = "left" if across.lower_is_better else "right"
     corner = f"{'Lower' if up.lower_is_better else 'Higher'} and further {side} is better."
     chart = svg.scatter(
         shown,
         x=across.axis([p.x for p in shown]),
         y=up.axis([p.y for p in shown]),
-        front=_staircase([(x_of(t), y_of(t)) for t in front], across.lower_is_better),
+        front=_staircase(corners, across.lower_is_better),
         title=f"{up.title} against {across.title}",
         description=f"{plural(len(shown), 'point')}, one for each completed trial. {corner}",
         ident="front",
@@ -202,8 +204,7 @@ def _undominated(trials: Sequence[TrialRecord], x_of: Value, y_of: Value, lower:
 
 def _staircase(points: Sequence[tuple[float, float]], lower_x: bool) -> list[tuple[float, float]]:
     """The corners of the front's line: y stays until x reaches the next trial."""
-    finite = [p for p in points if all(map(math.isfinite, p))]
-    ordered = sorted(finite, key=lambda p: p[0], reverse=not lower_x)
+    ordered = sorted(points, key=lambda p: p[0], reverse=not lower_x)
     corners: list[tuple[float, float]] = []
     for x, y in ordered:
         if corners:

@@ -20,7 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from miniwin.display.formats import bytes_text, count_text, length_text, seconds_text
-from miniwin.display.page.axes import Axis, Scale, linear_ticks, octave_ticks
+from miniwin.display.page.axes import BOTTOM, HEIGHT, TOP, Axis, Scale, linear_ticks, octave_ticks
 from miniwin.display.page.svg import Point, Series, lines, scatter
 from miniwin.search.claims import Claim, finish, take_work
 from miniwin.search.creation import create_study
@@ -371,6 +371,39 @@ def test_staircase_follows_the_better_corner(study: StudyData) -> None:
     assert len(corners) == 5  # three trials and a corner between each two
     for (x0, y0), (x1, y1) in itertools.pairwise(corners):
         assert (x0 == x1) != (y0 == y1) and x1 >= x0 and y1 >= y0  # right, then down (SVG's y grows downwards)
+
+
+OUTLIERS = {
+    "one trial": [(1.8, 3e3)],
+    "the worst of the front far off": [(400.0, 1e3), (1.9, 2e3), (1.8, 3e3), (1.8, 3e3)],
+    "half of the front far off": [(1e9, 500.0), (9e8, 1e3), (1.9, 2e3), (1.8, 3e3), (1.82, 3e3), (1.81, 4e3)],
+    "far off in both": [(1e300, 1.0), (1.9, 2e3), (1.8, 1e18)],
+    "what is no number": [(math.nan, 1e3), (1.9, math.inf), (1.8, 3e3), (1.7, 4e3), (math.inf, 1.0)],
+    "all alike": [(1.8, 3e3), (1.8, 3e3)],
+    "nothing to lose": [(0.0, 1e3), (0.0, 2e3)],
+}
+
+
+@pytest.mark.parametrize("case", OUTLIERS)
+@pytest.mark.parametrize("goals", ["minimize loss@4096", "maximize recall@4096"])
+def test_the_front_lies_within_the_axes(study: StudyData, case: str, goals: str) -> None:
+    name, sign = goals.partition(" ")[2], (1 if goals.startswith("min") else -1)
+    spec = search_spec(objectives=[goals, "minimize cache_bytes@131072"])
+    trials = [
+        TrialRecord(number, "complete", {}, {name: sign * up, "cache_bytes@131072": across})
+        for number, (up, across) in enumerate(OUTLIERS[case])
+    ]
+    text = front_chart(replace(study, spec=spec, trials=trials, baseline=None), None)
+    chart = Page(text[text.index("<svg") : text.index("</svg>") + 6])  # without the legend
+    drawn = [(float(a["cx"] or ""), float(a["cy"] or "")) for a in chart.all("circle")]
+    assert drawn
+    for line in (attrs["points"] for attrs in chart.all("polyline")):
+        corners = [tuple(map(float, pair.split(","))) for pair in (line or "").split()]
+        assert {corners[0], corners[-1]} <= set(drawn), "it begins and ends at points that are drawn"
+        drawn += corners
+    (base,) = (a for a in chart.all("line") if a["class"] == "base" and a["y1"] == a["y2"])
+    for x, y in drawn:
+        assert float(base["x1"] or "") <= x <= float(base["x2"] or "") and TOP <= y <= HEIGHT - BOTTOM
 
 
 def test_pruned_trials_are_in_the_learning_curves(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ training.py     one training, in the user's cache
 tuning.py       the learning rate of each variant, by a sweep that is the same for all
 running.py      one run: train, measure, write a result file
 results.py      the result files
+ablation.py     what each head of a model does; filler.py: what its global layers look at; speed.py: time by length
 choosing.py     the validation scores behind --choose
 published_claims.py  the published claims: a test, a figure with its interval, a verdict
 page.py         README.md; plots.py: its plots

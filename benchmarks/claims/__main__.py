@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from benchmarks.claims import __doc__ as usage
-from benchmarks.claims import results, speed
+from benchmarks.claims import filler, results, speed
 from benchmarks.claims.experiments import EXPERIMENTS, trained_as
 from miniwin.specs import UserError, user_path
 
@@ -17,7 +17,7 @@ def main(arguments: list[str] | None = None) -> int:
         prog="python -m benchmarks.claims", description=usage, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--quick", action="store_true", help="the experiment quick, and whether the order came out")
-    parser.add_argument("--only", choices=[*sorted(EXPERIMENTS), speed.NAME], help="one experiment")
+    parser.add_argument("--only", choices=[*sorted(EXPERIMENTS), filler.NAME, speed.NAME], help="one experiment")
     parser.add_argument("--variant", action="append", help="one variant; may be repeated")
     parser.add_argument("--seed", type=int, action="append", help="one seed, from 0; may be repeated")
     parser.add_argument("--list", action="store_true", help="name the runs and say which are done")
@@ -40,9 +40,10 @@ def main(arguments: list[str] | None = None) -> int:
 
             choose(EXPERIMENTS[options.only or "champion"])
             return 0
-        if options.only == speed.NAME:
-            speed.measure(options.results)
-            return 0
+        for other in (filler, speed):
+            if options.only == other.NAME:
+                other.measure(options.results)
+                return 0
         return _runs(options.only, options.variant, options.seed, options.list, options.results)
     except UserError as error:
         print(error, file=sys.stderr)

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from benchmarks.claims import figures, results
+from benchmarks.claims import figures, filler, results
 from benchmarks.claims.experiments import EXPERIMENTS, Experiment
 from benchmarks.claims.plots import write_plots
 from benchmarks.claims.published_claims import Finding, findings
@@ -42,6 +42,7 @@ def write_page(folder: Path = results.FOLDER) -> Path:
     for experiment in EXPERIMENTS.values():
         if experiment.name != "quick":
             parts.append(_table(experiment, folder))
+    parts.append(_filler(folder))
     write_text(out / "README.md", "\n".join(parts))
     return out / "README.md"
 
@@ -108,6 +109,27 @@ def _table(experiment: Experiment, folder: Path) -> str:
         lines += _ablations(experiment, made)
     lines += ["What the variants are:", "", *(f"- `{name}`: {VARIANTS[name].what}" for name in experiment.variants), ""]
     return "\n".join(lines)
+
+
+def _filler(folder: Path) -> str:
+    """What share of the weight of each global layer falls on events, by length."""
+    lines = [
+        "## What the global layers look at",
+        "",
+        "The share of a global layer's weight that falls on writes, and not on the filler between them, in the task",
+        "last-write: mean over seeds, and the least. Filler grows with the length, and writes do not.",
+        "",
+        _row(["experiment", "layer", *(f"{n:,}" for n in filler.LENGTHS)]),
+        "|---" * (2 + len(filler.LENGTHS)) + "|",
+    ]
+    for name in filler.MEASURED:
+        made = list(results.of_experiment(filler.NAME, (name,), EXPERIMENTS[name].seeds, folder))
+        rows = [row for result in made for row in result["shares"]]
+        for layer in sorted({row["layer"] for row in rows}):
+            found = [[r["share"] for r in rows if (r["layer"], r["length"]) == (layer, n)] for n in filler.LENGTHS]
+            cells = [f"{sum(shares) / len(shares):.2f}, {min(shares):.2f}" for shares in found]
+            lines.append(_row([f"{name}, {len(made)} seeds", layer, *cells]))
+    return "\n".join([*lines, ""])
 
 
 def _tuning(experiment: Experiment, folder: Path) -> list[str]:

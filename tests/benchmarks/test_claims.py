@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks.claims import figures, results
+from benchmarks.claims import figures, filler, results
 from benchmarks.claims.ablation import without
-from benchmarks.claims.experiments import EXPERIMENTS, REPORTED, trained_as
+from benchmarks.claims.experiments import EXPERIMENTS, LAST_WRITE, REPORTED, trained_as
 from benchmarks.claims.page import write_page
 from benchmarks.claims.published_claims import NOT_MEASURED, findings, judged
 from benchmarks.claims.running import AtLeastOne, at_length, run
@@ -20,7 +20,9 @@ from benchmarks.claims.training import model_spec, train_spec
 from benchmarks.claims.tuning import RATES, SEED, chosen, sweep, swept
 from benchmarks.claims.variants import TRAINED, VARIANTS
 from miniwin import build
+from miniwin.blocks.attention_ops import AttentionCall
 from miniwin.evaluation.intervals import Interval
+from miniwin.evaluation.tasks import draw
 from miniwin.specs import UserError
 
 
@@ -152,6 +154,20 @@ def test_every_result_has_the_learning_rate_that_was_chosen() -> None:
             if experiment.tuned and len(swept(experiment, found["variant"], results.FOLDER)) == len(RATES):
                 rate = found.get("rate", 3e-3)  # the oldest results do not say it
                 assert rate == chosen(experiment, found["variant"], results.FOLDER), (experiment.name, found["variant"])
+
+
+def test_the_share_on_events_is_that_of_a_softmax_over_every_key() -> None:
+    torch.manual_seed(0)
+    model = build(model_spec(VARIANTS["harmonic-log"]))
+    found = {row["layer"]: row["share"] for row in filler.shares(model, 128, 2)}
+    assert sorted(found) == [1, 3]
+    for index in range(2):
+        text = draw(LAST_WRITE, 128, seed=0, index=index, split="valid").text
+        assert len(filler.WRITE.findall(text)) == 9 + 2  # writes and questions
+    q, k = torch.ones(1, 12, 1, 2), torch.zeros(1, 12, 1, 2)
+    k[0, 3] = math.log(2) / 2  # the score of this key is log 2, of all others 0
+    ((share,),) = filler.on_events(AttentionCall(q, k, k, 1.0), [2])
+    assert float(share) == pytest.approx((1 + 2 + 1 + 1) / (1 * 5 + 2))
 
 
 def test_a_run_goes_from_training_to_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -141,6 +141,9 @@ def test_suites(mine: Path) -> None:
     assert list((mine / "measured").iterdir())
     wanted = ("~/measured.json", "~/measured", "~/run")
     ran("compare", *wanted, *suite, "--out=~/more", "--json=~/compared.json", "--page=~/compared.html")
+    for result in ("~/measured.json", "~/measured"):
+        ran("zoo", "add", "~/run", "--name", "measured", "--no-evaluate", f"--suite-result={result}", "--zoo=~/other")
+    assert [entry.ref for entry in list_entries("~/other") if entry.suite] == ["measured@1.0.0", "measured@1.0.1"]
     assert list((mine / "more").iterdir()) and (mine / "compared.json").is_file() and (mine / "compared.html").is_file()
 
 

@@ -7,7 +7,8 @@
 The key is a hash of the spec, the file list (path, size, time) and the tokenizer, so looking a corpus up reads
 no text. The fingerprint is a hash of the text itself, the split and the tokenizer: it is the same on every
 machine with the same text. One process prepares a corpus while others wait, and a rename puts it under its key. A
-corpus that does not match its own hashes is prepared again.
+corpus that does not match its own hashes is prepared again. The fingerprint is of the split before copies are left out
+of the test (copies.py), so that it stays what it was.
 """
 
 from __future__ import annotations
@@ -23,11 +24,13 @@ from typing import Any
 
 import numpy as np
 
+from miniwin.data.copies import COPIES, digest, looked_for, seen
 from miniwin.data.corpus import Corpus
 from miniwin.data.examples import ExampleRows, fingerprint
 from miniwin.data.mixture import MixedRows
 from miniwin.data.sources import Source, check_apart, list_source
 from miniwin.data.tasks import character_ids
+from miniwin.display.formats import plural
 from miniwin.files.folders import cache_folder
 from miniwin.files.hashing import sha256_file
 from miniwin.files.json_files import read_json
@@ -118,7 +121,8 @@ def _mixed(spec: MixtureData, tokenizer: Tokenizer, corpora: Sequence[Corpus]) -
 def _key(source: Source, tokenizer: Tokenizer) -> str:
     """The name of a corpus in the cache: a hash of all that its ids depend on, without reading text."""
     files = [file.key() for file in source.files]
-    reading = [READING] if isinstance(source.spec, TextData | JsonlData) else []
+    reading: list[Any] = [READING] if isinstance(source.spec, TextData | JsonlData) else []
+    reading += [f"copies {COPIES}"] if looked_for(source) else []
     question = [FORMAT, source.spec.model_dump(mode="json"), files, source.facts, tokenizer.identity, *reading]
     text = json.dumps(question, sort_keys=True)
     return hashlib.sha256(text.encode("utf-8", "backslashreplace")).hexdigest()[:32]
@@ -190,14 +194,20 @@ def _write(folder: Path, source: Source, tokenizer: Tokenizer, progress: bool) -
     sides = source.sides
     content = {side: hashlib.sha256() for side in sides}
     counts = {side: {"documents": 0, "bytes": 0} for side in sides}
+    copies = 0
 
     def pieces() -> Iterator[tuple[str, str, bool]]:
+        nonlocal copies
+        known = seen(source, bar) if looked_for(source) else frozenset()
         for side, text in source.documents():
             raw = text.encode("utf-8")
             content[side].update(len(raw).to_bytes(8, "big") + raw)
+            bar(len(raw))
+            if side == "test" and digest(raw) in known:
+                copies += 1
+                continue
             counts[side]["documents"] += 1
             counts[side]["bytes"] += len(raw)
-            bar(len(raw))
             parts = _cut(text)
             for place, part in enumerate(parts, 1):
                 yield side, part, place == len(parts)
@@ -205,7 +215,7 @@ def _write(folder: Path, source: Source, tokenizer: Tokenizer, progress: bool) -
     separator = np.array([tokenizer.separator])
     encode = _encoder(source, tokenizer)
     with ExitStack() as stack:
-        bar = stack.enter_context(_progress_bar(source.bytes, progress))
+        bar = stack.enter_context(_progress_bar(source.bytes * (2 if looked_for(source) else 1), progress))
         writers = {side: stack.enter_context(_IdWriter(folder / f"{side}.npy", dtype)) for side in sides}
         for batch in _batches(pieces(), BATCH):
             for (side, _, last), ids in zip(batch, encode([part for _, part, _ in batch]), strict=True):
@@ -215,7 +225,7 @@ def _write(folder: Path, source: Source, tokenizer: Tokenizer, progress: bool) -
         for side in sides:
             counts[side]["tokens"] = writers[side].count
             if writers[side].count == 0:
-                raise UserError(_empty(source, side))
+                raise UserError(_empty(source, side, copies))
         files = {side: writers[side].finish() for side in sides}
     fingerprint = hashlib.sha256(
         json.dumps([FORMAT, tokenizer.identity, *(content[side].hexdigest() for side in sides)]).encode()
@@ -229,6 +239,8 @@ def _write(folder: Path, source: Source, tokenizer: Tokenizer, progress: bool) -
         "tokenizer": tokenizer.name,
         **source.facts,
     }
+    if copies:
+        info |= {"test_copies_left_out": copies}
     if source.replaced.count:
         info |= {"replaced": source.replaced.count, "replaced_first": source.replaced.first}
     record = {"format": FORMAT, "fingerprint": fingerprint, "files": files, "info": info}
@@ -242,7 +254,12 @@ def _encoder(source: Source, tokenizer: Tokenizer) -> Callable[[Sequence[str]], 
     return lambda texts: [table[np.frombuffer(text.encode("ascii"), dtype=np.uint8)] for text in texts]
 
 
-def _empty(source: Source, side: str) -> str:
+def _empty(source: Source, side: str, copies: int) -> str:
+    if side == "test" and copies:
+        return (
+            f"data: no text for the test: {plural(copies, 'document')} kept back, all with text of train or valid; "
+            "expected text that is nowhere else: give more, or name some in test_paths"
+        )
     if isinstance(source.spec, JsonlData | TableData) and side != "train":
         how = f"give more rows, a larger {side}_fraction, or {side}_paths"
     else:

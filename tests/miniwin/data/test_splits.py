@@ -133,6 +133,44 @@ def test_a_fraction_is_taken_out_of_train_and_valid_stays(name: str) -> None:
     assert digest(again.texts_of("test")[0].ids) == digest(after.texts_of("test")[0].ids)
 
 
+@pytest.mark.parametrize("name", ["stdlib", "text-file"])
+def test_a_copy_of_what_is_trained_on_is_no_test(name: str) -> None:
+    without = corpus(name, test_fraction=0.3)
+    text = "x = 1\n"
+    names = [f"copy{number}.py" for number in range(30)]
+    sides = [side_of(one, 0.1, 0.3) for one in names]
+    assert {"train", "valid", "test"} == set(sides)
+    for one in names:
+        Path("lib", one).write_text(text)
+    before, after = corpus(name), corpus(name, test_fraction=0.3)
+    assert digest(after.valid) == digest(before.valid)
+    train = documents(after.train)
+    assert train.count(text.encode()) == sides.count("train"), "train is not touched"
+    assert documents(after.test) == documents(without.test)
+    assert after.info["test_copies_left_out"] == sides.count("test")
+    assert after.info["test_documents"] == len(documents(after.test)) and "test_copies_left_out" not in without.info
+
+
+def test_texts_that_only_the_test_has_twice_stay() -> None:
+    Path("t.jsonl").write_text('{"text": "other"}\n{"text": "story 3 is here"}\n{"text": "other"}\n')
+    found = corpus("jsonl", test_paths=["t.jsonl"])
+    assert documents(found.test) == [b"other", b"other"] and found.info["test_copies_left_out"] == 1
+    Path("t.jsonl").write_text('{"text": "story 3 is here"}\n{"text": "story 4 is here"}\n')
+    with pytest.raises(
+        UserError, match=r"no text for the test: 2 documents kept back, all with text of train or valid; exp"
+    ):
+        corpus("jsonl", test_paths=["t.jsonl"])
+
+
+def test_the_fingerprint_is_of_the_split_with_its_copies() -> None:
+    """Runs with a test split, from before copies were left out, go on."""
+    Path("t.jsonl").write_text('{"text": "other"}\n{"text": "story 3 is here"}\n')
+    assert (
+        corpus("jsonl", test_paths=["t.jsonl"]).fingerprint
+        == "c6287cac6e43a0f487f97d05ee49ece951177ae9425cda0aa37a84e06d5df8f2"
+    )
+
+
 def test_shares_are_of_all_names() -> None:
     sides = [side_of(f"module_{number}.py", 0.1, 0.3) for number in range(5000)]
     assert [sides.count(side) / 5000 for side in ("valid", "test")] == pytest.approx([0.1, 0.3], abs=0.02)

@@ -49,6 +49,7 @@ from miniwin.zoo.integrity import watched
 from miniwin.zoo.json_objects import to_json
 from miniwin.zoo.reference_logits import open_model, write_reference
 from miniwin.zoo.references import Bump, Version, check_new_name
+from miniwin.zoo.rounding import rounded, stored_types
 from miniwin.zoo.size_limits import LARGEST
 from miniwin.zoo.store import Store, stores
 from miniwin.zoo.suite_results import check_suite
@@ -81,6 +82,7 @@ def add(
     licence: str = LICENCE,
     zoo: Path | str | None = None,
     allow_incomplete: bool = False,
+    dtype: str | None = None,
 ) -> Entry:
     """Write `source` into the zoo as `name@version`; returns the entry.
 
@@ -89,16 +91,18 @@ def add(
     tokenizer changed, minor if only the weights did, patch if only the card did. metrics: `Metrics.to_dict()`.
     suite: what a suite found for these weights; by default that of the entry, if the source is one. provenance: keys
     such as `study` and `trial`, added to what the run recorded. allow_incomplete: also take a run that did not
-    complete. zoo: the folder to write to, `user_zoo()` by default.
+    complete. zoo: the folder to write to, `user_zoo()` by default. dtype: round the weights to float32, bfloat16 or
+    float16; by default they stay as they were saved.
 
     Raises:
-        ZooError: the version exists, the run is not complete, the weights hold NaN or do not fit the spec, or the
-            suite measured another model.
+        ZooError: the version exists, the run is not complete, the weights hold NaN or do not fit the spec or the dtype,
+            or the suite measured another model.
     """
     known, wanted = _destination(name, version, zoo)
     try:
-        read = _read_source(user_path(source), allow_incomplete)
-        with known[0].staging() as staged:
+        read = _read_source(user_path(source), allow_incomplete)  # before it is copied: messages name the source
+        with rounded(user_path(source), dtype) as folder, known[0].staging() as staged:
+            read = read if dtype is None else _read_source(folder, allow_incomplete)
             return _write(staged, read, known, name, wanted, metrics, suite, provenance or {}, description, licence)
     except OSError as error:
         error = named(error, known[0].root)
@@ -177,6 +181,7 @@ def _write(
             metrics=measured,
             provenance=whole,
             suite=suite,
+            stored_as=stored_types(staged / WEIGHTS),
         )
         write_flushed(staged / CARD, card)
         files = (*HASHED_FILES, *(() if suite is None else (SUITE,)))

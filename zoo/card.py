@@ -36,8 +36,13 @@ def write_card(
     metrics: dict[str, Any],
     provenance: dict[str, Any],
     suite: SuiteResult | None = None,
+    stored_as: str = "float32",
 ) -> str:
-    """The text of README.md. Raises ZooError where metrics or provenance hold values of a wrong type."""
+    """The text of README.md. stored_as: the type of the weights.
+
+    Raises:
+        ZooError: metrics or provenance hold values of a wrong type.
+    """
     front = _front_matter(name, licence, metrics, provenance, suite)
     tasks = trained_tasks(provenance)
     parts = [
@@ -47,7 +52,7 @@ def write_card(
         _usage(f"{name}@{version}", tasks),
         *(["## What it answers", *map(_asked, tasks)] if tasks else []),
         "## Architecture",
-        _architecture(spec),
+        _architecture(spec, stored_as),
         "## Results",
         _results(metrics, suite, training_length(provenance)),
         "## Provenance",
@@ -120,9 +125,9 @@ def _asked(task: Task) -> str:
     )
 
 
-def _architecture(spec: ModelSpec) -> str:
+def _architecture(spec: ModelSpec, stored_as: str) -> str:
     rows = [
-        ("Parameters", f"{spec.parameters():,}"),
+        ("Parameters", f"{spec.parameters():,}" + ("" if stored_as == "float32" else f", stored as {stored_as}")),
         ("Layout", f"`{spec.layout}`"),
         ("Hidden size", f"{spec.hidden_size:,}"),
         ("Vocabulary", f"{spec.vocab_size:,}"),

@@ -150,6 +150,10 @@ def add(
         str, typer.Option(help="SPDX name of the licence of the weights, in lower case.")
     ] = "apache-2.0",
     zoo: Annotated[Path | None, typer.Option(help="The zoo to write to. Default: yours.")] = None,
+    dtype: Annotated[
+        str | None,
+        typer.Option(help="Round the weights to bfloat16 or float16, and measure these. Default: as they were saved."),
+    ] = None,
     allow_incomplete: Annotated[bool, typer.Option("--allow-incomplete", help="Add a run that was cut short.")] = False,
 ) -> None:
     """Write a run into the zoo as name@version, immutable from then on."""
@@ -158,6 +162,7 @@ def add(
     from miniwin.zoo import ZooError, check_addable
     from miniwin.zoo import add as run
     from miniwin.zoo.json_objects import read_object
+    from miniwin.zoo.rounding import rounded
 
     source = user_path(source)
     typed("--description", description)
@@ -170,21 +175,24 @@ def add(
                 raise ZooError(f"zoo add: {option} says {says} to measure, but nothing is measured here; leave it out")
     if metrics is not None:
         measured = read_object(user_path(metrics))
-    elif evaluate and not (source / "entry.json").is_file():  # an entry brings its measurements along
-        # Whatever `add` would refuse is refused here, before minutes of measuring.
-        check_addable(source, name=name, version=version, suite=suite, zoo=zoo, allow_incomplete=allow_incomplete)
-        measured, suite = measure(source, lengths, data, suite)
-    entry = run(
-        source,
-        name=name,
-        version=version,
-        metrics=measured,
-        suite=suite,
-        description=description,
-        licence=licence,
-        zoo=zoo,
-        allow_incomplete=allow_incomplete,
-    )
+    if dtype is not None:  # before the source is copied: messages name the source
+        check_addable(source, name=name, version=version, zoo=zoo, allow_incomplete=allow_incomplete)
+    with rounded(source, dtype) as kept:
+        if metrics is None and evaluate and not (source / "entry.json").is_file():  # an entry has its measurements
+            # Whatever `add` would refuse is refused here, before minutes of measuring.
+            check_addable(kept, name=name, version=version, suite=suite, zoo=zoo, allow_incomplete=allow_incomplete)
+            measured, suite = measure(kept, lengths, data, suite)
+        entry = run(
+            kept,
+            name=name,
+            version=version,
+            metrics=measured,
+            suite=suite,
+            description=description,
+            licence=licence,
+            zoo=zoo,
+            allow_incomplete=allow_incomplete,
+        )
     say(f"added {entry.ref}: {entry.folder}")
     if zoo is None:
         say(f'next: miniwin generate {entry.ref} --prompt "..."')

@@ -159,7 +159,8 @@ def _write(
     measured, whole = json.loads(metrics_text), json.loads(provenance_text)
     _check_written("metrics", check_metrics, measured)
 
-    write_flushed(staged / MODEL, dump_yaml(source.spec))
+    # By the entry's name, which no hash of the architecture counts; provenance.json has the run's name.
+    write_flushed(staged / MODEL, dump_yaml(source.spec.model_copy(update={"name": name})))
     write_flushed(staged / METRICS, metrics_text)
     write_flushed(staged / PROVENANCE, provenance_text)
     _copy_weights(source.folder / source.weights, staged / WEIGHTS, source.spec)

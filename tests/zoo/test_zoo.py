@@ -24,7 +24,7 @@ from zoo_runs import METRICS, make_run, tiny_spec
 import miniwin
 from miniwin.commands.zoo import app
 from miniwin.files.hashing import sha256_file
-from miniwin.specs import UserError
+from miniwin.specs import UserError, load_model_spec
 from miniwin.zoo import (
     Entry,
     ZooError,
@@ -214,6 +214,16 @@ def test_a_new_card_from_an_entry(entry: Entry) -> None:
     assert again.metrics == entry.metrics and again.provenance["trial"] == 7
     assert sha256_file(again.folder / "model.safetensors") == sha256_file(entry.folder / "model.safetensors")
     assert verify(again) == []
+
+
+def test_the_spec_of_an_entry_has_its_name(run: Path, tmp_path: Path) -> None:
+    first = add(run, name="some-name", zoo=tmp_path)
+    again = add(first.folder, name="another-name", zoo=tmp_path)
+    before = load_model_spec(run / "model.yaml")
+    for entry in (first, again):
+        assert load_model_spec(entry.folder / "model.yaml").name == entry.name != before.name
+        assert entry.spec.hash == before.hash and verify(entry) == []
+        assert entry.provenance["run"]["model"] == before.name, "what the run was called stays on record"
 
 
 def test_a_version_never_changes(entry: Entry, tmp_path: Path) -> None:

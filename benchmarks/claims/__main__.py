@@ -51,8 +51,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _runs(only: str | None, variants: list[str] | None, seeds: list[int] | None, listed: bool, folder: Path) -> int:
-    from benchmarks.claims.running import run
-    from benchmarks.claims.tuning import RATES, sweep, swept
+    from benchmarks.claims.running import is_done, run
+    from benchmarks.claims.tuning import sweep
 
     # Seed by seed, so that whatever is there when a run is stopped compares all variants.
     wanted = [
@@ -64,15 +64,13 @@ def _runs(only: str | None, variants: list[str] | None, seeds: list[int] | None,
         if (variants is None or variant in variants) and (seeds is None or seed in seeds)
     ]
     for experiment, variant, seed in wanted:
-        done = results.read(experiment.name, variant, seed, folder) is not None
         if listed:
-            source = trained_as(experiment)
-            untuned = source.tuned and len(swept(source, variant, folder)) < len(RATES)
-            said = "done" if done else "to do, after its tuning" if untuned else "to do"
+            said = "done" if is_done(experiment, variant, seed, folder) else "to do"
             print(f"{experiment.name}  {variant}  seed {seed}  {said}")
-        elif not done:
-            if trained_as(experiment).tuned:
-                sweep(trained_as(experiment), variant, folder)
+            continue
+        if trained_as(experiment).tuned:
+            sweep(trained_as(experiment), variant, folder)
+        if not is_done(experiment, variant, seed, folder):
             print(run(experiment, variant, seed, folder), flush=True)
     return 0
 

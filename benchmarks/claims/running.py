@@ -17,7 +17,7 @@ from benchmarks.claims import results
 from benchmarks.claims.ablation import ablated
 from benchmarks.claims.experiments import Experiment, trained_as
 from benchmarks.claims.training import trained
-from benchmarks.claims.tuning import chosen
+from benchmarks.claims.tuning import RATES, chosen, swept
 from benchmarks.claims.variants import VARIANTS, Variant
 from miniwin.data import prepare
 from miniwin.evaluation.streamed_loss import position_losses
@@ -68,6 +68,16 @@ def run(experiment: Experiment, name: str, seed: int, folder: Path = results.FOL
         result["ablations"] = ablated(experiment, model)
     result |= {"tasks": rows, "text": text, "seconds": round(time.monotonic() - began, 1)}
     return results.write(result, folder)
+
+
+def is_done(experiment: Experiment, name: str, seed: int, folder: Path) -> bool:
+    """Whether there is a result, with the learning rate that the variant's tuning has chosen, if it has a choice yet."""
+    found = results.read(experiment.name, name, seed, folder)
+    source = trained_as(experiment)
+    if found is None or not source.tuned or len(swept(source, name, folder)) < len(RATES):
+        return found is not None
+    before_tuning = source.train["optimizer"]["lr"]  # the oldest results do not say their rate
+    return bool(found.get("rate", before_tuning) == chosen(source, name, folder))
 
 
 def measured(

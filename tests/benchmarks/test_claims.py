@@ -15,7 +15,7 @@ from benchmarks.claims.ablation import without
 from benchmarks.claims.experiments import EXPERIMENTS, LAST_WRITE, REPORTED, trained_as
 from benchmarks.claims.page import write_page
 from benchmarks.claims.published_claims import NOT_MEASURED, findings, judged
-from benchmarks.claims.running import AtLeastOne, at_length, run
+from benchmarks.claims.running import AtLeastOne, at_length, is_done, run
 from benchmarks.claims.training import model_spec, train_spec
 from benchmarks.claims.tuning import RATES, SEED, chosen, sweep, swept
 from benchmarks.claims.variants import TRAINED, VARIANTS
@@ -150,10 +150,19 @@ def test_no_variant_is_tuned_on_text_that_is_reported() -> None:
 def test_every_result_has_the_learning_rate_that_was_chosen() -> None:
     for experiment in EXPERIMENTS.values():
         for found in results.of_experiment(experiment.name, experiment.variants, experiment.seeds):
-            experiment = trained_as(experiment)
-            if experiment.tuned and len(swept(experiment, found["variant"], results.FOLDER)) == len(RATES):
-                rate = found.get("rate", 3e-3)  # the oldest results do not say it
-                assert rate == chosen(experiment, found["variant"], results.FOLDER), (experiment.name, found["variant"])
+            assert is_done(experiment, found["variant"], found["seed"], results.FOLDER)
+
+
+def test_a_result_with_a_rate_that_was_not_chosen_is_no_result(tmp_path: Path) -> None:
+    results.write({"experiment": "tasks", "variant": "nope", "seed": 0}, tmp_path)
+    assert is_done(EXPERIMENTS["tasks"], "nope", 0, tmp_path), "not tuned yet"
+    for best in RATES:
+        for rate in RATES:
+            one = {"experiment": "tasks-tuning", "variant": f"nope@{rate:g}", "seed": SEED}
+            results.write({**one, "rate": rate, "nats": 0.1 if rate == best else 1.0}, tmp_path)
+        assert is_done(EXPERIMENTS["tasks"], "nope", 0, tmp_path) == (best == 3e-3)
+        results.write({"experiment": "tasks", "variant": "nope", "seed": 1, "rate": best}, tmp_path)
+        assert is_done(EXPERIMENTS["tasks"], "nope", 1, tmp_path)
 
 
 def test_the_share_on_events_is_that_of_a_softmax_over_every_key() -> None:

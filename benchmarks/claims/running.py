@@ -71,7 +71,7 @@ def run(experiment: Experiment, name: str, seed: int, folder: Path = results.FOL
 
 
 def is_done(experiment: Experiment, name: str, seed: int, folder: Path) -> bool:
-    """Whether there is a result, with the learning rate that the variant's tuning has chosen, if it has a choice yet."""
+    """Whether there is a result, with the learning rate that the tuning has chosen, if it has chosen one yet."""
     found = results.read(experiment.name, name, seed, folder)
     source = trained_as(experiment)
     if found is None or not source.tuned or len(swept(source, name, folder)) < len(RATES):

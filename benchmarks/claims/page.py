@@ -10,7 +10,7 @@ from benchmarks.claims import figures, filler, results
 from benchmarks.claims.experiments import EXPERIMENTS, Experiment
 from benchmarks.claims.plots import write_plots
 from benchmarks.claims.published_claims import Finding, findings
-from benchmarks.claims.tuning import RATES, swept
+from benchmarks.claims.tuning import swept
 from benchmarks.claims.variants import VARIANTS
 from miniwin.evaluation.intervals import mean
 from miniwin.files.writing import write_text
@@ -21,9 +21,9 @@ This page is written by `python -m benchmarks.claims --page` from the files in `
 hand. `python -m benchmarks.claims` makes the files; it goes on where it was stopped.
 
 All variants have the same size (0.197 M parameters, within 0.3 %), data, number of tokens, optimizer and schedule.
-Each variant has the learning rate that is best for it, of three: the same sweep for all, with half of the tokens, a
-seed that no result uses, and data that no result is measured on. The optimizer, the initial weights and the head width
-were chosen on `harmonic-log`, with other seeds; for the others they may not be the best.
+Each variant has the learning rate that is best for it, in steps of 2: the same sweep for all, with half of the tokens,
+a seed that no result uses, and data that no result is measured on. The optimizer, the initial weights and the head
+width were chosen on `harmonic-log`, with other seeds; for the others they may not be the best.
 
 Intervals are 95 %, over seeds. Tasks are measured on examples that occur in no training data, and text on the
 validation part of the standard library.
@@ -134,21 +134,21 @@ def _filler(folder: Path) -> str:
 
 def _tuning(experiment: Experiment, folder: Path) -> list[str]:
     """What the sweep found for each variant that is trained."""
+    swept_by = {n: swept(experiment, n, folder) for n in experiment.variants if VARIANTS[n].weights_of is None}
+    rates = sorted({rate for found in swept_by.values() for rate in found})
     lines = [
         "### Learning rates",
         "",
         f"Nats {'of an answer' if experiment.tasks else 'of a byte'} after half of the tokens; the best rate is taken.",
         "",
-        _row(["variant", *(f"{rate:g}" for rate in RATES)]),
-        "|---" * (1 + len(RATES)) + "|",
+        _row(["variant", *(f"{rate:g}" for rate in rates)]),
+        "|---" * (1 + len(rates)) + "|",
     ]
-    for variant in experiment.variants:
-        if VARIANTS[variant].weights_of is None:
-            found = swept(experiment, variant, folder)
-            best = min(found.values(), default=0.0)
-            cells = [f"{found[rate]:.4f}" if rate in found else "-" for rate in RATES]
-            cells = [f"**{c}**" if found.get(r) == best else c for r, c in zip(RATES, cells, strict=True)]
-            lines.append(_row([variant, *cells]))
+    for variant, found in swept_by.items():
+        best = min(found.values(), default=0.0)
+        cells = [f"{found[rate]:.4f}" if rate in found else "-" for rate in rates]
+        cells = [f"**{cell}**" if found.get(rate) == best else cell for rate, cell in zip(rates, cells, strict=True)]
+        lines.append(_row([variant, *cells]))
     return [*lines, ""]
 
 

@@ -17,7 +17,7 @@ from benchmarks.claims import results
 from benchmarks.claims.ablation import ablated
 from benchmarks.claims.experiments import Experiment, trained_as
 from benchmarks.claims.training import trained
-from benchmarks.claims.tuning import RATES, chosen, swept
+from benchmarks.claims.tuning import chosen
 from benchmarks.claims.variants import VARIANTS, Variant
 from miniwin.data import prepare
 from miniwin.evaluation.streamed_loss import position_losses
@@ -40,7 +40,12 @@ def run(experiment: Experiment, name: str, seed: int, folder: Path = results.FOL
     """
     variant = VARIANTS[name]
     source = trained_as(experiment)
-    rate = chosen(source, name, folder) if source.tuned else None
+    rate = chosen(source, name, folder) if source.tuned else source.train["optimizer"]["lr"]
+    if rate is None:
+        raise UserError(
+            f"{source.name}, {name}: its learning rate has not been tuned; run python -m benchmarks.claims --only "
+            f"{source.name} --variant {name}"
+        )
     began = time.monotonic()
     model, done = trained(source, VARIANTS[variant.weights_of or name], seed, rate, progress=progress)
     if model is None:
@@ -52,7 +57,7 @@ def run(experiment: Experiment, name: str, seed: int, folder: Path = results.FOL
         "commit": code_version(),
         "machine": machine()["cpu"],
         "threads": torch.get_num_threads(),
-        "rate": source.train["optimizer"]["lr"] if rate is None else rate,
+        "rate": rate,
         "steps": done.steps,
         "tokens": done.tokens,
         "train_seconds": round(done.seconds, 1),
@@ -74,10 +79,9 @@ def is_done(experiment: Experiment, name: str, seed: int, folder: Path) -> bool:
     """Whether there is a result, with the learning rate that the tuning has chosen, if it has chosen one yet."""
     found = results.read(experiment.name, name, seed, folder)
     source = trained_as(experiment)
-    if found is None or not source.tuned or len(swept(source, name, folder)) < len(RATES):
-        return found is not None
+    rate = chosen(source, name, folder) if found is not None and source.tuned else None
     before_tuning = source.train["optimizer"]["lr"]  # the oldest results do not say their rate
-    return bool(found.get("rate", before_tuning) == chosen(source, name, folder))
+    return found is not None and rate in (None, found.get("rate", before_tuning))
 
 
 def measured(

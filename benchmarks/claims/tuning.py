@@ -1,8 +1,9 @@
-"""The same tuning for every variant: which of three learning rates it learns best with.
+"""The same tuning for every variant: which learning rate it learns best with.
 
-A sweep trains with half of the tokens and a seed that no result uses. It is measured at the trained length on what no
-result is measured on: the validation split of the tasks, and validation text after all that is reported. The rate
-with the fewest nats is taken. A sweep's result files lie in `results/EXPERIMENT-tuning/VARIANT@RATE-SEED.json`.
+Three rates are tried, each twice the one before. While the best is the least or the greatest, the next is tried too. A
+sweep trains with half of the tokens and a seed that no result uses. It is measured at the trained length on what no
+result is measured on: the validation split of the tasks, and validation text after all that is reported. The rate with
+the fewest nats is taken. A sweep's result files lie in `results/EXPERIMENT-tuning/VARIANT@RATE-SEED.json`.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ from miniwin.specs import UserError
 from miniwin.specs.data import PythonStdlibData
 from miniwin.tokenizer import ByteTokenizer
 
-RATES = (1.5e-3, 3e-3, 6e-3)
+LADDER = tuple(3e-3 * 2.0**step for step in range(-4, 5))
+FIRST = LADDER[3:6]  # 1.5e-3, 3e-3, 6e-3
 SEED = 100
 EXAMPLES = 256
 TEXT = 1 << 18  # tokens
@@ -32,9 +34,7 @@ TEXT = 1 << 18  # tokens
 def sweep(experiment: Experiment, name: str, folder: Path, progress: bool = True) -> None:
     """Train and measure every rate that has no result yet. A test-time variant has the rate of its weights."""
     name = VARIANTS[name].weights_of or name
-    for rate in RATES:
-        if results.read(*_key(experiment, name, rate), folder) is not None:
-            continue
+    while (rate := untried(swept(experiment, name, folder))) is not None:
         model, done = trained(experiment, VARIANTS[name], SEED, rate, shorter=2, progress=progress)
         where, variant, seed = _key(experiment, name, rate)
         found = {
@@ -54,7 +54,7 @@ def sweep(experiment: Experiment, name: str, folder: Path, progress: bool = True
 def swept(experiment: Experiment, name: str, folder: Path) -> dict[float, float]:
     """Nats by rate, as far as there are results. Infinite where the training diverged."""
     name = VARIANTS[name].weights_of or name
-    found = {rate: results.read(*_key(experiment, name, rate), folder) for rate in RATES}
+    found = {rate: results.read(*_key(experiment, name, rate), folder) for rate in LADDER}
     return {
         rate: math.inf if result["nats"] is None else result["nats"]
         for rate, result in found.items()
@@ -62,21 +62,27 @@ def swept(experiment: Experiment, name: str, folder: Path) -> dict[float, float]
     }
 
 
-def chosen(experiment: Experiment, name: str, folder: Path) -> float:
-    """The rate that a variant is trained with.
+def untried(found: dict[float, float]) -> float | None:
+    """The rate to try next; None when the sweep is over. found: nats by rate."""
+    for rate in FIRST:
+        if rate not in found:
+            return rate
+    place = LADDER.index(min(found, key=lambda rate: found[rate]))
+    return next((rate for rate in LADDER[max(0, place - 1) : place + 2] if rate not in found), None)
+
+
+def chosen(experiment: Experiment, name: str, folder: Path) -> float | None:
+    """The rate that a variant is trained with; None while its sweep is not over.
 
     Raises:
-        UserError: a rate has no result yet, or none could be trained with.
+        UserError: the training diverged with each rate.
     """
     found = swept(experiment, name, folder)
-    if len(found) < len(RATES):
-        raise UserError(
-            f"{experiment.name}, {name}: {len(found)} of {len(RATES)} learning rates were tried; expected all: run "
-            f"python -m benchmarks.claims --only {experiment.name} --variant {name}"
-        )
+    if untried(found) is not None:
+        return None
     best = min(found, key=lambda rate: found[rate])
     if math.isinf(found[best]):
-        raise UserError(f"{experiment.name}, {name}: the training diverged with each learning rate of {RATES}")
+        raise UserError(f"{experiment.name}, {name}: the training diverged with each learning rate of {list(found)}")
     return best
 
 

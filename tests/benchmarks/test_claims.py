@@ -17,7 +17,7 @@ from benchmarks.claims.page import write_page
 from benchmarks.claims.published_claims import NOT_MEASURED, findings, judged
 from benchmarks.claims.running import AtLeastOne, at_length, is_done, run
 from benchmarks.claims.training import model_spec, train_spec
-from benchmarks.claims.tuning import RATES, SEED, chosen, sweep, swept
+from benchmarks.claims.tuning import FIRST, LADDER, SEED, chosen, sweep, swept, untried
 from benchmarks.claims.variants import TRAINED, VARIANTS
 from miniwin import build
 from miniwin.blocks.attention_ops import AttentionCall
@@ -122,18 +122,31 @@ def cells(tried: dict[float, float]) -> list[str]:
     return [f"**{nats:.4f}**" if nats == best else f"{nats:.4f}" for nats in tried.values()]
 
 
-def test_the_best_learning_rate_is_chosen_and_a_diverged_one_never(tmp_path: Path) -> None:
-    def found(rate: float, nats: float | None) -> None:
-        one = {"experiment": "tasks-tuning", "variant": f"nope@{rate:g}", "seed": SEED, "rate": rate, "nats": nats}
-        results.write(one, tmp_path)
+def found_by_sweep(folder: Path, rate: float, nats: float | None) -> None:
+    one = {"experiment": "tasks-tuning", "variant": f"nope@{rate:g}", "seed": SEED}
+    results.write({**one, "rate": rate, "nats": nats}, folder)
 
-    for rate, nats in zip(RATES, (1.0, 0.5, None), strict=True):
-        found(rate, nats)
-    assert chosen(EXPERIMENTS["tasks"], "nope", tmp_path) == RATES[1]
-    for rate in RATES:
-        found(rate, None)
+
+def test_the_best_learning_rate_is_chosen_and_a_diverged_one_never(tmp_path: Path) -> None:
+    experiment = EXPERIMENTS["tasks"]
+    for rate, nats in zip(FIRST, (1.0, 0.5, None), strict=True):
+        assert chosen(experiment, "nope", tmp_path) is None
+        found_by_sweep(tmp_path, rate, nats)
+    assert chosen(experiment, "nope", tmp_path) == FIRST[1]
+    for rate in LADDER:
+        found_by_sweep(tmp_path, rate, None)
     with pytest.raises(UserError, match="diverged with each learning rate"):
-        chosen(EXPERIMENTS["tasks"], "nope", tmp_path)
+        chosen(experiment, "nope", tmp_path)
+
+
+@pytest.mark.parametrize("best", [0, 3, 4, 8])
+def test_a_sweep_goes_on_while_the_best_rate_is_at_its_edge(best: int) -> None:
+    found: dict[float, float] = {}
+    while (rate := untried(found)) is not None:
+        assert rate not in found
+        found[rate] = abs(LADDER.index(rate) - best)
+    assert min(found, key=lambda one: found[one]) == LADDER[best]
+    assert len(found) == {0: 6, 3: 4, 4: 3, 8: 6}[best]
 
 
 def test_a_sweep_has_a_seed_that_no_result_has_and_half_of_the_tokens() -> None:
@@ -156,10 +169,9 @@ def test_every_result_has_the_learning_rate_that_was_chosen() -> None:
 def test_a_result_with_a_rate_that_was_not_chosen_is_no_result(tmp_path: Path) -> None:
     results.write({"experiment": "tasks", "variant": "nope", "seed": 0}, tmp_path)
     assert is_done(EXPERIMENTS["tasks"], "nope", 0, tmp_path), "not tuned yet"
-    for best in RATES:
-        for rate in RATES:
-            one = {"experiment": "tasks-tuning", "variant": f"nope@{rate:g}", "seed": SEED}
-            results.write({**one, "rate": rate, "nats": 0.1 if rate == best else 1.0}, tmp_path)
+    for best in FIRST[1:]:
+        for rate in LADDER:
+            found_by_sweep(tmp_path, rate, 0.1 if rate == best else 1.0)
         assert is_done(EXPERIMENTS["tasks"], "nope", 0, tmp_path) == (best == 3e-3)
         results.write({"experiment": "tasks", "variant": "nope", "seed": 1, "rate": best}, tmp_path)
         assert is_done(EXPERIMENTS["tasks"], "nope", 1, tmp_path)
@@ -185,7 +197,7 @@ def test_a_run_goes_from_training_to_the_page(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setenv("MINIWIN_CACHE", str(tmp_path / "cache"))
     whole = EXPERIMENTS["tasks"]
     small = replace(whole, train={**whole.train, "tokens": 4096, "dtype": "float32"}, lengths=((128, 2), (512, 2)))
-    with pytest.raises(UserError, match="0 of 3 learning rates were tried"):
+    with pytest.raises(UserError, match="its learning rate has not been tuned"):
         run(small, "harmonic-test-log", 1, tmp_path / "results", progress=False)
     sweep(small, "harmonic-test-log", tmp_path / "results", progress=False)
     path = run(small, "harmonic-test-log", 1, tmp_path / "results", progress=False)
@@ -193,7 +205,7 @@ def test_a_run_goes_from_training_to_the_page(tmp_path: Path, monkeypatch: pytes
     assert found["steps"] == 4 and [len(row["right"]) for row in found["tasks"]] == [2] * 6
     page = write_page(tmp_path / "results").read_text()
     tried = swept(small, "harmonic", tmp_path / "results")
-    assert list(tried) == list(RATES) and tried[found["rate"]] == min(tried.values())
+    assert tried[found["rate"]] == min(tried.values())
     assert f"| harmonic | {' | '.join(cells(tried))} |" in page
     assert "1 of 90 runs" in page and (tmp_path / "plots" / "recall.svg").is_file()
 

@@ -40,8 +40,8 @@ def run(experiment: Experiment, name: str, seed: int, folder: Path = results.FOL
     """
     variant = VARIANTS[name]
     source = trained_as(experiment)
-    rate = chosen(source, name, folder) if source.tuned else source.train["optimizer"]["lr"]
-    if rate is None:
+    rate = chosen(source, name, folder) if source.tuned else None
+    if source.tuned and rate is None:
         raise UserError(
             f"{source.name}, {name}: its learning rate has not been tuned; run python -m benchmarks.claims --only "
             f"{source.name} --variant {name}"
@@ -57,7 +57,7 @@ def run(experiment: Experiment, name: str, seed: int, folder: Path = results.FOL
         "commit": code_version(),
         "machine": machine()["cpu"],
         "threads": torch.get_num_threads(),
-        "rate": rate,
+        "rate": source.train["optimizer"]["lr"] if rate is None else rate,
         "steps": done.steps,
         "tokens": done.tokens,
         "train_seconds": round(done.seconds, 1),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,14 @@ from benchmarks.claims.experiments import EXPERIMENTS, LAST_WRITE, REPORTED, tra
 from benchmarks.claims.page import write_page
 from benchmarks.claims.published_claims import NOT_MEASURED, findings, judged
 from benchmarks.claims.running import AtLeastOne, at_length, is_done, run
-from benchmarks.claims.training import model_spec, train_spec
+from benchmarks.claims.training import model_spec, train_spec, work_folder
 from benchmarks.claims.tuning import FIRST, LADDER, SEED, chosen, sweep, swept, untried
 from benchmarks.claims.variants import TRAINED, VARIANTS
 from miniwin import build
 from miniwin.blocks.attention_ops import AttentionCall
 from miniwin.evaluation.intervals import Interval
 from miniwin.evaluation.tasks import draw
+from miniwin.runs import read_run
 from miniwin.specs import UserError
 
 
@@ -192,8 +194,6 @@ def test_the_share_on_events_is_that_of_a_softmax_over_every_key() -> None:
 
 
 def test_a_run_goes_from_training_to_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from dataclasses import replace
-
     monkeypatch.setenv("MINIWIN_CACHE", str(tmp_path / "cache"))
     whole = EXPERIMENTS["tasks"]
     small = replace(whole, train={**whole.train, "tokens": 4096, "dtype": "float32"}, lengths=((128, 2), (512, 2)))
@@ -208,6 +208,14 @@ def test_a_run_goes_from_training_to_the_page(tmp_path: Path, monkeypatch: pytes
     assert tried[found["rate"]] == min(tried.values())
     assert f"| harmonic | {' | '.join(cells(tried))} |" in page
     assert "1 of 90 runs" in page and (tmp_path / "plots" / "recall.svg").is_file()
+
+
+def test_what_is_not_tuned_is_found_again_by_what_looks_at_its_model(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setenv("MINIWIN_CACHE", str(tmp_path / "cache"))
+    whole = EXPERIMENTS["champion"]
+    small = replace(whole, train={**whole.train, "tokens": 4096, "dtype": "float32"}, lengths=(), ablation=False)
+    run(small, whole.variants[0], 1, tmp_path / "results", progress=False)
+    assert read_run(work_folder() / "champion" / f"{whole.variants[0]}-1")["status"] == "complete"  # see choosing.py
 
 
 def test_a_result_of_another_format_is_refused(tmp_path: Path) -> None:

@@ -81,10 +81,10 @@ EXPERIMENTS = {
     for one in (
         Experiment(
             "quick",
-            "recall alone, three variants and two seeds: does the order come out the same?",
+            "`tasks` with half of the tokens, three variants, two seeds: does the order of recall come out the same?",
             ("harmonic-log", "minimind", "no-global"),
             2,
-            _train("quick", 2500, _examples(RECALL)),
+            _train("quick", 3000, _mixture(*ORDER)),
             TRAINED_LENGTH,
             (RECALL,),
             ((128, 128), (512, 128), (2048, 64)),

@@ -1,4 +1,4 @@
-"""The quick check: three variants, two seeds, recall alone. Does the order come out as on the page?
+"""The quick check: three variants, two seeds, half of the tokens. Does the order of recall come out as on the page?
 
 At 16 times the trained length: NoPE with log scaling above full attention with RoPE, and this above no global layer or
 not told from it. The results go into a temporary folder; the committed ones are not touched.

@@ -9,7 +9,7 @@ from typing import Any
 from benchmarks.claims import figures, filler, results
 from benchmarks.claims.experiments import EXPERIMENTS, Experiment
 from benchmarks.claims.plots import write_plots
-from benchmarks.claims.published_claims import Finding, findings
+from benchmarks.claims.published_claims import Finding, findings, layouts
 from benchmarks.claims.tuning import swept
 from benchmarks.claims.variants import VARIANTS
 from miniwin.evaluation.intervals import mean
@@ -38,7 +38,7 @@ def write_page(folder: Path = results.FOLDER) -> Path:
     out = folder.parent
     write_plots(folder, out / "plots")
     found = findings(folder)
-    parts = [HEAD, _summary(found), *map(_section, found)]
+    parts = [HEAD, _summary(found), _layouts(folder), *map(_section, found)]
     for experiment in EXPERIMENTS.values():
         if experiment.name != "quick":
             parts.append(_table(experiment, folder))
@@ -54,6 +54,22 @@ def _row(cells: Iterable[object]) -> str:
 def _summary(found: list[Finding]) -> str:
     lines = ["## The verdicts", "", _row(["claim", "figure", "verdict"]), "|---|---|---|"]
     return "\n".join([*lines, *(_row([one.claim, one.figure, f"**{one.verdict}**"]) for one in found), ""])
+
+
+def _layouts(folder: Path) -> str:
+    tasks = EXPERIMENTS["tasks"].tasks
+    columns = [f"{task.type}: {what}" for task in tasks for what in ("learnt", "kept at 16x")]
+    lines = [
+        "## The verdict on each layout",
+        "",
+        "Learnt: at least 0.9 is right at the trained length. Kept: at most 0.05 less is right at 16 times this",
+        "length; only what was learnt is asked. The tokens of the experiment `tasks` may be too few for some.",
+        "",
+        _row(["variant", *columns]),
+        "|---" * (1 + len(columns)) + "|",
+        *(_row([variant, *cells]) for variant, cells in layouts(folder)),
+    ]
+    return "\n".join([*lines, ""])
 
 
 def _section(one: Finding) -> str:

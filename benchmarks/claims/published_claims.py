@@ -81,6 +81,7 @@ def findings(folder: Path) -> list[Finding]:
         _no_extrapolation_text(folder),
         _no_extrapolation_recall(folder),
         _scaling(folder),
+        *(_kept(folder, task.type) for task in EXPERIMENTS["champion"].tasks),
     ]
 
 
@@ -223,3 +224,37 @@ def _scaling(folder: Path) -> Finding:
         "recall",
         f"Scaling at test time alone: {text(test_time, percent)}.",
     )
+
+
+def _kept(folder: Path, task: str) -> Finding:
+    champion = EXPERIMENTS["champion"]
+    near, far = (figures.share("champion", champion.variants[0], task, n, folder) for n in (2048, 8192))
+    interval = None if far is None else far[0]
+    worst = "" if near is None or far is None else f"{percent(near[1].value)} and {percent(far[1].value)}"
+    return Finding(
+        f"The zoo's model keeps {task} (this project's claim).",
+        "Share right at 64 times the trained length: at least 0.95.",
+        text(interval, percent),
+        judged(interval, 0.95, 1.0),
+        "recall" if task == "recall" else "order",
+        f"At 16 times: {text(near and near[0], percent)}. The worst seed at 16 and 64 times: {worst or '-'}.",
+    )
+
+
+def layouts(folder: Path) -> list[tuple[str, list[str]]]:
+    """For each variant of `tasks` and each of its tasks: whether it was learnt, and whether it was kept at 16 times.
+
+    Learnt: at least 0.9 is right at the trained length. Kept: at most 0.05 less is right at 16 times.
+    """
+    experiment = EXPERIMENTS["tasks"]
+    near, far = experiment.trained_length, 16 * experiment.trained_length
+    found = []
+    for variant in experiment.variants:
+        cells = []
+        for task in experiment.tasks:
+            share = figures.share(experiment.name, variant, task.type, near, folder)
+            learnt = judged(share and share[0], 0.9, 1.0)
+            fall = figures.share_fall(experiment.name, variant, task.type, far, near, folder)
+            cells += [learnt, judged(fall, -1.0, 0.05) if learnt == "holds" else "-"]
+        found.append((variant, cells))
+    return found

@@ -15,7 +15,7 @@ from benchmarks.claims import figures, filler, results
 from benchmarks.claims.ablation import without
 from benchmarks.claims.experiments import EXPERIMENTS, LAST_WRITE, REPORTED, trained_as
 from benchmarks.claims.page import write_page
-from benchmarks.claims.published_claims import NOT_MEASURED, findings, judged
+from benchmarks.claims.published_claims import NOT_MEASURED, findings, judged, layouts
 from benchmarks.claims.running import AtLeastOne, at_length, is_done, run
 from benchmarks.claims.training import model_spec, train_spec, work_folder
 from benchmarks.claims.tuning import FIRST, LADDER, SEED, chosen, sweep, swept, untried
@@ -117,6 +117,28 @@ def test_a_silenced_head_writes_nothing() -> None:
     size = before.shape[1] // 2
     assert not after[:, :size].any() and torch.equal(after[:, size:], before[:, size:])
     assert before[:, :size].any()
+
+
+def test_a_layout_is_asked_to_keep_only_what_it_learnt(tmp_path: Path) -> None:
+    for seed in range(5):
+        for variant, at in (("published", {128: 16, 2048: 16}), ("alibi", {128: 16, 2048: 2}), ("nope", {128: 2})):
+            rows = [
+                {
+                    "task": "recall",
+                    "length": n,
+                    "examples": 200,
+                    "answers": 1,
+                    "right": "1" * 12 * k + "0" * (200 - 12 * k),
+                }
+                for n, k in at.items()
+            ]
+            one = {"experiment": "tasks", "variant": variant, "seed": seed, "tasks": rows}
+            results.write(one, tmp_path)
+    said = {variant: cells[:2] for variant, cells in layouts(tmp_path)}
+    assert said["published"] == ["holds", "holds"]
+    assert said["alibi"] == ["holds", "does not hold"]
+    assert said["nope"] == ["does not hold", "-"]
+    assert said["forgetting"] == [NOT_MEASURED, "-"]
 
 
 def cells(tried: dict[float, float]) -> list[str]:

@@ -23,7 +23,7 @@ EVERY = tuple(variant.name for variant in (*TRAINED, *TEST_TIME))
 
 @dataclass(frozen=True)
 class Experiment:
-    """tasks: measured at each of `lengths`, with so many examples.
+    """tasks: measured at each of `lengths`, with so many examples. draws: which examples of the test split.
     text: bits per byte at each of these lengths, always of the same `text_bytes`.
     weights_of: the experiment whose models are measured; empty: its own.
     ablation: the tasks are also asked of the model without each of its heads.
@@ -38,6 +38,7 @@ class Experiment:
     trained_length: int
     tasks: tuple[Task, ...] = ()
     lengths: tuple[tuple[int, int], ...] = ()  # (length, examples)
+    draws: int = 0
     text: tuple[int, ...] = ()
     text_bytes: int = 65536
     weights_of: str = ""
@@ -121,6 +122,18 @@ EXPERIMENTS = {
             ORDER,
             ((128, 256), (512, 256), (2048, 256), (8192, 64), (32768, 16)),
             ablation=True,
+        ),
+        Experiment(
+            "confirm",
+            "the models of `champion`, on examples that nothing was decided by",
+            (CHAMPION.name,),
+            5,
+            {},
+            TRAINED_LENGTH,
+            ORDER,
+            ((128, 256), (2048, 256), (8192, 128)),
+            draws=1,
+            weights_of="champion",
         ),
         Experiment(
             "recipe",

@@ -64,7 +64,7 @@ def run(experiment: Experiment, name: str, seed: int, folder: Path = results.FOL
         "parameters": model.spec.parameters(),
     }
     rows = [
-        measured(variant, model, experiment.trained_length, task, length, examples)
+        measured(variant, model, experiment, task, length, examples)
         for task in experiment.tasks
         for length, examples in experiment.lengths
     ]
@@ -85,10 +85,11 @@ def is_done(experiment: Experiment, name: str, seed: int, folder: Path) -> bool:
 
 
 def measured(
-    variant: Variant, model: LanguageModel, trained: int, task: Task, length: int, examples: int
+    variant: Variant, model: LanguageModel, experiment: Experiment, task: Task, length: int, examples: int
 ) -> dict[str, Any]:
     """A task at a length: answers right in each example, one digit each, and the nats of all answers."""
-    score = score_task(at_length(variant, model, trained, length), task, length, examples=examples, split="test")
+    changed = at_length(variant, model, experiment.trained_length, length)
+    score = score_task(changed, task, length, examples=examples, seed=experiment.draws, split="test")
     return {
         "task": task.type,
         "length": length,

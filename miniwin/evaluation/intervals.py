@@ -137,8 +137,16 @@ def loss(nats: ArrayLike, units: ArrayLike, *, seed: int = 0) -> Interval:
 
     The bootstrap-t over documents (Efron 1981): each resample gives (its loss - the loss) / its standard
     error, which is that of a ratio of sums (Cochran 1977). It holds for skewed documents from about 20 on,
-    where the percentile and the BCa bootstrap are too narrow. Below 4 documents there is no interval.
+    where the percentile and the BCa bootstrap are too narrow. Below 4 documents there is no interval. No end is below
+    0, as no loss is.
     """
+    found = _ratio(nats, units, seed)
+    unknown = math.isinf(found.low) and math.isinf(found.high)
+    return found if unknown else Interval(found.value, max(0.0, found.low), max(0.0, found.high), found.n)
+
+
+def _ratio(nats: ArrayLike, units: ArrayLike, seed: int) -> Interval:
+    """Of sum(nats) / sum(units), which may have either sign."""
     y, x = _floats(nats, units)
     documents, total = len(y), float(x.sum())
     value = float(y.sum()) / total
@@ -167,7 +175,7 @@ def loss(nats: ArrayLike, units: ArrayLike, *, seed: int = 0) -> Interval:
 def loss_difference(nats: ArrayLike, other: ArrayLike, units: ArrayLike, *, seed: int = 0) -> Interval:
     """Of the loss of the first model minus that of the other, on the same documents: see `loss`. All (D,)."""
     first, second = _floats(nats, other)
-    return loss(first - second, units, seed=seed)
+    return _ratio(first - second, units, seed)
 
 
 def spread(values: ArrayLike) -> Interval:

@@ -235,6 +235,12 @@ def test_the_bootstrap_equals_one_that_draws_documents_one_by_one(monkeypatch: p
     assert (found.low, found.high) == pytest.approx((value - t[1949] * error, value - t[49] * error))
 
 
+def test_a_loss_is_never_below_0_and_a_difference_may_be() -> None:
+    nats = [0.01, 0.0, 0.02, 9.0, 0.01]
+    found, difference = intervals.loss(nats, [1.0] * 5), intervals.loss_difference(nats, [0.0] * 5, [1.0] * 5)
+    assert found.low == 0.0 > difference.low and found.high == difference.high
+
+
 def test_a_paired_difference_of_shares_is_bonett_and_prices_interval() -> None:
     first = np.array([1] * 40 + [1] * 12 + [0] * 5 + [0] * 43)  # 12 only the first, 5 only the other
     other = np.array([1] * 40 + [0] * 12 + [1] * 5 + [0] * 43)

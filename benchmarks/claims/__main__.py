@@ -11,13 +11,15 @@ from benchmarks.claims import filler, results, speed
 from benchmarks.claims.experiments import EXPERIMENTS, trained_as
 from miniwin.specs import UserError, user_path
 
+OTHER = {filler.NAME: filler, speed.NAME: speed}  # measured by themselves, when nothing else runs
+
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.claims", description=usage, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--quick", action="store_true", help="the experiment quick, and whether the order came out")
-    parser.add_argument("--only", choices=[*sorted(EXPERIMENTS), filler.NAME, speed.NAME], help="one experiment")
+    parser.add_argument("--only", choices=[*sorted(EXPERIMENTS), *OTHER], help="one experiment")
     parser.add_argument("--variant", action="append", help="one variant; may be repeated")
     parser.add_argument("--seed", type=int, action="append", help="one seed, from 0; may be repeated")
     parser.add_argument("--list", action="store_true", help="name the runs and say which are done")
@@ -38,12 +40,14 @@ def main(arguments: list[str] | None = None) -> int:
         if options.choose:
             from benchmarks.claims.choosing import choose
 
-            choose(EXPERIMENTS[options.only or "champion"])
+            choose(EXPERIMENTS[options.only or "champion"], folder=options.results)
             return 0
-        for other in (filler, speed):
-            if options.only == other.NAME:
-                other.measure(options.results)
-                return 0
+        if options.only in OTHER:
+            refused = [f"--{name}" for name in ("list", "variant", "seed") if getattr(options, name)]
+            if refused:
+                raise UserError(f"--only {options.only} measures all of it; expected no {', '.join(refused)}")
+            OTHER[options.only].measure(options.results)
+            return 0
         return _runs(options.only, options.variant, options.seed, options.list, options.results)
     except UserError as error:
         print(error, file=sys.stderr)
@@ -63,6 +67,12 @@ def _runs(only: str | None, variants: list[str] | None, seeds: list[int] | None,
         for variant in experiment.variants
         if (variants is None or variant in variants) and (seeds is None or seed in seeds)
     ]
+    if not wanted:
+        asked = f"--only {only}" if only else "the experiments"
+        known = sorted(
+            {variant for one in EXPERIMENTS.values() if only in (None, one.name) for variant in one.variants}
+        )
+        raise UserError(f"{asked}: no run of variant {variants} and seed {seeds}; variants: {', '.join(known)}")
     for experiment, variant, seed in wanted:
         if listed:
             said = "done" if is_done(experiment, variant, seed, folder) else "to do"

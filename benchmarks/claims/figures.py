@@ -1,4 +1,7 @@
-"""Figures with intervals over seeds, from the result files. Differences between variants are paired by seed."""
+"""Figures with intervals over seeds, from the result files. Differences are paired by seed.
+
+A result with a learning rate that the tuning did not choose is not counted, nor is a training that diverged.
+"""
 
 from __future__ import annotations
 
@@ -11,9 +14,10 @@ from numpy.typing import NDArray
 
 from benchmarks.claims import results
 from benchmarks.claims.experiments import EXPERIMENTS
+from benchmarks.claims.running import fits
 from benchmarks.claims.speed import NAME as SPEED
 from benchmarks.claims.speed import ROUNDS
-from miniwin.evaluation.intervals import Interval, Worst, difference, mean, share_over_seeds, slope, worst
+from miniwin.evaluation.intervals import Interval, Worst, difference, mean, share_over_seeds, slope, wilson, worst
 
 Values = dict[int, float]  # by seed
 
@@ -21,10 +25,14 @@ Values = dict[int, float]  # by seed
 def _rows(experiment: str, variant: str, folder: Path) -> dict[int, dict[str, Any]]:
     seeds = ROUNDS if experiment == SPEED else EXPERIMENTS[experiment].seeds
     found = results.of_experiment(experiment, (variant,), seeds, folder)
-    return {result["seed"]: result for result in found}
+    return {
+        result["seed"]: result
+        for result in found
+        if experiment == SPEED or (result.get("diverged") is None and fits(EXPERIMENTS[experiment], result, folder))
+    }
 
 
-def shares(experiment: str, variant: str, task: str, length: int, folder: Path) -> Values:
+def shares(experiment: str, variant: str, length: int, task: str, folder: Path) -> Values:
     """The share of right answers of each seed."""
     found = {}
     for seed, result in _rows(experiment, variant, folder).items():
@@ -36,7 +44,7 @@ def shares(experiment: str, variant: str, task: str, length: int, folder: Path) 
 
 def share(experiment: str, variant: str, task: str, length: int, folder: Path) -> tuple[Interval, Worst] | None:
     """The mean over seeds, and the worst of them; None where nothing was measured."""
-    found = shares(experiment, variant, task, length, folder)
+    found = shares(experiment, variant, length, task, folder)
     if not found:
         return None
     asked = dict(EXPERIMENTS[experiment].lengths)[length]  # examples: answers of one example are alike
@@ -44,10 +52,33 @@ def share(experiment: str, variant: str, task: str, length: int, folder: Path) -
     return share_over_seeds(values, asked), worst(values)
 
 
+def share_difference(
+    experiment: str, first: tuple[str, int], other: tuple[str, int], task: str, folder: Path
+) -> Interval | None:
+    """A share minus another, each of (variant, length), paired by seed.
+
+    The interval is that of the differences of seeds, and not narrower than that of the answers of all seeds together.
+    """
+    one, two = (shares(experiment, *which, folder=folder, task=task) for which in (first, other))
+    differences = paired(one, two)
+    if not len(differences):
+        return None
+    over = mean(differences)
+    examples = dict(EXPERIMENTS[experiment].lengths)
+    (p, n), (q, m) = (
+        (float(np.mean([values[seed] for seed in one.keys() & two.keys()])), len(differences) * examples[length])
+        for values, length in ((one, first[1]), (two, other[1]))
+    )
+    counted = difference(wilson(p * n, n), wilson(q * m, m))
+    if over.n < 2:
+        return over
+    low, high = (counted.low, counted.high) if math.isinf(over.low) else (over.low, over.high)
+    return Interval(over.value, min(low, counted.low), max(high, counted.high), over.n)
+
+
 def share_fall(experiment: str, variant: str, task: str, length: int, other: int, folder: Path) -> Interval | None:
     """How much less is right at a length than at another."""
-    first, second = (share(experiment, variant, task, n, folder) for n in (other, length))
-    return None if first is None or second is None else difference(first[0], second[0])
+    return share_difference(experiment, (variant, other), (variant, length), task, folder)
 
 
 def bits(variant: str, length: int, folder: Path, experiment: str = "text") -> Values:

@@ -24,13 +24,16 @@ def quick() -> int:
         folder = Path(given)
         for seed in range(experiment.seeds):
             for variant in experiment.variants:
-                run(experiment, variant, seed, folder)
+                run(experiment, variant, seed, folder / "results", work=folder / "work")
         print("recall, mean of two seeds" + "".join(f"{length:>10,}" for length, _ in experiment.lengths))
         for variant in experiment.variants:
-            found = [figures.shares("quick", variant, "recall", length, folder) for length, _ in experiment.lengths]
+            found = [
+                figures.shares("quick", variant, length, "recall", folder / "results")
+                for length, _ in experiment.lengths
+            ]
             print(f"{variant:<25}" + "".join(f"{sum(one.values()) / len(one):>10.3f}" for one in found))
         ours, baseline, without = (
-            figures.shares("quick", variant, "recall", LENGTH, folder) for variant in experiment.variants
+            figures.shares("quick", variant, LENGTH, "recall", folder / "results") for variant in experiment.variants
         )
     expected = min(ours.values()) > max(baseline.values()) and min(ours.values()) > max(without.values())
     said = "as expected" if expected else "NOT as expected"

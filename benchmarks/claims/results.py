@@ -32,12 +32,15 @@ def read(experiment: str, variant: str, seed: int, folder: Path = FOLDER) -> dic
     """The result of a run; None where there is none yet.
 
     Raises:
-        UserError: the file is of another format.
+        UserError: the file is damaged, or of another format.
     """
     path = path_of(experiment, variant, seed, folder)
     if not path.exists():
         return None
-    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{path}: is damaged ({error}): move the file away and run again") from None
     if found.get("format") != FORMAT:
         raise UserError(
             f"{path}: got format {found.get('format')!r}; expected {FORMAT}: move the file away and run again"

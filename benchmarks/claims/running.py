@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from benchmarks.claims import results
 from benchmarks.claims.ablation import ablated
 from benchmarks.claims.experiments import Experiment, trained_as
-from benchmarks.claims.training import trained
+from benchmarks.claims.training import model_spec, trained
 from benchmarks.claims.tuning import chosen
 from benchmarks.claims.variants import VARIANTS, Variant
 from miniwin.data import prepare
@@ -32,11 +32,20 @@ from miniwin.tokenizer import ByteTokenizer
 PIECE = 1024  # tokens: the losses of a long text are kept in pieces of this length
 
 
-def run(experiment: Experiment, name: str, seed: int, folder: Path = results.FOLDER, progress: bool = True) -> Path:
-    """Train and measure. The result file's path.
+def run(
+    experiment: Experiment,
+    name: str,
+    seed: int,
+    folder: Path = results.FOLDER,
+    progress: bool = True,
+    work: Path | None = None,
+) -> Path:
+    """Train and measure. The result file's path. Of a training that diverged, the result says so, and nothing else.
+
+    work: where the runs lie; by default in the user's cache.
 
     Raises:
-        UserError: the variant has not been tuned, or its training diverged or was stopped.
+        UserError: the variant has not been tuned, or its training was stopped.
     """
     variant = VARIANTS[name]
     source = trained_as(experiment)
@@ -47,9 +56,7 @@ def run(experiment: Experiment, name: str, seed: int, folder: Path = results.FOL
             f"{source.name} --variant {name}"
         )
     began = time.monotonic()
-    model, done = trained(source, VARIANTS[variant.weights_of or name], seed, rate, progress=progress)
-    if model is None:
-        raise UserError(f"{experiment.name}, {name}, seed {seed}: the training diverged ({done.reason})")
+    model, done = trained(source, VARIANTS[variant.weights_of or name], seed, rate, progress=progress, work=work)
     result: dict[str, Any] = {
         "experiment": experiment.name,
         "variant": name,
@@ -61,8 +68,12 @@ def run(experiment: Experiment, name: str, seed: int, folder: Path = results.FOL
         "steps": done.steps,
         "tokens": done.tokens,
         "train_seconds": round(done.seconds, 1),
-        "parameters": model.spec.parameters(),
+        "parameters": model_spec(variant).parameters(),
     }
+    if model is None:
+        return results.write(
+            {**result, "diverged": done.reason, "tasks": [], "text": [], "seconds": done.seconds}, folder
+        )
     rows = [
         measured(variant, model, experiment, task, length, examples)
         for task in experiment.tasks
@@ -76,12 +87,17 @@ def run(experiment: Experiment, name: str, seed: int, folder: Path = results.FOL
 
 
 def is_done(experiment: Experiment, name: str, seed: int, folder: Path) -> bool:
-    """Whether there is a result, with the learning rate that the tuning has chosen, if it has chosen one yet."""
+    """Whether there is a result that counts."""
     found = results.read(experiment.name, name, seed, folder)
+    return found is not None and fits(experiment, found, folder)
+
+
+def fits(experiment: Experiment, result: dict[str, Any], folder: Path) -> bool:
+    """Whether a result has the learning rate that the tuning has chosen, if it has chosen one yet."""
     source = trained_as(experiment)
-    rate = chosen(source, name, folder) if found is not None and source.tuned else None
+    rate = chosen(source, result["variant"], folder) if source.tuned else None
     before_tuning = source.train["optimizer"]["lr"]  # the oldest results do not say their rate
-    return found is not None and rate in (None, found.get("rate", before_tuning))
+    return rate in (None, result.get("rate", before_tuning))
 
 
 def measured(

@@ -26,16 +26,20 @@ def trained(
     *,
     shorter: int = 1,
     progress: bool = True,
+    work: Path | None = None,
 ) -> tuple[LanguageModel | None, RunResult]:
     """The model, and how its training went. The model is None if it diverged.
 
-    rate: the learning rate, in place of the experiment's. shorter: the tokens are divided by this.
+    rate: the learning rate, in place of the experiment's. shorter: the tokens are divided by this. work: where the
+    runs lie; by default in the user's cache.
 
     Raises:
         UserError: the run was stopped.
     """
     name = variant.name if rate is None else f"{variant.name}@{rate:g}"
-    folder = work_folder() / (experiment.name if shorter == 1 else f"{experiment.name}-tuning") / f"{name}-{seed}"
+    folder = (
+        (work or work_folder()) / (experiment.name if shorter == 1 else f"{experiment.name}-tuning") / f"{name}-{seed}"
+    )
     spec = train_spec(experiment, variant, seed, rate, shorter)
     done = train(model_spec(variant), spec, out=folder, progress=progress, tracking="off")
     if done.status == "diverged":

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.claims import choosing
+from benchmarks.claims import choosing, results
 from benchmarks.claims.__main__ import main
 from benchmarks.claims.choosing import Candidate, choose
 from benchmarks.claims.experiments import EXPERIMENTS
@@ -75,10 +75,13 @@ def test_choosing_scores_the_validation_split_of_every_seed(
         folder = tmp_path / "champion" / f"miniwin-tasks-{seed}"
         folder.mkdir(parents=True)
         write_json(folder / "run.json", {"format": 1, "status": "complete" if seed else "running"})
-    assert main(["--choose"]) == 2
+    asking = ["--choose", "--results", str(tmp_path / "results")]
+    assert main(asking) == 2
     assert "miniwin-tasks-0: the run is running, not complete; finish it" in capsys.readouterr().err and not asked
     write_json(tmp_path / "champion" / "miniwin-tasks-0" / "run.json", {"format": 1, "status": "complete"})
-    assert main(["--choose"]) == 0
+    assert main(asking) == 0
     assert {wanted[1:] for wanted in asked} == {(2048, 256, "valid")} and len(asked) == 15
     assert f"seed 3: {tmp_path / 'champion' / 'miniwin-tasks-3'}" in capsys.readouterr().out
-    assert choose(CHAMPION, examples=8).seed == 3
+    assert choose(CHAMPION, examples=8, folder=tmp_path).seed == 3
+    kept = results.read("chosen", "champion", 0, tmp_path / "results")
+    assert kept is not None and kept["best"] == 3 and [one["seed"] for one in kept["scores"]] == [0, 1, 2, 3, 4]

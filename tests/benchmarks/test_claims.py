@@ -6,12 +6,14 @@ import json
 import math
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
-from benchmarks.claims import figures, filler, results
+from benchmarks.claims import figures, filler, results, running
+from benchmarks.claims.__main__ import main
 from benchmarks.claims.ablation import without
 from benchmarks.claims.experiments import EXPERIMENTS, LAST_WRITE, REPORTED, trained_as
 from benchmarks.claims.page import write_page
@@ -119,21 +121,81 @@ def test_a_silenced_head_writes_nothing() -> None:
     assert before[:, :size].any()
 
 
+def of_tasks(variant: str, seed: int, right: dict[int, int], folder: Path) -> None:
+    """A result of `tasks` whose recall has so many of 200 examples right, by length."""
+    rows = [
+        {"task": "recall", "length": n, "examples": 200, "answers": 1, "right": "1" * k + "0" * (200 - k)}
+        for n, k in right.items()
+    ]
+    results.write({"experiment": "tasks", "variant": variant, "seed": seed, "tasks": rows}, folder)
+
+
+def test_a_fall_is_paired_by_seed_and_never_surer_than_the_examples(tmp_path: Path) -> None:
+    for seed, near in enumerate((200, 198, 199, 40, 42)):  # two seeds did not learn: seeds differ, falls do not
+        of_tasks("published", seed, {128: near, 2048: near - seed % 2}, tmp_path)
+    fall = figures.share_fall("tasks", "published", "recall", 2048, 128, tmp_path)
+    assert fall is not None and fall.value == pytest.approx(2 / 1000) and fall.n == 5
+    assert -0.06 < fall.low < -0.02 and 0.02 < fall.high < 0.06  # that of 256 * 5 examples against 128 * 5
+    for seed in range(2):
+        of_tasks("alibi", seed, {128: 200, 2048: 200}, tmp_path)
+    alike = figures.share_fall("tasks", "alibi", "recall", 2048, 128, tmp_path)
+    assert alike is not None and alike.low < 0 < alike.high < 0.03
+
+
+def test_what_was_not_learnt_is_not_kept(tmp_path: Path) -> None:
+    for seed in range(5):
+        of_tasks("published", seed, {128: 50, 2048: 50}, tmp_path)
+        of_tasks("harmonic-log", seed, {128: 200, 2048: 200}, tmp_path)
+    said = {one.claim: one.verdict for one in findings(tmp_path)}
+    assert said["Nothing has to extrapolate: recall stays."] == "not learnt"
+    assert said["With log scaling of the global layers recall stays (this project's claim)."] == "holds"
+
+
+def test_a_result_that_does_not_count_is_in_no_figure(tmp_path: Path) -> None:
+    for rate, nats in zip(FIRST, (1.0, 0.5, 1.0), strict=True):
+        found_by_sweep(tmp_path, rate, nats)
+    said: list[dict[str, Any]] = [{"rate": FIRST[1]}, {"rate": FIRST[2]}, {"rate": FIRST[1], "diverged": "NaN"}]
+    for seed, changed in enumerate(said):
+        results.write({**result("nope", seed, "", 1.0), "experiment": "tasks", **changed}, tmp_path)
+    assert list(figures._rows("tasks", "nope", tmp_path)) == [0]
+
+
+def test_a_training_that_diverged_is_a_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    done = SimpleNamespace(steps=3, tokens=48, seconds=1.0, reason="the loss is NaN")
+    monkeypatch.setattr(running, "trained", lambda *_, **__: (None, done))
+    path = run(EXPERIMENTS["longer"], "harmonic-log", 0, tmp_path, progress=False)
+    assert json.loads(path.read_text())["diverged"] == "the loss is NaN"
+    assert is_done(EXPERIMENTS["longer"], "harmonic-log", 0, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        (["--variant", "typo"], "no run of variant ['typo'] and seed None; variants: adamw-fan-in, "),
+        (["--only", "position", "--seed", "7"], "--only position: no run of variant None and seed [7]"),
+        (["--only", "speed", "--list"], "--only speed measures all of it; expected no --list"),
+    ],
+)
+def test_what_there_is_not_is_said(asked: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(asked) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_a_damaged_result_is_named(tmp_path: Path) -> None:
+    path = results.write(result("nope", 0, "", 1.0), tmp_path)
+    path.write_text(path.read_text()[:40])
+    with pytest.raises(UserError, match=r"nope-0\.json: is damaged"):
+        results.read("text", "nope", 0, tmp_path)
+
+
 def test_a_layout_is_asked_to_keep_only_what_it_learnt(tmp_path: Path) -> None:
     for seed in range(5):
-        for variant, at in (("published", {128: 16, 2048: 16}), ("alibi", {128: 16, 2048: 2}), ("nope", {128: 2})):
-            rows = [
-                {
-                    "task": "recall",
-                    "length": n,
-                    "examples": 200,
-                    "answers": 1,
-                    "right": "1" * 12 * k + "0" * (200 - 12 * k),
-                }
-                for n, k in at.items()
-            ]
-            one = {"experiment": "tasks", "variant": variant, "seed": seed, "tasks": rows}
-            results.write(one, tmp_path)
+        for variant, right in (
+            ("published", {128: 192, 2048: 192}),
+            ("alibi", {128: 192, 2048: 24}),
+            ("nope", {128: 24}),
+        ):
+            of_tasks(variant, seed, right, tmp_path)
     said = {variant: cells[:2] for variant, cells in layouts(tmp_path)}
     assert said["published"] == ["holds", "holds"]
     assert said["alibi"] == ["holds", "does not hold"]

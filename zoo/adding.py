@@ -9,7 +9,7 @@ import json
 import re
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -68,6 +68,7 @@ class _Source:
     suite: SuiteResult | None = None
     confirm: Callable[[], None] = lambda: None  # raises if the source changed while it was read
     weights: str = WEIGHTS
+    dtype: str | None = None  # what the weights were rounded to
 
 
 def add(
@@ -101,8 +102,10 @@ def add(
     known, wanted = _destination(name, version, zoo)
     try:
         read = _read_source(user_path(source), allow_incomplete)  # before it is copied: messages name the source
+        if dtype is not None:  # which makes floats of whatever there is
+            _check_weights(read.folder / read.weights, read.spec)
         with rounded(user_path(source), dtype) as folder, known[0].staging() as staged:
-            read = read if dtype is None else _read_source(folder, allow_incomplete)
+            read = read if dtype is None else replace(_read_source(folder, allow_incomplete), dtype=dtype)
             return _write(staged, read, known, name, wanted, metrics, suite, provenance or {}, description, licence)
     except OSError as error:
         error = named(error, known[0].root)
@@ -119,13 +122,19 @@ def check_addable(
     suite: SuiteResult | None = None,
     zoo: Path | str | None = None,
     allow_incomplete: bool = False,
+    dtype: str | None = None,
 ) -> None:
-    """Raise the errors of `add` that can be known beforehand: worth it before a long evaluation."""
+    """Raise the errors of `add` that can be known beforehand: worth it before a long evaluation.
+
+    The arguments are those of `add`. The weights are rounded for it if need be: `suite` is compared with these.
+    """
     _destination(name, version, zoo)
     read = _read_source(user_path(source), allow_incomplete)
     _check_weights(read.folder / read.weights, read.spec)
-    if suite is not None:
-        check_suite(suite, read.folder / read.weights, read.spec)
+    with rounded(user_path(source), dtype) as kept:
+        if suite is not None:
+            folder = kept.parent if kept.name == BEST else kept
+            check_suite(suite, folder / read.weights, read.spec, dtype)
 
 
 def _destination(name: str, version: str | None, zoo: Path | str | None) -> tuple[list[Store], Version | None]:
@@ -165,7 +174,7 @@ def _write(
     write_flushed(staged / PROVENANCE, provenance_text)
     _copy_weights(source.folder / source.weights, staged / WEIGHTS, source.spec)
     shutil.copyfile(source.folder / TOKENIZER, staged / TOKENIZER)
-    suite = _write_suite(source.suite if suite is None else suite, staged, source.spec)
+    suite = _write_suite(source.suite if suite is None else suite, staged, source)
     source.confirm()
     write_reference(staged / REFERENCE, open_model(staged))
 
@@ -280,11 +289,11 @@ def _check_weights(path: Path, spec: ModelSpec) -> None:
         raise ZooError(f"{path.parent}: {'; '.join(map(str, problems[:3]))}{more}; these weights cannot be added")
 
 
-def _write_suite(result: SuiteResult | None, staged: Path, spec: ModelSpec) -> SuiteResult | None:
+def _write_suite(result: SuiteResult | None, staged: Path, source: _Source) -> SuiteResult | None:
     """Write suite.json, if there is a result. Returns what a reader of the file will see."""
     if result is None:
         return None
-    check_suite(result, staged / WEIGHTS, spec)
+    check_suite(result, staged / WEIGHTS, source.spec, source.dtype)
     published = SuiteResult.from_dict(_without_folders(result.to_dict()))
     published.write(staged / SUITE)
     if (size := (staged / SUITE).stat().st_size) > LARGEST[SUITE]:

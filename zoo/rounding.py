@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import torch
+
 from miniwin.files.tensor_files import load_tensors, save_tensors
 from miniwin.runs import BEST, MODEL, RUN
 from miniwin.weights import DTYPES
@@ -22,8 +24,8 @@ from miniwin.zoo.errors import ZooError
 def rounded(source: Path, dtype: str | None) -> Iterator[Path]:
     """A source for `add` whose weights are of this type; with None, the source itself.
 
-    source: a run folder, or its best.safetensors. dtype: float32, bfloat16 or float16. The folder is gone when the
-    block ends.
+    source: a run folder, or its best.safetensors, with weights that `check_addable` takes. dtype: float32, bfloat16 or
+    float16. The folder is gone when the block ends.
 
     Raises:
         ZooError: the type is not one of these, the source is an entry, or a weight is too large for the type.
@@ -43,7 +45,7 @@ def rounded(source: Path, dtype: str | None) -> Iterator[Path]:
             if (folder / file).is_file():  # what is missing is said by `add`
                 shutil.copyfile(folder / file, copy / file)
         if (copy / name).is_file():
-            _round(copy / name, dtype)
+            _round(copy / name, dtype, folder / name)
         yield copy / BEST if name == BEST else copy
 
 
@@ -52,7 +54,15 @@ def stored_types(weights: Path) -> str:
     return ", ".join(sorted({str(tensor.dtype).removeprefix("torch.") for tensor in load_tensors(weights).values()}))
 
 
-def _round(path: Path, dtype: str) -> None:
-    tensors = {name: tensor.to(DTYPES[dtype]) for name, tensor in load_tensors(path).items()}
+def _round(path: Path, dtype: str, source: Path) -> None:
+    """Round a file of weights. source: the file that it is a copy of, for the message."""
+    tensors = {}
+    for name, tensor in load_tensors(path).items():
+        tensors[name] = tensor.to(DTYPES[dtype])
+        if (tensors[name].isinf() & tensor.isfinite()).any():
+            raise ZooError(
+                f"tensor {name} of {source} is too large for {dtype}: it holds {tensor.abs().max():.6g}, and the "
+                f"largest {dtype} is {torch.finfo(DTYPES[dtype]).max:.6g}; choose another --dtype, or leave it out"
+            )
     path.unlink()
     save_tensors(tensors, path, {"format": "pt"})

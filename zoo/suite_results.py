@@ -19,8 +19,11 @@ from miniwin.zoo.errors import ZooError
 HEADER = ("Measure", "Length", "Times the training length", "Value", "95 % interval", "n", "of", "Chance", "Blind")
 
 
-def check_suite(result: SuiteResult, weights: Path, spec: ModelSpec) -> None:
-    """Raise ZooError unless the result is of these weights and this architecture."""
+def check_suite(result: SuiteResult, weights: Path, spec: ModelSpec, dtype: str | None = None) -> None:
+    """Raise ZooError unless the result is of these weights and this architecture.
+
+    dtype: what the weights were rounded to for the entry, if they were; for the message.
+    """
     measured = result.model
     if measured.hash != spec.hash:
         raise ZooError(
@@ -32,9 +35,12 @@ def check_suite(result: SuiteResult, weights: Path, spec: ModelSpec) -> None:
     put_weights(decoder, read_weights(weights, torch.device("cpu")), weights)
     found = weights_hash(LanguageModel(decoder, spec, None))
     if measured.weights != found:
+        how = "measure these, as they were saved, without --dtype and --quantize"
+        if dtype is not None:
+            how = f"measure these, rounded to {dtype} as well: miniwin eval MODEL --suite NAME --dtype {dtype}"
         raise ZooError(
             f"the result of suite {result.suite} is of weights {measured.weights[:12]}... ({measured.ref}), and these "
-            f"are {found[:12]}...; measure these, as they were saved, without --dtype and --quantize"
+            f"are {found[:12]}...; {how}"
         )
 
 

@@ -76,6 +76,8 @@ def compare_command(
         check_writable(json_file)
     page = user_path(page)
     check_writable(page)
+    if json_file is not None and not printed and page.resolve() == json_file.resolve():
+        raise UserError(f"compare: --page and --json are one file, {page}; choose two")
     at = None if trained_length is None else count("--trained-length", trained_length)
     stored = [stored_result(ref) for ref in refs]
     for written in (page, json_file):

@@ -152,7 +152,9 @@ def add(
     zoo: Annotated[Path | None, typer.Option(help="The zoo to write to. Default: yours.")] = None,
     dtype: Annotated[
         str | None,
-        typer.Option(help="Round the weights to bfloat16 or float16, and measure these. Default: as they were saved."),
+        typer.Option(
+            help="Round the weights to float32, bfloat16 or float16, and measure these. Default: as they were saved."
+        ),
     ] = None,
     allow_incomplete: Annotated[bool, typer.Option("--allow-incomplete", help="Add a run that was cut short.")] = False,
 ) -> None:
@@ -175,12 +177,20 @@ def add(
                 raise ZooError(f"zoo add: {option} says {says} to measure, but nothing is measured here; leave it out")
     if metrics is not None:
         measured = read_object(user_path(metrics))
-    if dtype is not None:  # before the source is copied: messages name the source
-        check_addable(source, name=name, version=version, zoo=zoo, allow_incomplete=allow_incomplete)
+    measuring = metrics is None and evaluate and not (source / "entry.json").is_file()  # an entry has its measurements
+    if measuring or dtype is not None:
+        # Whatever `add` would refuse is refused here: before minutes of measuring, and with the name of the source.
+        check_addable(
+            source,
+            name=name,
+            version=version,
+            suite=suite,
+            zoo=zoo,
+            allow_incomplete=allow_incomplete,
+            dtype=dtype,
+        )
     with rounded(source, dtype) as kept:
-        if metrics is None and evaluate and not (source / "entry.json").is_file():  # an entry has its measurements
-            # Whatever `add` would refuse is refused here, before minutes of measuring.
-            check_addable(kept, name=name, version=version, suite=suite, zoo=zoo, allow_incomplete=allow_incomplete)
+        if measuring:
             measured, suite = measure(kept, lengths, data, suite)
         entry = run(
             kept,

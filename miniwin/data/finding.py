@@ -143,31 +143,44 @@ def _true_name(path: Path) -> str:
     return small if small != name and os.path.exists(small) and os.path.samefile(small, name) else name
 
 
+def _names(path: Path) -> list[Any]:
+    """What tells whether two paths are one file: its true name, and its place on the disk, which hard links share."""
+    name = _true_name(path)
+    try:
+        found = os.stat(name)
+    except OSError:  # gone meanwhile: whoever reads it says so
+        return [name]
+    # Some file systems have no number for a file, and some systems link all empty files to one.
+    return [name, (found.st_dev, found.st_ino)] if found.st_ino and found.st_size else [name]
+
+
 def apart(parts: Sequence[Sequence[tuple[SourceFile, str]]]) -> None:
     """Raise UserError where two parts of a mixture split the same file differently.
 
     parts: the files of each, with how each is split: for one side as a whole, or within by some rule.
     """
-    seen: dict[str, tuple[int, str]] = {}
+    seen: dict[Any, tuple[int, str]] = {}
     for number, files in enumerate(parts):
         for file, split in files:
-            part, before = seen.setdefault(_true_name(file.path), (number, split))
-            if before != split:
-                raise UserError(
-                    f"data.parts.{number}: {file.path} is {split} here, and {before} in data.parts.{part}; text that "
-                    "is trained on, or chosen by, says nothing about loss on new text: split it alike in all parts"
-                )
+            for name in _names(file.path):
+                part, before = seen.setdefault(name, (number, split))
+                if before != split and part != number:
+                    raise UserError(
+                        f"data.parts.{number}: {file.path} is {split} here, and {before} in data.parts.{part}; text "
+                        "that is trained on, or chosen by, says nothing about loss on new text: split it alike in all "
+                        "parts"
+                    )
 
 
 def disjoint(train: list[SourceFile], valid: list[SourceFile], test: list[SourceFile]) -> tuple[SourceFile, ...]:
     """All files, or UserError where one is named for two splits."""
-    seen: dict[str, str] = {}
+    seen: dict[Any, str] = {}
     for files, named in ((train, "paths"), (valid, "valid_paths"), (test, "test_paths")):
         for file in files:
-            name = _true_name(file.path)
-            if (before := seen.setdefault(name, named)) != named:
+            others = {seen.setdefault(name, named) for name in _names(file.path)} - {named}
+            if others:
                 raise UserError(
-                    f"data: {file.path} is named by both {before} and {named}; text that is trained on, or chosen by, "
-                    "says nothing about loss on new text: name it in one of them"
+                    f"data: {file.path} is named by both {others.pop()} and {named}; text that is trained on, or "
+                    "chosen by, says nothing about loss on new text: name it in one of them"
                 )
     return (*train, *valid, *test)

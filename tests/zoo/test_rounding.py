@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ from zoo_runs import make_run
 import miniwin
 from miniwin.commands.zoo import app
 from miniwin.evaluation import evaluate
-from miniwin.specs import UserError
+from miniwin.evaluation.suite.run import run_suite
+from miniwin.specs import SuiteSpec, UserError, parse_spec
 from miniwin.zoo import ZooError, add, resolve, verify
 
 EXAMPLES = {"source": "examples", "task": {"type": "which-first", "num_marks": 2, "num_queries": 1}}
@@ -69,10 +71,59 @@ def test_what_cannot_be_rounded_is_refused(tmp_path: Path) -> None:
     entry = add(run, name="small")
     with pytest.raises(ZooError, match="an entry keeps its weights under a new card"):
         add(entry.folder, name="other", dtype="bfloat16")
-    weights = load_file(run / "model.safetensors")
-    weights[next(iter(weights))].fill_(1e6)
-    save_file(weights, run / "model.safetensors")
-    with pytest.raises(ZooError, match="holds NaN or infinity"):
-        add(run, name="other", dtype="float16")
     with pytest.raises(UserError, match=r"elsewhere is not a run folder"):
         add(tmp_path / "elsewhere", name="other", dtype="float16")
+
+
+def test_a_weight_that_is_too_large_is_named_with_its_run(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    weights = load_file(run / "model.safetensors")
+    name = next(iter(weights))
+    weights[name].view(-1)[0] = -1e6
+    save_file(weights, run / "model.safetensors")
+    message = (
+        f"tensor {name} of {run / 'model.safetensors'} is too large for float16: it holds 1e+06, and the largest "
+        "float16 is 65504; choose another --dtype, or leave it out"
+    )
+    with pytest.raises(ZooError, match=re.escape(message)):
+        add(run, name="small", dtype="float16")
+    for more in ((), ("--no-evaluate",)):
+        result = CliRunner().invoke(app, ["add", str(run), "--name", "small", "--dtype", "float16", *more])
+        assert str(result.exception) == message
+    add(run, name="small", dtype="bfloat16")
+
+
+@pytest.mark.parametrize("stored", [torch.int8, torch.float8_e4m3fn, None])
+def test_only_weights_that_could_be_added_as_they_are_get_rounded(tmp_path: Path, stored: torch.dtype | None) -> None:
+    run = make_run(tmp_path / "run")
+    file = run / "model.safetensors"
+    if stored is None:
+        file.write_bytes(file.read_bytes()[:-100])
+    else:
+        save_file({name: tensor.to(stored) for name, tensor in load_file(file).items()}, file)
+    said = {None: "is not a safetensors file: "}.get(stored, f"holds {str(stored).removeprefix('torch.')}; expected")
+    for dtype in (None, "bfloat16"):
+        with pytest.raises(ZooError, match=f"^{run}: model.safetensors: .*{said}"):
+            add(run, name="small", dtype=dtype)
+
+
+def test_a_result_of_other_weights_is_told_how_to_measure_the_rounded_ones(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    asked = {"lengths": [32], "examples": 2, "tasks": [{"task": EXAMPLES["task"]}]}
+    suite = parse_spec({"kind": "suite", "format": 1, "name": "tiny", **asked}, "suite")
+    assert isinstance(suite, SuiteSpec)
+    saved = run_suite(run, suite, out=tmp_path / "saved")
+    command = ("add", str(run), "--name", "small", "--dtype", "bfloat16", "--no-evaluate", "--suite-result")
+    said = r"; measure these, rounded to bfloat16 as well: miniwin eval MODEL --suite NAME --dtype bfloat16$"
+    with pytest.raises(ZooError, match=said):
+        add(run, name="small", suite=saved, dtype="bfloat16")
+    refused = CliRunner().invoke(app, [*command, str(tmp_path / "saved")])
+    assert re.search(said, str(refused.exception))
+    # What the message says is what works.
+    found = run_suite(miniwin.load(run, dtype="bfloat16"), suite, out=tmp_path / "rounded")
+    taken = CliRunner().invoke(app, [*command, str(tmp_path / "rounded")])
+    assert taken.exit_code == 0, taken.output
+    kept = resolve("small").suite
+    assert kept is not None and kept.model.weights == found.model.weights
+    with pytest.raises(ZooError, match="measure these, as they were saved, without --dtype and --quantize"):
+        add(run, name="small", suite=found)

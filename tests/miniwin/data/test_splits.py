@@ -301,6 +301,32 @@ def test_text_of_one_part_is_not_held_out_in_another(other: dict[str, Any], mess
     assert code == 2 and "train.yaml:1:" in err and "data.parts.1: " in err
 
 
+def test_a_hard_link_is_the_same_text() -> None:
+    Path("linked.txt").hardlink_to("books/b1.txt")
+    parts = [
+        {"weight": 1, "name": "a", "data": {**BOOKS, "split": "tail"}},
+        {"weight": 1, "name": "b", "data": {"source": "text", "paths": ["v.txt"], "valid_paths": ["linked.txt"]}},
+    ]
+    with pytest.raises(UserError, match=r"^data\.parts\.1: .*linked\.txt is valid here, and .*in data\.parts\.0; "):
+        prepare(ADAPTER.validate_python({"source": "mixture", "parts": parts}), BYTE)
+    with pytest.raises(UserError, match=r"linked\.txt is named by both paths and valid_paths"):
+        corpus("text-tail", valid_paths=["linked.txt"])
+
+
+def test_empty_files_may_be_one() -> None:
+    Path("empty.txt").touch()
+    Path("none.txt").hardlink_to("empty.txt")
+    given = {"source": "text", "paths": ["v.txt", "empty.txt"], "valid_paths": ["books", "none.txt"]}
+    assert prepare(ADAPTER.validate_python(given), BYTE)
+
+
+def test_a_system_may_store_equal_files_of_the_library_once() -> None:
+    for number in range(40):
+        Path(f"lib/pkg1/same{number}.py").hardlink_to("lib/pkg0/m0.py")
+    parts = [{"weight": 1, "name": name, "data": SPECS[name]} for name in ("stdlib", "text-valid")]
+    assert prepare(ADAPTER.validate_python({"source": "mixture", "parts": parts}), BYTE)
+
+
 def test_parts_may_share_text_that_they_split_alike() -> None:
     more = {**BOOKS, "paths": ["books", "v.txt"], "split": "tail"}
     parts = [

@@ -98,6 +98,17 @@ def test_only_a_comparison_is_replaced(here: Path, option: str) -> None:
     )
 
 
+@pytest.mark.parametrize("other", ["c.html", "./c.html", "poor/../c.html", "link.html", "linked/c.html"])
+def test_the_page_and_the_json_file_are_two(here: Path, other: str) -> None:
+    (here / "link.html").symlink_to("c.html")
+    (here / "linked").symlink_to(here)
+    for page, found in (("c.html", other), (other, "c.html")):
+        # A model that cannot be loaded: the paths are refused first.
+        code, out, err = run_cli("compare", "good.json", "no-such-model", "--page", page, "--json", found)
+        assert (code, out) == (2, "") and not (here / "c.html").exists()
+        assert err == f"error: compare: --page and --json are one file, {Path(page)}; choose two\n"
+
+
 def test_the_default_page_is_not_written_over_a_file_of_the_user(here: Path) -> None:
     (here / "comparison.html").write_text("mine")
     assert run_cli("compare", "good.json", "poor", "--json", "found.json")[0] == 2

@@ -180,7 +180,7 @@ EXPERIMENTS = {
         ),
         Experiment(
             "far",
-            "the models of `text`, on one text of 256k tokens",
+            "the models of `text`, in one window of 256k tokens",
             ("harmonic-log", "published", "no-global"),
             5,
             {},

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.claims import figures, filler, results
-from benchmarks.claims.experiments import EXPERIMENTS, Experiment
+from benchmarks.claims.experiments import EXPERIMENTS, Experiment, trained_as
 from benchmarks.claims.plots import write_plots
 from benchmarks.claims.published_claims import Finding, findings, layouts
-from benchmarks.claims.tuning import swept
+from benchmarks.claims.tuning import chosen, swept
 from benchmarks.claims.variants import VARIANTS
 from miniwin.evaluation.intervals import mean
 from miniwin.files.writing import write_text
@@ -110,7 +110,9 @@ def _table(experiment: Experiment, folder: Path) -> str:
                 "-" if s is None else f"{s[0].value:.3f} [{s[0].low:.2f}, {s[0].high:.2f}], {s[1].value:.3f}"
                 for s in shares
             ]
-            lines.append(_row([variant, max((s[0].n for s in shares if s is not None), default=0), *cells]))
+            lines.append(
+                _row([_named(experiment, variant, folder), max((s[0].n for s in shares if s), default=0), *cells])
+            )
         lines.append("")
     if experiment.text:
         size = f"{experiment.text_bytes:,} bytes"
@@ -123,7 +125,7 @@ def _table(experiment: Experiment, folder: Path) -> str:
             values = [list(figures.bits(variant, n, folder, experiment.name).values()) for n in experiment.text]
             means = [mean(v) if v else None for v in values]
             cells = ["-" if m is None else f"{m.value:.4f} [{m.low:.3f}, {m.high:.3f}]" for m in means]
-            lines.append(_row([variant, max(map(len, values)), *cells]))
+            lines.append(_row([_named(experiment, variant, folder), max(map(len, values)), *cells]))
         lines.append("")
     if experiment.tuned:
         lines += _tuning(experiment, folder)
@@ -131,6 +133,13 @@ def _table(experiment: Experiment, folder: Path) -> str:
         lines += _ablations(experiment, made)
     lines += ["What the variants are:", "", *(f"- `{name}`: {VARIANTS[name].what}" for name in experiment.variants), ""]
     return "\n".join(lines)
+
+
+def _named(experiment: Experiment, variant: str, folder: Path) -> str:
+    """The variant, and whether it still waits for its tuning: until then it has the rate of all untuned ones."""
+    source = trained_as(experiment)
+    waits = source.tuned and chosen(source, variant, folder) is None
+    return f"{variant} (not tuned yet)" if waits else variant
 
 
 def _filler(folder: Path) -> str:

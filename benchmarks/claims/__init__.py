@@ -3,6 +3,7 @@
 python -m benchmarks.claims --list           what there is to run
 python -m benchmarks.claims                  every run that has no result yet; killed, it goes on where it was
 python -m benchmarks.claims --only tasks     one experiment; or --variant, --seed
+python -m benchmarks.claims --only speed     by itself, on a quiet machine; --only filler, after champion and longer
 python -m benchmarks.claims --quick          three variants, two seeds, under 15 minutes, with what to expect
 python -m benchmarks.claims --choose         which seed of the champion the zoo gets, by the validation split
 python -m benchmarks.claims --page           README.md and the plots, from the result files alone

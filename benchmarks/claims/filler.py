@@ -25,6 +25,7 @@ from miniwin.blocks.attention_ops import AttentionCall
 from miniwin.evaluation.tasks import draw
 from miniwin.language_model import LanguageModel
 from miniwin.provenance import code_version, machine
+from miniwin.specs import UserError
 
 NAME = "filler"
 MEASURED = ("longer", "champion")
@@ -40,8 +41,9 @@ def measure(folder: Path = results.FOLDER) -> None:
         for seed in range(experiment.seeds):
             if results.read(NAME, name, seed, folder) is not None:
                 continue
-            model, _ = trained(experiment, VARIANTS[experiment.variants[0]], seed, progress=False)
-            assert model is not None
+            model, ended = trained(experiment, VARIANTS[experiment.variants[0]], seed)  # trains it only if need be
+            if model is None:
+                raise UserError(f"{name}, seed {seed}: the training diverged ({ended.reason}), so there is no model")
             rows = [row for length in LENGTHS for row in shares(model, length, EXAMPLES)]
             done = {"experiment": NAME, "variant": name, "seed": seed, "commit": code_version(), "shares": rows}
             print(results.write({**done, "machine": machine()["cpu"]}, folder), flush=True)

@@ -18,6 +18,7 @@ from benchmarks.claims.ablation import without
 from benchmarks.claims.experiments import EXPERIMENTS, LAST_WRITE, REPORTED, trained_as
 from benchmarks.claims.page import write_page
 from benchmarks.claims.published_claims import NOT_MEASURED, findings, judged, layouts
+from benchmarks.claims.quick import quick
 from benchmarks.claims.running import AtLeastOne, at_length, is_done, run
 from benchmarks.claims.training import model_spec, train_spec, work_folder
 from benchmarks.claims.tuning import FIRST, LADDER, SEED, chosen, sweep, swept, untried
@@ -166,6 +167,11 @@ def test_a_training_that_diverged_is_a_result(tmp_path: Path, monkeypatch: pytes
     path = run(EXPERIMENTS["longer"], "harmonic-log", 0, tmp_path, progress=False)
     assert json.loads(path.read_text())["diverged"] == "the loss is NaN"
     assert is_done(EXPERIMENTS["longer"], "harmonic-log", 0, tmp_path)
+    with pytest.raises(UserError, match="harmonic-log-0: the training diverged, so there is no order"):
+        quick()
+    monkeypatch.setattr(filler, "trained", lambda *_, **__: (None, done))
+    with pytest.raises(UserError, match=r"longer, seed 0: the training diverged \(the loss is NaN\)"):
+        filler.measure(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -34,8 +34,8 @@ from miniwin.specs import (
 from miniwin.specs.data import tasks_in
 from miniwin.specs.expressions import Expression
 from miniwin.specs.objectives import costs
-from miniwin.specs.search import ChoiceVariable, FloatVariable, IntVariable
 from miniwin.specs.validation_errors import Problem
+from miniwin.specs.variables import ChoiceVariable, FloatVariable, IntVariable
 from miniwin.specs.yaml_lines import Loc
 
 if TYPE_CHECKING:

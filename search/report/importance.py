@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 from miniwin.display.formats import plural
 from miniwin.search.report.measures import known
 from miniwin.specs.objectives import Objective
-from miniwin.specs.search import ChoiceVariable, IntVariable, SearchSpec
+from miniwin.specs.search import SearchSpec
+from miniwin.specs.variables import ChoiceVariable, IntVariable
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution

@@ -23,6 +23,7 @@ from miniwin.blocks.positions.base import located_all
 from miniwin.specs.base import Count, Fraction, PositiveInt, Strict, UserError
 from miniwin.specs.expressions import FUNCTION_NAMES, Expression
 from miniwin.specs.objectives import METRICS, Objective, find, measured_in
+from miniwin.specs.sampling import SamplerSpec, TPESampler
 from miniwin.specs.variables import ChoiceVariable, IntVariable, Variable
 from miniwin.specs.yaml_scalars import NOTHING, shown
 
@@ -33,19 +34,6 @@ class Budget(Strict):
 
     trials: PositiveInt
     tokens_per_trial: Annotated[Count, Field(ge=1)] | None = None  # null: `tokens` of the train spec
-
-
-class TPESampler(Strict):
-    """Tree-structured Parzen estimator (Bergstra et al., 2011), multivariate; the first `startup` trials are random."""
-
-    type: Literal["tpe"] = "tpe"
-    startup: Count = 10
-
-
-class RandomSampler(Strict):
-    """Every trial is drawn at random."""
-
-    type: Literal["random"] = "random"
 
 
 class MedianPruner(Strict):
@@ -63,7 +51,6 @@ class AshaPruner(Strict):
     reduction: Annotated[int, Field(ge=2)] = 2
 
 
-SamplerSpec = Annotated[TPESampler | RandomSampler, Field(discriminator="type")]
 PrunerSpec = Annotated[MedianPruner | AshaPruner, Field(discriminator="type")]
 
 

@@ -23,6 +23,7 @@ from miniwin.blocks.positions.base import located_all
 from miniwin.specs.base import Count, Fraction, PositiveInt, Strict, UserError
 from miniwin.specs.expressions import FUNCTION_NAMES, Expression
 from miniwin.specs.objectives import METRICS, Objective, find, measured_in
+from miniwin.specs.pruning import PrunerSpec
 from miniwin.specs.sampling import SamplerSpec, TPESampler
 from miniwin.specs.variables import ChoiceVariable, IntVariable, Variable
 from miniwin.specs.yaml_scalars import NOTHING, shown
@@ -34,24 +35,6 @@ class Budget(Strict):
 
     trials: PositiveInt
     tokens_per_trial: Annotated[Count, Field(ge=1)] | None = None  # null: `tokens` of the train spec
-
-
-class MedianPruner(Strict):
-    """Stop a trial whose best value so far is worse than the median of the finished trials at the same rung, once
-    `startup` of them have finished."""
-
-    type: Literal["median"] = "median"
-    startup: Count = 5
-
-
-class AshaPruner(Strict):
-    """Asynchronous successive halving (arXiv:1810.05934): at each rung only the best 1/`reduction` go on."""
-
-    type: Literal["asha"] = "asha"
-    reduction: Annotated[int, Field(ge=2)] = 2
-
-
-PrunerSpec = Annotated[MedianPruner | AshaPruner, Field(discriminator="type")]
 
 
 class SearchSpec(Strict):

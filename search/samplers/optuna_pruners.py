@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from miniwin.specs import SearchSpec
-from miniwin.specs.search import AshaPruner, MedianPruner
+from miniwin.specs.pruning import AshaPruner, MedianPruner
 
 if TYPE_CHECKING:
     from optuna.pruners import BasePruner

@@ -179,5 +179,7 @@ def _open(url: str, make: bool = False, reading: bool = False) -> BaseStorage:
 
 
 def _said(error: Exception, url: str, password: str | None) -> str:
-    text = what_is_wrong(error).splitlines()[0]
-    return without_secrets_of(text, with_password(url, password))
+    text = without_secrets_of(what_is_wrong(error).splitlines()[0], with_password(url, password))
+    if isinstance(error, ImportError) and url.startswith("postgresql:"):
+        text += " (pip install 'miniwin[postgres]')"
+    return text

@@ -7,9 +7,11 @@ from __future__ import annotations
 import ctypes
 import gc
 import os
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
+import postgres as postgres_server
 import pytest
 import typer.testing
 
@@ -82,3 +84,12 @@ def build(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> st
     assert library.miniwin_start() == 0
     monkeypatch.setattr(native, "_found", lambda: (name, library))
     return name
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[postgres_server.Postgres]:
+    """A real PostgreSQL server, which a test may stop if it starts it again. Each test makes a database of its own."""
+    if reason := postgres_server.missing():
+        pytest.skip(reason)
+    with postgres_server.running_postgres() as server:
+        yield server

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import shutil
 import sqlite3
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -166,6 +167,11 @@ def test_a_first_storage_that_fails_binds_nothing(tmp_path: Path, monkeypatch: p
         ):
             make(tmp_path, url)
         assert not (tmp_path / "study").exists()
+
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "psycopg", None)
+        with pytest.raises(UserError, match=r"cannot be opened: .*psycopg.* \(pip install 'miniwin\[postgres\]'\)"):
+            make(tmp_path, "postgresql://me@x/db")
 
     def broken(*arguments: Any, **named: Any) -> None:
         raise OSError("no space left")

@@ -15,7 +15,16 @@ if __name__ == "search":
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-__all__ = ["StudyData", "TrialRecord", "check_search", "promote", "read_study", "run_search"]
+__all__ = [
+    "StudyData",
+    "TrialRecord",
+    "check_search",
+    "promote",
+    "read_study",
+    "resume_search",
+    "run_search",
+    "stop_search",
+]
 
 _HOME = {
     "StudyData": "miniwin.search.records",
@@ -23,14 +32,18 @@ _HOME = {
     "check_search": "miniwin.search.space",
     "promote": "miniwin.search.promotion",
     "read_study": "miniwin.search.records",
+    "resume_search": "miniwin.search.resuming",
     "run_search": "miniwin.search.runner",
+    "stop_search": "miniwin.search.stopping",
 }
 
 if TYPE_CHECKING:
     from miniwin.search.promotion import promote
     from miniwin.search.records import StudyData, TrialRecord, read_study
+    from miniwin.search.resuming import resume_search
     from miniwin.search.runner import run_search
     from miniwin.search.space import check_search
+    from miniwin.search.stopping import stop_search
 
 
 def __getattr__(name: str) -> Any:

@@ -23,6 +23,7 @@ from miniwin.search.measure import check_corpus, check_same_data
 from miniwin.search.records import StudyData, collect
 from miniwin.search.space import Space, check_space
 from miniwin.search.spec_errors import placed
+from miniwin.search.stopping import last_request
 from miniwin.search.storage_trust import NAMED
 from miniwin.search.storage_url import PASSWORD, without_password
 from miniwin.search.study import Study
@@ -55,7 +56,7 @@ def run_search(
     search: a spec, a YAML file, or the name of a shipped search. base_folder: where relative paths in a SearchSpec
     start; for a file, its own folder. storage: an Optuna storage URL in place of a journal file in the study folder.
     tracking: an MLflow tracking URI, or "off". On Ctrl-C (KeyboardInterrupt) the workers first write checkpoints; the
-    same call goes on.
+    same call goes on. `miniwin search stop` ends the call in the same way.
     """
     path = None
     if isinstance(search, SearchSpec):
@@ -151,6 +152,8 @@ class _Crew:
         self.began: dict[int, int] = {}  # the offset in a worker's log where its own output begins
         self.restarts = 0
         self.gave_up: str | None = None
+        self.known = last_request(study)  # no request to stop from before is for these workers
+        self.stopped = False
 
     def run(self) -> None:
         """Run workers until each has found that nothing is left to do."""
@@ -169,6 +172,9 @@ class _Crew:
                 time.sleep(POLL_SECONDS)
         finally:
             self._stop()
+        if self.stopped and not collect(self.study).finished:
+            self.display.note(f"{self.study.spec.name}: miniwin search stop has stopped it")
+            raise KeyboardInterrupt
         if self.gave_up is not None:
             raise UserError(f"the search {self.study.spec.name} ended before its budget was spent: {self.gave_up}")
 
@@ -182,6 +188,7 @@ class _Crew:
             environment["CUDA_VISIBLE_DEVICES"] = gpu
         command = [sys.executable, "-m", "miniwin.search.worker", str(self.study.folder.resolve())]
         command += ["--worker-id", str(number), "--threads", str(threads), "--parent", str(os.getpid())]
+        command += ["--known", self.known]
         with open(self._log(number), "ab") as log:
             self.began[number] = log.seek(0, os.SEEK_END)
             self.working[number] = subprocess.Popen(
@@ -195,6 +202,9 @@ class _Crew:
 
     def _ended(self, number: int, code: int) -> None:
         if code == worker.DONE:
+            return
+        if code == worker.ALL_STOPPED:  # the others have heard it too, and end by themselves
+            self.stopped = True
             return
         said = _tail(self._log(number), self.began.get(number, 0))
         if code == worker.MISTAKE:

@@ -4,7 +4,7 @@
 
 `miniwin search run` starts workers on its own machine; more can be started by hand on any machine that sees the folder.
 Exit codes: 0 nothing is left to do, 2 a mistake the user can mend, 3 the search gave up, 4 the system refused something
-(a full disk), 130 asked to stop.
+(a full disk), 5 `miniwin search stop` asked every worker to stop, 130 this one was asked to.
 """
 
 from __future__ import annotations
@@ -31,9 +31,10 @@ from miniwin.training.signals import stop_signals
 if TYPE_CHECKING:
     from miniwin.data import Corpus
     from miniwin.search.claims import Claim
+    from miniwin.search.stopping import Listening
     from miniwin.search.study import Study
 
-DONE, MISTAKE, GAVE_UP, UNWRITABLE, STOPPED = 0, 2, 3, 4, 130
+DONE, MISTAKE, GAVE_UP, UNWRITABLE, ALL_STOPPED, STOPPED = 0, 2, 3, 4, 5, 130
 WAIT_SECONDS = 0.5  # before the next look: another worker may die, and its trial is free then
 PARENT_SECONDS = 1.0
 GRACE_SECONDS = 60.0  # for the last step and the checkpoint
@@ -45,6 +46,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--worker-id", default="0", help="a name for this worker, shown in leases")
     parser.add_argument("--threads", type=int, default=None, help="PyTorch threads")
     parser.add_argument("--parent", type=int, default=None, help="stop when this process, our parent, is gone")
+    parser.add_argument("--known", default=None, help="id of the last request to stop that is not for this worker")
     options = parser.parse_args(arguments)
     for number in stop_signals():
         signal.signal(number, _stop)
@@ -52,7 +54,7 @@ def main(arguments: list[str] | None = None) -> int:
         threading.Thread(target=_watch, args=(options.parent,), daemon=True).start()
     try:
         with any_console():
-            return work(options.study, options.worker_id, options.threads)
+            return work(options.study, options.worker_id, options.threads, options.known)
     except OSError as error:  # an Unwritable is one, too
         with suppress(OSError):  # the log may lie on the disk that is full
             print(f"error: {named(error, options.study)}", file=sys.stderr, flush=True)
@@ -64,13 +66,16 @@ def main(arguments: list[str] | None = None) -> int:
         return STOPPED
 
 
-def work(folder: Path, worker: str, threads: int | None = None) -> int:
-    """Claim trials and work on them until there are none left. Returns the exit code."""
+def work(folder: Path, worker: str, threads: int | None = None, known: str | None = None) -> int:
+    """Claim trials and work on them until there are none left, or all are asked to stop. Returns the exit code.
+
+    known: the request to stop that was there before this worker, if any.
+    """
     import torch
 
     from miniwin.data import prepare
-    from miniwin.search.claims import Claim, take_work
     from miniwin.search.measure import check_same_data
+    from miniwin.search.stopping import Listening
     from miniwin.search.study import Study
     from miniwin.tokenizer import load_tokenizer
 
@@ -79,7 +84,19 @@ def work(folder: Path, worker: str, threads: int | None = None) -> int:
     study = Study(folder)
     corpus = prepare(study.train.data, load_tokenizer(study.train.tokenizer, study.train_base), study.train_base)
     check_same_data(study, corpus)
-    while True:
+    with Listening(study, known) as listening:
+        try:
+            return _claim_and_work(study, worker, corpus, listening)
+        except KeyboardInterrupt:
+            if listening.heard:
+                return ALL_STOPPED
+            raise
+
+
+def _claim_and_work(study: Study, worker: str, corpus: Corpus, listening: Listening) -> int:
+    from miniwin.search.claims import Claim, take_work
+
+    while not listening.heard:
         claim = take_work(study, worker)
         if isinstance(claim, Claim):
             _work_on(study, claim, corpus)
@@ -89,6 +106,7 @@ def work(folder: Path, worker: str, threads: int | None = None) -> int:
             return GAVE_UP if claim.reason else DONE
         else:
             time.sleep(WAIT_SECONDS)
+    return ALL_STOPPED
 
 
 def _work_on(study: Study, claim: Claim, corpus: Corpus) -> None:

@@ -1,4 +1,4 @@
-"""`miniwin search`: run a search, look at it, report on it, and promote what it found."""
+"""`miniwin search`: run a search, stop it, go on with it, look at it, report on it, and promote what it found."""
 
 from __future__ import annotations
 
@@ -6,15 +6,20 @@ import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from miniwin.commands.printing import say, typed
 from miniwin.commands.token_counts import count, counts
 
+if TYPE_CHECKING:
+    from miniwin.search import StudyData
+
 app = typer.Typer(
-    rich_markup_mode=None, no_args_is_help=True, help="Search for architectures: run, status, report, promote."
+    rich_markup_mode=None,
+    no_args_is_help=True,
+    help="Search for architectures: run them, look at them, promote what was found.",
 )
 
 Ref = Annotated[str, typer.Argument(help="Name or folder of a study.", metavar="STUDY")]
@@ -47,9 +52,8 @@ def run(
 ) -> None:
     """Run a search. The same command continues it after a stop or a kill; a larger budget.trials extends it."""
     from miniwin.search import run_search
-    from miniwin.search.live_table import summary
 
-    try:
+    with _stoppable():
         data = run_search(
             spec,
             workers=workers,
@@ -59,12 +63,68 @@ def run(
             tracking=tracking,
             progress=not quiet,
         )
+    _say_next(data, str(data.folder if out is not None else data.name))
+
+
+@app.command()
+def resume(
+    study: Ref,
+    workers: Annotated[int | None, typer.Option(min=1, help="Worker processes. Default: as the spec says.")] = None,
+    trials: Annotated[
+        int | None, typer.Option(min=1, help="A new budget.trials, at least the old one. Default: as it was.")
+    ] = None,
+    tracking: Annotated[
+        str | None, typer.Option(help='MLflow tracking URI, or "off". Default: where the study was tracked before.')
+    ] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No table of trials.")] = False,
+) -> None:
+    """Go on with a study that was stopped, from its folder alone; or extend one that is over with --trials."""
+    from miniwin.search import resume_search
+
+    with _stoppable():
+        data = resume_search(study, workers=workers, trials=trials, tracking=tracking, progress=not quiet)
+    _say_next(data, study)
+
+
+@app.command()
+def stop(
+    study: Ref,
+    finish: Annotated[bool, typer.Option("--finish", help="Let the trials that are being trained end first.")] = False,
+    wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until every worker has stopped.")] = True,
+) -> None:
+    """Stop all workers of a study, on every machine, each with a checkpoint. The next run or resume goes on."""
+    from miniwin.search import read_study, stop_search
+
+    data = read_study(study)
+    if data.finished:
+        return say(f"{data.name} is over: {len(data.trained)} trials are trained, and nothing is running")
+    try:
+        holders = stop_search(study, finish=finish, wait=wait, say=say)
+    except KeyboardInterrupt:
+        say("no longer waiting; the workers stop all the same", err=True)
+        raise typer.Exit(130) from None
+    if not holders:
+        say(f"{data.name} is not running: no worker holds a trial of it")
+    elif wait:
+        say(f"stopped; miniwin search resume {shlex.quote(study)} goes on")
+
+
+@contextmanager
+def _stoppable() -> Iterator[None]:
+    try:
+        yield
     except KeyboardInterrupt:
         say("stopped; the same command goes on", err=True)
         raise typer.Exit(130) from None
+
+
+def _say_next(data: StudyData, study: str) -> None:
+    """What has come of a search, and what to do now. study: as commands may call it."""
+    from miniwin.search.live_table import summary
+
     for line in summary(data):
         say(line)
-    ref = shlex.quote(str(data.folder if out is not None else data.name))
+    ref = shlex.quote(study)
     say(f"next: miniwin search report {ref}")
     if data.best is not None:
         say(f"      miniwin search promote {ref} --name MY_MODEL")
@@ -146,7 +206,7 @@ def promote(
     from miniwin.search import promote as run_promote
 
     typed("--description", description)
-    try:
+    with _stoppable():
         entry = run_promote(
             study,
             name=name,
@@ -161,8 +221,5 @@ def promote(
             tracking=tracking,
             progress=not quiet,
         )
-    except KeyboardInterrupt:
-        say("stopped; the same command goes on", err=True)
-        raise typer.Exit(130) from None
     say(f"added {entry.ref}: {entry.folder}")
     say(f'next: miniwin generate {entry.ref} --prompt "..."')

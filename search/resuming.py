@@ -1,0 +1,50 @@
+"""Going on with a study from its own folder, without the YAML files that it was made from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from miniwin.blocks.messages.passwords import MASK
+from miniwin.search.records import StudyData
+from miniwin.search.runner import run_search
+from miniwin.search.study import find_study
+from miniwin.search.study_json import is_begun, read_about
+from miniwin.specs import UserError, load_search_spec
+
+
+def resume_search(
+    study: str | Path,
+    *,
+    workers: int | None = None,
+    trials: int | None = None,
+    tracking: str | None = None,
+    progress: bool = True,
+) -> StudyData:
+    """Go on with a study as `run_search` would.
+
+    study: its folder or its name. workers: processes; None: as the search spec says. trials: the new budget.trials,
+    at least the old one. tracking: an MLflow tracking URI, or "off"; None: where the study was tracked before.
+
+    Raises:
+        UserError: there is no such study, it has not begun, or the budget would shrink.
+    """
+    folder = find_study(study)
+    if not is_begun(folder):
+        raise UserError(f"{folder} was cut off while it was made, and has no trials yet: miniwin search run begins it")
+    spec = load_search_spec(folder / "search.yaml")
+    if trials is not None and trials < spec.budget.trials:
+        raise UserError(
+            f"--trials {trials}: {folder} has a budget of {spec.budget.trials} trials, which may only grow; "
+            f"expected at least {spec.budget.trials}"
+        )
+    before = (read_about(folder)["tracking"] or {}).get("uri")
+    if tracking is None and before is not None and MASK not in before:  # a password is in the environment
+        tracking = before
+    return run_search(
+        folder / "search.yaml",
+        workers=workers,
+        out=folder,
+        overrides=() if trials is None else (f"budget.trials={trials}",),
+        tracking=tracking,
+        progress=progress,
+    )

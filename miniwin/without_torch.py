@@ -15,7 +15,7 @@ from importlib.metadata import entry_points
 from types import ModuleType
 from typing import Any
 
-COMMANDS = (("check",), ("schema",), ("specs",), ("search", "status"))
+COMMANDS = (("check",), ("schema",), ("specs",), ("search", "status"), ("search", "export"))
 LOOKING = (("zoo", "list"), ("zoo", "show"), ("zoo", "index"))  # they read no spec, and so need no plugin
 
 

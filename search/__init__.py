@@ -19,25 +19,30 @@ __all__ = [
     "StudyData",
     "TrialRecord",
     "check_search",
+    "export_study",
     "promote",
     "read_study",
     "resume_search",
     "run_search",
     "stop_search",
+    "to_frame",
 ]
 
 _HOME = {
     "StudyData": "miniwin.search.records",
     "TrialRecord": "miniwin.search.records",
     "check_search": "miniwin.search.space",
+    "export_study": "miniwin.search.frames",
     "promote": "miniwin.search.promotion",
     "read_study": "miniwin.search.records",
     "resume_search": "miniwin.search.resuming",
     "run_search": "miniwin.search.runner",
     "stop_search": "miniwin.search.stopping",
+    "to_frame": "miniwin.search.frames",
 }
 
 if TYPE_CHECKING:
+    from miniwin.search.frames import export_study, to_frame
     from miniwin.search.promotion import promote
     from miniwin.search.records import StudyData, TrialRecord, read_study
     from miniwin.search.resuming import resume_search

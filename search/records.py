@@ -72,6 +72,8 @@ class TrialRecord:
     seconds: float = 0.0
     tokens: int = 0
     attempts: int = 0
+    started: str = ""
+    finished: str | None = None
     reason: str | None = None
     duplicate_of: int | None = None
     run_folder: Path | None = None

@@ -178,6 +178,21 @@ def report(
 
 
 @app.command()
+def export(
+    study: Ref,
+    to: Annotated[Path, typer.Option("--to", help="The file to write.", metavar="FILE.csv|FILE.parquet")],
+    form: Annotated[
+        str | None, typer.Option("--format", help="csv or parquet. Default: as the name of the file ends.")
+    ] = None,
+    replace: Annotated[bool, typer.Option("--replace", help="Write over a file that is there.")] = False,
+) -> None:
+    """Write the trials of a study as a table: a row a trial, and one with number -1 for the baseline."""
+    from miniwin.search import export_study
+
+    say(f"written: {export_study(study, to, form, replace=replace)}")
+
+
+@app.command()
 def promote(
     study: Ref,
     name: Annotated[str, typer.Option(help="Name of the zoo entry.")],

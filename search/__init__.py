@@ -26,7 +26,6 @@ __all__ = [
     "run_search",
     "stop_search",
     "to_frame",
-    "watch_study",
 ]
 
 _HOME = {
@@ -40,7 +39,6 @@ _HOME = {
     "run_search": "miniwin.search.runner",
     "stop_search": "miniwin.search.stopping",
     "to_frame": "miniwin.search.frames",
-    "watch_study": "miniwin.search.watching",
 }
 
 if TYPE_CHECKING:
@@ -51,7 +49,6 @@ if TYPE_CHECKING:
     from miniwin.search.runner import run_search
     from miniwin.search.space import check_search
     from miniwin.search.stopping import stop_search
-    from miniwin.search.watching import watch_study
 
 
 def __getattr__(name: str) -> Any:

@@ -62,3 +62,11 @@ def put(document: dict[str, Any], path: str, value: Any, checking: bool = False)
     if isinstance(value, float) and value.is_integer() and isinstance(before, int) and not isinstance(before, bool):
         value = int(value)
     here[last] = value
+
+
+def without_unused_blocks(model: dict[str, Any]) -> None:
+    """Take the blocks out of a dumped model spec that no layer uses: a layout may leave a letter out."""
+    pattern, count, last = model["pattern"], model["num_layers"], model["last"]
+    if isinstance(pattern, str) and isinstance(count, int) and 0 < len(pattern) <= count:
+        used = {*pattern[: count - (last is not None)], *([] if last is None else [last])}
+        model["blocks"] = {letter: block for letter, block in model["blocks"].items() if letter in used}

@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TextIO
+from typing import TYPE_CHECKING, Any, Literal
 
 from miniwin.blocks.messages.escaping import escaped, escaped_line
 from miniwin.display.cells import cell
@@ -33,22 +33,21 @@ Justify = Literal["left", "right"]
 
 
 class SearchDisplay:
-    """Shows a study as it goes on, by default on standard error. With `enabled=False` it shows nothing."""
+    """Shows a study as it goes on. With `enabled=False` it shows nothing."""
 
-    def __init__(self, enabled: bool = True, stream: TextIO | None = None) -> None:
+    def __init__(self, enabled: bool = True) -> None:
         self._enabled = enabled
-        self._stream = sys.stderr if stream is None else stream
         self._live: Any = None
         self._shown: dict[int, str] = {}
         self._began = time.monotonic()
         self._tokens_before: int | None = None
 
     def __enter__(self) -> SearchDisplay:
-        if self._enabled and self._stream.isatty():
+        if self._enabled and sys.stderr.isatty():
             from rich.console import Console
             from rich.live import Live
 
-            self._live = Live(console=Console(file=self._stream), auto_refresh=False)
+            self._live = Live(console=Console(stderr=True), auto_refresh=False)
             self._live.start()
         return self
 
@@ -60,7 +59,7 @@ class SearchDisplay:
         if self._live is not None:
             self._live.console.print(escaped(text), markup=False, highlight=False)
         elif self._enabled:
-            print(escaped(text), file=self._stream, flush=True)
+            print(escaped(text), file=sys.stderr, flush=True)
 
     def update(self, data: StudyData) -> None:
         if not self._enabled:
@@ -236,7 +235,7 @@ def summary(data: StudyData) -> list[str]:
     parts += [f"{counts[state]} {state}" for state in STYLES if counts[state] and state != "complete"]
     lines = [f"{data.name}: {', '.join(parts)}"]
     if data.exhausted and len(data.trained) < data.spec.budget.trials:
-        lines.append(f"all {data.spec.space_size:g} assignments of the variables have been tried")
+        lines.append(f"all {data.assignments:g} assignments of the variables have been tried")
     if data.best is not None:
         if len(data.objectives) > 1:
             front = f"{len(data.front)} {'trial' if len(data.front) == 1 else 'trials'}"

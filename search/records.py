@@ -51,6 +51,7 @@ class Later(Generic[T]):
 class TrialRecord:
     """One trial of a study; the baseline has number -1.
 
+    params: the values of the variables; one whose conditions do not hold has none.
     state: complete, pruned (also a run that diverged), running (`alive`: a process works on it now), failed,
     infeasible (broke a constraint), duplicate (the same architecture as trial `duplicate_of`). The last two cost
     nothing. values: the objectives by name, such as "loss@4096". losses: nats per byte by length. rungs: measurements
@@ -111,6 +112,7 @@ class StudyData:
     trials: list[TrialRecord]
     baseline: TrialRecord | None
     exhausted: bool = False  # every assignment of the variables has been tried
+    assignments: float = math.inf  # how many there are, if they have all been tried
 
     @property
     def name(self) -> str:
@@ -192,7 +194,8 @@ def collect(study: Study) -> StudyData:
                 study.ended[trial.number] = record
     exhausted = bool(known.user_attrs.get(EXHAUSTED))
     baseline = None if study.baseline is None else _baseline(study)
-    return StudyData(study.folder, study.spec, study.base, study.space.train, trials, baseline, exhausted)
+    size = study.space.variables.size if exhausted else math.inf
+    return StudyData(study.folder, study.spec, study.base, study.space.train, trials, baseline, exhausted, size)
 
 
 def with_specs(data: StudyData) -> StudyData:
@@ -214,9 +217,8 @@ def _record(study: Study, trial: Told) -> TrialRecord | None:
     state, reason = trial.user_attrs.get("state", "running"), trial.user_attrs.get("reason")
     if trial.ended and state in ("infeasible", "duplicate"):
         same = trial.user_attrs.get("duplicate_of")
-        return TrialRecord(
-            trial.number, state, trial.params, constraints=trial.constraints, reason=reason, duplicate_of=same
-        )
+        values = study.space.decode(trial.params)
+        return TrialRecord(trial.number, state, values, constraints=trial.constraints, reason=reason, duplicate_of=same)
     hash = trial.user_attrs.get("hash")
     if hash is None:  # waits in the queue, or is being claimed at this moment
         return None
@@ -238,9 +240,8 @@ def _record(study: Study, trial: Told) -> TrialRecord | None:
     # The files are lost; or the trial failed, and a later trial has taken its folder over.
     values = dict(zip((o.name for o in study.spec.parsed_objectives), trial.values, strict=False))
     known: dict[str, Any] = {"constraints": trial.constraints, "hash": hash, "reason": reason, "problem": problem}
-    return TrialRecord(
-        trial.number, state, trial.params, values, layout=str(trial.user_attrs.get("layout", "")), **known
-    )
+    params = study.space.decode(trial.params)
+    return TrialRecord(trial.number, state, params, values, layout=str(trial.user_attrs.get("layout", "")), **known)
 
 
 def _baseline(study: Study) -> TrialRecord:

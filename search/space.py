@@ -7,18 +7,20 @@ Everything here works on specs alone, without building a model, so an assignment
 
 from __future__ import annotations
 
-import itertools
-import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from random import Random
 from typing import TYPE_CHECKING, Any
 
-from miniwin.search.candidate import Candidate, put
+from miniwin.search.candidate import Candidate, put, without_unused_blocks
 from miniwin.search.named_specs import find_spec
 from miniwin.search.objectives import cost, is_cost
+from miniwin.search.space_problems import Parts, check_links
 from miniwin.search.spec_errors import SpaceError, placed
+from miniwin.search.variables import Variables
+from miniwin.search.variation import crossed, mutated
 from miniwin.specs import (
     ModelSpec,
     SearchSpec,
@@ -32,30 +34,14 @@ from miniwin.specs import (
     user_path,
 )
 from miniwin.specs.data import tasks_in
-from miniwin.specs.expressions import Expression
-from miniwin.specs.objectives import costs
+from miniwin.specs.expressions import Expression, WithoutValue
 from miniwin.specs.validation_errors import Problem
-from miniwin.specs.variables import ChoiceVariable, FloatVariable, IntVariable
-from miniwin.specs.yaml_lines import Loc
 
 if TYPE_CHECKING:
+    from optuna.distributions import BaseDistribution
     from optuna.trial import BaseTrial
 
 SAMPLES = 50  # assignments drawn to see whether a search makes sense
-
-# Fields that a search may not set, and why.
-_FIXED = {
-    "kind": "it says what kind of file this is",
-    "format": "it says how the file is written",
-    "name": "names do not change an architecture",
-    "train.kind": "it says what kind of file this is",
-    "train.format": "it says how the file is written",
-    "train.name": "names do not change a run",
-    "train.tokens": "every trial has the same budget: set budget.tokens_per_trial",
-    "train.data": "trials on different data cannot be compared",
-    "train.eval": "it does not change what is trained",
-    "train.tokenizer": "trials share one tokenised corpus",
-}
 
 
 @dataclass(frozen=True)
@@ -74,41 +60,69 @@ class Assignment:
 class Space:
     """The variables of a search over a base model and a train spec."""
 
-    def __init__(self, spec: SearchSpec, base: ModelSpec, train: TrainSpec) -> None:
+    def __init__(
+        self,
+        spec: SearchSpec,
+        base: ModelSpec,
+        train: TrainSpec,
+        *,
+        placements: str = "letters",
+        first_choices: Mapping[str, int] | None = None,
+    ) -> None:
+        """placements: their coding as Optuna parameters, `letters` or `ordinal` (coding.py). first_choices: how many
+        choices a variable had when the study began, for variables that have more by now."""
         self.spec, self.base = spec, base
         budget = spec.budget.tokens_per_trial
         self.train = train if budget is None else parse_spec({**_dump(train), "tokens": budget}, "train")
         self.letters = {letter: letter for letter in base.blocks}
         # Wider fields first, so that `blocks.S.attention` does not undo `blocks.S.attention.window`.
-        self._set: dict[str, Any] = {
+        self.lines: dict[str, Any] = {
             path: Expression(value) if isinstance(value, str) else value
             for path, value in sorted(spec.set.items(), key=lambda item: (item[0].count("."), item[0]))
         }
-        self._constraints = {text: Expression(text) for text in spec.constraints}
-        self._check()
+        self.constraints = {text: Expression(text) for text in spec.constraints}
+        self._first_choices = first_choices
+        self.variables = Variables(spec.variables, base.num_layers, placements, first_choices)
+        check_links(Parts(spec, base, self.train, self.lines, self.constraints))
 
-    # -- sampling
+    def recoded(self, placements: str) -> Space:
+        """The same space with another coding of placements: a sampler may use one, and the storage another."""
+        return Space(self.spec, self.base, self.train, placements=placements, first_choices=self._first_choices)
+
+    # -- values, and Optuna's parameters
 
     def suggest(self, trial: BaseTrial) -> dict[str, Any]:
         """The values of the variables in an Optuna trial."""
-        values: dict[str, Any] = {}
-        for name, variable in self.spec.variables.items():
-            if isinstance(variable, IntVariable):
-                values[name] = trial.suggest_int(name, *variable.int, step=variable.step, log=variable.log)
-            elif isinstance(variable, FloatVariable):
-                values[name] = trial.suggest_float(name, *variable.float, step=variable.step, log=variable.log)
-            else:
-                by_key = {_choice_key(choice): choice for choice in variable.choice}
-                values[name] = by_key[trial.suggest_categorical(name, list(by_key))]
-        return values
+        return self.variables.suggest(trial)
+
+    def decode(self, params: Mapping[str, Any]) -> dict[str, Any]:
+        """The values that Optuna's parameters say. A variable without parameters has no value."""
+        return self.variables.decode(params)
+
+    def encode(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Optuna's parameters for these values, so that `decode(encode(values)) == values`; UserError if they are no
+        values of these variables."""
+        return self.variables.encode(values)
+
+    def distributions(self) -> dict[str, BaseDistribution]:
+        """Every Optuna parameter there may be, at its widest. Not every trial has them all."""
+        return self.variables.distributions()
 
     def enumerate(self, most: int = 100_000) -> Iterator[dict[str, Any]] | None:
-        """All assignments as Optuna parameters, or None if there are more than `most`."""
-        if not self.spec.space_size <= most:
-            return None
-        names = list(self.spec.variables)
-        axes = [_axis(variable) for variable in self.spec.variables.values()]
-        return (dict(zip(names, values, strict=True)) for values in itertools.product(*axes))
+        """All assignments, or None if there are more than `most`."""
+        return self.variables.enumerate(most)
+
+    def draw(self, random: Random) -> dict[str, Any]:
+        """An assignment at random, in which a placement is each of its values with the same chance."""
+        return self.variables.draw(random)
+
+    def mutate(self, values: Mapping[str, Any], random: Random) -> dict[str, Any]:
+        """The values with a small change of one variable. Constraints may break."""
+        return mutated(self.variables, values, random)
+
+    def cross(self, one: Mapping[str, Any], other: Mapping[str, Any], random: Random) -> dict[str, Any]:
+        """A child of two assignments. Constraints may break."""
+        return crossed(self.variables, one, other, random)
 
     # -- from values to specs
 
@@ -120,9 +134,9 @@ class Space:
         when the Space was made.
         """
         values = dict(values)
-        names = {**self.letters, **values}
+        names = {**self.letters, **self.variables.named(values)}
         judged = _Judged(self.train.longest)
-        for text, expression in self._constraints.items():
+        for text, expression in self.constraints.items():
             if not any(is_cost(name) for name in expression.names):
                 judged.judge(text, expression, names)
         if judged.reason:
@@ -132,7 +146,7 @@ class Space:
         except UserError as error:
             # For the sampler to learn from: 1 where there is no valid architecture, and 0 elsewhere.
             return Assignment(values, None, {**judged.constraints, "a valid architecture": 1.0}, str(error))
-        for text, expression in self._constraints.items():
+        for text, expression in self.constraints.items():
             if text not in judged.constraints:
                 judged.judge(text, expression, names, candidate.model)
         if not judged.reason:
@@ -143,51 +157,18 @@ class Space:
 
     def _build(self, names: Mapping[str, Any]) -> Candidate:
         model, train = _dump(self.base), _dump(self.train)
-        for path, value in self._set.items():
+        for path, value in self.lines.items():
             document, rest = (train, path.removeprefix("train.")) if path.startswith("train.") else (model, path)
             try:
                 put(document, rest, value.evaluate(names) if isinstance(value, Expression) else value)
+            except WithoutValue:
+                continue  # the base model keeps its field
             except UserError as error:
                 raise UserError(f"set.{path}: {error}") from None
+        pattern = self.lines.get("pattern")
+        if isinstance(pattern, Expression) and any(name in self.variables.placed for name in pattern.names):
+            without_unused_blocks(model)
         return Candidate(parse_spec(model, "model"), parse_spec(train, "train"))
-
-    # -- checking
-
-    def _check(self) -> None:
-        """SpaceError for paths that the specs do not have, unknown names, and variables that nothing uses."""
-        problems = [
-            Problem(
-                ("variables", name),
-                f"{name!r} is also a block of {self.base.name}; call the variable something else",
-                on_key=True,
-            )
-            for name in self.spec.variables
-            if name in self.letters
-        ]
-        documents = {"model": _dump(self.base), "train": _dump(self.train)}
-        known = [*self.spec.variables, *self.letters]
-        short, long = ([row.name for row in costs().values() if row.by_length is wanted] for wanted in (False, True))
-        used: set[str] = set()
-        for path, value in self._set.items():
-            try:
-                _check_path(documents, path, None if isinstance(value, Expression) else value)
-            except UserError as error:
-                problems.append(Problem(("set", path), str(error), on_key=True))
-            if isinstance(value, Expression):
-                used.update(value.names)
-                problems += _unknown_names(("set", path), value, known, ())
-        for index, text in enumerate(self.spec.constraints):
-            problems += _unknown_names(("constraints", index), self._constraints[text], [*known, *short], long)
-        if unused := [name for name in self.spec.variables if name not in used]:
-            problems += [
-                Problem(
-                    ("variables", unused[0]),
-                    f"nothing under `set` uses it ({', '.join(unused)}); use it in an expression or remove it",
-                    on_key=True,
-                )
-            ]
-        if problems:
-            raise SpaceError(problems)
 
     def check_room(self) -> None:
         """SpaceError for a task that has no example of the length of its objective.
@@ -222,6 +203,8 @@ class _Judged:
                 else {name: cost(name, model, self._trained) for name in expression.names if is_cost(name)}
             )
             self.constraints[text] = expression.violation({**names, **costs})
+        except WithoutValue:
+            self.constraints[text] = 0.0  # it says nothing here
         except (UserError, ArithmeticError) as error:
             self.constraints[text] = 1.0  # there is no distance, but the sampler should keep away
             self._without_value[text] = str(error) if text in str(error) else f"constraint {text!r}: {error}"
@@ -269,10 +252,7 @@ def check_search(search: SearchSpec | str | Path, base_folder: str | Path | None
 def check_space(space: Space) -> str:
     """One line that says what a space covers; UserError if no architecture of it holds the constraints, or an objective
     cannot be measured."""
-    from miniwin.search.samplers.ways import check_sampler
-
     space.check_room()
-    check_sampler(space)
     drawn = sample(space, SAMPLES)
     fine = [assignment for assignment in drawn if assignment.candidate is not None]
     spec = space.spec
@@ -282,7 +262,8 @@ def check_space(space: Space) -> str:
             f"none of {len(drawn)} assignments of the variables gave an architecture that holds the constraints: "
             f"{'; '.join(reasons[:3])}{'; ...' if len(reasons) > 3 else ''}"
         )
-    size = f"{spec.space_size:,.0f} assignments" if spec.space_size < 1e12 else "endlessly many assignments"
+    count = space.variables.size
+    size = f"{count:,.0f} assignments" if count < 1e12 else "endlessly many assignments"
     sizes = sorted(assignment.candidate.model.parameters() for assignment in fine if assignment.candidate)
     return (
         f"{len(spec.variables)} variables, {size}; of {len(drawn)} drawn at random {len(fine)} hold the constraints, "
@@ -294,8 +275,10 @@ def sample(space: Space, count: int) -> list[Assignment]:
     """Assignments drawn at random, each once."""
     import optuna
 
+    from miniwin.search.samplers import make_sampler
+
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=space.spec.seed))
+    study = optuna.create_study(sampler=make_sampler(space.spec, 0, random=True))
     drawn: dict[str, Assignment] = {}
     for _ in range(count):
         assignment = space.assign(space.suggest(study.ask()))
@@ -303,40 +286,6 @@ def sample(space: Space, count: int) -> list[Assignment]:
     return list(drawn.values())
 
 
-def _check_path(documents: dict[str, dict[str, Any]], path: str, value: Any) -> None:
-    for fixed, why in _FIXED.items():
-        if path == fixed or path.startswith(fixed + "."):
-            raise UserError(f"this field cannot be searched; {why}")
-    kind = "train" if path.startswith("train.") else "model"
-    put(documents[kind], path.removeprefix("train."), value, checking=True)
-
-
-def _unknown_names(where: Loc, expression: Expression, known: list[str], costs: Sequence[str]) -> list[Problem]:
-    try:
-        expression.check_names(known, costs)
-    except UserError as error:
-        return [Problem(where, str(error))]
-    return []
-
-
 def _dump(spec: Any) -> dict[str, Any]:
     dumped: dict[str, Any] = spec.model_dump(mode="json")
     return dumped
-
-
-def _axis(variable: Any) -> list[Any]:
-    if isinstance(variable, IntVariable):
-        return list(range(variable.int[0], variable.int[1] + 1, variable.step))
-    if isinstance(variable, ChoiceVariable):
-        return [_choice_key(choice) for choice in variable.choice]
-    low, high = variable.float
-    if variable.step is None:
-        return [low]
-    return [low + index * variable.step for index in range(math.floor((high - low) / variable.step + 1e-9) + 1)]
-
-
-def _choice_key(choice: Any) -> Any:
-    """What Optuna stores for a choice: scalars as they are, anything else as compact JSON."""
-    if choice is None or isinstance(choice, (bool, int, float, str)):
-        return choice
-    return json.dumps(choice, sort_keys=True, separators=(",", ":"))

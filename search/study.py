@@ -121,7 +121,7 @@ class Study:
 
     @cached_property
     def space(self) -> Space:
-        return Space(self.spec, self.base, self.train)
+        return Space(self.spec, self.base, self.train, first_choices=self.about.get("choices"))
 
     @property
     def train_base(self) -> Path:

@@ -39,6 +39,7 @@ FUNCTIONS: dict[str, tuple[int, int]] = {  # name -> fewest and most arguments
     "abs": (1, 1),
     "log2": (1, 1),
     "sqrt": (1, 1),
+    "place": (3, 3),
 }
 FUNCTION_NAMES = tuple(FUNCTIONS)
 
@@ -77,6 +78,11 @@ class ParsedExpression:
 
     def __repr__(self) -> str:
         return f"Expression({self.text!r})"
+
+    @property
+    def chooses(self) -> bool:
+        """Whether it need not use all its names: it has an `if`, an `and` or an `or`."""
+        return any(isinstance(node, (ast.IfExp, ast.BoolOp)) for node in ast.walk(self.tree))
 
     def check_names(self, known: Iterable[str], costs: Iterable[str] = ()) -> None:
         """Check every name: one of `known`, or `cost@length` with a cost of `costs`.

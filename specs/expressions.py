@@ -3,7 +3,10 @@
     values       numbers, quoted text, True, False, None
     names        variables, pattern letters, costs (`cache_bytes@4096`)
     operators    + - * / // % **, comparisons (chained too), and or not, `a if test else b`
-    functions    min max round int abs log2 sqrt
+    functions    min max round int abs log2 sqrt place
+
+A variable may have no value (`WITHOUT_VALUE`). An expression that needs it has none either: it raises `WithoutValue`.
+`a if test else b` needs only one of a and b.
 
 Text can be joined (`+`), repeated (`*`) and compared: patterns are written that way. expression_parser.py reads an
 expression; this file computes its value, and how far a constraint is from true. The size of a result is checked before
@@ -30,10 +33,34 @@ from miniwin.specs.expression_parser import (
     original,
 )
 
-__all__ = ["FUNCTION_NAMES", "Comparison", "Expression", "is_length"]
+__all__ = [
+    "FUNCTION_NAMES",
+    "WITHOUT_VALUE",
+    "Comparison",
+    "Expression",
+    "Members",
+    "WithoutValue",
+    "is_length",
+]
 
+WITHOUT_VALUE = object()  # what a variable has whose conditions do not hold
 FARTHEST = 1e300  # how far from true a constraint can be: samplers calculate with it
 _SIGNS = dict(COMPARISONS.values())
+
+
+class WithoutValue(UserError):
+    """An expression needs a variable that has no value here."""
+
+
+@dataclass(frozen=True)
+class Members:
+    """The value of a subset: some of the places 0, 1, ..., `of` - 1."""
+
+    numbers: tuple[int, ...]
+    of: int
+
+    def __repr__(self) -> str:
+        return f"the subset {list(self.numbers)}"
 
 
 @dataclass(frozen=True)
@@ -102,6 +129,8 @@ class Expression(ParsedExpression):
             name = original(node.id)
             if name not in values:
                 self._unknown(node, name, list(values))
+            if values[name] is WITHOUT_VALUE:
+                raise WithoutValue(f"{name} has no value here, since its conditions do not hold")
             return values[name]
         if isinstance(node, ast.BinOp):
             return self._operate(node, self._walk(node.left, values), self._walk(node.right, values))
@@ -183,6 +212,8 @@ class Expression(ParsedExpression):
         return bool(function(left, right))
 
     def _call(self, node: ast.Call, name: str, arguments: list[Any]) -> Any:
+        if name == "place":
+            return self._place(node, *arguments)
         self._numbers(node, f"{name}()", *arguments)
         try:
             if name in ("min", "max"):
@@ -203,6 +234,14 @@ class Expression(ParsedExpression):
             return math.log2(arguments[0]) if name == "log2" else math.sqrt(arguments[0])
         except (ValueError, OverflowError):
             self._fail(node, f"{name}({', '.join(map(_shown, arguments))}) has no value")
+
+    def _place(self, node: ast.Call, members: Any, inside: Any, outside: Any) -> str:
+        """Text: `inside` for each place in the subset, `outside` for every other place, in order."""
+        if not isinstance(members, Members) or not isinstance(inside, str) or not isinstance(outside, str):
+            said = ", ".join(map(_shown, (members, inside, outside)))
+            self._fail(node, f"place() takes a subset and two texts, such as place(layers, G, S); got {said}")
+        chosen = set(members.numbers)
+        return str(self._bounded("".join(inside if n in chosen else outside for n in range(members.of)), node))
 
     def _numbers(self, node: ast.AST, sign: str, *values: Any) -> None:
         for value in values:

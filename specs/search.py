@@ -7,25 +7,26 @@
                   rope_stability@131072 <= 1            likewise rope_aliasing, rope_cosine_bound and rope_precision
 
 A string under `set` is an expression over the variables and the pattern letters of the base model
-(specs/expressions.py); text is quoted twice, `"'rope'"`. Anything else is a literal.
+(specs/expressions.py); text is quoted twice, `"'rope'"`. Anything else is a literal. A line that needs a variable which
+has no value here (`when`) is left out: the base model keeps its field.
 """
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, JsonValue, field_validator, model_validator
 
-from miniwin.blocks.positions.base import located, located_all
+from miniwin.blocks.positions.base import located_all
 from miniwin.specs.base import Count, Fraction, PositiveInt, Strict, UserError
 from miniwin.specs.expressions import FUNCTION_NAMES, Expression
 from miniwin.specs.objectives import METRICS, Objective, find, measured_in
 from miniwin.specs.pruning import PrunerSpec
 from miniwin.specs.sampling import SamplerSpec, TPESampler
-from miniwin.specs.variables import ChoiceVariable, IntVariable, Variable
+from miniwin.specs.variable_links import link_problems
+from miniwin.specs.variables import Variable
 from miniwin.specs.yaml_scalars import NOTHING, shown
 
 
@@ -75,7 +76,7 @@ class SearchSpec(Strict):
                 raise ValueError(
                     f"variable {name!r} is not a name: expected letters, digits and _, starting with a letter"
                 )
-            if name in METRICS or name in FUNCTION_NAMES:
+            if name in METRICS or (name in FUNCTION_NAMES and name != "place"):  # an older search may have a `place`
                 raise ValueError(f"variable {name!r} has the name of a metric or function: call it something else")
             if name in (
                 "and",
@@ -92,6 +93,8 @@ class SearchSpec(Strict):
                 "lambda",
             ):
                 raise ValueError(f"variable {name!r} is a word of the expression language: call it something else")
+        if problems := link_problems(variables):
+            raise located_all(problems)
         return variables
 
     @field_validator("set")
@@ -166,12 +169,6 @@ class SearchSpec(Strict):
                 raise ValueError("a pruner needs rungs at which to judge; expected something like rungs: [0.25, 0.5]")
         return self
 
-    @model_validator(mode="after")
-    def _sampling(self) -> SearchSpec:
-        if problem := self.sampler.problem(self.variables, len(self.objectives)):
-            raise located(f"sampler.{problem[0]}", problem[1])
-        return self
-
     @property
     def parsed_objectives(self) -> tuple[Objective, ...]:
         return tuple(Objective.parse(text) for text in self.objectives)
@@ -183,21 +180,6 @@ class SearchSpec(Strict):
         names += [objective.metric for objective in self.parsed_objectives]
         rows = [find(name.partition("@")[0]) for name in names]
         return any(row is not None and row.how == "rotation" for row in rows)
-
-    @property
-    def space_size(self) -> float:
-        """How many assignments there are; infinite where a variable is real without a step."""
-        sizes: list[float] = []
-        for variable in self.variables.values():
-            if isinstance(variable, IntVariable):
-                sizes.append((variable.int[1] - variable.int[0]) // variable.step + 1)
-            elif isinstance(variable, ChoiceVariable):
-                sizes.append(len(variable.choice))
-            elif variable.step is None:
-                sizes.append(1 if variable.float[0] == variable.float[1] else math.inf)
-            else:
-                sizes.append(math.floor((variable.float[1] - variable.float[0]) / variable.step + 1e-9) + 1)
-        return math.prod(sizes)
 
 
 def _each(items: Mapping[Any, str], check: Callable[[str], None]) -> None:

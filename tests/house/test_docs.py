@@ -140,6 +140,22 @@ def test_the_search_shown_is_one(page: str, tmp_path: Path) -> None:
     assert "hold the constraints" in check_space(Space(spec, load_model_spec("miniwin-1m"), load_train_spec("tiny")))
 
 
+@pytest.mark.parametrize("shown", range(3))
+def test_the_variables_shown_make_architectures(shown: int) -> None:
+    """Each block of docs/searching.md: all of its assignments that are drawn can be built."""
+    from miniwin.search.space import Space, check_space
+    from miniwin.specs import load_train_spec
+
+    texts = [text for text in blocks(ROOT / "docs" / "searching.md", "yaml") if text.startswith("variables:")]
+    assert len(texts) == 3
+    shipped: dict[str, Any] = yaml.safe_load(read("specs/searches/period-window-ratio.yaml"))
+    own = {**yaml.safe_load(texts[shown]), "constraints": [], "budget": {"trials": 4}}
+    spec = parse_spec({**shipped, **own}, "search")
+    said = check_space(Space(spec, load_model_spec("miniwin-1m"), load_train_spec("tiny")))
+    drawn, fine = re.findall(r"of (\d+) drawn at random (\d+) hold", said)[0]
+    assert drawn == fine, said
+
+
 def test_the_deadlines_are_the_codes() -> None:
     text = read("docs/zoo.md")
     assert f"begin within {timeouts.TIMEOUT:g} seconds" in text and f"counted over {timeouts.TIMEOUT:g} seconds" in text

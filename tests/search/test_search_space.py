@@ -297,7 +297,7 @@ def test_dumped_yaml_loads_back_equal(tmp_path: Path) -> None:
     [
         (
             {"variables": {"a": {"in": [1, 2]}}},
-            'variables.a: got {"in": [1, 2]}; expected {int: [low, high]}, {float: [low, high]} or',
+            'variables.a: got {"in": [1, 2]}; expected {int: [low, high]}, {float: [low, high]}, ',
         ),
         ({"variables": {"a": {"int": [2, 1]}}}, "the range [2, 1] is empty: write the smaller number first"),
         ({"variables": {"a": {"int": [0, 9], "log": True}}}, "log: true needs a lowest value of at least 1"),
@@ -377,7 +377,8 @@ def test_fields_of_the_training_and_literals_can_be_set() -> None:
 def test_whole_fields_can_be_chosen() -> None:
     positions = [{"type": "nope"}, {"type": "rope", "rope_theta": 1000.0}]
     changed = space(variables={"position": {"choice": positions}}, set={"blocks.S.attention.position": "position"})
-    kinds = [params["position"] for params in changed.enumerate() or ()]
+    assert [values["position"] for values in changed.enumerate() or ()] == positions
+    kinds = [changed.encode({"position": position})["position"] for position in positions]
     assert kinds == ['{"type":"nope"}', '{"rope_theta":1000.0,"type":"rope"}']
     made = changed.assign({"position": positions[1]}).candidate
     assert made is not None and made.model.layer_specs[0].attention.position.type == "rope"
@@ -510,10 +511,9 @@ def test_check_refuses_a_search_that_can_find_nothing() -> None:
 
 
 def test_the_size_of_a_space() -> None:
-    assert space().spec.space_size == 28 == len(list(space().enumerate() or ()))
+    assert space().variables.size == 28 == len(list(space().enumerate() or ()))
     stepped = {"a": {"float": [0.0, 1.0], "step": 0.25}, "b": {"int": [2, 9], "step": 3}}
-    spec = parse_spec(
-        {**SEARCH, "variables": stepped, "set": {"train.clip_grad_norm": "a", "hidden_size": "b"}}, "search"
-    )
-    assert spec.space_size == 15
-    assert parse_spec({**SEARCH, "variables": {"a": {"float": [0, 1]}}}, "search").space_size == math.inf
+    setting = {"train.clip_grad_norm": "a", "hidden_size": "b"}
+    assert space(variables=stepped, set=setting).variables.size == 15
+    endless = {"a": {"float": [0, 1]}, "b": {"int": [1, 2]}}
+    assert space(variables=endless, set=setting).variables.size == math.inf

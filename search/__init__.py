@@ -26,6 +26,7 @@ __all__ = [
     "run_search",
     "stop_search",
     "to_frame",
+    "watch_study",
 ]
 
 _HOME = {
@@ -39,6 +40,7 @@ _HOME = {
     "run_search": "miniwin.search.runner",
     "stop_search": "miniwin.search.stopping",
     "to_frame": "miniwin.search.frames",
+    "watch_study": "miniwin.search.watching",
 }
 
 if TYPE_CHECKING:
@@ -49,6 +51,7 @@ if TYPE_CHECKING:
     from miniwin.search.runner import run_search
     from miniwin.search.space import check_search
     from miniwin.search.stopping import stop_search
+    from miniwin.search.watching import watch_study
 
 
 def __getattr__(name: str) -> Any:

@@ -9,26 +9,26 @@ is trained twice.
 
 from __future__ import annotations
 
-import json
-import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from miniwin.search.candidate import Candidate
+from miniwin.search.history import of_trials
 from miniwin.search.leases import Lease, live_lease, write_lease
 from miniwin.search.outcome import FINAL, TRAINED, Outcome
-from miniwin.search.samplers import make_sampler
-from miniwin.search.space import Assignment
+from miniwin.search.space import Assignment, Space
 from miniwin.search.study import BASELINE, EXHAUSTED, Study
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial, Trial
 
+    from miniwin.search.samplers.proposing import Proposer
+
 # A free trial is infeasible or a duplicate: it costs no training.
 FREE_FACTOR, FREE_LEAST = 20, 200  # free trials before a search gives up: this many times the budget, and at least
-FREE_STREAK = 10  # free trials in a row before the sampler is helped out
 DEATHS = 20  # deaths of a trial's workers without progress in between, before the trial is given up
 
 
@@ -65,7 +65,6 @@ def take_work(study: Study, worker: str) -> Claim | NoClaim:
             return claim
         while True:
             trials = study.optuna.get_trials(deepcopy=False)
-            study.optuna.sampler = make_sampler(study.spec, len(trials))
             running = [trial for trial in trials if trial.state.name == "RUNNING"]
             reason = None
             trial = _orphan(study, running)
@@ -147,22 +146,25 @@ def _orphan(study: Study, running: Sequence[FrozenTrial]) -> Trial | None:
 
 
 def _ask(study: Study, trials: Sequence[FrozenTrial]) -> Trial | None:
-    """A new trial, or None if every assignment has been tried."""
-    streak = _free_streak(trials)
-    if streak >= FREE_STREAK and not any(trial.state.name == "WAITING" for trial in trials):
-        # The sampler keeps proposing assignments that were tried: draw one that was not.
-        everything = study.space.enumerate()
-        if everything is not None:
-            seen = {_key(study.space.decode(trial.params)) for trial in trials}
-            unseen = [values for values in everything if _key(values) not in seen]
-            if not unseen:
-                study.optuna.set_user_attr(EXHAUSTED, True)
-                return None
-            drawn = random.Random(f"{study.spec.seed}/{len(trials)}").choice(unseen)
-            study.optuna.enqueue_trial(study.space.encode(drawn))
-        elif streak % 2:
-            study.optuna.sampler = make_sampler(study.spec, len(trials), random=True)
+    """A new trial, or None if every assignment has been tried. Trials in the queue come first."""
+    from miniwin.search.samplers.redrawing import Given
+
+    spec = study.spec
+    params = _proposer(study.space).propose(of_trials(trials, len(spec.rungs), len(spec.objectives)))
+    if params is None and not any(trial.state.name == "WAITING" for trial in trials):
+        study.optuna.set_user_attr(EXHAUSTED, True)
+        return None
+    # What a trial of the queue leaves open is taken from the proposal.
+    study.optuna.sampler = Given(params or {}, len(trials))
     return study.optuna.ask()
+
+
+@lru_cache(maxsize=1)
+def _proposer(space: Space) -> Proposer:
+    """What proposes the trials of this space. It is kept, since it is faster the second time."""
+    from miniwin.search.samplers.proposing import Proposer
+
+    return Proposer(space)
 
 
 def _why_stop(study: Study, trials: Sequence[FrozenTrial]) -> str | None:
@@ -185,20 +187,6 @@ def _failed(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
     """Failed trials that have not been queued again."""
     again = {trial.user_attrs.get("retry_of") for trial in trials}
     return [trial for trial in trials if trial.state.name == "FAIL" and trial.number not in again]
-
-
-def _free_streak(trials: Sequence[FrozenTrial]) -> int:
-    streak = 0
-    for trial in reversed(trials):
-        if not is_free(trial):
-            break
-        streak += 1
-    return streak
-
-
-def _key(values: dict[str, Any]) -> str:
-    """The same text for assignments that differ only by rounding."""
-    return json.dumps({name: round(v, 12) if isinstance(v, float) else v for name, v in values.items()}, sort_keys=True)
 
 
 # -- taking it

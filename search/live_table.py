@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TextIO
 
 from miniwin.blocks.messages.escaping import escaped, escaped_line
 from miniwin.display.cells import cell
@@ -33,21 +33,22 @@ Justify = Literal["left", "right"]
 
 
 class SearchDisplay:
-    """Shows a study as it goes on. With `enabled=False` it shows nothing."""
+    """Shows a study as it goes on, by default on standard error. With `enabled=False` it shows nothing."""
 
-    def __init__(self, enabled: bool = True) -> None:
+    def __init__(self, enabled: bool = True, stream: TextIO | None = None) -> None:
         self._enabled = enabled
+        self._stream = sys.stderr if stream is None else stream
         self._live: Any = None
         self._shown: dict[int, str] = {}
         self._began = time.monotonic()
         self._tokens_before: int | None = None
 
     def __enter__(self) -> SearchDisplay:
-        if self._enabled and sys.stderr.isatty():
+        if self._enabled and self._stream.isatty():
             from rich.console import Console
             from rich.live import Live
 
-            self._live = Live(console=Console(stderr=True), auto_refresh=False)
+            self._live = Live(console=Console(file=self._stream), auto_refresh=False)
             self._live.start()
         return self
 
@@ -59,7 +60,7 @@ class SearchDisplay:
         if self._live is not None:
             self._live.console.print(escaped(text), markup=False, highlight=False)
         elif self._enabled:
-            print(escaped(text), file=sys.stderr, flush=True)
+            print(escaped(text), file=self._stream, flush=True)
 
     def update(self, data: StudyData) -> None:
         if not self._enabled:

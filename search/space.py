@@ -109,8 +109,9 @@ class Space:
         return self.variables.distributions()
 
     def enumerate(self, most: int = 100_000) -> Iterator[dict[str, Any]] | None:
-        """All assignments, or None if there are more than `most`."""
-        return self.variables.enumerate(most)
+        """All assignments as Optuna parameters, or None if there are more than `most`."""
+        found = self.variables.enumerate(most)
+        return None if found is None else map(self.encode, found)
 
     def draw(self, random: Random) -> dict[str, Any]:
         """An assignment at random, in which a placement is each of its values with the same chance."""
@@ -252,7 +253,10 @@ def check_search(search: SearchSpec | str | Path, base_folder: str | Path | None
 def check_space(space: Space) -> str:
     """One line that says what a space covers; UserError if no architecture of it holds the constraints, or an objective
     cannot be measured."""
+    from miniwin.search.samplers.ways import check_sampler
+
     space.check_room()
+    check_sampler(space)
     drawn = sample(space, SAMPLES)
     fine = [assignment for assignment in drawn if assignment.candidate is not None]
     spec = space.spec
@@ -275,10 +279,8 @@ def sample(space: Space, count: int) -> list[Assignment]:
     """Assignments drawn at random, each once."""
     import optuna
 
-    from miniwin.search.samplers import make_sampler
-
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    study = optuna.create_study(sampler=make_sampler(space.spec, 0, random=True))
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=space.spec.seed))
     drawn: dict[str, Assignment] = {}
     for _ in range(count):
         assignment = space.assign(space.suggest(study.ask()))

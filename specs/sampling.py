@@ -2,24 +2,127 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, JsonValue
 
-from miniwin.specs.base import Count, Strict
+from miniwin.specs.base import Count, Fraction, PositiveInt, Strict
+from miniwin.specs.variables import FloatVariable, IntVariable
+
+Population = Annotated[int, Field(ge=2)]
 
 
-class TPESampler(Strict):
+class _Sampler(Strict):
+    def problem(self, variables: Mapping[str, Any], objectives: int) -> tuple[str, str] | None:
+        """The field of the sampler that cannot be honoured, and why; None if all can."""
+        return None
+
+
+class TPESampler(_Sampler):
     """Tree-structured Parzen estimator (Bergstra et al., 2011), multivariate; the first `startup` trials are random."""
 
     type: Literal["tpe"] = "tpe"
     startup: Count = 10
 
 
-class RandomSampler(Strict):
+class GPSampler(_Sampler):
+    """Gaussian process (Optuna's): logEI for one objective, logEHVI for several; the first `startup` trials are
+    random."""
+
+    type: Literal["gp"] = "gp"
+    startup: Count = 10
+
+
+class NSGA2Sampler(_Sampler):
+    """NSGA-II (Deb et al., 2002): generations of `population` finished trials, the first one random."""
+
+    type: Literal["nsga2"] = "nsga2"
+    population: Population = 20
+
+
+class NSGA3Sampler(_Sampler):
+    """NSGA-III (Deb and Jain, 2014): as NSGA-II, spread along reference points, for three objectives and more."""
+
+    type: Literal["nsga3"] = "nsga3"
+    population: Population = 20
+
+
+class CMASampler(_Sampler):
+    """CMA-ES (arXiv:1604.00772): for numbers and one objective. population: null is 4 + 3 ln(number of variables)."""
+
+    type: Literal["cmaes"] = "cmaes"
+    population: Population | None = None
+
+    def problem(self, variables: Mapping[str, Any], objectives: int) -> tuple[str, str] | None:
+        if objectives > 1:
+            return "type", f"cmaes needs one objective, and there are {objectives}: use nsga2, evolution or tpe"
+        for name, variable in variables.items():
+            if not isinstance(variable, (IntVariable, FloatVariable)):
+                return "type", f"cmaes needs numbers, and the variable {name} is none: use evolution or tpe"
+            if getattr(variable, "when", None):
+                return "type", f"cmaes needs variables that every trial has; {name} has a `when`: use evolution or tpe"
+        return None
+
+
+class RandomSampler(_Sampler):
     """Every trial is drawn at random."""
 
     type: Literal["random"] = "random"
 
 
-SamplerSpec = Annotated[TPESampler | RandomSampler, Field(discriminator="type")]
+class GridSampler(_Sampler):
+    """Every assignment once, in an order drawn at random."""
+
+    type: Literal["grid"] = "grid"
+
+    def problem(self, variables: Mapping[str, Any], objectives: int) -> tuple[str, str] | None:
+        for name, variable in variables.items():
+            if isinstance(variable, FloatVariable) and variable.step is None and len(set(variable.float)) > 1:
+                return "type", f"grid tries all values, and {name} has endlessly many: give it a step, or use another"
+        return None
+
+
+class QuasiRandomSampler(_Sampler):
+    """A scrambled Sobol or Halton sequence, which fills the space more evenly than chance does."""
+
+    type: Literal["quasi-random"] = "quasi-random"
+    sequence: Literal["sobol", "halton"] = "sobol"
+
+
+class EvolutionSampler(_Sampler):
+    """Regularised evolution (arXiv:1802.01548): a parent is the best of `tournament` drawn from the last `population`
+    finished trials, and its child changes one variable. With probability `crossover` the child has two parents."""
+
+    type: Literal["evolution"] = "evolution"
+    population: Population = 20
+    tournament: PositiveInt = 5
+    crossover: Fraction = 0.0
+
+    def problem(self, variables: Mapping[str, Any], objectives: int) -> tuple[str, str] | None:
+        if self.tournament > self.population:
+            return "tournament", f"got {self.tournament}; expected at most population, {self.population}"
+        return None
+
+
+class HubSampler(_Sampler):
+    """A sampler of OptunaHub, from the cache of the package optunahub on this machine."""
+
+    type: Literal["hub"] = "hub"
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_]+$")]
+    kwargs: dict[str, JsonValue] = {}
+
+
+SamplerSpec = Annotated[
+    TPESampler
+    | GPSampler
+    | NSGA2Sampler
+    | NSGA3Sampler
+    | CMASampler
+    | RandomSampler
+    | GridSampler
+    | QuasiRandomSampler
+    | EvolutionSampler
+    | HubSampler,
+    Field(discriminator="type"),
+]

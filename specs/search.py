@@ -19,7 +19,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, JsonValue, field_validator, model_validator
 
-from miniwin.blocks.positions.base import located_all
+from miniwin.blocks.positions.base import located, located_all
 from miniwin.specs.base import Count, Fraction, PositiveInt, Strict, UserError
 from miniwin.specs.expressions import FUNCTION_NAMES, Expression
 from miniwin.specs.objectives import METRICS, Objective, find, measured_in
@@ -167,6 +167,12 @@ class SearchSpec(Strict):
                 )
             if not self.rungs:
                 raise ValueError("a pruner needs rungs at which to judge; expected something like rungs: [0.25, 0.5]")
+        return self
+
+    @model_validator(mode="after")
+    def _sampling(self) -> SearchSpec:
+        if problem := self.sampler.problem(self.variables, len(self.objectives)):
+            raise located(f"sampler.{problem[0]}", problem[1])
         return self
 
     @property

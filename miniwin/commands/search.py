@@ -134,14 +134,27 @@ def _say_next(data: StudyData, study: str) -> None:
 def status(
     study: Ref,
     every: Annotated[bool, typer.Option("--all", help="Also list trials that cost nothing.")] = False,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Go on until the study is over or you press Ctrl-C. Stops no worker.")
+    ] = False,
 ) -> None:
     """Show the trials of a study, running or not."""
     import os
     import sys
 
-    from miniwin.search import read_study
+    from miniwin.search import read_study, watch_study
     from miniwin.search.live_table import free_lines, study_lines, summary
+    from miniwin.specs import UserError
 
+    if watch:
+        if every:
+            raise UserError("--all: got it beside --watch, which shows the latest trials; give one of them")
+        try:
+            for line in summary(watch_study(study)):
+                say(line)
+        except KeyboardInterrupt:
+            raise typer.Exit from None
+        return
     with _uncollected():
         data = read_study(study)
         # Cells are escaped already: the only control characters left are colours.

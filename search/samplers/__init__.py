@@ -1,6 +1,8 @@
-"""How the next trial of a search is proposed."""
+"""How the next trial of a search is proposed: proposing.py begins.
+
+Proposer(space).propose(history)      Optuna's parameters for the next trial
+"""
 
 from miniwin.search.samplers.optuna_pruners import make_pruner, pruner_step
-from miniwin.search.samplers.optuna_samplers import make_sampler
 
-__all__ = ["make_pruner", "make_sampler", "pruner_step"]
+__all__ = ["make_pruner", "pruner_step"]

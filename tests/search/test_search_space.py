@@ -377,8 +377,7 @@ def test_fields_of_the_training_and_literals_can_be_set() -> None:
 def test_whole_fields_can_be_chosen() -> None:
     positions = [{"type": "nope"}, {"type": "rope", "rope_theta": 1000.0}]
     changed = space(variables={"position": {"choice": positions}}, set={"blocks.S.attention.position": "position"})
-    assert [values["position"] for values in changed.enumerate() or ()] == positions
-    kinds = [changed.encode({"position": position})["position"] for position in positions]
+    kinds = [params["position"] for params in changed.enumerate() or ()]
     assert kinds == ['{"type":"nope"}', '{"rope_theta":1000.0,"type":"rope"}']
     made = changed.assign({"position": positions[1]}).candidate
     assert made is not None and made.model.layer_specs[0].attention.position.type == "rope"

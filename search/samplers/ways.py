@@ -1,0 +1,57 @@
+"""Which function proposes for which sampler of a spec: one row for each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from miniwin.search.samplers import cma, evolution, grid, hub, optuna_samplers, quasi_random
+from miniwin.search.samplers.past import Past, Variables
+from miniwin.specs.sampling import (
+    CMASampler,
+    EvolutionSampler,
+    GPSampler,
+    GridSampler,
+    HubSampler,
+    NSGA2Sampler,
+    NSGA3Sampler,
+    QuasiRandomSampler,
+    RandomSampler,
+    TPESampler,
+)
+
+
+@dataclass(frozen=True)
+class Way:
+    """propose: Optuna's parameters, from the sampler's spec, the past and a seed; None: there are no others.
+    tries: how often it is asked, each time with another seed, before it is said to insist on what was tried.
+    check: SpaceError if it cannot work here, or not on this space."""
+
+    propose: Callable[[Any, Past, int], dict[str, Any] | None]
+    tries: int = 3
+    check: Callable[[Any, Variables], object] | None = None
+
+
+_WAYS: dict[type, Way] = {
+    TPESampler: Way(optuna_samplers.tpe),
+    GPSampler: Way(optuna_samplers.gp, 1, optuna_samplers.check_gp),  # another seed hardly changes what it proposes
+    NSGA2Sampler: Way(optuna_samplers.nsga2, tries=10),
+    NSGA3Sampler: Way(optuna_samplers.nsga3, tries=10),
+    CMASampler: Way(cma.propose, 10, cma.check),
+    RandomSampler: Way(optuna_samplers.random, tries=10),
+    GridSampler: Way(grid.propose, 1, grid.check),
+    QuasiRandomSampler: Way(quasi_random.propose, 1, quasi_random.check),
+    EvolutionSampler: Way(evolution.propose, tries=10),
+    HubSampler: Way(hub.propose, 1, hub.check),
+}
+
+
+def way_of(sampler: object) -> Way:
+    return _WAYS[type(sampler)]
+
+
+def check_sampler(space: Variables) -> None:
+    """SpaceError if the sampler of a search lacks a package, or cannot work on this space."""
+    if check := way_of(space.spec.sampler).check:
+        check(space.spec.sampler, space)

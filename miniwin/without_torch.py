@@ -15,7 +15,7 @@ from importlib.metadata import entry_points
 from types import ModuleType
 from typing import Any
 
-COMMANDS = (("check",), ("schema",), ("specs",), ("search", "status"), ("search", "export"))
+COMMANDS = (("check",), ("schema",), ("specs",), ("search", "status"), ("search", "export"), ("search", "report"))
 LOOKING = (("zoo", "list"), ("zoo", "show"), ("zoo", "index"))  # they read no spec, and so need no plugin
 
 
@@ -60,6 +60,8 @@ class _StandIn:
 
 
 class _Module(ModuleType):
+    Tensor = type("Tensor", (), {})  # scipy asks whether an array is one
+
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
@@ -68,6 +70,8 @@ class _Module(ModuleType):
 
 class _Finder:
     def find_spec(self, name: str, path: Sequence[str] | None = None, target: Any = None) -> ModuleSpec | None:
+        if name == "sklearn":  # Optuna imports it for fANOVA, which no command here uses; that takes seconds, too
+            raise ModuleNotFoundError("scikit-learn is not imported by commands that need no torch", name=name)
         if name.partition(".")[0] != "torch":
             return None
         return ModuleSpec(name, self, is_package=True)  # type: ignore[arg-type]

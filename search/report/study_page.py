@@ -13,6 +13,7 @@ import math
 import shlex
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from html import escape
 from pathlib import Path
@@ -28,6 +29,7 @@ from miniwin.search.records import StudyData, TrialRecord, read_study, with_spec
 from miniwin.search.report import charts
 from miniwin.search.report.importance import importances
 from miniwin.search.report.measures import LN2, known, measure
+from miniwin.search.report.shortlist import note, shortlist
 from miniwin.search.report.tables import STATES, length_table, periods, trial_table, windows
 from miniwin.specs import UserError, dump_yaml, user_path
 
@@ -40,7 +42,7 @@ def write_report(study_folder: Path | str, out: Path | str | None = None) -> Pat
     study_folder: the folder or the name of the study. out: the file; None: report.html in the study folder. An older
     report is replaced in one step.
     """
-    study = with_specs(read_study(study_folder))
+    study = read_study(study_folder)
     target = study.folder / "report.html" if out is None else user_path(out)
     if target.is_dir():
         example = target / "report.html"
@@ -54,22 +56,29 @@ def write_report(study_folder: Path | str, out: Path | str | None = None) -> Pat
 
 def render(study: StudyData) -> str:
     """The page as text."""
+    drawn = with_specs(shortlist(study))  # to read the specs of all takes seconds, where they are thousands
+    read = {trial.number: trial for trial in drawn.trials}
+    study = replace(study, baseline=drawn.baseline, trials=[read.get(t.number, t) for t in study.trials])
     baseline = [] if study.baseline is None else [study.baseline]
     lengths = sorted({n for trial in [*study.trials, *baseline] for n in trial.losses})
     several = len(study.objectives) > 1
     shares = importances(study.spec, study.trials)
     best = study.best
     parts = [_header(study), *map(_sentence, verdict(study)), _facts(study), '<div class="figures">']
-    if front := charts.front_chart(study, lengths[-1] if lengths else None):
+    if front := charts.front_chart(drawn, lengths[-1] if lengths else None):
         parts.append(_section("The front" if several else "Quality against memory", front))
-    if by_length := charts.length_chart(study):
-        parts.append(_section("Beyond the training length", by_length + length_table(study)))
+    if by_length := charts.length_chart(drawn):
+        parts.append(_section("Beyond the training length", by_length + length_table(drawn)))
     bars = "".join(charts.importance_chart(share, f"share-{n}", study.train.longest) for n, share in enumerate(shares))
     parts.append(_section("Which variable mattered", bars))
-    if curves := charts.curve_chart(study):
+    if curves := charts.curve_chart(drawn):
         parts.append(_section("While training", curves))
     parts.append("</div>")
-    parts.append(_section(f"All {plural(len(study.trials), 'trial')}", trial_table(study, lengths)))
+    which = note(study)
+    title = "The trials" if which else f"All {plural(len(study.trials), 'trial')}"
+    parts.append(
+        _section(title, (f'<p class="note">{escape(which)}</p>' if which else "") + trial_table(drawn, lengths))
+    )
     if best is not None:
         parts.append(_section("The winner", _winner(study, best)))
     asked = _folded("The search spec", dump_yaml(study.spec)) + _folded("The train spec", dump_yaml(study.train))

@@ -98,7 +98,9 @@ class FloatVariable(Conditional):
 
     def has(self, value: Any) -> bool:
         low, high = self.float
-        if isinstance(value, bool) or not isinstance(value, (_Whole, type(low))) or not low <= value <= high:
+        if isinstance(value, bool) or not isinstance(value, (_Whole, type(low))):
+            return False
+        if not (low <= value <= high or math.isclose(value, high)):
             return False
         return self.step is None or math.isclose(
             (value - low) / self.step, round((value - low) / self.step), abs_tol=1e-9

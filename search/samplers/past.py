@@ -6,7 +6,7 @@ what the history says, and nothing else: the same history leads to the same prop
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator, Sequence, Set
+from collections.abc import Container, Iterator, Mapping, Sequence, Set
 from copy import deepcopy as copied
 from dataclasses import dataclass
 from datetime import datetime
@@ -35,6 +35,9 @@ class Variables(Protocol):
 
     def suggest(self, trial: BaseTrial) -> dict[str, Any]:
         """Ask a trial for its parameters, some of which may depend on others. Returns the values of the variables."""
+
+    def settled(self, params: Mapping[str, Any]) -> dict[str, Any]:
+        """The parameters that stand for the same assignment and break no rule of a placement."""
 
     def enumerate(self) -> Iterator[dict[str, Any]] | None:
         """Every assignment, as Optuna's parameters; None if there are too many."""

@@ -44,7 +44,10 @@ class Proposer:
         proposal: dict[str, Any] | None = None
         for attempt in range(way.tries if _streak(history) < STREAK else 0):
             proposal = way.propose(self._spec.sampler, past, self._seed(number, attempt))
-            if proposal is None or key_of(proposal) not in seen:
+            if proposal is None:
+                return None
+            proposal = self._space.settled(proposal)
+            if key_of(proposal) not in seen:
                 return proposal
         return self._unseen(past, seen, number, proposal)
 
@@ -52,7 +55,8 @@ class Proposer:
         """An assignment that was not tried: close to `near`, or drawn at random."""
         found: dict[str, Any] = {}
         for attempt in range(REDRAWS):
-            found = redrawn(past, near or {}, self._seed(number, f"near {attempt}"), count=1 + attempt // 5)
+            drawn = redrawn(past, near or {}, self._seed(number, f"near {attempt}"), count=1 + attempt // 5)
+            found = self._space.settled(drawn)
             if key_of(found) not in seen:
                 return found
         everything = self._space.enumerate()

@@ -15,6 +15,8 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from miniwin.search.history import Tried
+from miniwin.search.samplers.proposing import Proposer
 from miniwin.search.space import Space, check_search
 from miniwin.search.variables import Variables
 from miniwin.search.variation import crossed, mutated
@@ -201,6 +203,19 @@ def test_choices_that_came_later_have_a_parameter_of_their_own() -> None:
     assert new.encode({"window": 8}) == {"window+4": 8}
     study.enqueue_trial(new.encode({"window": 64}))
     assert new.suggest(study.ask()) == {"window": 64}
+
+
+def test_a_sampler_proposes_every_placement_once() -> None:
+    """Letters that were mended count as the placement that they stand for."""
+    asked = space(
+        variables={"layers": {"subset": {"of": "num_layers", "size": 1}}},
+        set={"pattern": "place(layers, G, S)", "last": None},
+    )
+    proposer, history = Proposer(asked), []
+    while (params := proposer.propose(history)) is not None:
+        assert asked.settled(params) == params and len(history) < 9
+        history.append(Tried(len(history), params, "complete", ((1.0,),) * 3))
+    assert sorted(asked.decode(tried.params)["layers"] for tried in history) == [[n] for n in range(8)]
 
 
 # -- draws and changes

@@ -88,6 +88,8 @@ TITLES = {
     "HubSampler": "sampler, type: hub",
     "MedianPruner": "pruner, type: median",
     "AshaPruner": "pruner, type: asha",
+    "HalvingPruner": "pruner, type: halving",
+    "HyperbandPruner": "pruner, type: hyperband",
 }
 MEANS: dict[str, str] = {
     f"{name}.{field}": words

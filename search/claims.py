@@ -1,5 +1,7 @@
 """Who works on what: a worker claims the next trial of a study, and ends it.
 
+    the baseline, then orphans, then paused trials that may go on (pausing.py), then new trials within the budget
+
 Every change to a study happens under its file lock. A worker may be killed at any point: the order of the changes
 leaves a state that the next worker can mend. A trial is RUNNING in Optuna from the moment it exists until its outcome
 is in trial.json. A RUNNING trial without a live lease is an orphan. The next free worker takes the orphan over, under
@@ -16,11 +18,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from miniwin.search.candidate import Candidate
-from miniwin.search.history import of_trials
+from miniwin.search.history import CONTINUES, PROMOTED, continued, history, is_paused
 from miniwin.search.leases import Lease, live_lease, write_lease
-from miniwin.search.outcome import FINAL, TRAINED, Outcome
+from miniwin.search.outcome import TRAINED, Outcome
+from miniwin.search.pausing import end_paused, promote_paused
 from miniwin.search.space import Assignment, Space
 from miniwin.search.study import BASELINE, EXHAUSTED, Study
+from miniwin.search.telling import has_ended, tell, tell_outcome
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial, Trial
@@ -59,18 +63,23 @@ class NoClaim:
 
 
 def take_work(study: Study, worker: str) -> Claim | NoClaim:
-    """Take the baseline, an orphan, or a new trial, in this order; NoClaim if there is none."""
+    """Take the baseline, an orphan, a paused trial that may go on, or a new one, in this order; NoClaim if there is
+    none."""
     with study.lock:
         if study.baseline is not None and (claim := _claim_baseline(study, worker)):
             return claim
         while True:
             trials = study.optuna.get_trials(deepcopy=False)
-            running = [trial for trial in trials if trial.state.name == "RUNNING"]
+            running = [trial for trial in trials if is_running(trial)]
             reason = None
-            trial = _orphan(study, running)
-            if trial is None and len(running) + sum(map(is_trained, trials)) < study.spec.budget.trials:
+            trial = _orphan(study, running) or promote_paused(study)
+            if trial is None and begun(trials) < study.spec.budget.trials:
                 reason = _why_stop(study, trials)
                 trial = None if reason else _ask(study, trials)
+            if trial is None and not running and reason is None:
+                trial = promote_paused(study, last=True)
+                if trial is None:
+                    end_paused(study, trials)
             if trial is None:
                 busy = bool(running) or (study.baseline is not None and not _baseline_over(study))
                 return NoClaim(over=not busy, reason=reason)
@@ -87,7 +96,7 @@ def finish(study: Study, claim: Claim) -> None:
     with study.lock:
         claim.outcome.write(claim.folder)
         if claim.trial is not None:
-            _tell_outcome(study, claim.trial, claim.outcome)
+            tell_outcome(study, claim.trial, claim.outcome)
 
 
 def retry_failed(study: Study) -> int:
@@ -104,8 +113,19 @@ def retry_failed(study: Study) -> int:
         return len(waiting) + again
 
 
+def is_running(trial: FrozenTrial) -> bool:
+    """Whether a worker has the trial, or had it when the worker was killed. To Optuna a paused trial runs as well."""
+    return trial.state.name == "RUNNING" and not is_paused(trial.user_attrs)
+
+
+def begun(trials: Sequence[FrozenTrial]) -> int:
+    """How many trials count towards the budget: those that run or wait at a rung, and those that were trained."""
+    further = continued(trials)
+    return sum(trial.state.name == "RUNNING" or (is_trained(trial) and trial.number not in further) for trial in trials)
+
+
 def is_trained(trial: FrozenTrial) -> bool:
-    """Whether a trial that has ended counts towards the budget."""
+    """Whether a trial that has ended has been trained."""
     return trial.state.is_finished() and trial.user_attrs.get("state") in TRAINED
 
 
@@ -136,7 +156,7 @@ def _claim_baseline(study: Study, worker: str) -> Claim | None:
 
 
 def _orphan(study: Study, running: Sequence[FrozenTrial]) -> Trial | None:
-    """A running trial whose worker is gone."""
+    """A trial that runs, and whose worker is gone."""
     import optuna
 
     for trial in running:
@@ -149,8 +169,7 @@ def _ask(study: Study, trials: Sequence[FrozenTrial]) -> Trial | None:
     """A new trial, or None if every assignment has been tried. Trials in the queue come first."""
     from miniwin.search.samplers.redrawing import Given
 
-    spec = study.spec
-    params = _proposer(study.space).propose(of_trials(trials, len(spec.rungs), len(spec.objectives)))
+    params = _proposer(study.space).propose(history(study))
     if params is None and not any(trial.state.name == "WAITING" for trial in trials):
         study.optuna.set_user_attr(EXHAUSTED, True)
         return None
@@ -200,26 +219,34 @@ def _claim_trial(study: Study, trial: Trial, trials: Sequence[FrozenTrial], work
             trial.set_constraint(text, violation)
     candidate = assignment.candidate
     if candidate is None:
-        _tell(study, trial, "infeasible", assignment.reason)
+        tell(study, trial, "infeasible", assignment.reason)
         return None
     same = _earlier(trial, trials, candidate.hash)
     if same is not None:
         trial.set_user_attr("duplicate_of", same)
-        _tell(study, trial, "duplicate", f"the same as trial {same}")
+        tell(study, trial, "duplicate", f"the same as trial {same}")
         return None
     trial.set_user_attr("hash", candidate.hash)
     trial.set_user_attr("layout", candidate.model.layout)
     folder = study.trial_folder(candidate.hash)
     outcome = Outcome.read_sound(folder)
-    if outcome is not None and outcome.number == trial.number and _ended(study, outcome):
-        _tell_outcome(study, trial, outcome)  # its worker was killed between writing and telling
+    if outcome is not None and outcome.number == trial.number and _untold(study, trial, outcome):
+        tell_outcome(study, trial, outcome)  # its worker was killed between writing and telling
         return None
     return _hold(study, trial.number, assignment, candidate, folder, outcome, worker, trial)
 
 
+def _untold(study: Study, trial: Trial, outcome: Outcome) -> bool:
+    """Whether an outcome says that its trial ended, or was paused at a rung that the trial may not pass yet."""
+    if outcome.state == "paused":
+        return outcome.rung(study.rungs) > trial.user_attrs.get(PROMOTED, -1)
+    return has_ended(study, outcome)
+
+
 def _earlier(trial: Trial, trials: Sequence[FrozenTrial], hash: str) -> int | None:
     """Another trial that trains, or has trained, what this hash stands for."""
-    skipped = {trial.number, *(other.user_attrs.get("retry_of") for other in trials)}
+    skipped = {trial.number, *continued(trials), *(other.user_attrs.get("retry_of") for other in trials)}
+    skipped.add(trial.user_attrs.get(CONTINUES))  # it may be newer than the list of trials
     return next((t.number for t in trials if t.user_attrs.get("hash") == hash and t.number not in skipped), None)
 
 
@@ -241,34 +268,8 @@ def _hold(
     outcome.write(folder)
     if outcome.over:
         if trial is not None:
-            _tell_outcome(study, trial, outcome)
+            tell_outcome(study, trial, outcome)
         return None
     lease = Lease.mine(worker)
     write_lease(study.lease_path(number), lease)
     return Claim(number, candidate, folder, outcome, lease, study.lease_path(number), trial)
-
-
-# -- ending it
-
-
-def _ended(study: Study, outcome: Outcome) -> bool:
-    """Whether an outcome says how its trial ended, with a value for every objective if the trial is complete."""
-    measured = all(objective.name in outcome.values for objective in study.spec.parsed_objectives)
-    return outcome.state in FINAL and (measured or outcome.state != "complete")
-
-
-def _tell_outcome(study: Study, trial: Trial, outcome: Outcome) -> None:
-    complete = outcome.state == "complete"
-    values = [outcome.values[objective.name] for objective in study.spec.parsed_objectives] if complete else None
-    _tell(study, trial, outcome.state, outcome.reason, values)
-
-
-def _tell(study: Study, trial: Trial, state: str, reason: str | None, values: list[float] | None = None) -> None:
-    from optuna.trial import TrialState
-
-    trial.set_user_attr("state", state)
-    if reason:
-        trial.set_user_attr("reason", reason)
-    # To Optuna an infeasible trial or a duplicate is pruned, without a value: neither good nor bad.
-    told = {"complete": TrialState.COMPLETE, "failed": TrialState.FAIL}.get(state, TrialState.PRUNED)
-    study.optuna.tell(trial.number, values, told, skip_if_finished=True)

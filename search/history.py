@@ -6,7 +6,7 @@ of its trials, so that every machine that sees the storage knows it:
 
     rung:0, rung:1, ...   the values of all objectives at that rung; null: not a number, or not known before the end
     paused, promoted      the last rung at which the trial was stopped, and the last that it was allowed to pass
-    continues             the number of an ended trial, whose run this one takes further
+    continues, first      the number of an ended trial, whose run this one takes further, and of the first such trial
 """
 
 from __future__ import annotations
@@ -16,12 +16,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from miniwin.search.brackets import Rule, bracket_of
+
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
+    from miniwin.search.journal import Told
     from miniwin.search.study import Study
 
-RUNG, PAUSED, PROMOTED, CONTINUES = "rung:", "paused", "promoted", "continues"
+RUNG, PAUSED, PROMOTED, CONTINUES, FIRST = "rung:", "paused", "promoted", "continues", "first"
 ENDED = {"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed"}  # where a trial does not say more itself
 
 
@@ -45,25 +48,31 @@ class Tried:
 
 def history(study: Study) -> list[Tried]:
     """The trials of a study, by number; without those that wait in the queue."""
-    spec = study.spec
-    return of_trials(study.optuna.get_trials(deepcopy=False), len(spec.rungs), len(spec.objectives))
+    trials = study.optuna.get_trials(deepcopy=False)
+    return of_trials(trials, len(study.rungs), len(study.spec.objectives), study.rule)
 
 
-def of_trials(trials: Sequence[FrozenTrial], rungs: int, objectives: int) -> list[Tried]:
-    """Optuna's trials as a history. rungs: how many there are before the whole budget. A trial whose run another trial
-    takes further is not listed: the other one is."""
-    further = {trial.user_attrs.get(CONTINUES) for trial in trials}
+def of_trials(trials: Sequence[FrozenTrial], rungs: int, objectives: int, rule: Rule | None = None) -> list[Tried]:
+    """Optuna's trials as a history. rungs: how many there are before the whole budget. A trial that another trial takes
+    further, or tries again, is not listed: the other one is."""
+    further = {*continued(trials), *(trial.user_attrs.get("retry_of") for trial in trials)}
     return [
         Tried(
             trial.number,
             dict(trial.params),
             state_of(trial),
             _rungs(trial, rungs, objectives),
+            0 if rule is None else bracket_of(trial.user_attrs.get(FIRST, trial.number), rule),
             constraints=dict(trial.constraints),
         )
         for trial in trials
         if trial.state.name != "WAITING" and trial.number not in further
     ]
+
+
+def continued(trials: Sequence[FrozenTrial | Told]) -> dict[int, int]:
+    """The trials whose run another trial takes further: their numbers, and those of the others."""
+    return {t.user_attrs[CONTINUES]: t.number for t in trials if CONTINUES in t.user_attrs}
 
 
 def is_paused(attributes: Mapping[str, Any]) -> bool:
@@ -75,7 +84,7 @@ def state_of(trial: FrozenTrial) -> str:
     """A trial that was paused until the study ended is still called paused: a larger budget may take it further."""
     if trial.state.name in ("RUNNING", "PRUNED") and is_paused(trial.user_attrs):
         return "paused"
-    return str(trial.user_attrs.get("state", ENDED.get(trial.state.name, "running")))
+    return str(trial.user_attrs.get("state", ENDED[trial.state.name])) if trial.state.is_finished() else "running"
 
 
 def _rungs(trial: FrozenTrial, rungs: int, objectives: int) -> tuple[tuple[float, ...], ...]:

@@ -19,10 +19,12 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 PROBLEMS = 5  # trials with a problem that are named
-ROWS = 16  # trials that have ended, in the live table
+ROWS = 16  # trials that have ended, or paused, in the live table
+ENDED = ("complete", "pruned", "paused", "failed")
 STYLES = {
     "complete": "green",
     "pruned": "yellow",
+    "paused": "yellow",
     "running": "cyan",
     "failed": "red",
     "infeasible": "dim",
@@ -73,7 +75,7 @@ class SearchDisplay:
             if self._shown.get(trial.number) != trial.state:
                 self._shown[trial.number] = trial.state
                 # Trials that had ended before this session are counted, not listed.
-                if trial.state in ("complete", "pruned", "failed") and not first:
+                if trial.state in ENDED and not first:
                     self.note(_line(trial, data))
         if first:
             self._shown.setdefault(-2, "seen")
@@ -84,11 +86,12 @@ class SearchDisplay:
         """`5 of 12 trials, 2 pruned · 21.3k tokens/s · 1m20s left`."""
         trained = data.trained
         parts = [f"{len(trained)} of {data.spec.budget.trials} trials"]
-        for state in ("pruned", "failed", "infeasible", "duplicate"):
+        for state in ("pruned", "paused", "failed", "infeasible", "duplicate"):
             if number := sum(trial.state == state for trial in data.trials):
                 parts.append(f"{number} {state}")
         running = [trial for trial in data.trials if trial.state == "running"]
-        tokens = sum(trial.tokens for trial in trained) + sum(tokens_so_far(trial) for trial in running)
+        paused = [trial for trial in data.trials if trial.state == "paused"]
+        tokens = sum(trial.tokens for trial in trained + paused) + sum(tokens_so_far(trial) for trial in running)
         if data.baseline is not None:
             tokens += tokens_so_far(data.baseline)
         if self._tokens_before is None:
@@ -96,7 +99,7 @@ class SearchDisplay:
         speed = (tokens - self._tokens_before) / max(time.monotonic() - self._began, 1e-9)
         if speed > 0 and time.monotonic() - self._began > 5:
             budget = data.train.tokens
-            open_trials = data.spec.budget.trials - len(trained)
+            open_trials = data.spec.budget.trials - len(trained) - len(paused)
             left = open_trials * budget - sum(min(tokens_so_far(trial), budget) for trial in running)
             if data.baseline is not None and not data.baseline.trained:
                 left += max(budget - tokens_so_far(data.baseline), 0)
@@ -105,7 +108,8 @@ class SearchDisplay:
 
 
 def study_table(data: StudyData, caption: str = "", rows: int | None = ROWS) -> Table:
-    """The trials of a study that have ended, the latest last, then those that run. rows: how many that have ended."""
+    """The trials of a study that have ended or paused, the latest last, then those that run. rows: how many of the
+    former."""
     from rich.table import Table
 
     table = Table(
@@ -158,7 +162,7 @@ def _headings(data: StudyData) -> list[tuple[str, Justify]]:
 def _listed(data: StudyData, rows: int | None) -> list[tuple[TrialRecord, bool]]:
     """The trials to list, each with whether it is on the front."""
     front = {trial.number for trial in data.front}
-    ended = [trial for trial in data.trials if trial.state in ("complete", "pruned", "failed")]
+    ended = [trial for trial in data.trials if trial.state in ENDED]
     latest = {trial.number for trial in ended[-rows:]} | front if rows is not None else None
     chosen = [trial for trial in ended if latest is None or trial.number in latest]
     running = [trial for trial in data.trials if trial.state == "running"]
@@ -167,9 +171,7 @@ def _listed(data: StudyData, rows: int | None) -> list[tuple[TrialRecord, bool]]
 
 def _cells(trial: TrialRecord, data: StudyData, best: bool) -> list[tuple[str, str]]:
     """What stands under each heading for a trial, with its style."""
-    state = trial.state
-    if state == "running" and not trial.alive:
-        state = "waiting"
+    state = "waiting" if trial.state == "running" and not trial.alive else trial.state
     tokens = trial.tokens if trial.trained else tokens_so_far(trial)
     values = trial.values if trial.values else (trial.rungs[-1]["values"] if trial.rungs else {})
     mark = "" if trial.values else "~"  # measured at a rung, on less text
@@ -177,7 +179,7 @@ def _cells(trial: TrialRecord, data: StudyData, best: bool) -> list[tuple[str, s
         "base" if trial.number < 0 else str(trial.number),
         shortened(trial.layout),
         *(shown(trial.params.get(name, "")) for name in data.spec.variables),
-        f"{state}{' *' if best else ''}",
+        f"{state if state == 'waiting' else trial.standing}{' *' if best else ''}",
         *(mark + shown(values[o.name]) if o.name in values else "" for o in data.objectives),
         f"{tokens / 1e6:.2f}M",
         duration(trial.seconds) if trial.seconds else "",
@@ -217,7 +219,7 @@ def shown(value: Any) -> str:
 
 def tokens_so_far(trial: TrialRecord) -> int:
     """The tokens that a run has logged. The log is ahead of the last checkpoint."""
-    if trial.trained or trial.run_folder is None:
+    if trial.trained or trial.state == "paused" or trial.run_folder is None:
         return trial.tokens
     try:
         with open(Path(trial.run_folder) / "metrics.jsonl", "rb") as file:

@@ -5,21 +5,20 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from miniwin.machine.devices import find_device
 from miniwin.runs import read_run
 from miniwin.search.claims import Claim
-from miniwin.search.objectives import at_rungs, is_loss, loss_lengths, value
-from miniwin.search.samplers import pruner_step
+from miniwin.search.objectives import is_loss, loss_lengths, value
+from miniwin.search.probing import want_of_memory
+from miniwin.search.rungs import AtRungs, loss, why_worthless
 from miniwin.search.study import BASELINE, Study
 from miniwin.specs import SearchSpec, TrainSpec, UserError
 from miniwin.specs.data import tasks_in
 
 if TYPE_CHECKING:
     from miniwin.data import Corpus
-    from miniwin.language_model import LanguageModel
-    from miniwin.training.launch import OnEval
 
 
 class Interrupted(Exception):
@@ -87,12 +86,24 @@ def check_same_data(study: Study, corpus: Corpus) -> None:
 
 
 def run_claim(study: Study, claim: Claim, corpus: Corpus, tracking: Tracking) -> None:
-    """Train and measure a claim. Its outcome is ended when this returns, but not written yet."""
+    """Train and measure a claim. Its outcome is ended, or paused, when this returns, but not written yet."""
+    at_rungs = AtRungs(study, claim, corpus)
+    try:
+        _train_and_measure(study, claim, corpus, tracking, at_rungs)
+    except Exception as error:
+        reason = None if claim.number is None else want_of_memory(error)
+        if reason is None:
+            raise
+        at_rungs.give_up()
+        claim.outcome.end("pruned", reason)  # not failed: it would be tried again, and too many failures end a search
+
+
+def _train_and_measure(study: Study, claim: Claim, corpus: Corpus, tracking: Tracking, at_rungs: AtRungs) -> None:
     from miniwin.loading import load
     from miniwin.training.launch import train
 
     spec, outcome = study.spec, claim.outcome
-    rungs, at_rung = _rungs(study, claim, corpus)
+    at_rungs.tell()
     result = train(
         claim.candidate.model,
         claim.candidate.train,
@@ -103,18 +114,27 @@ def run_claim(study: Study, claim: Claim, corpus: Corpus, tracking: Tracking) ->
         experiment=tracking.experiment,
         run_name="baseline" if claim.number is None else f"trial-{claim.number}",
         base=study.train_base,
-        on_eval=at_rung,
-        eval_at=rungs,
+        on_eval=at_rungs if at_rungs.asked else None,
+        eval_at=at_rungs.asked,
     )
-    if result.status == "interrupted":
+    if result.status == "interrupted" and not at_rungs.paused:
         raise Interrupted(result.reason)
     outcome.tokens, outcome.seconds = result.tokens, result.seconds
     if result.status == "diverged":
+        at_rungs.give_up()
         outcome.end("pruned", f"diverged: {result.reason}")
         return
-    if result.status == "pruned":
-        rung = outcome.rungs[-1]["tokens"] if outcome.rungs else result.tokens
-        outcome.end("pruned", f"behind the others at {rung:,} tokens")
+    if at_rungs.too_slow:
+        at_rungs.give_up()
+        outcome.end("pruned", at_rungs.too_slow)
+        return
+    if result.status == "pruned" or at_rungs.paused:
+        last: dict[str, Any] = outcome.rungs[-1] if outcome.rungs else {"tokens": result.tokens, "values": {}}
+        behind = f"behind the others at {last['tokens']:,} tokens"
+        if at_rungs.paused:
+            outcome.pause(behind)
+        else:
+            outcome.end("pruned", (study.rule and why_worthless(last["values"])) or behind)
         return
     began = time.monotonic()
     model = load(claim.run_folder, device=find_device(None))
@@ -131,47 +151,12 @@ def run_claim(study: Study, claim: Claim, corpus: Corpus, tracking: Tracking) ->
             tasks_in(study.space.train.data),
         )
     outcome.seconds += time.monotonic() - began
-    broken = [name for name, number in outcome.values.items() if not math.isfinite(number)]
-    if broken:
-        outcome.end("pruned", f"diverged: {broken[0]} is {outcome.values.pop(broken[0])}")
+    if worthless := why_worthless(outcome.values):
+        outcome.values = {name: number for name, number in outcome.values.items() if math.isfinite(number)}
+        outcome.end("pruned", worthless)
     else:
         outcome.end("complete")
     _track(tracking, result.tracking_run, outcome.losses, outcome.values, result.steps)
-
-
-def _rungs(study: Study, claim: Claim, corpus: Corpus) -> tuple[list[int], OnEval | None]:
-    """The tokens at which training pauses, and what happens there: measure, write down, ask the pruner."""
-    spec, train, trained = study.spec, claim.candidate.train, study.space.train.longest
-    tasks = tasks_in(study.space.train.data)
-    objectives = at_rungs(spec.parsed_objectives, train.longest)
-    rungs = sorted({max(1, round(fraction * train.tokens)) for fraction in spec.rungs})
-    if not corpus.has_text:
-        objectives = [objective for objective in objectives if not is_loss(objective)]
-    if not rungs or not objectives:
-        return [], None
-
-    def on_eval(tokens: int, model: LanguageModel) -> bool:
-        lengths = loss_lengths(objectives, trained)
-        size = max(spec.rung_eval_tokens, *lengths, train.longest)
-        losses = {length: loss(model, corpus, length, size) for length in lengths}
-        found = {o.name: value(o, trained, claim.candidate.model, model, losses, tasks) for o in objectives}
-        known = [rung for rung in claim.outcome.rungs if rung["tokens"] < tokens]
-        claim.outcome.rungs = [*known, {"tokens": tokens, "values": found}]
-        claim.outcome.tokens = tokens
-        claim.outcome.write(claim.folder)
-        if spec.pruner is None or claim.trial is None:
-            return True
-        claim.trial.report(found[spec.parsed_objectives[0].name], pruner_step(spec, rungs.index(tokens)))
-        return not claim.trial.should_prune()
-
-    return rungs, on_eval
-
-
-def loss(model: LanguageModel, corpus: Corpus, length: int, tokens: int) -> float:
-    """Nats per byte at a context of `length`, over the first `tokens` of the validation split (each text's)."""
-    from miniwin.evaluation import loss_at
-
-    return loss_at(model, corpus, length, min(tokens, corpus.available))
 
 
 def _track(tracking: Tracking, run: str | None, losses: dict[int, float], values: dict[str, float], step: int) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -33,7 +33,7 @@ class Outcome:
     """
 
     number: int | None
-    state: str  # running, complete, pruned, failed
+    state: str  # running, paused, complete, pruned, failed
     hash: str
     params: dict[str, Any]
     layout: str
@@ -73,8 +73,14 @@ class Outcome:
         self.rungs, self.started = before.rungs, before.started
         self.attempts = before.attempts + 1
         self.tokens = max(_tokens(run), before.tokens)
-        further = self.tokens > before.tokens or before.state == "failed"  # or the user asked for another try
+        # Or nobody died: the user asked for another try, or the trial has waited at a rung.
+        further = self.tokens > before.tokens or before.state in ("failed", "paused")
         self.deaths = 0 if further else before.deaths + 1
+
+    def rung(self, rungs: Sequence[int]) -> int:
+        """The last rung that it has reached; -1 if none. rungs: those of its study, in tokens."""
+        reached = {rung["tokens"] for rung in self.rungs}
+        return max((index for index, tokens in enumerate(rungs) if tokens in reached), default=-1)
 
     @property
     def over(self) -> bool:
@@ -82,6 +88,10 @@ class Outcome:
 
     def end(self, state: str, reason: str | None = None) -> None:
         self.state, self.reason, self.finished = state, reason, _now()
+
+    def pause(self, reason: str) -> None:
+        """It waits at the last rung: no process works on it, and it may go on."""
+        self.state, self.reason = "paused", reason
 
     def write(self, folder: Path) -> None:
         with said_if_unwritable(folder):

@@ -11,6 +11,7 @@ from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import Any, Generic, TypeVar, overload
 
+from miniwin.search.history import continued, is_paused
 from miniwin.search.journal import Told
 from miniwin.search.leases import live_lease
 from miniwin.search.objectives import chief
@@ -52,10 +53,11 @@ class TrialRecord:
     """One trial of a study; the baseline has number -1.
 
     params: the values of the variables; one whose conditions do not hold has none.
-    state: complete, pruned (also a run that diverged), running (`alive`: a process works on it now), failed,
-    infeasible (broke a constraint), duplicate (the same architecture as trial `duplicate_of`). The last two cost
-    nothing. values: the objectives by name, such as "loss@4096". losses: nats per byte by length. rungs: measurements
-    while training. problem: what is wrong with the trial's files; its other fields then come from the study's journal.
+    state: complete, pruned (also a run that diverged), running (`alive`: a process works on it now), paused (at its
+    last rung, where others are better so far), failed, infeasible (broke a constraint), duplicate (the same
+    architecture as trial `duplicate_of`). The last two cost nothing. values: the objectives by name, such as
+    "loss@4096". losses: nats per byte by length. rungs: measurements while training. problem: what is wrong with the
+    trial's files; its other fields then come from the study's journal.
     """
 
     number: int
@@ -84,6 +86,11 @@ class TrialRecord:
     @property
     def label(self) -> str:
         return "baseline" if self.number < 0 else f"trial {self.number}"
+
+    @property
+    def standing(self) -> str:
+        """Its state, and where it waits."""
+        return f"paused at rung {len(self.rungs)}" if self.state == "paused" else self.state
 
     @property
     def trained(self) -> bool:
@@ -134,7 +141,7 @@ class StudyData:
     def finished(self) -> bool:
         """Whether the budget is spent, or the space exhausted, and the baseline, if there is one, is trained."""
         over = self.baseline is None or self.baseline.trained
-        if any(trial.state == "running" for trial in self.trials):
+        if any(trial.state in ("running", "paused") for trial in self.trials):
             return False
         spent = len(self.trained) >= self.spec.budget.trials
         return over and (spent or (self.exhausted and not any(trial.state == "failed" for trial in self.trials)))
@@ -186,7 +193,13 @@ def collect(study: Study) -> StudyData:
     """
     trials = []
     known = study.known()
+    further = continued(known.trials)
     for trial in known.trials:
+        if (new := further.get(trial.number)) is not None:
+            reason = f"goes on as trial {new}"
+            values = study.space.decode(trial.params)
+            trials.append(TrialRecord(trial.number, "duplicate", values, reason=reason, duplicate_of=new))
+            continue
         record = study.ended.get(trial.number) or _record(study, trial)
         if record is not None:
             trials.append(record)
@@ -230,7 +243,10 @@ def _record(study: Study, trial: Told) -> TrialRecord | None:
         found, problem = None, str(error)
     if found is not None and found[0].number == trial.number:
         # The outcome may be written and Optuna not yet told: then the trial is still running.
-        return _from_outcome(study, trial.number, *found, inside, None if trial.ended else "running")
+        now = "paused" if is_paused(trial.user_attrs) else "running"
+        if trial.ended:  # a trial that was paused to the end is pruned, and its outcome does not know
+            now = state if found[0].state == "paused" else found[0].state
+        return _from_outcome(study, trial.number, *found, inside, now)
     if not trial.ended and problem is None:
         return None
     if found is None:

@@ -57,6 +57,9 @@ class Parts:
 def check_links(parts: Parts) -> None:
     """SpaceError for every mistake that does not depend on the values of the variables."""
     problems = [*_names(parts), *_placements(parts), *_fields(parts), *_constraints(parts), *_unused(parts)]
+    problems += [
+        Problem(path, text) for path, text in parts.spec.misfits(parts.train.tokens, parts.train.tokens_per_step)
+    ]
     if problems := problems or _left_without_use(parts):
         raise SpaceError(problems)
 

@@ -22,6 +22,7 @@ from filelock import FileLock
 
 from miniwin.blocks.messages.listing import some
 from miniwin.files.folders import home
+from miniwin.search.brackets import Rule, rule_of
 from miniwin.search.candidate import Candidate
 from miniwin.search.journal import JOURNAL, Journal, Known, from_optuna
 from miniwin.search.outcome import Outcome
@@ -122,6 +123,16 @@ class Study:
     @cached_property
     def space(self) -> Space:
         return Space(self.spec, self.base, self.train, first_choices=self.about.get("choices"))
+
+    @cached_property
+    def rungs(self) -> list[int]:
+        """Where a trial is measured before its end, in tokens."""
+        return self.spec.rung_tokens(self.space.train.tokens)
+
+    @cached_property
+    def rule(self) -> Rule | None:
+        """How trials of a halving go on; None with another pruner."""
+        return rule_of(self.spec, self.space.train.tokens)
 
     @property
     def train_base(self) -> Path:

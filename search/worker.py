@@ -26,7 +26,7 @@ from miniwin.display.console import any_console
 from miniwin.files.writing import named
 from miniwin.machine.processes import is_running
 from miniwin.specs import UserError, user_path
-from miniwin.training.signals import stop_signals
+from miniwin.training.signals import requests, stop_signals
 
 if TYPE_CHECKING:
     from miniwin.data import Corpus
@@ -122,6 +122,7 @@ def _work_on(study: Study, claim: Claim, corpus: Corpus) -> None:
     uri = os.environ.get("MLFLOW_TRACKING_URI", OFF) if MASK in about["uri"] else about["uri"]
     tracking = Tracking(uri, about["run"], f"search/{study.spec.name}")
     name = "baseline" if claim.number is None else f"trial {claim.number}"
+    before = requests()
     with Holding(claim.lease_path, claim.lease) as holding:
         print(f"{name}: {claim.candidate.model.layout} {claim.outcome.params}", flush=True)
         try:
@@ -139,6 +140,8 @@ def _work_on(study: Study, claim: Claim, corpus: Corpus) -> None:
             return
         finish(study, claim)
         print(f"{name}: {claim.outcome.state} {claim.outcome.reason or ''} {claim.outcome.values}", flush=True)
+    if requests() != before:  # it came when the training was ending anyway
+        raise KeyboardInterrupt
 
 
 def _stop(number: int, frame: FrameType | None) -> NoReturn:

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from miniwin.specs.base import Count, Strict
+from miniwin.specs.base import Count, PositiveInt, Strict
 
 
 class MedianPruner(Strict):
@@ -24,4 +24,38 @@ class AshaPruner(Strict):
     reduction: Annotated[int, Field(ge=2)] = 2
 
 
-PrunerSpec = Annotated[MedianPruner | AshaPruner, Field(discriminator="type")]
+class HalvingPruner(Strict):
+    """Asynchronous successive halving for one or several objectives: at each rung the best 1/`reduction` go on, and the
+    others wait there, with their checkpoint, until they are among the best, or the study ends.
+
+    `min_tokens`: the rungs are at so many tokens, `reduction` times as many, and so on; null: at `rungs` of the search.
+    `brackets`: trials of bracket b are judged first at rung b, as in Hyperband.
+    """
+
+    type: Literal["halving"] = "halving"
+    reduction: Annotated[int, Field(ge=2)] = 3
+    min_tokens: Annotated[Count, Field(ge=1)] | None = None
+    brackets: PositiveInt = 1
+
+
+class HyperbandPruner(Strict):
+    """Halving with as many brackets as there are rungs, and one whose trials are never stopped (arXiv:1603.06560)."""
+
+    type: Literal["hyperband"] = "hyperband"
+    reduction: Annotated[int, Field(ge=2)] = 3
+    min_tokens: Annotated[Count, Field(ge=1)] | None = None
+
+
+PrunerSpec = Annotated[
+    MedianPruner | AshaPruner | HalvingPruner | HyperbandPruner,
+    Field(discriminator="type"),
+]
+
+
+def growing(least: int, times: int, most: int) -> list[int]:
+    """least, least * times, ... below `most`: the rungs of a halving that starts at a smallest budget."""
+    found = []
+    while least < most:
+        found.append(least)
+        least *= times
+    return found

@@ -20,14 +20,16 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, JsonValue, field_validator, model_validator
 
 from miniwin.blocks.positions.base import located, located_all
-from miniwin.specs.base import Count, Fraction, PositiveInt, Strict, UserError
+from miniwin.specs.base import Count, Fraction, PositiveInt, PositiveReal, Strict, UserError
 from miniwin.specs.expressions import FUNCTION_NAMES, Expression
 from miniwin.specs.objectives import METRICS, Objective, find, measured_in
-from miniwin.specs.pruning import PrunerSpec
+from miniwin.specs.pruning import HalvingPruner, HyperbandPruner, PrunerSpec, growing
 from miniwin.specs.sampling import SamplerSpec, TPESampler
 from miniwin.specs.variable_links import link_problems
 from miniwin.specs.variables import Variable
 from miniwin.specs.yaml_scalars import NOTHING, shown
+
+RUNGS = [0.25, 0.5]
 
 
 class Budget(Strict):
@@ -36,6 +38,7 @@ class Budget(Strict):
 
     trials: PositiveInt
     tokens_per_trial: Annotated[Count, Field(ge=1)] | None = None  # null: `tokens` of the train spec
+    seconds_per_trial: PositiveReal | None = None  # of training; null: no limit
 
 
 class SearchSpec(Strict):
@@ -54,7 +57,7 @@ class SearchSpec(Strict):
     budget: Budget
     sampler: SamplerSpec = TPESampler()
     pruner: PrunerSpec | None = None
-    rungs: list[Fraction] = [0.25, 0.5]  # where a pruner judges a trial, as fractions of its tokens
+    rungs: list[Fraction] = RUNGS  # where a pruner judges a trial, as fractions of its tokens
     report_lengths: list[PositiveInt] | None = None  # null: 1, 2, 4, 8 and 16 times the training length
     eval_tokens: Annotated[Count, Field(ge=1)] = 65536  # measured at each length when a trial ends
     rung_eval_tokens: Annotated[Count, Field(ge=1)] = 16384  # measured at a rung
@@ -152,21 +155,24 @@ class SearchSpec(Strict):
 
     @model_validator(mode="after")
     def _pruning(self) -> SearchSpec:
-        if self.pruner is not None:
-            if len(self.objectives) > 1:
-                raise ValueError(
-                    "several objectives cannot be pruned, since no single value says which trial is behind: "
-                    "leave one objective or set pruner: null"
-                )
-            objective = self.parsed_objectives[0]
-            if not objective.at_rungs:
-                known = "measured only after training" if objective.measured else "known from the spec"
-                raise ValueError(
-                    f"a pruner needs an objective that training changes; {self.objectives[0]!r} is {known}: "
-                    "set pruner: null"
-                )
-            if not self.rungs:
-                raise ValueError("a pruner needs rungs at which to judge; expected something like rungs: [0.25, 0.5]")
+        pruner = self.pruner
+        if pruner is None:
+            return self
+        if len(self.objectives) > 1 and not isinstance(pruner, HalvingPruner | HyperbandPruner):
+            raise located(
+                "pruner.type",
+                f"got {pruner.type}, which compares one value of each trial, and there are {len(self.objectives)} "
+                "objectives: use {type: halving}, which takes several, leave one objective, or set pruner: null",
+            )
+        if not any(objective.at_rungs for objective in self.parsed_objectives):
+            known = "measured only after training" if self.parsed_objectives[0].measured else "known from the spec"
+            why = f"{self.objectives[0]!r} is {known}" if len(self.objectives) == 1 else "none is measured on the way"
+            raise ValueError(f"a pruner needs an objective that training changes; {why}: set pruner: null")
+        if getattr(pruner, "min_tokens", None) is not None:
+            if self.rungs != RUNGS:
+                raise located("rungs", "pruner.min_tokens says where the rungs are: leave out rungs, or min_tokens")
+        elif not self.rungs:
+            raise ValueError("a pruner needs rungs at which to judge; expected something like rungs: [0.25, 0.5]")
         return self
 
     @model_validator(mode="after")
@@ -174,6 +180,38 @@ class SearchSpec(Strict):
         if problem := self.sampler.problem(self.variables, len(self.objectives)):
             raise located(f"sampler.{problem[0]}", problem[1])
         return self
+
+    def rung_tokens(self, tokens: int) -> list[int]:
+        """Where a trial with a budget of so many tokens is measured before its end, in tokens."""
+        pruner = self.pruner
+        if isinstance(pruner, HalvingPruner | HyperbandPruner) and pruner.min_tokens is not None:
+            return growing(pruner.min_tokens, pruner.reduction, tokens)
+        return sorted({max(1, round(fraction * tokens)) for fraction in self.rungs})
+
+    def misfits(self, tokens: int, step: int) -> list[tuple[tuple[str, ...], str]]:
+        """What of the pruner does not fit the budget of a trial, and a step, in tokens: each a path and a message."""
+        pruner = self.pruner
+        if not isinstance(pruner, HalvingPruner | HyperbandPruner):
+            return []
+        found: list[tuple[tuple[str, ...], str]] = []
+        least, rungs = pruner.min_tokens, len(self.rung_tokens(tokens))
+        if least is not None and not step <= least < tokens:
+            found.append(
+                (
+                    ("pruner", "min_tokens"),
+                    f"got {least:,}, and no rung fits: a trial has {tokens:,} tokens, and a step of training {step:,}; "
+                    "expected at least a step and less than a trial",
+                )
+            )
+        elif isinstance(pruner, HalvingPruner) and pruner.brackets > rungs + 1:
+            found.append(
+                (
+                    ("pruner", "brackets"),
+                    f"got {pruner.brackets}, and {rungs} rungs have room for {rungs + 1}: a bracket begins at each "
+                    "rung, and one has none; take fewer brackets, or more rungs",
+                )
+            )
+        return found
 
     @property
     def parsed_objectives(self) -> tuple[Objective, ...]:

@@ -31,14 +31,18 @@ def total_memory() -> int | None:
         return None
 
 
+class TooLarge(UserError):
+    """A model that this machine has not enough memory for."""
+
+
 def refuse_too_large(spec: ModelSpec, times: int = 1) -> None:
-    """Raise UserError if the weights of `spec` in float32, `times` over, are more than this machine's memory."""
+    """Raise TooLarge if the weights of `spec` in float32, `times` over, are more than this machine's memory."""
     room, parameters = total_memory(), spec.parameters()
     asked = 4 * parameters * times
     if room is None or asked <= room:
         return
     what = "its weights alone take" if times == 1 else "weights, gradients and optimizer take at least"
-    raise UserError(
+    raise TooLarge(
         f"{spec.name} has {parameters:,} parameters: in float32 {what} {asked / GIB:,.0f} GiB, and this machine has "
         f"{room / GIB:,.0f} GiB of memory. `miniwin explain` and `check` need none of it; to run it here, make it "
         "smaller, such as with fewer num_layers"

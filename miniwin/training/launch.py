@@ -69,6 +69,7 @@ def train(
     base: the folder that relative paths of a TrainSpec start from; for a YAML file, the file's folder.
     on_eval, eval_at: `on_eval(rung, model)` is called once for each number of tokens in `eval_at`, when that many have
         been seen. The model is in eval mode, and a checkpoint follows. An answer of False ends the run as "pruned".
+        "pause" ends this session as "interrupted": the next one begins by asking `on_eval` about the same rung.
         A pruned run is returned as it is by a call with `on_eval`, and trained further by a call without.
     stop_after_tokens: ends this session early, as "interrupted"; the schedule stays that of the whole budget.
     workers: processes that read data ahead. They do not change what is trained.

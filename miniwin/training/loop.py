@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, Literal, TextIO
 
 import torch
 from safetensors.torch import save
@@ -44,7 +44,7 @@ from miniwin.training.schedule import learning_rate
 from miniwin.training.signals import StopRequest
 from miniwin.training.validation import Validation, shown
 
-OnEval = Callable[[int, LanguageModel], bool | None]
+OnEval = Callable[[int, LanguageModel], bool | Literal["pause"] | None]
 
 
 class TrainingLoop:
@@ -162,7 +162,10 @@ class TrainingLoop:
         saved = time.monotonic()
         self.model.train()
         while True:
-            if on_eval is not None and not self._evaluate(on_eval, rungs):
+            verdict = True if on_eval is None else self._evaluate(on_eval, rungs)
+            if verdict == "pause":
+                return "interrupted", f"paused after {self.tokens} tokens, as on_eval said"
+            if not verdict:
                 return "pruned", f"given up after {self.tokens} tokens, as on_eval said"
             if self.step == steps:
                 self._save()
@@ -221,8 +224,8 @@ class TrainingLoop:
         self.metrics.flush()
         self.tracker.catch_up([line])
 
-    def _evaluate(self, on_eval: OnEval, rungs: list[int]) -> bool:
-        """Call `on_eval` at each rung that has been reached. False: the run has to end."""
+    def _evaluate(self, on_eval: OnEval, rungs: list[int]) -> bool | Literal["pause"]:
+        """Call `on_eval` at each rung that has been reached. False: the run has to end. pause: this session has to."""
         for rung in rungs:
             if rung in self.passed or rung > self.tokens:
                 continue
@@ -232,12 +235,13 @@ class TrainingLoop:
                 answer = on_eval(rung, self.model) if self.group.leads else None
             self.model.train()
             restore_rng(random, self.device)
-            go_on = self.group.share(answer is None or bool(answer))
-            if go_on:  # a rung that ends the run is not passed: after a crash it is asked again
+            verdict: bool | Literal["pause"] = "pause" if answer == "pause" else answer is None or bool(answer)
+            verdict = self.group.share(verdict)
+            if verdict is True:  # a rung that ends the session is not passed: it is asked again
                 self.passed.append(rung)
             self._save()
-            if not go_on:
-                return False
+            if verdict is not True:
+                return verdict
         return True
 
     def _validate(self, before: int) -> None:

@@ -38,6 +38,15 @@ def ask_to_stop(process: subprocess.Popen[bytes]) -> None:
     process.terminate()
 
 
+_requests = 0
+
+
+def requests() -> int:
+    """How many requests to stop this process has had. One that came while a run was ending anyway did not stop it: who
+    would begin another run compares this number with the one before."""
+    return _requests
+
+
 class StopRequest:
     """While the block runs, `received` is the name of the signal that asked to stop, or None.
 
@@ -61,6 +70,8 @@ class StopRequest:
             signal.signal(number, handler)
 
     def _take(self, number: int, frame: FrameType | None) -> None:
+        global _requests
+        _requests += 1
         if self.received is not None:
             raise KeyboardInterrupt
         self.received = signal.Signals(number).name

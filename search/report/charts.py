@@ -112,7 +112,8 @@ def curve_chart(study: StudyData) -> str:
     best = study.best
     series = []
     for trial in study.trials:
-        kind = "best" if best is not None and trial.number == best.number else trial.state
+        state = "pruned" if trial.state == "paused" else trial.state
+        kind = "best" if best is not None and trial.number == best.number else state
         if kind in _CURVES:
             series.append(_curve(trial, objective.name, shown, kind))
     if not any(len(s.points) > 1 for s in series):

@@ -21,7 +21,7 @@ from miniwin.search.records import StudyData, TrialRecord
 from miniwin.search.report.measures import LN2, known, measure
 from miniwin.specs.objectives import Objective
 
-STATES = ("complete", "pruned", "infeasible", "duplicate", "failed", "running")
+STATES = ("complete", "pruned", "infeasible", "duplicate", "failed", "paused", "running")
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def periods(trial: TrialRecord) -> str:
 def _columns(study: StudyData, lengths: Sequence[int]) -> list[Column]:
     columns = [
         Column("trial", lambda t: ("baseline", -1) if t.number < 0 else (str(t.number), None)),
-        Column("state", lambda t: (t.state, None), text=True),
+        Column("state", lambda t: (t.standing, None), text=True),
         Column("layout", lambda t: (t.layout, None), text=True),
     ]
     columns += [

@@ -34,7 +34,7 @@ class Teller:
 
     def __init__(self, space: Variables) -> None:
         self._space = space
-        self._rungs, self._objectives = len(space.spec.rungs) + 1, len(space.spec.objectives)
+        self._objectives = len(space.spec.objectives)
         self._made: dict[int, tuple[tuple[Any, ...], FrozenTrial]] = {}
         self._distributions: dict[str, BaseDistribution] = {}
 
@@ -58,7 +58,7 @@ class Teller:
 
     def level(self, history: Sequence[Tried]) -> int:
         """The rung whose values are told."""
-        reached = [0] * self._rungs
+        reached = [0] * max((len(tried.rungs) for tried in history), default=0)
         stopped = 0
         for tried in history:
             known = [_known(row) for row in tried.rungs]
@@ -66,7 +66,7 @@ class Teller:
             for rung, at in enumerate(known):
                 reached[rung] += at
         enough = min(ENOUGH, stopped)
-        return max((rung for rung in range(self._rungs) if reached[rung] >= enough), default=self._rungs - 1)
+        return max((rung for rung, trials in enumerate(reached) if trials >= enough), default=0)
 
     def _make(self, tried: Tried, level: int) -> FrozenTrial:
         from optuna.trial import TrialState, create_trial

@@ -156,6 +156,14 @@ def test_the_variables_shown_make_architectures(shown: int) -> None:
     assert drawn == fine, said
 
 
+def test_the_rungs_shown_are_those_of_the_halving_shown() -> None:
+    (shown,) = (text for text in blocks(ROOT / "docs" / "searching.md", "yaml") if text.startswith("objectives:"))
+    shipped: dict[str, Any] = Document(read("specs/searches/period-window-ratio.yaml"), "shipped").data
+    spec = parse_spec(shipped | Document(shown, "searching.md").data, "search")
+    assert spec.objectives == shipped["objectives"] and spec.budget.tokens_per_trial == 4_000_000
+    assert spec.rung_tokens(4_000_000) == [400_000, 1_200_000, 3_600_000]
+
+
 def test_the_deadlines_are_the_codes() -> None:
     text = read("docs/zoo.md")
     assert f"begin within {timeouts.TIMEOUT:g} seconds" in text and f"counted over {timeouts.TIMEOUT:g} seconds" in text

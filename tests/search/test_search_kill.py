@@ -14,10 +14,16 @@ from pathlib import Path
 from forked import Command, kill
 from search_helpers import write_search
 
+from miniwin.data import prepare
+from miniwin.language_model import LanguageModel
 from miniwin.runs import read_metrics
 from miniwin.search import read_study
+from miniwin.search.history import history
 from miniwin.search.leases import Lease, live_lease
 from miniwin.search.records import TrialRecord
+from miniwin.search.rungs import loss
+from miniwin.search.study import Study
+from miniwin.tokenizer import load_tokenizer
 from miniwin.training.launch import train
 
 PATIENCE = 900.0  # seconds; only a hang takes that long, however busy the machine is
@@ -116,3 +122,57 @@ def test_a_search_survives_kill_9_of_its_workers_and_of_itself(tmp_path: Path) -
     assert again.spec is not None and again.train is not None and again.run_folder is not None
     straight = train(again.spec, again.train, out=tmp_path / "straight", base=tmp_path, progress=False, tracking="off")
     assert weights(straight.folder) == weights(again.run_folder)
+
+
+def test_a_halving_on_two_objectives_survives_kill_9(tmp_path: Path) -> None:
+    """Trials that wait, are promoted and go on elsewhere, killed at any moment: what each rung says stays the same."""
+    spec = write_search(
+        tmp_path,
+        train={"tokens": 8_192, "checkpoint_seconds": 0.05},  # 64 steps
+        objectives=["minimize loss@64", "minimize cache_bytes@4096"],
+        pruner={"type": "halving", "reduction": 2},
+        budget={"trials": 5},
+        baseline=None,
+    )
+    study = tmp_path / "study"
+    draw = random.Random(21)
+    command = ["search", "run", str(spec), "--out", str(study), "--workers", "2", "--tracking", "off"]
+    parent = Command(*command, told=tmp_path / "told.json")
+    for _ in range(4):
+        wait_for(lambda: at_work(study) or not parent.running(), "a worker to begin")
+        victim = at_work(study)
+        time.sleep(draw.uniform(0, 0.4))
+        for lease in draw.sample(victim, min(1, len(victim))):
+            kill_worker(lease.pid)
+            wait_for(lambda lease=lease: not lease.alive(), "the killed worker to be gone")
+    kill(parent.process)
+    wait_for(lambda: not at_work(study), "the workers to notice")
+    code, _, errors = Command(*command, told=tmp_path / "told-2.json").ends()
+    assert code == 0, errors
+
+    data = read_study(study)
+    assert data.finished and len(data.trained) == 5 and data.completed and data.front
+    assert len({trial.hash for trial in data.trained}) == 5 == len(list((study / "trials").iterdir()))
+    assert not list((study / "leases").iterdir()) and not list(study.rglob("*.tmp"))
+    known = {one.number: one for one in history(Study(study))}
+    corpus = prepare(data.train.data, load_tokenizer(data.train.tokenizer, tmp_path), tmp_path)
+    for trial in data.trained:
+        assert trial.run_folder is not None and trial.spec is not None and trial.train is not None
+        steps = trial.tokens // data.train.tokens_per_step
+        assert [line["step"] for line in read_metrics(trial.run_folder)] == list(range(1, steps + 1))
+        measured: list[float] = []
+
+        def at_rung(tokens: int, model: LanguageModel, measured: list[float] = measured) -> None:
+            measured.append(loss(model, corpus, 64, 128))
+
+        reached = [rung["tokens"] for rung in trial.rungs]
+        folder = tmp_path / f"straight-{trial.number}"
+        train(
+            trial.spec, trial.train, out=folder, base=tmp_path, progress=False, tracking="off",
+            on_eval=at_rung, eval_at=reached, stop_after_tokens=None if trial.state == "complete" else trial.tokens,
+        )  # fmt: skip
+        assert measured == [rung["values"]["loss@64"] for rung in trial.rungs]
+        rows = [(value, float(trial.spec.cache_bytes(4096))) for value in measured]
+        assert list(known[trial.number].rungs[: len(rows)]) == rows, "Optuna knows the same"
+        if trial.state == "complete":
+            assert weights(folder) == weights(trial.run_folder)

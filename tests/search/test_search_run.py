@@ -288,15 +288,16 @@ def test_a_worker_that_lost_its_lease_notices(tmp_path: Path, monkeypatch: pytes
 
 def test_the_median_pruner_stops_what_is_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     study = make(tmp_path, pruner={"type": "median", "startup": 2}, budget={"trials": 4}, baseline=None)
-    from miniwin.search import measure
+    from miniwin.search import measure, rungs
 
-    true_loss = measure.loss
+    true_loss = rungs.loss
     spent: list[int] = []
 
     def worse_and_worse(model: Any, corpus: Any, length: int, tokens: int) -> float:
         return true_loss(model, corpus, length, tokens) + len(collect(study).trained)
 
-    monkeypatch.setattr(measure, "loss", worse_and_worse)
+    for module in (measure, rungs):
+        monkeypatch.setattr(module, "loss", worse_and_worse)
     assert work(study.folder, "0") == DONE
     data = collect(study)
     trained = data.trained

@@ -323,7 +323,22 @@ def test_dumped_yaml_loads_back_equal(tmp_path: Path) -> None:
         ({"rungs": [0.5, 0.25]}, "rungs are increasing fractions"),
         (
             {"objectives": ["minimize loss@9", "minimize parameters"], "pruner": {"type": "median"}},
-            "several objectives cannot be pruned",
+            "pruner.type: got median, which compares one value of each trial, and there are 2 objectives: use {type: "
+            "halving}, which takes several, leave one objective, or set pruner: null",
+        ),
+        (
+            {"objectives": ["minimize parameters", "maximize decode_tokens_per_second"], "pruner": {"type": "halving"}},
+            "a pruner needs an objective that training changes; none is measured on the way: set pruner: null",
+        ),
+        (
+            {"pruner": {"type": "halving", "min_tokens": 100}, "rungs": [0.1]},
+            "rungs: pruner.min_tokens says where the rungs are: leave out rungs, or min_tokens",
+        ),
+        ({"pruner": {"type": "hyperband", "brackets": 2}}, "unknown field 'brackets'"),
+        ({"pruner": {"type": "halving", "reduction": 1}}, "pruner.reduction: got 1; expected at least 2"),
+        (
+            {"pruner": {"type": "halving"}, "rungs": []},
+            "a pruner needs rungs at which to judge; expected something like rungs: [0.25, 0.5]",
         ),
         (
             {"objectives": ["minimize parameters"], "pruner": {"type": "asha"}},
@@ -495,6 +510,15 @@ def test_items_of_a_search_spec_are_placed_each(tmp_path: Path) -> None:
         ({"constraints": ["cache_bytes < 3"]}, "needs a length: write cache_bytes@4096, say"),
         ({"constraints": ["parameters@3 < 3"]}, "does not depend on a length: write parameters"),
         ({"variables": {**SEARCH["variables"], "S": {"int": [1, 2]}}}, "is also a block of miniwin-tiny"),
+        (
+            {"pruner": {"type": "halving", "brackets": 4}},
+            "pruner.brackets: got 4, and 2 rungs have room for 3: a bracket begins at each rung, and one has none",
+        ),
+        (
+            {"pruner": {"type": "hyperband", "min_tokens": 1e12}},
+            "pruner.min_tokens: got 1,000,000,000,000, and no rung fits: a trial has ",
+        ),
+        ({"pruner": {"type": "halving", "min_tokens": 1}}, "expected at least a step and less than a trial"),
     ],
 )
 def test_messages_of_spaces(changes: dict[str, Any], expected: str) -> None:

@@ -1,0 +1,79 @@
+"""Who goes on: asynchronous successive halving (arXiv:1810.05934), here for one to four objectives.
+
+    At each rung one trial in `reduction` goes on: the best of all that have got there, by non-dominated rank, then by
+    hypervolume (pareto.py). With fewer trials than `reduction` at the rung, none does yet.
+
+A trial that may not go on is paused. The rung grows, and a trial that was paused may be among the best later. So a
+worker that looks for work asks `promotable` first. Nobody waits for a rung to be full, and no worker is idle.
+
+All objectives take part: those that a rung measures, and those that were known before training, such as bytes of the
+cache. An objective that nobody knows at a rung, such as the speed of decoding, is left out there. A trial that diverged
+is the worst at the rung that it did not reach.
+
+Pure functions of a history: the workers of a search call them, and so does a replay of a table.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from itertools import islice
+
+from miniwin.search.brackets import Rule
+from miniwin.search.history import Tried
+from miniwin.search.pareto import Point, best_first
+
+
+def goes_on(history: Sequence[Tried], number: int, directions: Sequence[str], rule: Rule) -> bool:
+    """Whether a trial goes on from the rung that it has reached last. directions: minimize or maximize."""
+    trial = next(one for one in history if one.number == number)
+    rung = len(trial.rungs) - 1
+    if rung < trial.bracket or rung >= rule.rungs:
+        return True
+    there = _there(history, trial.bracket, rung)
+    return any(one.number == number for one in islice(_ordered(there, rung, directions), len(there) // rule.reduction))
+
+
+def promotable(history: Sequence[Tried], directions: Sequence[str], rule: Rule) -> Tried | None:
+    """The paused trial that goes on next: of the highest rung, the best of its bracket."""
+    for rung, _, there in _waiting(history, rule):
+        for trial in islice(_ordered(there, rung, directions), len(there) // rule.reduction):
+            if _waits(trial, rung):
+                return trial
+    return None
+
+
+def last_chance(history: Sequence[Tried], directions: Sequence[str], rule: Rule) -> Tried | None:
+    """The paused trial that goes on although its rung is too small, when a search would end without it: each bracket
+    trains its best to the end. A history in which a trial still runs in a bracket has none for the bracket."""
+    busy = {trial.bracket for trial in history if trial.state in ("running", "complete")}
+    for rung, bracket, there in _waiting(history, rule):
+        if bracket not in busy:
+            return next(trial for trial in _ordered(there, rung, directions) if _waits(trial, rung))
+    return None
+
+
+def _waiting(history: Sequence[Tried], rule: Rule) -> list[tuple[int, int, list[Tried]]]:
+    """The rungs at which a trial is paused, the highest first: rung, bracket, and all trials that got there."""
+    paused = {(len(trial.rungs) - 1, trial.bracket) for trial in history if trial.state == "paused"}
+    return [
+        (rung, bracket, _there(history, bracket, rung))
+        for rung, bracket in sorted(paused, key=lambda place: (-place[0], place[1]))
+        if 0 <= rung < rule.rungs
+    ]
+
+
+def _waits(trial: Tried, rung: int) -> bool:
+    return trial.state == "paused" and len(trial.rungs) == rung + 1
+
+
+def _there(history: Sequence[Tried], bracket: int, rung: int) -> list[Tried]:
+    return [trial for trial in history if trial.bracket == bracket and len(trial.rungs) > rung]
+
+
+def _ordered(there: Sequence[Tried], rung: int, directions: Sequence[str]) -> Iterator[Tried]:
+    """The trials, best first by their values at a rung."""
+    signs = [1.0 if direction == "minimize" else -1.0 for direction in directions]
+    known = [j for j in range(len(signs)) if any(not math.isnan(trial.rungs[rung][j]) for trial in there)]
+    costs: list[Point] = [tuple(signs[j] * trial.rungs[rung][j] for j in known) for trial in there]
+    return (there[index] for index in best_first(costs))

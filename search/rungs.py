@@ -1,0 +1,130 @@
+"""What happens when a trial reaches a rung: it is measured, the values are written down, and the pruner is asked.
+
+    trial.json              rungs: [{"tokens": ..., "values": {...}}, ...], of what is measured
+    Optuna's trial          rung:0, rung:1, ...: the values of all objectives, also of those known before training
+
+The rate of learning follows the schedule of the whole budget. So a value at a rung is that of an unfinished schedule:
+lower losses are still to come, of all trials alike. In return a trial that goes on, at once or later and elsewhere, has
+the same weights as one that was never stopped. A rung that has been measured is not measured again.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Literal
+
+from miniwin.search.halving import goes_on
+from miniwin.search.history import PROMOTED, RUNG, history
+from miniwin.search.objectives import at_rungs, is_loss, loss_lengths, value
+from miniwin.search.probing import Probe
+from miniwin.search.samplers import pruner_step
+from miniwin.specs.data import tasks_in
+
+if TYPE_CHECKING:
+    from miniwin.data import Corpus
+    from miniwin.language_model import LanguageModel
+    from miniwin.search.claims import Claim
+    from miniwin.search.study import Study
+    from miniwin.specs.objectives import Objective
+
+
+class AtRungs:
+    """Called by training at each of `asked`. Answers whether to go on; `pause` if later, maybe. tokens: the rungs."""
+
+    def __init__(self, study: Study, claim: Claim, corpus: Corpus) -> None:
+        self.study, self.claim, self.corpus = study, claim, corpus
+        self.trained = study.space.train.longest
+        objectives = at_rungs(study.spec.parsed_objectives, claim.candidate.train.longest)
+        self.measured = [objective for objective in objectives if corpus.has_text or not is_loss(objective)]
+        self.tokens = study.rungs if self.measured else []
+        limit = None if claim.number is None else study.spec.budget.seconds_per_trial
+        self.probe = Probe(claim.run_folder, claim.candidate.train, limit)
+        self.paused = False
+        self.too_slow: str | None = None
+
+    @property
+    def asked(self) -> list[int]:
+        return sorted({*self.tokens, *self.probe.tokens})
+
+    def __call__(self, tokens: int, model: LanguageModel) -> bool | Literal["pause"]:
+        outcome, trial, spec = self.claim.outcome, self.claim.trial, self.study.spec
+        if tokens in self.probe.tokens:
+            self.too_slow = self.probe.too_slow(tokens)
+            if self.too_slow or tokens not in self.tokens:
+                return not self.too_slow
+        found = next((rung["values"] for rung in outcome.rungs if rung["tokens"] == tokens), None)
+        if found is None:
+            found = self._measure(model)
+            outcome.rungs = [*outcome.rungs, {"tokens": tokens, "values": found}]
+        outcome.tokens = tokens
+        outcome.write(self.claim.folder)
+        if trial is None:
+            return True
+        with self.study.lock:  # one trial after the other: each sees those before it
+            self.tell()
+            rung, rule = self.tokens.index(tokens), self.study.rule
+            if spec.pruner is not None and len(spec.objectives) == 1:  # Optuna takes no more
+                trial.report(found[spec.parsed_objectives[0].name], pruner_step(spec, rung))
+            if rule is None:
+                return spec.pruner is None or not trial.should_prune()
+            if why_worthless(found):
+                return False
+            if rung > trial.user_attrs.get(PROMOTED, -1):
+                directions = [objective.direction for objective in spec.parsed_objectives]
+                if not goes_on(history(self.study), trial.number, directions, rule):
+                    self.paused = True
+                    return "pause"
+                trial.set_user_attr(PROMOTED, rung)
+            return True
+
+    def _measure(self, model: LanguageModel) -> dict[str, float]:
+        train = self.claim.candidate.train
+        lengths = loss_lengths(self.measured, self.trained)
+        size = max(self.study.spec.rung_eval_tokens, *lengths, train.longest)
+        losses = {length: loss(model, self.corpus, length, size) for length in lengths}
+        return {one.name: self._value(one, model, losses) for one in self.measured}
+
+    def _value(
+        self, objective: Objective, model: LanguageModel | None = None, losses: dict[int, float] | None = None
+    ) -> float:
+        tasks = tasks_in(self.study.space.train.data)
+        return value(objective, self.trained, self.claim.candidate.model, model, losses, tasks)
+
+    def tell(self) -> None:
+        """Write down in Optuna what is measured and not yet there: of this attempt, or of one that was killed."""
+        outcome, trial = self.claim.outcome, self.claim.trial
+        if trial is None or not outcome.rungs:
+            return
+        told = trial.user_attrs
+        for rung in outcome.rungs:
+            name = f"{RUNG}{self.tokens.index(rung['tokens'])}"
+            if name not in told:
+                trial.set_user_attr(name, self._row(rung["values"]))
+
+    def _row(self, found: dict[str, float]) -> list[float | None]:
+        row = []
+        for objective in self.study.spec.parsed_objectives:
+            known = found.get(objective.name, math.nan) if objective.measured else self._value(objective)
+            row.append(known if math.isfinite(known) else None)
+        return row
+
+    def give_up(self) -> None:
+        """Count the trial as the worst at the rung that it will not reach."""
+        if self.claim.trial is not None and self.study.rule is not None:
+            self.tell()
+            last = self.claim.outcome.rungs[-1]["tokens"] if self.claim.outcome.rungs else 0
+            if missed := [rung for rung, tokens in enumerate(self.tokens) if tokens > last]:
+                self.claim.trial.set_user_attr(f"{RUNG}{missed[0]}", [None] * len(self.study.spec.objectives))
+
+
+def why_worthless(values: dict[str, float]) -> str | None:
+    """Why nothing can come of a trial with these values any more; None if something can."""
+    broken = next((name for name, number in values.items() if not math.isfinite(number)), None)
+    return None if broken is None else f"diverged: {broken} is {values[broken]}"
+
+
+def loss(model: LanguageModel, corpus: Corpus, length: int, tokens: int) -> float:
+    """Nats per byte at a context of `length`, over the first `tokens` of the validation split (each text's)."""
+    from miniwin.evaluation import loss_at
+
+    return loss_at(model, corpus, length, min(tokens, corpus.available))

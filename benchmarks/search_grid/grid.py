@@ -20,7 +20,7 @@ from miniwin.specs import TrainSpec, UserError, load_model_spec, load_search_spe
 FOLDER = Path(__file__).parent
 SPACE = FOLDER / "space.yaml"
 EVERY = 10  # architectures: one of so many has a second seed
-RUNGS = (1 / 27, 1 / 9, 1 / 3, 1.0)  # of the tokens
+RUNGS = (1 / 27, 1 / 9, 1 / 3, 2 / 3, 1.0)  # of the tokens
 
 
 @dataclass(frozen=True)

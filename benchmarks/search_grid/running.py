@@ -29,7 +29,7 @@ from miniwin.tokenizer import ByteTokenizer
 
 TEXT_LENGTHS = (128, 512, 2048)
 TEXT = 32768  # tokens, at each length the same
-EXAMPLES = {128: 256, 512: 128, 2048: 64}  # of each task, by length
+EXAMPLES = {128: 256, 512: 64, 2048: 32}  # of each task, by length
 
 
 def rung_tokens(run: Run) -> list[int]:

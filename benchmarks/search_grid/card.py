@@ -82,7 +82,7 @@ def _what(table: Table) -> str:
             f"{second} of them with seed 1, one of {EVERY}. {ended['complete']} came to the end, {ended['diverged']} "
             f"diverged, {ended['failed']} failed; those have a row with the reason.",
             "",
-            f"The space is [space.yaml](space.yaml), {space().spec.space_size:,.0f} assignments without a hole; "
+            f"The space is [space.yaml](space.yaml), {space().variables.size:,.0f} assignments without a hole; "
             f"{min(sizes):,.0f} to {max(sizes):,.0f} parameters:",
             "",
             *variables,

@@ -78,12 +78,10 @@ def runs() -> tuple[Run, ...]:
 
 
 def every_assignment(space: Space) -> list[dict[str, Any]]:
-    """The values of all assignments. FixedTrial gives Optuna's parameters back as values."""
-    from optuna.trial import FixedTrial
-
+    """The values of all assignments."""
     every = space.enumerate()
     assert every is not None, "a grid is finite"
-    return [space.suggest(FixedTrial(parameters)) for parameters in every]
+    return [space.decode(parameters) for parameters in every]
 
 
 def shard(text: str) -> tuple[int, int]:

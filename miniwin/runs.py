@@ -5,7 +5,7 @@
     train.yaml         the training spec
     tokenizer.json     the tokenizer
     metrics.jsonl      one line per logged step, and one per evaluation: these have a field `eval`
-    checkpoint.pt      everything needed to continue
+    checkpoint.pt      everything needed to continue; of a sharded run, with its tensors in checkpoint-a or checkpoint-b
     model.safetensors  the weights, once the budget is spent
     best.safetensors   the weights of the best evaluation so far, where the training spec says `eval.keep_best`
 
@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from miniwin.files.json_files import JSONProblem, parse_json, read_json
-from miniwin.files.writing import said_if_unwritable, write_json, write_text
+from miniwin.files.writing import remove_tree, said_if_unwritable, write_json, write_text
 from miniwin.provenance import code_version, machine
 from miniwin.specs.base import UserError, user_path
 from miniwin.specs.yaml_scalars import shown
@@ -39,6 +39,7 @@ RUN, MODEL, TRAIN, TOKENIZER = "run.json", "model.yaml", "train.yaml", "tokenize
 IMPORT = "import.json"  # in place of run.json: the weights were not trained here, but imported
 METRICS, CHECKPOINT, WEIGHTS, LOCK = "metrics.jsonl", "checkpoint.pt", "model.safetensors", ".lock"
 BEST = "best.safetensors"
+SHARDS = ("checkpoint-a", "checkpoint-b")  # folders with a sharded run's tensors, written in turns
 FILES = (WEIGHTS, BEST, CHECKPOINT, METRICS, TOKENIZER, TRAIN, MODEL, RUN)  # in the order in which a run is cleared
 
 Status = Literal["running", "complete", "pruned", "diverged", "interrupted", "failed"]
@@ -243,6 +244,15 @@ def clear_run(folder: Path) -> None:
     for name in FILES:
         with said_if_unwritable(folder / name):
             (folder / name).unlink(missing_ok=True)
+        if name == CHECKPOINT:
+            remove_shards(folder)
+
+
+def remove_shards(folder: Path, but: str | None = None) -> None:
+    """Remove the tensors that are in shards, but for the folder of this name."""
+    for name in SHARDS:
+        if name != but and (folder / name).is_dir():
+            remove_tree(folder / name)
 
 
 def remove_leftovers(folder: Path) -> None:

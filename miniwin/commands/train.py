@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -36,6 +36,10 @@ def train_command(
     ] = None,
     workers: Annotated[int, typer.Option(min=0, help="Processes that read data ahead.")] = 0,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1. Default: CUDA where there is one.")] = None,
+    distributed: Annotated[
+        Literal["ddp", "fsdp"],
+        typer.Option(help="Under torchrun: every process has the model (ddp), or a share of it (fsdp)."),
+    ] = "ddp",
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.")] = False,
 ) -> None:
     """Train a model from random weights. The same command continues a run that was stopped."""
@@ -64,6 +68,7 @@ def train_command(
             workers=workers,
             base=written[0].resolve().parent,
             device=device,
+            distributed=distributed,
             on_start=lambda: say(random_weights(model, model_spec, train_spec.seed), err=True),
         )
     folder = result.folder

@@ -6,25 +6,24 @@
 continued with another number. (The load balance of a mixture of experts is an exception: each process computes it from
 its own rows.) The first process keeps the run folder. The others work in a temporary folder.
 
-Gradients are averaged in one flat all-reduce, after all passes of a step. (Li et al., arXiv 2006.15704, section 3.2,
-send buckets while the backward still runs; models of this size would gain little.) A parameter that has no gradient in
-any process, such as an expert that no token chose, keeps none.
+What the processes hold of the model, and how they add up gradients, is the engine's (engine.py).
 """
 
 from __future__ import annotations
 
 import atexit
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import Tensor
 
+from miniwin.shards import marks, put_together, taken_apart
 from miniwin.specs import UserError
+from miniwin.training.rendezvous import meet
 
 T = TypeVar("T")
 CPU = torch.device("cpu")
@@ -67,23 +66,6 @@ class Group:
             number /= self.size
         return number
 
-    def average_gradients(self, parameters: Sequence[nn.Parameter]) -> None:
-        """Replace every gradient by its mean over all processes; a missing one counts as zero."""
-        if self.size == 1:
-            return
-        there = torch.tensor([float(p.grad is not None) for p in parameters], device=self.device)
-        parts = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
-        flat = self.mean(torch.cat([there, *(part.flatten() for part in parts)]))
-        counts, *means = flat.split([len(there), *(part.numel() for part in parts)])
-        for parameter, count, mean in zip(parameters, counts.tolist(), means, strict=True):
-            parameter.grad = mean.view_as(parameter) if count else None
-
-    def equalise(self, model: nn.Module) -> None:
-        """Give all processes the first one's weights: different machines may round the random draws differently."""
-        if self.size > 1:
-            for tensor in model.state_dict().values():
-                dist.broadcast(tensor, 0)
-
     def share(self, value: T) -> T:
         """The first process's value, in all processes."""
         if self.size == 1:
@@ -92,17 +74,36 @@ class Group:
         dist.broadcast_object_list(box, 0, device=self.device)
         return box[0]
 
+    def spread(self, state: dict[str, Any]) -> dict[str, Any]:
+        """The first process's state, with its tensors on the device of each process. The others give any."""
+        if self.size == 1:
+            return state
+        skeleton, tensors = taken_apart(state) if self.leads else ({}, {})
+        skeleton = self.share(skeleton)
+        for key, shape, dtype in marks(skeleton):
+            if self.leads:
+                tensors[key] = tensors[key].to(self.device).contiguous()
+            else:
+                tensors[key] = torch.empty(shape, dtype=dtype, device=self.device)
+            dist.broadcast(tensors[key], 0)
+        found: dict[str, Any] = put_together(skeleton, tensors)
+        return found
+
+    def any(self, *flags: bool) -> list[bool]:
+        """Which of the flags are up in at least one process."""
+        if self.size == 1:
+            return list(flags)
+        found = torch.tensor([float(flag) for flag in flags], device=self.device)
+        dist.all_reduce(found)
+        return [bool(number) for number in found.tolist()]
+
     def first_said(self, word: str | None) -> str | None:
-        """The word of the first process that has one, in all processes: when one is asked to stop, all stop."""
+        """The word of the first process that has one, in all processes."""
         if self.size == 1:
             return word
-        asked = torch.tensor(float(word is not None), device=self.device)
-        dist.all_reduce(asked)
-        if not asked:
-            return None
         words: list[str | None] = [None] * self.size
         dist.all_gather_object(words, word)
-        return next(said for said in words if said is not None)
+        return next((said for said in words if said is not None), None)
 
 
 def join(device: str | torch.device | None) -> Group:
@@ -121,7 +122,9 @@ def join(device: str | torch.device | None) -> Group:
     if own.type == "cuda":
         torch.cuda.set_device(own)
     if not dist.is_initialized():
-        dist.init_process_group("nccl" if own.type == "cuda" else "gloo", timeout=PATIENCE)
+        store, rank, size = meet(PATIENCE)
+        backend = "nccl" if own.type == "cuda" else "gloo"
+        dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=PATIENCE)
         atexit.register(dist.destroy_process_group)
     return Group(dist.get_rank(), dist.get_world_size(), own)
 

@@ -12,10 +12,10 @@ from torch import Tensor
 
 from miniwin.data import Corpus, document_numbers, loader
 from miniwin.data.passes import Passes
-from miniwin.language_model import LanguageModel
 from miniwin.specs import TrainSpec
-from miniwin.training.batch_loss import PartLosses, batch_loss, shares
-from miniwin.training.distributed import Group
+from miniwin.tokenizer import Tokenizer
+from miniwin.training.batch_loss import PartLosses, shares
+from miniwin.training.engine import Engine
 
 
 class StepGradients:
@@ -23,13 +23,12 @@ class StepGradients:
 
     batches: Iterator[tuple[Tensor, Tensor]]
 
-    def __init__(
-        self, model: LanguageModel, spec: TrainSpec, corpus: Corpus, group: Group, device: torch.device
-    ) -> None:
-        self.model, self.spec, self.corpus, self.group, self.device = model, spec, corpus, group, device
+    def __init__(self, engine: Engine, spec: TrainSpec, corpus: Corpus, tokenizer: Tokenizer) -> None:
+        self.engine, self.spec, self.corpus, self.tokenizer = engine, spec, corpus, tokenizer
+        self.group, self.device = engine.group, engine.device
         self.passes = Passes(spec.lengths, spec.length_weights, spec.batch_size)
-        self.parts = PartLosses([name for name, _, _ in corpus.parts], device)
-        self.parameters = [parameter for parameter in model.decoder.parameters() if parameter.requires_grad]
+        self.parts = PartLosses([name for name, _, _ in corpus.parts], self.device)
+        self.parameters = [parameter for parameter in engine.decoder.parameters() if parameter.requires_grad]
 
     def read_from(self, step: int, workers: int) -> None:
         """Open the batches of the steps that are left. A step takes `gradient_accumulation` of them."""
@@ -55,32 +54,30 @@ class StepGradients:
             parameter.grad = None
         total, added = torch.zeros((), device=self.device), torch.zeros((), device=self.device)
         auxiliary: Tensor | None = None
-        for number in range(step * passes, (step + 1) * passes):
+        numbers = range(step * passes, (step + 1) * passes)
+        for number in numbers:
             inputs, every = next(self.batches)  # (B, N), (B, N)
             sizes = self.corpus.rows.sizes(self.passes[number].first, len(every))  # (P,): rows of each part
             own = shares(self.group, every, sizes)
             inputs, targets = (self.group.rows(ids).to(self.device) for ids in (inputs, every))  # (B / processes, N)
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.spec.dtype == "bfloat16"):
-                hidden = self.model.decoder.hidden(inputs, documents=self._documents(inputs))  # (B, N, C)
-                loss, losses = batch_loss(self.model.decoder, hidden, targets, own)  # (), (P,)
-            loss = loss / passes
-            self.parts.see(losses, sizes)
-            total += loss.detach()
-            auxiliary = self.model.decoder.auxiliary_loss()
-            if auxiliary is not None:
-                loss = loss + auxiliary / passes
-                added += auxiliary.detach() / passes
-            loss.backward()
-        self.group.average_gradients(self.parameters)
+            with self.engine.of_pass(last=number == numbers[-1]):
+                with torch.autocast(self.device.type, torch.bfloat16, enabled=self.spec.dtype == "bfloat16"):
+                    loss, losses, auxiliary = self.engine.one_pass(inputs, targets, self._documents(inputs), own)
+                loss = loss / passes
+                self.parts.see(losses, sizes)
+                total += loss.detach()
+                if auxiliary is not None:
+                    loss = loss + auxiliary / passes
+                    added += auxiliary.detach() / passes
+                loss.backward()
         total, added = self.group.mean(total), self.group.mean(added)
         self.parts.end_step(self.group)
-        limit = self.spec.clip_grad_norm
-        norm = torch.nn.utils.clip_grad_norm_(self.parameters, float("inf") if limit is None else limit)
-        return float(total), float(norm), None if auxiliary is None else float(added)
+        norm = self.engine.clip(self.parameters, self.spec.clip_grad_norm)
+        return float(total), norm, None if auxiliary is None else float(added)
 
     def _documents(self, inputs: Tensor) -> Tensor | None:
         """The number of each token's document (B, N); None where documents are not kept apart."""
         if self.spec.packing == "stream":
             return None
-        assert self.model.tokenizer is not None and self.model.tokenizer.separator is not None
-        return document_numbers(inputs, self.model.tokenizer.separator)
+        assert self.tokenizer.separator is not None
+        return document_numbers(inputs, self.tokenizer.separator)

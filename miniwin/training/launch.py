@@ -6,12 +6,12 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import get_args
 
 import torch
 
@@ -33,6 +33,7 @@ from miniwin.specs import (
 from miniwin.tokenizer import load_tokenizer
 from miniwin.tracking import OFF, Tracker
 from miniwin.training.distributed import Group, join
+from miniwin.training.engine import Distributed
 from miniwin.training.from_scratch import spec_to_train
 from miniwin.training.loop import OnEval, TrainingLoop
 from miniwin.training.same_run import only_one, recorded
@@ -54,6 +55,7 @@ def train(
     workers: int = 0,
     base: str | Path | None = None,
     device: str | torch.device | None = None,
+    distributed: Distributed = "ddp",
     experiment: str = "miniwin",
     run_name: str | None = None,
     on_start: Callable[[], None] | None = None,
@@ -74,6 +76,7 @@ def train(
     stop_after_tokens: ends this session early, as "interrupted"; the schedule stays that of the whole budget.
     workers: processes that read data ahead. They do not change what is trained.
     device: default CUDA where there is one, else the CPU. `dtype: auto` means what is best there.
+    distributed: how several processes share the training: each has the model ("ddp"), or a share of it ("fsdp").
     on_start: called before a new run is written, once nothing more can be refused; of several processes, in the first.
     tracking, experiment, run_name, parent_run: MLflow's URI ("off": none), experiment, run and parent run.
 
@@ -94,6 +97,8 @@ def train(
     _check_packing(model_spec, spec)
     if workers < 0:
         raise UserError(f"workers: got {workers}; expected how many processes read data ahead, 0 or more")
+    if distributed not in get_args(Distributed):
+        raise UserError(f"distributed: got {distributed!r}; expected {' or '.join(get_args(Distributed))}")
     folder = user_path(out)
     rungs = _rungs(eval_at, on_eval, spec)
     tokenizer = load_tokenizer(spec.tokenizer)
@@ -119,13 +124,16 @@ def train(
             runs.remove_leftovers(folder)
             before = recorded(folder, model_spec, spec, corpus.fingerprint) if resume else None
         before = group.share(before)
+        if distributed == "fsdp" and any(group.any(not (folder / runs.LOCK).exists())):
+            raise UserError(
+                f"distributed: fsdp writes checkpoints from all processes, and not all of them see {folder}; expected "
+                "an --out that all machines share, or ddp"
+            )
         spec = group.share(settled(spec, where, before["train"]["dtype"] if before else None))
         over = before is not None and _over(folder, before["status"], asks=on_eval is not None)
         if group.share(over):
             return runs.read_result(folder)
         product = group.share(of_run(before, where, folder, spec.compile))
-        if not group.leads and before is not None and (folder / runs.CHECKPOINT).exists():
-            shutil.copy(folder / runs.CHECKPOINT, place)
         tracker = Tracker.open(
             tracking if group.leads else OFF,
             experiment=experiment,
@@ -139,7 +147,8 @@ def train(
                 on_start()
             runs.clear_run(folder)
         with torch.random.fork_rng([where] if where.type == "cuda" else []):
-            session = TrainingLoop(place, model_spec, spec, corpus, tokenizer, tracker, where, before, group, product)
+            what = model_spec, spec, corpus, tokenizer, tracker, where, before, group, product
+            session = TrainingLoop(place, *what, distributed, folder)
             result = session.run(on_eval, rungs, stop_after_tokens, workers, progress and group.leads)
         return replace(result, folder=folder)
 

@@ -24,9 +24,9 @@ import torch
 from safetensors.torch import save
 
 from miniwin import runs
-from miniwin.blocks.matmul_library import Product, choose
+from miniwin.blocks.matmul_library import Product
 from miniwin.blocks.messages.passwords import masked
-from miniwin.checkpoint import load_checkpoint, restore_rng, rng_state, save_checkpoint
+from miniwin.checkpoint import restore_rng, rng_state
 from miniwin.data import Corpus
 from miniwin.files.writing import Unwritable, finite, replacing, said_if_unwritable, write_text
 from miniwin.language_model import LanguageModel
@@ -34,9 +34,9 @@ from miniwin.runs import RunResult, Status
 from miniwin.specs import ModelSpec, TrainSpec, UserError, dump_yaml
 from miniwin.tokenizer import Tokenizer
 from miniwin.tracking import Tracker
-from miniwin.training.compilation import compile_layers
 from miniwin.training.distributed import Group
 from miniwin.training.divergence import LossWatch
+from miniwin.training.engine import Distributed, make_engine
 from miniwin.training.gradients import StepGradients
 from miniwin.training.optimizer import make_optimizer
 from miniwin.training.progress import TrainProgress
@@ -68,8 +68,11 @@ class TrainingLoop:
         before: dict[str, Any] | None,
         group: Group = Group(),
         product: Product | None = None,
+        distributed: Distributed = "ddp",
+        shared: Path | None = None,
     ) -> None:
         self.group = group
+        self.checkpoint = (shared or folder) / runs.CHECKPOINT
         self.folder, self.spec, self.corpus, self.tracker, self.device = folder, spec, corpus, tracker, device
         self.step = 0  # optimizer steps done
         self.passed: list[int] = []  # rungs evaluated
@@ -79,19 +82,14 @@ class TrainingLoop:
         self.validation = None if spec.eval is None else Validation(spec, corpus.texts)
         self.best: dict[str, Any] | None = None  # whose weights are in best.safetensors
 
-        torch.manual_seed(spec.seed)
-        decoder = model_spec.build().to(device)  # built on the CPU: the same weights whatever the device
-        if product is not None:
-            choose(decoder, product)
+        self.engine = make_engine(distributed, model_spec, spec, group, device, product)
+        decoder = self.engine.decoder
         self.model = LanguageModel(decoder, model_spec, tokenizer, str(folder), folder)
-        self.gradients = StepGradients(self.model, spec, corpus, group, device)
+        self.gradients = StepGradients(self.engine, spec, corpus, tokenizer)
         self.parts = self.gradients.parts
-        self.optimizer = make_optimizer(decoder, spec.optimizer)
-        if spec.compile:
-            compile_layers(decoder, device)
-        if before is not None and (folder / runs.CHECKPOINT).exists():
-            self._restore(load_checkpoint(folder / runs.CHECKPOINT, device))
-        group.equalise(decoder)
+        self.optimizer = make_optimizer(decoder, spec.optimizer, self.engine.muon)
+        if before is not None and group.share(self.checkpoint.exists()):
+            self._restore(self.engine.load(self.checkpoint, self.optimizer))
         self.logged = self.first = (self.step, self.step_seconds)
         self.began = time.monotonic()
 
@@ -106,7 +104,7 @@ class TrainingLoop:
             before=before,
         )
         self._write_record("running", None)  # before the other files: it makes the folder a run folder
-        if self.validation is not None and self.validation.best is not None and group.leads:
+        if self.validation is not None and self.validation.best is not None:
             self._keep_best(self.validation.best)
         write_text(folder / runs.MODEL, dump_yaml(model_spec))
         write_text(folder / runs.TRAIN, dump_yaml(spec))
@@ -171,15 +169,17 @@ class TrainingLoop:
                 self._save()
                 self._save_weights()
                 return "complete", None
-            received = self.group.first_said(stop.received)
-            if received is not None:
+            late = self.group.leads and self.step > 0 and time.monotonic() - saved >= self.spec.checkpoint_seconds
+            asked, due = self.group.any(stop.received is not None, late)
+            if asked:
+                received = self.group.first_said(stop.received)
                 self.bar.note(f"{received}: writing a checkpoint")
                 self._save()
                 return "interrupted", f"{received} after step {self.step} of {steps}"
             if stop_after_tokens is not None and self.tokens >= stop_after_tokens:
                 self._save()
                 return "interrupted", f"stopped after {self.tokens} tokens, as asked"
-            if self.step > 0 and time.monotonic() - saved >= self.spec.checkpoint_seconds:
+            if due:
                 self._save()
                 saved = time.monotonic()
             before = self.tokens
@@ -230,10 +230,12 @@ class TrainingLoop:
             if rung in self.passed or rung > self.tokens:
                 continue
             random = rng_state(self.device)  # the evaluation's draws must not change the training
-            self.model.eval()
-            with torch.no_grad():
-                answer = on_eval(rung, self.model) if self.group.leads else None
-            self.model.train()
+            model, answer = self.engine.whole(self.model), None
+            if model is not None:
+                model.eval()
+                with torch.no_grad():
+                    answer = on_eval(rung, model)
+                model.train()
             restore_rng(random, self.device)
             verdict: bool | Literal["pause"] = "pause" if answer == "pause" else answer is None or bool(answer)
             verdict = self.group.share(verdict)
@@ -247,16 +249,19 @@ class TrainingLoop:
     def _validate(self, before: int) -> None:
         """Measure on the valid split, if it is due after the step that began at `before` tokens."""
         validation = self.validation
-        if validation is None or not self.group.leads:
+        if validation is None:
             return
         if self.step < self.spec.steps and not validation.due(before, self.tokens):
             return
-        random = rng_state(self.device)
-        line = validation.measure(self.model, self.step, self.tokens, self.bar.evaluating)
-        restore_rng(random, self.device)
-        self._log(line)
-        self.bar.evaluated(shown(line))
-        validation.improved(line)
+        model = self.engine.whole(self.model)
+        if model is not None:
+            random = rng_state(self.device)
+            line = validation.measure(model, self.step, self.tokens, self.bar.evaluating)
+            restore_rng(random, self.device)
+            self._log(line)
+            self.bar.evaluated(shown(line))
+            validation.improved(line)
+        validation.best = self.group.share(validation.best)
         self._save()
         self._keep_best(validation.best)
 
@@ -273,12 +278,10 @@ class TrainingLoop:
 
     def _save(self) -> None:
         """Write a checkpoint. The metrics reach the disk first: they may be ahead of the checkpoint, never behind."""
-        if not self.group.leads:
-            return
         self.metrics.flush()
         os.fsync(self.metrics.fileno())
-        save_checkpoint(
-            self.folder / runs.CHECKPOINT,
+        self.engine.save(
+            self.checkpoint,
             {
                 "step": self.step,
                 "passed": self.passed,
@@ -302,7 +305,7 @@ class TrainingLoop:
             self.optimizer.load_state_dict(state["optimizer"])
         except ValueError:  # another version may decay other parameters
             raise UserError(
-                f"{self.folder / runs.CHECKPOINT} was written by a version of miniwin that groups the optimizer's "
+                f"{self.checkpoint} was written by a version of miniwin that groups the optimizer's "
                 "parameters differently: train again with --fresh, or continue with that version"
             ) from None
         self.watch.restore(state["watch"])
@@ -312,7 +315,9 @@ class TrainingLoop:
         restore_rng(state["random"], self.device)
 
     def _save_weights(self, name: str = runs.WEIGHTS) -> None:
-        state = self.model.decoder.state_dict()
+        state = self.engine.weights()
+        if state is None:
+            return
         weights = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
         with replacing(self.folder / name) as temporary:
             temporary.write_bytes(save(weights, metadata={"format": "pt"}))

@@ -15,15 +15,18 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.optim import Optimizer
+from torch.optim import Muon, Optimizer
 
 from miniwin.specs.train import OptimizerSpec
 
 FUSED = ("cpu", "cuda", "mps", "xpu")  # devices on which torch has AdamW as one pass over all parameters
 
 
-def make_optimizer(model: nn.Module, spec: OptimizerSpec) -> torch.optim.Optimizer | Together:
-    """The optimizer of a model. Its learning rate is a placeholder: the schedule sets it at every step."""
+def make_optimizer(model: nn.Module, spec: OptimizerSpec, muon: type[Muon] = Muon) -> Optimizer | Together:
+    """The optimizer of a model. Its learning rate is a placeholder: the schedule sets it at every step.
+
+    muon: the class for `type: muon`.
+    """
     matrices = layer_matrices(model) if spec.type == "muon" else []
     taken = {id(parameter) for parameter in matrices}
     decayed, plain = ([p for p in part if id(p) not in taken] for part in split_parameters(model))
@@ -32,14 +35,14 @@ def make_optimizer(model: nn.Module, spec: OptimizerSpec) -> torch.optim.Optimiz
     adamw = torch.optim.AdamW(groups, lr=spec.lr, betas=(spec.beta1, spec.beta2), eps=spec.eps, fused=fused)
     if spec.type == "adamw":
         return adamw
-    muon = torch.optim.Muon(
+    of_matrices = muon(
         matrices,
         lr=spec.lr,
         momentum=spec.muon_momentum,
         weight_decay=spec.weight_decay,
         adjust_lr_fn="match_rms_adamw",
     )
-    return Together(muon=muon, adamw=adamw)
+    return Together(muon=of_matrices, adamw=adamw)
 
 
 def split_parameters(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:

@@ -7,6 +7,7 @@ its folder as arguments, since the server's own may be old.
 from __future__ import annotations
 
 import atexit
+import faulthandler
 import json
 import multiprocessing
 import os
@@ -15,7 +16,8 @@ import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import IO, Any
@@ -112,16 +114,46 @@ def torchrun(*arguments: str) -> tuple[int, str, str]:
         return go
 
     elastic_launch = run.elastic_launch
+    with _handlers_kept(), path_for_the_server(), patch.object(run, "elastic_launch", launch):
+        run.run(asked)
+    assert [rank for rank, (_, out, _) in sorted(answers.items()) if out] == [0], "one of them speaks for all"
+    return max((answers[rank] for rank in sorted(answers)), key=lambda answer: answer[0])  # the first of the largest
+
+
+def together(target: Callable[..., object], *arguments: Any, processes: int = 2, restarts: int = 0) -> dict[int, Any]:
+    """`target(*arguments)` in several processes, as torchrun starts them. Returns what each gives back, by its rank."""
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    config = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=processes,
+        rdzv_backend="c10d",
+        rdzv_endpoint="localhost:0",
+        max_restarts=restarts,
+        start_method="forkserver",
+    )
+    given = (dict(os.environ), os.getcwd(), _watched, (target, arguments))
+    with _handlers_kept(), path_for_the_server():
+        answers: dict[int, Any] = elastic_launch(config, _run)(*given)
+    return answers
+
+
+def _watched(target: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
+    faulthandler.dump_traceback_later(120, exit=True)  # processes that wait for one another would do so for ever
+    return target(*arguments)
+
+
+@contextmanager
+def _handlers_kept() -> Iterator[None]:
+    """torchrun takes over the handling of signals, for the time of the block."""
     numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
     before = {number: signal.getsignal(number) for number in numbers}
     try:
-        with path_for_the_server(), patch.object(run, "elastic_launch", launch):
-            run.run(asked)
+        yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-    assert [rank for rank, (_, out, _) in sorted(answers.items()) if out] == [0], "one of them speaks for all"
-    return max((answers[rank] for rank in sorted(answers)), key=lambda answer: answer[0])  # the first of the largest
 
 
 def _until_the_exit(*arguments: str) -> tuple[int, str, str]:

@@ -1,73 +1,51 @@
-"""Training by two processes under torchrun, on CPUs: the same run as one process makes."""
+"""Training by several processes under torchrun, on CPUs, by each engine: the same run as one process makes."""
 
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
+import signal
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import torch.distributed as dist
-from paths import ROOT
-from tiny_runs import MIXTURE, tiny_model, tiny_train, write_text
-from torch import nn
+from forked import together
+from tiny_runs import MIXTURE, assert_equal, tiny_model, tiny_train, write_text
 
-from miniwin.runs import BEST, read_evaluations, read_metrics, read_result
-from miniwin.specs import UserError, dump_yaml
+from miniwin import load
+from miniwin.checkpoint import load_checkpoint
+from miniwin.language_model import LanguageModel
+from miniwin.runs import BEST, SHARDS, RunResult, read_evaluations, read_metrics, read_result
+from miniwin.specs import ModelSpec, TrainSpec, UserError
 from miniwin.training.distributed import Group, join, speaks
 from miniwin.training.launch import train
+from miniwin.training.rendezvous import PLACE, new_part
 
-SCRIPT = """
-import sys
-from miniwin.training.launch import train
-def on_eval(rung, model):
-    open("asked.txt", "a").write(f"{rung}\\n")
-for out in sys.argv[1:]:
-    for stop, status in (600, "interrupted"), (None, "complete"):
-        result = train(out + ".model.yaml", out + ".yaml", out=out, progress=False, tracking="off", device="cpu",
-                       stop_after_tokens=stop, on_eval=on_eval, eval_at=[1000])
-        assert (str(result.folder), result.status) == (out, status), result
-"""
+ENGINES = ["ddp", "fsdp"]
+FIFTY: dict[str, Any] = {"tokens": 50 * 128, "optimizer": {"lr": 1e-3}}
 
 
-def torchrun(folder: Path, *arguments: str, processes: int = 2) -> None:
-    (folder / "script.py").write_text(SCRIPT)
-    command = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        f"--nproc-per-node={processes}",
-        "script.py",
-    ]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    with subprocess.Popen(
-        [*command, *arguments], cwd=folder, env=environment, stderr=subprocess.PIPE, text=True
-    ) as run:
-        try:
-            _, said = run.communicate(timeout=300)
-        except subprocess.TimeoutExpired:
-            run.terminate()  # torchrun then ends its processes
-            raise
-    assert run.returncode == 0, said[-3000:]
-
-
-@pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+@pytest.fixture(autouse=True)
+def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MINIWIN_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", "5")
+    monkeypatch.chdir(tmp_path)
     write_text(tmp_path)
-    return tmp_path
 
 
-def losses(folder: Path) -> list[float]:
+def go(model: ModelSpec, spec: TrainSpec, out: str, **options: Any) -> RunResult:
+    return train(model, spec, out=out, base=".", progress=False, tracking="off", device="cpu", **options)
+
+
+def losses(folder: str) -> list[float]:
     return [line["loss"] for line in read_metrics(folder)]
 
 
-def test_two_processes_make_the_run_of_one(place: Path) -> None:
-    """Dense and a mixture of experts (some of whom nobody may choose), interrupted once, and continued."""
+def cases() -> dict[str, tuple[ModelSpec, TrainSpec]]:
+    """Dense and a mixture of experts, some of whom nobody may choose; and a mixture of text and answers."""
     moe = {
         "type": "moe",
         "num_experts": 4,
@@ -77,36 +55,185 @@ def test_two_processes_make_the_run_of_one(place: Path) -> None:
         "balance_loss": 0.0,
     }
     blocks = tiny_model().model_dump(mode="json")["blocks"]
-    cases: dict[str, tuple[Any, Any]] = {
-        "dense": (
-            tiny_model(),
-            tiny_train(gradient_accumulation=2, eval={"every": 1000, "tokens": 100, "keep_best": "minimize loss@32"}),
-        ),
+    measured = {"every": 1000, "tokens": 100, "keep_best": "minimize loss@32"}
+    return {
+        "dense": (tiny_model(), tiny_train(**FIFTY, eval=measured)),
         "experts": (
-            tiny_model(blocks={**blocks, "G": {**blocks["G"], "mlp": moe}}),
-            tiny_train(optimizer={"type": "muon", "lr": 3e-3}, tokens=12 * 128),
+            tiny_model(blocks={**blocks, "G": {**blocks["G"], "mlp": moe}}, tie_word_embeddings=False),
+            tiny_train(optimizer={"type": "muon", "lr": 1e-3}, tokens=8 * 256, gradient_accumulation=2),
         ),
         "mixture": (tiny_model(), tiny_train(**MIXTURE, tokens=8 * 256)),
     }
-    for name, (model, spec) in cases.items():
-        (place / f"{name}.yaml").write_text(dump_yaml(spec))
-        (place / f"{name}.model.yaml").write_text(dump_yaml(model))
-    torchrun(place, *cases)
-    assert (place / "asked.txt").read_text().split() == ["1000"] * 3, "one process is asked, once a run"
-    for name, (model, spec) in cases.items():
-        one = train(model, spec, out=place / f"{name}-alone", base=place, progress=False, tracking="off", device="cpu")
-        assert read_result(place / name).status == "complete" and (place / name / "model.safetensors").exists()
-        assert losses(place / name) == pytest.approx(losses(one.folder), rel=2e-3)
-        measured = [read_evaluations(folder) for folder in (place / name, one.folder)]
-        assert [line["step"] for line in measured[0]] == [line["step"] for line in measured[1]], "by one process only"
-        for mine, alone in zip(*measured, strict=True):
-            assert mine["eval"]["loss@32"]["value"] == pytest.approx(alone["eval"]["loss@32"]["value"], rel=2e-3)
-        assert (place / name / BEST).exists() == (name == "dense")
-        assert losses(place / name)[:3] == pytest.approx(losses(one.folder)[:3], rel=1e-5)
-        norms = [[line["grad_norm"] for line in read_metrics(folder)][:3] for folder in (place / name, one.folder)]
+
+
+def every_case(engine: str) -> None:
+    """Each run is stopped once, and continued. An evaluation has a model of which nothing is missing."""
+
+    def on_eval(rung: int, model: LanguageModel) -> None:
+        assert all(type(parameter.data) is torch.Tensor for parameter in model.parameters())
+        with open("asked.txt", "a") as file:
+            file.write(f"{rung}\n")
+
+    for name, (model, spec) in cases().items():
+        options: dict[str, Any] = {"distributed": engine, "on_eval": on_eval, "eval_at": [1000]}
+        for stop, status in (600, "interrupted"), (None, "complete"):
+            result = go(model, spec, name, stop_after_tokens=stop, **options)
+            assert (str(result.folder), result.status) == (name, status), result
+    go(*cases()["dense"], "whole", distributed=engine)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_two_processes_make_the_run_of_one(engine: str) -> None:
+    together(every_case, engine)
+    assert Path("asked.txt").read_text().split() == ["1000"] * 3, "one process is asked, once a run"
+    for name, (model, spec) in cases().items():
+        alone = f"{name}-alone"
+        go(model, spec, alone)
+        assert read_result(name).status == "complete" and Path(name, "model.safetensors").exists()
+        exact = {"abs": 1e-6} if name == "dense" else {"rel": 2e-5}  # Muon rounds to bfloat16
+        assert losses(name) == pytest.approx(losses(alone), **exact)
+        norms = [[line["grad_norm"] for line in read_metrics(folder)] for folder in (name, alone)]
         assert norms[0] == pytest.approx(norms[1], rel=1e-3)
-        parts = [read_metrics(folder)[0].get("losses", {}) for folder in (place / name, one.folder)]
-        assert parts[0] == pytest.approx(parts[1], rel=1e-4)
+        parts = [read_metrics(folder)[0].get("losses", {}) for folder in (name, alone)]
+        assert parts[0] == pytest.approx(parts[1], rel=1e-5)
+        measured = [read_evaluations(folder) for folder in (name, alone)]
+        assert [line["step"] for line in measured[0]] == [line["step"] for line in measured[1]], "by one process only"
+        for mine, other in zip(*measured, strict=True):
+            assert mine["eval"]["loss@32"]["value"] == pytest.approx(other["eval"]["loss@32"]["value"], abs=1e-6)
+        assert Path(name, BEST).exists() == (name == "dense")
+    for file in ("model.safetensors", BEST):
+        assert Path("dense", file).read_bytes() == Path("whole", file).read_bytes(), "the pieces equal the whole"
+
+
+def piece(tokens: dict[str, int]) -> None:
+    for engine, stop in tokens.items():
+        go(tiny_model(), tiny_train(**FIFTY), "run", distributed=engine, stop_after_tokens=stop)
+
+
+def test_any_engine_goes_on_from_the_checkpoint_of_any_other() -> None:
+    """With two processes, one and four."""
+    together(piece, {"ddp": 1000, "fsdp": 2000})
+    assert sorted(path.name for path in Path("run").glob("checkpoint*")) == [SHARDS[0], "checkpoint.pt"]
+    go(tiny_model(), tiny_train(**FIFTY), "run", stop_after_tokens=3000)
+    assert not list(Path("run").glob("checkpoint-*"))
+    together(piece, {"fsdp": 4000}, processes=4)
+    state = load_checkpoint(Path("run/checkpoint.pt"))
+    weights = load("run").decoder.state_dict()
+    assert_equal(state["model"], dict(weights))
+    together(piece, {"fsdp": 5000, "ddp": 6000})
+    assert go(tiny_model(), tiny_train(**FIFTY), "run").status == "complete"
+    go(tiny_model(), tiny_train(**FIFTY), "alone")
+    assert losses("run") == pytest.approx(losses("alone"), abs=1e-6)
+    mine, other = (load_checkpoint(Path(folder, "checkpoint.pt"))["optimizer"] for folder in ("run", "alone"))
+    assert mine["param_groups"] == other["param_groups"]
+    torch.testing.assert_close(mine["state"], other["state"], rtol=1e-3, atol=1e-6)
+
+
+# -- processes that are killed or asked to stop
+
+
+def at_call(place: str, number: int, act: Callable[[], object]) -> None:
+    """Have a function act when it is called for the so many-th time, before it does anything else."""
+    import importlib
+
+    module, _, name = place.rpartition(".")
+    target: Any = importlib.import_module(module)
+    real, left = getattr(target, name), number
+
+    def acting(*of: Any, **options: Any) -> Any:
+        nonlocal left
+        left -= 1
+        if not left:
+            act()
+        return real(*of, **options)
+
+    setattr(target, name, acting)
+
+
+DEATHS = {  # by engine, and then by restart: who dies at which call of what
+    "ddp": [(1, "miniwin.training.gradients.shares", 7), (0, "miniwin.training.engine.save_checkpoint", 3)],
+    "fsdp": [
+        (1, "miniwin.training.sharded.write_shards", 4),
+        (0, "miniwin.training.sharded.save_checkpoint", 3),
+        (0, "miniwin.runs.remove_tree", 2),
+    ],
+}
+
+
+def killed(engine: str) -> int:
+    restart, rank = int(os.environ["TORCHELASTIC_RESTART_COUNT"]), int(os.environ["RANK"])
+    for number, (who, place, call) in enumerate(DEATHS[engine]):
+        if (restart, rank) == (number, who):
+            at_call(place, call, lambda: os.kill(os.getpid(), signal.SIGKILL))
+    go(tiny_model(), tiny_train(checkpoint_seconds=0, tokens=14 * 128), "killed", distributed=engine)
+    return restart
+
+
+def undisturbed(engine: str) -> None:
+    go(tiny_model(), tiny_train(tokens=14 * 128), "whole", distributed=engine)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_after_kill_9_torchrun_starts_all_again_and_the_run_goes_on(engine: str) -> None:
+    """In a step and anywhere in the writing of a checkpoint; in the end, it is the run that nobody killed."""
+    deaths = len(DEATHS[engine])
+    assert together(killed, engine, restarts=deaths) == {0: deaths, 1: deaths}
+    together(undisturbed, engine)
+    assert Path("killed/model.safetensors").read_bytes() == Path("whole/model.safetensors").read_bytes()
+    assert losses("killed") == losses("whole")
+    assert len(list(Path("killed").glob("checkpoint-*"))) == (engine == "fsdp") and not list(
+        Path("killed").glob(".*.tmp")
+    )
+
+
+def test_a_second_start_does_not_read_what_the_first_has_written() -> None:
+    """The first one's other process said that it was there, and died before it had an answer."""
+    store = dist.HashStore()
+    dist.PrefixStore(PLACE, store).set("here/1", "dead")
+    for start in "first", "second":
+        with ThreadPoolExecutor() as pool:
+            parts = list(pool.map(lambda rank: new_part(store, rank, 3), range(3)))
+        assert not parts[1].check(["address"])
+        parts[0].set("address", start)
+        assert {part.get("address") for part in parts} == {start.encode()}
+
+
+def asked_to_stop(engine: str) -> str | None:
+    if os.environ["RANK"] == "1":
+        at_call("miniwin.training.gradients.shares", 3, lambda: signal.raise_signal(signal.SIGTERM))
+    return go(tiny_model(), tiny_train(), "run", distributed=engine).reason
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_signal_to_one_process_stops_all(engine: str) -> None:
+    assert set(together(asked_to_stop, engine).values()) == {"SIGTERM after step 3 of 30"}
+    assert load_checkpoint(Path("run/checkpoint.pt"))["step"] == 3
+
+
+# -- what is refused
+
+
+def test_a_shard_that_is_missing_or_damaged_is_named() -> None:
+    together(piece, {"fsdp": 300}, processes=4)
+    shard = sorted(Path("run", SHARDS[0]).iterdir())[1]
+    content = shard.read_bytes()
+    for damage in (None, content[:100], content[:-8]):
+        shard.unlink() if damage is None else shard.write_bytes(damage)
+        with pytest.raises(UserError, match=r"run/checkpoint-a cannot be read as a checkpoint .* with --fresh"):
+            go(tiny_model(), tiny_train(**FIFTY), "run")
+    shard.write_bytes(content)
+    assert go(tiny_model(), tiny_train(**FIFTY), "run", stop_after_tokens=400).steps == 4
+
+
+def test_an_engine_that_is_not_there_is_refused() -> None:
+    with pytest.raises(UserError, match="distributed: got 'zero'; expected ddp or fsdp"):
+        go(tiny_model(), tiny_train(), "run", distributed="zero")
+
+
+def test_fsdp_of_one_process_is_plain_training() -> None:
+    for name, engine in ("one", "ddp"), ("other", "fsdp"):
+        go(tiny_model(), tiny_train(tokens=256), name, distributed=engine)
+    assert Path("one/model.safetensors").read_bytes() == Path("other/model.safetensors").read_bytes()
 
 
 def test_a_batch_that_cannot_be_shared() -> None:
@@ -125,7 +252,8 @@ def test_each_process_takes_its_own_device(
     made: list[Any] = []
     launched(monkeypatch, rank, processes=2, devices=2)
     monkeypatch.setattr(torch.cuda, "set_device", made.append)
-    monkeypatch.setattr(dist, "init_process_group", lambda backend, timeout: made.append((backend, timeout)))
+    monkeypatch.setattr("miniwin.training.distributed.meet", lambda timeout: ("store", rank, 2))
+    monkeypatch.setattr(dist, "init_process_group", lambda backend, timeout, **of: made.append((backend, timeout)))
     group = join(device)
     assert (str(group.device), group.rank, group.size) == (own, rank, 2)
     (backend, patience), cuda = made[-1], own != "cpu"
@@ -161,10 +289,8 @@ def test_rows_are_shared_out() -> None:
 def test_alone_nothing_changes() -> None:
     group = join(None)
     assert group.leads and group.size == 1 and speaks()
-    parameter = nn.Parameter(torch.ones(2))
-    parameter.grad = torch.full((2,), 3.0)
-    group.average_gradients([parameter, nn.Parameter(torch.ones(1))])
-    group.equalise(nn.Linear(2, 2))
-    assert parameter.grad.tolist() == [3.0, 3.0] and group.share("x") == "x"
+    state = {"weights": torch.ones(2)}
+    assert group.spread(state) is state and group.share("x") == "x"
     assert group.first_said(None) is None and group.first_said("SIGINT") == "SIGINT"
+    assert group.any(True, False) == [True, False]
     assert float(group.mean(torch.tensor(2.0))) == 2.0

@@ -1,0 +1,122 @@
+"""What trains a model: one process, or one of torch's engines for several.
+
+    Engine  one process, and what all have in common
+    ddp     `Replicated`: torch's DistributedDataParallel. Every process has the model (Li et al., arXiv 2006.15704).
+    fsdp    `Sharded` (sharded.py): torch's fully_shard. Every process has a share of each parameter.
+
+All give the same run, up to the order of sums, and any of them goes on from any other's checkpoint. Methods that are
+said to be called together are called by all processes at the same moment: they talk to each other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Muon
+
+from miniwin import runs
+from miniwin.blocks import Decoder
+from miniwin.blocks.matmul_library import Product, choose
+from miniwin.checkpoint import load_checkpoint, save_checkpoint
+from miniwin.language_model import LanguageModel
+from miniwin.specs import ModelSpec, TrainSpec
+from miniwin.training.compilation import compile_layers
+from miniwin.training.distributed import Group
+from miniwin.training.experts import Experts
+from miniwin.training.one_pass import OnePass
+
+Distributed = Literal["ddp", "fsdp"]
+
+
+def make_engine(
+    kind: Distributed, model: ModelSpec, spec: TrainSpec, group: Group, device: torch.device, product: Product | None
+) -> Engine:
+    """The engine of a run, with the first weights. Called together. Of one process, all kinds are plain training.
+
+    product: see machine/matmul_choice.py.
+    """
+    if group.size == 1:
+        return Engine(model, spec, group, device, product)
+    if kind == "ddp":
+        return Replicated(model, spec, group, device, product)
+    from miniwin.training.sharded import Sharded
+
+    return Sharded(model, spec, group, device, product)
+
+
+class Engine:
+    """One process. one_pass: the pass forward, called as `OnePass.forward` says."""
+
+    muon: type[Muon] = Muon
+
+    def __init__(
+        self, model: ModelSpec, spec: TrainSpec, group: Group, device: torch.device, product: Product | None
+    ) -> None:
+        self.spec, self.group, self.device, self.product = model, group, device, product
+        torch.manual_seed(spec.seed)
+        self.decoder = self.build()
+        if product is not None:
+            choose(self.decoder, product)
+        if spec.compile:
+            compile_layers(self.decoder, device)
+        self.one_pass: nn.Module = OnePass(self.decoder)
+
+    def build(self) -> Decoder:
+        """The decoder, drawn on the CPU: the same weights whatever the device."""
+        return self.spec.build().to(self.device)
+
+    def of_pass(self, last: bool) -> AbstractContextManager[Any]:
+        """Surrounds a pass forward and backward. last: of the step; gradients are wanted after it."""
+        return nullcontext()
+
+    def clip(self, parameters: Sequence[nn.Parameter], limit: float | None) -> float:
+        """Scale the gradients so that their norm is at most `limit`. Returns the norm before. Called together."""
+        return float(nn.utils.clip_grad_norm_(parameters, float("inf") if limit is None else limit))
+
+    def weights(self) -> dict[str, Tensor] | None:
+        """All weights, in the first process; None in the others. Called together."""
+        return dict(self.decoder.state_dict()) if self.group.leads else None
+
+    def whole(self, model: LanguageModel) -> LanguageModel | None:
+        """`model` with all weights, for an evaluation, in the first process; None in the others. Called together."""
+        return model if self.group.leads else None
+
+    def save(self, path: Path, state: dict[str, Any]) -> None:
+        """Write a checkpoint. Called together."""
+        if self.group.leads:
+            save_checkpoint(path, state)
+            runs.remove_shards(path.parent)
+
+    def load(self, path: Path, optimizer: Any) -> dict[str, Any]:
+        """What `save` of any engine wrote, as the optimizer and the decoder take it. Called together."""
+        return load_checkpoint(path, self.device)
+
+
+class Replicated(Engine):
+    """DistributedDataParallel: gradients are averaged in buckets while the backward still runs."""
+
+    def __init__(
+        self, model: ModelSpec, spec: TrainSpec, group: Group, device: torch.device, product: Product | None
+    ) -> None:
+        super().__init__(model, spec, group, device, product)
+        self.experts = Experts(self.decoder, group)
+        # This gives all the weights of the first: different machines may round the random draws differently.
+        self.replicas = nn.parallel.DistributedDataParallel(self.one_pass, gradient_as_bucket_view=True)
+        self.one_pass = self.replicas
+
+    def of_pass(self, last: bool) -> AbstractContextManager[Any]:
+        return nullcontext() if last else self.replicas.no_sync()
+
+    def clip(self, parameters: Sequence[nn.Parameter], limit: float | None) -> float:
+        self.experts.drop_unused()
+        return super().clip(parameters, limit)
+
+    def load(self, path: Path, optimizer: Any) -> dict[str, Any]:
+        """Read by the first process: another machine may not see the file."""
+        state = load_checkpoint(path) if self.group.leads else {}
+        return self.group.spread(state)

@@ -23,7 +23,6 @@ from torch import Tensor
 
 from miniwin.shards import marks, put_together, taken_apart
 from miniwin.specs import UserError
-from miniwin.training.rendezvous import meet
 
 T = TypeVar("T")
 CPU = torch.device("cpu")
@@ -122,6 +121,8 @@ def join(device: str | torch.device | None) -> Group:
     if own.type == "cuda":
         torch.cuda.set_device(own)
     if not dist.is_initialized():
+        from miniwin.training.rendezvous import meet  # not on systems where torch has no processes that talk
+
         store, rank, size = meet(PATIENCE)
         backend = "nccl" if own.type == "cuda" else "gloo"
         dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=PATIENCE)

@@ -27,7 +27,7 @@ from miniwin.blocks.matmul_library import Product, choose
 from miniwin.checkpoint import SHARDS, load_checkpoint, save_checkpoint
 from miniwin.language_model import LanguageModel
 from miniwin.shards import put_together, taken_apart, write_shards
-from miniwin.specs import ModelSpec, TrainSpec
+from miniwin.specs import ModelSpec, TrainSpec, UserError
 from miniwin.training.distributed import Group
 from miniwin.training.engine import Engine
 from miniwin.training.experts import Experts
@@ -45,6 +45,7 @@ class Sharded(Engine):
     ) -> None:
         super().__init__(model, spec, group, device, product)
         self.slot: str | None = None  # the folder of the last checkpoint's shards
+        refuse_unshardable(self.decoder)
         mesh = init_device_mesh(device.type, (group.size,))
         for layer in self.decoder.layers:
             fully_shard(layer, mesh=mesh)
@@ -126,3 +127,20 @@ class Sharded(Engine):
             place = f"optimizer/{name}/state" if name else "optimizer/state"
             found |= {f"{place}/{number}": parameter for number, parameter in enumerate(parameters)}
         return found
+
+
+def refuse_unshardable(decoder: Decoder) -> None:
+    """Raise UserError if fully_shard cannot share out a parameter, as a block of the user's own may have it."""
+    layers: dict[int, set[str]] = {}
+    for name, parameter in decoder.named_parameters(remove_duplicate=False):
+        if parameter.ndim == 0:
+            raise UserError(
+                f"distributed: fsdp shards rows, and {name} has none: it is a single number; make it a vector of one, "
+                "or use ddp"
+            )
+        layer = ".".join(name.split(".")[:2]) if name.startswith("layers.") else ""
+        layers.setdefault(id(parameter), set()).add(layer)
+        if len(layers[id(parameter)]) > 1:
+            raise UserError(
+                f"distributed: fsdp shards each layer by itself, and {name} belongs to another one too; use ddp"
+            )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pkgutil
 import signal
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -23,6 +24,7 @@ from miniwin.specs import ModelSpec, TrainSpec, UserError
 from miniwin.training.distributed import Group, join, speaks
 from miniwin.training.launch import train
 from miniwin.training.rendezvous import PLACE, new_part
+from miniwin.training.sharded import refuse_unshardable
 
 ENGINES = ["ddp", "fsdp"]
 FIFTY: dict[str, Any] = {"tokens": 50 * 128, "optimizer": {"lr": 1e-3}}
@@ -36,8 +38,8 @@ def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_text(tmp_path)
 
 
-def go(model: ModelSpec, spec: TrainSpec, out: str, **options: Any) -> RunResult:
-    return train(model, spec, out=out, base=".", progress=False, tracking="off", device="cpu", **options)
+def go(model: ModelSpec, spec: TrainSpec, out: str, device: str = "cpu", **options: Any) -> RunResult:
+    return train(model, spec, out=out, base=".", progress=False, tracking="off", device=device, **options)
 
 
 def losses(folder: str) -> list[float]:
@@ -127,6 +129,30 @@ def test_any_engine_goes_on_from_the_checkpoint_of_any_other() -> None:
     mine, other = (load_checkpoint(Path(folder, "checkpoint.pt"))["optimizer"] for folder in ("run", "alone"))
     assert mine["param_groups"] == other["param_groups"]
     torch.testing.assert_close(mine["state"], other["state"], rtol=1e-3, atol=1e-6)
+
+
+def on_a_gpu(engine: str) -> None:
+    """The engines with a single process, for which training would not take them, over NCCL."""
+    kinds = {"ddp": "miniwin.training.engine.Replicated", "fsdp": "miniwin.training.sharded.Sharded"}
+    kind = pkgutil.resolve_name(kinds[engine])
+    for dtype in "float32", "bfloat16":
+        spec = tiny_train(**FIFTY, dtype=dtype, eval={"every": 1000, "tokens": 100, "keep_best": "minimize loss@32"})
+        go(tiny_model(), spec, f"alone-{dtype}", "cuda")
+        with pytest.MonkeyPatch.context() as changed:
+            changed.setattr("miniwin.training.loop.make_engine", lambda named, *of: kind(*of))
+            for stop in 1000, None:
+                go(tiny_model(), spec, f"run-{dtype}", "cuda", distributed=engine, stop_after_tokens=stop)
+        assert losses(f"run-{dtype}") == pytest.approx(
+            losses(f"alone-{dtype}"), rel=1e-5 if dtype == "float32" else 1e-2
+        )
+        assert Path(f"run-{dtype}", BEST).exists() and load(f"run-{dtype}")
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+@pytest.mark.parametrize("engine", ENGINES)
+def test_the_engines_on_a_gpu(engine: str) -> None:
+    together(on_a_gpu, engine, processes=1)
 
 
 # -- processes that are killed or asked to stop
@@ -230,6 +256,29 @@ def test_an_engine_that_is_not_there_is_refused() -> None:
         go(tiny_model(), tiny_train(), "run", distributed="zero")
 
 
+def test_parameters_that_cannot_be_sharded_are_refused() -> None:
+    decoder: Any = tiny_model().build()
+    refuse_unshardable(decoder)
+    decoder.layers[1].attention.gain = decoder.layers[0].attention.gain = torch.nn.Parameter(torch.ones(1))
+    with pytest.raises(UserError, match=r"layers\.1\.attention\.gain belongs to another one too; use ddp"):
+        refuse_unshardable(decoder)
+    decoder.layers[0].attention.gain = torch.nn.Parameter(torch.ones(()))
+    with pytest.raises(UserError, match=r"layers\.0\.attention\.gain has none: it is a single number"):
+        refuse_unshardable(decoder)
+
+
+def unseen() -> str:
+    with pytest.raises(UserError) as refused:
+        go(tiny_model(), tiny_train(), f"run-{os.environ['RANK']}", distributed="fsdp")
+    return str(refused.value)
+
+
+def test_processes_that_do_not_see_the_run_folder_are_refused() -> None:
+    """As on machines that share no folder."""
+    for rank, said in together(unseen).items():
+        assert f"not all of them see run-{rank}; expected an --out that all machines share, or ddp" in said
+
+
 def test_fsdp_of_one_process_is_plain_training() -> None:
     for name, engine in ("one", "ddp"), ("other", "fsdp"):
         go(tiny_model(), tiny_train(tokens=256), name, distributed=engine)
@@ -252,7 +301,7 @@ def test_each_process_takes_its_own_device(
     made: list[Any] = []
     launched(monkeypatch, rank, processes=2, devices=2)
     monkeypatch.setattr(torch.cuda, "set_device", made.append)
-    monkeypatch.setattr("miniwin.training.distributed.meet", lambda timeout: ("store", rank, 2))
+    monkeypatch.setattr("miniwin.training.rendezvous.meet", lambda timeout: ("store", rank, 2))
     monkeypatch.setattr(dist, "init_process_group", lambda backend, timeout, **of: made.append((backend, timeout)))
     group = join(device)
     assert (str(group.device), group.rank, group.size) == (own, rank, 2)

@@ -257,9 +257,9 @@ def test_a_checkpoint_that_cannot_be_opened_is_no_damaged_one() -> None:
 
 def test_a_checkpoint_of_another_format_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as later:
-        later.setattr("miniwin.checkpoint.FORMAT", 2)
+        later.setattr("miniwin.checkpoint.FORMAT", 3)
         save_checkpoint(Path("newer.pt"), {})
-    with pytest.raises(UserError, match=r"newer\.pt is a checkpoint of format 2; this miniwin reads format 1"):
+    with pytest.raises(UserError, match=r"newer\.pt is a checkpoint of format 3; this miniwin reads formats 1 and 2"):
         load_checkpoint(Path("newer.pt"))
 
 

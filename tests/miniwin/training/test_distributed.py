@@ -81,7 +81,6 @@ def every_case(engine: str) -> None:
         for stop, status in (600, "interrupted"), (None, "complete"):
             result = go(model, spec, name, stop_after_tokens=stop, **options)
             assert (str(result.folder), result.status) == (name, status), result
-    go(*cases()["dense"], "whole", distributed=engine)
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -103,8 +102,6 @@ def test_two_processes_make_the_run_of_one(engine: str) -> None:
         for mine, other in zip(*measured, strict=True):
             assert mine["eval"]["loss@32"]["value"] == pytest.approx(other["eval"]["loss@32"]["value"], abs=1e-6)
         assert Path(name, BEST).exists() == (name == "dense")
-    for file in ("model.safetensors", BEST):
-        assert Path("dense", file).read_bytes() == Path("whole", file).read_bytes(), "the pieces equal the whole"
 
 
 def piece(tokens: dict[str, int]) -> None:
@@ -118,11 +115,9 @@ def test_any_engine_goes_on_from_the_checkpoint_of_any_other() -> None:
     assert sorted(path.name for path in Path("run").glob("checkpoint*")) == [SHARDS[0], "checkpoint.pt"]
     go(tiny_model(), tiny_train(**FIFTY), "run", stop_after_tokens=3000)
     assert not list(Path("run").glob("checkpoint-*"))
-    together(piece, {"fsdp": 4000}, processes=4)
+    together(piece, {"ddp": 4000, "fsdp": 5000}, processes=4)
     state = load_checkpoint(Path("run/checkpoint.pt"))
-    weights = load("run").decoder.state_dict()
-    assert_equal(state["model"], dict(weights))
-    together(piece, {"fsdp": 5000, "ddp": 6000})
+    assert_equal(state["model"], dict(load("run").decoder.state_dict()))
     assert go(tiny_model(), tiny_train(**FIFTY), "run").status == "complete"
     go(tiny_model(), tiny_train(**FIFTY), "alone")
     assert losses("run") == pytest.approx(losses("alone"), abs=1e-6)
@@ -177,10 +172,10 @@ def at_call(place: str, number: int, act: Callable[[], object]) -> None:
 
 
 DEATHS = {  # by engine, and then by restart: who dies at which call of what
-    "ddp": [(1, "miniwin.training.gradients.shares", 7), (0, "miniwin.training.engine.save_checkpoint", 3)],
+    "ddp": [(1, "miniwin.training.gradients.shares", 4), (0, "miniwin.training.engine.save_checkpoint", 2)],
     "fsdp": [
-        (1, "miniwin.training.sharded.write_shards", 4),
-        (0, "miniwin.training.sharded.save_checkpoint", 3),
+        (1, "miniwin.training.sharded.write_shards", 3),
+        (0, "miniwin.training.sharded.save_checkpoint", 2),
         (0, "miniwin.runs.remove_tree", 2),
     ],
 }
@@ -191,12 +186,9 @@ def killed(engine: str) -> int:
     for number, (who, place, call) in enumerate(DEATHS[engine]):
         if (restart, rank) == (number, who):
             at_call(place, call, lambda: os.kill(os.getpid(), signal.SIGKILL))
-    go(tiny_model(), tiny_train(checkpoint_seconds=0, tokens=14 * 128), "killed", distributed=engine)
+    go(tiny_model(), tiny_train(checkpoint_seconds=0, tokens=8 * 128), "killed", distributed=engine)
+    go(tiny_model(), tiny_train(tokens=8 * 128), "whole", distributed=engine)
     return restart
-
-
-def undisturbed(engine: str) -> None:
-    go(tiny_model(), tiny_train(tokens=14 * 128), "whole", distributed=engine)
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -204,7 +196,6 @@ def test_after_kill_9_torchrun_starts_all_again_and_the_run_goes_on(engine: str)
     """In a step and anywhere in the writing of a checkpoint; in the end, it is the run that nobody killed."""
     deaths = len(DEATHS[engine])
     assert together(killed, engine, restarts=deaths) == {0: deaths, 1: deaths}
-    together(undisturbed, engine)
     assert Path("killed/model.safetensors").read_bytes() == Path("whole/model.safetensors").read_bytes()
     assert losses("killed") == losses("whole")
     assert len(list(Path("killed").glob("checkpoint-*"))) == (engine == "fsdp") and not list(
@@ -224,24 +215,27 @@ def test_a_second_start_does_not_read_what_the_first_has_written() -> None:
         assert {part.get("address") for part in parts} == {start.encode()}
 
 
-def asked_to_stop(engine: str) -> str | None:
-    if os.environ["RANK"] == "1":
-        at_call("miniwin.training.gradients.shares", 3, lambda: signal.raise_signal(signal.SIGTERM))
-    return go(tiny_model(), tiny_train(), "run", distributed=engine).reason
+def asked_to_stop() -> list[str | None]:
+    reasons = []
+    for engine in ENGINES:
+        if os.environ["RANK"] == "1":
+            at_call("miniwin.training.gradients.shares", 3, lambda: signal.raise_signal(signal.SIGTERM))
+        reasons.append(go(tiny_model(), tiny_train(), engine, distributed=engine).reason)
+    return reasons
 
 
-@pytest.mark.parametrize("engine", ENGINES)
-def test_a_signal_to_one_process_stops_all(engine: str) -> None:
-    assert set(together(asked_to_stop, engine).values()) == {"SIGTERM after step 3 of 30"}
-    assert load_checkpoint(Path("run/checkpoint.pt"))["step"] == 3
+def test_a_signal_to_one_process_stops_all() -> None:
+    reasons = ["SIGTERM after step 3 of 30"] * len(ENGINES)
+    assert together(asked_to_stop) == {0: reasons, 1: reasons}
+    assert {load_checkpoint(Path(engine, "checkpoint.pt"))["step"] for engine in ENGINES} == {3}
 
 
 # -- what is refused
 
 
 def test_a_shard_that_is_missing_or_damaged_is_named() -> None:
-    together(piece, {"fsdp": 300}, processes=4)
-    shard = sorted(Path("run", SHARDS[0]).iterdir())[1]
+    together(piece, {"fsdp": 300})
+    shard = min(Path("run", SHARDS[0]).iterdir())
     content = shard.read_bytes()
     for damage in (None, content[:100], content[:-8]):
         shard.unlink() if damage is None else shard.write_bytes(damage)

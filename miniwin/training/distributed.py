@@ -6,7 +6,7 @@
 continued with another number. (The load balance of a mixture of experts is an exception: each process computes it from
 its own rows.) The first process keeps the run folder. The others work in a temporary folder.
 
-What the processes hold of the model, and how they add up gradients, is the engine's (engine.py).
+What the processes hold of the model, and how they add up gradients, is the engine's (engines.py).
 """
 
 from __future__ import annotations

@@ -1,11 +1,6 @@
-"""What trains a model: one process, or one of torch's engines for several.
+"""What trains a model, and writes and reads its checkpoints: one process, and what all engines have in common.
 
-    Engine  one process, and what all have in common
-    ddp     `Replicated`: torch's DistributedDataParallel. Every process has the model (Li et al., arXiv 2006.15704).
-    fsdp    `Sharded` (sharded.py): torch's fully_shard. Every process has a share of each parameter.
-
-All give the same run, up to the order of sums, and any of them goes on from any other's checkpoint. Methods that are
-said to be called together are called by all processes at the same moment: they talk to each other.
+Methods that are said to be called together are called by all processes at the same moment: they talk to each other.
 """
 
 from __future__ import annotations
@@ -13,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -27,26 +22,7 @@ from miniwin.language_model import LanguageModel
 from miniwin.specs import ModelSpec, TrainSpec
 from miniwin.training.compilation import compile_layers
 from miniwin.training.distributed import Group
-from miniwin.training.experts import Experts
 from miniwin.training.one_pass import OnePass
-
-Distributed = Literal["ddp", "fsdp"]
-
-
-def make_engine(
-    kind: Distributed, model: ModelSpec, spec: TrainSpec, group: Group, device: torch.device, product: Product | None
-) -> Engine:
-    """The engine of a run, with the first weights. Called together. Of one process, all kinds are plain training.
-
-    product: see machine/matmul_choice.py.
-    """
-    if group.size == 1:
-        return Engine(model, spec, group, device, product)
-    if kind == "ddp":
-        return Replicated(model, spec, group, device, product)
-    from miniwin.training.sharded import Sharded
-
-    return Sharded(model, spec, group, device, product)
 
 
 class Engine:
@@ -95,28 +71,3 @@ class Engine:
     def load(self, path: Path, optimizer: Any) -> dict[str, Any]:
         """What `save` of any engine wrote, as the optimizer and the decoder take it. Called together."""
         return load_checkpoint(path, self.device)
-
-
-class Replicated(Engine):
-    """DistributedDataParallel: gradients are averaged in buckets while the backward still runs."""
-
-    def __init__(
-        self, model: ModelSpec, spec: TrainSpec, group: Group, device: torch.device, product: Product | None
-    ) -> None:
-        super().__init__(model, spec, group, device, product)
-        self.experts = Experts(self.decoder, group)
-        # This gives all the weights of the first: different machines may round the random draws differently.
-        self.replicas = nn.parallel.DistributedDataParallel(self.one_pass, gradient_as_bucket_view=True)
-        self.one_pass = self.replicas
-
-    def of_pass(self, last: bool) -> AbstractContextManager[Any]:
-        return nullcontext() if last else self.replicas.no_sync()
-
-    def clip(self, parameters: Sequence[nn.Parameter], limit: float | None) -> float:
-        self.experts.drop_unused()
-        return super().clip(parameters, limit)
-
-    def load(self, path: Path, optimizer: Any) -> dict[str, Any]:
-        """Read by the first process: another machine may not see the file."""
-        state = load_checkpoint(path) if self.group.leads else {}
-        return self.group.spread(state)

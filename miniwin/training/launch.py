@@ -33,7 +33,7 @@ from miniwin.specs import (
 from miniwin.tokenizer import load_tokenizer
 from miniwin.tracking import OFF, Tracker
 from miniwin.training.distributed import Group, join
-from miniwin.training.engine import Distributed
+from miniwin.training.engines import Distributed
 from miniwin.training.from_scratch import spec_to_train
 from miniwin.training.loop import OnEval, TrainingLoop
 from miniwin.training.same_run import only_one, recorded

@@ -36,7 +36,7 @@ from miniwin.tokenizer import Tokenizer
 from miniwin.tracking import Tracker
 from miniwin.training.distributed import Group
 from miniwin.training.divergence import LossWatch
-from miniwin.training.engine import Distributed, make_engine
+from miniwin.training.engines import Distributed, make_engine
 from miniwin.training.gradients import StepGradients
 from miniwin.training.optimizer import make_optimizer
 from miniwin.training.progress import TrainProgress

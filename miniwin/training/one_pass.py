@@ -1,4 +1,4 @@
-"""One pass forward as one module, so that torch's engines see where it begins and ends (engine.py, sharded.py).
+"""One pass forward as one module, so that torch's engines see where it begins and ends (engines.py).
 
 Shapes: B rows of this process, N tokens, C hidden_size, P parts of a mixture.
 """

@@ -128,7 +128,7 @@ def test_any_engine_goes_on_from_the_checkpoint_of_any_other() -> None:
 
 def on_a_gpu(engine: str) -> None:
     """The engines with a single process, for which training would not take them, over NCCL."""
-    kinds = {"ddp": "miniwin.training.engine.Replicated", "fsdp": "miniwin.training.sharded.Sharded"}
+    kinds = {"ddp": "miniwin.training.replicated.Replicated", "fsdp": "miniwin.training.sharded.Sharded"}
     kind = pkgutil.resolve_name(kinds[engine])
     for dtype in "float32", "bfloat16":
         spec = tiny_train(**FIFTY, dtype=dtype, eval={"every": 1000, "tokens": 100, "keep_best": "minimize loss@32"})

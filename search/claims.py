@@ -66,6 +66,7 @@ def take_work(study: Study, worker: str) -> Claim | NoClaim:
     """Take the baseline, an orphan, a paused trial that may go on, or a new one, in this order; NoClaim if there is
     none."""
     with study.lock:
+        study.read_again()
         if study.baseline is not None and (claim := _claim_baseline(study, worker)):
             return claim
         while True:

@@ -16,14 +16,15 @@ from miniwin.blocks.messages.passwords import masked
 from miniwin.files.folders import home
 from miniwin.files.writing import said_if_unwritable
 from miniwin.machine.devices import find_device, settled
+from miniwin.search.growth import first_choices, grown, with_variables
 from miniwin.search.journal import JOURNAL
 from miniwin.search.named_specs import NamedSpecs
 from miniwin.search.space import Space
 from miniwin.search.storage_trust import remember_named
 from miniwin.search.storage_url import split_password, without_password
-from miniwin.search.study import Study
+from miniwin.search.study import EXHAUSTED, Study
 from miniwin.search.study_json import FORMAT, is_begun, pending_id, write_about
-from miniwin.specs import SearchSpec, UserError, load_search_spec, user_path
+from miniwin.specs import SearchSpec, UserError, user_path
 from miniwin.training.same_run import differences
 
 SPECS = ("search.yaml", "model.yaml", "train.yaml", "baseline.yaml")
@@ -118,7 +119,7 @@ def _begin(folder: Path, specs: NamedSpecs, url: str | None, password: str | Non
 
 
 def _continue_with(study: Study, specs: NamedSpecs, url: str | None, storage: str | None) -> None:
-    """Accept the same search, also with a larger budget; refuse any other change.
+    """Accept the same search, also with a larger budget or wider variables; refuse any other change.
 
     storage: as the user wrote it; url: what is kept of it.
     """
@@ -130,24 +131,31 @@ def _continue_with(study: Study, specs: NamedSpecs, url: str | None, storage: st
         )
     old = NamedSpecs(study.spec, study.base, study.train, study.baseline, Path(study.about["train_base"]))
     specs = replace(specs, train=settled(specs.train, find_device(None), study.train.dtype))
-    found = differences(old.comparable(), specs.comparable())
+    wider = grown(study.spec, specs.spec)
+    found = differences(old.comparable(), replace(specs, spec=with_variables(specs.spec, wider)).comparable())
     before, now = study.spec.budget.trials, specs.spec.budget.trials
     if now < before:
         found.append(f"search.budget.trials: {before} there, {now} now")
     if found:
         raise UserError(
             f"{study.folder} holds a study of another search ({'; '.join(found[:5])}"
-            f"{'; ...' if len(found) > 5 else ''}): only budget.trials may grow; choose another --out or name"
+            f"{'; ...' if len(found) > 5 else ''}): only budget.trials, and the choices (at their end) and "
+            "ranges of variables, may grow; choose another --out or name"
         )
     # Relative paths do not start at the study's own copy of a train spec.
     moved = specs.train_base not in (old.train_base, study.folder.resolve())
     _ = study.storage  # raises where the storage cannot be joined, before anything is written
-    if now != before or moved or kept != study.about["storage"]:
+    if wider and not study.is_unmade():
+        study.optuna.set_user_attr(EXHAUSTED, False)
+        # Before the spec: a choice that has grown needs another name in Optuna (coding.py).
+        study.about["choices"] = first_choices(study.about.get("choices"), wider)
+        study.write_about()
+    if now != before or wider or moved or kept != study.about["storage"]:
         specs.write(study.folder)
         study.about["train_base"] = str(specs.train_base if moved else old.train_base)
         study.about["storage"] = kept
         study.write_about()
-        study.spec = load_search_spec(study.folder / "search.yaml")
+        study.read_again()
 
 
 def _create_in_storage(study: Study) -> None:

@@ -49,6 +49,7 @@ class Study:
         nor the environment has it. named: the user has just named the storage."""
         self.folder, self.reading, self.password, self.named = Path(folder), reading, password, named
         self.about = read_about(self.folder)
+        self._version = self._spec_version()
         self.spec = load_search_spec(self.folder / "search.yaml")
         self.base = load_model_spec(self.folder / "model.yaml")
         self.train = load_train_spec(self.folder / "train.yaml")
@@ -56,6 +57,22 @@ class Study:
         self.baseline = load_model_spec(baseline) if self.spec.baseline is not None else None
         self.lock = FileLock(self.folder / ".study.lock")
         self.ended: dict[int, Any] = {}  # records of trials that have ended, which never change again
+
+    def read_again(self) -> None:
+        """Take up what has changed since the study was opened: its budget or its variables may have grown."""
+        if self._version == (version := self._spec_version()):
+            return
+        self.about = read_about(self.folder)
+        self.spec, self._version = load_search_spec(self.folder / "search.yaml"), version
+        self.__dict__.pop("space", None)  # cached_property
+
+    def _spec_version(self) -> tuple[int, int, int]:
+        """Another one for each time that the search spec was written."""
+        try:
+            about = (self.folder / "search.yaml").stat()
+        except OSError:
+            return 0, 0, 0  # to read the spec then says what is wrong
+        return about.st_ino, about.st_mtime_ns, about.st_size
 
     def write_about(self) -> None:
         write_about(self.folder, self.about)

@@ -1,6 +1,7 @@
 """study.json: what a study folder says of itself.
 
 format, id, name; storage: a URL, or null for journal.log; train_base: where relative paths of train.yaml start
+choices: how many choices a variable had when the study began, if it has more by now
 tracking: the MLflow run of the search; ready: false until the storage has the study
 """
 
@@ -41,6 +42,9 @@ def read_about(folder: Path) -> dict[str, Any]:
             raise UserError(
                 f"{folder / 'study.json'}: {name} is not what `miniwin search` wrote; put it back from a copy"
             )
+    choices = about.get("choices", {})
+    if not isinstance(choices, dict) or not all(isinstance(count, int) for count in choices.values()):
+        raise UserError(f"{folder / 'study.json'}: choices is not what `miniwin search` wrote; put it back from a copy")
     return about
 
 

@@ -82,13 +82,17 @@ class Variables:
 
     def suggest(self, trial: BaseTrial) -> Values:
         """The values in an Optuna trial, each asked of Optuna where the trial has none yet."""
-        known = {**_fixed(trial), **trial.params} if self._have_grown else {}
+        held = trial.params  # of a trial that goes on; its ranges may have been narrower
+        known = {**_fixed(trial), **held} if self._have_grown else {}
         values: Values = {}
         for name in self.order:
             if self.is_active(name, values):
                 coding = self._codings[name]
                 asked = coding.distributions(values, known)
-                params = {param: _ask(trial, param, distribution) for param, distribution in asked.items()}
+                params = {
+                    param: held[param] if param in held else _ask(trial, param, distribution)
+                    for param, distribution in asked.items()
+                }
                 values[name] = coding.decode(params, values)
         return self.in_spec_order(values)
 

@@ -34,7 +34,7 @@ RUNGS = [0.25, 0.5]
 
 class Budget(Strict):
     """How much a study trains. `trials` counts the trained trials, finished or pruned. A trial that breaks a constraint
-    or repeats an architecture does not count. `trials` may grow later; nothing else of a study may change."""
+    or repeats an architecture does not count. `trials` may grow later."""
 
     trials: PositiveInt
     tokens_per_trial: Annotated[Count, Field(ge=1)] | None = None  # null: `tokens` of the train spec

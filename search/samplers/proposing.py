@@ -16,6 +16,7 @@ from miniwin.search.samplers.past import Past, Variables
 from miniwin.search.samplers.redrawing import redrawn
 from miniwin.search.samplers.told import FREE, Teller
 from miniwin.search.samplers.ways import way_of
+from miniwin.specs import UserError
 
 STREAK = 10  # free trials in a row before the sampler is helped out
 REDRAWS = 20  # changes of one parameter that are tried in a proposal that was made before
@@ -73,8 +74,15 @@ class Proposer:
     def _key(self, tried: Tried) -> str:
         before = self._keys.get(tried.number)
         if before is None or before[0] != tried.params:
-            self._keys[tried.number] = before = (tried.params, key_of(tried.params))
+            self._keys[tried.number] = before = (tried.params, key_of(self._known(tried.params)))
         return before[1]
+
+    def _known(self, params: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The parameters as a trial would have them today."""
+        try:
+            return self._space.settled(params)
+        except UserError:  # not asked to the end yet
+            return params
 
 
 def _streak(history: Sequence[Tried]) -> int:

@@ -73,7 +73,8 @@ class Teller:
 
         values = tried.rungs[level] if len(tried.rungs) > level else ()
         try:
-            known: dict[str, Any] = {"params": tried.params, "distributions": self._asked(tried.params)}
+            params = self._space.settled(tried.params)  # an older trial may have had other names for them
+            known: dict[str, Any] = {"params": params, "distributions": self._asked(params)}
             if tried.state == "failed":
                 state = TrialState.FAIL
             elif values and _known(values):

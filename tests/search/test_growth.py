@@ -12,7 +12,9 @@ from search_helpers import SEARCH, write_search
 
 from miniwin.search.claims import Claim, finish, take_work
 from miniwin.search.creation import create_study
+from miniwin.search.history import history
 from miniwin.search.records import collect
+from miniwin.search.samplers.told import Teller
 from miniwin.search.study import Study
 from miniwin.specs import UserError, load_search_spec
 
@@ -70,6 +72,15 @@ def test_a_worker_takes_up_what_has_grown(tmp_path: Path) -> None:
         warnings.simplefilter("error")  # Optuna warns where a trial is asked for other ranges than it has
         taken = [take_work(Study(worker.folder), "1") for _ in hashes]
     assert {claim.number: claim.candidate.hash for claim in taken if isinstance(claim, Claim)} == hashes
+
+
+def test_a_sampler_knows_the_trials_from_before(tmp_path: Path) -> None:
+    study = make(tmp_path, NARROW, 5)
+    spend(study)
+    grown = make(tmp_path, WIDE, 10)
+    told = Teller(grown.space)(history(grown))
+    assert [trial.state.name for trial in told] == ["COMPLETE"] * 5
+    assert all(trial.params["window+3"] in (4, 8) for trial in told)
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import shutil
 import time
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,7 @@ def measured(run: Run, work: Path) -> dict[str, Any]:
         UserError: the run was stopped, or the machine is at fault, as a full disk is.
         OSError: likewise.
     """
+    import_module("torch._dynamo")  # the optimizer does it otherwise, in seconds that are not those of the training
     corpus = prepare(run.candidate.train.data, ByteTokenizer())
     tasks = tasks_in(run.candidate.train.data)
     rungs: list[dict[str, Any]] = []

@@ -15,7 +15,7 @@ from benchmarks.search_grid import grid, noise, results, running
 from benchmarks.search_grid.card import card
 from benchmarks.search_grid.grid import EVERY, RUNGS, Run, of_shard, runs, shard
 from benchmarks.search_grid.making import made
-from benchmarks.search_grid.table import Row, Rung, Table
+from benchmarks.search_grid.table import TABLE, Row, Rung, Table
 from benchmarks.search_grid.table_file import save
 from miniwin import provenance
 from miniwin.specs import UserError
@@ -196,6 +196,7 @@ def test_runs_without_a_result_are_done_and_no_others(
 
 def test_a_checkout_with_changes_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     monkeypatch.setattr(provenance, "code_version", lambda: "0.1.0+g1.dirty")
+    monkeypatch.setattr(running, "measured", lambda *_: pytest.fail("it ran"))
     assert command.main(["--results", str(tmp_path)]) == 2
     assert "the checkout has changes" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
@@ -296,3 +297,14 @@ def test_the_card_says_what_the_results_say(folder: Path) -> None:
     assert "20 came to the end, 1 diverged, 1 failed" in text
     assert "0.1.0+g1" in text and "`recall-nats@2048`" in text
     assert "7.5 s of training and 1.2 s of measuring" in text
+
+
+def test_the_committed_card_says_what_the_committed_table_says() -> None:
+    if not TABLE.exists():
+        pytest.skip("the grid has not been trained yet")
+    table = Table.load()
+    assert TABLE.stat().st_size < 1_000_000
+    assert (grid.FOLDER / "README.md").read_text(encoding="utf-8") == card(table)
+    of_specs = {(repr(run.values), run.seed): run.candidate.model for run in runs()}
+    for row in table.rows:
+        assert row.value("cache_bytes@16x") == of_specs[repr(row.values), row.seed].cache_bytes(2048)

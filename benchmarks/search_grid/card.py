@@ -102,7 +102,7 @@ def _what(table: Table) -> str:
             "",
             "Made by: "
             + "; ".join(f"{name} {', '.join(table.facts[name])}" for name in ("commit", "machine", "python", "torch"))
-            + f"; text with the fingerprint {', '.join(one[:12] for one in table.facts['data'])}.",
+            + f"; text with the fingerprint {', '.join(one[:12] for one in table.facts['text'])}.",
             "",
             "The architectures are small and trained for seconds. The table is for comparing ways to search, not for "
             "choosing an architecture.",

@@ -23,21 +23,21 @@ def made(folder: Path) -> Table:
     """The table of all results that there are.
 
     Raises:
-        UserError: there is none, one is damaged, or they are of different data and cannot be compared.
+        UserError: there is none, one is damaged, or they are of different text and cannot be compared.
     """
     found = [(run, result) for run in runs() if (result := results.read(run, folder)) is not None]
     if not found:
         raise UserError(f"{folder}: has no result yet; python -m benchmarks.search_grid makes them")
-    data = {result["data"][:12]: results.path_of(run, folder).name for run, result in found}
-    if len(data) > 1:
-        said = ", ".join(f"{fingerprint} of {name}" for fingerprint, name in data.items())
+    text = {result["text"][:12]: results.path_of(run, folder).name for run, result in found}
+    if len(text) > 1:
+        said = ", ".join(f"{fingerprint} of {name}" for fingerprint, name in text.items())
         raise UserError(
-            f"{folder}: results of different data cannot be compared (fingerprints {said}): the text is the standard "
-            "library of the Python that trains, so make all results with one Python"
+            f"{folder}: results of different text cannot be compared (fingerprints {said}): it is the standard library "
+            "of the Python that trains, so make all results with one Python"
         )
     facts = {
         name: sorted({str(result[name]) for _, result in found})
-        for name in ("commit", "machine", "python", "torch", "threads", "data")
+        for name in ("commit", "machine", "python", "torch", "threads", "text")
     }
     trained = found[0][0].candidate.train.longest
     rows = tuple(_row(run, result, trained) for run, result in found)

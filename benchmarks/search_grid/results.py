@@ -24,7 +24,7 @@ KINDS: dict[str, type | tuple[type, ...]] = {
     "reason": (str, type(None)),
     "rungs": list,
     "commit": str,
-    "data": str,
+    "text": str,
     "machine": str,
     "python": str,
     "torch": str,

@@ -103,7 +103,7 @@ def measured(run: Run, work: Path) -> dict[str, Any]:
         "reason": reason,
         "rungs": rungs,
         "commit": code_version(),
-        "data": corpus.fingerprint,
+        "text": " ".join(part.fingerprint for _, _, part in corpus.parts if part.has_text),
         "machine": machine()["cpu"],
         "python": machine()["python"],
         "torch": machine()["torch"],

@@ -42,7 +42,7 @@ def result(run: Run, loss: float, status: str = "complete", rungs: int = len(RUN
         "reason": None if status == "complete" else "because",
         "rungs": reached,
         "commit": "0.1.0+g1",
-        "data": "abc",
+        "text": "abc",
         "machine": "cpu",
         "python": "3.11.1",
         "torch": "2.10",
@@ -154,10 +154,10 @@ def test_a_bad_result_file_is_refused(folder: Path, change: str | dict[str, Any]
         assert said in error and path.name in error and "Traceback" not in error
 
 
-def test_results_of_different_data_are_refused(folder: Path) -> None:
+def test_results_of_different_text_are_refused(folder: Path) -> None:
     run = runs()[1]
-    results.write(run, result(run, 2.0) | {"data": "other"}, folder)
-    with pytest.raises(UserError, match="different data cannot be compared"):
+    results.write(run, result(run, 2.0) | {"text": "other"}, folder)
+    with pytest.raises(UserError, match="different text cannot be compared"):
         made(folder)
 
 

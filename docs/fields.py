@@ -75,6 +75,7 @@ TITLES = {
     "SuiteShift": "shift",
     "SuiteSpeed": "speed",
     "SuiteCache": "cache",
+    "Match": "match",
     "Budget": "budget",
     "TPESampler": "sampler, type: tpe",
     "GPSampler": "sampler, type: gp",

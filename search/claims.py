@@ -152,7 +152,7 @@ def _claim_baseline(study: Study, worker: str) -> Claim | None:
     if before is not None and before.over:
         study.lease_path(None).unlink(missing_ok=True)
         return None
-    candidate = Candidate(study.baseline, study.space.train)
+    candidate = study.baseline_candidate()
     return _hold(study, None, Assignment({}, candidate), candidate, folder, before, worker, None)
 
 

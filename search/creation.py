@@ -50,6 +50,7 @@ def create_study(
         raise UserError(f"{folder} is a file; expected a folder for the study: choose another --out")
     specs = NamedSpecs.load(spec, base_folder)
     space = Space(spec, specs.base, specs.train)  # mistakes are found before anything is written
+    space.check_baseline(specs.baseline)
     if (
         folder.is_dir()
         and not (folder / "study.json").exists()

@@ -15,6 +15,7 @@ from random import Random
 from typing import TYPE_CHECKING, Any
 
 from miniwin.search.candidate import Candidate, put, without_unused_blocks
+from miniwin.search.matching import resized
 from miniwin.search.named_specs import find_spec
 from miniwin.search.objectives import cost, is_cost
 from miniwin.search.space_problems import Parts, check_links
@@ -173,7 +174,20 @@ class Space:
         pattern = self.lines.get("pattern")
         if isinstance(pattern, Expression) and any(name in self.variables.placed for name in pattern.names):
             without_unused_blocks(model)
-        return Candidate(parse_spec(model, "model"), parse_spec(train, "train"))
+        return Candidate(self.matched(parse_spec(model, "model")), parse_spec(train, "train"))
+
+    def matched(self, model: ModelSpec) -> ModelSpec:
+        """The model at the size that `match` asks for. UserError if no size will do."""
+        match, trained = self.spec.match, self.train.longest
+        return model if match is None else resized(model, match, cost(match.cost, self.base, trained), trained)
+
+    def check_baseline(self, baseline: ModelSpec | None) -> None:
+        """SpaceError if `match` cannot give the baseline the base model's cost."""
+        try:
+            if baseline is not None:
+                self.matched(baseline)
+        except UserError as error:
+            raise SpaceError([Problem(("baseline",), str(error))]) from None
 
     def check_room(self) -> None:
         """SpaceError for a task that has no example of the length of its objective.
@@ -250,7 +264,7 @@ def check_search(search: SearchSpec | str | Path, base_folder: str | Path | None
             load_train_spec(find_spec(search.train, folder, "train", "train")),
         )
         if search.baseline is not None:
-            load_model_spec(find_spec(search.baseline, folder, "model", "baseline"))
+            space.check_baseline(load_model_spec(find_spec(search.baseline, folder, "model", "baseline")))
         return check_space(space)
 
 
@@ -271,11 +285,13 @@ def check_space(space: Space) -> str:
             f"{'; '.join(reasons[:3])}{'; ...' if len(reasons) > 3 else ''}"
         )
     count = space.variables.size
+    match = spec.match
+    resizing = "" if match is None else f"; {match.resize} is resized until {match.cost} is the base model's"
     size = f"{count:,.0f} assignments" if count < 1e12 else "endlessly many assignments"
     sizes = sorted(assignment.candidate.model.parameters() for assignment in fine if assignment.candidate)
     return (
         f"{len(spec.variables)} variables, {size}; of {len(drawn)} drawn at random {len(fine)} hold the constraints, "
-        f"with {sizes[0]:,} to {sizes[-1]:,} parameters"
+        f"with {sizes[0]:,} to {sizes[-1]:,} parameters{resizing}"
     )
 
 

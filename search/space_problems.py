@@ -56,7 +56,14 @@ class Parts:
 
 def check_links(parts: Parts) -> None:
     """SpaceError for every mistake that does not depend on the values of the variables."""
-    problems = [*_names(parts), *_placements(parts), *_fields(parts), *_constraints(parts), *_unused(parts)]
+    problems = [
+        *_names(parts),
+        *_placements(parts),
+        *_fields(parts),
+        *_constraints(parts),
+        *_unused(parts),
+        *_sizes(parts),
+    ]
     problems += [
         Problem(path, text) for path, text in parts.spec.misfits(parts.train.tokens, parts.train.tokens_per_step)
     ]
@@ -69,6 +76,13 @@ def _names(parts: Parts) -> Iterator[Problem]:
         if name in parts.base.blocks:
             message = f"{name!r} is also a block of {parts.base.name}; call the variable something else"
             yield Problem(("variables", name), message, on_key=True)
+
+
+def _sizes(parts: Parts) -> Iterator[Problem]:
+    match = parts.spec.match
+    if match is not None and match.resize == "width" and "hidden_size" in parts.lines:
+        message = "match resizes the width, and would undo this: remove it, or take resize: mlp"
+        yield Problem(("set", "hidden_size"), message, on_key=True)
 
 
 def _fields(parts: Parts) -> Iterator[Problem]:

@@ -161,10 +161,14 @@ class Study:
     def trial_folder(self, hash: str) -> Path:
         return self.folder / "trials" / hash[:12]
 
+    def baseline_candidate(self) -> Candidate:
+        """The baseline, trained as every trial is, and resized if `match` asks for it."""
+        assert self.baseline is not None
+        return Candidate(self.space.matched(self.baseline), self.space.train)
+
     def new_baseline(self) -> Outcome:
         """The outcome of a baseline that nobody has worked on yet."""
-        assert self.baseline is not None
-        candidate = Candidate(self.baseline, self.space.train)
+        candidate = self.baseline_candidate()
         outcome = Outcome.begin(None, Assignment({}, candidate), candidate)
         outcome.attempts = 0
         return outcome

@@ -22,6 +22,7 @@ from pydantic import Field, JsonValue, field_validator, model_validator
 from miniwin.blocks.positions.base import located, located_all
 from miniwin.specs.base import Count, Fraction, PositiveInt, PositiveReal, Strict, UserError
 from miniwin.specs.expressions import FUNCTION_NAMES, Expression
+from miniwin.specs.matching import Matched
 from miniwin.specs.objectives import METRICS, Objective, find, measured_in
 from miniwin.specs.pruning import HalvingPruner, HyperbandPruner, PrunerSpec, growing
 from miniwin.specs.sampling import SamplerSpec, TPESampler
@@ -54,6 +55,7 @@ class SearchSpec(Strict):
     set: Annotated[dict[str, JsonValue], Field(min_length=1)]
     objectives: Annotated[list[str], Field(min_length=1, max_length=4)]
     constraints: list[str] = []
+    match: Matched | None = None  # candidates are resized to the base model's cost
     budget: Budget
     sampler: SamplerSpec = TPESampler()
     pruner: PrunerSpec | None = None

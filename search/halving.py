@@ -16,12 +16,11 @@ Pure functions of a history: the workers of a search call them, and so does a re
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from itertools import islice
+from collections.abc import Sequence
 
 from miniwin.search.brackets import Rule
 from miniwin.search.history import Tried
-from miniwin.search.pareto import Point, best_first
+from miniwin.search.pareto import Point, among_best
 
 
 def goes_on(history: Sequence[Tried], number: int, directions: Sequence[str], rule: Rule) -> bool:
@@ -31,15 +30,15 @@ def goes_on(history: Sequence[Tried], number: int, directions: Sequence[str], ru
     if rung < trial.bracket or rung >= rule.rungs:
         return True
     there = _there(history, trial.bracket, rung)
-    return any(one.number == number for one in islice(_ordered(there, rung, directions), len(there) // rule.reduction))
+    own = next(index for index, one in enumerate(there) if one.number == number)
+    return among_best(_costs(there, rung, directions), len(there) // rule.reduction, {own}) is not None
 
 
 def promotable(history: Sequence[Tried], directions: Sequence[str], rule: Rule) -> Tried | None:
     """The paused trial that goes on next: of the highest rung, the best of its bracket."""
     for rung, _, there in _waiting(history, rule):
-        for trial in islice(_ordered(there, rung, directions), len(there) // rule.reduction):
-            if _waits(trial, rung):
-                return trial
+        if chosen := _best_waiting(there, rung, directions, len(there) // rule.reduction):
+            return chosen
     return None
 
 
@@ -49,8 +48,15 @@ def last_chance(history: Sequence[Tried], directions: Sequence[str], rule: Rule)
     busy = {trial.bracket for trial in history if trial.state in ("running", "complete")}
     for rung, bracket, there in _waiting(history, rule):
         if bracket not in busy:
-            return next(trial for trial in _ordered(there, rung, directions) if _waits(trial, rung))
+            return _best_waiting(there, rung, directions, len(there))
     return None
+
+
+def _best_waiting(there: Sequence[Tried], rung: int, directions: Sequence[str], most: int) -> Tried | None:
+    """The best of the trials that wait at a rung, if it is among the best `most` of all that got there."""
+    waiting = {index for index, one in enumerate(there) if one.state == "paused" and len(one.rungs) == rung + 1}
+    chosen = among_best(_costs(there, rung, directions), most, waiting)
+    return None if chosen is None else there[chosen]
 
 
 def _waiting(history: Sequence[Tried], rule: Rule) -> list[tuple[int, int, list[Tried]]]:
@@ -63,17 +69,12 @@ def _waiting(history: Sequence[Tried], rule: Rule) -> list[tuple[int, int, list[
     ]
 
 
-def _waits(trial: Tried, rung: int) -> bool:
-    return trial.state == "paused" and len(trial.rungs) == rung + 1
-
-
 def _there(history: Sequence[Tried], bracket: int, rung: int) -> list[Tried]:
     return [trial for trial in history if trial.bracket == bracket and len(trial.rungs) > rung]
 
 
-def _ordered(there: Sequence[Tried], rung: int, directions: Sequence[str]) -> Iterator[Tried]:
-    """The trials, best first by their values at a rung."""
+def _costs(there: Sequence[Tried], rung: int, directions: Sequence[str]) -> list[Point]:
+    """The values of the trials at a rung; less is better. Without the objectives that nobody knows there."""
     signs = [1.0 if direction == "minimize" else -1.0 for direction in directions]
     known = [j for j in range(len(signs)) if any(not math.isnan(trial.rungs[rung][j]) for trial in there)]
-    costs: list[Point] = [tuple(signs[j] * trial.rungs[rung][j] for j in known) for trial in there]
-    return (there[index] for index in best_first(costs))
+    return [tuple(signs[j] * trial.rungs[rung][j] for j in known) for trial in there]

@@ -15,19 +15,30 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Iterator, Sequence
+from bisect import bisect_left, bisect_right
+from collections.abc import Collection, Sequence
 
 Point = tuple[float, ...]
 
 
-def best_first(points: Sequence[Point]) -> Iterator[int]:
-    """The indices of the points, the best first. A point with a value that is not finite comes last. Of points that
-    are equal, the first given is the better. An iterator: the points of a rank are ordered once they are asked for."""
+def among_best(points: Sequence[Point], most: int, wanted: Collection[int]) -> int | None:
+    """The best of the points with these indices, if it is among the best `most` of all; else None. A point with a value
+    that is not finite comes last. Of points that are equal, the first given is the better."""
     sound = [index for index, point in enumerate(points) if all(map(math.isfinite, point))]
     for layer in layers([points[index] for index in sound]):
-        for place in by_contribution([points[sound[index]] for index in layer]):
-            yield sound[layer[place]]
-    yield from sorted(set(range(len(points))) - set(sound))
+        rank = [sound[place] for place in layer]
+        among = [index for index in rank if index in wanted]
+        if len(among) == 1 and len(rank) <= most:  # whatever the order within the rank
+            return among[0]
+        if among:
+            ordered = [rank[place] for place in by_contribution([points[index] for index in rank])]
+            if found := [index for index in ordered[:most] if index in wanted]:
+                return found[0]
+        most -= len(rank)
+        if most <= 0:
+            return None
+    broken = sorted(set(range(len(points))) - set(sound))
+    return next((index for index in broken[:most] if index in wanted), None)
 
 
 def layers(points: Sequence[Point]) -> list[list[int]]:
@@ -35,18 +46,18 @@ def layers(points: Sequence[Point]) -> list[list[int]]:
 
     In the order of their values, a point can be dominated only by points before it. Where a layer dominates it, so does
     every layer above. So the first layer that does not is found by bisection. Of two objectives the second falls from
-    point to point of a layer, and the last point alone is asked.
+    point to point of a layer, so its last value stands for the layer.
     """
     found: list[list[int]] = []
-    asked = slice(-1, None) if points and len(points[0]) <= 2 else slice(None)
+    lowest: list[float] = []  # of one or two objectives
     for index in sorted(range(len(points)), key=lambda one: (points[one], one)):
-        low, high = 0, len(found)
-        while low < high:
-            middle = (low + high) // 2
-            if any(_covers(points[other], points[index]) for other in reversed(found[middle][asked])):
-                low = middle + 1
-            else:
-                high = middle
+        point = points[index]
+        if len(point) <= 2:
+            last = point[1] if len(point) == 2 else 0.0
+            low = bisect_right(lowest, last)
+            lowest[low : low + 1] = [last]
+        else:
+            low = bisect_left(found, True, key=lambda layer: not any(_covers(points[one], point) for one in layer))
         if low == len(found):
             found.append([])
         found[low].append(index)
@@ -60,10 +71,13 @@ def by_contribution(points: Sequence[Point]) -> list[int]:
     scaled = _scaled(points)
     side = len(points) ** (1 / (len(points[0]) - 1))
     reference = (1 + 1 / (side - 1),) * len(points[0])
-    left = set(range(len(points)))
+    left = sorted(range(len(points)), key=lambda index: scaled[index])
 
     def least(index: int) -> tuple[float, int]:
-        return contribution(scaled[index], [scaled[other] for other in left if other != index], reference), -index
+        place = bisect_left(left, scaled[index], key=lambda other: scaled[other])
+        # Of two objectives a point has one neighbour on each side, and nobody else takes a part of its share.
+        near = slice(max(place - 1, 0), place + 2) if len(reference) == 2 else slice(None)
+        return contribution(scaled[index], [scaled[other] for other in left[near] if other != index], reference), -index
 
     # Without a point the others contribute more, never less. So what is known of a point is at least a lower bound.
     bounds = [least(index) for index in left]

@@ -12,7 +12,7 @@ import pytest
 from miniwin.search.brackets import Rule, bracket_of, shares
 from miniwin.search.halving import goes_on, last_chance, promotable
 from miniwin.search.history import Tried
-from miniwin.search.pareto import Point, best_first, by_contribution, contribution, hypervolume, layers
+from miniwin.search.pareto import Point, among_best, by_contribution, contribution, hypervolume, layers
 
 LESS, BOTH = ["minimize"], ["minimize", "maximize"]
 HALF = Rule(reduction=2, rungs=2)
@@ -31,6 +31,16 @@ def counted(points: Sequence[Point], reference: Point) -> float:
 
 def some_points(draw: random.Random, count: int, objectives: int, most: int = 6) -> list[Point]:
     return [tuple(float(draw.randrange(most)) for _ in range(objectives)) for _ in range(count)]
+
+
+def best_first(points: Sequence[Point]) -> list[int]:
+    """All indices, rank by rank."""
+    sound = [index for index, point in enumerate(points) if all(map(math.isfinite, point))]
+    ordered: list[int] = []
+    for layer in layers([points[index] for index in sound]):
+        rank = [sound[place] for place in layer]
+        ordered += [rank[place] for place in by_contribution([points[index] for index in rank])]
+    return ordered + [index for index in range(len(points)) if index not in sound]
 
 
 @pytest.mark.parametrize("objectives", [1, 2, 3, 4])
@@ -90,7 +100,18 @@ def test_units_do_not_matter_and_twins_do_not_hide_each_other() -> None:
 
 def test_what_diverged_is_worst_and_of_equals_the_first_is_best() -> None:
     points = [(math.nan, 0.0), (3.0, 3.0), (1.0, 1.0), (1.0, 1.0), (math.inf, 0.0)]
-    assert list(best_first(points)) == [2, 3, 1, 0, 4]
+    assert best_first(points) == [2, 3, 1, 0, 4]
+
+
+@pytest.mark.parametrize("objectives", [1, 2, 3])
+def test_the_best_of_some_is_who_comes_first_of_them_in_the_order_of_all(objectives: int) -> None:
+    draw = random.Random(objectives)
+    for _ in range(30):
+        points = [*some_points(draw, 20, objectives, most=9), (math.nan,) * objectives]
+        order, wanted = best_first(points), set(draw.sample(range(21), draw.randrange(6)))
+        for most in range(22):
+            expected = next((index for index in order[:most] if index in wanted), None)
+            assert among_best(points, most, wanted) == expected
 
 
 def test_one_objective_goes_on_by_its_value() -> None:

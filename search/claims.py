@@ -160,8 +160,11 @@ def _orphan(study: Study, running: Sequence[FrozenTrial]) -> Trial | None:
     """A trial that runs, and whose worker is gone."""
     import optuna
 
+    from miniwin.search.samplers.redrawing import Given
+
     for trial in running:
         if live_lease(study.lease_path(trial.number)) is None:
+            study.optuna.sampler = Given({}, trial.number)  # for what it was not asked before its worker was killed
             return optuna.Trial(study.optuna, trial._trial_id)
     return None
 

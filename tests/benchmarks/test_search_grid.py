@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -261,6 +262,15 @@ def test_what_breaks_a_run_is_its_reason_and_what_breaks_the_machine_stops(
     with pytest.raises(OSError, match="disk full"):
         running.measured(short, tmp_path / "work")
     assert not (tmp_path / "work").exists()
+
+
+def test_a_run_that_is_stopped_has_no_result(short: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stopped(*_: Any, **__: Any) -> SimpleNamespace:
+        return SimpleNamespace(status="interrupted", reason="SIGTERM after step 1 of 3")
+
+    monkeypatch.setattr(running, "train", stopped)
+    with pytest.raises(UserError, match="stopped \\(SIGTERM after step 1 of 3\\); the same command begins it anew"):
+        running.measured(short, tmp_path / "work")
 
 
 def row(number: int, seed: int, loss: float, early: float) -> Row:

@@ -160,7 +160,7 @@ def _orphan(study: Study, running: Sequence[FrozenTrial]) -> Trial | None:
     """A trial that runs, and whose worker is gone."""
     import optuna
 
-    from miniwin.search.samplers.redrawing import Given
+    from miniwin.search.samplers.given import Given
 
     for trial in running:
         if live_lease(study.lease_path(trial.number)) is None:
@@ -171,7 +171,7 @@ def _orphan(study: Study, running: Sequence[FrozenTrial]) -> Trial | None:
 
 def _ask(study: Study, trials: Sequence[FrozenTrial]) -> Trial | None:
     """A new trial, or None if every assignment has been tried. Trials in the queue come first."""
-    from miniwin.search.samplers.redrawing import Given
+    from miniwin.search.samplers.given import Given
 
     params = _proposer(study.space).propose(history(study))
     if params is None and not any(trial.state.name == "WAITING" for trial in trials):

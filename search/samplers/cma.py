@@ -15,7 +15,6 @@ import numpy as np
 from miniwin.search.samplers.needs import need
 from miniwin.search.samplers.numbers import Axis
 from miniwin.search.samplers.past import Past, Variables
-from miniwin.search.samplers.redrawing import distributions
 from miniwin.specs.sampling import CMASampler
 
 SIGMA = 1 / 6  # of the range of each variable, at the start: Optuna's
@@ -28,7 +27,7 @@ def check(spec: CMASampler, space: Variables) -> Any:
 
 def propose(spec: CMASampler, past: Past, seed: int) -> dict[str, Any]:
     cmaes = check(spec, past.space)
-    axes = {name: Axis(distribution) for name, distribution in distributions(past.space).items()}
+    axes = {name: Axis(distribution) for name, distribution in past.space.distributions().items()}
     sign = -1.0 if past.directions[0] == "maximize" else 1.0
     points = [
         (np.array([axis.place(trial.params[name]) for name, axis in axes.items()]), sign * trial.values[0])

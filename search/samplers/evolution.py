@@ -2,7 +2,8 @@
 
 The population is the last `population` complete trials: the oldest leaves, however good it is, so that luck does not
 last. A parent is the best of `tournament` trials drawn from the population. With several objectives the best are those
-that no other of the tournament dominates, and one of them is drawn. The child differs from its parent in one variable.
+that no other of the tournament dominates, and one of them is drawn. The child differs from its parent in one
+variable, by a small change (`Space.mutate`).
 With probability `crossover` it is first crossed with the winner of a second tournament, which the paper does not do.
 
 Until the population is complete, trials are drawn at random.
@@ -15,7 +16,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from miniwin.search.samplers.past import Past
-from miniwin.search.samplers.redrawing import Given, redrawn
 from miniwin.specs.sampling import EvolutionSampler
 
 if TYPE_CHECKING:
@@ -25,14 +25,13 @@ if TYPE_CHECKING:
 def propose(spec: EvolutionSampler, past: Past, seed: int) -> dict[str, Any]:
     population = past.complete[-spec.population :]
     if len(population) < spec.population:
-        return past.ask(Given({}, seed))
-    draw = random.Random(seed)
+        return past.draw(seed)
+    draw, space = random.Random(seed), past.space
     signs = [-1.0 if direction == "maximize" else 1.0 for direction in past.directions]
-    child = dict(_winner(population, spec.tournament, signs, draw).params)
+    child = space.decode(_winner(population, spec.tournament, signs, draw).params)
     if draw.random() < spec.crossover:
-        other = _winner(population, spec.tournament, signs, draw).params
-        child = {name: other[name] if name in other and draw.random() < 0.5 else child[name] for name in child}
-    return redrawn(past, child, draw.getrandbits(32))
+        child = space.cross(child, space.decode(_winner(population, spec.tournament, signs, draw).params), draw)
+    return space.encode(space.mutate(child, draw))
 
 
 def _winner(

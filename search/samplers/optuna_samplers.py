@@ -1,14 +1,16 @@
-"""Samplers that are Optuna's: TPE, Gaussian process, NSGA-II, NSGA-III, random."""
+"""Samplers that are Optuna's: TPE, Gaussian process, NSGA-II, NSGA-III. Where they draw at random, we draw ourselves:
+Optuna would draw the letters of a placement, not the placement."""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from optuna.exceptions import ExperimentalWarning
-from optuna.samplers import BaseGASampler, NSGAIIISampler, NSGAIISampler
+from optuna.samplers import BaseGASampler, NSGAIIISampler, NSGAIISampler, TPESampler
 from optuna.trial import FrozenTrial, TrialState
 
 from miniwin.search.samplers.needs import need
@@ -17,15 +19,17 @@ from miniwin.specs import sampling
 
 if TYPE_CHECKING:
     from optuna import Study
+    from optuna.distributions import BaseDistribution
 
 
 def tpe(spec: sampling.TPESampler, past: Past, seed: int) -> dict[str, Any]:
     """Multivariate; where some parameters depend on others, each group that occurs together has its own model."""
-    from optuna.samplers import TPESampler
-
+    if past.ended < spec.startup:
+        return past.draw(seed)
     conditional = len({tuple(trial.distributions) for trial in past.trials if trial.distributions}) > 1
     with _quiet():
-        sampler = TPESampler(
+        kind = TPESampler if conditional else partial(_TPE, past.common)
+        sampler = kind(
             seed=seed, n_startup_trials=spec.startup, multivariate=True, group=conditional, constant_liar=True
         )
     return past.ask(sampler)
@@ -39,23 +43,27 @@ def gp(spec: sampling.GPSampler, past: Past, seed: int) -> dict[str, Any]:
     from optuna.samplers import GPSampler
 
     check_gp(spec, past.space)
+    if len(past.complete) < spec.startup:
+        return past.draw(seed)
     return past.ask(GPSampler(seed=seed, n_startup_trials=spec.startup, warn_independent_sampling=False))
 
 
 def nsga2(spec: sampling.NSGA2Sampler, past: Past, seed: int) -> dict[str, Any]:
+    if len(past.complete) < spec.population:
+        return past.draw(seed)
     return past.ask(_NSGA2(population_size=spec.population, seed=seed))
 
 
 def nsga3(spec: sampling.NSGA3Sampler, past: Past, seed: int) -> dict[str, Any]:
+    if len(past.complete) < spec.population:
+        return past.draw(seed)
     with _quiet():
         sampler = _NSGA3(population_size=spec.population, seed=seed)
     return past.ask(sampler)
 
 
 def random(spec: sampling.RandomSampler, past: Past, seed: int) -> dict[str, Any]:
-    from optuna.samplers import RandomSampler
-
-    return past.ask(RandomSampler(seed=seed))
+    return past.draw(seed)
 
 
 @contextmanager
@@ -64,6 +72,17 @@ def _quiet() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
         yield
+
+
+class _TPE(TPESampler):
+    """All ended trials have the same parameters, which are given."""
+
+    def __init__(self, common: dict[str, BaseDistribution], **options: Any) -> None:
+        super().__init__(**options)
+        self._common = common
+
+    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        return {name: one for name, one in self._common.items() if not one.single()}
 
 
 class _ByOrder(BaseGASampler):

@@ -7,9 +7,11 @@ what the history says, and nothing else: the same history leads to the same prop
 from __future__ import annotations
 
 from collections.abc import Container, Iterator, Mapping, Sequence, Set
+from copy import copy
 from copy import deepcopy as copied
 from dataclasses import dataclass
 from datetime import datetime
+from random import Random
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from optuna.storages import BaseStorage
@@ -36,11 +38,29 @@ class Variables(Protocol):
     def suggest(self, trial: BaseTrial) -> dict[str, Any]:
         """Ask a trial for its parameters, some of which may depend on others. Returns the values of the variables."""
 
-    def settled(self, params: Mapping[str, Any]) -> dict[str, Any]:
-        """The parameters that stand for the same assignment and break no rule of a placement."""
+    def decode(self, params: Mapping[str, Any]) -> dict[str, Any]:
+        """The values of the variables that these parameters stand for."""
+
+    def encode(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """The parameters of these values. UserError if they are no assignment."""
 
     def enumerate(self) -> Iterator[dict[str, Any]] | None:
         """Every assignment, as Optuna's parameters; None if there are too many."""
+
+    def distributions(self) -> dict[str, BaseDistribution]:
+        """Every parameter that a trial may be asked for."""
+
+    def draw(self, random: Random) -> dict[str, Any]:
+        """Values at random."""
+
+    def mutate(self, values: Mapping[str, Any], random: Random) -> dict[str, Any]:
+        """The values with a small change of one variable."""
+
+    def cross(self, one: Mapping[str, Any], other: Mapping[str, Any], random: Random) -> dict[str, Any]:
+        """A mixture of two assignments."""
+
+    def recoded(self, placements: str) -> Variables:
+        """The same variables with another coding of placements."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +81,26 @@ class Past:
     def complete(self) -> list[FrozenTrial]:
         """The trials that have values, oldest first."""
         return [trial for trial in self.trials if trial.state is TrialState.COMPLETE]
+
+    @property
+    def ended(self) -> int:
+        """How many trials have ended, with values or without."""
+        return sum(trial.state in (TrialState.COMPLETE, TrialState.PRUNED) for trial in self.trials)
+
+    @property
+    def common(self) -> dict[str, BaseDistribution]:
+        """The parameters that all ended trials have, by name. Equal distributions are one object here: Optuna's own
+        search compares all choices of all trials, which takes longer than the proposal."""
+        found: dict[str, BaseDistribution] | None = None
+        for trial in self.trials:
+            if trial.state in (TrialState.COMPLETE, TrialState.PRUNED):
+                own = trial.distributions
+                found = own if found is None else {name: one for name, one in found.items() if own.get(name) is one}
+        return dict(sorted((found or {}).items()))
+
+    def draw(self, seed: int) -> dict[str, Any]:
+        """Parameters at random, each value of a variable with the same chance."""
+        return self.space.encode(self.space.draw(Random(seed)))
 
     def ask(self, sampler: BaseSampler) -> dict[str, Any]:
         """The parameters that a sampler of Optuna proposes."""
@@ -145,7 +185,7 @@ class _Storage(BaseStorage):
         index = trial_id - len(self._past)
         assert index >= 0, "a trial of the history never changes"
         self.check_trial_is_updatable(trial_id, self._new[index].state)
-        self._new[index] = copied(self._new[index])  # who has read the trial keeps what was read
+        self._new[index] = copy(self._new[index])  # who has read the trial keeps what was read
         return self._new[index]
 
     def set_trial_param(
@@ -166,10 +206,12 @@ class _Storage(BaseStorage):
         return True
 
     def set_trial_intermediate_value(self, trial_id: int, step: int, intermediate_value: float) -> None:
-        self._change(trial_id).intermediate_values[step] = intermediate_value
+        trial = self._change(trial_id)
+        trial.intermediate_values = {**trial.intermediate_values, step: intermediate_value}
 
     def set_trial_user_attr(self, trial_id: int, key: str, value: Any) -> None:
-        self._change(trial_id).user_attrs[key] = value
+        trial = self._change(trial_id)
+        trial.user_attrs = {**trial.user_attrs, key: value}
 
     def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
         trial = self._change(trial_id)

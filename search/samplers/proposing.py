@@ -7,30 +7,37 @@ the same proposal on any machine, however often workers were restarted, and no t
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import replace
+from random import Random
 from typing import Any
 
 from miniwin.search.history import Tried
 from miniwin.search.samplers.keys import key_of
 from miniwin.search.samplers.past import Past, Variables
-from miniwin.search.samplers.redrawing import redrawn
 from miniwin.search.samplers.told import FREE, Teller
 from miniwin.search.samplers.ways import way_of
 from miniwin.specs import UserError
+from miniwin.specs.placements import Placement
 
 STREAK = 10  # free trials in a row before the sampler is helped out
-REDRAWS = 20  # changes of one parameter that are tried in a proposal that was made before
+CHANGES = 20  # small changes that are tried of a proposal that was made before
 
 
 class Proposer:
     """Proposes trials of one space. It keeps what it worked out for one history, to be fast for the next; what it
     proposes does not depend on that."""
 
-    def __init__(self, space: Variables) -> None:
+    def __init__(self, space: Variables, placements: str | None = None) -> None:
+        """placements: their coding for the sampler; None: the one that suits it. The history has the coding of
+        `space`, and so has what is proposed."""
         self._space, self._spec = space, space.spec
-        self._tell = Teller(space)
+        self._way = way_of(self._spec.sampler)
+        coding = placements or self._way.placements
+        self._asked = space.recoded(coding) if coding and _has_placements(space) else space
+        self._tell = Teller(self._asked)
         self._directions = tuple(objective.direction for objective in self._spec.parsed_objectives)
-        self._keys: dict[int, tuple[Mapping[str, Any], str]] = {}
+        self._known: dict[int, tuple[Mapping[str, Any], str, dict[str, Any]]] = {}
 
     def propose(self, history: Sequence[Tried]) -> dict[str, Any] | None:
         """Optuna's parameters for the next trial; None if every assignment has been tried.
@@ -38,26 +45,35 @@ class Proposer:
         An assignment is not proposed twice while there are others. Where many trials in a row were free, which means
         that the sampler insists on what cannot be, a random assignment is proposed.
         """
-        number = history[-1].number + 1 if history else 0
-        seen = {self._key(tried) for tried in history}
-        past = Past(self._tell(history), self._directions, self._space, number, seen)
-        way = way_of(self._spec.sampler)
-        proposal: dict[str, Any] | None = None
-        for attempt in range(way.tries if _streak(history) < STREAK else 0):
-            proposal = way.propose(self._spec.sampler, past, self._seed(number, attempt))
-            if proposal is None:
+        past = self.past(history)
+        number, seen = past.number, past.seen
+        values: dict[str, Any] | None = None
+        for attempt in range(self._way.tries if _streak(history) < STREAK else 0):
+            asked = self._way.propose(self._spec.sampler, past, self._seed(number, attempt))
+            if asked is None:
                 return None
-            proposal = self._space.settled(proposal)
+            values = self._asked.decode(asked)
+            proposal = self._space.encode(values)
             if key_of(proposal) not in seen:
                 return proposal
-        return self._unseen(past, seen, number, proposal)
+        return self._unseen(seen, number, values)
 
-    def _unseen(self, past: Past, seen: set[str], number: int, near: dict[str, Any] | None) -> dict[str, Any] | None:
+    def past(self, history: Sequence[Tried]) -> Past:
+        """What the sampler is told."""
+        number = history[-1].number + 1 if history else 0
+        seen = {self._understood(tried)[1] for tried in history}
+        told = [replace(tried, params=self._understood(tried)[2]) for tried in history]
+        return Past(self._tell(told), self._directions, self._asked, number, seen)
+
+    def _unseen(self, seen: Set[str], number: int, near: dict[str, Any] | None) -> dict[str, Any] | None:
         """An assignment that was not tried: close to `near`, or drawn at random."""
         found: dict[str, Any] = {}
-        for attempt in range(REDRAWS):
-            drawn = redrawn(past, near or {}, self._seed(number, f"near {attempt}"), count=1 + attempt // 5)
-            found = self._space.settled(drawn)
+        for attempt in range(CHANGES):
+            draw = Random(self._seed(number, f"near {attempt}"))
+            values = self._space.draw(draw) if near is None else near
+            for _ in range(1 + attempt // 5 if near is not None else 0):
+                values = self._space.mutate(values, draw)
+            found = self._space.encode(values)
             if key_of(found) not in seen:
                 return found
         everything = self._space.enumerate()
@@ -66,23 +82,23 @@ class Proposer:
         left = [params for params in everything if key_of(params) not in seen]
         return left[self._seed(number, "left") % len(left)] if left else None
 
+    def _understood(self, tried: Tried) -> tuple[Mapping[str, Any], str, dict[str, Any]]:
+        """The parameters of a trial, their key, and the parameters that the sampler is told: as a trial would have them
+        today, in the sampler's coding."""
+        before = self._known.get(tried.number)
+        if before is None or before[0] != tried.params:
+            try:
+                values = self._space.decode(tried.params)
+                before = (tried.params, key_of(self._space.encode(values)), self._asked.encode(values))
+            except UserError:  # not asked to the end yet, or of other variables
+                before = (tried.params, key_of(tried.params), {})
+            self._known[tried.number] = before
+        return before
+
     def _seed(self, number: int, attempt: int | str) -> int:
         """For numpy: 32 bits."""
         text = f"{self._spec.seed}/{number}" + (f"/{attempt}" if attempt else "")
         return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4])
-
-    def _key(self, tried: Tried) -> str:
-        before = self._keys.get(tried.number)
-        if before is None or before[0] != tried.params:
-            self._keys[tried.number] = before = (tried.params, key_of(self._known(tried.params)))
-        return before[1]
-
-    def _known(self, params: Mapping[str, Any]) -> Mapping[str, Any]:
-        """The parameters as a trial would have them today."""
-        try:
-            return self._space.settled(params)
-        except UserError:  # not asked to the end yet
-            return params
 
 
 def _streak(history: Sequence[Tried]) -> int:
@@ -93,3 +109,7 @@ def _streak(history: Sequence[Tried]) -> int:
             break
         streak += 1
     return streak
+
+
+def _has_placements(space: Variables) -> bool:
+    return any(isinstance(variable, Placement) for variable in space.spec.variables.values())

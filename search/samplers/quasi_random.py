@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
+from miniwin.search.samplers.given import Given
 from miniwin.search.samplers.needs import need
 from miniwin.search.samplers.numbers import Axis
 from miniwin.search.samplers.past import Past, Variables
-from miniwin.search.samplers.redrawing import Given, distributions
 from miniwin.specs.sampling import QuasiRandomSampler
 
 
@@ -24,7 +24,7 @@ def check(spec: QuasiRandomSampler, space: Variables) -> Any:
 
 
 def propose(spec: QuasiRandomSampler, past: Past, seed: int) -> dict[str, Any]:
-    axes = {name: Axis(distribution) for name, distribution in distributions(past.space).items()}
+    axes = {name: Axis(distribution) for name, distribution in past.space.distributions().items()}
     point = _engine(check(spec, past.space), spec, len(axes), past.space.spec.seed, past.number).random(1)[0]
     chosen = {name: axis.value(place) for (name, axis), place in zip(axes.items(), point, strict=True)}
     return past.ask(Given(chosen, seed))  # only what this trial is asked for

@@ -15,14 +15,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from optuna.distributions import BaseDistribution
+from optuna.trial import FixedTrial, FrozenTrial, TrialState, create_trial
 
 from miniwin.search.history import Tried
 from miniwin.search.samplers.past import Variables
-
-if TYPE_CHECKING:
-    from optuna.distributions import BaseDistribution
-    from optuna.trial import FrozenTrial
 
 ENOUGH = 10  # trials at a rung, to compare by it
 MOST_FREE = 500  # infeasible trials and duplicates that a sampler is told of: the latest
@@ -69,12 +68,9 @@ class Teller:
         return max((rung for rung, trials in enumerate(reached) if trials >= enough), default=0)
 
     def _make(self, tried: Tried, level: int) -> FrozenTrial:
-        from optuna.trial import TrialState, create_trial
-
         values = tried.rungs[level] if len(tried.rungs) > level else ()
         try:
-            params = self._space.settled(tried.params)  # an older trial may have had other names for them
-            known: dict[str, Any] = {"params": params, "distributions": self._asked(params)}
+            known: dict[str, Any] = {"params": tried.params, "distributions": self._asked(tried.params)}
             if tried.state == "failed":
                 state = TrialState.FAIL
             elif values and _known(values):
@@ -96,14 +92,12 @@ class Teller:
 
     def _asked(self, params: dict[str, Any]) -> dict[str, BaseDistribution]:
         """The distributions of a trial's parameters. ValueError: the space would never ask for these."""
-        from optuna.trial import FixedTrial
-
         fixed = FixedTrial(params)
         self._space.suggest(fixed)
         asked = {}
         for name, distribution in fixed.distributions.items():
             same = self._distributions.setdefault(name, distribution)
-            asked[name] = same if same == distribution else distribution  # one object: quick to compare
+            asked[name] = same if same == distribution else distribution  # one object: see `Past.common`
         if asked.keys() != params.keys():
             raise ValueError("parameters that the space does not ask for")
         return asked

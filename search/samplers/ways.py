@@ -26,11 +26,13 @@ from miniwin.specs.sampling import (
 class Way:
     """propose: Optuna's parameters, from the sampler's spec, the past and a seed; None: there are no others.
     tries: how often it is asked, each time with another seed, before it is said to insist on what was tried.
-    check: SpaceError if it cannot work here, or not on this space."""
+    check: SpaceError if it cannot work here, or not on this space.
+    placements: their coding for it, if not that of the storage."""
 
     propose: Callable[[Any, Past, int], dict[str, Any] | None]
     tries: int = 3
     check: Callable[[Any, Variables], object] | None = None
+    placements: str | None = None
 
 
 _WAYS: dict[type, Way] = {

@@ -14,7 +14,7 @@ from miniwin.search.claims import Claim, finish, take_work
 from miniwin.search.creation import create_study
 from miniwin.search.history import history
 from miniwin.search.records import collect
-from miniwin.search.samplers.told import Teller
+from miniwin.search.samplers.proposing import Proposer
 from miniwin.search.study import Study
 from miniwin.specs import UserError, load_search_spec
 
@@ -78,7 +78,7 @@ def test_a_sampler_knows_the_trials_from_before(tmp_path: Path) -> None:
     study = make(tmp_path, NARROW, 5)
     spend(study)
     grown = make(tmp_path, WIDE, 10)
-    told = Teller(grown.space)(history(grown))
+    told = Proposer(grown.space).past(history(grown)).trials
     assert [trial.state.name for trial in told] == ["COMPLETE"] * 5
     assert all(trial.params["window+3"] in (4, 8) for trial in told)
 

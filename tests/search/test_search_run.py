@@ -207,6 +207,7 @@ def test_a_trial_whose_worker_died_before_telling_is_told(tmp_path: Path) -> Non
 
 def test_a_trial_that_was_cut_off_while_being_asked_for_is_finished(tmp_path: Path) -> None:
     study = make(tmp_path, baseline=None)
+    study.optuna.enqueue_trial({"ratio": 1})
     trial = study.optuna.ask()
     trial.suggest_int("ratio", 1, 3)  # killed before the other variables were drawn
     claim = take_work(study, "0")
@@ -527,8 +528,8 @@ def test_the_table_of_trials(tmp_path: Path) -> None:
     text = console.export_text()
     rows = {line.split("│")[1].strip(): line for line in text.splitlines() if line.startswith("│")}
     assert "complete" in rows["base"] and "2.5000" in rows["base"]
-    assert "complete *" in rows["0"] and "1.2500" in rows["0"]
-    assert "running" in rows["1"] and "~3.5000" in rows["1"]
+    assert "complete *" in rows[str(first.number)] and "1.2500" in rows[str(first.number)]
+    assert "running" in rows[str(second.number)] and "~3.5000" in rows[str(second.number)]
     assert "1 of 3 trials" in text
 
 

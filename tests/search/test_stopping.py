@@ -30,7 +30,7 @@ def wait_for(condition: Callable[[], object]) -> None:
 
 
 def test_a_study_stops_everywhere_and_goes_on_from_its_folder(tmp_path: Path) -> None:
-    spec = write_search(tmp_path, train={"tokens": 16_384, "checkpoint_seconds": 1e6}, baseline=None)
+    spec = write_search(tmp_path, train={"tokens": 16_384, "checkpoint_seconds": 1e6}, baseline=None, constraints=[])
     study = tmp_path / "study"
 
     def command(*arguments: str) -> Command:

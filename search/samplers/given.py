@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Mapping
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from optuna.samplers import BaseSampler, RandomSampler
-
-from miniwin.search.samplers.past import Past, Variables
 
 if TYPE_CHECKING:
     from optuna import Study
     from optuna.distributions import BaseDistribution
     from optuna.trial import FrozenTrial
-
-
-PROBES = 200  # a parameter that is asked for once in 20 trials is missed once in 28,000 searches
 
 
 class Given(BaseSampler):
@@ -48,22 +41,3 @@ def within(distribution: BaseDistribution, value: Any) -> bool:
     if choices is not None:
         return value in choices
     return isinstance(value, (int, float)) and distribution.low <= value <= distribution.high  # type: ignore[attr-defined]
-
-
-def redrawn(past: Past, params: Mapping[str, Any], seed: int, count: int = 1) -> dict[str, Any]:
-    """The parameters, of which `count` are drawn anew, as are those that depend on them."""
-    names = sorted(params)
-    drawn = random.Random(seed).sample(names, min(count, len(names)))
-    return past.ask(Given({name: params[name] for name in names if name not in drawn}, seed))
-
-
-@lru_cache(maxsize=4)
-def distributions(space: Variables) -> dict[str, BaseDistribution]:
-    """Every parameter that a trial may be asked for, by name, as found by asking many."""
-    found: dict[str, BaseDistribution] = {}
-    past = Past((), ("minimize",), space, 0, frozenset())
-    for seed in range(PROBES):
-        trial = past.study(Given({}, seed)).ask()
-        space.suggest(trial)
-        found.update(trial.distributions)
-    return dict(sorted(found.items()))

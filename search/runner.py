@@ -27,6 +27,7 @@ from miniwin.search.stopping import last_request
 from miniwin.search.storage_trust import NAMED
 from miniwin.search.storage_url import PASSWORD, without_password
 from miniwin.search.study import Study
+from miniwin.search.warming import check_sources, warm_start
 from miniwin.specs import SearchSpec, UserError, load_search_spec, resolve_spec_path, user_path
 from miniwin.tracking import OFF
 from miniwin.training.signals import ask_to_stop, own_group
@@ -83,6 +84,8 @@ def run_search(
             display.note(f"{spec.name}: {check_space(study.space)}")
             display.note(f"{spec.name}: study in {study.folder}")
             check_same_data(study, _prepare(study.space, study.train_base))
+            for line in warm_start(study):
+                display.note(f"{spec.name}: {line}")
             if again := retry_failed(study):
                 display.note(f"{spec.name}: {again} failed trials are tried again")
             tracker = _track(study, tracking)
@@ -103,6 +106,7 @@ def run_search(
 
 def _check(space: Space, train_base: Path) -> None:
     """UserError if the search cannot run. Then no study is made: the mended spec would be one of another search."""
+    check_sources(space.spec)
     check_space(space)
     _prepare(space, train_base)
 

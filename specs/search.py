@@ -17,7 +17,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, JsonValue, field_validator, model_validator
+from pydantic import BeforeValidator, Field, JsonValue, field_validator, model_validator
 
 from miniwin.blocks.positions.base import located, located_all
 from miniwin.specs.base import Count, Fraction, PositiveInt, PositiveReal, Strict, UserError
@@ -42,6 +42,10 @@ class Budget(Strict):
     seconds_per_trial: PositiveReal | None = None  # of training; null: no limit
 
 
+def _listed(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
 class SearchSpec(Strict):
     """One architecture search. Paths are relative to the YAML file; a shipped spec may be named by its stem."""
 
@@ -56,6 +60,7 @@ class SearchSpec(Strict):
     objectives: Annotated[list[str], Field(min_length=1, max_length=4)]
     constraints: list[str] = []
     match: Matched | None = None  # candidates are resized to the base model's cost
+    warm_start: Annotated[list[str], BeforeValidator(_listed)] = []  # studies, zoo entries, shipped models to try first
     budget: Budget
     sampler: SamplerSpec = TPESampler()
     pruner: PrunerSpec | None = None

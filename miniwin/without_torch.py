@@ -15,7 +15,8 @@ from importlib.metadata import entry_points
 from types import ModuleType
 from typing import Any
 
-COMMANDS = (("check",), ("schema",), ("specs",), ("search", "status"), ("search", "export"), ("search", "report"))
+LOOKING_AT_STUDIES = tuple(("search", name) for name in ("status", "report", "export", "compare"))
+COMMANDS = (("check",), ("schema",), ("specs",), *LOOKING_AT_STUDIES)
 LOOKING = (("zoo", "list"), ("zoo", "show"), ("zoo", "index"))  # they read no spec, and so need no plugin
 
 

@@ -19,6 +19,7 @@ __all__ = [
     "StudyData",
     "TrialRecord",
     "check_search",
+    "compare_studies",
     "export_study",
     "promote",
     "read_study",
@@ -33,6 +34,7 @@ _HOME = {
     "StudyData": "miniwin.search.records",
     "TrialRecord": "miniwin.search.records",
     "check_search": "miniwin.search.space",
+    "compare_studies": "miniwin.search.comparing",
     "export_study": "miniwin.search.frames",
     "promote": "miniwin.search.promotion",
     "read_study": "miniwin.search.records",
@@ -44,6 +46,7 @@ _HOME = {
 }
 
 if TYPE_CHECKING:
+    from miniwin.search.comparing import compare_studies
     from miniwin.search.frames import export_study, to_frame
     from miniwin.search.promotion import promote
     from miniwin.search.records import StudyData, TrialRecord, read_study

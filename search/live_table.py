@@ -133,7 +133,7 @@ def study_lines(data: StudyData, colours: bool = False) -> list[str]:
         rows.append([(text, style or ("bold" if best else "")) for text, style in _cells(trial, data, best)])
     columns = []
     for (_, justify), column in zip(headings, zip(*rows, strict=True), strict=True):
-        texts = _aligned([escaped_line(text) for text, _ in column], justify)
+        texts = aligned([escaped_line(text) for text, _ in column], justify)
         if colours:
             codes = [CODES.get(style) for _, style in column]
             texts = [f"\x1b[{code}m{text}\x1b[0m" if code else text for text, code in zip(texts, codes, strict=True)]
@@ -141,7 +141,8 @@ def study_lines(data: StudyData, colours: bool = False) -> list[str]:
     return [f"search {data.name}", *("  ".join(row).rstrip() for row in zip(*columns, strict=True))]
 
 
-def _aligned(texts: list[str], justify: Justify) -> list[str]:
+def aligned(texts: list[str], justify: Justify) -> list[str]:
+    """The texts with spaces, so that all are as wide on a terminal as the widest."""
     width: Callable[[str], int] = len
     if not all(map(str.isascii, texts)):
         from rich.cells import cell_len  # some characters take two columns of a terminal

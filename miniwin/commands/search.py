@@ -206,6 +206,41 @@ def export(
 
 
 @app.command()
+def compare(
+    study: Ref,
+    other: Annotated[
+        str | None, typer.Argument(help="Another study. Default: the study's own baseline.", metavar="[STUDY]")
+    ] = None,
+    json_file: Annotated[
+        Path | None,
+        typer.Option("--json", help="Also write the comparison to this file; '-' prints it instead of the table."),
+    ] = None,
+) -> None:
+    """Two studies side by side: what was searched, what it cost, what was found."""
+    import json
+
+    from miniwin.files.writing import check_ours, check_writable, finite, write_json
+    from miniwin.search import compare_studies
+    from miniwin.search.comparing import MARK
+    from miniwin.search.comparison_lines import comparison_lines
+    from miniwin.specs import user_path
+
+    printed = str(json_file) == "-"
+    if json_file is not None and not printed:
+        json_file = user_path(json_file)
+        check_writable(json_file)
+        check_ours(json_file, MARK, "a comparison of studies")
+    found = compare_studies(study, other)
+    if printed:
+        return typer.echo(json.dumps(finite(found.to_dict()), indent=2, allow_nan=False))
+    for line in comparison_lines(found):
+        say(line)
+    if json_file is not None:
+        write_json(json_file, found.to_dict())
+        say(f"written to {json_file}", err=True)
+
+
+@app.command()
 def promote(
     study: Ref,
     name: Annotated[str, typer.Option(help="Name of the zoo entry.")],

@@ -61,10 +61,11 @@ class AtRungs:
         if trial is None:
             return True
         with self.study.lock:  # one trial after the other: each sees those before it
-            self.tell()
             rung, rule = self.tokens.index(tokens), self.study.rule
-            if spec.pruner is not None and len(spec.objectives) == 1:  # Optuna takes no more
+            again = rule is not None and f"{RUNG}{rung}" in trial.user_attrs
+            if spec.pruner is not None and len(spec.objectives) == 1 and not again:  # Optuna takes no more
                 trial.report(found[spec.parsed_objectives[0].name], pruner_step(spec, rung))
+            self.tell()
             if rule is None:
                 return spec.pruner is None or not trial.should_prune()
             if why_worthless(found):

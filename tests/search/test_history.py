@@ -9,6 +9,7 @@ import optuna
 from optuna.distributions import IntDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from miniwin.search.brackets import Rule, bracket_of
 from miniwin.search.history import of_trials
 
 
@@ -53,6 +54,16 @@ def test_trials_become_a_history() -> None:
     assert len(by_number[10].rungs) == 3 and by_number[10].rungs[2] == (1.5, 8.0)
     assert all(math.isnan(value) for rung in by_number[10].rungs[:2] for value in rung)
     assert all(one.params == {"v": 1} for one in found)
+
+
+def test_a_trial_that_continues_another_stays_in_its_bracket() -> None:
+    rule = Rule(reduction=2, rungs=2, brackets=3)
+    brackets = [bracket_of(number, rule) for number in range(4)]
+    assert brackets[0] != brackets[1] != brackets[3]
+    ended = trial(1, TrialState.PRUNED, state="pruned", rung_0=[5.0], rung_1=[5.0], paused=1)
+    further = trial(3, TrialState.RUNNING, rung_0=[5.0], rung_1=[5.0], promoted=1, continues=1, first=1)
+    found = of_trials([trial(0, TrialState.RUNNING), ended, further], 2, 1, rule)
+    assert [(one.number, one.bracket) for one in found] == [(0, brackets[0]), (3, brackets[1])]
 
 
 def test_a_constraint_of_a_trial_is_in_its_history() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,6 +13,7 @@ import pytest
 import torch
 from search_helpers import make
 
+from miniwin.language_model import LanguageModel
 from miniwin.runs import read_metrics
 from miniwin.search import claims
 from miniwin.search.claims import Claim, NoClaim, finish, take_work
@@ -281,3 +283,20 @@ def test_a_trial_without_memory_or_time_is_pruned_and_the_search_goes_on(
         assert trial.reason is not None and trial.reason.startswith("too slow: ") and trial.tokens == 11 * 128
     quick = make(tmp_path, out="quick", budget={"trials": 1, "seconds_per_trial": 1e6})
     assert work(quick.folder, "0") == DONE and len(collect(quick).completed) == 1
+
+
+def test_a_request_to_stop_that_comes_while_a_trial_is_paused_is_heard(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = make(tmp_path, pruner=HALF)
+    measure = AtRungs._measure
+
+    def asked_to_stop(at_rungs: AtRungs, model: LanguageModel) -> dict[str, float]:
+        signal.raise_signal(signal.SIGTERM)
+        return measure(at_rungs, model)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(AtRungs, "_measure", asked_to_stop)
+        with pytest.raises(KeyboardInterrupt):
+            work(study.folder, "0")
+    assert states(study) == {0: "paused"} and not list((study.folder / "leases").iterdir())

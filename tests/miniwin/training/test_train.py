@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -358,6 +358,22 @@ def test_a_pruned_run_stays_pruned_until_it_is_trained_on(run: Run) -> None:
     assert asked == [1000, 2000] and not (pruned.folder / "model.safetensors").exists()
     assert run(options=options) == pruned and asked == [1000, 2000]
     assert same(run(), run("plain")), "without anyone to ask, it is trained to its end"
+
+
+def test_a_paused_run_goes_on_where_it_was_and_is_asked_about_the_rung_again(run: Run) -> None:
+    asked: list[int] = []
+
+    def on_eval(rung: int, model: LanguageModel) -> bool | Literal["pause"]:
+        asked.append(rung)
+        return "pause" if asked.count(rung) < 3 and rung == 2000 else True
+
+    options = {"on_eval": on_eval, "eval_at": [1000, 2000, 3000]}
+    for _ in range(2):
+        paused = run(options=options)
+        assert paused.status == "interrupted" and paused.reason == "paused after 2048 tokens, as on_eval said"
+    whole = run(options=options)
+    assert whole.status == "complete" and asked == [1000, 2000, 2000, 2000, 3000]
+    assert same(whole, run("plain")), "the same weights, to the bit"
 
 
 def test_an_error_in_an_evaluation_is_recorded_and_the_run_continues(run: Run, tmp_path: Path) -> None:

@@ -164,7 +164,9 @@ def _orphan(study: Study, running: Sequence[FrozenTrial]) -> Trial | None:
 
     for trial in running:
         if live_lease(study.lease_path(trial.number)) is None:
-            study.optuna.sampler = Given({}, trial.number)  # for what it was not asked before its worker was killed
+            if "hash" not in trial.user_attrs:  # killed while it was asked for: what it lacks is proposed again
+                before = [tried for tried in history(study) if tried.number < trial.number]
+                study.optuna.sampler = Given(_proposer(study.space).propose(before) or {}, trial.number)
             return optuna.Trial(study.optuna, trial._trial_id)
     return None
 

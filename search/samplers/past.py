@@ -6,11 +6,12 @@ what the history says, and nothing else: the same history leads to the same prop
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence, Set
 from copy import copy
 from copy import deepcopy as copied
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
 from random import Random
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -67,15 +68,20 @@ class Variables(Protocol):
 class Past:
     """What a sampler knows.
 
-    trials: those it is told of; their numbers are their places in the list. number: how many there were in all.
-    seen: the keys (keys.py) of all that were tried.
+    tell: gives the trials that it is told of. number: how many there were in all. seen: the keys (keys.py) of all that
+    were tried.
     """
 
-    trials: Sequence[FrozenTrial]
+    tell: Callable[[], Sequence[FrozenTrial]]
     directions: tuple[Literal["minimize", "maximize"], ...]  # for each objective
     space: Variables
     number: int
     seen: Set[str]
+
+    @cached_property
+    def trials(self) -> Sequence[FrozenTrial]:
+        """Their numbers are their places in the list."""
+        return self.tell()  # not every sampler looks
 
     @property
     def complete(self) -> list[FrozenTrial]:

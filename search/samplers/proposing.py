@@ -12,6 +12,8 @@ from dataclasses import replace
 from random import Random
 from typing import Any
 
+from optuna.trial import FrozenTrial
+
 from miniwin.search.history import Tried
 from miniwin.search.samplers.keys import key_of
 from miniwin.search.samplers.past import Past, Variables
@@ -62,8 +64,11 @@ class Proposer:
         """What the sampler is told."""
         number = history[-1].number + 1 if history else 0
         seen = {self._understood(tried)[1] for tried in history}
-        told = [replace(tried, params=self._understood(tried)[2]) for tried in history]
-        return Past(self._tell(told), self._directions, self._asked, number, seen)
+
+        def tell() -> list[FrozenTrial]:
+            return self._tell([replace(tried, params=self._understood(tried)[2]) for tried in history])
+
+        return Past(tell, self._directions, self._asked, number, seen)
 
     def _unseen(self, seen: Set[str], number: int, near: dict[str, Any] | None) -> dict[str, Any] | None:
         """An assignment that was not tried: close to `near`, or drawn at random."""

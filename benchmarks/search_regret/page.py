@@ -1,0 +1,127 @@
+"""README.md: how many tokens each sampler and pruner needs. No figure is typed by hand."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+
+from benchmarks.search_regret import results
+from benchmarks.search_regret.cases import PRUNERS, QUESTIONS, SAMPLERS, Question
+from benchmarks.search_regret.curves import POINTS, SHARE
+from benchmarks.search_regret.plot import write_plot
+from benchmarks.search_regret.problem import REDUCTION, Problem
+from benchmarks.search_regret.summary import Summary, all_summaries
+from benchmarks.search_regret.truth import WITHIN, Truth, truth
+from miniwin.files.writing import write_text
+from miniwin.specs import UserError
+
+DEFAULT = ("tpe", "halving")
+FOLDER = Path(__file__).parent
+Found = Mapping[tuple[str, str], Summary]
+
+HEAD = f"""# How many tokens a search needs
+
+`python -m benchmarks.search_regret --page` writes this page from the result files of
+`python -m benchmarks.search_regret`. No figure is typed by hand. Searches are replayed over [a grid of small
+architectures](../search_grid/README.md): nothing is trained, samplers and pruners are those of real searches, and the
+clock counts the tokens of all workers.
+
+The unit is a *training*: the tokens of one architecture trained to the end. A table's cells are the median over seeds,
+with 10 and 90 percent of them in brackets: trainings until the aim is reached. `halving` and `hyperband` reduce by
+{REDUCTION}. Few architectures, one data set and seconds of training: the order of samplers may differ where yours do.
+
+- With one objective the aim is an architecture within {WITHIN:.0%} of the best, once the noise of seeds is taken off
+  (truth.py). What a search has found is the architecture with the best *measured* value.
+- With several objectives the aim is {SHARE:.0%} of the hypervolume of all architectures, up to the worst value of each.
+- `tpe` and `gp` know a placement letter by letter, `tpe-ordinal` and `gp-ordinal` by its rank.
+
+![regret and hypervolume against tokens](plot.svg)
+"""
+
+
+def write_page(table: Path, space: Path, folder: Path, out: Path = FOLDER) -> list[Path]:
+    """README.md and plot.svg.
+
+    Raises:
+        UserError: there is no table, or no result of it.
+    """
+    from benchmarks.search_regret.__main__ import problem_of
+
+    problems = {question: problem_of(table, space, question) for question in QUESTIONS}
+    mark = results.fingerprint(table)
+    found = {question: all_summaries(question, mark, folder) for question in QUESTIONS}
+    if not any(cases for by_workers in found.values() for cases in by_workers.values()):
+        raise UserError(f"{folder}: has no result of this table; python -m benchmarks.search_regret makes them")
+    parts = [HEAD, _made(folder)]
+    for question, problem in problems.items():
+        parts.append(_question(question, problem, truth(problem), found[question]))
+    plot = write_plot({question: by_workers[1] for question, by_workers in found.items()}, out / "plot.svg")
+    write_text(out / "README.md", "\n".join(parts))
+    return [out / "README.md", plot]
+
+
+def _made(folder: Path) -> str:
+    commits = sorted({json.loads(path.read_text(encoding="utf-8"))["commit"] for path in folder.glob("*.json")})
+    return f"Results by commit {', '.join(commits)}.\n"
+
+
+def _question(question: Question, problem: Problem, known: Truth, found: Mapping[int, Found]) -> str:
+    lines = [f"## {', '.join(question.objectives)}", "", _facts(question, problem, known), ""]
+    for workers, cases in found.items():
+        if cases:
+            lines += [f"With {workers} worker{'s' if workers > 1 else ''}:", "", *_table(question, cases), ""]
+            lines += [*_verdicts(question, cases, len(known.values)), ""]
+    return "\n".join(lines)
+
+
+def _facts(question: Question, problem: Problem, known: Truth) -> str:
+    near = sum(known.near(entry.row) for entry in problem.entries.values() if entry.complete)
+    noise = ", ".join(f"{one.name} {value:.2g}" for one, value in zip(problem.objectives, known.noise, strict=True))
+    said = f"{len(known.values)} architectures; a seed moves {noise}."
+    return said if len(question.objectives) > 1 else f"{said} {near} are within {WITHIN:.0%} of the best."
+
+
+def _table(question: Question, cases: Found) -> list[str]:
+    pruners = [pruner for pruner in PRUNERS if any(pruner == one for _, one in cases)]
+    lines = ["| sampler | seeds | " + " | ".join(pruners) + " |", "|---" * (len(pruners) + 2) + "|"]
+    for sampler in SAMPLERS:
+        row = [cases.get((sampler.name, pruner)) for pruner in pruners]
+        if any(row):
+            seeds = min(one.seeds for one in row if one)
+            lines.append(f"| {sampler.name} | {seeds} | " + " | ".join(map(_cell, row)) + " |")
+    return lines
+
+
+def _cell(found: Summary | None) -> str:
+    if found is None:
+        return "-"
+    low, middle, high = map(_number, found.trainings)
+    missed = found.seeds - found.reached
+    return f"{middle} [{low}, {high}]" + (f", {missed} never" if missed else "")
+
+
+def _number(value: float) -> str:
+    return f"{value:.1f}" if math.isfinite(value) else "never"
+
+
+def _verdicts(question: Question, cases: Found, architectures: int) -> list[str]:
+    """What the search of today is compared with."""
+    own = cases.get(DEFAULT)
+    if own is None:
+        return []
+    lines = []
+    for other in (("random", "none"), ("tpe", "none")):
+        if other in cases:
+            ratio = own.trainings[1] / cases[other].trainings[1] if math.isfinite(own.trainings[1]) else math.inf
+            lines.append(
+                f"- {' with '.join(DEFAULT)} needs {ratio:.2f} of the tokens of {other[0]} without pruning (medians)."
+            )
+    if len(question.objectives) > 1:
+        tenth = max(place for place, point in enumerate(POINTS) if point <= architectures / 10)
+        lines.append(
+            f"- {' with '.join(DEFAULT)} has {own.curve[1][tenth]:.1%} of the hypervolume after {POINTS[tenth]:.1f} "
+            f"trainings, {POINTS[tenth] / architectures:.0%} of the grid's tokens (median)."
+        )
+    return lines

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from miniwin.search.candidate import Candidate
 from miniwin.search.history import CONTINUES, PROMOTED, continued, history, is_paused
 from miniwin.search.leases import Lease, live_lease, write_lease
-from miniwin.search.outcome import TRAINED, Outcome
+from miniwin.search.outcome import ORIGIN, TRAINED, Outcome
 from miniwin.search.pausing import end_paused, promote_paused
 from miniwin.search.space import Assignment, Space
 from miniwin.search.study import BASELINE, EXHAUSTED, Study
@@ -127,7 +127,7 @@ def begun(trials: Sequence[FrozenTrial]) -> int:
 
 def is_trained(trial: FrozenTrial) -> bool:
     """Whether a trial that has ended has been trained."""
-    return trial.state.is_finished() and trial.user_attrs.get("state") in TRAINED
+    return trial.state.is_finished() and trial.user_attrs.get("state") in TRAINED and ORIGIN not in trial.user_attrs
 
 
 def is_free(trial: FrozenTrial) -> bool:

@@ -22,6 +22,7 @@ FORMAT = 1
 FILE = "trial.json"
 TRAINED = ("complete", "pruned")  # states that count towards the budget
 FINAL = (*TRAINED, "failed")
+ORIGIN = "origin"  # attribute of a trial in Optuna: of one that was taken from another study, as it is
 
 
 @dataclass
@@ -51,6 +52,7 @@ class Outcome:
     deaths: int = 0  # attempts that did not get training further, since the last that did
     started: str = ""
     finished: str | None = None
+    origin: str | None = None  # the trial of another study that this was taken from as it is
 
     @classmethod
     def begin(cls, number: int | None, assignment: Assignment, candidate: Candidate) -> Outcome:
@@ -96,7 +98,10 @@ class Outcome:
     def write(self, folder: Path) -> None:
         with said_if_unwritable(folder):
             folder.mkdir(parents=True, exist_ok=True)
-        write_json(folder / FILE, {"format": FORMAT, **asdict(self)})
+        fields = asdict(self)
+        if self.origin is None:
+            del fields["origin"]
+        write_json(folder / FILE, {"format": FORMAT, **fields})
 
     @classmethod
     def read(cls, folder: Path) -> Outcome | None:

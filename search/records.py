@@ -15,7 +15,7 @@ from miniwin.search.history import continued, is_paused
 from miniwin.search.journal import Told
 from miniwin.search.leases import live_lease
 from miniwin.search.objectives import chief
-from miniwin.search.outcome import FILE, TRAINED, Outcome, Specs
+from miniwin.search.outcome import FILE, ORIGIN, TRAINED, Outcome, Specs
 from miniwin.search.study import BASELINE, EXHAUSTED, Study, find_study
 from miniwin.specs import ModelSpec, SearchSpec, TrainSpec, UserError, parse_spec
 from miniwin.specs.objectives import Objective
@@ -82,6 +82,7 @@ class TrialRecord:
     run_folder: Path | None = None
     alive: bool = False
     problem: str | None = None
+    origin: str | None = None  # the trial of another study that it was taken from as it is
 
     @property
     def label(self) -> str:
@@ -94,8 +95,8 @@ class TrialRecord:
 
     @property
     def trained(self) -> bool:
-        """Whether it counts towards the budget."""
-        return self.state in TRAINED
+        """Whether it counts towards the budget. One that was taken from another study does not."""
+        return self.state in TRAINED and self.origin is None
 
     @property
     def bits_per_byte(self) -> dict[int, float]:
@@ -256,6 +257,7 @@ def _record(study: Study, trial: Told) -> TrialRecord | None:
     # The files are lost; or the trial failed, and a later trial has taken its folder over.
     values = dict(zip((o.name for o in study.spec.parsed_objectives), trial.values, strict=False))
     known: dict[str, Any] = {"constraints": trial.constraints, "hash": hash, "reason": reason, "problem": problem}
+    known["origin"] = trial.user_attrs.get(ORIGIN)
     params = study.space.decode(trial.params)
     return TrialRecord(trial.number, state, params, values, layout=str(trial.user_attrs.get("layout", "")), **known)
 

@@ -83,8 +83,9 @@ def run_search(
         if not collect(study).finished:
             display.note(f"{spec.name}: {check_space(study.space)}")
             display.note(f"{spec.name}: study in {study.folder}")
-            check_same_data(study, _prepare(study.space, study.train_base))
-            for line in warm_start(study):
+            corpus = _prepare(study.space, study.train_base)
+            check_same_data(study, corpus)
+            for line in warm_start(study, corpus.fingerprint):
                 display.note(f"{spec.name}: {line}")
             if again := retry_failed(study):
                 display.note(f"{spec.name}: {again} failed trials are tried again")

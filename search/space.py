@@ -105,10 +105,6 @@ class Space:
         values of these variables."""
         return self.variables.encode(values)
 
-    def settled(self, params: Mapping[str, Any]) -> dict[str, Any]:
-        """The parameters of the same values as `encode` writes them: letters that break a rule are mended, say."""
-        return self.encode(self.decode(params))
-
     def distributions(self) -> dict[str, BaseDistribution]:
         """Every Optuna parameter there may be, at its widest. Not every trial has them all."""
         return self.variables.distributions()

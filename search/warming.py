@@ -1,20 +1,23 @@
 """`warm_start`: what other searches found, and known architectures, are the first proposals of a new study.
 
-    a study              its best completed trials, at most half as many as this study trains
+    a study              its best completed trials, at most half as many as this study trains; what would come out
+                         the same here is taken as it is (importing.py)
     an entry of the zoo  the trial that it came from; or the values that make its architecture
     a shipped model      the values that make its architecture
 
-They are trained anew, as this study trains: only then are their values comparable. What does not fit these variables is
-said and left out.
+All others are trained anew, as this study trains: only then are their values comparable. What does not fit these
+variables is said and left out.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from miniwin.blocks.messages.listing import some
 from miniwin.display.formats import plural
+from miniwin.search.importing import import_trials
 from miniwin.search.records import StudyData, read_study
 from miniwin.search.space import Space
 from miniwin.search.spec_errors import SpaceError
@@ -41,27 +44,36 @@ def check_sources(spec: SearchSpec) -> None:
         raise SpaceError(problems)
 
 
-def warm_start(study: Study) -> list[str]:
+def warm_start(study: Study, fingerprint: str) -> list[str]:
     """Fill the queue of a new study; nothing, if that was done. Returns what there is to say, a line for each source.
 
-    After a kill in between, the same call goes on: what is in the queue is not put there twice.
+    fingerprint: of the text that the study trains on. After a kill in between, the same call goes on: what is in the
+    queue is not put there twice.
     """
     if not study.spec.warm_start or study.optuna.user_attrs.get(WARMED):
         return []
     said = []
     with study.lock:
         for ref in study.spec.warm_start:
-            fitting, wrong = _fitting(study.space, _source(ref)(study))
+            found, other = _source(ref), 0
+            if isinstance(found, Path):
+                data = read_study(found)
+                taken = import_trials(study, data, fingerprint)
+                fitting, wrong = _fitting(study.space, _of_study(data, taken, study.spec.budget.trials))
+                other = len(taken)
+            else:
+                fitting, wrong = _fitting(study.space, found(study))
             for origin, params in fitting:
                 study.optuna.enqueue_trial(params, user_attrs={FROM: origin}, skip_if_exists=True)
             left_out = f"; left out: {some(wrong, 2, '; ')}" if wrong else ""
-            said.append(f"warm start from {ref}: {plural(len(fitting), 'proposal')}{left_out}")
+            as_is = f"{plural(other, 'trial')} taken as they are, " if other else ""
+            said.append(f"warm start from {ref}: {as_is}{plural(len(fitting), 'proposal')}{left_out}")
         study.optuna.set_user_attr(WARMED, True)
     return said
 
 
-def _source(ref: str) -> Callable[[Study], Found]:
-    """What gives the assignments of a source. UserError if there is no such thing."""
+def _source(ref: str) -> Path | Callable[[Study], Found]:
+    """The folder of a study, or what gives the assignments of another source. UserError if there is no such thing."""
     from miniwin.zoo import ZooError, find
 
     try:
@@ -69,7 +81,7 @@ def _source(ref: str) -> Callable[[Study], Found]:
     except UserError:
         pass
     else:
-        return lambda study: _of_study(read_study(folder), study.spec.budget.trials)
+        return folder
     try:
         entry = find(ref)
     except ZooError:
@@ -82,12 +94,13 @@ def _source(ref: str) -> Callable[[Study], Found]:
     raise UserError(f"there is no study, no entry of the zoo and no shipped model called {ref!r}")
 
 
-def _of_study(data: StudyData, trials: int) -> Found:
-    """The trials of the front, then the others, the best of the first objective first."""
+def _of_study(data: StudyData, taken: Sequence[int], trials: int) -> Found:
+    """The trials of the front, then the others, the best of the first objective first; without those that are taken."""
     front = {trial.number for trial in data.front}
     objective = data.objectives[0]
     sign = -1.0 if objective.direction == "maximize" else 1.0
-    ordered = sorted(data.completed, key=lambda t: (t.number not in front, sign * t.values[objective.name], t.number))
+    left = [trial for trial in data.completed if trial.number not in taken]
+    ordered = sorted(left, key=lambda t: (t.number not in front, sign * t.values[objective.name], t.number))
     for trial in ordered[: max(1, trials // 2)]:
         yield f"{data.name}, trial {trial.number}", trial.params
 

@@ -45,7 +45,9 @@ def test_a_study_goes_on_with_more_choices(tmp_path: Path, storage: str) -> None
     before = collect(Study(study.folder, reading=True))
     assert before.exhausted and before.assignments == 8
     old = {trial.number: trial.params for trial in before.trials}
-    spend(make(tmp_path, WIDE, 50, storage))
+    grown = make(tmp_path, WIDE, 50, storage)
+    assert not collect(Study(study.folder, reading=True)).exhausted
+    spend(grown)
     after = collect(Study(study.folder, reading=True))
     assert after.exhausted and after.assignments == 18
     assert {trial.number: trial.params for trial in after.trials[: len(old)]} == old

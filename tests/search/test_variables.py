@@ -218,6 +218,24 @@ def test_a_sampler_proposes_every_placement_once() -> None:
     assert sorted(asked.decode(tried.params)["layers"] for tried in history) == [[n] for n in range(8)]
 
 
+def test_plain_variables_are_asked_for_as_ever() -> None:
+    """A study of before goes on: Optuna holds names and distributions against those that it has."""
+    plain = {
+        "ratio": {"int": [1, 7], "step": 2},
+        "width": {"int": [8, 64], "log": True},
+        "lr": {"float": [1e-4, 1e-2], "log": True},
+        "window": {"choice": [16, None, True, "x", {"type": "rope", "a": 1}]},
+    }
+    trial = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0)).ask()
+    variables(plain).suggest(trial)
+    assert trial.distributions == {
+        "ratio": optuna.distributions.IntDistribution(1, 7, step=2),
+        "width": optuna.distributions.IntDistribution(8, 64, log=True),
+        "lr": optuna.distributions.FloatDistribution(1e-4, 1e-2, log=True),
+        "window": optuna.distributions.CategoricalDistribution([16, None, True, "x", '{"a":1,"type":"rope"}']),
+    }
+
+
 # -- draws and changes
 
 

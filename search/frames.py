@@ -75,7 +75,8 @@ def to_columns(data: StudyData) -> Columns:
     constraints = [trial.constraints for trial in trials]
     add("constraint", constraints, _names(constraints, data.spec.constraints))
     for name in ENDS:
-        columns[name] = [getattr(trial, name) for trial in trials]
+        # An infeasible trial has no layout, which a CSV file can say only by an empty cell.
+        columns[name] = [None if (value := getattr(trial, name)) == "" else value for trial in trials]
     for name in ("started", "finished"):
         columns[name] = [_time(getattr(trial, name)) for trial in trials]
     columns["problem"] = [trial.problem for trial in trials]

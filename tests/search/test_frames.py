@@ -57,7 +57,15 @@ def test_a_row_says_what_its_record_says(data: StudyData) -> None:
     for row, record in enumerate(records):
         at = {name: column[row] for name, column in columns.items()}
         assert [at[name] for name in ("number", "state", "reason", "hash", "layout", "seed", "seconds")] == [
-            *(record.number, record.state, record.reason, record.hash, record.layout, record.seed, record.seconds)
+            *(
+                record.number,
+                record.state,
+                record.reason,
+                record.hash,
+                record.layout or None,
+                record.seed,
+                record.seconds,
+            )
         ]
         assert [at[f"param:{name}"] for name in data.spec.variables] == [
             record.params.get(name) for name in data.spec.variables

@@ -20,6 +20,7 @@ __all__ = [
     "TrialRecord",
     "check_search",
     "compare_studies",
+    "confirm_search",
     "export_study",
     "promote",
     "read_study",
@@ -35,6 +36,7 @@ _HOME = {
     "TrialRecord": "miniwin.search.records",
     "check_search": "miniwin.search.space",
     "compare_studies": "miniwin.search.comparing",
+    "confirm_search": "miniwin.search.confirm.asking",
     "export_study": "miniwin.search.frames",
     "promote": "miniwin.search.promotion",
     "read_study": "miniwin.search.records",
@@ -47,6 +49,7 @@ _HOME = {
 
 if TYPE_CHECKING:
     from miniwin.search.comparing import compare_studies
+    from miniwin.search.confirm.asking import confirm_search
     from miniwin.search.frames import export_study, to_frame
     from miniwin.search.promotion import promote
     from miniwin.search.records import StudyData, TrialRecord, read_study

@@ -1,6 +1,7 @@
 """Who works on what: a worker claims the next trial of a study, and ends it.
 
-    the baseline, then orphans, then paused trials that may go on (pausing.py), then new trials within the budget
+    the baseline, then orphans, then paused trials that may go on (pausing.py), then new trials within the budget,
+    and when the trials are over, the trainings of the confirmation, if one is asked for (confirm/)
 
 Every change to a study happens under its file lock. A worker may be killed at any point: the order of the changes
 leaves a state that the next worker can mend. A trial is RUNNING in Optuna from the moment it exists until its outcome
@@ -18,10 +19,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from miniwin.search.candidate import Candidate
+from miniwin.search.confirm.comparing import conclude
 from miniwin.search.history import CONTINUES, PROMOTED, continued, history, is_paused
 from miniwin.search.leases import Lease, live_lease, write_lease
 from miniwin.search.outcome import ORIGIN, TRAINED, Outcome
 from miniwin.search.pausing import end_paused, promote_paused
+from miniwin.search.records import collect
 from miniwin.search.space import Assignment, Space
 from miniwin.search.study import BASELINE, EXHAUSTED, Study
 from miniwin.search.telling import has_ended, tell, tell_outcome
@@ -47,6 +50,12 @@ class Claim:
     lease: Lease
     lease_path: Path
     trial: Trial | None
+    confirms: bool = False  # a training of the confirmation, of a trial or of the baseline
+
+    @property
+    def label(self) -> str:
+        name = "baseline" if self.number is None else f"trial {self.number}"
+        return f"{name} with seed {self.outcome.seed}" if self.confirms else name
 
     @property
     def run_folder(self) -> Path:
@@ -83,7 +92,7 @@ def take_work(study: Study, worker: str) -> Claim | NoClaim:
                     end_paused(study, trials)
             if trial is None:
                 busy = bool(running) or (study.baseline is not None and not _baseline_over(study))
-                return NoClaim(over=not busy, reason=reason)
+                return NoClaim(over=not busy, reason=reason) if busy or reason else _take_confirmation(study, worker)
             if claim := _claim_trial(study, trial, trials, worker):
                 return claim
             study.lease_path(trial.number).unlink(missing_ok=True)  # its worker died at the end
@@ -101,8 +110,15 @@ def finish(study: Study, claim: Claim) -> None:
 
 
 def retry_failed(study: Study) -> int:
-    """Queue failed trials, and a failed baseline, once more: the user may have mended the cause. Returns how many."""
+    """Queue failed trials, a failed baseline and failed trainings of a confirmation once more: the user may have mended
+    the cause. Returns how many."""
     with study.lock:
+        confirmation = collect(study).confirmation
+        failed = [] if confirmation is None else [one for one in confirmation.trainings if one.state == "failed"]
+        for training in failed:
+            assert training.outcome is not None
+            training.outcome.state, training.outcome.deaths = "running", 0
+            training.outcome.write(training.folder)
         baseline = Outcome.read_sound(study.folder / BASELINE)
         again = baseline is not None and baseline.state == "failed"
         if baseline is not None and again:
@@ -111,7 +127,7 @@ def retry_failed(study: Study) -> int:
         waiting = _failed(study.optuna.get_trials(deepcopy=False))
         for trial in waiting:
             study.optuna.enqueue_trial(trial.params, user_attrs={"retry_of": trial.number})
-        return len(waiting) + again
+        return len(waiting) + again + len(failed)
 
 
 def is_running(trial: FrozenTrial) -> bool:
@@ -154,6 +170,25 @@ def _claim_baseline(study: Study, worker: str) -> Claim | None:
         return None
     candidate = study.baseline_candidate()
     return _hold(study, None, Assignment({}, candidate), candidate, folder, before, worker, None)
+
+
+def _take_confirmation(study: Study, worker: str) -> Claim | NoClaim:
+    """A training of the confirmation that nobody works on. Once all are over, what came of them is written down."""
+    confirmation = collect(study).confirmation
+    if confirmation is None:
+        return NoClaim(over=True)
+    for one in confirmation.trainings:
+        if one.over:
+            one.lease.unlink(missing_ok=True)  # its worker died at the end
+        elif not one.alive:
+            begun = Assignment(one.variant.params, one.candidate)
+            number, folder = one.variant.number, one.folder
+            if claim := _hold(study, number, begun, one.candidate, folder, one.outcome, worker, None, one.lease):
+                return claim
+            return _take_confirmation(study, worker)  # its workers died too often: it has just been given up
+    if confirmation.over and not confirmation.current:
+        conclude(study, confirmation)
+    return NoClaim(over=confirmation.over)
 
 
 def _orphan(study: Study, running: Sequence[FrozenTrial]) -> Trial | None:
@@ -265,7 +300,9 @@ def _hold(
     before: Outcome | None,
     worker: str,
     trial: Trial | None,
+    confirms: Path | None = None,
 ) -> Claim | None:
+    """confirms: the lease of a training of the confirmation."""
     outcome = Outcome.begin(number, assignment, candidate)
     if before is not None:
         outcome.go_on_from(before, folder / "run")
@@ -276,6 +313,6 @@ def _hold(
         if trial is not None:
             tell_outcome(study, trial, outcome)
         return None
-    lease = Lease.mine(worker)
-    write_lease(study.lease_path(number), lease)
-    return Claim(number, candidate, folder, outcome, lease, study.lease_path(number), trial)
+    lease, path = Lease.mine(worker), confirms or study.lease_path(number)
+    write_lease(path, lease)
+    return Claim(number, candidate, folder, outcome, lease, path, trial, confirms is not None)

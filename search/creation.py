@@ -23,8 +23,9 @@ from miniwin.search.space import Space
 from miniwin.search.storage_trust import remember_named
 from miniwin.search.storage_url import split_password, without_password
 from miniwin.search.study import EXHAUSTED, Study
-from miniwin.search.study_json import FORMAT, is_begun, pending_id, write_about
-from miniwin.specs import SearchSpec, UserError, user_path
+from miniwin.search.study_json import FORMAT, is_begun, pending_id, read_about, write_about
+from miniwin.specs import SearchSpec, UserError, load_search_spec, user_path
+from miniwin.specs.confirmation import ConfirmSpec
 from miniwin.training.same_run import differences
 
 SPECS = ("search.yaml", "model.yaml", "train.yaml", "baseline.yaml")
@@ -65,8 +66,9 @@ def create_study(
     own = folder.resolve() == user_path(base_folder).resolve() and not (folder / "study.json").exists()
     if own and any((folder / name).exists() for name in SPECS):
         raise UserError(f"{folder} holds the search itself, and a study would write over it: choose another --out")
-    if check is not None and not is_begun(folder):
-        check(space, specs.train_base)
+    if check is not None and (not is_begun(folder) or spec.confirm not in (None, _confirmed_by(folder))):
+        own = is_begun(folder) and specs.train_base == folder.resolve()
+        check(space, Path(read_about(folder)["train_base"]) if own else specs.train_base)
     made = None
     if url is not None and not is_begun(folder):  # nothing is written here where that fails
         made = make_storage(url, password)
@@ -89,6 +91,12 @@ def create_study(
     if url is not None:
         remember_named(url)
     return study
+
+
+def _confirmed_by(folder: Path) -> ConfirmSpec | None:
+    """The confirmation that a study has asked for."""
+    confirm: ConfirmSpec | None = load_search_spec(folder / "search.yaml").confirm
+    return confirm
 
 
 def _begin(folder: Path, specs: NamedSpecs, url: str | None, password: str | None, made: Any) -> Study:
@@ -120,7 +128,8 @@ def _begin(folder: Path, specs: NamedSpecs, url: str | None, password: str | Non
 
 
 def _continue_with(study: Study, specs: NamedSpecs, url: str | None, storage: str | None) -> None:
-    """Accept the same search, also with a larger budget or wider variables; refuse any other change.
+    """Accept the same search, also with a larger budget, wider variables or another confirmation; refuse any other
+    change.
 
     storage: as the user wrote it; url: what is kept of it.
     """
@@ -132,6 +141,9 @@ def _continue_with(study: Study, specs: NamedSpecs, url: str | None, storage: st
         )
     old = NamedSpecs(study.spec, study.base, study.train, study.baseline, Path(study.about["train_base"]))
     specs = replace(specs, train=settled(specs.train, find_device(None), study.train.dtype))
+    if specs.spec.confirm is None:  # `miniwin search confirm` may have asked for one
+        specs = replace(specs, spec=specs.spec.model_copy(update={"confirm": study.spec.confirm}))
+    confirms = specs.spec.confirm != study.spec.confirm
     wider = grown(study.spec, specs.spec)
     found = differences(old.comparable(), replace(specs, spec=with_variables(specs.spec, wider)).comparable())
     before, now = study.spec.budget.trials, specs.spec.budget.trials
@@ -141,7 +153,7 @@ def _continue_with(study: Study, specs: NamedSpecs, url: str | None, storage: st
         raise UserError(
             f"{study.folder} holds a study of another search ({'; '.join(found[:5])}"
             f"{'; ...' if len(found) > 5 else ''}): only budget.trials, and the choices (at their end) and "
-            "ranges of variables, may grow; choose another --out or name"
+            "ranges of variables, may grow, and confirm may change; choose another --out or name"
         )
     # Relative paths do not start at the study's own copy of a train spec.
     moved = specs.train_base not in (old.train_base, study.folder.resolve())
@@ -151,7 +163,7 @@ def _continue_with(study: Study, specs: NamedSpecs, url: str | None, storage: st
         # Before the spec: a choice that has grown needs another name in Optuna (coding.py).
         study.about["choices"] = first_choices(study.about.get("choices"), wider)
         study.write_about()
-    if now != before or wider or moved or kept != study.about["storage"]:
+    if now != before or wider or confirms or moved or kept != study.about["storage"]:
         specs.write(study.folder)
         study.about["train_base"] = str(specs.train_base if moved else old.train_base)
         study.about["storage"] = kept

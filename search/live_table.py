@@ -13,6 +13,7 @@ from miniwin.blocks.messages.escaping import escaped, escaped_line
 from miniwin.display.cells import cell
 from miniwin.display.formats import duration, rate
 from miniwin.files.json_files import parse_json
+from miniwin.search.confirm import words
 from miniwin.search.records import StudyData, TrialRecord
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ class SearchDisplay:
         self._stream = sys.stderr if stream is None else stream
         self._live: Any = None
         self._shown: dict[int, str] = {}
+        self._confirmed: set[Path] = set()  # folders of trainings
         self._began = time.monotonic()
         self._tokens_before: int | None = None
 
@@ -77,10 +79,21 @@ class SearchDisplay:
                 # Trials that had ended before this session are counted, not listed.
                 if trial.state in ENDED and not first:
                     self.note(_line(trial, data))
+        self._update_confirmation(data, first)
         if first:
             self._shown.setdefault(-2, "seen")
             if data.trained:
                 self.note(f"{data.name}: {len(data.trained)} of {data.spec.budget.trials} trials are there; going on")
+
+    def _update_confirmation(self, data: StudyData, first: bool) -> None:
+        """A line for each training of the confirmation that has ended."""
+        if data.confirmation is None:
+            return
+        for one in data.confirmation.trainings:
+            if one.over and one.folder not in self._confirmed:
+                self._confirmed.add(one.folder)
+                if not first:
+                    self.note(f"{one.label}: {one.state}  ({words.progress(data.confirmation) or 'confirmed'})")
 
     def _summary(self, data: StudyData) -> str:
         """`5 of 12 trials, 2 pruned · 21.3k tokens/s · 1m20s left`."""
@@ -89,6 +102,8 @@ class SearchDisplay:
         for state in ("pruned", "paused", "failed", "infeasible", "duplicate"):
             if number := sum(trial.state == state for trial in data.trials):
                 parts.append(f"{number} {state}")
+        if data.confirmation is not None and (confirming := words.progress(data.confirmation)):
+            return " · ".join([*parts, confirming])
         running = [trial for trial in data.trials if trial.state == "running"]
         paused = [trial for trial in data.trials if trial.state == "paused"]
         tokens = sum(trial.tokens for trial in trained + paused) + sum(tokens_so_far(trial) for trial in running)
@@ -251,6 +266,8 @@ def summary(data: StudyData) -> list[str]:
         lines.append(f"base: {_result(data.baseline)}")
     elif data.baseline is not None and data.baseline.reason:
         lines.append(f"base: {data.baseline.state}, {data.baseline.reason}")
+    if data.confirmation is not None:
+        lines += words.lines(data.confirmation, data.spec.objectives, data.train.longest)
     return lines + _problems(data)
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from miniwin.machine.devices import find_device
 from miniwin.runs import read_run
 from miniwin.search.claims import Claim
-from miniwin.search.objectives import is_loss, loss_lengths, value
+from miniwin.search.objectives import eval_tokens, is_loss, report_lengths, value
 from miniwin.search.probing import want_of_memory
 from miniwin.search.rungs import AtRungs, loss, why_worthless
 from miniwin.search.study import BASELINE, Study
@@ -32,17 +32,6 @@ class Tracking:
     uri: str
     parent: str | None
     experiment: str
-
-
-def report_lengths(spec: SearchSpec, train: TrainSpec) -> list[int]:
-    """The lengths at which finished trials are measured: those asked for, and those of the objectives."""
-    asked = spec.report_lengths or [train.longest * times for times in (1, 2, 4, 8, 16)]
-    return sorted({*asked, *loss_lengths(spec.parsed_objectives, train.longest)})
-
-
-def eval_tokens(spec: SearchSpec, train: TrainSpec) -> int:
-    """Tokens measured at each length. Every length gets the same text, so at least as many as the longest."""
-    return max(spec.eval_tokens, *report_lengths(spec, train))
 
 
 def check_corpus(spec: SearchSpec, train: TrainSpec, corpus: Corpus) -> None:

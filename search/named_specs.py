@@ -63,7 +63,7 @@ class NamedSpecs:
     def comparable(self) -> dict[str, Any]:
         """What has to stay the same while a study goes on. Files may move; their contents may not change."""
         search = self.spec.model_dump(mode="json")
-        for name in ("base", "train", "baseline", "workers"):
+        for name in ("base", "train", "baseline", "workers", "confirm"):
             search.pop(name)
         search["budget"] = {"tokens_per_trial": search["budget"]["tokens_per_trial"]}
         baseline = None if self.baseline is None else self.baseline.model_dump(mode="json")

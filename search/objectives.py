@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from miniwin.display.formats import bits_text, bytes_text, count_text, digits_text, percent_text
-from miniwin.specs import ModelSpec
+from miniwin.specs import ModelSpec, SearchSpec, TrainSpec
 from miniwin.specs.objectives import METRICS, Metric, Objective, costs, task_of
 
 if TYPE_CHECKING:
@@ -66,13 +66,13 @@ def _loss(asked: Asked) -> float:
     return asked.losses[asked.length] * asked.metric.per_nat
 
 
-def _scored(asked: Asked) -> TaskScore:
-    """A task's score on the valid split: `test` stays untouched by what chooses among models."""
+def _scored(asked: Asked, split: str = "valid") -> TaskScore:
+    """A task's score. The `test` split stays untouched by what chooses among models."""
     from miniwin.evaluation.task_scores import score_task
 
     assert asked.model is not None
     examples = max(FEWEST, min(MOST, TASK_TOKENS // asked.length))
-    return score_task(asked.model, task_of(asked.metric, asked.tasks), asked.length, examples=examples, split="valid")
+    return score_task(asked.model, task_of(asked.metric, asked.tasks), asked.length, examples=examples, split=split)
 
 
 def _decoding_speed(asked: Asked) -> float:
@@ -128,6 +128,13 @@ def value(
     return FOUND[asked.metric.how](asked)
 
 
+def answered(
+    objective: Objective, trained: int, spec: ModelSpec, model: LanguageModel, tasks: Sequence[Task], split: str
+) -> TaskScore:
+    """What a model answers to each example of the objective's task, on a split; the rest as of `value`."""
+    return _scored(Asked(objective.row, objective.length(trained), spec, model, {}, tasks), split)
+
+
 def is_loss(objective: Objective) -> bool:
     """Whether the losses by length give the value of the objective."""
     return objective.row.how == "text"
@@ -136,6 +143,17 @@ def is_loss(objective: Objective) -> bool:
 def loss_lengths(objectives: Sequence[Objective], trained: int) -> list[int]:
     """The lengths at which the loss has to be measured for these objectives."""
     return [objective.length(trained) for objective in objectives if is_loss(objective)]
+
+
+def report_lengths(spec: SearchSpec, train: TrainSpec) -> list[int]:
+    """The lengths at which finished trials are measured: those asked for, and those of the objectives."""
+    asked = spec.report_lengths or [train.longest * times for times in (1, 2, 4, 8, 16)]
+    return sorted({*asked, *loss_lengths(spec.parsed_objectives, train.longest)})
+
+
+def eval_tokens(spec: SearchSpec, train: TrainSpec) -> int:
+    """Tokens measured at each length. Every length gets the same text, so at least as many as the longest."""
+    return max(spec.eval_tokens, *report_lengths(spec, train))
 
 
 def at_rungs(objectives: Sequence[Objective], trained: int) -> list[Objective]:

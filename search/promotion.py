@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from miniwin.blocks.messages.listing import some
 from miniwin.machine.devices import find_device
 from miniwin.search.candidate import Candidate
-from miniwin.search.measure import eval_tokens, report_lengths
+from miniwin.search.objectives import eval_tokens, report_lengths
 from miniwin.search.records import StudyData, TrialRecord, collect
 from miniwin.search.study import Study, find_study
 from miniwin.specs import TrainSpec, UserError, load_train_spec, overridden, resolve_spec_path

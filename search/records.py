@@ -11,6 +11,7 @@ from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import Any, Generic, TypeVar, overload
 
+from miniwin.search.confirm.plan import Confirmation, find_confirmation
 from miniwin.search.history import continued, is_paused
 from miniwin.search.journal import Told
 from miniwin.search.leases import live_lease
@@ -121,6 +122,7 @@ class StudyData:
     baseline: TrialRecord | None
     exhausted: bool = False  # every assignment of the variables has been tried
     assignments: float = math.inf  # how many there are, if they have all been tried
+    confirmation: Confirmation | None = None
 
     @property
     def name(self) -> str:
@@ -140,6 +142,11 @@ class StudyData:
 
     @property
     def finished(self) -> bool:
+        """Whether nothing is left to do: the trials are over, and confirmed, if that was asked for."""
+        return self.searched and (self.confirmation is None or self.confirmation.done)
+
+    @property
+    def searched(self) -> bool:
         """Whether the budget is spent, or the space exhausted, and the baseline, if there is one, is trained."""
         over = self.baseline is None or self.baseline.trained
         if any(trial.state in ("running", "paused") for trial in self.trials):
@@ -161,6 +168,16 @@ class StudyData:
             if not any(_dominates(other[0], one[0]) for other in reversed(front)):
                 front.append(one)
         return sorted((trial for _, _, trial in front), key=lambda trial: trial.number)
+
+    @cached_property
+    def ranked(self) -> list[TrialRecord]:
+        """The trials that may be confirmed, the best first: with one objective the complete ones, with several those of
+        the front, by the chief objective."""
+        by = self.objectives.index(chief(self.objectives))
+        names = [objective.name for objective in self.objectives]
+        found = self.front if len(names) > 1 else self.completed
+        known = [t for t in found if all(math.isfinite(t.values.get(name, math.nan)) for name in names)]
+        return sorted(known, key=lambda trial: (self._costs(trial)[by], trial.number))
 
     @cached_property
     def best(self) -> TrialRecord | None:
@@ -209,7 +226,12 @@ def collect(study: Study) -> StudyData:
     exhausted = bool(known.user_attrs.get(EXHAUSTED))
     baseline = None if study.baseline is None else _baseline(study)
     size = study.space.variables.size if exhausted else math.inf
-    return StudyData(study.folder, study.spec, study.base, study.space.train, trials, baseline, exhausted, size)
+    data = StudyData(study.folder, study.spec, study.base, study.space.train, trials, baseline, exhausted, size)
+    asked = study.spec.confirm
+    if asked is None:
+        return data
+    chosen = [(trial.number, trial.params) for trial in data.ranked[: asked.top]] if data.searched else None
+    return replace(data, confirmation=find_confirmation(study, chosen, len(data.trained)))
 
 
 def with_specs(data: StudyData) -> StudyData:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from miniwin.blocks.messages.passwords import MASK
@@ -10,6 +11,7 @@ from miniwin.search.runner import run_search
 from miniwin.search.study import find_study
 from miniwin.search.study_json import is_begun, read_about
 from miniwin.specs import UserError, load_search_spec
+from miniwin.specs.confirmation import ConfirmSpec
 
 
 def resume_search(
@@ -19,11 +21,13 @@ def resume_search(
     trials: int | None = None,
     tracking: str | None = None,
     progress: bool = True,
+    confirm: ConfirmSpec | None = None,
 ) -> StudyData:
     """Go on with a study as `run_search` would.
 
     study: its folder or its name. workers: processes; None: as the search spec says. trials: the new budget.trials,
-    at least the old one. tracking: an MLflow tracking URI, or "off"; None: where the study was tracked before.
+    at least the old one. confirm: a confirmation in place of the study's own. tracking: an MLflow tracking URI, or
+    "off"; None: where the study was tracked before.
 
     Raises:
         UserError: there is no such study, it has not begun, or the budget would shrink.
@@ -40,11 +44,14 @@ def resume_search(
     before = (read_about(folder)["tracking"] or {}).get("uri")
     if tracking is None and before is not None and MASK not in before:  # a password is in the environment
         tracking = before
+    overrides = [] if trials is None else [f"budget.trials={trials}"]
+    if confirm is not None:
+        overrides += [f"confirm={json.dumps(confirm.model_dump(mode='json'))}"]
     return run_search(
         folder / "search.yaml",
         workers=workers,
         out=folder,
-        overrides=() if trials is None else (f"budget.trials={trials}",),
+        overrides=overrides,
         tracking=tracking,
         progress=progress,
     )

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from miniwin.blocks.messages.passwords import has_secret, masked
 from miniwin.search import worker
 from miniwin.search.claims import retry_failed
+from miniwin.search.confirm.scores import check_test
 from miniwin.search.creation import create_study
 from miniwin.search.live_table import SearchDisplay
 from miniwin.search.measure import check_corpus, check_same_data
@@ -121,6 +122,7 @@ def _prepare(space: Space, train_base: Path) -> Corpus:
     tokenizer = load_tokenizer(space.train.tokenizer, train_base)
     corpus = prepare(space.train.data, tokenizer, train_base)
     check_corpus(space.spec, space.train, corpus)
+    check_test(space.spec, space.train, corpus)
     check_validation(space.train, tokenizer, corpus.texts)
     return corpus
 

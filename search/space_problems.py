@@ -14,6 +14,7 @@ from miniwin.search.spec_errors import SpaceError
 from miniwin.search.variables import OTHER
 from miniwin.specs import ModelSpec, SearchSpec, TrainSpec, UserError
 from miniwin.specs.conditional import conditions, same
+from miniwin.specs.data import without_test
 from miniwin.specs.expressions import Expression
 from miniwin.specs.objectives import costs
 from miniwin.specs.placements import NUM_LAYERS, Placement, SequenceVariable, SubsetVariable
@@ -63,6 +64,7 @@ def check_links(parts: Parts) -> None:
         *_constraints(parts),
         *_unused(parts),
         *_sizes(parts),
+        *_confirmation(parts),
     ]
     problems += [
         Problem(path, text) for path, text in parts.spec.misfits(parts.train.tokens, parts.train.tokens_per_step)
@@ -83,6 +85,17 @@ def _sizes(parts: Parts) -> Iterator[Problem]:
     if match is not None and match.resize == "width" and "hidden_size" in parts.lines:
         message = "match resizes the width, and would undo this: remove it, or take resize: mlp"
         yield Problem(("set", "hidden_size"), message, on_key=True)
+
+
+def _confirmation(parts: Parts) -> Iterator[Problem]:
+    confirm = parts.spec.confirm
+    if confirm is not None and (lacking := without_test(parts.train.data)):
+        place, source = lacking
+        message = (
+            f"got {confirm.split}, and the data of train spec {parts.train.name} keep none back ({place}, source "
+            f"{source}): set test_fraction, such as 0.05, or test_paths there; the trials are then trained without it"
+        )
+        yield Problem(("confirm", "split"), message)
 
 
 def _fields(parts: Parts) -> Iterator[Problem]:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from miniwin.blocks.messages.escaping import escaped_line
 from miniwin.search.leases import Lease, live_lease
-from miniwin.search.study import BASELINE, Study, find_study
+from miniwin.search.study import Study, find_study
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -57,11 +57,9 @@ def stop_search(
 
 
 def at_work(folder: Path) -> dict[str, Lease]:
-    """Who holds which trial of a study, by `trial 3` or `baseline`."""
+    """Who holds which trial of a study, by `trial 3`, `baseline`, or `confirm-` and a hash."""
     found = {path.stem: live_lease(path) for path in sorted((folder / "leases").glob("*.json"), key=_order)}
-    return {
-        BASELINE if name == BASELINE else f"trial {name}": lease for name, lease in found.items() if lease is not None
-    }
+    return {f"trial {name}" if name.isdigit() else name: lease for name, lease in found.items() if lease is not None}
 
 
 def last_request(study: Study) -> str:

@@ -230,5 +230,16 @@ def has_text(data: DataSpec) -> bool:
     return any(not isinstance(part, ExamplesData) for part in _parts(data))
 
 
+def without_test(data: DataSpec) -> tuple[str, str] | None:
+    """The first text that keeps nothing back for a test: its path in a train spec, and its source. None if every text
+    does. Examples of tasks are drawn, and have a test split always."""
+    several = isinstance(data, MixtureData)
+    for place, part in enumerate(_parts(data)):
+        kept = isinstance(part, ExamplesData) or part.test_fraction is not None or getattr(part, "test_paths", None)
+        if not kept:
+            return (f"data.parts.{place}.data" if several else "data"), part.source
+    return None
+
+
 def _parts(data: DataSpec) -> list[Stored | ExamplesData]:
     return [part.data for part in data.parts] if isinstance(data, MixtureData) else [data]

@@ -21,6 +21,7 @@ from pydantic import BeforeValidator, Field, JsonValue, field_validator, model_v
 
 from miniwin.blocks.positions.base import located, located_all
 from miniwin.specs.base import Count, Fraction, PositiveInt, PositiveReal, Strict, UserError
+from miniwin.specs.confirmation import ConfirmSpec
 from miniwin.specs.expressions import FUNCTION_NAMES, Expression
 from miniwin.specs.matching import Matched
 from miniwin.specs.objectives import METRICS, Objective, find, measured_in
@@ -68,6 +69,7 @@ class SearchSpec(Strict):
     report_lengths: list[PositiveInt] | None = None  # null: 1, 2, 4, 8 and 16 times the training length
     eval_tokens: Annotated[Count, Field(ge=1)] = 65536  # measured at each length when a trial ends
     rung_eval_tokens: Annotated[Count, Field(ge=1)] = 16384  # measured at a rung
+    confirm: ConfirmSpec | None = None  # the best trials and the baseline once more, on text that nothing has seen
     seed: Count = 0  # of the sampler and of the evaluation; a model's seed is the train spec's
     workers: PositiveInt = 2
 
@@ -186,6 +188,16 @@ class SearchSpec(Strict):
     def _sampling(self) -> SearchSpec:
         if problem := self.sampler.problem(self.variables, len(self.objectives)):
             raise located(f"sampler.{problem[0]}", problem[1])
+        return self
+
+    @model_validator(mode="after")
+    def _confirming(self) -> SearchSpec:
+        if self.confirm is not None and self.confirm.top > self.budget.trials:
+            raise located(
+                "confirm.top",
+                f"got {self.confirm.top}, more than there are trials; expected at most budget.trials "
+                f"({self.budget.trials})",
+            )
         return self
 
     def rung_tokens(self, tokens: int) -> list[int]:

@@ -87,6 +87,32 @@ def resume(
 
 
 @app.command()
+def confirm(
+    study: Ref,
+    top: Annotated[
+        int | None, typer.Option(help="How many of the best trials. Default: as the study asks, or 3.")
+    ] = None,
+    seeds: Annotated[
+        int | None, typer.Option(help="New seeds for each of them, and for the baseline. Default: likewise, or 3.")
+    ] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Worker processes. Default: as the spec says.")] = None,
+    tracking: Annotated[
+        str | None, typer.Option(help='MLflow tracking URI, or "off". Default: where the study was tracked before.')
+    ] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No table of trials.")] = False,
+) -> None:
+    """Train the best trials and the baseline anew, and compare them on the test split, which nothing has seen.
+
+    The same command goes on after a stop or a kill. Trials that are left are trained first.
+    """
+    from miniwin.search import confirm_search
+
+    with _stoppable():
+        data = confirm_search(study, top=top, seeds=seeds, workers=workers, tracking=tracking, progress=not quiet)
+    _say_next(data, study)
+
+
+@app.command()
 def stop(
     study: Ref,
     finish: Annotated[bool, typer.Option("--finish", help="Let the trials that are being trained end first.")] = False,

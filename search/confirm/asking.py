@@ -1,0 +1,44 @@
+"""`miniwin search confirm`: asking for a confirmation of a study, or going on with one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from miniwin.search.records import StudyData, read_study
+from miniwin.search.resuming import resume_search
+from miniwin.search.study import find_study
+from miniwin.specs import UserError
+from miniwin.specs.confirmation import ConfirmSpec
+
+
+def confirm_search(
+    study: str | Path,
+    *,
+    top: int | None = None,
+    seeds: int | None = None,
+    workers: int | None = None,
+    tracking: str | None = None,
+    progress: bool = True,
+) -> StudyData:
+    """Train the best trials of a study and its baseline anew, and measure them on the test split.
+
+    The wish is kept in search.yaml of the study, so `resume_search` and `run_search` go on with it. Trials that are
+    left are trained first. study: its folder or its name. top, seeds: None: as the study asks, or else 3 of each;
+    workers, tracking: as of `resume_search`.
+
+    Raises:
+        UserError: there is no such study, or it has not begun; its data have no test split, or too little of it; or
+            `top` is more than there are trials, of several objectives on the front.
+    """
+    folder = find_study(study)
+    data = read_study(folder)
+    asked = data.spec.confirm or ConfirmSpec()
+    for option, count in (("--top", top), ("--seeds", seeds)):
+        if count is not None and count < 1:
+            raise UserError(f"{option}: got {count}; expected at least 1")
+    if top is not None and data.searched and top > len(data.ranked):
+        where = "on the front" if len(data.objectives) > 1 else "that are complete"
+        raise UserError(f"--top: got {top}; {folder} has {len(data.ranked)} trials {where}: expected at most as many")
+    least = min(asked.top, data.spec.budget.trials) if top is None else top
+    wish = asked.model_copy(update={"top": least, "seeds": asked.seeds if seeds is None else seeds})
+    return resume_search(folder, workers=workers, tracking=tracking, progress=progress, confirm=wish)

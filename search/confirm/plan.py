@@ -1,0 +1,138 @@
+"""Which trainings a confirmation is made of, and how far they are.
+
+    confirm/HASH/      a training: trial.json, run/ (a run folder), scores.json; HASH says what decides its result
+    confirm.json       what came of them
+
+The plan follows from the study alone, so every worker has the same one, and a folder that is there is not trained
+again. All variants have the same seeds. So a difference between two of them is one of pairs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from miniwin.search.candidate import Candidate
+from miniwin.search.confirm.result import Result, read_result
+from miniwin.search.leases import live_lease
+from miniwin.search.outcome import TRAINED, Outcome
+from miniwin.search.study import Study
+from miniwin.specs import UserError
+from miniwin.specs.confirmation import ConfirmSpec
+
+FOLDER = "confirm"
+SEEDS = 2**64  # how many there are
+
+
+@dataclass(frozen=True)
+class Variant:
+    """What is confirmed: a trial, or the baseline (`number` None)."""
+
+    number: int | None
+    params: dict[str, Any]
+    candidate: Candidate
+
+    @property
+    def label(self) -> str:
+        return "baseline" if self.number is None else f"trial {self.number}"
+
+
+@dataclass(frozen=True)
+class Training:
+    """One variant with one of the new seeds. outcome: None until a worker begins."""
+
+    variant: Variant
+    candidate: Candidate
+    folder: Path
+    lease: Path
+    outcome: Outcome | None
+
+    @property
+    def label(self) -> str:
+        return f"{self.variant.label} with seed {self.candidate.train.seed}"
+
+    @property
+    def state(self) -> str:
+        return "waiting" if self.outcome is None else self.outcome.state
+
+    @property
+    def over(self) -> bool:
+        return self.outcome is not None and self.outcome.over
+
+    @property
+    def alive(self) -> bool:
+        return not self.over and live_lease(self.lease) is not None
+
+
+@dataclass(frozen=True)
+class Confirmation:
+    """How a confirmation stands. trainings: none before the trials are over, seed by seed. trained: the trials that
+    were trained by now. result: what confirm.json has, of now or of a smaller budget. problem: why it has nothing."""
+
+    asked: ConfirmSpec
+    trainings: tuple[Training, ...]
+    trained: int
+    result: Result | None
+    problem: str | None = None
+
+    @property
+    def over(self) -> bool:
+        return all(training.over for training in self.trainings)
+
+    @property
+    def current(self) -> bool:
+        """Whether the result is of these trainings."""
+        if self.result is None:
+            return not self.trainings
+        known = sorted((run.hash, run.state) for variant in self.result.variants for run in variant.runs)
+        now = sorted((one.candidate.hash, one.state) for one in self.trainings)
+        return known == now and self.result.trained == self.trained
+
+    @property
+    def done(self) -> bool:
+        """Whether nothing is left to do. A training that failed may be tried again."""
+        return all(one.state in TRAINED for one in self.trainings) and self.current
+
+
+def find_confirmation(
+    study: Study, chosen: Sequence[tuple[int, Mapping[str, Any]]] | None, trained: int
+) -> Confirmation | None:
+    """How the confirmation of a study stands; None if none is asked for. Nothing is written.
+
+    chosen: number and values of the trials to confirm, the best first; None while the trials are not over.
+    """
+    asked = study.spec.confirm
+    if asked is None:
+        return None
+    problem, result = None, None
+    try:
+        result = read_result(study.folder)
+    except UserError as error:
+        problem = str(error)
+    variants = [] if chosen is None else _variants(study, chosen)
+    trainings = [_training(study, variant, place + 1) for place in range(asked.seeds) for variant in variants]
+    return Confirmation(asked, tuple(trainings), trained, result, problem)
+
+
+def _variants(study: Study, chosen: Sequence[tuple[int, Mapping[str, Any]]]) -> list[Variant]:
+    """The trials, the best first, and the baseline behind them; none if no trial is complete."""
+    found = []
+    for number, params in chosen:
+        candidate = study.space.assign(dict(params)).candidate
+        if candidate is not None:
+            found.append(Variant(number, dict(params), candidate))
+    if found and study.baseline is not None:
+        found.append(Variant(None, {}, study.baseline_candidate()))
+    return found
+
+
+def _training(study: Study, variant: Variant, place: int) -> Training:
+    seed = (study.space.train.seed + place) % SEEDS
+    train = variant.candidate.train.model_copy(update={"seed": seed})
+    candidate = Candidate(variant.candidate.model, train)
+    name = candidate.hash[:12]
+    folder = study.folder / FOLDER / name
+    lease = study.folder / "leases" / f"{FOLDER}-{name}.json"
+    return Training(variant, candidate, folder, lease, Outcome.read_sound(folder))

@@ -1,0 +1,51 @@
+"""One training of a confirmation: a variant with a new seed, trained to the end and measured on the test split."""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import TYPE_CHECKING
+
+from miniwin.machine.devices import find_device
+from miniwin.search.claims import Claim
+from miniwin.search.confirm.scores import measure, write_scores
+from miniwin.search.measure import Interrupted, Tracking
+from miniwin.search.study import Study
+
+if TYPE_CHECKING:
+    from miniwin.data import Corpus
+
+
+def run_confirmation(study: Study, claim: Claim, corpus: Corpus, tracking: Tracking) -> None:
+    """Train and measure. The outcome is ended when this returns, but not written yet; the scores are."""
+    from miniwin.loading import load
+    from miniwin.training.launch import train
+
+    outcome, candidate = claim.outcome, claim.candidate
+    result = train(
+        candidate.model,
+        candidate.train,
+        out=claim.run_folder,
+        progress=False,
+        tracking=tracking.uri,
+        parent_run=tracking.parent,
+        experiment=tracking.experiment,
+        run_name=claim.label.replace(" ", "-"),
+        base=study.train_base,
+    )
+    if result.status == "interrupted":
+        raise Interrupted(result.reason)
+    outcome.tokens, outcome.seconds = result.tokens, result.seconds
+    if result.status != "complete":
+        outcome.end("pruned", f"{result.status}: {result.reason}")
+        return
+    began = time.monotonic()
+    model = load(claim.run_folder, device=find_device(None))
+    scores, outcome.losses, outcome.values = measure(study, candidate.model, model, corpus)
+    outcome.seconds += time.monotonic() - began
+    numbers = {**{f"loss at {length}": loss for length, loss in outcome.losses.items()}, **outcome.values}
+    if broken := next((name for name, number in numbers.items() if not math.isfinite(number)), None):
+        outcome.end("pruned", f"diverged: {broken} is {numbers[broken]}")
+        return
+    write_scores(claim.folder, scores)
+    outcome.end("complete")

@@ -1,0 +1,122 @@
+"""A confirmation in plain words: how far it is, and what it found."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from miniwin.display.formats import count_text, plural
+from miniwin.search.confirm.plan import Confirmation
+from miniwin.search.confirm.result import Comparison, Measured, Result
+from miniwin.search.objectives import TEXTS
+from miniwin.specs.objectives import Objective
+
+
+def progress(confirmation: Confirmation) -> str | None:
+    """`confirming: 5 of 12 trainings, 2 running`; None if there is nothing to train, or no more."""
+    states = Counter("running" if one.alive else one.state for one in confirmation.trainings)
+    if not confirmation.trainings or confirmation.over:
+        return None
+    over = sum(one.over for one in confirmation.trainings)
+    parts = [f"{over} of {plural(len(confirmation.trainings), 'training')}"]
+    parts += [f"{states[state]} {state}" for state in ("running", "failed") if states[state]]
+    return f"confirming: {', '.join(parts)}"
+
+
+def lines(confirmation: Confirmation, asked: Sequence[str], trained: int) -> list[str]:
+    """How it stands, for a terminal. asked: the objectives of the study. trained: its training length."""
+    found = [now] if (now := progress(confirmation)) else []
+    if confirmation.problem:
+        found.append(f"note: {confirmation.problem}")
+    result = confirmation.result
+    if result is None:
+        return found
+    found += [about(result), *([old] if (old := outdated(confirmation)) else [])]
+    objectives = [Objective.parse(text) for text in asked]
+    for variant in result.variants:
+        values = [(one, variant.values.get(one.name)) for one in objectives]
+        texts = [f"{titled(one, trained)} {'not measured' if v is None else sized(one, v)}" for one, v in values]
+        found.append(f"  {variant.label}: {', '.join(texts)}")
+    for one in result.comparisons:
+        said = "; ".join(said_of(measured, trained) for measured in one.measures if measured.objective)
+        found.append(f"  {one.first} against {other(one)}: {said}")
+    for variant in result.variants:
+        broken = [run for run in variant.runs if run.state != "complete"]
+        found += [f"note: {variant.label} with seed {run.seed}: {run.state}, {run.reason}" for run in broken]
+    return found
+
+
+def about(result: Result) -> str:
+    text = f", {count_text(result.tokens)} tokens at each length" if result.tokens else ""
+    return f"confirmed on the {result.split} split, with {plural(len(result.seeds), 'new seed')} each{text}:"
+
+
+def outdated(confirmation: Confirmation) -> str | None:
+    """That the result is of fewer trials than there are, or of another wish; None if it is of now."""
+    result = confirmation.result
+    if result is None or confirmation.current:
+        return None
+    if result.trained != confirmation.trained or not confirmation.trainings:
+        return f"note: this is of the first {plural(result.trained, 'trial')}; miniwin search resume confirms anew"
+    return "note: this is of another confirmation than the study asks for now; miniwin search resume confirms anew"
+
+
+def other(comparison: Comparison) -> str:
+    return f"the {comparison.other}" if comparison.other == "baseline" else comparison.other
+
+
+def said_of(measured: Measured, trained: int) -> str:
+    """`bits per byte at 4,096 tokens -0.0123 (-0.0200 to -0.0046), better`."""
+    objective = objective_of(measured)
+    title = titled(objective, trained)
+    if measured.value is None:
+        return f"{title} not measured"
+    text = f"{title} {signed(objective, measured.value)}"
+    if measured.of == "spec":
+        return f"{text}, {measured.verdict}"
+    return f"{text} ({interval(measured)}), {measured.verdict}"
+
+
+def interval(measured: Measured) -> str:
+    if measured.low is None or measured.high is None:
+        return "no interval"
+    objective = objective_of(measured)
+    return f"{signed(objective, measured.low)} to {signed(objective, measured.high)}"
+
+
+def sentence(result: Result, comparison: Comparison, trained: int) -> str:
+    """What the objective that chose the trials says of two variants, in a sentence."""
+    measured = next(one for one in comparison.measures if one.name == result.chosen_by)
+    objective = objective_of(measured)
+    first, second = comparison.first.capitalize(), other(comparison)
+    if measured.value is None:
+        return f"{first} and {second} could not be compared: a training did not come to its end."
+    where, seeds = f"on the {result.split} split", plural(len(result.seeds), "seed")
+    if measured.verdict == "the same":
+        return f"{first} and {second} are the same in {titled(objective, trained)}."
+    known = "" if measured.of == "spec" else f" (95 % interval {interval(measured)}, {seeds} each)"
+    if measured.low is None and measured.of != "spec":
+        known = f" ({seeds} each, too little for an interval)"
+    size = f"{signed(objective, measured.value)} in {titled(objective, trained)}{known}"
+    if measured.verdict == "not distinguishable":
+        return f"{first} is not distinguishable from {second} {where}: {size}."
+    return f"{first} is {measured.verdict} than {second} {where}: {size}."
+
+
+def objective_of(measured: Measured) -> Objective:
+    return Objective.parse(f"{measured.direction} {measured.name}")
+
+
+def titled(objective: Objective, trained: int) -> str:
+    length = objective.length(trained)
+    return objective.row.title.format(at=f" at {length:,} tokens" if length else "")
+
+
+def signed(objective: Objective, value: float) -> str:
+    """A difference as a person reads it: `-0.0123` bits per byte, `+1.5 MiB`."""
+    return f"{'-' if value < 0 else '+' if value > 0 else ''}{sized(objective, abs(value))}"
+
+
+def sized(objective: Objective, value: float) -> str:
+    row = objective.row
+    return TEXTS[row.unit](value * row.factor, 1)

@@ -77,6 +77,7 @@ TITLES = {
     "SuiteCache": "cache",
     "Match": "match",
     "Budget": "budget",
+    "ConfirmSpec": "confirm",
     "TPESampler": "sampler, type: tpe",
     "GPSampler": "sampler, type: gp",
     "NSGA2Sampler": "sampler, type: nsga2",

@@ -9,6 +9,7 @@ from miniwin.search.resuming import resume_search
 from miniwin.search.study import find_study
 from miniwin.specs import UserError
 from miniwin.specs.confirmation import ConfirmSpec
+from miniwin.specs.data import without_test
 
 
 def confirm_search(
@@ -36,6 +37,12 @@ def confirm_search(
     for option, count in (("--top", top), ("--seeds", seeds)):
         if count is not None and count < 1:
             raise UserError(f"{option}: got {count}; expected at least 1")
+    if lacking := without_test(data.train.data):
+        raise UserError(
+            f"{folder} cannot be confirmed: its data keep nothing back for a test ({lacking[0]} of the train spec, "
+            f"source {lacking[1]}), and its trials have seen all of them; set test_fraction, such as 0.05, or "
+            "test_paths there, and search anew with another --out"
+        )
     if top is not None and data.searched and top > len(data.ranked):
         where = "on the front" if len(data.objectives) > 1 else "that are complete"
         raise UserError(f"--top: got {top}; {folder} has {len(data.ranked)} trials {where}: expected at most as many")

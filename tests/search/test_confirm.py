@@ -280,7 +280,7 @@ def test_a_later_wish_that_cannot_be_had_leaves_the_study_as_it_was(tmp_path: Pa
     study = make(tmp_path, confirm=None, train={})
     before = (study.folder / "search.yaml").read_bytes()
     code, _, err = run_cli("search", "confirm", str(study.folder), "--tracking", "off")
-    assert code == 2 and "keep none back" in err
+    assert code == 2 and "cannot be confirmed: its data keep nothing back" in err
     assert (study.folder / "search.yaml").read_bytes() == before
     (tmp_path / "short").mkdir()
     short = make(

@@ -124,6 +124,53 @@ def test_a_search_survives_kill_9_of_its_workers_and_of_itself(tmp_path: Path) -
     assert weights(straight.folder) == weights(again.run_folder)
 
 
+def test_a_confirmation_survives_kill_9(tmp_path: Path) -> None:
+    """Workers and the search itself killed while the best are trained anew: nothing is trained twice or otherwise."""
+    spec = write_search(
+        tmp_path,
+        train={
+            "tokens": 4_096,
+            "checkpoint_seconds": 0.05,  # 32 steps
+            "data": {"source": "text", "paths": ["text.txt"], "test_fraction": 0.2},
+        },
+        confirm={"top": 1, "seeds": 2},
+        budget={"trials": 1},
+    )
+    study = tmp_path / "study"
+    draw = random.Random(22)
+    command = ["search", "run", str(spec), "--out", str(study), "--workers", "1", "--tracking", "off"]
+
+    def confirming() -> list[Lease]:
+        return [lease for path in (study / "leases").glob("confirm-*.json") if (lease := live_lease(path)) is not None]
+
+    parent = Command(*command, told=tmp_path / "told.json")
+    for _ in range(2):
+        wait_for(lambda: confirming() or not parent.running(), "a worker to confirm")
+        time.sleep(draw.uniform(0, 0.2))
+        for lease in confirming():
+            kill_worker(lease.pid)
+            wait_for(lambda lease=lease: not lease.alive(), "the killed worker to be gone")
+    kill(parent.process)
+    wait_for(lambda: not at_work(study), "the workers to notice")
+    code, _, errors = Command(*command, told=tmp_path / "told-2.json").ends()
+    assert code == 0, errors
+
+    data = read_study(study)
+    assert data.finished and data.confirmation is not None and data.confirmation.result is not None
+    trainings = data.confirmation.trainings
+    assert len(trainings) == 4 == len(list((study / "confirm").iterdir()))
+    assert not list((study / "leases").iterdir()) and not list(study.rglob("*.tmp"))
+    assert sum(one.outcome.attempts - 1 for one in trainings if one.outcome) >= 1
+    for number, one in enumerate(trainings):
+        assert one.state == "complete"
+        assert [line["step"] for line in read_metrics(one.folder / "run")] == list(range(1, 33))
+        straight = train(
+            one.candidate.model, one.candidate.train, out=tmp_path / str(number), base=tmp_path, progress=False,
+            tracking="off",
+        )  # fmt: skip
+        assert weights(straight.folder) == weights(one.folder / "run")
+
+
 def test_a_halving_on_two_objectives_survives_kill_9(tmp_path: Path) -> None:
     """Trials that wait, are promoted and go on elsewhere, killed at any moment: what each rung says stays the same."""
     spec = write_search(

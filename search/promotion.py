@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from miniwin.blocks.messages.listing import some
 from miniwin.machine.devices import find_device
 from miniwin.search.candidate import Candidate
+from miniwin.search.confirm import words
 from miniwin.search.objectives import eval_tokens, report_lengths
 from miniwin.search.records import StudyData, TrialRecord, collect
 from miniwin.search.study import Study, find_study
@@ -43,7 +44,8 @@ def promote(
 ) -> Entry:
     """Add a trial of a study to the zoo as `name`, with its metrics and its provenance.
 
-    trial: a number, or "best": with several objectives, the trial of the front with the lowest loss. tokens, train,
+    trial: a number, or "best": with several objectives, the trial of the front with the lowest loss. A confirmation
+    does not change which one is best, or the test split would have chosen; the card shows it. tokens, train,
     set_train: train the architecture afresh, since a schedule that has ended cannot go on. The run is in promoted/ of
     the study folder, and the same call goes on with it. Without these three the trial's own weights are taken. lengths:
     the lengths to evaluate at; by default those that the study reports, and of tasks those of `miniwin zoo add`.
@@ -169,6 +171,30 @@ def _train_afresh(
     return folder
 
 
+def _confirmed(data: StudyData, chosen: TrialRecord) -> dict[str, Any]:
+    """What a confirmation says of the trial, with other seeds and the tokens of a trial; nothing if there is none."""
+    result = None if data.confirmation is None else data.confirmation.result
+    pairs = [] if result is None else [one for one in result.comparisons if one.first == chosen.label]
+    if result is None or not pairs:
+        return {}
+    trained = data.train.longest
+    about = {"split": result.split, "seeds": result.seeds, "tokens": data.train.tokens, "trials": result.trained}
+    differences = [
+        {
+            **measured.model_dump(mode="json"),
+            "against": pair.other,
+            "measure": words.titled(words.objective_of(measured), trained),
+            "difference": "" if measured.value is None else words.signed(words.objective_of(measured), measured.value),
+            "interval": "exact" if measured.of == "spec" else words.interval(measured),
+        }
+        for pair in pairs
+        for measured in pair.measures
+    ]
+    return {
+        "confirmation": {"sentence": words.sentence(result, pairs[0], trained), **about, "differences": differences}
+    }
+
+
 def _provenance(
     study: Study, data: StudyData, chosen: TrialRecord, spec: TrainSpec, fingerprint: str, *, retrained: bool
 ) -> dict[str, Any]:
@@ -190,6 +216,7 @@ def _provenance(
             state: sum(t.state == state for t in data.trials) for state in sorted({t.state for t in data.trials})
         },
         "front": [trial.number for trial in data.front],
+        **_confirmed(data, chosen),
         "baseline": None
         if data.baseline is None
         else {

@@ -19,6 +19,8 @@ from miniwin.evaluation.suite.result import SuiteResult
 from miniwin.evaluation.tasks import Example, Task, draw
 from miniwin.specs import ModelSpec
 from miniwin.zoo.card_values import by_length, trained_tasks, training_length, training_lengths
+from miniwin.zoo.confirmation import HEADER as HEADINGS
+from miniwin.zoo.confirmation import confirmed
 from miniwin.zoo.entry import MODEL
 from miniwin.zoo.suite_results import HEADER, card_rows, index_results, left_out
 
@@ -55,6 +57,7 @@ def write_card(
         _architecture(spec, stored_as),
         "## Results",
         _results(metrics, suite, training_length(provenance)),
+        *_confirmation(provenance),
         "## Provenance",
         _provenance(provenance),
     ]
@@ -173,6 +176,19 @@ def _results(metrics: dict[str, Any], suite: SuiteResult | None, trained_at: int
         )
         parts += [f"Left out: {note}" for note in left_out(suite)]
     return "\n\n".join(parts) or "Not measured."
+
+
+def _confirmation(provenance: dict[str, Any]) -> list[str]:
+    """Nothing, if the architecture was not confirmed."""
+    found = confirmed(provenance)
+    if found is None:
+        return []
+    sentence, rows = found
+    about = (
+        "The search trained this architecture and others anew, with new seeds, and measured them on text that neither "
+        "training nor the search has seen. Intervals cover both seeds and text."
+    )
+    return ["## Confirmation", f"{_cell(sentence)} {about}", _table(HEADINGS, rows)]
 
 
 def _provenance(provenance: dict[str, Any]) -> str:

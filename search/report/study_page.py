@@ -26,7 +26,7 @@ from miniwin.files.folders import home
 from miniwin.files.json_files import read_json
 from miniwin.files.writing import said_if_unwritable, write_text
 from miniwin.search.records import StudyData, TrialRecord, read_study, with_specs
-from miniwin.search.report import charts
+from miniwin.search.report import charts, confirmation
 from miniwin.search.report.importance import importances
 from miniwin.search.report.measures import LN2, known, measure
 from miniwin.search.report.shortlist import note, shortlist
@@ -64,7 +64,8 @@ def render(study: StudyData) -> str:
     several = len(study.objectives) > 1
     shares = importances(study.spec, study.trials)
     best = study.best
-    parts = [_header(study), *map(_sentence, verdict(study)), _facts(study), '<div class="figures">']
+    said = [*verdict(study), *confirmation.sentences(study)]
+    parts = [_header(study), *map(_sentence, said), _facts(study), '<div class="figures">']
     if front := charts.front_chart(drawn, lengths[-1] if lengths else None):
         parts.append(_section("The front" if several else "Quality against memory", front))
     if by_length := charts.length_chart(drawn):
@@ -74,6 +75,8 @@ def render(study: StudyData) -> str:
     if curves := charts.curve_chart(drawn):
         parts.append(_section("While training", curves))
     parts.append("</div>")
+    if held := confirmation.section(study):
+        parts.append(_section("Confirmed on unseen text", held))
     which = note(study)
     title = "The trials" if which else f"All {plural(len(study.trials), 'trial')}"
     parts.append(
@@ -113,7 +116,7 @@ def _beyond(study: StudyData, best: TrialRecord) -> str:
         [best.layout, *(f"{word} {of(best)}" for word, of in (("window", windows), ("period", periods)) if of(best))]
     )
     so_far = f"leads so far, after {len(study.trained)} of {plural(study.spec.budget.trials, 'trial')}"
-    won = f"Trial {best.number} ({shape}) {'won' if study.finished else so_far}."
+    won = f"Trial {best.number} ({shape}) {'won' if study.searched else so_far}."
     comparable = _finite(best.losses)
     if baseline is not None and (both := comparable & _finite(baseline.losses)):
         comparable = both

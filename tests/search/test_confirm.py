@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from html_page import Page
 from search_helpers import MODEL, write_search
 from tiny import run_cli
 
@@ -16,7 +17,7 @@ from miniwin.data import prepare
 from miniwin.evaluation import crossed
 from miniwin.evaluation.streamed_loss import position_losses
 from miniwin.loading import load
-from miniwin.search import confirm_search, read_study, run_search
+from miniwin.search import confirm_search, promote, read_study, run_search
 from miniwin.search.claims import Claim, NoClaim, finish, retry_failed, take_work
 from miniwin.search.confirm.comparing import conclude
 from miniwin.search.confirm.result import Result, read_result
@@ -24,17 +25,20 @@ from miniwin.search.confirm.scores import Scores, read_scores, write_scores
 from miniwin.search.creation import create_study
 from miniwin.search.live_table import summary
 from miniwin.search.records import StudyData, collect
+from miniwin.search.report import render
 from miniwin.search.study import Study
 from miniwin.search.worker import DONE, work
 from miniwin.specs import UserError, load_search_spec
 from miniwin.tokenizer import load_tokenizer
+from miniwin.zoo.card_values import check_provenance
+from miniwin.zoo.errors import ZooError
 
 DATA = {"source": "text", "paths": ["text.txt"], "test_fraction": 0.2}
 CONFIRM = {"top": 2, "seeds": 2, "split": "test"}
 
 
 def make(folder: Path, **changes: Any) -> Study:
-    changes = {"train": {"data": DATA}, "confirm": CONFIRM, "budget": {"trials": 3}, **changes}
+    changes = {"train": {"data": DATA}, "confirm": CONFIRM, "budget": {"trials": 3}, "constraints": [], **changes}
     spec = load_search_spec(write_search(folder, **changes))
     return create_study(spec, folder, out=folder / "study")
 
@@ -335,3 +339,52 @@ def test_the_shape_of_the_model_is_that_of_the_trial(confirmed: StudyData) -> No
     for training in confirmed.confirmation.trainings:
         spec = load(training.folder / "run").spec
         assert spec.hash == training.candidate.model.hash and spec.vocab_size == MODEL["vocab_size"]
+
+
+# -- where it is shown
+
+
+def test_the_report_shows_it(tmp_path: Path) -> None:
+    study = make(tmp_path, confirm={"top": 2, "seeds": 3})
+    while isinstance(claim := take_work(study, "0"), Claim) and not claim.confirms:
+        pretend(study, claim, 3.0 if claim.number is None else 2.0 - claim.number / 10)
+    begun = Page(render(collect(study)))
+    assert "Confirming: 0 of 9 trainings, 1 running." in begun.words and "Confirmed on unseen text" not in begun.words
+    assert "Trial 2 (" in begun.words and " won." in begun.words  # the trials are over
+    assert isinstance(claim, Claim)
+    pretend(study, claim, 1.8)
+    spend(study)
+    text = render(collect(study))
+    page = Page(text)
+    assert "Trial 2 is better than the baseline on the test split: -1.7" in page.words
+    assert "(95 % interval -1.7" in page.words and "3 seeds each)." in page.words
+    assert "Confirmed on unseen text" in page.words and 'id="confirmed-t"' in text
+    assert "trial 2 trial 1 bits per byte at 64 tokens -0.1" in page.words  # the winner against the runner-up
+    assert "3 seeds, 10 documents better" in page.words
+
+
+def test_a_promoted_trial_carries_it(confirmed: StudyData, tmp_path: Path) -> None:
+    best, last = confirmed.ranked[0], confirmed.ranked[-1]
+    entry = promote(confirmed.folder, name="held", zoo=tmp_path, lengths=[160], progress=False, tracking="off")
+    assert entry.provenance["trial"] == best.number  # the test split chooses nothing
+    found = entry.provenance["confirmation"]
+    assert (found["split"], found["seeds"], found["tokens"], found["trials"]) == ("test", [1, 2], 1536, 3)
+    assert [one["against"] for one in found["differences"]] == ["baseline"] * 2 + [confirmed.ranked[1].label] * 2
+    measured = result_of(confirmed).comparisons[0].measures[0]
+    assert found["differences"][0]["low"] == measured.low and found["differences"][0]["verdict"] == measured.verdict
+    card = (entry.folder / "README.md").read_text()
+    assert f"## Confirmation\n\n{found['sentence']}" in card
+    assert f"| baseline | bits per byte at 64 tokens | {found['differences'][0]['difference']} |" in card
+    other = promote(
+        confirmed.folder, name="not", trial=last.number, zoo=tmp_path, lengths=[160], progress=False, tracking="off"
+    )
+    assert "confirmation" not in other.provenance and "## Confirmation" not in (other.folder / "README.md").read_text()
+
+
+NONSENSE = ["text", {"differences": 3}, {"differences": []}, {"sentence": "x", "differences": [{"against": 3}]}]
+
+
+@pytest.mark.parametrize("confirmation", NONSENSE)
+def test_a_card_is_not_written_from_nonsense(confirmation: Any) -> None:
+    with pytest.raises(ZooError, match="confirmation"):
+        check_provenance({"confirmation": confirmation})

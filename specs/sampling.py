@@ -60,7 +60,7 @@ class CMASampler(_Sampler):
         for name, variable in variables.items():
             if not isinstance(variable, (IntVariable, FloatVariable)):
                 return "type", f"cmaes needs numbers, and the variable {name} is none: use evolution or tpe"
-            if getattr(variable, "when", None):
+            if variable.when:
                 return "type", f"cmaes needs variables that every trial has; {name} has a `when`: use evolution or tpe"
         return None
 

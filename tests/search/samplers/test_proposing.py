@@ -144,6 +144,57 @@ def _values(space: Space, params: dict[str, Any]) -> dict[str, Any]:
     return space.suggest(FixedTrial(params))
 
 
+# -- variables that not every trial has, and placements
+
+CONDITIONAL: dict[str, Any] = {
+    "globals": {"subset": {"of": 6, "size": [1, 2]}},
+    "window": {"choice": [8, 16]},
+    "factor": {"int": [1, 4], "when": {"window": 16}},
+}
+PLACED = {
+    "num_layers": 6,
+    "last": None,
+    "pattern": "place(globals, G, S)",
+    "blocks.S.attention.window": "window",
+    "blocks.S.attention.position.period": "factor * window",
+}
+
+
+@pytest.mark.parametrize("placements", ["letters", "ordinal"])
+@pytest.mark.parametrize("sampler", [name for name in SAMPLERS if name not in ("cmaes", "gp")])
+def test_conditions_and_placements_hold_in_every_proposal(sampler: str, placements: str) -> None:
+    asked, history = space(sampler, variables=CONDITIONAL, set=PLACED), []
+    proposer = Proposer(asked, placements)
+    for number in range(20):
+        params = proposer.propose(history)
+        assert params is not None
+        values = asked.decode(params)
+        assert ("factor" in values) == (values["window"] == 16) and 1 <= len(values["globals"]) <= 2
+        assert asked.encode(values) == params  # in the coding of the storage, whatever the sampler's
+        value = sum(values["globals"]) + values.get("factor", 0)
+        history.append(Tried(number, params, "complete", ((float(value),),)))
+    assert len({key_of(tried.params) for tried in history}) == 20
+
+
+@pytest.mark.parametrize(("sampler", "placements"), [("tpe", "letters"), ("tpe", "ordinal"), ("evolution", "letters")])
+def test_a_placement_is_learnt(sampler: str, placements: str) -> None:
+    """The best layers to be global are the last ones."""
+
+    def latest(of: Space, coding: str | None) -> float:
+        proposer, history = Proposer(of, coding), []
+        for number in range(40):
+            params = proposer.propose(history)
+            assert params is not None
+            value = -sum(of.decode(params)["globals"])
+            history.append(Tried(number, params, "complete", ((float(value),),)))
+        return sum(tried.rungs[-1][0] for tried in history[20:]) / 20
+
+    several = {"globals": {"subset": {"of": 12, "size": 3}}, "window": {"choice": [8, 16]}}
+    used = {"num_layers": 12, "last": None, **{path: PLACED[path] for path in ("pattern", "blocks.S.attention.window")}}
+    learnt = latest(space(sampler, variables=several, set=used), placements)
+    assert learnt < 1.1 * latest(space("random", variables=several, set=used), None)  # both are below 0
+
+
 # -- what a sampler is told
 
 

@@ -140,7 +140,7 @@ def together(target: Callable[..., object], *arguments: Any, processes: int = 2,
 
 
 def _watched(target: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
-    faulthandler.dump_traceback_later(120, exit=True)  # processes that wait for one another would do so for ever
+    faulthandler.dump_traceback_later(240, exit=True)  # processes that wait for one another would do so for ever
     return target(*arguments)
 
 

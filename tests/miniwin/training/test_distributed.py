@@ -18,8 +18,10 @@ from tiny_runs import MIXTURE, assert_equal, tiny_model, tiny_train, write_text
 
 from miniwin import load
 from miniwin.checkpoint import load_checkpoint
+from miniwin.files.writing import Unwritable
 from miniwin.language_model import LanguageModel
 from miniwin.runs import BEST, SHARDS, RunResult, read_evaluations, read_metrics, read_result
+from miniwin.shards import write_shards
 from miniwin.specs import ModelSpec, TrainSpec, UserError
 from miniwin.training.distributed import Group, join, speaks
 from miniwin.training.launch import train
@@ -47,12 +49,12 @@ def losses(folder: str) -> list[float]:
 
 
 def cases() -> dict[str, tuple[ModelSpec, TrainSpec]]:
-    """Dense and a mixture of experts, some of whom nobody may choose; and a mixture of text and answers."""
+    """Dense and a mixture of experts, some of whom nobody chooses; and a mixture of text and answers."""
     moe = {
         "type": "moe",
-        "num_experts": 4,
+        "num_experts": 16,
         "experts_per_token": 1,
-        "expert": {"type": "swiglu", "intermediate_size": 16},
+        "expert": {"type": "swiglu", "intermediate_size": 4},
         "router": {"type": "softmax-topk", "normalise": True},
         "balance_loss": 0.0,
     }
@@ -102,6 +104,10 @@ def test_two_processes_make_the_run_of_one(engine: str) -> None:
         for mine, other in zip(*measured, strict=True):
             assert mine["eval"]["loss@32"]["value"] == pytest.approx(other["eval"]["loss@32"]["value"], abs=1e-6)
         assert Path(name, BEST).exists() == (name == "dense")
+    folders = "experts", "experts-alone"
+    one, other = (load_checkpoint(Path(folder, "checkpoint.pt"))["optimizer"]["muon"] for folder in folders)
+    assert len(one["state"]) < len(one["param_groups"][0]["params"]), "an expert that nobody chose has no momentum"
+    assert one["state"].keys() == other["state"].keys()
 
 
 def piece(tokens: dict[str, int]) -> None:
@@ -174,7 +180,7 @@ def at_call(place: str, number: int, act: Callable[[], object]) -> None:
 DEATHS = {  # by engine, and then by restart: who dies at which call of what
     "ddp": [(1, "miniwin.training.gradients.shares", 4), (0, "miniwin.training.engine.save_checkpoint", 2)],
     "fsdp": [
-        (1, "miniwin.training.sharded.write_shards", 3),
+        (1, "miniwin.shards.flush", 3),
         (0, "miniwin.training.sharded.save_checkpoint", 2),
         (0, "miniwin.runs.remove_tree", 2),
     ],
@@ -243,6 +249,13 @@ def test_a_shard_that_is_missing_or_damaged_is_named() -> None:
             go(tiny_model(), tiny_train(**FIFTY), "run")
     shard.write_bytes(content)
     assert go(tiny_model(), tiny_train(**FIFTY), "run", stop_after_tokens=400).steps == 4
+
+
+@pytest.mark.filterwarnings("ignore:torch.distributed is disabled")
+def test_a_place_for_shards_that_cannot_be_written_is_named() -> None:
+    Path("file").touch()
+    with pytest.raises(Unwritable, match=r"file/checkpoint-a: could not be written \(Not a directory\)"):
+        write_shards(Path("file/checkpoint-a"), {"weight": torch.ones(2)})
 
 
 def test_an_engine_that_is_not_there_is_refused() -> None:

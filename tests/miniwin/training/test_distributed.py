@@ -15,6 +15,9 @@ import torch
 import torch.distributed as dist
 from forked import together
 from tiny_runs import MIXTURE, assert_equal, tiny_model, tiny_train, write_text
+from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.tensor import Shard, distribute_tensor
 
 from miniwin import load
 from miniwin.checkpoint import load_checkpoint
@@ -25,6 +28,7 @@ from miniwin.shards import write_shards
 from miniwin.specs import ModelSpec, TrainSpec, UserError
 from miniwin.training.distributed import Group, join, speaks
 from miniwin.training.launch import train
+from miniwin.training.muon import ShardedMuon
 from miniwin.training.rendezvous import PLACE, new_part
 from miniwin.training.sharded import refuse_unshardable
 
@@ -108,6 +112,28 @@ def test_two_processes_make_the_run_of_one(engine: str) -> None:
     one, other = (load_checkpoint(Path(folder, "checkpoint.pt"))["optimizer"]["muon"] for folder in folders)
     assert len(one["state"]) < len(one["param_groups"][0]["params"]), "an expert that nobody chose has no momentum"
     assert one["state"].keys() == other["state"].keys()
+
+
+def same_matrices() -> list[bool]:
+    """Whether Muon gives the same matrix, bit for bit, whole and shared out, for wide and tall and uneven ones."""
+    join("cpu")
+    torch.manual_seed(0)
+    mesh, same = init_device_mesh("cpu", (2,)), []
+    for shape in (5, 12), (12, 5), (64, 32):
+        whole: Any = nn.Parameter(torch.randn(shape))
+        shared: Any = nn.Parameter(distribute_tensor(whole.detach().clone(), mesh, [Shard(0)]))
+        one, several = torch.optim.Muon([whole], lr=0.1), ShardedMuon([shared], lr=0.1)
+        for _ in range(3):
+            whole.grad = torch.randn(shape)
+            shared.grad = distribute_tensor(whole.grad, mesh, [Shard(0)])
+            one.step()
+            several.step()
+        same.append(torch.equal(shared.full_tensor(), whole))
+    return same
+
+
+def test_muon_sees_whole_matrices() -> None:
+    assert together(same_matrices) == {0: [True] * 3, 1: [True] * 3}
 
 
 def piece(tokens: dict[str, int]) -> None:
@@ -266,10 +292,10 @@ def test_an_engine_that_is_not_there_is_refused() -> None:
 def test_parameters_that_cannot_be_sharded_are_refused() -> None:
     decoder: Any = tiny_model().build()
     refuse_unshardable(decoder)
-    decoder.layers[1].attention.gain = decoder.layers[0].attention.gain = torch.nn.Parameter(torch.ones(1))
+    decoder.layers[1].attention.gain = decoder.layers[0].attention.gain = nn.Parameter(torch.ones(1))
     with pytest.raises(UserError, match=r"layers\.1\.attention\.gain belongs to another one too; use ddp"):
         refuse_unshardable(decoder)
-    decoder.layers[0].attention.gain = torch.nn.Parameter(torch.ones(()))
+    decoder.layers[0].attention.gain = nn.Parameter(torch.ones(()))
     with pytest.raises(UserError, match=r"layers\.0\.attention\.gain has none: it is a single number"):
         refuse_unshardable(decoder)
 

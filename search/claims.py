@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from miniwin.search.candidate import Candidate
 from miniwin.search.confirm.comparing import conclude
@@ -211,12 +211,26 @@ def _ask(study: Study, trials: Sequence[FrozenTrial]) -> Trial | None:
     from miniwin.search.samplers.given import Given
 
     params = _proposer(study.space).propose(history(study))
-    if params is None and not any(trial.state.name == "WAITING" for trial in trials):
-        study.optuna.set_user_attr(EXHAUSTED, True)
-        return None
+    if not any(trial.state.name == "WAITING" for trial in trials):
+        if params is None:
+            study.optuna.set_user_attr(EXHAUSTED, True)
+            return None
+        return _new(study, params)
     # What a trial of the queue leaves open is taken from the proposal.
     study.optuna.sampler = Given(params or {}, len(trials))
     return study.optuna.ask()
+
+
+def _new(study: Study, params: dict[str, Any]) -> Trial:
+    """A new trial with all its parameters, written at once: a database is asked a few times, and not for each."""
+    import optuna
+
+    given = optuna.trial.FixedTrial(params)
+    study.space.suggest(given)
+    made = optuna.trial.create_trial(
+        state=optuna.trial.TrialState.RUNNING, params=given.params, distributions=given.distributions
+    )
+    return optuna.Trial(study.optuna, study.storage.create_new_trial(study.optuna._study_id, made))
 
 
 @lru_cache(maxsize=1)

@@ -49,25 +49,38 @@ class Tried:
 def history(study: Study) -> list[Tried]:
     """The trials of a study, by number; without those that wait in the queue."""
     trials = study.optuna.get_trials(deepcopy=False)
-    return of_trials(trials, len(study.rungs), len(study.spec.objectives), study.rule)
+    return of_trials(trials, len(study.rungs), len(study.spec.objectives), study.rule, study.tried)
 
 
-def of_trials(trials: Sequence[FrozenTrial], rungs: int, objectives: int, rule: Rule | None = None) -> list[Tried]:
+def of_trials(
+    trials: Sequence[FrozenTrial],
+    rungs: int,
+    objectives: int,
+    rule: Rule | None = None,
+    ended: dict[int, Tried] | None = None,
+) -> list[Tried]:
     """Optuna's trials as a history. rungs: how many there are before the whole budget. A trial that another trial takes
-    further, or tries again, is not listed: the other one is."""
+    further, or tries again, is not listed: the other one is. ended: what is kept from one call to the next."""
     further = {*continued(trials), *(trial.user_attrs.get("retry_of") for trial in trials)}
-    return [
-        Tried(
-            trial.number,
-            dict(trial.params),
-            state_of(trial),
-            _rungs(trial, rungs, objectives),
-            0 if rule is None else bracket_of(trial.user_attrs.get(FIRST, trial.number), rule),
-            constraints=dict(trial.constraints),
-        )
-        for trial in trials
-        if trial.state.name != "WAITING" and trial.number not in further
-    ]
+    ended = {} if ended is None else ended
+    found = []
+    for trial in trials:
+        if trial.state.name == "WAITING" or trial.number in further:
+            continue
+        tried = ended.get(trial.number)
+        if tried is None:
+            tried = Tried(
+                trial.number,
+                dict(trial.params),
+                state_of(trial),
+                _rungs(trial, rungs, objectives),
+                0 if rule is None else bracket_of(trial.user_attrs.get(FIRST, trial.number), rule),
+                constraints=dict(trial.constraints),
+            )
+            if trial.state.is_finished():
+                ended[trial.number] = tried
+        found.append(tried)
+    return found
 
 
 def continued(trials: Sequence[FrozenTrial | Told]) -> dict[int, int]:

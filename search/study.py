@@ -56,7 +56,9 @@ class Study:
         baseline = self.folder / "baseline.yaml"
         self.baseline = load_model_spec(baseline) if self.spec.baseline is not None else None
         self.lock = FileLock(self.folder / ".study.lock")
-        self.ended: dict[int, Any] = {}  # records of trials that have ended, which never change again
+        # Of trials that have ended, which never change again: records (records.py), and history (history.py).
+        self.ended: dict[int, Any] = {}
+        self.tried: dict[int, Any] = {}
 
     def read_again(self) -> None:
         """Take up what has changed since the study was opened: its budget or its variables may have grown."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from miniwin.search.history import PAUSED
@@ -28,6 +29,7 @@ def tell_outcome(study: Study, trial: Trial, outcome: Outcome) -> None:
 
 
 def tell(study: Study, trial: Trial, state: str, reason: str | None, values: list[float] | None = None) -> None:
+    from optuna.exceptions import UpdateFinishedTrialError
     from optuna.trial import TrialState
 
     trial.set_user_attr("state", state)
@@ -35,4 +37,8 @@ def tell(study: Study, trial: Trial, state: str, reason: str | None, values: lis
         trial.set_user_attr("reason", reason)
     # To Optuna an infeasible trial or a duplicate is pruned, without a value: neither good nor bad.
     told = {"complete": TrialState.COMPLETE, "failed": TrialState.FAIL}.get(state, TrialState.PRUNED)
-    study.optuna.tell(trial.number, values, told, skip_if_finished=True)
+    if state == "pruned":  # its value is the last that it reported: this is what the study's own method looks up
+        study.optuna.tell(trial.number, values, told, skip_if_finished=True)
+        return
+    with suppress(UpdateFinishedTrialError):  # a worker was killed right after this line
+        study.storage.set_trial_state_values(trial._trial_id, told, values)

@@ -41,6 +41,7 @@ CHEAPER = {
     "miniwin eval ": "--no-recall --no-speed",
     "miniwin search run ": "--workers 1 --set budget.trials=1 --set budget.tokens_per_trial=4e3 --set eval_tokens=4096 "
     "--set rung_eval_tokens=4096 --set report_lengths=[64,512] --tracking off",
+    "miniwin search confirm ": "--top 1 --seeds 1 --workers 1 --tracking off",
     "miniwin search promote ": f"{TINY} --lengths 64,512 --tracking off",
     "miniwin generate ": "--max-new-tokens 8",
 }

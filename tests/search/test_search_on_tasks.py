@@ -27,7 +27,8 @@ THREE_TIMES = {**WANTED, "objectives": ["maximize recall@3x"]}
 
 def test_a_search_on_a_task_runs_without_any_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MINIWIN_CACHE", str(tmp_path / "cache"))
-    file = write_search(tmp_path, EXAMPLES, **THREE_TIMES, budget={"trials": 2}, pruner={"type": "median"})
+    asked = {"budget": {"trials": 2}, "pruner": {"type": "median"}, "confirm": {"top": 1, "seeds": 2}}
+    file = write_search(tmp_path, EXAMPLES, **THREE_TIMES, **asked)
     (tmp_path / "text.txt").unlink()
     study = create_study(load_search_spec(file), tmp_path, out=tmp_path / "study")
     assert work(study.folder, "0") == DONE
@@ -36,7 +37,14 @@ def test_a_search_on_a_task_runs_without_any_text(tmp_path: Path, monkeypatch: p
     for trial in [*data.completed, data.baseline]:
         assert trial is not None and trial.losses == {} and set(trial.values) == {"recall@3x"}
         assert [set(rung["values"]) for rung in trial.rungs] == [{"recall@3x"}] * 2
+    assert data.confirmation is not None
+    result = data.confirmation.result
+    assert result is not None
+    (measured,) = result.comparisons[0].measures  # on the test split of the task, which is drawn
+    assert (measured.name, measured.of, measured.draws) == ("recall@3x", "examples", 64) and result.tokens == 0
+    assert measured.low is not None and measured.low <= 0 <= (measured.high or 0)
     page = write_report(study.folder).read_text(encoding="utf-8")
+    assert "Confirmed on unseen text" in page and "2 seeds, 64 examples" in page
     assert "recall at 3x (192 tokens)" in page and "of length 32 and 64" in page
     assert run_cli("search", "status", str(study.folder), "--all")[0] == 0
     entry = promote(study.folder, name="asked", zoo=tmp_path / "zoo", progress=False, tracking="off")

@@ -206,6 +206,19 @@ def test_a_larger_budget_confirms_anew_and_keeps_the_old_result(tmp_path: Path) 
     assert not any("this is of" in line for line in summary(collect(study)))
 
 
+def test_more_trials_that_are_no_better_train_nothing_anew(tmp_path: Path) -> None:
+    study = make(tmp_path)
+    spend(study)
+    old = result_of(study)
+    study = create_study(load_search_spec(tmp_path / "search.yaml", ["budget.trials=4"]), tmp_path, out=study.folder)
+    claim = take_work(study, "0")
+    assert isinstance(claim, Claim) and claim.number == 3
+    pretend(study, claim, 9.0)
+    assert not collect(study).finished and not spend(study) and collect(study).finished
+    assert result_of(study) == old.model_copy(update={"trained": 4})
+    assert (study.folder / "confirm" / "of-3-trials.json").exists()
+
+
 def test_a_training_that_failed_or_diverged_is_said_and_has_no_interval(tmp_path: Path) -> None:
     study = make(tmp_path)
     done = 0

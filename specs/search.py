@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, JsonValue, field_validator, model_validator
 
@@ -49,6 +49,8 @@ def _listed(value: Any) -> Any:
 
 class SearchSpec(Strict):
     """One architecture search. Paths are relative to the YAML file; a shipped spec may be named by its stem."""
+
+    LATER: ClassVar[frozenset[str]] = frozenset({"match", "warm_start", "confirm"})
 
     kind: Literal["search"] = "search"
     format: Literal[1] = 1

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 import pytest
-from search_helpers import write_search
+from search_helpers import tried, write_search
 from tiny import run_cli
 from tiny_runs import tiny_model, tiny_train, write_text
 from zoo_runs import make_run
@@ -91,6 +91,8 @@ def test_every_option_that_is_a_path_is_tried_here() -> None:
         "generate save_session",
         "import src",
         "import to",
+        "search compare json_file",
+        "search export to",
         "search promote zoo",
         "search report out",
         "search run out",
@@ -174,6 +176,10 @@ def test_searches(mine: Path) -> None:
     study = create_study(load_search_spec(f"~/{path.name}"), mine, out=Path("~/study"))
     assert study.folder == find_study("~/study") == mine / "study"
     assert write_report("~/study", "~/report.html") == mine / "report.html"
+    tried(study)
+    ran("search", "export", "~/study", "--to=~/trials.csv")
+    ran("search", "compare", "~/study", "~/study", "--json=~/compared.json")
+    assert (mine / "trials.csv").is_file() and (mine / "compared.json").is_file()
 
 
 def test_where_tracking_goes(mine: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -30,7 +30,7 @@ def words(page: str) -> str:
 @pytest.mark.parametrize("kept", ["journal", "sqlite"])
 def test_optunas_dashboard_shows_a_study(tmp_path: Path, kept: str) -> None:
     url = None if kept == "journal" else f"sqlite:///{tmp_path}/study.db"
-    study = tried(make(tmp_path, url, objectives=TWO, budget={"trials": 3}), 3)
+    study = tried(make(tmp_path, url, objectives=TWO, constraints=[], budget={"trials": 3}), 3)
     before = (study.folder / "journal.log").read_bytes() if url is None else b""
     place, port = url or str(study.folder / "journal.log"), free_port()
     command = [str(PROGRAMS / "optuna-dashboard"), place, "--server", "wsgiref", "--host", "127.0.0.1"]

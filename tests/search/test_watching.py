@@ -30,7 +30,7 @@ def between_looks(monkeypatch: pytest.MonkeyPatch, *steps: Callable[[], object])
 
 
 def test_what_changes_is_said_until_the_study_is_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    study = tried(make(tmp_path, budget={"trials": 3}))
+    study = tried(make(tmp_path, constraints=[], budget={"trials": 3}))
     between_looks(monkeypatch, lambda: tried(study), lambda: None, lambda: tried(study))
     code, out, err = run_cli("search", "status", str(study.folder), "--watch")
     assert (code, err) == (0, "")

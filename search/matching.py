@@ -55,7 +55,7 @@ def resized(model: ModelSpec, match: Match, target: float, trained: int) -> Mode
 def _fitted_mlps(model: ModelSpec, name: str, target: float, trained: int) -> Iterator[ModelSpec]:
     """The model, and with MLPs of other sizes, the roundest first."""
     yield model
-    now, doubled = (cost(name, _with_mlps(model, factor, 1), trained) for factor in (1.0, 2.0))
+    now, doubled = (cost(name, one, trained) for one in (model, _with_mlps(model, 2.0, 1)))
     if doubled == now:  # no MLP decides this cost
         return
     factor = 1 + (target - now) / (doubled - now)  # costs are linear in the sizes

@@ -185,7 +185,7 @@ def test_cases_that_make_no_sense_are_left_out() -> None:
 
 def test_the_command_goes_on_and_writes_the_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path, spec, folder = tmp_path / "t.parquet", tmp_path / "space.yaml", tmp_path / "results"
-    pytest.importorskip("pyarrow")
+    pytest.importorskip("pyarrow", reason="the table is Parquet, which pyarrow reads")
     save(table(foretell), path)
     for name, document in (("base", load_model_spec("miniwin-tiny")), ("train", load_train_spec("demo"))):
         (tmp_path / f"{name}.yaml").write_text(dump_yaml(document))

@@ -124,6 +124,25 @@ def test_a_search_survives_kill_9_of_its_workers_and_of_itself(tmp_path: Path) -
     assert weights(straight.folder) == weights(again.run_folder)
 
 
+def kill_and_complete(
+    command: list[str], study: Path, victims: Callable[[], list[Lease]], times: int, longest: float, draw: random.Random
+) -> None:
+    """Kill one of the victims so many times, each at most `longest` seconds after one is seen, then the search itself.
+    The same command has to complete it."""
+    parent = Command(*command, told=study.parent / "told.json")
+    for _ in range(times):
+        wait_for(lambda: victims() or not parent.running(), "a worker to begin")
+        time.sleep(draw.uniform(0, longest))
+        there = victims()
+        for lease in draw.sample(there, min(1, len(there))):
+            kill_worker(lease.pid)
+            wait_for(lambda lease=lease: not lease.alive(), "the killed worker to be gone")
+    kill(parent.process)
+    wait_for(lambda: not at_work(study), "the workers to notice")
+    code, _, errors = Command(*command, told=study.parent / "told-2.json").ends()
+    assert code == 0, errors
+
+
 def test_a_confirmation_survives_kill_9(tmp_path: Path) -> None:
     """Workers and the search itself killed while the best are trained anew: nothing is trained twice or otherwise."""
     spec = write_search(
@@ -143,17 +162,7 @@ def test_a_confirmation_survives_kill_9(tmp_path: Path) -> None:
     def confirming() -> list[Lease]:
         return [lease for path in (study / "leases").glob("confirm-*.json") if (lease := live_lease(path)) is not None]
 
-    parent = Command(*command, told=tmp_path / "told.json")
-    for _ in range(2):
-        wait_for(lambda: confirming() or not parent.running(), "a worker to confirm")
-        time.sleep(draw.uniform(0, 0.2))
-        for lease in confirming():
-            kill_worker(lease.pid)
-            wait_for(lambda lease=lease: not lease.alive(), "the killed worker to be gone")
-    kill(parent.process)
-    wait_for(lambda: not at_work(study), "the workers to notice")
-    code, _, errors = Command(*command, told=tmp_path / "told-2.json").ends()
-    assert code == 0, errors
+    kill_and_complete(command, study, confirming, 2, 0.2, draw)
 
     data = read_study(study)
     assert data.finished and data.confirmation is not None and data.confirmation.result is not None
@@ -184,18 +193,7 @@ def test_a_halving_on_two_objectives_survives_kill_9(tmp_path: Path) -> None:
     study = tmp_path / "study"
     draw = random.Random(21)
     command = ["search", "run", str(spec), "--out", str(study), "--workers", "2", "--tracking", "off"]
-    parent = Command(*command, told=tmp_path / "told.json")
-    for _ in range(4):
-        wait_for(lambda: at_work(study) or not parent.running(), "a worker to begin")
-        victim = at_work(study)
-        time.sleep(draw.uniform(0, 0.4))
-        for lease in draw.sample(victim, min(1, len(victim))):
-            kill_worker(lease.pid)
-            wait_for(lambda lease=lease: not lease.alive(), "the killed worker to be gone")
-    kill(parent.process)
-    wait_for(lambda: not at_work(study), "the workers to notice")
-    code, _, errors = Command(*command, told=tmp_path / "told-2.json").ends()
-    assert code == 0, errors
+    kill_and_complete(command, study, lambda: at_work(study), 4, 0.4, draw)
 
     data = read_study(study)
     assert data.finished and len(data.trained) == 5 and data.completed and data.front

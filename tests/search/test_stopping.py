@@ -30,7 +30,7 @@ def wait_for(condition: Callable[[], object]) -> None:
 
 
 def test_a_study_stops_everywhere_and_goes_on_from_its_folder(tmp_path: Path) -> None:
-    spec = write_search(tmp_path, train={"tokens": 16_384, "checkpoint_seconds": 1e6}, baseline=None, constraints=[])
+    spec = write_search(tmp_path, train={"tokens": 131_072, "checkpoint_seconds": 1e6}, baseline=None, constraints=[])
     study = tmp_path / "study"
 
     def command(*arguments: str) -> Command:
@@ -54,7 +54,7 @@ def test_a_study_stops_everywhere_and_goes_on_from_its_folder(tmp_path: Path) ->
     assert data.finished and [trial.attempts for trial in data.completed][:2] == [2, 2]
     for trial in data.completed:
         assert trial.run_folder is not None
-        assert [line["step"] for line in read_metrics(trial.run_folder)] == list(range(1, 129))
+        assert [line["step"] for line in read_metrics(trial.run_folder)] == list(range(1, 1025))
 
 
 def test_a_request_is_for_the_workers_of_its_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,7 @@
 """Who works on what: a worker claims the next trial of a study, and ends it.
 
     the baseline, then orphans, then paused trials that may go on (pausing.py), then new trials within the budget,
-    and when the trials are over, the trainings of the confirmation, if one is asked for (confirm/)
+    and when the trials are over, the trainings of the confirmation, if one is asked for (after_trials.py)
 
 Every change to a study happens under its file lock. A worker may be killed at any point: the order of the changes
 leaves a state that the next worker can mend. A trial is RUNNING in Optuna from the moment it exists until its outcome
@@ -13,15 +13,13 @@ is trained twice.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from miniwin.search.candidate import Candidate
-from miniwin.search.confirm.comparing import conclude
+from miniwin.search.after_trials import retry_trainings, take_training
 from miniwin.search.history import CONTINUES, PROMOTED, continued, history, is_paused
-from miniwin.search.leases import Lease, live_lease, write_lease
+from miniwin.search.holding import Claim, NoClaim, hold
+from miniwin.search.leases import live_lease
 from miniwin.search.outcome import ORIGIN, TRAINED, Outcome
 from miniwin.search.pausing import end_paused, promote_paused
 from miniwin.search.records import collect
@@ -36,39 +34,6 @@ if TYPE_CHECKING:
 
 # A free trial is infeasible or a duplicate: it costs no training.
 FREE_FACTOR, FREE_LEAST = 20, 200  # free trials before a search gives up: this many times the budget, and at least
-DEATHS = 20  # deaths of a trial's workers without progress in between, before the trial is given up
-
-
-@dataclass(frozen=True)
-class Claim:
-    """A piece of work that this process holds the lease of."""
-
-    number: int | None  # None: the baseline
-    candidate: Candidate
-    folder: Path
-    outcome: Outcome
-    lease: Lease
-    lease_path: Path
-    trial: Trial | None
-    confirms: bool = False  # a training of the confirmation, of a trial or of the baseline
-
-    @property
-    def label(self) -> str:
-        name = "baseline" if self.number is None else f"trial {self.number}"
-        return f"{name} with seed {self.outcome.seed}" if self.confirms else name
-
-    @property
-    def run_folder(self) -> Path:
-        return self.folder / "run"
-
-
-@dataclass(frozen=True)
-class NoClaim:
-    """There is no work to take now. over: nor will there be later. reason: why the search gives up before its budget
-    is spent, if it does."""
-
-    over: bool
-    reason: str | None = None
 
 
 def take_work(study: Study, worker: str) -> Claim | NoClaim:
@@ -92,7 +57,7 @@ def take_work(study: Study, worker: str) -> Claim | NoClaim:
                     end_paused(study, trials)
             if trial is None:
                 busy = bool(running) or (study.baseline is not None and not _baseline_over(study))
-                return NoClaim(over=not busy, reason=reason) if busy or reason else _take_confirmation(study, worker)
+                return NoClaim(over=not busy, reason=reason) if busy or reason else take_training(study, worker)
             if claim := _claim_trial(study, trial, trials, worker):
                 return claim
             study.lease_path(trial.number).unlink(missing_ok=True)  # its worker died at the end
@@ -113,12 +78,7 @@ def retry_failed(study: Study) -> int:
     """Queue failed trials, a failed baseline and failed trainings of a confirmation once more: the user may have mended
     the cause. Returns how many."""
     with study.lock:
-        confirmation = collect(study).confirmation
-        failed = [] if confirmation is None else [one for one in confirmation.trainings if one.state == "failed"]
-        for training in failed:
-            assert training.outcome is not None
-            training.outcome.state, training.outcome.deaths = "running", 0
-            training.outcome.write(training.folder)
+        trainings = retry_trainings(collect(study))
         baseline = Outcome.read_sound(study.folder / BASELINE)
         again = baseline is not None and baseline.state == "failed"
         if baseline is not None and again:
@@ -127,7 +87,7 @@ def retry_failed(study: Study) -> int:
         waiting = _failed(study.optuna.get_trials(deepcopy=False))
         for trial in waiting:
             study.optuna.enqueue_trial(trial.params, user_attrs={"retry_of": trial.number})
-        return len(waiting) + again + len(failed)
+        return len(waiting) + again + trainings
 
 
 def is_running(trial: FrozenTrial) -> bool:
@@ -169,26 +129,7 @@ def _claim_baseline(study: Study, worker: str) -> Claim | None:
         study.lease_path(None).unlink(missing_ok=True)
         return None
     candidate = study.baseline_candidate()
-    return _hold(study, None, Assignment({}, candidate), candidate, folder, before, worker, None)
-
-
-def _take_confirmation(study: Study, worker: str) -> Claim | NoClaim:
-    """A training of the confirmation that nobody works on. Once all are over, what came of them is written down."""
-    confirmation = collect(study).confirmation
-    if confirmation is None:
-        return NoClaim(over=True)
-    for one in confirmation.trainings:
-        if one.over:
-            one.lease.unlink(missing_ok=True)  # its worker died at the end
-        elif not one.alive:
-            begun = Assignment(one.variant.params, one.candidate)
-            number, folder = one.variant.number, one.folder
-            if claim := _hold(study, number, begun, one.candidate, folder, one.outcome, worker, None, one.lease):
-                return claim
-            return _take_confirmation(study, worker)  # its workers died too often: it has just been given up
-    if confirmation.over and not confirmation.current:
-        conclude(study, confirmation)
-    return NoClaim(over=confirmation.over)
+    return hold(study, None, Assignment({}, candidate), candidate, folder, before, worker, None)
 
 
 def _orphan(study: Study, running: Sequence[FrozenTrial]) -> Trial | None:
@@ -288,7 +229,7 @@ def _claim_trial(study: Study, trial: Trial, trials: Sequence[FrozenTrial], work
     if outcome is not None and outcome.number == trial.number and _untold(study, trial, outcome):
         tell_outcome(study, trial, outcome)  # its worker was killed between writing and telling
         return None
-    return _hold(study, trial.number, assignment, candidate, folder, outcome, worker, trial)
+    return hold(study, trial.number, assignment, candidate, folder, outcome, worker, trial)
 
 
 def _untold(study: Study, trial: Trial, outcome: Outcome) -> bool:
@@ -303,30 +244,3 @@ def _earlier(trial: Trial, trials: Sequence[FrozenTrial], hash: str) -> int | No
     skipped = {trial.number, *continued(trials), *(other.user_attrs.get("retry_of") for other in trials)}
     skipped.add(trial.user_attrs.get(CONTINUES))  # it may be newer than the list of trials
     return next((t.number for t in trials if t.user_attrs.get("hash") == hash and t.number not in skipped), None)
-
-
-def _hold(
-    study: Study,
-    number: int | None,
-    assignment: Assignment,
-    candidate: Candidate,
-    folder: Path,
-    before: Outcome | None,
-    worker: str,
-    trial: Trial | None,
-    confirms: Path | None = None,
-) -> Claim | None:
-    """confirms: the lease of a training of the confirmation."""
-    outcome = Outcome.begin(number, assignment, candidate)
-    if before is not None:
-        outcome.go_on_from(before, folder / "run")
-    if outcome.deaths > DEATHS:
-        outcome.end("failed", f"its worker was killed {outcome.deaths} times without progress: out of memory?")
-    outcome.write(folder)
-    if outcome.over:
-        if trial is not None:
-            tell_outcome(study, trial, outcome)
-        return None
-    lease, path = Lease.mine(worker), confirms or study.lease_path(number)
-    write_lease(path, lease)
-    return Claim(number, candidate, folder, outcome, lease, path, trial, confirms is not None)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from miniwin.machine.devices import find_device
 from miniwin.runs import read_run
-from miniwin.search.claims import Claim
+from miniwin.search.holding import Claim
 from miniwin.search.objectives import eval_tokens, is_loss, report_lengths, value
 from miniwin.search.probing import want_of_memory
 from miniwin.search.rungs import AtRungs, loss, why_worthless

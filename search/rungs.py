@@ -23,7 +23,7 @@ from miniwin.specs.data import tasks_in
 if TYPE_CHECKING:
     from miniwin.data import Corpus
     from miniwin.language_model import LanguageModel
-    from miniwin.search.claims import Claim
+    from miniwin.search.holding import Claim
     from miniwin.search.study import Study
     from miniwin.specs.objectives import Objective
 

@@ -112,7 +112,7 @@ def _claim_and_work(study: Study, worker: str, corpus: Corpus, listening: Listen
 def _work_on(study: Study, claim: Claim, corpus: Corpus) -> None:
     """Train and measure one claim. An error is its outcome: `failed`. A request to stop is no outcome."""
     from miniwin.search.claims import finish
-    from miniwin.search.confirm.training import run_confirmation
+    from miniwin.search.confirm.training import run_training
     from miniwin.search.database import StorageLost
     from miniwin.search.leases import Holding
     from miniwin.search.measure import Interrupted, Tracking, run_claim
@@ -122,7 +122,7 @@ def _work_on(study: Study, claim: Claim, corpus: Corpus) -> None:
     # A URI with a password is in the environment, not in the study.
     uri = os.environ.get("MLFLOW_TRACKING_URI", OFF) if MASK in about["uri"] else about["uri"]
     tracking = Tracking(uri, about["run"], f"search/{study.spec.name}")
-    name, run = claim.label, run_confirmation if claim.confirms else run_claim
+    name, run = claim.label, run_training if claim.training else run_claim
     before = requests()
     with Holding(claim.lease_path, claim.lease) as holding:
         print(f"{name}: {claim.candidate.model.layout} {claim.outcome.params}", flush=True)

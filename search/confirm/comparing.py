@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 
 from miniwin.evaluation import crossed, intervals
 from miniwin.evaluation.intervals import Interval
-from miniwin.search.confirm.plan import Confirmation, Training, Variant
+from miniwin.search.confirm.plan import Confirmation
 from miniwin.search.confirm.result import Comparison, Measured, Result, Run, VariantResult, write_result
 from miniwin.search.confirm.scores import Scores, read_scores
 from miniwin.search.objectives import chief, is_loss, report_lengths, value
 from miniwin.search.study import Study
+from miniwin.search.trainings import Training, Variant
 from miniwin.specs.objectives import Objective
 
 ENOUGH = 8  # documents; with fewer, the pieces of text are what varies

@@ -3,67 +3,23 @@
     confirm/HASH/      a training: trial.json, run/ (a run folder), scores.json; HASH says what decides its result
     confirm.json       what came of them
 
-The plan follows from the study alone, so every worker has the same one, and a folder that is there is not trained
-again. All variants have the same seeds. So a difference between two of them is one of pairs.
+All variants have the same seeds. So a difference between two of them is one of pairs.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from miniwin.search.candidate import Candidate
 from miniwin.search.confirm.result import Result, read_result
-from miniwin.search.leases import live_lease
-from miniwin.search.outcome import TRAINED, Outcome
+from miniwin.search.outcome import TRAINED
 from miniwin.search.study import Study
+from miniwin.search.trainings import Training, Variant, training_of, with_seed
 from miniwin.specs import UserError
 from miniwin.specs.confirmation import ConfirmSpec
 
 FOLDER = "confirm"
-SEEDS = 2**64  # how many there are
-
-
-@dataclass(frozen=True)
-class Variant:
-    """What is confirmed: a trial, or the baseline (`number` None)."""
-
-    number: int | None
-    params: dict[str, Any]
-    candidate: Candidate
-
-    @property
-    def label(self) -> str:
-        return "baseline" if self.number is None else f"trial {self.number}"
-
-
-@dataclass(frozen=True)
-class Training:
-    """One variant with one of the new seeds. outcome: None until a worker begins."""
-
-    variant: Variant
-    candidate: Candidate
-    folder: Path
-    lease: Path
-    outcome: Outcome | None
-
-    @property
-    def label(self) -> str:
-        return f"{self.variant.label} with seed {self.candidate.train.seed}"
-
-    @property
-    def state(self) -> str:
-        return "waiting" if self.outcome is None else self.outcome.state
-
-    @property
-    def over(self) -> bool:
-        return self.outcome is not None and self.outcome.over
-
-    @property
-    def alive(self) -> bool:
-        return not self.over and live_lease(self.lease) is not None
 
 
 @dataclass(frozen=True)
@@ -129,10 +85,7 @@ def _variants(study: Study, chosen: Sequence[tuple[int, Mapping[str, Any]]]) -> 
 
 
 def _training(study: Study, variant: Variant, place: int) -> Training:
-    seed = (study.space.train.seed + place) % SEEDS
-    train = variant.candidate.train.model_copy(update={"seed": seed})
-    candidate = Candidate(variant.candidate.model, train)
-    name = candidate.hash[:12]
-    folder = study.folder / FOLDER / name
-    lease = study.folder / "leases" / f"{FOLDER}-{name}.json"
-    return Training(variant, candidate, folder, lease, Outcome.read_sound(folder))
+    assert study.spec.confirm is not None
+    candidate = with_seed(variant.candidate, study.space.train.seed + place)
+    label = f"{variant.label} with seed {candidate.train.seed}"
+    return training_of(study, FOLDER, label, variant, candidate, study.spec.confirm)

@@ -23,6 +23,7 @@ from miniwin.search.spec_errors import SpaceError
 from miniwin.search.study import Study
 from miniwin.specs import ModelSpec, SearchSpec, TrainSpec, UserError
 from miniwin.specs.base import Strict
+from miniwin.specs.confirmation import ConfirmSpec
 from miniwin.specs.data import tasks_in
 from miniwin.specs.validation_errors import Problem
 
@@ -56,22 +57,21 @@ class Scores(Strict):
     values: dict[str, float] = {}
 
 
-def test_tokens(spec: SearchSpec, train: TrainSpec, corpus: Corpus) -> int:
+def test_tokens(spec: SearchSpec, asked: ConfirmSpec, train: TrainSpec, corpus: Corpus) -> int:
     """How many tokens of each test text are predicted: whole pieces of the longest length.
 
     Raises:
         SpaceError: the split has not even one piece, or fewer tokens than were asked for.
     """
-    assert spec.confirm is not None
     longest = max(report_lengths(spec, train))
-    available = min(len(text.ids) - 1 for text in corpus.texts_of(spec.confirm.split))
-    wanted = spec.confirm.tokens or min(max(TIMES * eval_tokens(spec, train), PIECES * longest), available)
+    available = min(len(text.ids) - 1 for text in corpus.texts_of(asked.split))
+    wanted = asked.tokens or min(max(TIMES * eval_tokens(spec, train), PIECES * longest), available)
     needed = max(wanted, longest)
     if needed > available:
         raise SpaceError(
             [
                 Problem(
-                    ("confirm", "tokens") if spec.confirm.tokens else ("confirm", "split"),
+                    ("confirm", "tokens") if asked.tokens else ("confirm", "split"),
                     f"the test split has {max(available, 0):,} tokens to predict, and {needed:,} are needed (longest "
                     f"length {longest:,}): keep back more (test_fraction), lower confirm.tokens, or report_lengths",
                 )
@@ -83,7 +83,7 @@ def test_tokens(spec: SearchSpec, train: TrainSpec, corpus: Corpus) -> int:
 def check_test(spec: SearchSpec, train: TrainSpec, corpus: Corpus) -> None:
     """SpaceError if the text of a confirmation is too short. That there is such a split is seen in the specs."""
     if spec.confirm is not None and corpus.has_text:
-        test_tokens(spec, train, corpus)
+        test_tokens(spec, spec.confirm, train, corpus)
 
 
 NUMBERS: dict[str, Callable[[TaskScore], np.ndarray]] = {
@@ -93,15 +93,14 @@ NUMBERS: dict[str, Callable[[TaskScore], np.ndarray]] = {
 
 
 def measure(
-    study: Study, spec: ModelSpec, model: LanguageModel, corpus: Corpus
+    study: Study, asked: ConfirmSpec, spec: ModelSpec, model: LanguageModel, corpus: Corpus
 ) -> tuple[Scores, dict[int, float], dict[str, float]]:
     """(scores, losses in nats per byte by length, values of the objectives) of a trained model on the test split."""
-    assert study.spec.confirm is not None
-    train, split = study.space.train, study.spec.confirm.split
+    train, split = study.space.train, asked.split
     scores = Scores(fingerprint=corpus.fingerprint)
     losses: dict[int, float] = {}
     if corpus.has_text:
-        _measure_text(study, model, corpus, scores, losses)
+        _measure_text(study, asked, model, corpus, scores, losses)
     values: dict[str, float] = {}
     tasks = tasks_in(train.data)
     for objective in study.spec.parsed_objectives:
@@ -118,16 +117,23 @@ def measure(
     return scores, losses, values
 
 
-def _measure_text(study: Study, model: LanguageModel, corpus: Corpus, scores: Scores, losses: dict[int, float]) -> None:
+def _measure_text(
+    study: Study,
+    asked: ConfirmSpec,
+    model: LanguageModel,
+    corpus: Corpus,
+    scores: Scores,
+    losses: dict[int, float],
+) -> None:
     from miniwin.evaluation.suite.documents import places
     from miniwin.evaluation.suite.losses import document_losses
 
-    assert study.spec.confirm is not None and model.tokenizer is not None and model.tokenizer.separator is not None
+    assert model.tokenizer is not None and model.tokenizer.separator is not None
     train, lengths = study.space.train, report_lengths(study.spec, study.space.train)
     longest = max(lengths)
-    count = test_tokens(study.spec, train, corpus) // longest
+    count = test_tokens(study.spec, asked, train, corpus) // longest
     before = 0
-    for text in corpus.texts_of(study.spec.confirm.split):
+    for text in corpus.texts_of(asked.split):
         begin = np.linspace(0, len(text.ids) - 1 - longest, count).astype(int) if count > 1 else np.zeros(1, int)
         starts, _ = places(text.ids, model.tokenizer.separator)
         within = np.searchsorted(starts, begin, side="right") - 1 + before  # of each piece: its document

@@ -1,4 +1,4 @@
-"""One training of a confirmation: a variant with a new seed, trained to the end and measured on the test split."""
+"""One training anew: a variant with a new seed, trained to the end and measured on the test split."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import time
 from typing import TYPE_CHECKING
 
 from miniwin.machine.devices import find_device
-from miniwin.search.claims import Claim
 from miniwin.search.confirm.scores import measure, write_scores
+from miniwin.search.holding import Claim
 from miniwin.search.measure import Interrupted, Tracking
 from miniwin.search.study import Study
 
@@ -16,12 +16,13 @@ if TYPE_CHECKING:
     from miniwin.data import Corpus
 
 
-def run_confirmation(study: Study, claim: Claim, corpus: Corpus, tracking: Tracking) -> None:
+def run_training(study: Study, claim: Claim, corpus: Corpus, tracking: Tracking) -> None:
     """Train and measure. The outcome is ended when this returns, but not written yet; the scores are."""
     from miniwin.loading import load
     from miniwin.training.launch import train
 
     outcome, candidate = claim.outcome, claim.candidate
+    assert claim.training is not None
     result = train(
         candidate.model,
         candidate.train,
@@ -41,7 +42,7 @@ def run_confirmation(study: Study, claim: Claim, corpus: Corpus, tracking: Track
         return
     began = time.monotonic()
     model = load(claim.run_folder, device=find_device(None))
-    scores, outcome.losses, outcome.values = measure(study, candidate.model, model, corpus)
+    scores, outcome.losses, outcome.values = measure(study, claim.training.asked, candidate.model, model, corpus)
     outcome.seconds += time.monotonic() - began
     numbers = {**{f"loss at {length}": loss for length, loss in outcome.losses.items()}, **outcome.values}
     if broken := next((name for name, number in numbers.items() if not math.isfinite(number)), None):

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 
 from miniwin.display.formats import count_text, plural
+from miniwin.search import trainings
 from miniwin.search.confirm.plan import Confirmation
 from miniwin.search.confirm.result import Comparison, Measured, Result
 from miniwin.search.objectives import TEXTS
@@ -13,14 +13,8 @@ from miniwin.specs.objectives import Objective
 
 
 def progress(confirmation: Confirmation) -> str | None:
-    """`confirming: 5 of 12 trainings, 2 running`; None if there is nothing to train, or no more."""
-    states = Counter("running" if one.alive else one.state for one in confirmation.trainings)
-    if not confirmation.trainings or confirmation.over:
-        return None
-    over = sum(one.over for one in confirmation.trainings)
-    parts = [f"{over} of {plural(len(confirmation.trainings), 'training')}"]
-    parts += [f"{states[state]} {state}" for state in ("running", "failed") if states[state]]
-    return f"confirming: {', '.join(parts)}"
+    """How far the trainings are; None if there is nothing to train, or no more."""
+    return trainings.progress("confirming", confirmation.trainings)
 
 
 def lines(confirmation: Confirmation, asked: Sequence[str], trained: int) -> list[str]:

@@ -1,0 +1,106 @@
+"""A piece of work that a process holds, and how the process takes hold of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from miniwin.search.candidate import Candidate
+from miniwin.search.leases import Lease, write_lease
+from miniwin.search.outcome import Outcome
+from miniwin.search.space import Assignment
+from miniwin.search.study import Study
+from miniwin.search.telling import tell_outcome
+from miniwin.search.trainings import Training
+
+if TYPE_CHECKING:
+    from optuna.trial import Trial
+
+DEATHS = 20  # deaths of a trial's workers without progress in between, before the trial is given up
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A piece of work that this process holds the lease of."""
+
+    number: int | None  # None: the baseline
+    candidate: Candidate
+    folder: Path
+    outcome: Outcome
+    lease: Lease
+    lease_path: Path
+    trial: Trial | None
+    training: Training | None = None  # of a trial or the baseline anew, when the trials are over
+
+    @property
+    def confirms(self) -> bool:
+        return self.training is not None
+
+    @property
+    def label(self) -> str:
+        if self.training is not None:
+            return self.training.label
+        return "baseline" if self.number is None else f"trial {self.number}"
+
+    @property
+    def run_folder(self) -> Path:
+        return self.folder / "run"
+
+
+@dataclass(frozen=True)
+class NoClaim:
+    """There is no work to take now. over: nor will there be later. reason: why the search gives up before its budget
+    is spent, if it does."""
+
+    over: bool
+    reason: str | None = None
+
+
+def hold(
+    study: Study,
+    number: int | None,
+    assignment: Assignment,
+    candidate: Candidate,
+    folder: Path,
+    before: Outcome | None,
+    worker: str,
+    trial: Trial | None,
+) -> Claim | None:
+    """Take the lease of a trial, or of the baseline (`number` None). None: its workers died too often, and it failed.
+
+    before: what an earlier attempt has written.
+    """
+    outcome = _next_attempt(Outcome.begin(number, assignment, candidate), before, folder)
+    if outcome.over:
+        if trial is not None:
+            tell_outcome(study, trial, outcome)
+        return None
+    path = study.lease_path(number)
+    return Claim(number, candidate, folder, outcome, _taken(path, worker), path, trial)
+
+
+def hold_training(training: Training, worker: str) -> Claim | None:
+    """Take the lease of a training anew; otherwise as `hold`."""
+    variant, candidate, folder = training.variant, training.candidate, training.folder
+    begun = Outcome.begin(variant.number, Assignment(variant.params, candidate), candidate)
+    outcome = _next_attempt(begun, training.outcome, folder)
+    if outcome.over:
+        return None
+    lease = _taken(training.lease, worker)
+    return Claim(variant.number, candidate, folder, outcome, lease, training.lease, None, training)
+
+
+def _next_attempt(outcome: Outcome, before: Outcome | None, folder: Path) -> Outcome:
+    if before is not None:
+        outcome.go_on_from(before, folder / "run")
+    if outcome.deaths > DEATHS:
+        outcome.end("failed", f"its worker was killed {outcome.deaths} times without progress: out of memory?")
+    outcome.write(folder)
+    return outcome
+
+
+def _taken(path: Path, worker: str) -> Lease:
+    lease = Lease.mine(worker)
+    write_lease(path, lease)
+    return lease

@@ -48,9 +48,9 @@ def take_work(study: Study, worker: str) -> Claim | NoClaim:
             running = [trial for trial in trials if is_running(trial)]
             reason = None
             trial = _orphan(study, running) or promote_paused(study)
-            if trial is None and begun(trials) < study.spec.budget.trials:
+            if trial is None and (left := study.spec.budget.trials - begun(trials)) > 0:
                 reason = _why_stop(study, trials)
-                trial = None if reason else _ask(study, trials)
+                trial = None if reason else _ask(study, trials) or promote_paused(study, spare=left)
             if trial is None and not running and reason is None:
                 trial = promote_paused(study, last=True)
                 if trial is None:

@@ -158,8 +158,9 @@ def _continue_with(study: Study, specs: NamedSpecs, url: str | None, storage: st
     # Relative paths do not start at the study's own copy of a train spec.
     moved = specs.train_base not in (old.train_base, study.folder.resolve())
     _ = study.storage  # raises where the storage cannot be joined, before anything is written
+    if (wider or now > before) and not study.is_unmade():
+        study.optuna.set_user_attr(EXHAUSTED, False)  # or trials that wait could not go on
     if wider and not study.is_unmade():
-        study.optuna.set_user_attr(EXHAUSTED, False)
         # Before the spec: a choice that has grown needs another name in Optuna (coding.py).
         study.about["choices"] = first_choices(study.about.get("choices"), wider)
         study.write_about()

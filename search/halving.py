@@ -10,6 +10,9 @@ All objectives take part: those that a rung measures, and those that were known 
 cache. An objective that nobody knows at a rung, such as the speed of decoding, is left out there. A trial that diverged
 is the worst at the rung that it did not reach.
 
+Where every assignment has been tried and the budget is not spent, each trial that is left lets one more go on from each
+rung (`spare`): n / reduction^k + spare of the n trials of a bracket pass their k-th rung.
+
 Pure functions of a history: the workers of a search call them, and so does a replay of a table.
 """
 
@@ -17,8 +20,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
-from miniwin.search.brackets import Rule
+from miniwin.search.brackets import Rule, bracket_of
 from miniwin.search.history import Tried
 from miniwin.search.pareto import Point, among_best
 
@@ -34,10 +38,17 @@ def goes_on(history: Sequence[Tried], number: int, directions: Sequence[str], ru
     return among_best(_costs(there, rung, directions), len(there) // rule.reduction, {own}) is not None
 
 
-def promotable(history: Sequence[Tried], directions: Sequence[str], rule: Rule) -> Tried | None:
-    """The paused trial that goes on next: of the highest rung, the best of its bracket."""
-    for rung, _, there in _waiting(history, rule):
-        if chosen := _best_waiting(there, rung, directions, len(there) // rule.reduction):
+def promotable(history: Sequence[Tried], directions: Sequence[str], rule: Rule, spare: int = 0) -> Tried | None:
+    """The paused trial that goes on next: of the highest rung, the best of its bracket.
+
+    spare: how many trials of the budget are left, once there is nothing new to try.
+    """
+    for rung, bracket, there in _waiting(history, rule):
+        most = len(there) // rule.reduction
+        if spare:
+            begun = len(_there(history, bracket, bracket))  # not of those that spare trials have let go on
+            most = begun // rule.reduction ** (rung - bracket + 1) + _dealt(spare, bracket, len(history), rule)
+        if chosen := _best_waiting(there, rung, directions, most):
             return chosen
     return None
 
@@ -50,6 +61,14 @@ def last_chance(history: Sequence[Tried], directions: Sequence[str], rule: Rule)
         if bracket not in busy:
             return _best_waiting(there, rung, directions, len(there))
     return None
+
+
+def _dealt(spare: int, bracket: int, trials: int, rule: Rule) -> int:
+    """The share of a bracket in the trials that are left; all of them, if there are enough for every trial."""
+    judged = replace(rule, brackets=min(rule.brackets, rule.rungs))  # in the last one of Hyperband nobody waits
+    if judged.brackets == 1 or spare >= trials:
+        return spare
+    return sum(bracket_of(number, judged) == bracket for number in range(spare))
 
 
 def _best_waiting(there: Sequence[Tried], rung: int, directions: Sequence[str], most: int) -> Tried | None:

@@ -24,14 +24,16 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial, Trial
 
 
-def promote_paused(study: Study, *, last: bool = False) -> Trial | None:
-    """Let the next paused trial go on; None if no trial may. last: the study would end otherwise."""
+def promote_paused(study: Study, *, spare: int = 0, last: bool = False) -> Trial | None:
+    """Let the next paused trial go on; None if no trial may. spare: trials that are left of the budget when there is
+    nothing new to try. last: the study would end otherwise."""
     import optuna
 
     if study.rule is None:
         return None
     directions = [objective.direction for objective in study.spec.parsed_objectives]
-    chosen = (last_chance if last else promotable)(history(study), directions, study.rule)
+    tried = history(study)
+    chosen = last_chance(tried, directions, study.rule) if last else promotable(tried, directions, study.rule, spare)
     if chosen is None:
         return None
     frozen = next(t for t in study.optuna.get_trials(deepcopy=False) if t.number == chosen.number)

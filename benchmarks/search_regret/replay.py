@@ -1,8 +1,8 @@
 """One search, replayed over a table.
 
 Workers train at the same speed, so tokens are the clock. A worker that is free takes, as a real one does: a paused
-trial that may go on, or a new one, or, once every assignment was tried, the best that waits. At each rung the pruner is
-asked.
+trial that may go on, or a new one. At each rung the pruner is asked. A search over a table has no budget of trials. So
+once every assignment was tried, the trials that wait go on, the best first, until all are trained.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from benchmarks.search_regret.median import Median
 from benchmarks.search_regret.problem import Entry, Problem
 from miniwin.search.brackets import Rule, bracket_of
-from miniwin.search.halving import goes_on, last_chance, promotable
+from miniwin.search.halving import goes_on, promotable
 from miniwin.search.history import Tried
 from miniwin.search.samplers.keys import key_of
 from miniwin.search.samplers.proposing import Proposer
@@ -57,7 +57,7 @@ class Search:
         busy: list[tuple[int, int]] = []  # when a trial reaches its next rung, and its number
         idle, clock = workers, 0
         while True:
-            while idle and (number := self._take(bool(busy))) is not None:
+            while idle and (number := self._take()) is not None:
                 heapq.heappush(busy, (clock + self._distance(number), number))
                 idle -= 1
             if not busy:
@@ -77,16 +77,16 @@ class Search:
         rung = len(self.history[number].rungs)
         return self.problem.tokens[rung] - (self.problem.tokens[rung - 1] if rung else 0)
 
-    def _take(self, others: bool) -> int | None:
-        """The number of the trial that a free worker trains next. others: whether any trial runs."""
+    def _take(self) -> int | None:
+        """The number of the trial that a free worker trains next."""
         directions = self.problem.directions
         paused = promotable(self.history, directions, self.rule) if self.rule else None
         if paused is None:
             number = self._new()
             if number is not None:
                 return number
-            if self.rule and not others:
-                paused = last_chance(self.history, directions, self.rule)
+            if self.rule:
+                paused = promotable(self.history, directions, self.rule, spare=len(self.history))
         if paused is None:
             return None
         self._change(paused.number, state="running")

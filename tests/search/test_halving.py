@@ -170,6 +170,51 @@ def test_a_search_does_not_end_without_a_complete_trial() -> None:
     assert last_chance([tried(0, 1.0, bracket=0), tried(1, 9.0, 9.0, state="complete", bracket=1)], LESS, rule)
 
 
+def go_on(history: list[Tried], rule: Rule, spare: int) -> list[Tried]:
+    """Let trials go on as long as any may. At a rung a trial has its number as its value."""
+    while chosen := promotable(history, LESS, rule, spare):
+        reached = len(chosen.rungs) + 1
+        state = "complete" if reached > rule.rungs else "paused"
+        history[chosen.number] = tried(chosen.number, *[chosen.number] * reached, state=state, bracket=chosen.bracket)
+    return history
+
+
+@pytest.mark.parametrize(("spare", "expected"), [
+    (0, [18, 6, 2, 1]),  # 18 / 3, 6 / 3, 2 / 3: none is one of three
+    (1, [18, 7, 3, 1]),
+    (4, [18, 10, 6, 4]),
+    (17, [18, 18, 18, 17]),
+    (1000, [18, 18, 18, 18]),
+])  # fmt: skip
+def test_each_trial_that_is_left_lets_one_more_go_on_from_each_rung(spare: int, expected: list[int]) -> None:
+    rule, history = Rule(reduction=3, rungs=3), [tried(number, number) for number in range(18)]
+    history = go_on(history, rule, spare)
+    if spare == 0:
+        assert last_chance(history, LESS, rule) == history[0]
+        history[0] = tried(0, 0.0, 0.0, 0.0, 0.0, state="complete")
+    assert [sum(len(one.rungs) > rung for one in history) for rung in range(4)] == expected
+    assert [one.number for one in history if one.state == "complete"] == list(range(expected[-1])), "the best"
+
+
+def test_trials_that_are_left_are_shared_by_the_brackets_in_which_trials_wait() -> None:
+    rule = Rule(reduction=2, rungs=2, brackets=3)
+
+    def begun() -> list[Tried]:
+        brackets = [bracket_of(number, rule) for number in range(20)]
+        rungs = [3 if bracket == 2 else bracket + 1 for bracket in brackets]
+        states = ["complete" if bracket == 2 else "paused" for bracket in brackets]
+        ways = zip(range(20), rungs, states, brackets, strict=True)
+        return [tried(n, *[n] * reached, state=state, bracket=bracket) for n, reached, state, bracket in ways]
+
+    def complete(spare: int) -> list[int]:
+        ended = [one.bracket for one in go_on(begun(), rule, spare) if one.state == "complete"]
+        return [ended.count(bracket) for bracket in range(2)]
+
+    before, after = complete(0), complete(7)
+    assert [more - less for less, more in zip(before, after, strict=True)] == [4, 3]
+    assert sum(complete(20)) == sum(one.bracket < 2 for one in begun()), "enough for all"
+
+
 def test_brackets_are_compared_among_themselves_and_judged_later() -> None:
     rule = Rule(reduction=2, rungs=2, brackets=3)
     history = [

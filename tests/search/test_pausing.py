@@ -109,6 +109,36 @@ def test_a_larger_budget_takes_an_old_trial_further_as_a_new_one(tmp_path: Path)
     assert len(list((study.folder / "trials").iterdir())) == 9
 
 
+def test_where_all_has_been_tried_the_best_that_wait_go_on_one_for_each_trial_that_is_left(tmp_path: Path) -> None:
+    study = make(
+        tmp_path,
+        pruner={"type": "halving", "reduction": 3},
+        variables={"ratio": {"int": [1, 3]}, "window": {"choice": [4, 8]}, "factor": {"int": [1, 1]}},
+        constraints=[],
+        budget={"trials": 8},
+    )
+
+    def reached() -> list[int]:
+        trials = [trial for trial in collect(study).trials if trial.state in ("complete", "pruned")]
+        return [len(trials), *(sum(len(t.rungs) > r or t.state == "complete" for t in trials) for r in (1, 2))]
+
+    losses: dict[str, float] = {}
+
+    def loss(claim: Claim) -> float:
+        return losses.setdefault(claim.candidate.hash, float(len(losses)))
+
+    assert drive(study, loss) == NoClaim(over=True)
+    data = collect(study)
+    assert data.exhausted and data.finished and len(data.trained) == 6 and data.assignments == 6
+    # Of 6, 2 go on from the first rung, and of these none from the second; two trials are left of the budget.
+    assert reached() == [6, 4, 2] and [trial.number for trial in data.completed] == [0, 1]
+    spec = load_search_spec(study.folder / "search.yaml", ["budget.trials=9"])
+    study = create_study(spec, study.folder, out=study.folder)
+    assert not collect(study).finished, "a trial more of the budget lets one more go on"
+    assert drive(study, loss) == NoClaim(over=True)
+    assert reached() == [6, 5, 3] and collect(study).finished
+
+
 def test_a_kill_between_any_two_writes_leaves_what_the_next_worker_mends(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

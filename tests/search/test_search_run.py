@@ -16,15 +16,15 @@ from rich.console import Console
 from search_helpers import MODEL, SEARCH, write_search
 
 from miniwin.runs import read_evaluations
-from miniwin.search import claims, leases, read_study, run_search, runner, study_json
+from miniwin.search import claims, leases, read_study, run_search, study_json
 from miniwin.search.claims import Claim, NoClaim, finish, take_work
 from miniwin.search.creation import create_study
-from miniwin.search.live_table import SearchDisplay, free_lines, study_table, summary
+from miniwin.search.live_table import free_lines, study_table, summary
 from miniwin.search.measure import check_corpus
 from miniwin.search.records import StudyData, collect
 from miniwin.search.storage import cut_torn_line
 from miniwin.search.study import Study
-from miniwin.search.worker import DONE, GAVE_UP, MISTAKE, work
+from miniwin.search.worker import DONE, GAVE_UP, work
 from miniwin.specs import UserError, load_search_spec
 
 
@@ -531,32 +531,3 @@ def test_the_table_of_trials(tmp_path: Path) -> None:
     assert "complete *" in rows[str(first.number)] and "1.2500" in rows[str(first.number)]
     assert "running" in rows[str(second.number)] and "~3.5000" in rows[str(second.number)]
     assert "1 of 3 trials" in text
-
-
-def test_how_workers_that_end_badly_are_told_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    study = make(tmp_path)
-    crew = runner._Crew(study, 1, SearchDisplay(enabled=False))
-    log = study.folder / "logs" / "worker-0.log"
-    log.write_text("trial 1\nerror: the disk is full\nof text")
-    with pytest.raises(UserError, match=r"^the disk is full\nof text$"):
-        crew._ended(0, MISTAKE)
-    log.write_text("Traceback\nKeyError: 'x'\n")
-    with pytest.raises(UserError, match=r"worker 0 failed: KeyError: 'x'; what it printed is in .*worker-0.log"):
-        crew._ended(0, 1)
-    log.write_text("gave up: nothing holds\n")
-    crew._ended(0, GAVE_UP)
-    assert crew.gave_up == "nothing holds"
-    monkeypatch.setattr(crew, "_start", lambda number: None)
-    with pytest.raises(UserError, match="workers were killed 26 times"):
-        for _ in range(26):
-            crew._ended(0, -9)
-
-
-def test_workers_take_turns_on_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
-    assert runner._gpu(3) is None
-    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
-    assert [runner._gpu(number) for number in range(3)] == ["0", "1", "0"]
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4, 6")
-    assert [runner._gpu(number) for number in range(3)] == ["4", "6", "4"]

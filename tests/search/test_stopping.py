@@ -14,7 +14,8 @@ from tiny import run_cli
 from miniwin.runs import read_metrics
 from miniwin.search import read_study, resume_search, stop_search, stopping
 from miniwin.search.claims import Claim, take_work
-from miniwin.search.runner import _Crew
+from miniwin.search.launchers.crew import Crew
+from miniwin.search.launchers.local import Local
 from miniwin.search.stopping import NEVER, Listening, at_work, last_request
 from miniwin.search.study import Study
 from miniwin.search.study_json import write_about
@@ -77,7 +78,7 @@ def test_a_request_is_for_the_workers_of_its_time(tmp_path: Path, monkeypatch: p
     # A worker that its crew started before the request, or in place of one that was killed, hears it at once.
     assert work(study.folder, "0", known=NEVER) == ALL_STOPPED
     assert not list((study.folder / "trials").iterdir())
-    assert request != NEVER and _Crew(study, 1, None).known == request  # type: ignore[arg-type]
+    assert request != NEVER and Crew(study, 1, None, Local()).known == request  # type: ignore[arg-type]
 
 
 def test_a_storage_that_is_away_stops_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,6 +17,9 @@ from search_helpers import change, make, tried
 
 from miniwin.blocks.messages.passwords import masked, without_secrets_of
 from miniwin.search import promote, read_study, run_search, runner, storage, storage_trust, storage_url
+from miniwin.search.launchers import local
+from miniwin.search.launchers.crew import Crew
+from miniwin.search.launchers.local import Local
 from miniwin.search.live_table import SearchDisplay
 from miniwin.search.records import collect
 from miniwin.search.report import write_report
@@ -183,15 +186,13 @@ def test_workers_are_given_what_the_study_does_not_keep(tmp_path: Path, monkeypa
     study = make(tmp_path)
     study.password = "secret"
     uri = "postgresql://me:secret@nowhere/mlflow"
-    crew = runner._Crew(study, 1, SearchDisplay(enabled=False), uri)
     given: dict[str, str] = {}
     monkeypatch.setattr(subprocess, "Popen", lambda *a, env, **k: given.update(env))
-    crew._start(0)
-    crew.working.clear()
+    local._start(Crew(study, 1, SearchDisplay(enabled=False), Local(), uri)._order(0))
     assert given["MINIWIN_STORAGE_PASSWORD"] == "secret" and given["MLFLOW_TRACKING_URI"] == uri
     assert "MINIWIN_STORAGE_URL" not in given
     study.about["storage"] = "postgresql://me:kept@nowhere/db"
-    runner._Crew(study, 1, SearchDisplay(enabled=False))._start(0)
+    local._start(Crew(study, 1, SearchDisplay(enabled=False), Local())._order(0))
     assert given["MINIWIN_STORAGE_URL"] == "postgresql://me@nowhere/db"
 
 

@@ -14,9 +14,10 @@ from typer.testing import CliRunner, Result
 
 from miniwin.cli import app
 from miniwin.evaluation.result import Metrics
-from miniwin.search import read_study, runner
+from miniwin.search import read_study
 from miniwin.search.claims import Claim, take_work
 from miniwin.search.creation import create_study
+from miniwin.search.launchers.crew import Crew
 from miniwin.search.study import Study
 from miniwin.search.worker import DONE, work
 from miniwin.specs import UserError, load_search_spec
@@ -67,7 +68,7 @@ def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.fsync", lambda _: None)
     monkeypatch.setenv("MINIWIN_ZOO", str(tmp_path / "zoo"))
     monkeypatch.setenv("MINIWIN_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(runner._Crew, "run", lambda crew: work(crew.study.folder, "0"))
+    monkeypatch.setattr(Crew, "run", lambda crew: work(crew.study.folder, "0"))
     metrics = Metrics("x", 1, {}, 1, {32: 1.0}, {32: 1.5}, {}, {}, {32: 1})
     monkeypatch.setattr("miniwin.evaluation.evaluate", lambda *_, **__: metrics)
 

@@ -57,7 +57,7 @@ def test_a_larger_budget_is_watched_too(tmp_path: Path, monkeypatch: pytest.Monk
     study = tried(make(tmp_path, budget={"trials": 2}))
 
     def extend() -> None:
-        monkeypatch.setattr("miniwin.search.runner._Crew.run", lambda crew: None)
+        monkeypatch.setattr("miniwin.search.launchers.crew.Crew.run", lambda crew: None)
         resume_search(study.folder, trials=3, tracking="off", progress=False)
 
     later: list[Callable[[], object]] = [extend, lambda: tried(Study(study.folder)), lambda: tried(Study(study.folder))]

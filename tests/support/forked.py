@@ -82,13 +82,12 @@ class Command:
 def _command(arguments: tuple[str, ...], told: Path, file_limit: int | None) -> None:
     import resource
 
-    from miniwin.search import runner, worker
+    from miniwin.search import worker
+    from miniwin.search.launchers import local
 
     worker.PARENT_SECONDS = 0.1  # after which an orphan notices that its parent is gone
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    runner.subprocess = SimpleNamespace(  # type: ignore[assignment]
-        Popen=_Worker, DEVNULL=subprocess.DEVNULL, TimeoutExpired=subprocess.TimeoutExpired
-    )
+    local.subprocess = SimpleNamespace(Popen=_Worker, DEVNULL=subprocess.DEVNULL)  # type: ignore[assignment]
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     if file_limit is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (file_limit, before[1]))
@@ -167,7 +166,7 @@ def _until_the_exit(*arguments: str) -> tuple[int, str, str]:
 
 
 class _Worker:
-    """A worker of a search, forked from its parent. It has what the runner needs of subprocess.Popen."""
+    """A worker of a search, forked from its parent. It has what the launcher needs of subprocess.Popen."""
 
     def __init__(self, command: list[str], *, stdout: IO[bytes], env: dict[str, str], **rest: Any) -> None:
         assert command[:3] == [sys.executable, "-m", "miniwin.search.worker"] and rest["start_new_session"]

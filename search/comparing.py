@@ -168,11 +168,12 @@ def _side(
     spec, best = data.spec.model_dump(mode="json"), data.best
     asked = {"base": data.base.name, "train": data.train.name, "trials": data.spec.budget.trials}
     asked |= {part: spec[part] for part in ASKED}
+    several = {} if data.spec.seeds == 1 else {"seeds": data.spec.seeds}
     if alone:
         asked = {"base": spec["baseline"], "train": data.train.name, "trials": 1}
     return Side(
         name=name,
-        asked={**asked, "tokens_per_trial": data.train.tokens},
+        asked={**asked, "tokens_per_trial": data.train.tokens, **several},
         states=dict(Counter(trial.state for trial in data.trials)),
         tokens=sum(trial.tokens for trial in data.trials),
         seconds=sum(trial.seconds for trial in data.trials),

@@ -25,7 +25,8 @@ def comparison_lines(found: Comparison) -> list[str]:
     if found.reference:
         point = ", ".join(f"{name.split()[1]} {shown(value)}" for name, value in found.reference.items())
         lines.append(f"volume: the share of the box up to {point} that the front dominates; more is better")
-    return [*lines, "Each trial is one seed: a small difference may be chance."]
+    one = all("seeds" not in side.asked for side in found.sides)
+    return [*lines, f"{'Each trial is one seed: a' if one else 'A'} small difference may be chance."]
 
 
 def _rows(found: Comparison) -> list[tuple[str, Callable[[Side], str]]]:
@@ -36,7 +37,7 @@ def _rows(found: Comparison) -> list[tuple[str, Callable[[Side], str]]]:
         ("constraints", lambda side: " and ".join(side.asked.get("constraints", []))),
         ("sampler", lambda side: _kind(side.asked.get("sampler"))),
         ("pruner", lambda side: _kind(side.asked.get("pruner")) if "pruner" in side.asked else ""),
-        ("budget", lambda side: f"{side.asked['trials']} x {count_text(side.asked['tokens_per_trial'])} tokens"),
+        ("budget", _budget),
         ("trials", lambda side: ", ".join(f"{count} {state}" for state, count in side.states.items())),
         ("tokens spent", lambda side: count_text(side.tokens)),
         ("time spent", lambda side: seconds_text(side.seconds)),
@@ -51,6 +52,11 @@ def _rows(found: Comparison) -> list[tuple[str, Callable[[Side], str]]]:
     lengths = sorted({int(n) for side in found.sides if side.best for n in side.best["losses"]})
     rows += [(f"bits/byte at {n:,}", lambda side, n=n: _bits(side, str(n))) for n in lengths]  # type: ignore[misc]
     return rows
+
+
+def _budget(side: Side) -> str:
+    seeds = f"{side.asked['seeds']} seeds x " if "seeds" in side.asked else ""
+    return f"{side.asked['trials']} x {seeds}{count_text(side.asked['tokens_per_trial'])} tokens"
 
 
 def _variable(side: Side, name: str) -> str:

@@ -2,7 +2,8 @@
 
     number, state, reason, duplicate_of, best       best: on the front, or the best trial of one objective
     param:NAME                                      what the sampler chose; empty where the trial has no such variable
-    value:OBJECTIVE                                 measured when training was over
+    value:OBJECTIVE                                 measured when training was over; the mean of several seeds
+    spread:OBJECTIVE                                standard error of that mean, with several seeds
     loss:LENGTH                                     nats per byte at that length
     rung:TOKENS:OBJECTIVE                           measured while training, after so many tokens
     constraint:TEXT                                 at most 0: it holds
@@ -68,6 +69,8 @@ def to_columns(data: StudyData) -> Columns:
     add("param", params, _names(params, data.spec.variables))
     values = [trial.values for trial in trials]
     add("value", values, _names(values, (objective.name for objective in data.objectives)))
+    if data.spec.seeds > 1:
+        add("spread", [trial.spread for trial in trials], (objective.name for objective in data.objectives))
     losses = [{str(length): loss for length, loss in trial.losses.items()} for trial in trials]
     add("loss", losses, sorted(_names(losses), key=int))
     rungs = [_rungs(trial) for trial in trials]

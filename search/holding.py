@@ -93,7 +93,7 @@ def hold_training(training: Training, worker: str) -> Claim | None:
 
 def _next_attempt(outcome: Outcome, before: Outcome | None, folder: Path) -> Outcome:
     if before is not None:
-        outcome.go_on_from(before, folder / "run")
+        outcome.go_on_from(before, folder)
     if outcome.deaths > DEATHS:
         outcome.end("failed", f"its worker was killed {outcome.deaths} times without progress: out of memory?")
     outcome.write(folder)

@@ -15,10 +15,11 @@ from miniwin.search.history import RUNG
 from miniwin.search.outcome import ORIGIN, Outcome
 from miniwin.search.records import StudyData, TrialRecord
 from miniwin.search.study import Study
+from miniwin.search.trial_trainings import run_folders
 from miniwin.specs import UserError
 
 # Fields of a search spec that decide what the values of a trial are, or when they are known.
-_DECISIVE = ("objectives", "report_lengths", "eval_tokens", "rung_eval_tokens", "rungs", "pruner", "seed")
+_DECISIVE = ("objectives", "report_lengths", "eval_tokens", "rung_eval_tokens", "rungs", "pruner", "seed", "seeds")
 
 
 def import_trials(study: Study, source: StudyData, fingerprint: str) -> list[int]:
@@ -59,7 +60,9 @@ def _take(study: Study, source: StudyData, trial: TrialRecord, fingerprint: str,
     origin = f"{source.name}, trial {trial.number}"
     folder = study.trial_folder(candidate.hash)
     with said_if_unwritable(folder):
-        shutil.copytree(trial.run_folder, folder / "run", dirs_exist_ok=True, ignore=shutil.ignore_patterns(LOCK))
+        for run in run_folders(trial.run_folder.parent):
+            to = folder / run.relative_to(trial.run_folder.parent)
+            shutil.copytree(run, to, dirs_exist_ok=True, ignore=shutil.ignore_patterns(LOCK))
     replace(outcome, number=number, constraints=assignment.constraints, origin=origin).write(folder)
     fixed = FixedTrial(params)
     study.space.suggest(fixed)

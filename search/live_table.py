@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TextIO
 
@@ -15,6 +15,7 @@ from miniwin.display.formats import duration, rate
 from miniwin.files.json_files import parse_json
 from miniwin.search.confirm import words
 from miniwin.search.records import StudyData, TrialRecord
+from miniwin.search.trial_trainings import run_folders, tokens_of_trial
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -113,7 +114,7 @@ class SearchDisplay:
             self._tokens_before, self._began = tokens, time.monotonic()
         speed = (tokens - self._tokens_before) / max(time.monotonic() - self._began, 1e-9)
         if speed > 0 and time.monotonic() - self._began > 5:
-            budget = data.train.tokens
+            budget = tokens_of_trial(data.spec, data.train)
             open_trials = data.spec.budget.trials - len(trained) - len(paused)
             left = open_trials * budget - sum(min(tokens_so_far(trial), budget) for trial in running)
             if data.baseline is not None and not data.baseline.trained:
@@ -196,7 +197,7 @@ def _cells(trial: TrialRecord, data: StudyData, best: bool) -> list[tuple[str, s
         shortened(trial.layout),
         *(shown(trial.params.get(name, "")) for name in data.spec.variables),
         f"{state if state == 'waiting' else trial.standing}{' *' if best else ''}",
-        *(mark + shown(values[o.name]) if o.name in values else "" for o in data.objectives),
+        *(mark + _with_spread(values, o.name, trial) if o.name in values else "" for o in data.objectives),
         f"{tokens / 1e6:.2f}M",
         duration(trial.seconds) if trial.seconds else "",
     ]
@@ -213,11 +214,17 @@ def _line(trial: TrialRecord, data: StudyData) -> str:
         f"{trial.state:<8}",
         shortened(trial.layout),
         " ".join(f"{name}={shown(value)}" for name, value in trial.params.items()),
-        " ".join(f"{name} {shown(value)}" for name, value in values.items()),
+        " ".join(f"{name} {_with_spread(values, name, trial)}" for name in values),
         duration(trial.seconds),
         f"({len(data.trained)}/{data.spec.budget.trials})",
     ]
     return "  ".join(part for part in parts if part.strip()) + (f"  {trial.reason}" if trial.reason else "")
+
+
+def _with_spread(values: Mapping[str, float], name: str, trial: TrialRecord) -> str:
+    """A value; of several seeds, the mean and its standard error."""
+    spread = trial.spread.get(name) if values is trial.values else None
+    return shown(values[name]) + ("" if spread is None else f" ±{spread:.2g}")
 
 
 def shortened(layout: str, most: int = 24) -> str:
@@ -237,14 +244,19 @@ def tokens_so_far(trial: TrialRecord) -> int:
     """The tokens that a run has logged. The log is ahead of the last checkpoint."""
     if trial.trained or trial.state == "paused" or trial.run_folder is None:
         return trial.tokens
+    folders = run_folders(trial.run_folder.parent) if trial.trainings else [trial.run_folder]
+    return sum(map(_logged, folders)) or trial.tokens
+
+
+def _logged(run: Path) -> int:
     try:
-        with open(Path(trial.run_folder) / "metrics.jsonl", "rb") as file:
+        with open(run / "metrics.jsonl", "rb") as file:
             size = file.seek(0, os.SEEK_END)
             file.seek(max(0, size - 65536))  # the line of an evaluation is long
             lines = file.read().decode(errors="replace").rpartition("\n")[0].splitlines()
         return int(parse_json(lines[-1])["tokens"])
     except (OSError, IndexError, KeyError, TypeError, ValueError):
-        return trial.tokens
+        return 0
 
 
 def summary(data: StudyData) -> list[str]:
@@ -266,6 +278,8 @@ def summary(data: StudyData) -> list[str]:
         lines.append(f"base: {_result(data.baseline)}")
     elif data.baseline is not None and data.baseline.reason:
         lines.append(f"base: {data.baseline.state}, {data.baseline.reason}")
+    if data.spec.seeds > 1:
+        lines.append(f"values are means over {data.spec.seeds} seeds, ± their standard errors")
     if data.confirmation is not None:
         lines += words.lines(data.confirmation, data.spec.objectives, data.train.longest)
     return lines + _problems(data)
@@ -279,7 +293,7 @@ def _problems(data: StudyData) -> list[str]:
 
 
 def _result(trial: TrialRecord) -> str:
-    values = ", ".join(f"{name} {shown(value)}" for name, value in trial.values.items())
+    values = ", ".join(f"{name} {_with_spread(trial.values, name, trial)}" for name in trial.values)
     losses = " ".join(f"{length}:{loss:.3f}" for length, loss in sorted(trial.bits_per_byte.items()))
     return f"{trial.label}, {values}; bits per byte by length {losses}"
 

@@ -8,14 +8,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from miniwin.machine.devices import find_device
-from miniwin.runs import read_run
+from miniwin.runs import RunResult, read_run
 from miniwin.search.holding import Claim
 from miniwin.search.objectives import eval_tokens, is_loss, report_lengths, value
+from miniwin.search.outcome import Outcome
 from miniwin.search.probing import want_of_memory
 from miniwin.search.rungs import AtRungs, loss, why_worthless
 from miniwin.search.study import BASELINE, Study
+from miniwin.search.trial_trainings import MAIN, TrialTraining, has_several, means, planned, spreads
 from miniwin.specs import SearchSpec, TrainSpec, UserError
 from miniwin.specs.data import tasks_in
+from miniwin.training.signals import requests
 
 if TYPE_CHECKING:
     from miniwin.data import Corpus
@@ -76,6 +79,8 @@ def check_same_data(study: Study, corpus: Corpus) -> None:
 
 def run_claim(study: Study, claim: Claim, corpus: Corpus, tracking: Tracking) -> None:
     """Train and measure a claim. Its outcome is ended, or paused, when this returns, but not written yet."""
+    if has_several(study.spec):
+        claim.outcome.trainings = planned(study.spec, claim.candidate.train, claim.outcome.trainings)
     at_rungs = AtRungs(study, claim, corpus)
     try:
         _train_and_measure(study, claim, corpus, tracking, at_rungs)
@@ -88,35 +93,67 @@ def run_claim(study: Study, claim: Claim, corpus: Corpus, tracking: Tracking) ->
 
 
 def _train_and_measure(study: Study, claim: Claim, corpus: Corpus, tracking: Tracking, at_rungs: AtRungs) -> None:
-    from miniwin.loading import load
+    outcome, trainings = claim.outcome, at_rungs.trainings
+    at_rungs.tell()
+    while (training := at_rungs.next()) is not None:
+        asked = requests()
+        result = _train(study, claim, training, tracking, at_rungs)
+        if result.status == "interrupted" and not (at_rungs.paused or at_rungs.waits):
+            raise Interrupted(result.reason)
+        training.tokens, training.seconds = result.tokens, result.seconds
+        outcome.add_up(trainings)
+        if at_rungs.waits:
+            if requests() != asked:  # it came when the training was about to wait anyway
+                raise Interrupted("asked to stop")
+            continue
+        if _has_stopped(study, outcome, result, at_rungs):
+            return
+        _measure(study, claim, training, corpus)
+        outcome.add_up(trainings)
+        if outcome.trainings:
+            outcome.write(claim.folder)
+        _track(tracking, result.tracking_run, training.losses, training.values, result.steps)
+        if why_worthless(training.values):
+            break
+    outcome.losses, outcome.values = (means([getattr(one, of) for one in trainings]) for of in ("losses", "values"))
+    worthless = [why + _whose(one, outcome) for one in trainings if (why := why_worthless(one.values))]
+    if worthless:
+        outcome.values = {name: number for name, number in outcome.values.items() if math.isfinite(number)}
+        outcome.end("pruned", worthless[0])
+    else:
+        outcome.spread = spreads([one.values for one in trainings])
+        outcome.end("complete")
+
+
+def _train(study: Study, claim: Claim, training: TrialTraining, tracking: Tracking, at_rungs: AtRungs) -> RunResult:
     from miniwin.training.launch import train
 
-    spec, outcome = study.spec, claim.outcome
-    at_rungs.tell()
-    result = train(
+    name = "baseline" if claim.number is None else f"trial-{claim.number}"
+    return train(
         claim.candidate.model,
-        claim.candidate.train,
-        out=claim.run_folder,
+        training.spec(claim.candidate.train),
+        out=claim.folder / training.folder,
         progress=False,
         tracking=tracking.uri,
         parent_run=tracking.parent,
         experiment=tracking.experiment,
-        run_name="baseline" if claim.number is None else f"trial-{claim.number}",
+        run_name=name if training.folder == MAIN else f"{name}-{training.folder.replace('/', '-')}",
         base=study.train_base,
         on_eval=at_rungs if at_rungs.asked else None,
         eval_at=at_rungs.asked,
     )
-    if result.status == "interrupted" and not at_rungs.paused:
-        raise Interrupted(result.reason)
-    outcome.tokens, outcome.seconds = result.tokens, result.seconds
+
+
+def _has_stopped(study: Study, outcome: Outcome, result: RunResult, at_rungs: AtRungs) -> bool:
+    """Whether the trial has come to an end before its budget was spent, with this training, or has to wait."""
     if result.status == "diverged":
         at_rungs.give_up()
-        outcome.end("pruned", f"diverged: {result.reason}")
-        return
+        outcome.end("pruned", f"diverged: {result.reason}{_whose(at_rungs.training, outcome)}")
+        return True
     if at_rungs.too_slow:
         at_rungs.give_up()
         outcome.end("pruned", at_rungs.too_slow)
-        return
+        return True
     if result.status == "pruned" or at_rungs.paused:
         last: dict[str, Any] = outcome.rungs[-1] if outcome.rungs else {"tokens": result.tokens, "values": {}}
         behind = f"behind the others at {last['tokens']:,} tokens"
@@ -124,28 +161,30 @@ def _train_and_measure(study: Study, claim: Claim, corpus: Corpus, tracking: Tra
             outcome.pause(behind)
         else:
             outcome.end("pruned", (study.rule and why_worthless(last["values"])) or behind)
-        return
+        return True
+    return False
+
+
+def _whose(training: TrialTraining, outcome: Outcome) -> str:
+    return f" (seed {training.seed})" if outcome.trainings else ""
+
+
+def _measure(study: Study, claim: Claim, training: TrialTraining, corpus: Corpus) -> None:
+    """Measure what has been trained to the end."""
+    from miniwin.loading import load
+
+    spec, train = study.spec, study.space.train
     began = time.monotonic()
-    model = load(claim.run_folder, device=find_device(None))
-    tokens = eval_tokens(spec, study.space.train)
-    for length in report_lengths(spec, study.space.train) if corpus.has_text else ():
-        outcome.losses[length] = loss(model, corpus, length, tokens)
+    model = load(claim.folder / training.folder, device=find_device(None))
+    tokens = eval_tokens(spec, train)
+    for length in report_lengths(spec, train) if corpus.has_text else ():
+        training.losses[length] = loss(model, corpus, length, tokens)
+    tasks = tasks_in(train.data)
     for objective in spec.parsed_objectives:
-        outcome.values[objective.name] = value(
-            objective,
-            study.space.train.longest,
-            claim.candidate.model,
-            model,
-            outcome.losses,
-            tasks_in(study.space.train.data),
+        training.values[objective.name] = value(
+            objective, train.longest, claim.candidate.model, model, training.losses, tasks
         )
-    outcome.seconds += time.monotonic() - began
-    if worthless := why_worthless(outcome.values):
-        outcome.values = {name: number for name, number in outcome.values.items() if math.isfinite(number)}
-        outcome.end("pruned", worthless)
-    else:
-        outcome.end("complete")
-    _track(tracking, result.tracking_run, outcome.losses, outcome.values, result.steps)
+    training.seconds += time.monotonic() - began
 
 
 def _track(tracking: Tracking, run: str | None, losses: dict[int, float], values: dict[str, float], step: int) -> None:

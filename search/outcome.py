@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -16,6 +17,7 @@ from miniwin.files.json_files import DEEPEST, LARGEST, JSONProblem, parse_json, 
 from miniwin.files.writing import said_if_unwritable, write_json
 from miniwin.search.candidate import Candidate
 from miniwin.search.space import Assignment
+from miniwin.search.trial_trainings import TrialTraining, run_folders
 from miniwin.specs import UserError
 
 FORMAT = 1
@@ -30,7 +32,8 @@ class Outcome:
     """One trial, or the baseline (`number` None).
 
     values: the objectives by name. losses: nats per byte by length. rungs: measurements while training,
-    [{"tokens": ..., "values": {...}}, ...]. attempts: how many processes have worked on it.
+    [{"tokens": ..., "values": {...}}, ...]. attempts: how many processes have worked on it. Of a trial of several
+    trainings, these are means over the seeds, `spread` has their standard errors, and tokens and seconds are sums.
     """
 
     number: int | None
@@ -52,7 +55,10 @@ class Outcome:
     deaths: int = 0  # attempts that did not get training further, since the last that did
     started: str = ""
     finished: str | None = None
+    # Only in the file if they say something:
     origin: str | None = None  # the trial of another study that this was taken from as it is
+    spread: dict[str, float] = field(default_factory=dict)
+    trainings: list[TrialTraining] = field(default_factory=list)  # if there are several
 
     @classmethod
     def begin(cls, number: int | None, assignment: Assignment, candidate: Candidate) -> Outcome:
@@ -70,11 +76,11 @@ class Outcome:
             started=_now(),
         )
 
-    def go_on_from(self, before: Outcome, run: Path) -> None:
-        """Make this the next attempt at the same trial: measurements stay."""
-        self.rungs, self.started = before.rungs, before.started
+    def go_on_from(self, before: Outcome, folder: Path) -> None:
+        """Make this the next attempt at the same trial: measurements stay. folder: of the trial."""
+        self.rungs, self.started, self.trainings = before.rungs, before.started, before.trainings
         self.attempts = before.attempts + 1
-        self.tokens = max(_tokens(run), before.tokens)
+        self.tokens = max(sum(map(_tokens, run_folders(folder))), before.tokens)
         # Or nobody died: the user asked for another try, or the trial has waited at a rung.
         further = self.tokens > before.tokens or before.state in ("failed", "paused")
         self.deaths = 0 if further else before.deaths + 1
@@ -88,6 +94,11 @@ class Outcome:
     def over(self) -> bool:
         return self.state in FINAL
 
+    def add_up(self, trainings: Sequence[TrialTraining]) -> None:
+        """What the trial has cost is what its trainings have cost."""
+        self.tokens = sum(one.tokens for one in trainings)
+        self.seconds = math.fsum(one.seconds for one in trainings)
+
     def end(self, state: str, reason: str | None = None) -> None:
         self.state, self.reason, self.finished = state, reason, _now()
 
@@ -99,8 +110,9 @@ class Outcome:
         with said_if_unwritable(folder):
             folder.mkdir(parents=True, exist_ok=True)
         fields = asdict(self)
-        if self.origin is None:
-            del fields["origin"]
+        for name in ("origin", "spread", "trainings"):
+            if not fields[name]:
+                del fields[name]
         write_json(folder / FILE, {"format": FORMAT, **fields})
 
     @classmethod
@@ -152,11 +164,11 @@ class Outcome:
             for name, kind in _KINDS.items():
                 if not isinstance(data[name], kind):
                     raise TypeError
-            for rung in data["rungs"]:
-                int(rung["tokens"]), rung["values"].items()
-            data["losses"] = {int(length): _number(loss) for length, loss in data["losses"].items()}
-            for found in (data["values"], *(rung["values"] for rung in data["rungs"])):
-                found.update({name: _number(value) for name, value in found.items()})
+            _take_measured(data)
+            for training in data.get("trainings", ()):
+                _take_measured(training)
+            data["trainings"] = [TrialTraining.of(training) for training in data.get("trainings", ())]
+            data["spread"] = {name: _number(value) for name, value in data.get("spread", {}).items()}
             return cls(**data)
         except (KeyError, TypeError, ValueError, AttributeError):
             raise UserError(f"{path} has other fields than the file that `miniwin search` wrote; restore it") from None
@@ -171,6 +183,15 @@ _KINDS: dict[str, Any] = {
     **dict.fromkeys(("seed", "tokens", "attempts", "deaths"), int),
     **{"number": (int, _NONE), "rungs": list, "seconds": _NUMBER, "reason": (str, _NONE), "finished": (str, _NONE)},
 }
+
+
+def _take_measured(data: dict[str, Any]) -> None:
+    """Make numbers of what was measured, at the end and at rungs; TypeError and the like if it is something else."""
+    for rung in data["rungs"]:
+        int(rung["tokens"]), rung["values"].items()
+    data["losses"] = {int(length): _number(loss) for length, loss in data["losses"].items()}
+    for found in (data["values"], *(rung["values"] for rung in data["rungs"])):
+        found.update({name: _number(value) for name, value in found.items()})
 
 
 def _number(value: Any) -> float:

@@ -47,8 +47,9 @@ def promote(
     trial: a number, or "best": with several objectives, the trial of the front with the lowest loss. A confirmation
     does not change which one is best, or the test split would have chosen; the card shows it. tokens, train,
     set_train: train the architecture afresh, since a schedule that has ended cannot go on. The run is in promoted/ of
-    the study folder, and the same call goes on with it. Without these three the trial's own weights are taken. lengths:
-    the lengths to evaluate at; by default those that the study reports, and of tasks those of `miniwin zoo add`.
+    the study folder, and the same call goes on with it. Without these three the trial's own weights are taken; of
+    several seeds the first one's, so that no text has chosen them. lengths: the lengths to evaluate at; by default
+    those that the study reports, and of tasks those of `miniwin zoo add`.
     """
     from miniwin.data import prepare
     from miniwin.evaluation.data import refuse_other_data
@@ -195,6 +196,14 @@ def _confirmed(data: StudyData, chosen: TrialRecord) -> dict[str, Any]:
     }
 
 
+def _weights(data: StudyData, chosen: TrialRecord) -> dict[str, Any]:
+    """Which of several seeds the weights are of: the first, so that none was chosen."""
+    if data.spec.seeds == 1:
+        return {}
+    said = f"seed {chosen.seed}, the first of {data.spec.seeds}; the values of the trial are means over all of them"
+    return {"weights_of": said, "trial_spread": chosen.spread}
+
+
 def _provenance(
     study: Study, data: StudyData, chosen: TrialRecord, spec: TrainSpec, fingerprint: str, *, retrained: bool
 ) -> dict[str, Any]:
@@ -216,6 +225,7 @@ def _provenance(
             state: sum(t.state == state for t in data.trials) for state in sorted({t.state for t in data.trials})
         },
         "front": [trial.number for trial in data.front],
+        **({} if retrained else _weights(data, chosen)),
         **_confirmed(data, chosen),
         "baseline": None
         if data.baseline is None

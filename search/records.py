@@ -18,6 +18,7 @@ from miniwin.search.leases import live_lease
 from miniwin.search.objectives import chief
 from miniwin.search.outcome import FILE, ORIGIN, TRAINED, Outcome, Specs
 from miniwin.search.study import BASELINE, EXHAUSTED, Study, find_study
+from miniwin.search.trial_trainings import MAIN, TrialTraining
 from miniwin.specs import ModelSpec, SearchSpec, TrainSpec, UserError, parse_spec
 from miniwin.specs.objectives import Objective
 
@@ -57,7 +58,8 @@ class TrialRecord:
     state: complete, pruned (also a run that diverged), running (`alive`: a process works on it now), paused (at its
     last rung, where others are better so far), failed, infeasible (broke a constraint), duplicate (the same
     architecture as trial `duplicate_of`). The last two cost nothing. values: the objectives by name, such as
-    "loss@4096". losses: nats per byte by length. rungs: measurements while training. problem: what is wrong with the
+    "loss@4096". losses: nats per byte by length. rungs: measurements while training. spread: standard errors of the
+    values, where they are means over several seeds; `trainings` has these seeds. problem: what is wrong with the
     trial's files; its other fields then come from the study's journal.
     """
 
@@ -84,6 +86,13 @@ class TrialRecord:
     alive: bool = False
     problem: str | None = None
     origin: str | None = None  # the trial of another study that it was taken from as it is
+    spread: dict[str, float] = field(default_factory=dict)
+    trainings: list[TrialTraining] = field(default_factory=list)
+
+    @property
+    def tokens_each(self) -> int:
+        """The tokens of one training: all, unless it has several."""
+        return next((one.tokens for one in self.trainings if one.folder == MAIN), self.tokens)
 
     @property
     def label(self) -> str:

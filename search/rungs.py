@@ -6,6 +6,9 @@
 The rate of learning follows the schedule of the whole budget. So a value at a rung is that of an unfinished schedule:
 lower losses are still to come, of all trials alike. In return a trial that goes on, at once or later and elsewhere, has
 the same weights as one that was never stopped. A rung that has been measured is not measured again.
+
+With several seeds, the mean over them is judged. Each seed that gets there before the others waits for them. The last
+one asks the pruner, and goes on, or all wait.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ from miniwin.search.history import PROMOTED, RUNG, history
 from miniwin.search.objectives import at_rungs, is_loss, loss_lengths, value
 from miniwin.search.probing import Probe
 from miniwin.search.samplers import pruner_step
+from miniwin.search.trial_trainings import MAIN, TrialTraining, means
 from miniwin.specs.data import tasks_in
 
 if TYPE_CHECKING:
@@ -29,7 +33,10 @@ if TYPE_CHECKING:
 
 
 class AtRungs:
-    """Called by training at each of `asked`. Answers whether to go on; `pause` if later, maybe. tokens: the rungs."""
+    """Called by `training`, one of `trainings`, at each of `asked`. Answers whether to go on; `pause` if later, maybe.
+
+    tokens: the rungs. paused: the trial has to wait. waits: this training, until other seeds of the trial get there.
+    """
 
     def __init__(self, study: Study, claim: Claim, corpus: Corpus) -> None:
         self.study, self.claim, self.corpus = study, claim, corpus
@@ -39,27 +46,55 @@ class AtRungs:
         self.tokens = study.rungs if self.measured else []
         limit = None if claim.number is None else study.spec.budget.seconds_per_trial
         self.probe = Probe(claim.run_folder, claim.candidate.train, limit)
-        self.paused = False
+        self.paused = self.waits = False
         self.too_slow: str | None = None
+        outcome = claim.outcome
+        alone = TrialTraining(MAIN, outcome.seed, outcome.tokens, rungs=list(outcome.rungs))
+        self.trainings = outcome.trainings or [alone]
+        self.training = self.trainings[0]
 
     @property
     def asked(self) -> list[int]:
-        return sorted({*self.tokens, *self.probe.tokens})
+        """The tokens at which `training` calls."""
+        return sorted({*self.tokens, *(self.probe.tokens if self.training is self.trainings[0] else ())})
+
+    def next(self) -> TrialTraining | None:
+        """The training that goes on now: of those that are not over the one that has least; None if all are over."""
+        left = [one for one in self.trainings if not one.values]
+        if not left:
+            return None
+        self.training, self.waits = min(left, key=lambda one: len(one.rungs)), False
+        return self.training
 
     def __call__(self, tokens: int, model: LanguageModel) -> bool | Literal["pause"]:
-        outcome, trial, spec = self.claim.outcome, self.claim.trial, self.study.spec
-        if tokens in self.probe.tokens:
+        outcome, training = self.claim.outcome, self.training
+        if training is self.trainings[0] and tokens in self.probe.tokens:
             self.too_slow = self.probe.too_slow(tokens)
             if self.too_slow or tokens not in self.tokens:
                 return not self.too_slow
-        found = next((rung["values"] for rung in outcome.rungs if rung["tokens"] == tokens), None)
-        if found is None:
-            found = self._measure(model)
-            outcome.rungs = [*outcome.rungs, {"tokens": tokens, "values": found}]
-        outcome.tokens = tokens
+        if training.at(tokens) is None:
+            training.rungs.append({"tokens": tokens, "values": self._measure(model)})
+        training.tokens = tokens
+        rows = [row for one in self.trainings if (row := one.at(tokens)) is not None]
+        there = len(rows) == len(self.trainings)
+        if there and all(rung["tokens"] != tokens for rung in outcome.rungs):
+            outcome.rungs = [*outcome.rungs, {"tokens": tokens, "values": means(rows)}]
+        outcome.tokens = sum(one.tokens for one in self.trainings)
         outcome.write(self.claim.folder)
-        if trial is None:
+        if self.claim.trial is None:
             return True
+        if not there:
+            self.waits = self.study.spec.pruner is not None
+            return "pause" if self.waits else True
+        others = (one for one in self.trainings if one is not training)
+        if any(one.values or one.rungs[-1]["tokens"] > tokens for one in others):
+            return True  # another seed has gone on from here
+        return self._judge(tokens, means(rows))
+
+    def _judge(self, tokens: int, found: dict[str, float]) -> bool | Literal["pause"]:
+        """Whether the trial goes on from a rung at which it has these values."""
+        spec, trial = self.study.spec, self.claim.trial
+        assert trial is not None
         with self.study.lock:  # one trial after the other: each sees those before it
             rung, rule = self.tokens.index(tokens), self.study.rule
             again = rule is not None and f"{RUNG}{rung}" in trial.user_attrs

@@ -64,6 +64,7 @@ def check_links(parts: Parts) -> None:
         *_constraints(parts),
         *_unused(parts),
         *_sizes(parts),
+        *_trainings(parts),
         *_confirmation(parts),
     ]
     problems += [
@@ -85,6 +86,13 @@ def _sizes(parts: Parts) -> Iterator[Problem]:
     if match is not None and match.resize == "width" and "hidden_size" in parts.lines:
         message = "match resizes the width, and would undo this: remove it, or take resize: mlp"
         yield Problem(("set", "hidden_size"), message, on_key=True)
+
+
+def _trainings(parts: Parts) -> Iterator[Problem]:
+    """Lines of `set` that the trainings of a trial would undo."""
+    if parts.spec.seeds > 1 and "train.seed" in parts.lines:
+        message = f"each trial is trained with {parts.spec.seeds} seeds (seeds): remove this, or take seeds: 1"
+        yield Problem(("set", "train.seed"), message, on_key=True)
 
 
 def _confirmation(parts: Parts) -> Iterator[Problem]:

@@ -19,9 +19,8 @@ from miniwin.search.candidate import Candidate
 from miniwin.search.leases import live_lease
 from miniwin.search.outcome import Outcome
 from miniwin.search.study import Study
+from miniwin.search.trial_trainings import SEEDS
 from miniwin.specs.confirmation import ConfirmSpec
-
-SEEDS = 2**64  # how many there are
 
 
 @dataclass(frozen=True)

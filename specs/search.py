@@ -20,7 +20,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BeforeValidator, Field, JsonValue, field_validator, model_validator
 
 from miniwin.blocks.positions.base import located, located_all
-from miniwin.specs.base import Count, Fraction, PositiveInt, PositiveReal, Strict, UserError
+from miniwin.specs.base import Count, Fraction, Grown, PositiveInt, PositiveReal, Strict, UserError
 from miniwin.specs.confirmation import ConfirmSpec
 from miniwin.specs.expressions import FUNCTION_NAMES, Expression
 from miniwin.specs.matching import Matched
@@ -32,11 +32,13 @@ from miniwin.specs.variables import Variable
 from miniwin.specs.yaml_scalars import NOTHING, shown
 
 RUNGS = [0.25, 0.5]
+MOST_SEEDS = 100
 
 
 class Budget(Strict):
     """How much a study trains. `trials` counts the trained trials, finished or pruned. A trial that breaks a constraint
-    or repeats an architecture does not count. `trials` may grow later."""
+    or repeats an architecture does not count. `trials` may grow later. With several seeds, tokens and seconds are those
+    of one training, and a trial costs so many times as much."""
 
     trials: PositiveInt
     tokens_per_trial: Annotated[Count, Field(ge=1)] | None = None  # null: `tokens` of the train spec
@@ -47,10 +49,11 @@ def _listed(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
 
-class SearchSpec(Strict):
+class SearchSpec(Grown):
     """One architecture search. Paths are relative to the YAML file; a shipped spec may be named by its stem."""
 
-    LATER: ClassVar[frozenset[str]] = frozenset({"match", "warm_start", "confirm"})
+    LATER: ClassVar[frozenset[str]] = frozenset({"match", "warm_start", "confirm", "seeds"})
+    _WRITTEN: ClassVar[frozenset[str]] = frozenset({"match", "warm_start", "confirm"})  # also where they say nothing
 
     kind: Literal["search"] = "search"
     format: Literal[1] = 1
@@ -65,6 +68,7 @@ class SearchSpec(Strict):
     match: Matched | None = None  # candidates are resized to the base model's cost
     warm_start: Annotated[list[str], BeforeValidator(_listed)] = []  # studies, zoo entries, shipped models to try first
     budget: Budget
+    seeds: Annotated[PositiveInt, Field(le=MOST_SEEDS)] = 1  # each trial, and the baseline, is trained so many times
     sampler: SamplerSpec = TPESampler()
     pruner: PrunerSpec | None = None
     rungs: list[Fraction] = RUNGS  # where a pruner judges a trial, as fractions of its tokens
@@ -201,6 +205,9 @@ class SearchSpec(Strict):
                 f"({self.budget.trials})",
             )
         return self
+
+    def _unsaid(self, name: str, default: Any) -> bool:
+        return name not in self._WRITTEN and super()._unsaid(name, default)
 
     def rung_tokens(self, tokens: int) -> list[int]:
         """Where a trial with a budget of so many tokens is measured before its end, in tokens."""

@@ -68,7 +68,8 @@ def find_confirmation(
     except UserError as error:
         problem = str(error)
     variants = [] if chosen is None else _variants(study, chosen)
-    trainings = [_training(study, variant, place + 1) for place in range(asked.seeds) for variant in variants]
+    first = study.spec.seeds  # those before have trained the trials
+    trainings = [_training(study, variant, first + place) for place in range(asked.seeds) for variant in variants]
     return Confirmation(asked, tuple(trainings), trained, result, problem)
 
 

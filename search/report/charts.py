@@ -221,7 +221,7 @@ _CURVES = {"pruned": "pruned", "complete": "completed", "baseline": "the baselin
 def _curve(trial: TrialRecord, name: str, shown: Measure, kind: str) -> svg.Series:
     measured = {float(rung["tokens"]): known(rung["values"].get(name)) for rung in trial.rungs}
     if trial.state == "complete":
-        measured[float(trial.tokens)] = known(trial.values.get(name))
+        measured[float(trial.tokens_each)] = known(trial.values.get(name))
     points = [(tokens, y * shown.factor) for tokens, y in sorted(measured.items()) if math.isfinite(y)]
     tips = [f"{trial.label}: {shown.text(y)} after {count_text(x)} tokens" for x, y in points]
     return svg.Series(kind, points, tips, square=kind == "baseline", markers=kind != "complete")

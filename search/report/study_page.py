@@ -86,7 +86,7 @@ def render(study: StudyData) -> str:
         parts.append(_section("The winner", _winner(study, best)))
     asked = _folded("The search spec", dump_yaml(study.spec)) + _folded("The train spec", dump_yaml(study.train))
     parts.append(_section("What was asked", asked))
-    parts.append(_footer())
+    parts.append(_footer(study))
     # Also escaped: characters that reverse the direction of text, and halves of surrogate pairs.
     return escaped(sheet(f"{study.name}: MiniWin search report", "\n".join(parts)))
 
@@ -102,6 +102,8 @@ def verdict(study: StudyData) -> list[str]:
         if not math.isfinite(value):
             continue
         text = f"{shown.title}: {shown.text(value * shown.factor)}"
+        if objective.name in best.spread:
+            text += f" ± {abs(best.spread[objective.name] * shown.factor):.2g}"
         other = known(study.baseline.values.get(objective.name)) if study.baseline is not None else math.nan
         if math.isfinite(other):
             text += f" (baseline {shown.text(other * shown.factor)}{_ratio(value, other)})"
@@ -136,7 +138,7 @@ def _beyond(study: StudyData, best: TrialRecord) -> str:
     name = baseline.spec.name if baseline.spec is not None else "model"
     won += f"; the baseline {name}, trained with {_tokens(best, baseline)}, needs {bits_text(theirs)}"
     if abs(ours - theirs) <= EQUAL * theirs:
-        return f"{won}: no difference to speak of, on one seed."
+        return f"{won}: no difference to speak of, on {_seeds(study)}."
     if ours < theirs:
         return f"{won}: {1 - ours / theirs:.1%} fewer for the winner."
     return f"{won}: the baseline is better, by {1 - theirs / ours:.1%}."
@@ -156,12 +158,13 @@ def _facts(study: StudyData) -> str:
     everything = [*study.trials, *([] if study.baseline is None else [study.baseline])]
     facts = [("Trained", f"{len(study.trained)} of {plural(study.spec.budget.trials, 'trial')}", False)]
     lengths = " and ".join(f"{length:,}" for length in study.train.lengths)
+    each = "" if study.spec.seeds == 1 else f"{_seeds(study)}, each "
     # The first four states are always shown, also with a zero.
     facts += [(state.title(), f"{states[state]:,}", False) for n, state in enumerate(STATES) if n < 4 or states[state]]
     facts += [
         ("Time, all trials", seconds_text(sum(t.seconds for t in everything)), False),
         ("Tokens, all trials", count_text(sum(t.tokens for t in everything)), False),
-        ("Each trial", f"{count_text(study.train.tokens)} tokens of length {lengths}", False),
+        ("Each trial", f"{each}{count_text(study.train.tokens)} tokens of length {lengths}", False),
     ]
     about = _about(study)
     data, machine = (found if isinstance(found := about.get(key), dict) else {} for key in ("data", "machine"))
@@ -212,16 +215,23 @@ def _winner(study: StudyData, best: TrialRecord) -> str:
     return promote + (_folded("Its model spec", dump_yaml(best.spec)) if best.spec is not None else "")
 
 
-def _footer() -> str:
+def _footer(study: StudyData) -> str:
     from miniwin.version import __version__
 
+    seeds = "one seed"
+    if study.spec.seeds > 1:
+        seeds = f"{_seeds(study)}: its values are means, ± their standard errors"
     now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
     return (
         "<footer>Bits per byte is the cross-entropy on held-out text divided by the bytes of that text: lower is "
         "better, and it does not depend on the tokenizer. Pruned trials were stopped before their budget was spent; "
         "infeasible ones broke a constraint and duplicates repeated an architecture, so neither was trained. Every "
-        f"trial is one seed.<br>Written by MiniWin {escape(__version__)}, {now}.</footer>"
+        f"trial is {seeds}.<br>Written by MiniWin {escape(__version__)}, {now}.</footer>"
     )
+
+
+def _seeds(study: StudyData) -> str:
+    return "one seed" if study.spec.seeds == 1 else plural(study.spec.seeds, "seed")
 
 
 def _folded(title: str, text: str) -> str:
@@ -241,9 +251,9 @@ def _finite(losses: Mapping[int, float]) -> set[int]:
 
 
 def _tokens(best: TrialRecord, baseline: TrialRecord) -> str:
-    if best.tokens == baseline.tokens:
-        return f"the same {count_text(best.tokens)} tokens"
-    return f"{count_text(baseline.tokens)} tokens"
+    if best.tokens_each == baseline.tokens_each:
+        return f"the same {count_text(best.tokens_each)} tokens"
+    return f"{count_text(baseline.tokens_each)} tokens"
 
 
 def _ratio(ours: float, theirs: float) -> str:

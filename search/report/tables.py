@@ -101,6 +101,8 @@ def _columns(study: StudyData, lengths: Sequence[int]) -> list[Column]:
         if not is_loss(objective) or objective.length(study.train.longest) not in lengths
     ]
     columns += [_loss(length) for length in lengths]
+    if study.spec.seeds > 1:
+        columns += [_spread(objective, study.train.longest) for objective in study.objectives if objective.measured]
     return [
         *columns,
         Column("tokens", lambda t: _number(t.tokens or None, count_text)),
@@ -126,6 +128,12 @@ def _variable(study: StudyData, name: str) -> Column:
 def _objective(objective: Objective, trained: int) -> Column:
     shown = measure(objective, trained)
     return Column(shown.title, lambda t: _number(t.values.get(objective.name), shown.text, shown.factor))
+
+
+def _spread(objective: Objective, trained: int) -> Column:
+    shown = measure(objective, trained)
+    factor = abs(shown.factor)
+    return Column(f"± {shown.title}", lambda t: _number(t.spread.get(objective.name), "{:.2g}".format, factor))
 
 
 def _loss(length: int) -> Column:

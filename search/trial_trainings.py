@@ -1,0 +1,120 @@
+"""The trainings of a trial: one, unless the search asks for several seeds.
+
+    run/           with the candidate's own seed; what a trial without `seeds` has
+    seeds/1/ ...   the same with the next seeds
+
+Each is a run folder within the folder of the trial, so each goes on after a kill as any run does. What a trial is
+worth, at a rung and at its end, is the mean over its seeds:
+
+    mean = (x_1 + ... + x_n) / n        standard error = sqrt(sum (x_i - mean)^2 / (n - 1) / n)
+
+A seed that came to nothing has no value, and the mean of the others would flatter: then the trial has none.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from miniwin.specs import SearchSpec, TrainSpec
+
+MAIN, FURTHER = "run", "seeds"  # folders
+SEEDS = 2**64  # how many there are
+Name = TypeVar("Name", str, int)
+
+
+@dataclass
+class TrialTraining:
+    """One training of a trial, as trial.json has it.
+
+    folder: its run folder, within that of the trial. rungs, losses, values: as those of the trial (outcome.py), of this
+    seed alone; without values it is not over.
+    """
+
+    folder: str
+    seed: int
+    tokens: int = 0
+    seconds: float = 0.0
+    rungs: list[dict[str, Any]] = field(default_factory=list)
+    losses: dict[int, float] = field(default_factory=dict)
+    values: dict[str, float] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, data: dict[str, Any]) -> TrialTraining:
+        """What trial.json says; TypeError if that is something else."""
+        found = cls(**data)
+        sound = isinstance(found.folder, str) and isinstance(found.seconds, int | float)
+        if not (sound and isinstance(found.seed, int) and isinstance(found.tokens, int)):
+            raise TypeError
+        return found
+
+    def at(self, tokens: int) -> dict[str, float] | None:
+        """What was measured at a rung; None if the training has not got there."""
+        return next((rung["values"] for rung in self.rungs if rung["tokens"] == tokens), None)
+
+    def spec(self, train: TrainSpec) -> TrainSpec:
+        """How it is trained. train: of the candidate."""
+        return train if train.seed == self.seed else train.model_copy(update={"seed": self.seed})
+
+
+def has_several(spec: SearchSpec) -> bool:
+    """Whether a trial is more than one training."""
+    return spec.seeds > 1
+
+
+def planned(spec: SearchSpec, train: TrainSpec, known: Sequence[TrialTraining]) -> list[TrialTraining]:
+    """All trainings of a trial. train: of its candidate. known: those that an earlier attempt has begun."""
+    begun = {one.folder: one for one in known}
+    plan = [TrialTraining(_folder(place), seed_after(train, place)) for place in range(spec.seeds)]
+    return [begun.get(one.folder, one) for one in plan]
+
+
+def seed_after(train: TrainSpec, place: int) -> int:
+    """The seed that comes so many places after that of a train spec."""
+    return int((train.seed + place) % SEEDS)
+
+
+def tokens_of_trial(spec: SearchSpec, train: TrainSpec) -> int:
+    """What a trial costs that is trained to the end. train: with the tokens of one training."""
+    return spec.seeds * train.tokens
+
+
+def run_folders(trial: Path) -> list[Path]:
+    """The run folders that are there in the folder of a trial."""
+    return [trial / MAIN, *sorted(trial.glob(f"{FURTHER}/*"))]
+
+
+def means(found: Sequence[Mapping[Name, float]]) -> dict[Name, float]:
+    """The mean of each value. What one of them lacks is left out; of one alone the values are as they are."""
+    return {name: _mean(row) for name, row in _rows(found)}
+
+
+def spreads(found: Sequence[Mapping[Name, float]]) -> dict[Name, float]:
+    """The standard error of each mean; of what is the same for all, such as parameters, there is none."""
+    return {name: _standard_error(row) for name, row in _rows(found) if len(set(row)) > 1}
+
+
+def _folder(place: int) -> str:
+    return f"{FURTHER}/{place}" if place else MAIN
+
+
+def _rows(found: Sequence[Mapping[Name, float]]) -> Iterator[tuple[Name, list[float]]]:
+    for name in found[0]:
+        if all(name in one for one in found):
+            yield name, [one[name] for one in found]
+
+
+def _mean(row: Sequence[float]) -> float:
+    if len(set(row)) == 1:
+        return row[0]
+    return math.fsum(row) / len(row) if all(map(math.isfinite, row)) else math.nan
+
+
+def _standard_error(row: Sequence[float]) -> float:
+    mean = _mean(row)
+    if not math.isfinite(mean):
+        return math.nan
+    return math.sqrt(math.fsum((value - mean) ** 2 for value in row) / (len(row) - 1) / len(row))

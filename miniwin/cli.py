@@ -24,6 +24,7 @@ from miniwin.commands import (
     importing,
     lm_eval,
     search,
+    search_clean,
     shipped,
     specs,
     train,
@@ -51,6 +52,7 @@ app.command("generate")(generate.generate_command)
 app.command("import")(importing.import_command)
 app.command("export")(exporting.export_command)
 app.command("demo")(demo.demo)
+search.app.command("clean")(search_clean.clean)
 app.add_typer(search.app, name="search")
 app.add_typer(zoo.app, name="zoo")
 

@@ -255,6 +255,19 @@ def remove_shards(folder: Path, but: str | None = None) -> None:
             remove_tree(folder / name)
 
 
+def checkpoint_bytes(folder: Path) -> int:
+    """The bytes of the checkpoint of a run, and of its tensors in shards; 0 if there is none."""
+    inside = [path for name in SHARDS for path in (folder / name).rglob("*")]
+    return sum(path.stat().st_size for path in (folder / CHECKPOINT, *inside) if path.is_file())
+
+
+def remove_checkpoint(folder: Path) -> None:
+    """Remove the checkpoint of a run: it cannot be continued from there any more."""
+    with said_if_unwritable(folder / CHECKPOINT):
+        (folder / CHECKPOINT).unlink(missing_ok=True)
+    remove_shards(folder)
+
+
 def remove_leftovers(folder: Path) -> None:
     """Remove what a killed process was in the middle of writing."""
     for name in FILES:

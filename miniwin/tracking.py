@@ -140,14 +140,15 @@ class Tracker:
     def _send(self, metrics: list[Any]) -> None:
         self._client.log_batch(self.run_id, metrics=metrics)
 
-    def set_status(self, status: str, reason: str | None = None) -> None:
-        """Log how the run ended, in our words (a tag) and in MLflow's."""
-        known = {"complete": "FINISHED", "pruned": "KILLED", "interrupted": "KILLED"}
+    def set_status(self, status: str, reason: str | None = None, run: str | None = None) -> None:
+        """Log how a run ended, in our words (a tag) and in MLflow's. run: another one than this tracker's own."""
+        known = {"complete": "FINISHED", "pruned": "KILLED", "interrupted": "KILLED", "paused": "SCHEDULED"}
+        ended = run or self.run_id
 
         def log() -> None:
-            self._client.set_tag(self.run_id, "status", status)
-            self._client.set_tag(self.run_id, "reason", (reason or "")[:5000])
-            self._client.set_terminated(self.run_id, status=known.get(status, "FAILED"))
+            self._client.set_tag(ended, "status", status)
+            self._client.set_tag(ended, "reason", (reason or "")[:5000])
+            self._client.set_terminated(ended, status=known.get(status, "FAILED"))
 
         self.flush()
         self._safely(log)

@@ -19,6 +19,7 @@ __all__ = [
     "StudyData",
     "TrialRecord",
     "check_search",
+    "clean_study",
     "compare_studies",
     "confirm_search",
     "export_study",
@@ -35,6 +36,7 @@ _HOME = {
     "StudyData": "miniwin.search.records",
     "TrialRecord": "miniwin.search.records",
     "check_search": "miniwin.search.space",
+    "clean_study": "miniwin.search.cleaning",
     "compare_studies": "miniwin.search.comparing",
     "confirm_search": "miniwin.search.confirm.asking",
     "export_study": "miniwin.search.frames",
@@ -48,6 +50,7 @@ _HOME = {
 }
 
 if TYPE_CHECKING:
+    from miniwin.search.cleaning import clean_study
     from miniwin.search.comparing import compare_studies
     from miniwin.search.confirm.asking import confirm_search
     from miniwin.search.frames import export_study, to_frame

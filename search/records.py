@@ -104,6 +104,11 @@ class TrialRecord:
         return f"paused at rung {len(self.rungs)}" if self.state == "paused" else self.state
 
     @property
+    def waited_to_the_end(self) -> bool:
+        """Whether it is pruned since it waited at a rung when the study was over: a larger budget may take it on."""
+        return self.state == "pruned" and self.finished is None and self.problem is None
+
+    @property
     def trained(self) -> bool:
         """Whether it counts towards the budget. One that was taken from another study does not."""
         return self.state in TRAINED and self.origin is None

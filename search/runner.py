@@ -5,12 +5,13 @@ from __future__ import annotations
 import signal
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from miniwin.blocks.messages.passwords import masked
+from miniwin.runs import read_run
 from miniwin.search.claims import retry_failed
 from miniwin.search.confirm.scores import check_test
 from miniwin.search.creation import create_study
@@ -27,6 +28,7 @@ from miniwin.specs import SearchSpec, UserError, load_search_spec, resolve_spec_
 
 if TYPE_CHECKING:
     from miniwin.data import Corpus
+    from miniwin.tracking import Tracker
 
 
 def run_search(
@@ -82,6 +84,7 @@ def run_search(
             try:
                 Crew(study, workers, display, Local(), tracker.uri).run()
                 status = "complete"
+                _say_pruned(collect(study), tracker)
             except KeyboardInterrupt:
                 status = "interrupted"
                 raise
@@ -112,6 +115,15 @@ def _prepare(space: Space, train_base: Path) -> Corpus:
     check_test(space.spec, space.train, corpus)
     check_validation(space.train, tokenizer, corpus.texts)
     return corpus
+
+
+def _say_pruned(data: StudyData, tracker: Tracker) -> None:
+    """Tell MLflow that trials that waited until the study was over are pruned. Their own runs end as paused."""
+    for trial in data.trials:
+        if trial.waited_to_the_end and trial.run_folder is not None:
+            with suppress(UserError, KeyError, TypeError):  # a run that is damaged has said so elsewhere
+                if run := read_run(trial.run_folder)["tracking"]["run_id"]:
+                    tracker.set_status("pruned", trial.reason, run)
 
 
 def _track(study: Study, uri: str | None) -> Any:

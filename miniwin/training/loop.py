@@ -76,6 +76,7 @@ class TrainingLoop:
         self.folder, self.spec, self.corpus, self.tracker, self.device = folder, spec, corpus, tracker, device
         self.step = 0  # optimizer steps done
         self.passed: list[int] = []  # rungs evaluated
+        self.paused = False  # `on_eval` ended this session, and a later one may go on
         self.seconds = 0.0  # of the sessions before this one
         self.step_seconds = 0.0  # of all sessions, spent in steps
         self.watch = LossWatch(spec.stop)
@@ -162,6 +163,7 @@ class TrainingLoop:
         while True:
             verdict = True if on_eval is None else self._evaluate(on_eval, rungs)
             if verdict == "pause":
+                self.paused = True
                 return "interrupted", f"paused after {self.tokens} tokens, as on_eval said"
             if not verdict:
                 return "pruned", f"given up after {self.tokens} tokens, as on_eval said"
@@ -349,6 +351,6 @@ class TrainingLoop:
         try:
             self._write_record(status, reason)
         finally:
-            self.tracker.set_status(status, reason)
+            self.tracker.set_status("paused" if self.paused else status, reason)
             self.tracker.close()
         return runs.read_result(self.folder)

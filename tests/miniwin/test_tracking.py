@@ -96,6 +96,20 @@ def test_a_continued_run_is_one_run_without_duplicates(database: str) -> None:
 
 
 @needs_mlflow
+def test_a_run_that_waits_says_so_and_another_process_may_end_it(database: str) -> None:
+    result = go("run", database, on_eval=lambda tokens, model: "pause", eval_at=[5 * 128])
+    run = client(database).get_run(result.tracking_run)
+    assert (run.info.status, run.data.tags["status"]) == ("SCHEDULED", "paused") and result.status == "interrupted"
+    study = Tracker.open(database)
+    study.set_status("pruned", "behind the others", result.tracking_run)
+    run = client(database).get_run(result.tracking_run)
+    assert (run.info.status, run.data.tags["status"]) == ("KILLED", "pruned")
+    assert run.data.tags["reason"] == "behind the others"
+    assert client(database).get_run(study.run_id).info.status == "RUNNING"
+    study.close()
+
+
+@needs_mlflow
 @pytest.mark.parametrize("sent", [5, 15])
 def test_after_a_kill_the_database_catches_up(database: str, sent: int) -> None:
     """The process died with lines unsent (5), or sent past its last checkpoint (15), which is at step 10."""

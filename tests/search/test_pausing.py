@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import math
 import signal
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -22,6 +24,7 @@ from miniwin.search.history import history
 from miniwin.search.live_table import study_lines
 from miniwin.search.records import collect
 from miniwin.search.rungs import AtRungs
+from miniwin.search.runner import _say_pruned
 from miniwin.search.study import Study
 from miniwin.search.worker import DONE, work
 from miniwin.specs import load_search_spec
@@ -81,6 +84,19 @@ def test_a_search_that_is_over_prunes_what_waits_and_leaves_one_complete(tmp_pat
     assert data.trials[0].reason == "behind the others at 384 tokens" and data.trials[0].tokens == 384
     assert data.trials[2].reason == "behind the others at 768 tokens", "two got there, of which none is one of three"
     assert len(data.trained) == 4 and take_work(study, "0") == NoClaim(over=True)
+
+
+def test_mlflow_hears_which_trials_waited_until_the_end(tmp_path: Path) -> None:
+    study = make(tmp_path, pruner={"type": "halving", "reduction": 3}, budget={"trials": 4}, constraints=[])
+    drive(study, lambda claim: 5.0 - number(claim))
+    for trial in collect(study).trials[:3]:
+        assert trial.run_folder is not None
+        trial.run_folder.mkdir()
+        (trial.run_folder / "run.json").write_text(json.dumps({"format": 1, "tracking": {"run_id": str(trial.number)}}))
+    said: list[tuple[str, ...]] = []
+    _say_pruned(collect(study), cast(Any, SimpleNamespace(set_status=lambda *given: said.append(given))))
+    assert [(status, run) for status, _, run in said] == [("pruned", str(n)) for n in range(3)]
+    assert said[0][1] == "behind the others at 384 tokens"
 
 
 def test_a_larger_budget_takes_an_old_trial_further_as_a_new_one(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ import optuna
 from optuna.storages import RDBStorage
 
 from miniwin.blocks.messages.passwords import masked, without_secrets_of
+from miniwin.search.few_statements import FewStatements
 from miniwin.search.storage_url import sqlite_path
 from miniwin.specs import UserError
 
@@ -116,7 +117,7 @@ def _made_by_another(error: Exception) -> bool:
 # -- patience
 
 
-class _PatientStorage(RDBStorage):
+class _PatientStorage(FewStatements):
     """Optuna's storage, except that a method that finds the database away tries again for as long as a restart takes.
 
     A write that arrives twice does no harm: an attribute or a value is the same, and a trial too many is an orphan,
@@ -190,6 +191,6 @@ def _away(error: Exception) -> str | None:
     return text.splitlines()[0] if away else None
 
 
-for _name, _method in vars(RDBStorage).items():
+for _name, _method in (vars(RDBStorage) | vars(FewStatements)).items():
     if isinstance(_method, FunctionType) and not _name.startswith("__"):
         setattr(_PatientStorage, _name, _patient(_method))

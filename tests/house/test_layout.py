@@ -123,7 +123,10 @@ LAZILY = {"miniwin.loading": {"zoo"}}
 # Optional dependencies: imported only where they are used.
 ALWAYS_LAZY = {"mlflow", "sqlalchemy", "xformers", "lm_eval", "tqdm", "pyarrow", "pandas", "optunahub"}
 # Files that are nothing without their library, and the library. They are themselves imported only inside functions.
-ONLY_WITH = {"miniwin.evaluation.lm_eval_model": {"lm_eval", "tqdm"}}
+ONLY_WITH = {
+    "miniwin.evaluation.lm_eval_model": {"lm_eval", "tqdm"},
+    "miniwin.search.optuna_tables": {"sqlalchemy"},
+}
 
 
 def layer_of(module: str) -> str:

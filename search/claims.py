@@ -25,11 +25,12 @@ from miniwin.search.pausing import end_paused, promote_paused
 from miniwin.search.records import collect
 from miniwin.search.space import Assignment, Space
 from miniwin.search.study import BASELINE, EXHAUSTED, Study
-from miniwin.search.telling import has_ended, tell, tell_outcome
+from miniwin.search.telling import has_ended, set_attributes, tell, tell_outcome
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial, Trial
 
+    from miniwin.search.candidate import Candidate
     from miniwin.search.samplers.proposing import Proposer
 
 # A free trial is infeasible or a duplicate: it costs no training.
@@ -47,12 +48,12 @@ def take_work(study: Study, worker: str) -> Claim | NoClaim:
             trials = study.optuna.get_trials(deepcopy=False)
             running = [trial for trial in trials if is_running(trial)]
             reason = None
-            trial = _orphan(study, running) or promote_paused(study)
+            trial = _orphan(study, running) or promote_paused(study, trials)
             if trial is None and (left := study.spec.budget.trials - begun(trials)) > 0:
                 reason = _why_stop(study, trials)
-                trial = None if reason else _ask(study, trials) or promote_paused(study, spare=left)
+                trial = None if reason else _ask(study, trials) or promote_paused(study, trials, spare=left)
             if trial is None and not running and reason is None:
-                trial = promote_paused(study, last=True)
+                trial = promote_paused(study, trials, last=True)
                 if trial is None:
                     end_paused(study, trials)
             if trial is None:
@@ -151,27 +152,38 @@ def _ask(study: Study, trials: Sequence[FrozenTrial]) -> Trial | None:
     """A new trial, or None if every assignment has been tried. Trials in the queue come first."""
     from miniwin.search.samplers.given import Given
 
-    params = _proposer(study.space).propose(history(study))
+    params = _proposer(study.space).propose(history(study, trials))
     if not any(trial.state.name == "WAITING" for trial in trials):
         if params is None:
             study.optuna.set_user_attr(EXHAUSTED, True)
             return None
-        return _new(study, params)
+        return _new(study, params, trials)
     # What a trial of the queue leaves open is taken from the proposal.
     study.optuna.sampler = Given(params or {}, len(trials))
     return study.optuna.ask()
 
 
-def _new(study: Study, params: dict[str, Any]) -> Trial:
-    """A new trial with all its parameters, written at once: a database is asked a few times, and not for each."""
+def _new(study: Study, params: dict[str, Any], trials: Sequence[FrozenTrial]) -> Trial:
+    """A new trial with all that is known of it, written at once: a database is asked a few times, and not for each."""
     import optuna
 
     given = optuna.trial.FixedTrial(params)
-    study.space.suggest(given)
+    assignment = study.space.assign(study.space.suggest(given))
+    candidate = assignment.candidate
+    is_new = candidate is not None and _earlier(None, trials, candidate.hash) is None
     made = optuna.trial.create_trial(
-        state=optuna.trial.TrialState.RUNNING, params=given.params, distributions=given.distributions
+        state=optuna.trial.TrialState.RUNNING,
+        params=given.params,
+        distributions=given.distributions,
+        constraints=assignment.constraints,
+        user_attrs=_about(candidate) if candidate is not None and is_new else {},
     )
     return optuna.Trial(study.optuna, study.storage.create_new_trial(study.optuna._study_id, made))
+
+
+def _about(candidate: Candidate) -> dict[str, Any]:
+    """What a trial says in Optuna of what it trains."""
+    return {"hash": candidate.hash, "layout": candidate.model.layout}
 
 
 @lru_cache(maxsize=1)
@@ -210,8 +222,9 @@ def _failed(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
 def _claim_trial(study: Study, trial: Trial, trials: Sequence[FrozenTrial], worker: str) -> Claim | None:
     """Take the lease of a trial. None: the trial needs no training, and Optuna has been told so."""
     assignment = study.space.assign(study.space.suggest(trial))
+    told = trial.constraints if assignment.constraints else {}  # a new trial has them, and one that is taken over
     for text, violation in assignment.constraints.items():
-        if text not in trial.constraints:  # a trial that is taken over has them already
+        if text not in told:
             trial.set_constraint(text, violation)
     candidate = assignment.candidate
     if candidate is None:
@@ -219,11 +232,10 @@ def _claim_trial(study: Study, trial: Trial, trials: Sequence[FrozenTrial], work
         return None
     same = _earlier(trial, trials, candidate.hash)
     if same is not None:
-        trial.set_user_attr("duplicate_of", same)
-        tell(study, trial, "duplicate", f"the same as trial {same}")
+        tell(study, trial, "duplicate", f"the same as trial {same}", duplicate_of=same)
         return None
-    trial.set_user_attr("hash", candidate.hash)
-    trial.set_user_attr("layout", candidate.model.layout)
+    if "hash" not in trial.user_attrs:
+        set_attributes(trial, _about(candidate))
     folder = study.trial_folder(candidate.hash)
     outcome = Outcome.read_sound(folder)
     if outcome is not None and outcome.number == trial.number and _untold(study, trial, outcome):
@@ -239,8 +251,11 @@ def _untold(study: Study, trial: Trial, outcome: Outcome) -> bool:
     return has_ended(study, outcome)
 
 
-def _earlier(trial: Trial, trials: Sequence[FrozenTrial], hash: str) -> int | None:
-    """Another trial that trains, or has trained, what this hash stands for."""
-    skipped = {trial.number, *continued(trials), *(other.user_attrs.get("retry_of") for other in trials)}
-    skipped.add(trial.user_attrs.get(CONTINUES))  # it may be newer than the list of trials
-    return next((t.number for t in trials if t.user_attrs.get("hash") == hash and t.number not in skipped), None)
+def _earlier(trial: Trial | None, trials: Sequence[FrozenTrial], hash: str) -> int | None:
+    """Another trial that trains, or has trained, what this hash stands for. trial: None if it is not made yet."""
+    skipped = {*continued(trials), *(other.user_attrs.get("retry_of") for other in trials)}
+    if trial is not None:
+        skipped |= {trial.number, trial.user_attrs.get(CONTINUES)}  # it may be newer than the list of trials
+    # A database that is away may make a trial twice (database.py). One of the two is then a duplicate, with a hash.
+    same = (t for t in trials if t.user_attrs.get("hash") == hash and t.user_attrs.get("state") != "duplicate")
+    return next((t.number for t in same if t.number not in skipped), None)

@@ -46,9 +46,10 @@ class Tried:
     constraints: dict[str, float] = field(default_factory=dict)
 
 
-def history(study: Study) -> list[Tried]:
-    """The trials of a study, by number; without those that wait in the queue."""
-    trials = study.optuna.get_trials(deepcopy=False)
+def history(study: Study, trials: Sequence[FrozenTrial] | None = None) -> list[Tried]:
+    """The trials of a study, by number; without those that wait in the queue. trials: if they have just been read."""
+    if trials is None:
+        trials = study.optuna.get_trials(deepcopy=False)
     return of_trials(trials, len(study.rungs), len(study.spec.objectives), study.rule, study.tried)
 
 

@@ -24,19 +24,19 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial, Trial
 
 
-def promote_paused(study: Study, *, spare: int = 0, last: bool = False) -> Trial | None:
-    """Let the next paused trial go on; None if no trial may. spare: trials that are left of the budget when there is
-    nothing new to try. last: the study would end otherwise."""
+def promote_paused(study: Study, trials: Sequence[FrozenTrial], *, spare: int = 0, last: bool = False) -> Trial | None:
+    """Let the next paused trial go on; None if no trial may. trials: all there are. spare: how many are left of the
+    budget when there is nothing new to try. last: the study would end otherwise."""
     import optuna
 
     if study.rule is None:
         return None
     directions = [objective.direction for objective in study.spec.parsed_objectives]
-    tried = history(study)
+    tried = history(study, trials)
     chosen = last_chance(tried, directions, study.rule) if last else promotable(tried, directions, study.rule, spare)
     if chosen is None:
         return None
-    frozen = next(t for t in study.optuna.get_trials(deepcopy=False) if t.number == chosen.number)
+    frozen = next(trial for trial in trials if trial.number == chosen.number)
     if frozen.state.is_finished():
         return _continue(study, frozen, chosen)
     trial = optuna.Trial(study.optuna, frozen._trial_id)

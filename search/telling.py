@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from miniwin.search.history import PAUSED
 from miniwin.search.outcome import FINAL, Outcome
@@ -11,6 +12,8 @@ from miniwin.search.study import Study
 
 if TYPE_CHECKING:
     from optuna.trial import Trial
+
+    from miniwin.search.few_statements import FewStatements
 
 
 def has_ended(study: Study, outcome: Outcome) -> bool:
@@ -28,17 +31,41 @@ def tell_outcome(study: Study, trial: Trial, outcome: Outcome) -> None:
     tell(study, trial, outcome.state, outcome.reason, values)
 
 
-def tell(study: Study, trial: Trial, state: str, reason: str | None, values: list[float] | None = None) -> None:
+def tell(
+    study: Study, trial: Trial, state: str, reason: str | None, values: list[float] | None = None, **more: Any
+) -> None:
+    """more: other attributes of the trial."""
     from optuna.exceptions import UpdateFinishedTrialError
     from optuna.trial import TrialState
 
-    trial.set_user_attr("state", state)
-    if reason:
-        trial.set_user_attr("reason", reason)
+    attributes = {"state": state, **more, **({"reason": reason} if reason else {})}
     # To Optuna an infeasible trial or a duplicate is pruned, without a value: neither good nor bad.
     told = {"complete": TrialState.COMPLETE, "failed": TrialState.FAIL}.get(state, TrialState.PRUNED)
     if state == "pruned":  # its value is the last that it reported: this is what the study's own method looks up
+        set_attributes(trial, attributes)
         study.optuna.tell(trial.number, values, told, skip_if_finished=True)
         return
     with suppress(UpdateFinishedTrialError):  # a worker was killed right after this line
-        study.storage.set_trial_state_values(trial._trial_id, told, values)
+        if database := _database_of(trial):
+            database.end_trial(trial._trial_id, told, values, attributes)
+        else:
+            set_attributes(trial, attributes)
+            study.storage.set_trial_state_values(trial._trial_id, told, values)
+
+
+def set_attributes(trial: Trial, attributes: Mapping[str, Any]) -> None:
+    """Set attributes of a trial in Optuna: at once, where the storage can."""
+    if database := _database_of(trial):
+        database.set_trial_user_attrs(trial._trial_id, attributes)
+        trial._cached_frozen_trial.user_attrs.update(attributes)  # as Optuna's own method does
+    else:
+        for name, value in attributes.items():
+            trial.set_user_attr(name, value)
+
+
+def _database_of(trial: Trial) -> FewStatements | None:
+    """The storage of a trial, below Optuna's cache, if it is a database."""
+    from miniwin.search.few_statements import FewStatements
+
+    below = getattr(trial.storage, "_backend", None)
+    return below if isinstance(below, FewStatements) else None

@@ -6,6 +6,7 @@ Losses are in bits per byte. Points differ in shape, and lines in dashes, as wel
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from html import escape
@@ -130,30 +131,42 @@ def curve_chart(study: StudyData) -> str:
         series,
         x=Axis("tokens trained", count_text),
         y=shown.axis([y for s in series for _, y in s.points]),
+        marks=_rungs(study),
         title=f"{shown.title} while training",
         description=f"{plural(len(series), 'line')}, measured at each rung and at the end.",
         ident="curves",
     )
     kinds = {s.kind for s in series if len(s.points) > 1}
     keys = "".join(stroke(kind, text) for kind, text in reversed(_CURVES.items()) if kind in kinds)
-    return figure(chart, keys, note)
+    rungs = "Upright lines are rungs, each with the number of trials that were measured there."
+    return figure(chart, keys, f"{rungs} {note}".strip())
 
 
 def importance_chart(importance: Importance, ident: str, trained: int) -> str:
-    """A bar for the share of each variable, or the sentence that says why there are no shares."""
+    """A bar with its interval for the share of each variable, or the sentence that says why there are no shares."""
     title = measure(importance.objective, trained).title
-    head = f"<p><strong>{escape(title)}</strong></p>"
+    head = f"<h3>{escape(title[:1].upper() + title[1:])}</h3>"
     if importance.note:
         return f'<div>{head}<p class="note">{escape(importance.note)}</p></div>'
+    shares = importance.shares
+    luck = [name for name, share in shares.items() if share.chance]
     chart = svg.bars(
-        list(importance.shares.items()),
+        [(name, share.value) for name, share in shares.items()],
         title=f"Importance of the variables for {title}",
-        description="; ".join(f"{name} {share:.0%}" for name, share in importance.shares.items()),
+        description="; ".join(
+            f"{name} {share.value:.0%}, {share.low:.0%} to {share.high:.0%}{', as from chance' if share.chance else ''}"
+            for name, share in shares.items()
+        ),
         ident=ident,
         format="{:.0%}".format,
+        spans=[(share.low, share.high) for share in shares.values()],
+        hollow=luck,
     )
-    note = f'<p class="note">{escape(importance.caution)}</p>' if importance.caution else ""
-    return f"<div>{head}<figure>{chart}</figure>{note}</div>"
+    said = [f"From {plural(importance.of, 'trial')}."]
+    said += [f"Not to be told from chance: {', '.join(luck)} (hollow)."] if luck else []
+    said += [f"{one} and {other} cannot be told apart." for one, other in importance.ties]
+    said += [importance.caution] if importance.caution else []
+    return f'<div>{head}<figure>{chart}</figure><p class="note">{escape(" ".join(said))}</p></div>'
 
 
 def _value(name: str, shown: Measure) -> Value:
@@ -212,6 +225,12 @@ def _staircase(points: Sequence[tuple[float, float]], lower_x: bool) -> list[tup
             corners.append((x, corners[-1][1]))
         corners.append((x, y))
     return corners
+
+
+def _rungs(study: StudyData) -> list[tuple[float, str]]:
+    """Where the rungs are, each with how many trials were measured there."""
+    there = Counter(int(rung["tokens"]) for trial in study.trials for rung in trial.rungs)
+    return [(float(tokens), f"{count:,}") for tokens, count in sorted(there.items())]
 
 
 # What a line stands for, in the order of drawing: what matters most is drawn last, on top.

@@ -10,9 +10,8 @@ choices, reasons, paths) is escaped: a spec may come from anybody.
 from __future__ import annotations
 
 import math
-import shlex
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from html import escape
@@ -22,16 +21,22 @@ from typing import Any
 from miniwin.blocks.messages.escaping import escaped
 from miniwin.display.formats import bits_text, count_text, plural, seconds_text
 from miniwin.display.page.sheet import copyable, sheet
-from miniwin.files.folders import home
 from miniwin.files.json_files import read_json
 from miniwin.files.writing import said_if_unwritable, write_text
 from miniwin.search.records import StudyData, TrialRecord, read_study, with_specs
-from miniwin.search.report import charts, confirmation
+from miniwin.search.report import charts, confirmation, cost, layouts, next_steps
 from miniwin.search.report.importance import importances
 from miniwin.search.report.measures import LN2, known, measure
 from miniwin.search.report.shortlist import note, shortlist
 from miniwin.search.report.tables import STATES, length_table, periods, trial_table, windows
 from miniwin.specs import UserError, dump_yaml, user_path
+
+# Sections below the charts, in this order: a title, and the HTML from the study; an empty one is left out.
+SECTIONS: tuple[tuple[str, Callable[[StudyData], str]], ...] = (
+    ("Layouts of the best", layouts.section),
+    ("Confirmed on unseen text", confirmation.section),
+    ("What it cost", cost.section),
+)
 
 EQUAL = 0.005  # a difference up to this share of the loss may come from the seed alone
 
@@ -65,18 +70,20 @@ def render(study: StudyData) -> str:
     shares = importances(study.spec, study.trials)
     best = study.best
     said = [*verdict(study), *confirmation.sentences(study)]
-    parts = [_header(study), *map(_sentence, said), _facts(study), '<div class="figures">']
+    parts = [_header(study), *map(_sentence, said), _facts(study)]
+    if todo := next_steps.section(study, shares):
+        parts.append(_section("What to do next", todo))
+    parts.append('<div class="figures">')
     if front := charts.front_chart(drawn, lengths[-1] if lengths else None):
         parts.append(_section("The front" if several else "Quality against memory", front))
     if by_length := charts.length_chart(drawn):
         parts.append(_section("Beyond the training length", by_length + length_table(drawn)))
     bars = "".join(charts.importance_chart(share, f"share-{n}", study.train.longest) for n, share in enumerate(shares))
-    parts.append(_section("Which variable mattered", bars))
+    parts.append(_section("Which variable mattered", _IMPORTANCE + bars))
     if curves := charts.curve_chart(drawn):
         parts.append(_section("While training", curves))
     parts.append("</div>")
-    if held := confirmation.section(study):
-        parts.append(_section("Confirmed on unseen text", held))
+    parts += [_section(title, body) for title, of in SECTIONS if (body := of(study))]
     which = note(study)
     title = "The trials" if which else f"All {plural(len(study.trials), 'trial')}"
     parts.append(
@@ -186,6 +193,10 @@ def _facts(study: StudyData) -> str:
 
 
 WIDE = ' class="wide"'
+_IMPORTANCE = (
+    '<p class="note">A share of the difference between the best trials and all of them (PED-ANOVA). Whiskers: 95 %, '
+    "over samples drawn from the trials.</p>"
+)
 
 
 def _about(study: StudyData) -> dict[str, Any]:
@@ -203,16 +214,14 @@ def _about(study: StudyData) -> dict[str, Any]:
 
 
 def _winner(study: StudyData, best: TrialRecord) -> str:
-    at_home = study.folder.resolve() == (home() / "searches" / study.name).resolve()
-    ref = study.name if at_home else str(study.folder)
-    name = f"{study.name.lower()}-winner"
-    command = shlex.join(["miniwin", "search", "promote", ref, "--trial", str(best.number), "--name", name])
-    promote = (
+    promote = next_steps.command(
+        study, "promote", "--trial", str(best.number), "--name", f"{study.name.lower()}-winner"
+    )
+    return (
         f"<p>Make trial {best.number} an entry of your zoo, to load and to share. With "
         f"<code>--tokens {10 * study.train.tokens}</code> it is first trained afresh, on ten times as many.</p>"
-        f"{copyable(command)}"
+        f"{copyable(promote)}" + (_folded("Its model spec", dump_yaml(best.spec)) if best.spec is not None else "")
     )
-    return promote + (_folded("Its model spec", dump_yaml(best.spec)) if best.spec is not None else "")
 
 
 def _footer(study: StudyData) -> str:

@@ -122,7 +122,7 @@ def _derived(name: str, of: Callable[[TrialRecord], str]) -> Column:
 
 def _variable(study: StudyData, name: str) -> Column:
     text = any(not _is_number(t.params.get(name)) for t in study.trials if name in t.params)
-    return Column(name, lambda t: (_plain(t.params.get(name)), None), text=text)
+    return Column(name, lambda t: (plain(t.params.get(name)), None), text=text)
 
 
 def _objective(objective: Objective, trained: int) -> Column:
@@ -176,7 +176,8 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
-def _plain(value: Any) -> str:
+def plain(value: Any) -> str:
+    """A value of a variable as text; nothing where there is none."""
     if value is None:
         return ""
     if isinstance(value, float):

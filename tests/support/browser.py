@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import html
+import json
 import os
+import re
 import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -37,6 +42,56 @@ def page_in_browser(url: str, seconds: float = 10.0) -> str:
         done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
     assert done.returncode == 0, done.stderr[-2000:]
     return done.stdout
+
+
+MEASURE = """<!DOCTYPE html><meta charset="utf-8"><body style="margin: 0"><script>
+  const measured = {}, pages = PAGES, widths = WIDTHS;
+  const one = ([page, width]) => new Promise(done => {
+    const frame = document.createElement("iframe");
+    frame.style = `width: ${width}px; height: 800px; border: 0`;
+    frame.onload = () => {
+      const inside = frame.contentDocument, root = inside.documentElement;
+      const scrolls = node => getComputedStyle(node).overflowX !== "visible";
+      const boxed = node => node !== inside.body && (scrolls(node) || boxed(node.parentElement));
+      const out = [...inside.body.querySelectorAll("*")].filter(node =>
+        node.getBoundingClientRect().right > root.clientWidth + 1 && !boxed(node));
+      const small = [...inside.querySelectorAll("svg.chart text")].filter(t => t.getBoundingClientRect().height < 9);
+      measured[`${page} ${width}`] = {
+        inner: root.clientWidth, scroll: root.scrollWidth, height: root.scrollHeight,
+        out: out.slice(0, 5).map(node => node.outerHTML.slice(0, 120)), small: small.length,
+        sections: [...inside.querySelectorAll("h2")].map(h => h.innerText)};
+      frame.remove(); done();
+    };
+    frame.src = page;
+    document.body.append(frame);
+  });
+  (async () => {
+    for (const page of pages) for (const width of widths) await one([page, width]);
+    const said = document.createElement("pre");
+    said.id = "measured"; said.textContent = JSON.stringify(measured);
+    document.body.append(said);
+  })();
+</script></body>"""
+
+
+def measured_in_browser(pages: Sequence[Path], widths: Sequence[int]) -> dict[tuple[str, int], dict[str, Any]]:
+    """How pages of one folder lie in windows of some widths, by page and width.
+
+    scroll: how wide the page is; inner: how wide the window. out: elements that reach beyond the window and are in no
+    box that scrolls. small: texts of charts that are too small to read. sections: their headings.
+    """
+    folder = pages[0].parent
+    names = [page.name for page in pages]
+    script = MEASURE.replace("PAGES", json.dumps(names)).replace("WIDTHS", json.dumps(list(widths)))
+    (folder / "measure.html").write_text(script, encoding="utf-8")
+    port = free_port()
+    there = f"http://127.0.0.1:{port}/measure.html"
+    server = [sys.executable, "-m", "http.server", str(port), "--bind", "127.0.0.1", "--directory", str(folder)]
+    with served(server, there, folder):
+        found = re.search(r'(?s)<pre id="measured">(.*?)</pre>', page_in_browser(there, 20.0))
+    assert found, "the page was not measured"
+    measured = json.loads(html.unescape(found[1]))
+    return {(name, width): measured[f"{name} {width}"] for name in names for width in widths}
 
 
 def free_port() -> int:

@@ -18,6 +18,7 @@ body { margin: 0 auto; max-width: 74rem; padding: 2.5rem 1.25rem 4rem;
   font: 16px/1.55 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif; }
 h1 { font-size: 1.9rem; line-height: 1.2; margin: 0; letter-spacing: -0.015em; overflow-wrap: anywhere; }
 h2 { font-size: 1.15rem; margin: 3rem 0 0.25rem; letter-spacing: -0.005em; }
+h3 { font-size: 0.95rem; margin: 1.4rem 0 0; }
 p { margin: 0.4rem 0 0; max-width: 46rem; overflow-wrap: anywhere; }
 a { color: var(--accent); }
 code, pre { font-family: ui-monospace, "SF Mono", Menlo, Consolas, "DejaVu Sans Mono", monospace; font-size: 0.86em; }
@@ -66,6 +67,14 @@ figcaption ul { list-style: none; display: flex; flex-wrap: wrap; gap: 0.15rem 1
 .span { fill: none; stroke: var(--own, var(--point)); stroke-width: 1.5; stroke-opacity: 0.7; }
 .heat { fill: var(--accent); stroke: var(--rule); } .heat.none { fill: none; stroke-dasharray: 2 3; fill-opacity: 1; }
 .bar { fill: var(--point); } .bar.first { fill: var(--accent); }
+.bar.hollow { fill: none; stroke: var(--point); stroke-dasharray: 3 2; }
+.reach { fill: none; stroke: var(--ink); stroke-width: 1.5; }
+.strip { display: block; } .strip text { font: 600 11px system-ui, -apple-system, "Segoe UI", Roboto, Arial, sans-serif;
+  text-anchor: middle; pointer-events: none; }
+.layer { fill: var(--wash); stroke: var(--point); } .layer.whole { fill: var(--accent); stroke: var(--accent); }
+.strip text.local { fill: var(--ink); } .strip text.whole { fill: var(--paper); }
+.steps { margin: 0.5rem 0 0; padding-left: 1.3rem; max-width: 54rem; } .steps li { margin-top: 0.6rem; }
+.steps .box { margin-top: 0.35rem; }
 .key { width: 1.5rem; height: 0.75rem; vertical-align: -0.05rem; margin-right: 0.4rem; overflow: visible; }
 .key.dot { width: 0.75rem; }
 @media (max-width: 34rem) { .chart text { font-size: 15px; } body { padding-top: 1.5rem; } h1 { font-size: 1.6rem; }

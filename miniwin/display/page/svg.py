@@ -7,7 +7,7 @@ it, and every point has a tooltip. All text that is given is escaped.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from html import escape
 
@@ -130,24 +130,31 @@ def bars(
     description: str,
     ident: str,
     format: Callable[[float], str] = "{:g}".format,
+    spans: Sequence[tuple[float, float]] = (),
+    hollow: Collection[str] = (),
 ) -> str:
-    """Horizontal bars from zero, the largest across the picture, each under its name and before its number."""
+    """Horizontal bars from zero, the largest across the picture, each under its name and before its number.
+
+    spans: (low, high) of each bar. hollow: the names of bars that are drawn as an outline.
+    """
     if not rows:
         return ""
     pitch, thick = 40, 12
     height = pitch * len(rows) + 4
     room = WIDTH - 64
-    largest = max((value for _, value in rows), default=0.0) or 1.0
+    largest = max([value for _, value in rows] + [high for _, high in spans]) or 1.0
     out = []
     for n, (name, value) in enumerate(rows):
         top = n * pitch + 4
         length = max(value / largest * room, 1.0)
+        kind = "bar hollow" if name in hollow else "bar first" if n == 0 else "bar"
         out.append(svg_text("tick", 0, top + 11, name))
-        out.append(
-            f'<rect class="bar{" first" if n == 0 else ""}" x="0" y="{top + 18}" width="{length:.1f}"'
-            f' height="{thick}" rx="2"/>'
-        )
-        out.append(svg_text("number", length + 8, top + 28, format(value)))
+        out.append(f'<rect class="{kind}" x="0" y="{top + 18}" width="{length:.1f}" height="{thick}" rx="2"/>')
+        end = length
+        if n < len(spans):
+            low, end = (max(edge / largest * room, 0.0) for edge in spans[n])
+            out.append(f'<path class="reach" d="M{low:.1f} {top + 20}v8m0 -4H{end:.1f}m0 -4v8"/>')
+        out.append(svg_text("number", max(length, end) + 8, top + 28, format(value)))
     return svg_chart("".join(out), title, description, ident, height)
 
 

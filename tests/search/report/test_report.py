@@ -7,7 +7,6 @@ import hashlib
 import itertools
 import json
 import math
-import random
 import re
 from collections import Counter
 from dataclasses import replace
@@ -18,6 +17,7 @@ import pytest
 from html_page import Page
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from report_helpers import LENGTHS, make_study, search_spec
 
 from miniwin.display.formats import bytes_text, count_text, length_text, seconds_text
 from miniwin.display.page.axes import BOTTOM, HEIGHT, TOP, Axis, Scale, linear_ticks, octave_ticks
@@ -27,95 +27,12 @@ from miniwin.search.creation import create_study
 from miniwin.search.records import StudyData, TrialRecord
 from miniwin.search.report import render, verdict, write_report
 from miniwin.search.report.charts import front_chart
-from miniwin.search.report.importance import importances
 from miniwin.search.report.measures import measure
-from miniwin.search.space import Space
 from miniwin.search.study import Study
-from miniwin.specs import UserError, load_model_spec, parse_spec
+from miniwin.specs import UserError, parse_spec
 from miniwin.specs.objectives import Objective
 
 LN2 = math.log(2)
-LENGTHS = (512, 1024, 2048, 4096, 8192)
-
-
-def search_spec(several: bool = True, **changes: Any) -> Any:
-    objectives = ["minimize loss@4096", "minimize cache_bytes@131072"][: 2 if several else 1]
-    return parse_spec(
-        {
-            "kind": "search",
-            "format": 1,
-            "name": "period-window-ratio",
-            "base": "miniwin-tiny",
-            "train": "tiny",
-            "baseline": "minimind-tiny",
-            "variables": {
-                "ratio": {"int": [1, 7]},
-                "window": {"choice": [16, 32, 64]},
-                "factor": {"choice": [1, 2, 4]},
-            },
-            "set": {
-                "pattern": "S * ratio + G",
-                "blocks.S.attention.window": "window",
-                "blocks.S.attention.position.period": "factor * window",
-            },
-            "objectives": objectives,
-            "budget": {"trials": 40, "tokens_per_trial": 4e6},
-            **changes,
-        },
-        "search",
-    )
-
-
-def train_spec() -> Any:
-    data = {"source": "python-stdlib"}
-    return parse_spec(
-        {"kind": "train", "format": 1, "name": "tiny", "data": data, "tokens": 4e6, "dtype": "float32"}, "train"
-    )
-
-
-def make_study(folder: Path, trials: int = 24, several: bool = True, seed: int = 0) -> StudyData:
-    """A study as a search leaves it, with made-up results: a longer window is better, nothing else matters much."""
-    draw = random.Random(seed)
-    spec, train = search_spec(several), train_spec()
-    base, other = load_model_spec("miniwin-tiny"), load_model_spec("minimind-tiny")
-    space = Space(spec, base, train)
-    records, seen = [], {}
-    for number in range(trials):
-        params = {"ratio": draw.randint(1, 7), "window": draw.choice([16, 32, 64]), "factor": draw.choice([1, 2, 4])}
-        candidate = space.assign(params).candidate
-        assert candidate is not None
-        model, key = candidate.model, (params["ratio"], params["window"], params["factor"])
-        if number % 11 == 5:
-            reason = "does not hold: parameters <= 1.2e6"
-            records.append(TrialRecord(number, "infeasible", params, reason=reason))
-            continue
-        if key in seen:
-            reason = f"the same as trial {seen[key]}"
-            records.append(TrialRecord(number, "duplicate", params, reason=reason, duplicate_of=seen[key]))
-            continue
-        seen[key] = number
-        level = 1.5 - 0.1 * math.log2(params["window"] / 16) + draw.gauss(0, 0.004)
-        rungs = [{"tokens": 1_000_000 * n, "values": {"loss@4096": level + 0.9 / n}} for n in (1, 2)]
-        known: dict[str, Any] = {"spec": model, "train": train, "layout": model.layout, "hash": f"{number:064x}"}
-        known["run_folder"] = folder / "trials" / f"{number:012x}" / "run"
-        if not several and number % 5 == 4:
-            record = TrialRecord(number, "pruned", params, rungs=rungs[:1], seconds=9.0, tokens=1_000_000, **known)
-            records.append(replace(record, reason="behind at 1,000,000 tokens"))
-            continue
-        losses = {n: level + draw.gauss(0, 0.002) for n in LENGTHS}
-        values = {"loss@4096": losses[4096]}
-        if several:
-            values["cache_bytes@131072"] = float(model.cache_bytes(131072))
-        record = TrialRecord(number, "complete", params, values, losses, [] if several else rungs, **known)
-        records.append(replace(record, seconds=30.0 + number, tokens=4_000_000))
-    worse = {512: 1.4, 1024: 1.9, 2048: 2.6, 4096: 3.3, 8192: 3.8}
-    values = {"loss@4096": worse[4096]}
-    if several:
-        values["cache_bytes@131072"] = float(other.cache_bytes(131072))
-    baseline = TrialRecord(-1, "complete", {}, values, worse, spec=other, layout=other.layout, tokens=4_000_000)
-    trained = sum(t.trained for t in records)
-    spec = spec.model_copy(update={"budget": spec.budget.model_copy(update={"trials": trained})})
-    return StudyData(folder, spec, base, space.train, records, baseline)
 
 
 @pytest.fixture
@@ -490,55 +407,6 @@ def test_scale_of_a_single_value_has_room() -> None:
         assert scale(4096.0) == pytest.approx(50.0)
         assert scale.limits[0] < 4096.0 < scale.limits[1]
     assert Scale([0.0], 0.0, 1.0)(0.0) == pytest.approx(0.5)
-
-
-# -- which variable mattered
-
-
-def test_importance_finds_the_variable_that_mattered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "sklearn", None)  # not among what MiniWin installs
-    study = make_study(tmp_path, trials=60)
-    loss, cache = importances(study.spec, study.trials)
-    assert loss.objective.name == "loss@4096" and loss.note is None
-    assert next(iter(loss.shares)) == "window" and loss.shares["window"] > 0.6
-    assert sum(loss.shares.values()) == pytest.approx(1.0) and set(loss.shares) == {"ratio", "window", "factor"}
-    assert next(iter(cache.shares)) == "ratio"  # the share of global layers decides the cache
-    page = Page(render(study))
-    assert f"window {loss.shares['window']:.0%}" in page.words
-
-
-def test_importance_says_when_there_is_nothing_to_say(tmp_path: Path) -> None:
-    study = make_study(tmp_path, trials=24)
-    few = [t for t in study.trials if t.state == "complete"][:7]
-    assert importances(study.spec, few)[0].note == "Too few: 7 trials completed, at least 8 are needed."
-    same = [replace(t, values={"loss@4096": 1.0, "cache_bytes@131072": 5.0}) for t in study.completed]
-    assert importances(study.spec, same)[0].note == "Every completed trial has the same value."
-    caution = importances(study.spec, study.trials)[0].caution
-    assert caution == f"From {len(study.completed)} trials: a hint, not a measurement."
-
-
-def test_importance_takes_any_kind_of_variable(tmp_path: Path) -> None:
-    study = make_study(tmp_path, trials=40)
-    data = study.spec.model_dump(mode="json")
-    positions = [{"type": "rope"}, {"type": "nope"}, None, "text", True]
-    data["variables"] = {
-        "real": {"float": [1e-4, 1e-1], "log": True},
-        "whole": {"int": [1, 64], "log": True},
-        "odd": {"choice": positions},
-        "alone": {"choice": [7]},
-    }
-    data["set"] = {"pattern": "'S' if real + whole > 0 else odd or alone"}
-    spec = parse_spec(data, "search")
-    draw = random.Random(1)
-    trials = []
-    for t in study.completed:
-        real = 10 ** draw.uniform(-4, -1)
-        params = {"real": real, "whole": draw.randint(1, 64), "odd": draw.choice(positions), "alone": 7}
-        trials.append(replace(t, params=params, values={**t.values, "loss@4096": 1.0 + math.log10(real) ** 2}))
-    shares = importances(spec, trials)[0].shares
-    assert set(shares) == set(data["variables"]) and shares["alone"] == 0.0
-    assert next(iter(shares)) == "real"
-    assert Page(render(replace(study, spec=spec, trials=trials)))
 
 
 # -- writing it

@@ -76,6 +76,7 @@ TITLES = {
     "SuiteSpeed": "speed",
     "SuiteCache": "cache",
     "Match": "match",
+    "TunedRate": "learning_rate",
     "Budget": "budget",
     "ConfirmSpec": "confirm",
     "TPESampler": "sampler, type: tpe",

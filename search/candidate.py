@@ -22,12 +22,21 @@ class Candidate:
     model: ModelSpec
     train: TrainSpec
 
+    def at_rate(self, rate: float) -> Candidate:
+        """The same with another learning rate."""
+        return Candidate(self.model, at_rate(self.train, rate))
+
     @property
     def hash(self) -> str:
         """The hash of what decides the result: the architecture, the training and the seed, but no names."""
         train = {key: value for key, value in self.train.model_dump(mode="json").items() if key not in _NEUTRAL}
         text = json.dumps([self.model.hash, train], sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
+
+
+def at_rate(train: TrainSpec, rate: float) -> TrainSpec:
+    """A train spec with another learning rate."""
+    return train.model_copy(update={"optimizer": train.optimizer.model_copy(update={"lr": rate})})
 
 
 def put(document: dict[str, Any], path: str, value: Any, checking: bool = False) -> None:

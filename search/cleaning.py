@@ -49,7 +49,7 @@ def clean_study(study: str | Path, *, paused: bool = False, dry_run: bool = Fals
                 f"--paused: the trials of {opened.folder} are not over, and one that waits may go on at any moment; "
                 "expected a study that is over: miniwin search resume goes on with it"
             )
-        waiting, done = [trial.run_folder for trial in data.trials if trial.run_folder and _waits(trial)], _done(data)
+        waiting, done = [run for trial in data.trials if _waits(trial) for run in trial.run_folders], _done(data)
         removed = _sizes([*done, *(waiting if paused else [])])
         kept = {} if paused else _sizes(waiting)
         if not dry_run:
@@ -72,7 +72,7 @@ def _waits(trial: TrialRecord) -> bool:
 def _done(data: StudyData) -> list[Path]:
     """The runs that nobody takes further: of trials, of the baseline, and of what was trained anew afterwards."""
     trials = [*data.trials, *([] if data.baseline is None else [data.baseline])]
-    ended = [(t.run_folder, t.state) for t in trials if t.run_folder is not None and not t.alive and not _waits(t)]
+    ended = [(run, t.state) for t in trials if not t.alive and not _waits(t) for run in t.run_folders]
     for path in sorted(data.folder.glob(f"*/*/{FILE}")):  # confirm/HASH/trial.json, also of an earlier confirmation
         outcome = Outcome.read_sound(path.parent) if path.parent.parent.name != "trials" else None
         ended += [] if outcome is None else [(path.parent / "run", outcome.state)]

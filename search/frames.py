@@ -7,6 +7,7 @@
     loss:LENGTH                                     nats per byte at that length
     rung:TOKENS:OBJECTIVE                           measured while training, after so many tokens
     constraint:TEXT                                 at most 0: it holds
+    learning_rate, rate_at_edge                     where it is tuned: the best, and whether it is the last of the sweep
     layout, hash, seed, tokens, seconds, attempts, started, finished, problem
 
 A column holds one type. Where trials chose values of several types, such as text and a number, or whole fields, the
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     import pandas
 
 Columns = dict[str, list[Any]]
+RATES = ("learning_rate", "rate_at_edge")
 ENDS = ("layout", "hash", "seed", "tokens", "seconds", "attempts")
 
 
@@ -77,6 +79,8 @@ def to_columns(data: StudyData) -> Columns:
     add("rung", rungs, sorted(_names(rungs), key=lambda name: int(name.partition(":")[0])))
     constraints = [trial.constraints for trial in trials]
     add("constraint", constraints, _names(constraints, data.spec.constraints))
+    for name in () if data.spec.learning_rate is None else RATES:
+        columns[name] = [getattr(trial, name) for trial in trials]
     for name in ENDS:
         # An infeasible trial has no layout, which a CSV file can say only by an empty cell.
         columns[name] = [None if (value := getattr(trial, name)) == "" else value for trial in trials]

@@ -19,7 +19,17 @@ from miniwin.search.trial_trainings import run_folders
 from miniwin.specs import UserError
 
 # Fields of a search spec that decide what the values of a trial are, or when they are known.
-_DECISIVE = ("objectives", "report_lengths", "eval_tokens", "rung_eval_tokens", "rungs", "pruner", "seed", "seeds")
+_DECISIVE = (
+    "objectives",
+    "report_lengths",
+    "eval_tokens",
+    "rung_eval_tokens",
+    "rungs",
+    "pruner",
+    "seed",
+    "seeds",
+    "learning_rate",
+)
 
 
 def import_trials(study: Study, source: StudyData, fingerprint: str) -> list[int]:

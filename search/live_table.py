@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any, Literal, TextIO
 
 from miniwin.blocks.messages.escaping import escaped, escaped_line
 from miniwin.display.cells import cell
-from miniwin.display.formats import duration, rate
+from miniwin.display.formats import duration, plural, rate
 from miniwin.files.json_files import parse_json
 from miniwin.search.confirm import words
 from miniwin.search.records import StudyData, TrialRecord
-from miniwin.search.trial_trainings import run_folders, tokens_of_trial
+from miniwin.search.trial_trainings import tokens_of_trial
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -172,7 +172,8 @@ def aligned(texts: list[str], justify: Justify) -> list[str]:
 def _headings(data: StudyData) -> list[tuple[str, Justify]]:
     variables: list[tuple[str, Justify]] = [(name, "right") for name in data.spec.variables]
     values: list[tuple[str, Justify]] = [(objective.name, "right") for objective in data.objectives]
-    ends: list[tuple[str, Justify]] = [("tokens", "right"), ("time", "right")]
+    rate: list[tuple[str, Justify]] = [] if data.spec.learning_rate is None else [("learning rate", "left")]
+    ends: list[tuple[str, Justify]] = [*rate, ("tokens", "right"), ("time", "right")]
     return [("trial", "right"), ("layers", "left"), *variables, ("state", "left"), *values, *ends]
 
 
@@ -198,6 +199,7 @@ def _cells(trial: TrialRecord, data: StudyData, best: bool) -> list[tuple[str, s
         *(shown(trial.params.get(name, "")) for name in data.spec.variables),
         f"{state if state == 'waiting' else trial.standing}{' *' if best else ''}",
         *(mark + _with_spread(values, o.name, trial) if o.name in values else "" for o in data.objectives),
+        *([] if data.spec.learning_rate is None else [trial.rate_text]),
         f"{tokens / 1e6:.2f}M",
         duration(trial.seconds) if trial.seconds else "",
     ]
@@ -244,8 +246,7 @@ def tokens_so_far(trial: TrialRecord) -> int:
     """The tokens that a run has logged. The log is ahead of the last checkpoint."""
     if trial.trained or trial.state == "paused" or trial.run_folder is None:
         return trial.tokens
-    folders = run_folders(trial.run_folder.parent) if trial.trainings else [trial.run_folder]
-    return sum(map(_logged, folders)) or trial.tokens
+    return sum(map(_logged, trial.run_folders)) or trial.tokens
 
 
 def _logged(run: Path) -> int:
@@ -280,6 +281,9 @@ def summary(data: StudyData) -> list[str]:
         lines.append(f"base: {data.baseline.state}, {data.baseline.reason}")
     if data.spec.seeds > 1:
         lines.append(f"values are means over {data.spec.seeds} seeds, ± their standard errors")
+    if at_edge := sum(bool(trial.rate_at_edge) for trial in data.tuned):
+        of = f"{at_edge} of {plural(len(data.tuned), 'sweep')}"
+        lines.append(f"learning rate: the best is at the edge in {of}; a wider `learning_rate` may have a better one")
     if data.confirmation is not None:
         lines += words.lines(data.confirmation, data.spec.objectives, data.train.longest)
     return lines + _problems(data)

@@ -4,24 +4,28 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from miniwin.machine.devices import find_device
 from miniwin.runs import RunResult, read_run
 from miniwin.search.holding import Claim
+from miniwin.search.objectives import at_rungs as changing_objectives
 from miniwin.search.objectives import eval_tokens, is_loss, report_lengths, value
 from miniwin.search.outcome import Outcome
 from miniwin.search.probing import want_of_memory
 from miniwin.search.rungs import AtRungs, loss, why_worthless
 from miniwin.search.study import BASELINE, Study
 from miniwin.search.trial_trainings import MAIN, TrialTraining, has_several, means, planned, spreads
+from miniwin.search.tuning import tune
 from miniwin.specs import SearchSpec, TrainSpec, UserError
 from miniwin.specs.data import tasks_in
 from miniwin.training.signals import requests
 
 if TYPE_CHECKING:
     from miniwin.data import Corpus
+    from miniwin.training.loop import OnEval
 
 
 class Interrupted(Exception):
@@ -44,6 +48,12 @@ def check_corpus(spec: SearchSpec, train: TrainSpec, corpus: Corpus) -> None:
             raise UserError(
                 f"objectives: {wanted[0]} needs text, and source {corpus.info['source']}, which the trials are trained "
                 "on, has none: take a task as the objective, such as 'maximize recall@512', or train on text"
+            )
+        changing = changing_objectives(spec.parsed_objectives, train.longest)
+        if spec.learning_rate is not None and all(map(is_loss, changing)):
+            raise UserError(
+                "learning_rate: a rate is judged by an objective that training changes, and there is none: take a task "
+                "as an objective, such as 'maximize recall@512', train on text, or leave learning_rate out"
             )
         if spec.report_lengths:
             raise UserError(
@@ -93,23 +103,30 @@ def run_claim(study: Study, claim: Claim, corpus: Corpus, tracking: Tracking) ->
 
 
 def _train_and_measure(study: Study, claim: Claim, corpus: Corpus, tracking: Tracking, at_rungs: AtRungs) -> None:
-    outcome, trainings = claim.outcome, at_rungs.trainings
-    at_rungs.tell()
-    while (training := at_rungs.next()) is not None:
-        asked = requests()
-        result = _train(study, claim, training, tracking, at_rungs)
+    outcome, trainings, asked = claim.outcome, at_rungs.trainings, requests()
+    everything = outcome.trainings or trainings
+
+    def run(training: TrialTraining, on_eval: OnEval | None, eval_at: Sequence[int]) -> RunResult:
+        if requests() != asked:  # it came when the training before was ending anyway
+            raise Interrupted("asked to stop")
+        result = _train(study, claim, training, tracking, on_eval, eval_at)
         if result.status == "interrupted" and not (at_rungs.paused or at_rungs.waits):
             raise Interrupted(result.reason)
         training.tokens, training.seconds = result.tokens, result.seconds
-        outcome.add_up(trainings)
+        outcome.add_up(everything)
+        return result
+
+    at_rungs.tell()
+    if study.spec.learning_rate is not None and not tune(study, claim, corpus, at_rungs.measured, run):
+        return at_rungs.give_up()
+    while (training := at_rungs.next()) is not None:
+        result = run(training, at_rungs if at_rungs.asked else None, at_rungs.asked)
         if at_rungs.waits:
-            if requests() != asked:  # it came when the training was about to wait anyway
-                raise Interrupted("asked to stop")
             continue
         if _has_stopped(study, outcome, result, at_rungs):
             return
         _measure(study, claim, training, corpus)
-        outcome.add_up(trainings)
+        outcome.add_up(everything)
         if outcome.trainings:
             outcome.write(claim.folder)
         _track(tracking, result.tracking_run, training.losses, training.values, result.steps)
@@ -125,13 +142,20 @@ def _train_and_measure(study: Study, claim: Claim, corpus: Corpus, tracking: Tra
         outcome.end("complete")
 
 
-def _train(study: Study, claim: Claim, training: TrialTraining, tracking: Tracking, at_rungs: AtRungs) -> RunResult:
+def _train(
+    study: Study,
+    claim: Claim,
+    training: TrialTraining,
+    tracking: Tracking,
+    on_eval: OnEval | None,
+    eval_at: Sequence[int],
+) -> RunResult:
     from miniwin.training.launch import train
 
     name = "baseline" if claim.number is None else f"trial-{claim.number}"
     return train(
         claim.candidate.model,
-        training.spec(claim.candidate.train),
+        training.spec(study.spec, claim.candidate.train),
         out=claim.folder / training.folder,
         progress=False,
         tracking=tracking.uri,
@@ -139,8 +163,8 @@ def _train(study: Study, claim: Claim, training: TrialTraining, tracking: Tracki
         experiment=tracking.experiment,
         run_name=name if training.folder == MAIN else f"{name}-{training.folder.replace('/', '-')}",
         base=study.train_base,
-        on_eval=at_rungs if at_rungs.asked else None,
-        eval_at=at_rungs.asked,
+        on_eval=on_eval,
+        eval_at=eval_at,
     )
 
 

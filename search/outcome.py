@@ -59,6 +59,8 @@ class Outcome:
     origin: str | None = None  # the trial of another study that this was taken from as it is
     spread: dict[str, float] = field(default_factory=dict)
     trainings: list[TrialTraining] = field(default_factory=list)  # if there are several
+    learning_rate: float | None = None  # that the sweep chose
+    rate_at_edge: bool | None = None  # it is the lowest or the highest of the sweep
 
     @classmethod
     def begin(cls, number: int | None, assignment: Assignment, candidate: Candidate) -> Outcome:
@@ -79,6 +81,8 @@ class Outcome:
     def go_on_from(self, before: Outcome, folder: Path) -> None:
         """Make this the next attempt at the same trial: measurements stay. folder: of the trial."""
         self.rungs, self.started, self.trainings = before.rungs, before.started, before.trainings
+        if before.learning_rate is not None:
+            self.take_rate(before.learning_rate, bool(before.rate_at_edge))
         self.attempts = before.attempts + 1
         self.tokens = max(sum(map(_tokens, run_folders(folder))), before.tokens)
         # Or nobody died: the user asked for another try, or the trial has waited at a rung.
@@ -93,6 +97,14 @@ class Outcome:
     @property
     def over(self) -> bool:
         return self.state in FINAL
+
+    def take_rate(self, rate: float, at_edge: bool) -> None:
+        """The learning rate is chosen: the trainings that count are trained with it."""
+        self.learning_rate, self.rate_at_edge = rate, at_edge
+        self.train = {**self.train, "optimizer": {**self.train["optimizer"], "lr": rate}}
+        for training in self.trainings:
+            if not training.sweeps:
+                training.learning_rate = rate
 
     def add_up(self, trainings: Sequence[TrialTraining]) -> None:
         """What the trial has cost is what its trainings have cost."""
@@ -110,8 +122,8 @@ class Outcome:
         with said_if_unwritable(folder):
             folder.mkdir(parents=True, exist_ok=True)
         fields = asdict(self)
-        for name in ("origin", "spread", "trainings"):
-            if not fields[name]:
+        for name in ("origin", "spread", "trainings", "learning_rate", "rate_at_edge"):
+            if fields[name] in (None, {}, []):
                 del fields[name]
         write_json(folder / FILE, {"format": FORMAT, **fields})
 

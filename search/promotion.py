@@ -204,6 +204,16 @@ def _weights(data: StudyData, chosen: TrialRecord) -> dict[str, Any]:
     return {"weights_of": said, "trial_spread": chosen.spread}
 
 
+def _rate(chosen: TrialRecord) -> dict[str, Any]:
+    """The learning rate, if the trial has tuned it, and among which."""
+    if chosen.learning_rate is None:
+        return {}
+    tried = [one.learning_rate for one in chosen.trainings if one.sweeps]
+    said = f"{chosen.learning_rate:g}, the best of {some((f'{rate:g}' for rate in tried if rate), 20)}"
+    said += ", and at their edge" if chosen.rate_at_edge else ""
+    return {"tuned_rate": said, "rates_tried": tried}
+
+
 def _provenance(
     study: Study, data: StudyData, chosen: TrialRecord, spec: TrainSpec, fingerprint: str, *, retrained: bool
 ) -> dict[str, Any]:
@@ -226,6 +236,7 @@ def _provenance(
         },
         "front": [trial.number for trial in data.front],
         **({} if retrained else _weights(data, chosen)),
+        **_rate(chosen),
         **_confirmed(data, chosen),
         "baseline": None
         if data.baseline is None

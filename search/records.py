@@ -11,6 +11,7 @@ from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import Any, Generic, TypeVar, overload
 
+from miniwin.search.candidate import at_rate
 from miniwin.search.confirm.plan import Confirmation, find_confirmation
 from miniwin.search.history import continued, is_paused
 from miniwin.search.journal import Told
@@ -18,7 +19,7 @@ from miniwin.search.leases import live_lease
 from miniwin.search.objectives import chief
 from miniwin.search.outcome import FILE, ORIGIN, TRAINED, Outcome, Specs
 from miniwin.search.study import BASELINE, EXHAUSTED, Study, find_study
-from miniwin.search.trial_trainings import MAIN, TrialTraining
+from miniwin.search.trial_trainings import MAIN, TrialTraining, run_folders
 from miniwin.specs import ModelSpec, SearchSpec, TrainSpec, UserError, parse_spec
 from miniwin.specs.objectives import Objective
 
@@ -88,6 +89,22 @@ class TrialRecord:
     origin: str | None = None  # the trial of another study that it was taken from as it is
     spread: dict[str, float] = field(default_factory=dict)
     trainings: list[TrialTraining] = field(default_factory=list)
+    learning_rate: float | None = None  # that it has tuned; also in `train`
+    rate_at_edge: bool | None = None  # it is the lowest or the highest that was tried
+
+    @property
+    def run_folders(self) -> list[Path]:
+        """Those of all its trainings."""
+        if self.run_folder is None:
+            return []
+        return run_folders(self.run_folder.parent) if self.trainings else [self.run_folder]
+
+    @property
+    def rate_text(self) -> str:
+        """The learning rate that it has tuned, and whether a better one may lie beyond those that were tried."""
+        if self.learning_rate is None:
+            return ""
+        return f"{self.learning_rate:g}{' (edge)' if self.rate_at_edge else ''}"
 
     @property
     def tokens_each(self) -> int:
@@ -199,6 +216,12 @@ class StudyData:
         by = self.objectives.index(chief(self.objectives))
         return min(self.front, key=lambda trial: (self._costs(trial)[by], trial.number), default=None)
 
+    @property
+    def tuned(self) -> list[TrialRecord]:
+        """The trials, and the baseline, that have tuned their learning rate."""
+        every = [*self.trials, *([] if self.baseline is None else [self.baseline])]
+        return [trial for trial in every if trial.learning_rate is not None]
+
     def trial(self, number: int) -> TrialRecord:
         for trial in self.trials:
             if trial.number == number:
@@ -245,7 +268,10 @@ def collect(study: Study) -> StudyData:
     if asked is None:
         return data
     chosen = [(trial.number, trial.params) for trial in data.ranked[: asked.top]] if data.searched else None
-    return replace(data, confirmation=find_confirmation(study, chosen, len(data.trained)))
+    rates: dict[int | None, float | None] = {trial.number: trial.learning_rate for trial in data.completed}
+    if baseline is not None:
+        rates[None] = baseline.learning_rate
+    return replace(data, confirmation=find_confirmation(study, chosen, len(data.trained), rates))
 
 
 def with_specs(data: StudyData) -> StudyData:
@@ -322,11 +348,16 @@ def _from_outcome(
         number=number,
         state=state,
         spec=partial(_spec, specs, "model"),
-        train=partial(_spec, specs, "train"),
+        train=partial(_train_of, specs, outcome.learning_rate),
         run_folder=study.folder.joinpath(*inside, "run"),
         alive=state not in TRAINED and live_lease(lease) is not None,
         **{name: getattr(outcome, name) for name in SHARED},
     )
+
+
+def _train_of(specs: Specs, rate: float | None) -> Any:
+    train = _spec(specs, "train")
+    return train if rate is None else at_rate(train, rate)
 
 
 def _spec(specs: Specs, kind: str) -> Any:

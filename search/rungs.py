@@ -49,8 +49,8 @@ class AtRungs:
         self.paused = self.waits = False
         self.too_slow: str | None = None
         outcome = claim.outcome
-        alone = TrialTraining(MAIN, outcome.seed, outcome.tokens, rungs=list(outcome.rungs))
-        self.trainings = outcome.trainings or [alone]
+        alone = TrialTraining(MAIN, outcome.seed, tokens=outcome.tokens, rungs=list(outcome.rungs))
+        self.trainings = [one for one in outcome.trainings if not one.sweeps] or [alone]
         self.training = self.trainings[0]
 
     @property
@@ -79,7 +79,7 @@ class AtRungs:
         there = len(rows) == len(self.trainings)
         if there and all(rung["tokens"] != tokens for rung in outcome.rungs):
             outcome.rungs = [*outcome.rungs, {"tokens": tokens, "values": means(rows)}]
-        outcome.tokens = sum(one.tokens for one in self.trainings)
+        outcome.tokens = sum(one.tokens for one in outcome.trainings or self.trainings)
         outcome.write(self.claim.folder)
         if self.claim.trial is None:
             return True

@@ -120,9 +120,10 @@ def _prepare(space: Space, train_base: Path) -> Corpus:
 def _say_pruned(data: StudyData, tracker: Tracker) -> None:
     """Tell MLflow that trials that waited until the study was over are pruned. Their own runs end as paused."""
     for trial in data.trials:
-        if trial.waited_to_the_end and trial.run_folder is not None:
+        for folder in trial.run_folders if trial.waited_to_the_end else ():
             with suppress(UserError, KeyError, TypeError):  # a run that is damaged has said so elsewhere
-                if run := read_run(trial.run_folder)["tracking"]["run_id"]:
+                known = read_run(folder)
+                if known["status"] != "complete" and (run := known["tracking"]["run_id"]):
                     tracker.set_status("pruned", trial.reason, run)
 
 

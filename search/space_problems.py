@@ -93,6 +93,22 @@ def _trainings(parts: Parts) -> Iterator[Problem]:
     if parts.spec.seeds > 1 and "train.seed" in parts.lines:
         message = f"each trial is trained with {parts.spec.seeds} seeds (seeds): remove this, or take seeds: 1"
         yield Problem(("set", "train.seed"), message, on_key=True)
+    asked = parts.spec.learning_rate
+    if asked is None:
+        return
+    for path in ("train.optimizer", "train.optimizer.lr"):
+        if path in parts.lines:
+            message = (
+                "each trial tunes its learning rate (learning_rate: tuned), and would undo this: remove one of them"
+            )
+            yield Problem(("set", path), message, on_key=True)
+    tokens, step = round(asked.share * parts.train.tokens), parts.train.tokens_per_step
+    if tokens < step:
+        yield Problem(
+            ("learning_rate", "share") if "share" in asked.model_fields_set else ("learning_rate",),
+            f"got a share of {asked.share:g}, and no step fits: that is {tokens:,} of {parts.train.tokens:,} tokens, "
+            f"and a step of training has {step:,}; expected at least {min(1.0, step / parts.train.tokens):.2g}",
+        )
 
 
 def _confirmation(parts: Parts) -> Iterator[Problem]:

@@ -1,7 +1,8 @@
-"""The trainings of a trial: one, unless the search asks for several seeds.
+"""The trainings of a trial: one, unless the search asks for several seeds, or tunes the learning rate.
 
-    run/           with the candidate's own seed; what a trial without `seeds` has
-    seeds/1/ ...   the same with the next seeds
+    rates/0.003/ ...   short ones, which choose the learning rate (tuning.py)
+    run/               with the candidate's own seed; the only one of most trials
+    seeds/1/ ...       the same with the next seeds
 
 Each is a run folder within the folder of the trial, so each goes on after a kill as any run does. What a trial is
 worth, at a rung and at its end, is the mean over its seeds:
@@ -15,13 +16,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+from miniwin.search.candidate import at_rate
 from miniwin.specs import SearchSpec, TrainSpec
 
-MAIN, FURTHER = "run", "seeds"  # folders
+MAIN, FURTHER, SWEEP = "run", "seeds", "rates"  # folders
 SEEDS = 2**64  # how many there are
 Name = TypeVar("Name", str, int)
 
@@ -30,17 +32,20 @@ Name = TypeVar("Name", str, int)
 class TrialTraining:
     """One training of a trial, as trial.json has it.
 
-    folder: its run folder, within that of the trial. rungs, losses, values: as those of the trial (outcome.py), of this
-    seed alone; without values it is not over.
+    folder: its run folder, within that of the trial. learning_rate: None: that of the candidate. rungs, losses, values:
+    as those of the trial (outcome.py), of this seed alone. With values it is over; or with a reason, if it diverged.
     """
 
     folder: str
     seed: int
+    _: KW_ONLY
+    learning_rate: float | None = None
     tokens: int = 0
     seconds: float = 0.0
     rungs: list[dict[str, Any]] = field(default_factory=list)
     losses: dict[int, float] = field(default_factory=dict)
     values: dict[str, float] = field(default_factory=dict)
+    reason: str | None = None
 
     @classmethod
     def of(cls, data: dict[str, Any]) -> TrialTraining:
@@ -55,20 +60,31 @@ class TrialTraining:
         """What was measured at a rung; None if the training has not got there."""
         return next((rung["values"] for rung in self.rungs if rung["tokens"] == tokens), None)
 
-    def spec(self, train: TrainSpec) -> TrainSpec:
+    @property
+    def sweeps(self) -> bool:
+        """Whether it is a short one, which has no part in what the trial is worth."""
+        return self.folder.startswith(f"{SWEEP}/")
+
+    def spec(self, search: SearchSpec, train: TrainSpec) -> TrainSpec:
         """How it is trained. train: of the candidate."""
+        if self.learning_rate is not None:
+            train = at_rate(train, self.learning_rate)
+        if self.sweeps:
+            train = train.model_copy(update={"tokens": sweep_tokens(search, train)})
         return train if train.seed == self.seed else train.model_copy(update={"seed": self.seed})
 
 
 def has_several(spec: SearchSpec) -> bool:
     """Whether a trial is more than one training."""
-    return spec.seeds > 1
+    return spec.seeds > 1 or spec.learning_rate is not None
 
 
 def planned(spec: SearchSpec, train: TrainSpec, known: Sequence[TrialTraining]) -> list[TrialTraining]:
     """All trainings of a trial. train: of its candidate. known: those that an earlier attempt has begun."""
     begun = {one.folder: one for one in known}
-    plan = [TrialTraining(_folder(place), seed_after(train, place)) for place in range(spec.seeds)]
+    rates = [] if spec.learning_rate is None else spec.learning_rate.rates(train.optimizer.lr)
+    plan = [TrialTraining(f"{SWEEP}/{rate}", train.seed, learning_rate=rate) for rate in rates]
+    plan += [TrialTraining(_folder(place), seed_after(train, place)) for place in range(spec.seeds)]
     return [begun.get(one.folder, one) for one in plan]
 
 
@@ -79,12 +95,19 @@ def seed_after(train: TrainSpec, place: int) -> int:
 
 def tokens_of_trial(spec: SearchSpec, train: TrainSpec) -> int:
     """What a trial costs that is trained to the end. train: with the tokens of one training."""
-    return spec.seeds * train.tokens
+    rates = [] if spec.learning_rate is None else spec.learning_rate.rates(train.optimizer.lr)
+    return spec.seeds * train.tokens + len(rates) * (sweep_tokens(spec, train) if rates else 0)
+
+
+def sweep_tokens(spec: SearchSpec, train: TrainSpec) -> int:
+    """The tokens of a training that tries a learning rate."""
+    assert spec.learning_rate is not None
+    return round(spec.learning_rate.share * train.tokens)
 
 
 def run_folders(trial: Path) -> list[Path]:
     """The run folders that are there in the folder of a trial."""
-    return [trial / MAIN, *sorted(trial.glob(f"{FURTHER}/*"))]
+    return [trial / MAIN, *sorted(trial.glob(f"{FURTHER}/*")), *sorted(trial.glob(f"{SWEEP}/*"))]
 
 
 def means(found: Sequence[Mapping[Name, float]]) -> dict[Name, float]:

@@ -23,6 +23,7 @@ from miniwin.blocks.positions.base import located, located_all
 from miniwin.specs.base import Count, Fraction, Grown, PositiveInt, PositiveReal, Strict, UserError
 from miniwin.specs.confirmation import ConfirmSpec
 from miniwin.specs.expressions import FUNCTION_NAMES, Expression
+from miniwin.specs.learning_rate import LearningRate
 from miniwin.specs.matching import Matched
 from miniwin.specs.objectives import METRICS, Objective, find, measured_in
 from miniwin.specs.pruning import HalvingPruner, HyperbandPruner, PrunerSpec, growing
@@ -37,8 +38,8 @@ MOST_SEEDS = 100
 
 class Budget(Strict):
     """How much a study trains. `trials` counts the trained trials, finished or pruned. A trial that breaks a constraint
-    or repeats an architecture does not count. `trials` may grow later. With several seeds, tokens and seconds are those
-    of one training, and a trial costs so many times as much."""
+    or repeats an architecture does not count. `trials` may grow later. With several seeds, or a tuned learning rate,
+    tokens and seconds are those of one training, and a trial costs more."""
 
     trials: PositiveInt
     tokens_per_trial: Annotated[Count, Field(ge=1)] | None = None  # null: `tokens` of the train spec
@@ -52,7 +53,7 @@ def _listed(value: Any) -> Any:
 class SearchSpec(Grown):
     """One architecture search. Paths are relative to the YAML file; a shipped spec may be named by its stem."""
 
-    LATER: ClassVar[frozenset[str]] = frozenset({"match", "warm_start", "confirm", "seeds"})
+    LATER: ClassVar[frozenset[str]] = frozenset({"match", "warm_start", "confirm", "seeds", "learning_rate"})
     _WRITTEN: ClassVar[frozenset[str]] = frozenset({"match", "warm_start", "confirm"})  # also where they say nothing
 
     kind: Literal["search"] = "search"
@@ -69,6 +70,7 @@ class SearchSpec(Grown):
     warm_start: Annotated[list[str], BeforeValidator(_listed)] = []  # studies, zoo entries, shipped models to try first
     budget: Budget
     seeds: Annotated[PositiveInt, Field(le=MOST_SEEDS)] = 1  # each trial, and the baseline, is trained so many times
+    learning_rate: LearningRate = None  # how each of them gets a learning rate of its own
     sampler: SamplerSpec = TPESampler()
     pruner: PrunerSpec | None = None
     rungs: list[Fraction] = RUNGS  # where a pruner judges a trial, as fractions of its tokens

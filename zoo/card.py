@@ -204,6 +204,7 @@ def _provenance(provenance: dict[str, Any]) -> str:
         ("Data fingerprint", f"`{data['fingerprint']}`" if data.get("fingerprint") else None),
         ("Seed", run.get("seed")),
         ("Weights", provenance.get("weights_of")),
+        ("Learning rate", provenance.get("tuned_rate")),
         ("Tokens trained on", f"{run['tokens']:,}" if run.get("tokens") else None),
         ("Training length", ", ".join(map(str, training_lengths(provenance))) or None),
         ("Weights of the best evaluation", _pairs(provenance.get("weights"), "{key} {value}")),

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from miniwin.search.candidate import Candidate
 from miniwin.search.confirm.result import Result, read_result
 from miniwin.search.outcome import TRAINED
 from miniwin.search.study import Study
@@ -53,11 +54,15 @@ class Confirmation:
 
 
 def find_confirmation(
-    study: Study, chosen: Sequence[tuple[int, Mapping[str, Any]]] | None, trained: int
+    study: Study,
+    chosen: Sequence[tuple[int, Mapping[str, Any]]] | None,
+    trained: int,
+    rates: Mapping[int | None, float | None],
 ) -> Confirmation | None:
     """How the confirmation of a study stands; None if none is asked for. Nothing is written.
 
-    chosen: number and values of the trials to confirm, the best first; None while the trials are not over.
+    chosen: number and values of the trials to confirm, the best first; None while the trials are not over. rates: the
+    learning rates that trials, and the baseline (None), have tuned; empty if the study tunes none.
     """
     asked = study.spec.confirm
     if asked is None:
@@ -67,22 +72,33 @@ def find_confirmation(
         result = read_result(study.folder)
     except UserError as error:
         problem = str(error)
-    variants = [] if chosen is None else _variants(study, chosen)
+    variants = [] if chosen is None else _variants(study, chosen, rates)
     first = study.spec.seeds  # those before have trained the trials
     trainings = [_training(study, variant, first + place) for place in range(asked.seeds) for variant in variants]
     return Confirmation(asked, tuple(trainings), trained, result, problem)
 
 
-def _variants(study: Study, chosen: Sequence[tuple[int, Mapping[str, Any]]]) -> list[Variant]:
-    """The trials, the best first, and the baseline behind them; none if no trial is complete."""
+def _variants(
+    study: Study, chosen: Sequence[tuple[int, Mapping[str, Any]]], rates: Mapping[int | None, float | None]
+) -> list[Variant]:
+    """The trials, the best first, and the baseline behind them; none if no trial is complete. Each has the learning
+    rate that it has tuned; without one, since all diverged or the record is lost, there is nothing to confirm."""
     found = []
     for number, params in chosen:
-        candidate = study.space.assign(dict(params)).candidate
+        candidate = _tuned(study, study.space.assign(dict(params)).candidate, rates.get(number))
         if candidate is not None:
             found.append(Variant(number, dict(params), candidate))
     if found and study.baseline is not None:
-        found.append(Variant(None, {}, study.baseline_candidate()))
+        candidate = _tuned(study, study.baseline_candidate(), rates.get(None))
+        if candidate is not None:
+            found.append(Variant(None, {}, candidate))
     return found
+
+
+def _tuned(study: Study, candidate: Candidate | None, rate: float | None) -> Candidate | None:
+    if candidate is None or study.spec.learning_rate is None:
+        return candidate
+    return None if rate is None else candidate.at_rate(rate)
 
 
 def _training(study: Study, variant: Variant, place: int) -> Training:

@@ -8,6 +8,7 @@ from html import escape
 
 from miniwin.display.formats import count_text, plural, seconds_text
 from miniwin.search.records import StudyData
+from miniwin.search.trial_trainings import tokens_of_trial
 
 KINDS = (
     ("complete", "trials trained to the end"),
@@ -66,10 +67,11 @@ def saved(study: StudyData) -> Saved:
     # A trial that another takes further is no repetition.
     repeated = [t for t in study.trials if t.state == "duplicate" and (t.duplicate_of or 0) < t.number]
     mean = sum(tokens) / len(tokens) if tokens else 0.0
+    whole = tokens_of_trial(study.spec, study.train)
     return Saved(
         spent=sum(tokens),
-        whole=len(trained) * study.train.tokens,
-        pruning=sum(max(study.train.tokens - one, 0) for one in pruned),
+        whole=len(trained) * whole,
+        pruning=sum(max(whole - one, 0) for one in pruned),
         duplicates=len(repeated),
         duplicate_tokens=round(len(repeated) * mean),
         infeasible=sum(trial.state == "infeasible" for trial in study.trials),

@@ -69,7 +69,7 @@ def render(study: StudyData) -> str:
     several = len(study.objectives) > 1
     shares = importances(study.spec, study.trials)
     best = study.best
-    said = [*verdict(study), *confirmation.sentences(study)]
+    said = [*verdict(study), *_tuning(study), *confirmation.sentences(study)]
     parts = [_header(study), *map(_sentence, said), _facts(study)]
     if todo := next_steps.section(study, shares):
         parts.append(_section("What to do next", todo))
@@ -116,6 +116,18 @@ def verdict(study: StudyData) -> list[str]:
             text += f" (baseline {shown.text(other * shown.factor)}{_ratio(value, other)})"
         goals.append(text)
     return [_beyond(study, best), *([f"At what was asked for: {'; '.join(goals)}."] if goals else [])]
+
+
+def _tuning(study: StudyData) -> list[str]:
+    """What is to be said of tuned learning rates: how they were found, and where a wider sweep might help."""
+    asked = study.spec.learning_rate
+    if asked is None:
+        return []
+    rates = ", ".join(f"{rate:g}" for rate in asked.rates(study.train.optimizer.lr))
+    said = f"Each trial and the baseline tuned the learning rate: {rates}, on {asked.share:.0%} of the tokens each."
+    labels = [trial.label for trial in (study.best, study.baseline) if trial is not None and trial.rate_at_edge]
+    edge = f" The best rate of {' and of the '.join(labels)} is at the edge of these: a wider sweep may suit it better."
+    return [said + (edge if labels else "")]
 
 
 def _beyond(study: StudyData, best: TrialRecord) -> str:

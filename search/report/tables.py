@@ -103,6 +103,8 @@ def _columns(study: StudyData, lengths: Sequence[int]) -> list[Column]:
     columns += [_loss(length) for length in lengths]
     if study.spec.seeds > 1:
         columns += [_spread(objective, study.train.longest) for objective in study.objectives if objective.measured]
+    if study.spec.learning_rate is not None:
+        columns.append(Column("learning rate", lambda t: (t.rate_text, t.learning_rate)))
     return [
         *columns,
         Column("tokens", lambda t: _number(t.tokens or None, count_text)),

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from deaths import EVERY_STEP, Deaths
 from search_helpers import make, write_search
 
 from miniwin.runs import read_metrics
@@ -25,10 +26,6 @@ from miniwin.training.launch import train
 from miniwin.training.loop import TrainingLoop
 
 HALF: dict[str, Any] = {"type": "halving", "reduction": 2}
-
-
-class Killed(BaseException):
-    pass
 
 
 def weights(run: Path) -> bytes:
@@ -141,61 +138,18 @@ def test_rungs_are_judged_by_the_mean_and_every_seed_goes_on_to_the_bit(
 def test_a_death_at_any_moment_trains_nothing_twice_and_changes_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Dies before steps, and when trial.json is written, drawn over the whole study."""
-    from miniwin.search import outcome
+    deaths = Deaths(monkeypatch)
 
-    class Deaths:
-        def __init__(self) -> None:
-            self.count, self.at = 0, -1
-            self.steps: list[tuple[Path, int]] = []
+    def searched(at: int) -> list[Any]:
+        (tmp_path / str(at)).mkdir()
+        study = make(tmp_path / str(at), seeds=2, pruner=HALF, budget={"trials": 3}, train=EVERY_STEP)
+        return deaths.survived(study, at)
 
-        def pass_by(self) -> None:
-            self.count += 1
-            if self.count == self.at:
-                raise Killed
-
-    deaths = Deaths()
-    advance, write = TrainingLoop._advance, outcome.write_json
-
-    def step(loop: TrainingLoop) -> str | None:
-        deaths.pass_by()
-        deaths.steps.append((loop.folder, loop.step))
-        return advance(loop)
-
-    def written(path: Path, data: Any) -> None:
-        deaths.pass_by()
-        write(path, data)
-        deaths.pass_by()
-
-    monkeypatch.setattr(TrainingLoop, "_advance", step)
-    monkeypatch.setattr(outcome, "write_json", written)
-
-    def searched(name: str, at: int) -> list[Any]:
-        deaths.count, deaths.at, deaths.steps = 0, at, []
-        (tmp_path / name).mkdir()
-        # Each step has its checkpoint, so that a step after a death is seen if it is a repeated one.
-        trained = {"tokens": 512, "checkpoint_seconds": 0}
-        study = make(tmp_path / name, seeds=2, pruner=HALF, budget={"trials": 3}, train=trained)
-        while True:
-            try:
-                assert work(study.folder, "0") == DONE
-                break
-            except Killed:
-                for lease in (study.folder / "leases").glob("*.json"):
-                    lease.unlink()  # the system gives up what its process held
-        # At a rung trial.json is written before the checkpoint, so a death in between costs the step that led there.
-        assert len(deaths.steps) <= len(set(deaths.steps)) + (at > 0), "no step twice"
-        data = collect(Study(study.folder))
-        assert data.finished and len(data.trained) == 3
-        return [
-            (t.number, t.hash, t.state, t.values, t.spread, t.tokens, t.rungs, [one.values for one in t.trainings])
-            for t in data.trained
-        ]
-
-    expected = searched("undisturbed", -1)
+    expected = searched(-1)
+    assert len(expected) == 3
     moments = deaths.count
     for at in range(3, moments, moments // 6):
-        assert searched(f"killed-{at}", at) == expected, f"killed at moment {at} of {moments}"
+        assert searched(at) == expected, f"killed at moment {at} of {moments}"
 
 
 def test_one_seed_that_diverges_is_the_end_of_its_trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -166,7 +166,7 @@ def work_at_nothing(folder: Path, worker: str) -> None:
     while True:
         claim = take_work(study, worker)
         if isinstance(claim, Claim):
-            with Holding(claim.lease_path, claim.lease):
+            with Holding(claim.entry, claim.lease):
                 claim.outcome.values = {name: draw.gauss(2, 0.1) for name in OBJECTIVES}
                 claim.outcome.end("complete")
                 finish(study, claim)

@@ -31,14 +31,15 @@ def retry_trainings(data: StudyData) -> int:
     for training in failed:
         assert training.outcome is not None
         training.outcome.state, training.outcome.deaths = "running", 0
-        training.outcome.write(training.folder)
+        training.entry.write(training.outcome)
     return len(failed)
 
 
 def _first_free(trainings: Sequence[Training]) -> Training | None:
     for one in trainings:
         if one.over:
-            one.lease.unlink(missing_ok=True)  # its worker died at the end
+            if one.lease is not None:
+                one.entry.let_go()  # its worker died at the end
         elif not one.alive:
             return one
     return None

@@ -3,11 +3,11 @@
     the baseline, then orphans, then paused trials that may go on (pausing.py), then new trials within the budget,
     and when the trials are over, the trainings of the confirmation, if one is asked for (after_trials.py)
 
-Every change to a study happens under its file lock. A worker may be killed at any point: the order of the changes
-leaves a state that the next worker can mend. A trial is RUNNING in Optuna from the moment it exists until its outcome
-is in trial.json. A RUNNING trial without a live lease is an orphan. The next free worker takes the orphan over, under
-the same number and in the same run folder, and training goes on from the checkpoint. So nothing is lost, and nothing
-is trained twice.
+Every change to a study happens under its lock (locks.py). A worker may be killed at any point: the order of the
+changes leaves a state that the next worker can mend. A trial is RUNNING in Optuna from the moment it exists until its
+outcome is written down (entries.py). A RUNNING trial without a live lease is an orphan. The next free worker takes the
+orphan over, under the same number and in the same run folder, and training goes on from the checkpoint. So nothing is
+lost, and nothing is trained twice.
 """
 
 from __future__ import annotations
@@ -17,14 +17,15 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from miniwin.search.after_trials import retry_trainings, take_training
+from miniwin.search.entries import OUTCOME
 from miniwin.search.history import CONTINUES, PROMOTED, continued, history, is_paused
 from miniwin.search.holding import Claim, NoClaim, hold
-from miniwin.search.leases import live_lease
+from miniwin.search.leases import live
 from miniwin.search.outcome import ORIGIN, TRAINED, Outcome
 from miniwin.search.pausing import end_paused, promote_paused
 from miniwin.search.records import collect
 from miniwin.search.space import Assignment, Space
-from miniwin.search.study import BASELINE, EXHAUSTED, Study
+from miniwin.search.study import EXHAUSTED, Study
 from miniwin.search.telling import has_ended, set_attributes, tell, tell_outcome
 
 if TYPE_CHECKING:
@@ -40,55 +41,69 @@ FREE_FACTOR, FREE_LEAST = 20, 200  # free trials before a search gives up: this 
 def take_work(study: Study, worker: str) -> Claim | NoClaim:
     """Take the baseline, an orphan, a paused trial that may go on, or a new one, in this order; NoClaim if there is
     none."""
-    with study.lock:
-        study.read_again()
-        if study.baseline is not None and (claim := _claim_baseline(study, worker)):
-            return claim
-        while True:
-            trials = study.optuna.get_trials(deepcopy=False)
-            running = [trial for trial in trials if is_running(trial)]
-            reason = None
-            trial = _orphan(study, running) or promote_paused(study, trials)
-            if trial is None and (left := study.spec.budget.trials - begun(trials)) > 0:
-                reason = _why_stop(study, trials)
-                trial = None if reason else _ask(study, trials) or promote_paused(study, trials, spare=left)
-            if trial is None and not running and reason is None:
-                trial = promote_paused(study, trials, last=True)
-                if trial is None:
-                    end_paused(study, trials)
+    return study.locked(lambda: _take(study, worker))
+
+
+def _take(study: Study, worker: str) -> Claim | NoClaim:
+    study.read_again()
+    if study.baseline is not None and (claim := _claim_baseline(study, worker)):
+        return claim
+    while True:
+        trials = study.optuna.get_trials(deepcopy=False)
+        running = [trial for trial in trials if is_running(trial)]
+        reason = None
+        trial = _orphan(study, running) or promote_paused(study, trials)
+        if trial is None and (left := study.spec.budget.trials - begun(trials)) > 0:
+            reason = _why_stop(study, trials)
+            trial = None if reason else _ask(study, trials) or promote_paused(study, trials, spare=left)
+        if trial is None and not running and reason is None:
+            trial = promote_paused(study, trials, last=True)
             if trial is None:
-                busy = bool(running) or (study.baseline is not None and not _baseline_over(study))
-                return NoClaim(over=not busy, reason=reason) if busy or reason else take_training(study, worker)
-            if claim := _claim_trial(study, trial, trials, worker):
-                return claim
-            study.lease_path(trial.number).unlink(missing_ok=True)  # its worker died at the end
+                end_paused(study, trials)
+        if trial is None:
+            busy = bool(running) or (study.baseline is not None and not _baseline_over(study))
+            return NoClaim(over=not busy, reason=reason) if busy or reason else take_training(study, worker)
+        if claim := _claim_trial(study, trial, trials, worker):
+            return claim
+        study.trial_entry(trial).let_go()  # its worker died at the end
 
 
 def finish(study: Study, claim: Claim) -> None:
     """Write down the outcome, then tell Optuna; the caller then gives up the lease.
 
-    After a kill in between, the next worker finds the outcome and tells Optuna.
+    After a kill in between, the next worker finds the outcome and tells Optuna. LeaseLost if another worker has taken
+    the work over.
     """
-    with study.lock:
-        claim.outcome.write(claim.folder)
-        if claim.trial is not None:
-            tell_outcome(study, claim.trial, claim.outcome)
+    study.locked(lambda: _finish(study, claim))
+
+
+def _finish(study: Study, claim: Claim) -> None:
+    claim.write()
+    if claim.trial is not None:
+        tell_outcome(study, claim.trial, claim.outcome)
+    if study.stored and not (claim.trial is not None and claim.outcome.over):
+        claim.entry.let_go()  # under the lock, since another worker may take a paused trial at once
 
 
 def retry_failed(study: Study) -> int:
     """Queue failed trials, a failed baseline and failed trainings of a confirmation once more: the user may have mended
     the cause. Returns how many."""
-    with study.lock:
-        trainings = retry_trainings(collect(study))
-        baseline = Outcome.read_sound(study.folder / BASELINE)
-        again = baseline is not None and baseline.state == "failed"
-        if baseline is not None and again:
-            baseline.state, baseline.deaths = "running", 0
-            baseline.write(study.folder / BASELINE)
-        waiting = _failed(study.optuna.get_trials(deepcopy=False))
-        for trial in waiting:
-            study.optuna.enqueue_trial(trial.params, user_attrs={"retry_of": trial.number})
-        return len(waiting) + again + trainings
+    return study.locked(lambda: _retry_failed(study))
+
+
+def _retry_failed(study: Study) -> int:
+    trainings = retry_trainings(collect(study))
+    entry = study.baseline_entry()
+    baseline = entry.outcome()
+    again = baseline is not None and baseline.state == "failed"
+    if baseline is not None and again:
+        baseline.state, baseline.deaths = "running", 0
+        entry.write(baseline)
+    waiting = _failed(study.optuna.get_trials(deepcopy=False))
+    for trial in waiting:
+        kept = {name: trial.user_attrs[name] for name in (OUTCOME,) if name in trial.user_attrs}
+        study.optuna.enqueue_trial(trial.params, user_attrs={"retry_of": trial.number, **kept})
+    return len(waiting) + again + trainings
 
 
 def is_running(trial: FrozenTrial) -> bool:
@@ -116,21 +131,24 @@ def is_free(trial: FrozenTrial) -> bool:
 
 
 def _baseline_over(study: Study) -> bool:
-    baseline = Outcome.read_sound(study.folder / BASELINE)
+    baseline = study.baseline_entry().outcome()
     return baseline is not None and baseline.over
 
 
 def _claim_baseline(study: Study, worker: str) -> Claim | None:
     assert study.baseline is not None
-    folder = study.folder / BASELINE
-    before = Outcome.read_sound(folder)
-    if live_lease(study.lease_path(None)) is not None:
+    seen = study.optuna.user_attrs if study.stored else None
+    now = study.baseline_entry(seen)
+    before = now.outcome()
+    if live(now.lease()) is not None:
         return None
+    entry = study.baseline_entry()
     if before is not None and before.over:
-        study.lease_path(None).unlink(missing_ok=True)
+        if now.lease() is not None:
+            entry.let_go()
         return None
     candidate = study.baseline_candidate()
-    return hold(study, None, Assignment({}, candidate), candidate, folder, before, worker, None)
+    return hold(study, None, Assignment({}, candidate), candidate, study.baseline_folder, entry, before, worker, None)
 
 
 def _orphan(study: Study, running: Sequence[FrozenTrial]) -> Trial | None:
@@ -140,7 +158,7 @@ def _orphan(study: Study, running: Sequence[FrozenTrial]) -> Trial | None:
     from miniwin.search.samplers.given import Given
 
     for trial in running:
-        if live_lease(study.lease_path(trial.number)) is None:
+        if live(study.lease_seen(trial)) is None:
             if "hash" not in trial.user_attrs:  # killed while it was asked for: what it lacks is proposed again
                 before = [tried for tried in history(study) if tried.number < trial.number]
                 study.optuna.sampler = Given(_proposer(study.space).propose(before) or {}, trial.number)
@@ -237,11 +255,12 @@ def _claim_trial(study: Study, trial: Trial, trials: Sequence[FrozenTrial], work
     if "hash" not in trial.user_attrs:
         set_attributes(trial, _about(candidate))
     folder = study.trial_folder(candidate.hash)
-    outcome = Outcome.read_sound(folder)
+    entry = study.trial_entry(trial, candidate.hash)
+    outcome = entry.outcome()
     if outcome is not None and outcome.number == trial.number and _untold(study, trial, outcome):
         tell_outcome(study, trial, outcome)  # its worker was killed between writing and telling
         return None
-    return hold(study, trial.number, assignment, candidate, folder, outcome, worker, trial)
+    return hold(study, trial.number, assignment, candidate, folder, entry, outcome, worker, trial)
 
 
 def _untold(study: Study, trial: Trial, outcome: Outcome) -> bool:

@@ -73,6 +73,8 @@ def _done(data: StudyData) -> list[Path]:
     """The runs that nobody takes further: of trials, of the baseline, and of what was trained anew afterwards."""
     trials = [*data.trials, *([] if data.baseline is None else [data.baseline])]
     ended = [(run, t.state) for t in trials if not t.alive and not _waits(t) for run in t.run_folders]
+    if data.confirmation is not None:
+        ended += [(one.folder / "run", one.state) for one in data.confirmation.trainings if not one.alive]
     for path in sorted(data.folder.glob(f"*/*/{FILE}")):  # confirm/HASH/trial.json, also of an earlier confirmation
         outcome = Outcome.read_sound(path.parent) if path.parent.parent.name != "trials" else None
         ended += [] if outcome is None else [(path.parent / "run", outcome.state)]

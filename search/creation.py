@@ -17,13 +17,16 @@ from miniwin.files.folders import home
 from miniwin.files.writing import said_if_unwritable
 from miniwin.machine.devices import find_device, settled
 from miniwin.search.growth import first_choices, grown, with_variables
+from miniwin.search.joining import move_place
 from miniwin.search.journal import JOURNAL
 from miniwin.search.named_specs import NamedSpecs
+from miniwin.search.places import make_place
 from miniwin.search.space import Space
 from miniwin.search.storage_trust import remember_named
 from miniwin.search.storage_url import split_password, without_password
+from miniwin.search.stored import PLACE
 from miniwin.search.study import EXHAUSTED, Study
-from miniwin.search.study_json import FORMAT, is_begun, pending_id, read_about, write_about
+from miniwin.search.study_json import FORMAT, STORED, is_begun, is_stored, pending_id, read_about, write_about
 from miniwin.specs import SearchSpec, UserError, load_search_spec, user_path
 from miniwin.specs.confirmation import ConfirmSpec
 from miniwin.training.same_run import differences
@@ -38,13 +41,15 @@ def create_study(
     *,
     out: Path | None = None,
     storage: str | None = None,
+    place: str | None = None,
     check: Callable[[Space, Path], object] | None = None,
 ) -> Study:
     """Make a study folder; or open the folder, if it has a study of the same search.
 
     base_folder: where relative paths in the spec start. out: the study folder; None: searches/<name> in the home
-    folder. storage: an Optuna storage URL; None: a journal in the study folder. check: raises what else is wrong before
-    a folder is made; it is given the space, and the folder where relative paths in the train spec start.
+    folder. storage: an Optuna storage URL; None: a journal in the study folder. place: where run folders go, if there
+    is a storage URL; None: into the study folder. check: raises what else is wrong before a folder is made; it is given
+    the space, and the folder where relative paths in the train spec start.
     """
     folder = user_path(out) if out is not None else home() / "searches" / spec.name
     if folder.exists() and not folder.is_dir():
@@ -69,6 +74,11 @@ def create_study(
     if check is not None and (not is_begun(folder) or spec.confirm not in (None, _confirmed_by(folder))):
         own = is_begun(folder) and specs.train_base == folder.resolve()
         check(space, Path(read_about(folder)["train_base"]) if own else specs.train_base)
+    if place is not None and url is None and not is_stored(folder):
+        raise UserError(
+            f"--place {place}: with a journal file, run folders are in the study folder, which all workers see: choose "
+            "that with --out; or keep the study in a database with --storage"
+        )
     made = None
     if url is not None and not is_begun(folder):  # nothing is written here where that fails
         made = make_storage(url, password)
@@ -78,13 +88,18 @@ def create_study(
         folder.mkdir(parents=True, exist_ok=True)
     with said_if_unwritable(folder), FileLock(folder / ".study.lock"):
         if is_begun(folder):
+            if place is not None:
+                move_place(folder, place)
             study = Study(folder, password=password, named=url is not None)
             unmade = study.is_unmade()
-            _continue_with(study, specs, url, storage)
+            if study.stored:
+                study.locked(lambda: _continue_with(study, specs, url, storage))
+            else:
+                _continue_with(study, specs, url, storage)
             if unmade:
                 _create_in_storage(study)
         else:
-            study = _begin(folder, specs, url, password, made)
+            study = _begin(folder, specs, url, password, place, made)
         for name in ("trials", "leases", "logs"):
             (folder / name).mkdir(exist_ok=True)
         _name_objectives(study)
@@ -99,21 +114,27 @@ def _confirmed_by(folder: Path) -> ConfirmSpec | None:
     return confirm
 
 
-def _begin(folder: Path, specs: NamedSpecs, url: str | None, password: str | None, made: Any) -> Study:
+def _begin(
+    folder: Path, specs: NamedSpecs, url: str | None, password: str | None, place: str | None, made: Any
+) -> Study:
     """Make a study. If the storage does not get it, study.json is deleted again, and the folder is free."""
     from miniwin.search.storage import open_journal
 
     # One precision for all trials, wherever they run.
-    replace(specs, train=settled(specs.train, find_device(None))).write(folder)
+    specs = replace(specs, train=settled(specs.train, find_device(None)))
+    specs.write(folder)
+    name, id = specs.spec.name, pending_id(folder) or uuid.uuid4().hex
     about = {
         "format": FORMAT,
-        "id": pending_id(folder) or uuid.uuid4().hex,
-        "name": specs.spec.name,
+        "id": id,
+        "name": name,
         "storage": url,
         "train_base": str(specs.train_base),
         "tracking": None,
         "ready": False,
     }
+    if url is not None:
+        about |= {"format": STORED, "place": str(folder.absolute()) if place is None else make_place(place, name, id)}
     write_about(folder, about)
     try:
         study = Study(folder, password=password)
@@ -123,7 +144,11 @@ def _begin(folder: Path, specs: NamedSpecs, url: str | None, password: str | Non
         (folder / "study.json").unlink(missing_ok=True)
         raise
     del study.about["ready"]
-    study.write_about()
+    if study.stored:
+        study.optuna.set_user_attr(PLACE, study.about["place"])
+        study.locked(lambda: study.publish(specs.texts()))
+    else:
+        study.write_about()
     return study
 
 
@@ -133,7 +158,9 @@ def _continue_with(study: Study, specs: NamedSpecs, url: str | None, storage: st
 
     storage: as the user wrote it; url: what is kept of it.
     """
-    kept = study.place
+    if study.stored:
+        study.read_again()
+    kept = study.url
     if url is not None and (kept is None or without_password(url) != without_password(kept)):
         raise UserError(
             f"{study.folder} keeps its study in {masked(kept) if kept else 'a journal file'}, not in "
@@ -161,15 +188,22 @@ def _continue_with(study: Study, specs: NamedSpecs, url: str | None, storage: st
     if (wider or now > before) and not study.is_unmade():
         study.optuna.set_user_attr(EXHAUSTED, False)  # or trials that wait could not go on
     if wider and not study.is_unmade():
-        # Before the spec: a choice that has grown needs another name in Optuna (coding.py).
         study.about["choices"] = first_choices(study.about.get("choices"), wider)
-        study.write_about()
-    if now != before or wider or confirms or moved or kept != study.about["storage"]:
-        specs.write(study.folder)
+        if not study.stored:  # before the spec: a choice that has grown needs another name in Optuna (coding.py)
+            study.write_about()
+    changed = now != before or wider or confirms or moved
+    if changed or kept != study.about["storage"]:
         study.about["train_base"] = str(specs.train_base if moved else old.train_base)
         study.about["storage"] = kept
-        study.write_about()
-        study.read_again()
+        if not study.stored:
+            specs.write(study.folder)
+            study.write_about()
+            study.read_again()
+        elif changed:
+            study.publish(specs.texts())
+            study.load()
+        else:
+            write_about(study.folder, study.about)
 
 
 def _create_in_storage(study: Study) -> None:

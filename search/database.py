@@ -14,7 +14,7 @@ from functools import wraps
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import FunctionType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
 
 import optuna
@@ -22,12 +22,14 @@ from optuna.storages import RDBStorage
 
 from miniwin.blocks.messages.passwords import masked, without_secrets_of
 from miniwin.search.few_statements import FewStatements
+from miniwin.search.locks import LockLost, check_held, may_lose
 from miniwin.search.storage_url import sqlite_path
 from miniwin.specs import UserError
 
 if TYPE_CHECKING:
     from optuna.storages import BaseStorage
 
+T = TypeVar("T")
 PATIENCE_SECONDS = 60.0  # for a database that is restarted
 FIRST_WAIT, LONGEST_WAIT = 0.1, 5.0
 MAKING_TRIES = 20  # tries to make the tables while another process makes them too
@@ -125,40 +127,57 @@ class _PatientStorage(FewStatements):
     """
 
 
-def _patient(method: Callable[..., Any]) -> Callable[..., Any]:
+def patient(
+    method: Callable[..., Any], away: Callable[[Exception], str | None], url: Callable[[Any], str]
+) -> Callable[..., Any]:
+    """A method of a storage that waits for a storage that is away. url: of the storage that it is called on.
+
+    A thread that holds a lock in the server does not wait: the lock may be somebody else's by then (locks.py).
+    """
+
     @wraps(method)
-    def call(self: RDBStorage, *arguments: Any, **named: Any) -> Any:
+    def call(self: Any, *arguments: Any, **named: Any) -> Any:
         if getattr(_inside, "busy", False):
             return method(self, *arguments, **named)
-        began, wait, again = time.monotonic(), FIRST_WAIT, False
         _inside.busy = True
         try:
-            while True:
-                try:
-                    return method(self, *arguments, **named)
-                except optuna.exceptions.UpdateFinishedTrialError:
-                    if not again:
-                        raise
-                    return True  # the first try had arrived
-                except Exception as error:
-                    said = _away(error)
-                    if said is None:
-                        raise
-                    said, shown = without_secrets_of(said, self.url), masked(self.url)
-                    if time.monotonic() - began > PATIENCE_SECONDS:
-                        raise StorageLost(
-                            f"the storage {shown} does not answer: {said}; nothing is lost, and the same command goes "
-                            "on once it does"
-                        ) from None
-                    if not again:
-                        logging.getLogger(__name__).warning("the storage %s does not answer, waiting: %s", shown, said)
-                    again = True
-                    time.sleep(wait * random.uniform(0.5, 1.0))
-                    wait = min(2 * wait, LONGEST_WAIT)
+            check_held()
+            return patiently(url(self), lambda: method(self, *arguments, **named), away)
         finally:
             _inside.busy = False
 
     return call
+
+
+def patiently(url: str, work: Callable[[], T], away: Callable[[Exception], str | None] | None = None) -> T | bool:
+    """Do work again for as long as a restart of the storage takes. away: what a failure says if the storage is away."""
+    began, wait, again = time.monotonic(), FIRST_WAIT, False
+    while True:
+        try:
+            return work()
+        except optuna.exceptions.UpdateFinishedTrialError:
+            if not again:
+                raise
+            return True  # the first try had arrived
+        except Exception as error:
+            said = (away or _away)(error)
+            if said is None:
+                raise
+            said, shown = without_secrets_of(said, url), masked(url)
+            log = logging.getLogger(__name__)
+            if may_lose():
+                log.warning("the storage %s does not answer, and the lock of the study is lost: %s", shown, said)
+                raise LockLost from None
+            if time.monotonic() - began > PATIENCE_SECONDS:
+                raise StorageLost(
+                    f"the storage {shown} does not answer: {said}; nothing is lost, and the same command goes on once "
+                    "it does"
+                ) from None
+            if not again:
+                log.warning("the storage %s does not answer, waiting: %s", shown, said)
+            again = True
+            time.sleep(wait * random.uniform(0.5, 1.0))
+            wait = min(2 * wait, LONGEST_WAIT)
 
 
 def _database_error(error: BaseException | None) -> BaseException | None:
@@ -193,4 +212,4 @@ def _away(error: Exception) -> str | None:
 
 for _name, _method in (vars(RDBStorage) | vars(FewStatements)).items():
     if isinstance(_method, FunctionType) and not _name.startswith("__"):
-        setattr(_PatientStorage, _name, _patient(_method))
+        setattr(_PatientStorage, _name, patient(_method, _away, lambda storage: storage.url))

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import math
+import threading
 from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
@@ -47,6 +48,11 @@ class FewStatements(RDBStorage):
     @property
     def _known(self) -> bool:
         return self.engine.name in KNOWN and self.engine.dialect.insert_returning
+
+    def bind(self, connection: Connection | None) -> None:
+        """Send all that this thread says through one connection; None: as before, through any."""
+        self.scoped_session().bind = connection or self.engine
+        _bound(self).connection = connection
 
     # -- reading
 
@@ -187,13 +193,24 @@ class FewStatements(RDBStorage):
             check_distribution_compatibility(before, distribution)
 
 
+def _bound(storage: RDBStorage) -> threading.local:
+    """`connection`: what this thread's statements go through, if that is fixed."""
+    bound: threading.local = storage.__dict__.setdefault("_bound", threading.local())
+    return bound
+
+
 @contextmanager
 def _transaction(storage: RDBStorage) -> Iterator[Connection]:
     from sqlalchemy.exc import SQLAlchemyError
 
     try:
-        with storage.engine.begin() as connection:
-            yield connection
+        bound = getattr(_bound(storage), "connection", None)
+        if bound is None:
+            with storage.engine.begin() as connection:
+                yield connection
+        else:
+            with bound.begin():
+                yield bound
     except SQLAlchemyError as error:
         raise StorageInternalError("the database refused a statement, or is away") from error
 

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from miniwin.search.candidate import Candidate
-from miniwin.search.leases import Lease, write_lease
+from miniwin.search.entries import Entry, FileEntry
+from miniwin.search.leases import Lease
 from miniwin.search.outcome import Outcome
 from miniwin.search.space import Assignment
 from miniwin.search.study import Study
@@ -29,7 +30,7 @@ class Claim:
     folder: Path
     outcome: Outcome
     lease: Lease
-    lease_path: Path
+    entry: Entry
     trial: Trial | None
     training: Training | None = None  # of a trial or the baseline anew, when the trials are over
 
@@ -47,6 +48,16 @@ class Claim:
     def run_folder(self) -> Path:
         return self.folder / "run"
 
+    @property
+    def lease_path(self) -> Path:
+        """The file of the lease, in a study that has such files."""
+        assert isinstance(self.entry, FileEntry)
+        return self.entry.path
+
+    def write(self) -> None:
+        """Write the outcome down as it is by now. LeaseLost if another worker has taken the work over."""
+        self.entry.write(self.outcome, self.lease)
+
 
 @dataclass(frozen=True)
 class NoClaim:
@@ -63,6 +74,7 @@ def hold(
     assignment: Assignment,
     candidate: Candidate,
     folder: Path,
+    entry: Entry,
     before: Outcome | None,
     worker: str,
     trial: Trial | None,
@@ -71,36 +83,34 @@ def hold(
 
     before: what an earlier attempt has written.
     """
-    outcome = _next_attempt(Outcome.begin(number, assignment, candidate), before, folder)
+    outcome = _next_attempt(Outcome.begin(number, assignment, candidate), entry, before, folder)
     if outcome.over:
         if trial is not None:
             tell_outcome(study, trial, outcome)
         return None
-    path = study.lease_path(number)
-    return Claim(number, candidate, folder, outcome, _taken(path, worker), path, trial)
+    return Claim(number, candidate, folder, outcome, _taken(entry, worker), entry, trial)
 
 
 def hold_training(training: Training, worker: str) -> Claim | None:
     """Take the lease of a training anew; otherwise as `hold`."""
-    variant, candidate, folder = training.variant, training.candidate, training.folder
+    variant, candidate, folder, entry = training.variant, training.candidate, training.folder, training.entry
     begun = Outcome.begin(variant.number, Assignment(variant.params, candidate), candidate)
-    outcome = _next_attempt(begun, training.outcome, folder)
+    outcome = _next_attempt(begun, entry, training.outcome, folder)
     if outcome.over:
         return None
-    lease = _taken(training.lease, worker)
-    return Claim(variant.number, candidate, folder, outcome, lease, training.lease, None, training)
+    return Claim(variant.number, candidate, folder, outcome, _taken(entry, worker), entry, None, training)
 
 
-def _next_attempt(outcome: Outcome, before: Outcome | None, folder: Path) -> Outcome:
+def _next_attempt(outcome: Outcome, entry: Entry, before: Outcome | None, folder: Path) -> Outcome:
     if before is not None:
         outcome.go_on_from(before, folder)
     if outcome.deaths > DEATHS:
         outcome.end("failed", f"its worker was killed {outcome.deaths} times without progress: out of memory?")
-    outcome.write(folder)
+    entry.write(outcome)
     return outcome
 
 
-def _taken(path: Path, worker: str) -> Lease:
+def _taken(entry: Entry, worker: str) -> Lease:
     lease = Lease.mine(worker)
-    write_lease(path, lease)
+    entry.hold(lease)
     return lease

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import shutil
 from dataclasses import replace
+from typing import Any
 
 from miniwin.files.writing import said_if_unwritable
 from miniwin.runs import LOCK, read_run
+from miniwin.search.entries import OUTCOME, outcome_in
 from miniwin.search.history import RUNG
 from miniwin.search.outcome import ORIGIN, Outcome
 from miniwin.search.records import StudyData, TrialRecord
@@ -51,7 +53,7 @@ def import_trials(study: Study, source: StudyData, fingerprint: str) -> list[int
     return taken
 
 
-def _take(study: Study, source: StudyData, trial: TrialRecord, fingerprint: str, attributes: dict[str, object]) -> bool:
+def _take(study: Study, source: StudyData, trial: TrialRecord, fingerprint: str, attributes: dict[str, Any]) -> bool:
     from optuna.trial import FixedTrial, TrialState, create_trial
 
     if trial.run_folder is None or trial.problem is not None:
@@ -59,7 +61,7 @@ def _take(study: Study, source: StudyData, trial: TrialRecord, fingerprint: str,
     try:
         params = study.space.encode(trial.params)
         text = read_run(trial.run_folder)["data"]["fingerprint"]
-        outcome = Outcome.read(trial.run_folder.parent)
+        outcome = outcome_in(attributes) or Outcome.read(trial.run_folder.parent)
     except (UserError, KeyError, TypeError):
         return False
     assignment = study.space.assign(trial.params)
@@ -73,11 +75,23 @@ def _take(study: Study, source: StudyData, trial: TrialRecord, fingerprint: str,
         for run in run_folders(trial.run_folder.parent):
             to = folder / run.relative_to(trial.run_folder.parent)
             shutil.copytree(run, to, dirs_exist_ok=True, ignore=shutil.ignore_patterns(LOCK))
-    replace(outcome, number=number, constraints=assignment.constraints, origin=origin).write(folder)
+    specs = {"model": candidate.model.model_dump(mode="json"), "train": candidate.train.model_dump(mode="json")}
+    if outcome.model:  # a study in a storage keeps outcomes without them
+        specs = {"model": outcome.model, "train": outcome.train}
+    outcome = replace(outcome, number=number, constraints=assignment.constraints, origin=origin, **specs)
     fixed = FixedTrial(params)
     study.space.suggest(fixed)
     kept = {name: value for name, value in attributes.items() if name.startswith(RUNG)}
-    said = {"state": "complete", "hash": candidate.hash, "layout": candidate.model.layout, ORIGIN: origin}
+    said: dict[str, Any] = {
+        "state": "complete",
+        "hash": candidate.hash,
+        "layout": candidate.model.layout,
+        ORIGIN: origin,
+    }
+    if study.stored:
+        said[OUTCOME] = outcome.to_attribute()
+    else:
+        outcome.write(folder)
     study.optuna.add_trial(
         create_trial(
             state=TrialState.COMPLETE,

@@ -10,8 +10,10 @@ from __future__ import annotations
 import os
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any, Protocol
 
 from miniwin.files.json_files import JSONProblem, read_json
 from miniwin.files.writing import write_json
@@ -47,48 +49,95 @@ class Lease:
         )
 
 
-def read_lease(path: Path) -> Lease | None:
-    """The lease in a file. None, if there is none that can be read: then nobody holds it."""
+class Leased(Protocol):
+    """What has a lease: see entries.py."""
+
+    def lease(self) -> Lease | None: ...
+
+    def hold(self, lease: Lease) -> None: ...
+
+    def let_go(self) -> None: ...
+
+
+class LeaseFile:
+    """A lease in a file of its own."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def lease(self) -> Lease | None:
+        return read_lease(self.path)
+
+    def hold(self, lease: Lease) -> None:
+        write_lease(self.path, lease)
+
+    def let_go(self) -> None:
+        self.path.unlink(missing_ok=True)
+
+
+def lease_of(data: Any) -> Lease | None:
+    """The lease that a file or an attribute says. None, if it says none: then nobody holds it."""
     try:
-        lease = Lease(**read_json(path))
-        started = 0 if lease.started is None else lease.started
-        sound = [isinstance(value, int) for value in (lease.pid, started)] + [isinstance(lease.heartbeat, int | float)]
-        return lease if all(sound) else None
-    except (OSError, JSONProblem, TypeError):
+        lease = Lease(**data)
+    except TypeError:
+        return None
+    started = 0 if lease.started is None else lease.started
+    sound = [isinstance(value, int) for value in (lease.pid, started)] + [isinstance(lease.heartbeat, int | float)]
+    return lease if all(sound) else None
+
+
+def read_lease(path: Path) -> Lease | None:
+    """The lease in a file. None, if there is none that can be read."""
+    try:
+        return lease_of(read_json(path))
+    except (OSError, JSONProblem):
         return None
 
 
-def live_lease(path: Path) -> Lease | None:
-    lease = read_lease(path)
+def live(lease: Lease | None) -> Lease | None:
+    """The lease, if its holder lives."""
     return lease if lease is not None and lease.alive() else None
 
 
-class Holding:
-    """Holds a lease while the block runs, and renews it in the background. lost: another process has taken it."""
+def live_lease(path: Path) -> Lease | None:
+    return live(read_lease(path))
 
-    def __init__(self, path: Path, lease: Lease) -> None:
-        self.path, self.lease = path, lease
+
+class Holding:
+    """Holds a lease while the block runs, and renews it in the background. lost: another process has taken it, and
+    `at_loss` has been called."""
+
+    def __init__(self, place: Leased, lease: Lease, at_loss: Callable[[], object] = lambda: None) -> None:
+        self.place, self.lease, self.at_loss = place, lease, at_loss
         self.lost = False
         self._done = threading.Event()
-        self._thread = threading.Thread(target=self._renew, name=f"lease {path.stem}", daemon=True)
+        self._thread = threading.Thread(target=self._renew, name="lease", daemon=True)
 
     def __enter__(self) -> Holding:
         self._thread.start()
         return self
 
-    def __exit__(self, *error: object) -> None:
+    def end(self) -> None:
+        """Renew no more."""
         self._done.set()
         self._thread.join()
-        if self.lease.same_holder(read_lease(self.path)):
-            self.path.unlink(missing_ok=True)
+
+    def __exit__(self, *error: object) -> None:
+        self.end()
+        if self.lease.same_holder(self.place.lease()):
+            self.place.let_go()
 
     def _renew(self) -> None:
         while not self._done.wait(RENEW_SECONDS):
-            if not self.lease.same_holder(read_lease(self.path)):
-                self.lost = True
-                return
-            self.lease = replace(self.lease, heartbeat=time.time())
-            write_lease(self.path, self.lease)
+            try:
+                if not self.lease.same_holder(self.place.lease()):
+                    self.lost = True
+                    self.at_loss()
+                    return
+                self.lease = replace(self.lease, heartbeat=time.time())
+                self.place.hold(self.lease)
+            except Exception:  # a place that is away is the business of whoever works with it; here it is tried again
+                continue
 
 
 def write_lease(path: Path, lease: Lease) -> None:

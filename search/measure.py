@@ -16,6 +16,7 @@ from miniwin.search.objectives import eval_tokens, is_loss, report_lengths, valu
 from miniwin.search.outcome import Outcome
 from miniwin.search.probing import want_of_memory
 from miniwin.search.rungs import AtRungs, loss, why_worthless
+from miniwin.search.stored import DATA
 from miniwin.search.study import BASELINE, Study
 from miniwin.search.trial_trainings import MAIN, TrialTraining, has_several, means, planned, spreads
 from miniwin.search.tuning import tune
@@ -73,18 +74,33 @@ def check_corpus(spec: SearchSpec, train: TrainSpec, corpus: Corpus) -> None:
 
 def check_same_data(study: Study, corpus: Corpus) -> None:
     """UserError if trials of the study were trained on other text: their values could not be compared."""
+    before = _stored_data(study, corpus) if study.stored else _data_of_runs(study)
+    if before not in (None, corpus.fingerprint):
+        raise UserError(
+            f"{study.folder}: its trials were trained on other data than what is there now (fingerprint "
+            f"{str(before)[:12]} then, {corpus.fingerprint[:12]} now), so new trials could not be compared with them: "
+            "put the data back, or start another study with --out"
+        )
+
+
+def _stored_data(study: Study, corpus: Corpus) -> str | None:
+    """The fingerprint of the data of the study, which is that of the first who asks."""
+
+    def known() -> str:
+        if DATA not in study.optuna.user_attrs:
+            study.optuna.set_user_attr(DATA, corpus.fingerprint)
+        return str(study.optuna.user_attrs[DATA])
+
+    return study.locked(known)
+
+
+def _data_of_runs(study: Study) -> str | None:
     for path in (study.folder / BASELINE, *sorted((study.folder / "trials").glob("*"))):
         try:
-            before = read_run(path / "run")["data"]["fingerprint"]
+            return str(read_run(path / "run")["data"]["fingerprint"])
         except (UserError, KeyError, TypeError):
             continue  # not begun; or damaged, which is said elsewhere
-        if before != corpus.fingerprint:
-            raise UserError(
-                f"{study.folder}: its trials were trained on other data than what is there now (fingerprint "
-                f"{before[:12]} then, {corpus.fingerprint[:12]} now), so new trials could not be compared with them: "
-                "put the data back, or start another study with --out"
-            )
-        return
+    return None
 
 
 def run_claim(study: Study, claim: Claim, corpus: Corpus, tracking: Tracking) -> None:
@@ -128,7 +144,7 @@ def _train_and_measure(study: Study, claim: Claim, corpus: Corpus, tracking: Tra
         _measure(study, claim, training, corpus)
         outcome.add_up(everything)
         if outcome.trainings:
-            outcome.write(claim.folder)
+            claim.write()
         _track(tracking, result.tracking_run, training.losses, training.values, result.steps)
         if why_worthless(training.values):
             break

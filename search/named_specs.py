@@ -74,11 +74,15 @@ class NamedSpecs:
             "baseline": baseline,
         }
 
-    def write(self, folder: Path) -> None:
-        write_text(folder / "model.yaml", dump_yaml(self.base))
-        write_text(folder / "train.yaml", dump_yaml(self.train))
+    def texts(self) -> dict[str, str]:
+        """The files that a study keeps, by name."""
+        found = {"model.yaml": dump_yaml(self.base), "train.yaml": dump_yaml(self.train)}
         names = {"base": "model.yaml", "train": "train.yaml"}
         if self.baseline is not None:
-            write_text(folder / "baseline.yaml", dump_yaml(self.baseline))
+            found["baseline.yaml"] = dump_yaml(self.baseline)
             names["baseline"] = "baseline.yaml"
-        write_text(folder / "search.yaml", dump_yaml(self.spec.model_copy(update=names)))
+        return {**found, "search.yaml": dump_yaml(self.spec.model_copy(update=names))}
+
+    def write(self, folder: Path) -> None:
+        for name, text in self.texts().items():
+            write_text(folder / name, text)

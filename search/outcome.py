@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from miniwin.files.json_files import DEEPEST, LARGEST, JSONProblem, parse_json, read_json
-from miniwin.files.writing import said_if_unwritable, write_json
+from miniwin.files.writing import finite, said_if_unwritable, write_json
 from miniwin.search.candidate import Candidate
 from miniwin.search.space import Assignment
 from miniwin.search.trial_trainings import TrialTraining, run_folders
@@ -121,11 +121,26 @@ class Outcome:
     def write(self, folder: Path) -> None:
         with said_if_unwritable(folder):
             folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / FILE, self._said())
+
+    def to_attribute(self) -> dict[str, Any]:
+        """As an attribute in Optuna, without the specs: these follow from the parameters."""
+        said: dict[str, Any] = finite(self._said())
+        del said["model"], said["train"]
+        return said
+
+    @classmethod
+    def of_attribute(cls, said: Any) -> Outcome:
+        """The outcome that `to_attribute` gave, with empty specs. UserError if it is something else."""
+        copied = {**json.loads(json.dumps(said)), "model": {}, "train": {}} if isinstance(said, dict) else said
+        return cls._of("the attribute of an outcome", copied)
+
+    def _said(self) -> dict[str, Any]:
         fields = asdict(self)
         for name in ("origin", "spread", "trainings", "learning_rate", "rate_at_edge"):
             if fields[name] in (None, {}, []):
                 del fields[name]
-        write_json(folder / FILE, {"format": FORMAT, **fields})
+        return {"format": FORMAT, **fields}
 
     @classmethod
     def read(cls, folder: Path) -> Outcome | None:

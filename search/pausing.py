@@ -14,9 +14,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from miniwin.search.entries import OUTCOME
 from miniwin.search.halving import last_chance, promotable
 from miniwin.search.history import CONTINUES, FIRST, PROMOTED, RUNG, Tried, history, is_paused
-from miniwin.search.outcome import Outcome
 from miniwin.search.study import Study
 from miniwin.search.telling import tell
 
@@ -49,7 +49,7 @@ def _continue(study: Study, ended: FrozenTrial, chosen: Tried) -> Trial:
     import optuna
     from optuna.trial import TrialState, create_trial
 
-    kept = {name: value for name, value in ended.user_attrs.items() if name.startswith(RUNG)}
+    kept = {name: value for name, value in ended.user_attrs.items() if name.startswith(RUNG) or name == OUTCOME}
     kept |= {PROMOTED: len(chosen.rungs) - 1, CONTINUES: ended.number}
     kept |= {FIRST: ended.user_attrs.get(FIRST, ended.number)}
     study.optuna.add_trial(
@@ -71,6 +71,6 @@ def end_paused(study: Study, trials: Sequence[FrozenTrial]) -> None:
 
     for frozen in trials:
         if frozen.state.name == "RUNNING" and is_paused(frozen.user_attrs):
-            outcome = Outcome.read_sound(study.trial_folder(str(frozen.user_attrs.get("hash"))))
+            outcome = study.trial_entry(frozen, str(frozen.user_attrs.get("hash")), frozen.user_attrs).outcome()
             reason = None if outcome is None else outcome.reason
             tell(study, optuna.Trial(study.optuna, frozen._trial_id), "pruned", reason)

@@ -5,50 +5,25 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property, lru_cache, partial
 from pathlib import Path
-from typing import Any, Generic, TypeVar, overload
+from typing import Any
 
-from miniwin.search.candidate import at_rate
+from miniwin.search.candidate import Candidate, at_rate
 from miniwin.search.confirm.plan import Confirmation, find_confirmation
+from miniwin.search.entries import OUTCOME
 from miniwin.search.history import continued, is_paused
 from miniwin.search.journal import Told
-from miniwin.search.leases import live_lease
+from miniwin.search.later import Later
+from miniwin.search.leases import live
 from miniwin.search.objectives import chief
 from miniwin.search.outcome import FILE, ORIGIN, TRAINED, Outcome, Specs
-from miniwin.search.study import BASELINE, EXHAUSTED, Study, find_study
+from miniwin.search.study import EXHAUSTED, Study, find_study
 from miniwin.search.trial_trainings import MAIN, TrialTraining, run_folders
 from miniwin.specs import ModelSpec, SearchSpec, TrainSpec, UserError, parse_spec
 from miniwin.specs.objectives import Objective
-
-T = TypeVar("T")
-
-
-class Later(Generic[T]):
-    """A field that may be given as a function, which is called when the field is first read.
-
-    To read the specs of thousands of trials takes seconds, and most who look at a study need none of them.
-    """
-
-    def __set_name__(self, owner: type, name: str) -> None:
-        self._name = name
-
-    @overload
-    def __get__(self, record: None, owner: type) -> None: ...
-    @overload
-    def __get__(self, record: object, owner: type) -> T | None: ...
-    def __get__(self, record: object | None, owner: type) -> T | None:
-        if record is None:
-            return None  # a dataclass asks the class for the default of the field
-        value = vars(record)[self._name]
-        if callable(value):
-            value = vars(record)[self._name] = value()
-        return value  # type: ignore[no-any-return]
-
-    def __set__(self, record: object, value: T | Callable[[], T] | None) -> None:
-        vars(record)[self._name] = value
 
 
 @dataclass(frozen=True)
@@ -71,8 +46,8 @@ class TrialRecord:
     losses: dict[int, float] = field(default_factory=dict)
     rungs: list[dict[str, Any]] = field(default_factory=list)
     constraints: dict[str, float] = field(default_factory=dict)
-    spec: Later[ModelSpec] = Later()
-    train: Later[TrainSpec] = Later()
+    spec: Later[ModelSpec] = Later()  # noqa: RUF009
+    train: Later[TrainSpec] = Later()  # noqa: RUF009
     seed: int | None = None
     hash: str | None = None
     layout: str = ""
@@ -261,7 +236,7 @@ def collect(study: Study) -> StudyData:
             if trial.ended and record.state != "failed":  # a failed one may be tried again
                 study.ended[trial.number] = record
     exhausted = bool(known.user_attrs.get(EXHAUSTED))
-    baseline = None if study.baseline is None else _baseline(study)
+    baseline = None if study.baseline is None else _baseline(study, known.user_attrs)
     size = study.space.variables.size if exhausted else math.inf
     data = StudyData(study.folder, study.spec, study.base, study.space.train, trials, baseline, exhausted, size)
     asked = study.spec.confirm
@@ -271,7 +246,8 @@ def collect(study: Study) -> StudyData:
     rates: dict[int | None, float | None] = {trial.number: trial.learning_rate for trial in data.completed}
     if baseline is not None:
         rates[None] = baseline.learning_rate
-    return replace(data, confirmation=find_confirmation(study, chosen, len(data.trained), rates))
+    confirmation = find_confirmation(study, chosen, len(data.trained), rates, known.user_attrs)
+    return replace(data, confirmation=confirmation)
 
 
 def with_specs(data: StudyData) -> StudyData:
@@ -298,24 +274,21 @@ def _record(study: Study, trial: Told) -> TrialRecord | None:
     hash = trial.user_attrs.get("hash")
     if hash is None:  # waits in the queue, or is being claimed at this moment
         return None
-    inside = "trials", str(hash)[:12]
-    folder = os.path.join(study.folder, *inside)  # thousands of Paths take their time
-    try:
-        found, problem = Outcome.skim(folder), None
-    except UserError as error:
-        found, problem = None, str(error)
+    folder = os.path.join(study.place.folder, "trials", str(hash)[:12])  # thousands of Paths take their time
+    found, problem = _outcome(study, trial, folder)
     if found is not None and found[0].number == trial.number:
         # The outcome may be written and Optuna not yet told: then the trial is still running.
         now = "paused" if is_paused(trial.user_attrs) else "running"
         if trial.ended:  # a trial that was paused to the end is pruned, and its outcome does not know
             now = state if found[0].state == "paused" else found[0].state
-        return _from_outcome(study, trial.number, *found, inside, now)
+        alive = now not in TRAINED and live(study.lease_seen(trial)) is not None
+        return _from_outcome(trial.number, *found, folder, now, alive and not trial.ended)
     if not trial.ended and problem is None:
         return None
     if found is None:
-        problem = problem or f"{os.path.join(folder, FILE)} is gone"
+        problem = problem or f"{_where(study, folder)} is gone"
     elif state in TRAINED:
-        problem = f"{os.path.join(folder, FILE)} is of trial {found[0].number}"
+        problem = f"{_where(study, folder)} is of trial {found[0].number}"
     # The files are lost; or the trial failed, and a later trial has taken its folder over.
     values = dict(zip((o.name for o in study.spec.parsed_objectives), trial.values, strict=False))
     known: dict[str, Any] = {"constraints": trial.constraints, "hash": hash, "reason": reason, "problem": problem}
@@ -324,13 +297,44 @@ def _record(study: Study, trial: Told) -> TrialRecord | None:
     return TrialRecord(trial.number, state, params, values, layout=str(trial.user_attrs.get("layout", "")), **known)
 
 
-def _baseline(study: Study) -> TrialRecord:
-    folder = study.folder / BASELINE
+def _outcome(study: Study, trial: Told, folder: str) -> tuple[tuple[Outcome, Specs] | None, str | None]:
+    """(the outcome of a trial with its specs, None) or (None, what is wrong with it, if there is something)"""
     try:
-        found = Outcome.skim(folder)
+        if not study.stored:
+            return Outcome.skim(folder), None
+        said = trial.user_attrs.get(OUTCOME)
+        if said is None:
+            return None, None
+        outcome = Outcome.of_attribute(said)
+        return (outcome, lambda: _specs(study.space.assign(outcome.params).candidate)), None
     except UserError as error:
-        return replace(_from_outcome(study, -1, *_not_yet(study), (BASELINE,), None), problem=str(error))
-    return _from_outcome(study, -1, *(found or _not_yet(study)), (BASELINE,), None)
+        return None, str(error)
+
+
+def _where(study: Study, folder: str) -> str:
+    return f"its attribute {OUTCOME!r} in the storage" if study.stored else os.path.join(folder, FILE)
+
+
+def _specs(candidate: Candidate | None) -> dict[str, Any]:
+    """The specs of a trial whose outcome is kept without them."""
+    if candidate is None:
+        raise UserError("its parameters make no architecture any more: the base specs have changed")
+    return {"model": candidate.model.model_dump(mode="json"), "train": candidate.train.model_dump(mode="json")}
+
+
+def _baseline(study: Study, seen: Mapping[str, Any]) -> TrialRecord:
+    folder, entry, problem, found = study.baseline_folder, study.baseline_entry(seen), None, None
+    try:
+        if not study.stored:
+            found = Outcome.skim(folder)
+        elif (outcome := entry.outcome()) is not None:
+            found = outcome, lambda: _specs(study.baseline_candidate())
+    except UserError as error:
+        problem = str(error)
+    outcome, specs = found or _not_yet(study)
+    alive = outcome.state not in TRAINED and live(entry.lease()) is not None
+    record = _from_outcome(-1, outcome, specs, str(folder), outcome.state, alive)
+    return record if problem is None else replace(record, problem=problem)
 
 
 def _not_yet(study: Study) -> tuple[Outcome, Specs]:
@@ -338,19 +342,15 @@ def _not_yet(study: Study) -> tuple[Outcome, Specs]:
     return outcome, lambda: {"model": outcome.model, "train": outcome.train}
 
 
-def _from_outcome(
-    study: Study, number: int, outcome: Outcome, specs: Specs, inside: Sequence[str], state: str | None
-) -> TrialRecord:
-    """state: in place of the outcome's own. inside: the trial's folder, below the study's."""
-    state = state or outcome.state
-    lease = study.lease_path(None if number < 0 else number)
+def _from_outcome(number: int, outcome: Outcome, specs: Specs, folder: str, state: str, alive: bool) -> TrialRecord:
+    """state: in place of the outcome's own. folder: of the trial."""
     return TrialRecord(
         number=number,
         state=state,
         spec=partial(_spec, specs, "model"),
         train=partial(_train_of, specs, outcome.learning_rate),
-        run_folder=study.folder.joinpath(*inside, "run"),
-        alive=state not in TRAINED and live_lease(lease) is not None,
+        run_folder=Path(folder) / "run",
+        alive=alive,
         **{name: getattr(outcome, name) for name in SHARED},
     )
 

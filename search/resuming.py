@@ -8,8 +8,8 @@ from pathlib import Path
 from miniwin.blocks.messages.passwords import MASK
 from miniwin.search.records import StudyData
 from miniwin.search.runner import run_search
-from miniwin.search.study import find_study
-from miniwin.search.study_json import is_begun, read_about
+from miniwin.search.study import Study, find_study
+from miniwin.search.study_json import is_begun, is_stored, read_about
 from miniwin.specs import UserError, load_search_spec
 from miniwin.specs.confirmation import ConfirmSpec
 
@@ -17,6 +17,7 @@ from miniwin.specs.confirmation import ConfirmSpec
 def resume_search(
     study: str | Path,
     *,
+    place: str | None = None,
     workers: int | None = None,
     trials: int | None = None,
     tracking: str | None = None,
@@ -25,16 +26,19 @@ def resume_search(
 ) -> StudyData:
     """Go on with a study as `run_search` would.
 
-    study: its folder or its name. workers: processes; None: as the search spec says. trials: the new budget.trials,
-    at least the old one. confirm: a confirmation in place of the study's own. tracking: an MLflow tracking URI, or
-    "off"; None: where the study was tracked before.
+    study: its folder, its name, or the URL of its storage. place: where this machine sees the run folders. workers:
+    processes; None: as the search spec says. trials: the new budget.trials, at least the old one. confirm: a
+    confirmation in place of the study's own. tracking: an MLflow tracking URI, or "off"; None: where the study was
+    tracked before.
 
     Raises:
         UserError: there is no such study, it has not begun, or the budget would shrink.
     """
-    folder = find_study(study)
+    folder = find_study(study, place)
     if not is_begun(folder):
         raise UserError(f"{folder} was cut off while it was made, and has no trials yet: miniwin search run begins it")
+    if is_stored(folder):
+        Study(folder).read_again()  # another machine may have changed it
     spec = load_search_spec(folder / "search.yaml")
     if trials is not None and trials < spec.budget.trials:
         raise UserError(

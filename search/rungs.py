@@ -1,6 +1,6 @@
 """What happens when a trial reaches a rung: it is measured, the values are written down, and the pruner is asked.
 
-    trial.json              rungs: [{"tokens": ..., "values": {...}}, ...], of what is measured
+    the outcome             rungs: [{"tokens": ..., "values": {...}}, ...], of what is measured
     Optuna's trial          rung:0, rung:1, ...: the values of all objectives, also of those known before training
 
 The rate of learning follows the schedule of the whole budget. So a value at a rung is that of an unfinished schedule:
@@ -80,7 +80,7 @@ class AtRungs:
         if there and all(rung["tokens"] != tokens for rung in outcome.rungs):
             outcome.rungs = [*outcome.rungs, {"tokens": tokens, "values": means(rows)}]
         outcome.tokens = sum(one.tokens for one in outcome.trainings or self.trainings)
-        outcome.write(self.claim.folder)
+        self.claim.write()
         if self.claim.trial is None:
             return True
         if not there:
@@ -89,29 +89,29 @@ class AtRungs:
         others = (one for one in self.trainings if one is not training)
         if any(one.values or one.rungs[-1]["tokens"] > tokens for one in others):
             return True  # another seed has gone on from here
-        return self._judge(tokens, means(rows))
+        # One trial after the other: each sees those before it.
+        return self.study.locked(lambda: self._judge(tokens, means(rows)))
 
     def _judge(self, tokens: int, found: dict[str, float]) -> bool | Literal["pause"]:
         """Whether the trial goes on from a rung at which it has these values."""
         spec, trial = self.study.spec, self.claim.trial
         assert trial is not None
-        with self.study.lock:  # one trial after the other: each sees those before it
-            rung, rule = self.tokens.index(tokens), self.study.rule
-            again = rule is not None and f"{RUNG}{rung}" in trial.user_attrs
-            if spec.pruner is not None and len(spec.objectives) == 1 and not again:  # Optuna takes no more
-                trial.report(found[spec.parsed_objectives[0].name], pruner_step(spec, rung))
-            self.tell()
-            if rule is None:
-                return spec.pruner is None or not trial.should_prune()
-            if why_worthless(found):
-                return False
-            if rung > trial.user_attrs.get(PROMOTED, -1):
-                directions = [objective.direction for objective in spec.parsed_objectives]
-                if not goes_on(history(self.study), trial.number, directions, rule):
-                    self.paused = True
-                    return "pause"
-                trial.set_user_attr(PROMOTED, rung)
-            return True
+        rung, rule = self.tokens.index(tokens), self.study.rule
+        again = rule is not None and f"{RUNG}{rung}" in trial.user_attrs
+        if spec.pruner is not None and len(spec.objectives) == 1 and not again:  # Optuna takes no more
+            trial.report(found[spec.parsed_objectives[0].name], pruner_step(spec, rung))
+        self.tell()
+        if rule is None:
+            return spec.pruner is None or not trial.should_prune()
+        if why_worthless(found):
+            return False
+        if rung > trial.user_attrs.get(PROMOTED, -1):
+            directions = [objective.direction for objective in spec.parsed_objectives]
+            if not goes_on(history(self.study), trial.number, directions, rule):
+                self.paused = True
+                return "pause"
+            trial.set_user_attr(PROMOTED, rung)
+        return True
 
     def _measure(self, model: LanguageModel) -> dict[str, float]:
         train = self.claim.candidate.train

@@ -36,6 +36,7 @@ def run_search(
     *,
     workers: int | None = None,
     storage: str | None = None,
+    place: str | None = None,
     out: str | Path | None = None,
     overrides: Sequence[str] = (),
     tracking: str | None = None,
@@ -46,6 +47,7 @@ def run_search(
 
     search: a spec, a YAML file, or the name of a shipped search. base_folder: where relative paths in a SearchSpec
     start; for a file, its own folder. storage: an Optuna storage URL in place of a journal file in the study folder.
+    place: where run folders go then, if not into the study folder: a folder that all machines see.
     tracking: an MLflow tracking URI, or "off". On Ctrl-C (KeyboardInterrupt) the workers first write checkpoints; the
     same call goes on. `miniwin search stop` ends the call in the same way.
     """
@@ -67,6 +69,7 @@ def run_search(
             user_path(base_folder or "."),
             out=None if out is None else user_path(out),
             storage=storage,
+            place=place,
             check=_check,
         )
     with SearchDisplay(progress) as display, _terminating():

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from miniwin.blocks.messages.escaping import escaped_line
-from miniwin.search.leases import Lease, live_lease
+from miniwin.search.entries import LEASE
+from miniwin.search.leases import Lease, lease_of, live, read_lease
 from miniwin.search.study import Study, find_study
 
 if TYPE_CHECKING:
@@ -45,21 +46,39 @@ def stop_search(
         UserError: there is no such study, it has not begun, or its storage cannot be written to.
     """
     opened = Study(find_study(study))
-    holders = at_work(opened.folder)
+    holders = at_work(opened)
     opened.optuna.set_user_attr(STOP, {"id": uuid.uuid4().hex, "finish": finish, "at": time.time()})
     for trial, lease in holders.items():
         say(f"asked to stop{' after it' if finish else ''}: {_described(trial, lease)}")
     left = holders
     while wait and left:
         time.sleep(WAIT_SECONDS)
-        left = at_work(opened.folder)
+        left = at_work(opened)
     return holders
 
 
-def at_work(folder: Path) -> dict[str, Lease]:
+def at_work(study: Study) -> dict[str, Lease]:
     """Who holds which trial of a study, by `trial 3`, `baseline`, or `confirm-` and a hash."""
-    found = {path.stem: live_lease(path) for path in sorted((folder / "leases").glob("*.json"), key=_order)}
-    return {f"trial {name}" if name.isdigit() else name: lease for name, lease in found.items() if lease is not None}
+    found = _stored_leases(study) if study.stored else _leases_in(study.folder / "leases")
+    return {
+        f"trial {name}" if name.isdigit() else name: lease
+        for name in sorted(found, key=_order)
+        if (lease := live(found[name])) is not None
+    }
+
+
+def _leases_in(folder: Path) -> dict[str, Lease | None]:
+    return {path.stem: read_lease(path) for path in folder.glob("*.json")}
+
+
+def _stored_leases(study: Study) -> dict[str, Lease | None]:
+    of_trials = study.optuna.get_trials(deepcopy=False)
+    found = {str(one.number): study.lease_seen(one) for one in of_trials if not one.state.is_finished()}
+    others = study.optuna.user_attrs.items()
+    return {
+        **found,
+        **{name.removeprefix(f"{LEASE}:"): lease_of(said) for name, said in others if name.startswith(f"{LEASE}:")},
+    }
 
 
 def last_request(study: Study) -> str:
@@ -106,8 +125,8 @@ def _request(study: Study) -> Mapping[str, Any]:
     return request if isinstance(request, dict) else {}
 
 
-def _order(path: Path) -> tuple[int, str]:
-    return int(path.stem) if path.stem.isdigit() else -1, path.stem
+def _order(name: str) -> tuple[int, str]:
+    return int(name) if name.isdigit() else -1, name
 
 
 def _described(trial: str, lease: Lease) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,14 +20,16 @@ from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from miniwin.blocks.messages.passwords import MASK, masked, without_secrets_of
 from miniwin.files.writing import said_if_unwritable
 from miniwin.search.database import open_database, read_database, what_is_wrong
+from miniwin.search.server_lock import ServerLock
 from miniwin.search.storage_trust import check_named
 from miniwin.search.storage_url import EXAMPLES, PASSWORD, sqlite_path, with_password, with_path
+from miniwin.search.ticket_lock import TicketLock
 from miniwin.specs import UserError
 
 if TYPE_CHECKING:
     from optuna.storages import BaseStorage
 
-OWNER = "miniwin_study"  # attribute of the Optuna study: the id of its study folder
+OWNER = "miniwin_study"  # attribute of the Optuna study: its id, which its study folders have too
 
 # Our own table shows what happens. After a resume, values are reported again, and Optuna ignores them: as expected.
 optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -127,6 +129,21 @@ def join_storage(
     return storage
 
 
+def open_to_join(url: str, password: str | None) -> BaseStorage:
+    """Open a storage that the user has named, to see which studies it has. Nothing is made."""
+    path = sqlite_path(url)
+    if path is not None and not Path(path).is_file():
+        raise UserError(f"{url}: there is no such file; expected the storage of a study")
+    try:
+        storage = _open(with_password(url, password), reading=True)
+        storage.get_all_studies()
+    except Exception as error:
+        known = MASK not in url or password or os.environ.get(PASSWORD)
+        hint = "" if known else f"; its password is not kept: set ${PASSWORD}"
+        raise UserError(f"{masked(url)} cannot be read: {_said(error, url, password)}{hint}") from None
+    return storage
+
+
 def owner(storage: BaseStorage, name: str) -> str | None:
     """The id of the study folder that a study in the storage belongs to: None if there is no study of this name, ""
     if it belongs to no folder yet."""
@@ -135,6 +152,15 @@ def owner(storage: BaseStorage, name: str) -> str | None:
     except KeyError:
         return None
     return str(storage.get_study_user_attrs(number).get(OWNER, ""))
+
+
+def lock_in(storage: Any, url: str, name: str) -> AbstractContextManager[Any]:
+    """The lock of a study, which all see that see its storage. name: of the study."""
+    if (path := sqlite_path(url)) is not None:
+        return FileLock(Path(path).with_name(f".{Path(path).name}.lock"))
+    if url.startswith("postgresql"):
+        return ServerLock(storage._backend, name)
+    return TicketLock(storage, name)
 
 
 def find_sqlite(url: str, folder: Path, name: str, id: str) -> str:

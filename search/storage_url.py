@@ -18,13 +18,14 @@ from miniwin.specs import UserError, user_path
 PASSWORD = "MINIWIN_STORAGE_PASSWORD"
 EXAMPLES = "sqlite:////data/study.db, postgresql://user@host/db or redis://host:6379"
 
+_given: dict[str, str] = {}
 _SQLITE = re.compile(r"(sqlite(?:\+[a-z0-9]+)?://)(/?)([^?]*)(\?.*)?", re.IGNORECASE)
 _PASSWORD = re.compile(r"^([^:/?#]+://[^:/@]*):([^@]*)@")
 _IN_QUERY = re.compile(r"[?&](password|passwd|pwd)=", re.IGNORECASE)
 
 
-def split_password(url: str) -> tuple[str, str | None]:
-    """What study.json keeps of a `--storage`, and the password in it.
+def split_password(url: str, said: str = "--storage ") -> tuple[str, str | None]:
+    """What study.json keeps of a `--storage`, and the password in it. said: before the URL, in messages.
 
     Raises:
         UserError: if the workers, which are other processes, could not open the storage; or if its password is not
@@ -33,26 +34,32 @@ def split_password(url: str) -> tuple[str, str | None]:
     if (path := sqlite_path(url)) is not None:
         absolute = Path(os.path.abspath(user_path(path)))
         if not absolute.parent.is_dir():
-            raise UserError(f"--storage {url}: there is no folder {absolute.parent}; make it, or choose another place")
+            raise UserError(f"{said}{url}: there is no folder {absolute.parent}; make it, or choose another place")
         return with_path(url, absolute), None
     if url.lower().startswith("sqlite"):
         raise UserError(
-            f"--storage {url}: a study needs a file that all workers see, given by a plain path; expected something "
+            f"{said}{url}: a study needs a file that all workers see, given by a plain path; expected something "
             "like sqlite:////data/study.db"
         )
     found = _PASSWORD.match(url)
     if _IN_QUERY.search(url):
-        raise UserError(
-            f"--storage {masked(url)}: write the password as user:password@host, or put it into ${PASSWORD}"
-        )
+        raise UserError(f"{said}{masked(url)}: write the password as user:password@host, or put it into ${PASSWORD}")
     if found is None:
         return url, None
     if "@" in url[found.end() :].partition("/")[0]:
-        raise UserError(
-            f"--storage {masked(url)}: write an @ in a password as %40, or put the password into ${PASSWORD}"
-        )
+        raise UserError(f"{said}{masked(url)}: write an @ in a password as %40, or put the password into ${PASSWORD}")
     kept = f"{found.group(1)}:{MASK}@{url[found.end() :]}"
     return kept, None if found.group(2) == MASK else unquote(found.group(2))
+
+
+def give_password(url: str, password: str | None) -> None:
+    """Keep a password that came with a URL for as long as this process lives. url: as `split_password` keeps it."""
+    if password:
+        _given[without_password(url)] = password
+
+
+def given_password(url: str | None) -> str | None:
+    return None if url is None else _given.get(without_password(url))
 
 
 def without_password(url: str) -> str:

@@ -9,14 +9,18 @@
     leases/           which process works on which trial
     logs/             what the workers printed
 
-creation.py makes the folder; claims.py hands out the work.
+With a storage at a URL, specs, leases and outcomes are in the storage (stored.py), and run folders may be elsewhere
+(places.py): then each machine has a study folder of its own. creation.py makes the first, joining.py the others;
+claims.py hands out the work.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from filelock import FileLock
 
@@ -24,17 +28,25 @@ from miniwin.blocks.messages.listing import some
 from miniwin.files.folders import home
 from miniwin.search.brackets import Rule, rule_of
 from miniwin.search.candidate import Candidate
-from miniwin.search.journal import JOURNAL, Journal, Known, from_optuna
+from miniwin.search.entries import LEASE, Entry, FileEntry, StoredEntry
+from miniwin.search.joining import is_url, join_study, move_place
+from miniwin.search.journal import JOURNAL, Journal, Known, Told, from_optuna
+from miniwin.search.leases import Lease, lease_of, read_lease
+from miniwin.search.locks import under
 from miniwin.search.outcome import Outcome
+from miniwin.search.places import Place, find_place
 from miniwin.search.samplers import make_pruner
 from miniwin.search.space import Assignment, Space
-from miniwin.search.storage_url import sqlite_path
-from miniwin.search.study_json import read_about, write_about
+from miniwin.search.storage_url import given_password, sqlite_path
+from miniwin.search.stored import FILES, files_in, shared, take_up
+from miniwin.search.study_json import STORED, read_about, write_about
 from miniwin.specs import UserError, load_model_spec, load_search_spec, load_train_spec, user_path
 
 if TYPE_CHECKING:
     from optuna import Study as OptunaStudy
+    from optuna.trial import FrozenTrial, Trial
 
+T = TypeVar("T")
 BASELINE = "baseline"
 EXHAUSTED = "miniwin_exhausted"  # attribute of the Optuna study: every assignment has been tried
 
@@ -47,25 +59,41 @@ class Study:
     ) -> None:
         """reading: neither the folder nor the storage is written to. password: of the storage, if neither the study
         nor the environment has it. named: the user has just named the storage."""
-        self.folder, self.reading, self.password, self.named = Path(folder), reading, password, named
-        self.about = read_about(self.folder)
-        self._version = self._spec_version()
-        self.spec = load_search_spec(self.folder / "search.yaml")
+        self.folder, self.reading, self.named = Path(folder), reading, named
+        self.load()
+        self.password = password or given_password(self.about["storage"])
         self.base = load_model_spec(self.folder / "model.yaml")
         self.train = load_train_spec(self.folder / "train.yaml")
         baseline = self.folder / "baseline.yaml"
         self.baseline = load_model_spec(baseline) if self.spec.baseline is not None else None
-        self.lock = FileLock(self.folder / ".study.lock")
         # Of trials that have ended, which never change again: records (records.py), and history (history.py).
         self.ended: dict[int, Any] = {}
         self.tried: dict[int, Any] = {}
 
-    def read_again(self) -> None:
-        """Take up what has changed since the study was opened: its budget or its variables may have grown."""
-        if self._version == (version := self._spec_version()):
+    @property
+    def stored(self) -> bool:
+        """Whether what workers share is in the storage, and not in the folder."""
+        return bool(self.about["format"] == STORED)
+
+    def read_again(self, attributes: Mapping[str, Any] | None = None) -> None:
+        """Take up what has changed since the study was opened: its budget or its variables may have grown.
+
+        attributes: of the Optuna study, if they have just been read.
+        """
+        if self.stored:
+            files = files_in(self.optuna.user_attrs if attributes is None else attributes, self.spec.name)
+            if files["version"] == self.about.get("version"):
+                return
+            take_up(self.folder, self.about, files)
+        elif self._version == self._spec_version():
             return
+        self.load()
+
+    def load(self) -> None:
+        """Read again what changes while a study goes on."""
+        self._version = self._spec_version()
         self.about = read_about(self.folder)
-        self.spec, self._version = load_search_spec(self.folder / "search.yaml"), version
+        self.spec = load_search_spec(self.folder / "search.yaml")
         self.__dict__.pop("space", None)  # cached_property
 
     def _spec_version(self) -> tuple[int, int, int]:
@@ -77,10 +105,38 @@ class Study:
         return about.st_ino, about.st_mtime_ns, about.st_size
 
     def write_about(self) -> None:
-        write_about(self.folder, self.about)
+        if self.stored and not self.is_unmade():
+            self.locked(self.publish)
+        else:
+            write_about(self.folder, self.about)
+
+    def publish(self, texts: Mapping[str, str] | None = None) -> None:
+        """Put the specs, and what all machines share of study.json, into the storage; then here.
+
+        texts: by the names of the files; None: as they are in the storage. The caller holds the lock.
+        """
+        if texts is None:
+            texts = files_in(self.optuna.user_attrs, self.spec.name)["texts"]
+        files = shared(self.about, texts)
+        self.optuna.set_user_attr(FILES, files)
+        take_up(self.folder, self.about, files)
 
     @cached_property
-    def place(self) -> str | None:
+    def lock(self) -> AbstractContextManager[Any]:
+        """What every change to the study is made under; by `locked`, if the change writes more than once."""
+        if not self.stored:
+            return FileLock(self.folder / ".study.lock")
+        from miniwin.search.storage import lock_in
+
+        assert self.url is not None
+        return lock_in(self.storage, self.url, self.spec.name)
+
+    def locked(self, work: Callable[[], T]) -> T:
+        """Do work under the lock: once more, if the lock is lost on the way."""
+        return under(self.lock, work)
+
+    @cached_property
+    def url(self) -> str | None:
         """The URL of the storage, with the whole path of its file; None for a journal in the study folder."""
         url: str | None = self.about["storage"]
         if url is None or sqlite_path(url) is None:
@@ -90,9 +146,12 @@ class Study:
         return find_sqlite(url, self.folder, self.spec.name, self.about["id"])
 
     def known(self) -> Known:
-        """What Optuna knows of the trials. Nothing is written."""
+        """What Optuna knows of the trials. Nothing is written but copies of the specs."""
         if self.about["storage"] is not None:
-            return from_optuna(self.optuna)
+            known = from_optuna(self.optuna)
+            if self.stored and not self.is_unmade():
+                self.read_again(known.user_attrs)
+            return known
         return self._check_journal() or Known()
 
     def _check_journal(self) -> Known | None:
@@ -122,10 +181,10 @@ class Study:
     def storage(self) -> Any:
         from miniwin.search.storage import join_storage, open_journal
 
-        if self.place is None:
+        if self.url is None:
             return open_journal(self.folder / JOURNAL)
         name, id, named = self.spec.name, self.about["id"], self.named
-        return join_storage(self.place, self.folder, name, id, self.password, named=named, reading=self.reading)
+        return join_storage(self.url, self.folder, name, id, self.password, named=named, reading=self.reading)
 
     @cached_property
     def optuna(self) -> OptunaStudy:
@@ -157,11 +216,62 @@ class Study:
     def train_base(self) -> Path:
         return Path(self.about["train_base"])
 
-    def lease_path(self, number: int | None) -> Path:
-        return self.folder / "leases" / f"{BASELINE if number is None else number}.json"
+    @cached_property
+    def place(self) -> Place:
+        """Where run folders are."""
+        return Place(Path(self.about["place"]) if self.stored else self.folder)
+
+    def check_place(self) -> None:
+        """Raise UserError if run folders cannot be read and written from here."""
+        if self.stored:
+            find_place(None, self.about["place"], self.spec.name, self.about["id"])
+            self.place.check_writable()
 
     def trial_folder(self, hash: str) -> Path:
-        return self.folder / "trials" / hash[:12]
+        return self.place.folder / "trials" / hash[:12]
+
+    def training_folder(self, kind: str, name: str) -> Path:
+        """The folder of a training when the trials are over. kind: such as confirm."""
+        return self.place.folder / kind / name
+
+    @property
+    def baseline_folder(self) -> Path:
+        return self.place.folder / BASELINE
+
+    def trial_entry(
+        self, trial: Trial | FrozenTrial, hash: str | None = None, seen: Mapping[str, Any] | None = None
+    ) -> Entry:
+        """What is written down about a trial. hash: of its candidate, if there is one yet. seen: its attributes, if
+        they have just been read."""
+        if not self.stored:
+            return FileEntry(self.lease_path(trial.number), self.trial_folder(hash or "none"))
+        number = trial._trial_id
+        return StoredEntry(
+            lambda: self.storage.get_trial(number).user_attrs,
+            lambda name, value: self.storage.set_trial_user_attr(number, name, value),
+            seen=seen,
+        )
+
+    def lease_seen(self, trial: FrozenTrial | Told) -> Lease | None:
+        """The lease of a trial that has just been read."""
+        return lease_of(trial.user_attrs.get(LEASE)) if self.stored else read_lease(self.lease_path(trial.number))
+
+    def baseline_entry(self, seen: Mapping[str, Any] | None = None) -> Entry:
+        """What is written down about the baseline. seen: attributes of the Optuna study, if they have just been
+        read."""
+        return self._entry(BASELINE, self.baseline_folder, seen)
+
+    def training_entry(self, kind: str, name: str, seen: Mapping[str, Any] | None = None) -> Entry:
+        return self._entry(f"{kind}-{name}", self.training_folder(kind, name), seen)
+
+    def _entry(self, of: str, folder: Path, seen: Mapping[str, Any] | None) -> Entry:
+        if not self.stored:
+            return FileEntry(self.folder / "leases" / f"{of}.json", folder)
+        return StoredEntry(lambda: self.optuna.user_attrs, self.optuna.set_user_attr, of, seen)
+
+    def lease_path(self, number: int | None) -> Path:
+        """The file of a lease, in a study that has such files."""
+        return self.folder / "leases" / f"{BASELINE if number is None else number}.json"
 
     def baseline_candidate(self) -> Candidate:
         """The baseline, trained as every trial is, and resized if `match` asks for it."""
@@ -176,16 +286,23 @@ class Study:
         return outcome
 
 
-def find_study(ref: str | Path) -> Path:
-    """The folder of a study, from its path or its name."""
+def find_study(ref: str | Path, place: str | None = None) -> Path:
+    """The folder of a study, from its path, its name, or the URL of its storage (joining.py).
+
+    place: where this machine sees the run folders, if that is not where the study's maker sees them.
+    """
+    if is_url(ref):
+        return join_study(str(ref), place)
     for folder in (user_path(ref), home() / "searches" / str(ref)):
         if (folder / "study.json").is_file():
+            if place is not None:
+                move_place(folder, place)
             return folder
-    place = (home() / "searches").absolute()
-    there = sorted(path.parent.name for path in place.glob("*/study.json"))
-    known = f"studies in {place}: {some(there, 20)}" if there else f"there are none in {place}"
+    all_of_them = (home() / "searches").absolute()
+    there = sorted(path.parent.name for path in all_of_them.glob("*/study.json"))
+    known = f"studies in {all_of_them}: {some(there, 20)}" if there else f"there are none in {all_of_them}"
     which = "a study's name (the `name` in its search spec)" if user_path(ref).is_file() else "a study's name"
-    raise UserError(f"there is no study {str(ref)!r}: expected {which} or folder; {known}")
+    raise UserError(f"there is no study {str(ref)!r}: expected {which} or folder, or its storage's URL; {known}")
 
 
 def _has_files(folder: Path) -> bool:

@@ -1,6 +1,8 @@
 """study.json: what a study folder says of itself.
 
 format, id, name; storage: a URL, or null for journal.log; train_base: where relative paths of train.yaml start
+format 2: what workers share is in the storage (stored.py); place: where run folders are (places.py); version: of the
+specs here, which are copies of those in the storage
 choices: how many choices a variable had when the study began, if it has more by now
 tracking: the MLflow run of the search; ready: false until the storage has the study
 """
@@ -16,6 +18,7 @@ from miniwin.files.writing import write_json
 from miniwin.specs import UserError
 
 FORMAT = 1
+STORED = 2  # an older miniwin would look for leases in the folder, and must not work on such a study
 FILE = "study.json"
 KINDS: dict[str, Any] = {
     "id": str,
@@ -23,6 +26,7 @@ KINDS: dict[str, Any] = {
     "train_base": str,
     "tracking": dict | None,
 }
+KINDS_STORED: dict[str, Any] = {"storage": str, "place": str}
 
 
 def read_about(folder: Path) -> dict[str, Any]:
@@ -34,10 +38,12 @@ def read_about(folder: Path) -> dict[str, Any]:
         ) from None
     except JSONProblem as error:
         raise UserError(f"{folder / 'study.json'} is {error}; expected what `miniwin search` wrote") from None
-    if not isinstance(about, dict) or about.get("format") != FORMAT:
+    if not isinstance(about, dict) or about.get("format") not in (FORMAT, STORED):
         found = about.get("format") if isinstance(about, dict) else type(about).__name__
-        raise UserError(f"{folder / 'study.json'} has format {found!r}; this version of miniwin reads format {FORMAT}")
-    for name, kind in KINDS.items():
+        raise UserError(
+            f"{folder / 'study.json'} has format {found!r}; this version of miniwin reads formats {FORMAT} and {STORED}"
+        )
+    for name, kind in (KINDS | (KINDS_STORED if about["format"] == STORED else {})).items():
         if name not in about or not isinstance(about[name], kind):
             raise UserError(
                 f"{folder / 'study.json'}: {name} is not what `miniwin search` wrote; put it back from a copy"
@@ -57,6 +63,11 @@ def write_about(folder: Path, about: dict[str, Any]) -> None:
 def is_begun(folder: Path) -> bool:
     """Whether the folder has a study, and its storage has the study too."""
     return (folder / FILE).exists() and bool(read_about(folder).get("ready", True))
+
+
+def is_stored(folder: Path) -> bool:
+    """Whether the folder has a study that is kept in its storage as a whole."""
+    return (folder / FILE).exists() and bool(read_about(folder)["format"] == STORED)
 
 
 def pending_id(folder: Path) -> str | None:

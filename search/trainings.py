@@ -9,14 +9,15 @@ trained again.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from miniwin.display.formats import plural
 from miniwin.search.candidate import Candidate
-from miniwin.search.leases import live_lease
+from miniwin.search.entries import Entry
+from miniwin.search.leases import Lease, live
 from miniwin.search.outcome import Outcome
 from miniwin.search.study import Study
 from miniwin.search.trial_trainings import SEEDS
@@ -45,7 +46,8 @@ class Training:
     candidate: Candidate
     asked: ConfirmSpec
     folder: Path
-    lease: Path
+    entry: Entry
+    lease: Lease | None
     outcome: Outcome | None
 
     @property
@@ -58,16 +60,24 @@ class Training:
 
     @property
     def alive(self) -> bool:
-        return not self.over and live_lease(self.lease) is not None
+        return not self.over and live(self.lease) is not None
 
 
 def training_of(
-    study: Study, kind: str, label: str, variant: Variant, candidate: Candidate, asked: ConfirmSpec
+    study: Study,
+    kind: str,
+    label: str,
+    variant: Variant,
+    candidate: Candidate,
+    asked: ConfirmSpec,
+    seen: Mapping[str, Any] | None = None,
 ) -> Training:
-    """The training of a candidate, as far as it is. kind: the folder, in the study's own."""
+    """The training of a candidate, as far as it is. kind: the folder, in the study's own. seen: the attributes of the
+    Optuna study, if they have just been read."""
     name = candidate.hash[:12]
-    folder, lease = study.folder / kind / name, study.folder / "leases" / f"{kind}-{name}.json"
-    return Training(label, variant, candidate, asked, folder, lease, Outcome.read_sound(folder))
+    now, entry = study.training_entry(kind, name, seen), study.training_entry(kind, name)
+    folder = study.training_folder(kind, name)
+    return Training(label, variant, candidate, asked, folder, entry, now.lease(), now.outcome())
 
 
 def with_seed(candidate: Candidate, seed: int) -> Candidate:

@@ -48,14 +48,14 @@ def tune(study: Study, claim: Claim, corpus: Corpus, measured: Sequence[Objectiv
                 outcome.end("pruned", slow)
                 return False
             outcome.add_up(outcome.trainings)
-            outcome.write(claim.folder)
+            claim.write()
     rate = outcome.learning_rate or best_rate(sweep, objective)
     if rate is None:
         tried = ", ".join(f"{one.learning_rate:g}" for one in sweep)
         outcome.end("pruned", f"diverged at each learning rate of the sweep ({tried})")
         return False
     outcome.take_rate(rate, rate in (sweep[0].learning_rate, sweep[-1].learning_rate))
-    outcome.write(claim.folder)
+    claim.write()
     return True
 
 

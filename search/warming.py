@@ -52,23 +52,26 @@ def warm_start(study: Study, fingerprint: str) -> list[str]:
     """
     if not study.spec.warm_start or study.optuna.user_attrs.get(WARMED):
         return []
+    return study.locked(lambda: _warm_start(study, fingerprint))
+
+
+def _warm_start(study: Study, fingerprint: str) -> list[str]:
     said = []
-    with study.lock:
-        for ref in study.spec.warm_start:
-            found, other = _source(ref), 0
-            if isinstance(found, Path):
-                data = read_study(found)
-                taken = import_trials(study, data, fingerprint)
-                fitting, wrong = _fitting(study.space, _of_study(data, taken, study.spec.budget.trials))
-                other = len(taken)
-            else:
-                fitting, wrong = _fitting(study.space, found(study))
-            for origin, params in fitting:
-                study.optuna.enqueue_trial(params, user_attrs={FROM: origin}, skip_if_exists=True)
-            left_out = f"; left out: {some(wrong, 2, '; ')}" if wrong else ""
-            as_is = f"{plural(other, 'trial')} taken as they are, " if other else ""
-            said.append(f"warm start from {ref}: {as_is}{plural(len(fitting), 'proposal')}{left_out}")
-        study.optuna.set_user_attr(WARMED, True)
+    for ref in study.spec.warm_start:
+        found, other = _source(ref), 0
+        if isinstance(found, Path):
+            data = read_study(found)
+            taken = import_trials(study, data, fingerprint)
+            fitting, wrong = _fitting(study.space, _of_study(data, taken, study.spec.budget.trials))
+            other = len(taken)
+        else:
+            fitting, wrong = _fitting(study.space, found(study))
+        for origin, params in fitting:
+            study.optuna.enqueue_trial(params, user_attrs={FROM: origin}, skip_if_exists=True)
+        left_out = f"; left out: {some(wrong, 2, '; ')}" if wrong else ""
+        as_is = f"{plural(other, 'trial')} taken as they are, " if other else ""
+        said.append(f"warm start from {ref}: {as_is}{plural(len(fitting), 'proposal')}{left_out}")
+    study.optuna.set_user_attr(WARMED, True)
     return said
 
 

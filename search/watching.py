@@ -19,12 +19,10 @@ def watch_study(study: str | Path) -> StudyData:
     study: its folder or its name. A search that was stopped is not over: it may go on at any time.
     """
     folder = find_study(study)
-    opened, asked = None, -1
+    opened = Study(folder, reading=True)
     with SearchDisplay(stream=sys.stdout) as display:
         while True:
-            now = (folder / "search.yaml").stat().st_mtime_ns  # replaced when the budget grows
-            if opened is None or now != asked:
-                opened, asked = Study(folder, reading=True), now
+            opened.read_again()  # the budget may have grown
             data = collect(opened)
             display.update(data)
             if data.finished:

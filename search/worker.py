@@ -1,8 +1,9 @@
 """A worker process: takes trials from a study until there are none left.
 
-    python -m miniwin.search.worker STUDY_FOLDER --worker-id 0
+    python -m miniwin.search.worker STUDY --worker-id 0
 
-`miniwin search run` starts workers on its own machine; more can be started by hand on any machine that sees the folder.
+`miniwin search run` starts workers on its own machine. More can be started with `miniwin search worker`, on any machine
+that sees the study folder, or the storage and the place for run folders.
 Exit codes: 0 nothing is left to do, 2 a mistake the user can mend, 3 the search gave up, 4 the system refused something
 (a full disk), 5 `miniwin search stop` asked every worker to stop, 130 this one was asked to.
 """
@@ -21,11 +22,12 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
 
-from miniwin.blocks.messages.passwords import MASK
+from miniwin.blocks.messages.passwords import MASK, masked
 from miniwin.display.console import any_console
 from miniwin.files.writing import named
 from miniwin.machine.processes import is_running
-from miniwin.specs import UserError, user_path
+from miniwin.search.storage_url import sqlite_path
+from miniwin.specs import UserError
 from miniwin.training.signals import requests, stop_signals
 
 if TYPE_CHECKING:
@@ -42,22 +44,27 @@ GRACE_SECONDS = 60.0  # for the last step and the checkpoint
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m miniwin.search.worker", description="Work on a study.")
-    parser.add_argument("study", type=user_path, help="the study folder")
+    parser.add_argument("study", help="name or folder of a study, or the URL of its storage")
+    parser.add_argument("--place", default=None, help="where this machine sees the run folders of the study")
     parser.add_argument("--worker-id", default="0", help="a name for this worker, shown in leases")
     parser.add_argument("--threads", type=int, default=None, help="PyTorch threads")
     parser.add_argument("--parent", type=int, default=None, help="stop when this process, our parent, is gone")
     parser.add_argument("--known", default=None, help="id of the last request to stop that is not for this worker")
     options = parser.parse_args(arguments)
+    folder = Path(masked(options.study))
     for number in stop_signals():
         signal.signal(number, _stop)
     if options.parent is not None:
         threading.Thread(target=_watch, args=(options.parent,), daemon=True).start()
     try:
+        from miniwin.search.study import find_study
+
         with any_console():
-            return work(options.study, options.worker_id, options.threads, options.known)
+            folder = find_study(options.study, options.place)
+            return work(folder, options.worker_id, options.threads, options.known)
     except OSError as error:  # an Unwritable is one, too
         with suppress(OSError):  # the log may lie on the disk that is full
-            print(f"error: {named(error, options.study)}", file=sys.stderr, flush=True)
+            print(f"error: {named(error, folder)}", file=sys.stderr, flush=True)
         return UNWRITABLE
     except UserError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
@@ -82,6 +89,7 @@ def work(folder: Path, worker: str, threads: int | None = None, known: str | Non
     if threads is not None:
         torch.set_num_threads(threads)
     study = Study(folder)
+    study.check_place()
     corpus = prepare(study.train.data, load_tokenizer(study.train.tokenizer, study.train_base), study.train_base)
     check_same_data(study, corpus)
     with Listening(study, known) as listening:
@@ -95,11 +103,15 @@ def work(folder: Path, worker: str, threads: int | None = None, known: str | Non
 
 def _claim_and_work(study: Study, worker: str, corpus: Corpus, listening: Listening) -> int:
     from miniwin.search.claims import Claim, take_work
+    from miniwin.search.entries import LeaseLost
 
     while not listening.heard:
         claim = take_work(study, worker)
         if isinstance(claim, Claim):
-            _work_on(study, claim, corpus)
+            try:
+                _work_on(study, claim, corpus)
+            except LeaseLost:
+                print(f"{claim.label}: another worker took over", flush=True)
         elif claim.over:
             if claim.reason:
                 print(f"gave up: {claim.reason}", file=sys.stderr, flush=True)
@@ -114,31 +126,38 @@ def _work_on(study: Study, claim: Claim, corpus: Corpus) -> None:
     from miniwin.search.claims import finish
     from miniwin.search.confirm.training import run_training
     from miniwin.search.database import StorageLost
+    from miniwin.search.entries import LeaseLost
     from miniwin.search.leases import Holding
     from miniwin.search.measure import Interrupted, Tracking, run_claim
     from miniwin.tracking import OFF
 
     about = study.about["tracking"] or {"uri": "off", "run": None}
+    if study.stored and (file := sqlite_path(about["uri"])) is not None and not Path(file).is_file():
+        about = {"uri": "off", "run": None}  # a file of another machine
     # A URI with a password is in the environment, not in the study.
     uri = os.environ.get("MLFLOW_TRACKING_URI", OFF) if MASK in about["uri"] else about["uri"]
     tracking = Tracking(uri, about["run"], f"search/{study.spec.name}")
     name, run = claim.label, run_training if claim.training else run_claim
     before = requests()
-    with Holding(claim.lease_path, claim.lease) as holding:
+    with Holding(claim.entry, claim.lease, at_loss=lambda: signal.raise_signal(signal.SIGTERM)) as holding:
         print(f"{name}: {claim.candidate.model.layout} {claim.outcome.params}", flush=True)
         try:
             run(study, claim, corpus, tracking)
-        except Interrupted:
+        except (Interrupted, KeyboardInterrupt):
+            if holding.lost:
+                raise LeaseLost from None
             print(f"{name}: stopped", flush=True)
             raise KeyboardInterrupt from None
-        except (StorageLost, OSError):  # no fault of the trial: its checkpoint stays, and the next attempt goes on
+        except (
+            LeaseLost,
+            StorageLost,
+            OSError,
+        ):  # no fault of the trial: its checkpoint stays, and the next attempt goes on
             raise
         except Exception as error:  # of any kind: an architecture that cannot be trained must not end the search
             traceback.print_exc()
             claim.outcome.end("failed", f"{type(error).__name__}: {error}")
-        if holding.lost:
-            print(f"{name}: another worker took over", flush=True)
-            return
+        holding.end()  # or it could renew what `finish` gives up
         finish(study, claim)
         print(f"{name}: {claim.outcome.state} {claim.outcome.reason or ''} {claim.outcome.values}", flush=True)
     if requests() != before:  # it came when the training was ending anyway

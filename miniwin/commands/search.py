@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from miniwin.commands.printing import say, typed
+from miniwin.commands.search_worker import worker
 from miniwin.commands.token_counts import count, counts
 
 if TYPE_CHECKING:
@@ -22,7 +23,9 @@ app = typer.Typer(
     help="Search for architectures: run them, look at them, promote what was found.",
 )
 
-Ref = Annotated[str, typer.Argument(help="Name or folder of a study.", metavar="STUDY")]
+Ref = Annotated[
+    str, typer.Argument(help="Name or folder of a study, or the URL of its storage (URL#NAME).", metavar="STUDY")
+]
 
 
 @app.command()
@@ -35,6 +38,10 @@ def run(
             help="Optuna storage URL, such as sqlite:///study.db or postgresql://user@host/db (its password: "
             "$MINIWIN_STORAGE_PASSWORD). Default: a journal file in the study folder."
         ),
+    ] = None,
+    place: Annotated[
+        str | None,
+        typer.Option(help="With --storage: a folder for run folders that all machines see. Default: the study folder."),
     ] = None,
     out: Annotated[
         Path | None,
@@ -58,6 +65,7 @@ def run(
             spec,
             workers=workers,
             storage=storage,
+            place=place,
             out=out,
             overrides=overrides or (),
             tracking=tracking,
@@ -69,6 +77,10 @@ def run(
 @app.command()
 def resume(
     study: Ref,
+    place: Annotated[
+        str | None,
+        typer.Option(help="Where this machine sees the run folders. Default: where the maker of the study sees them."),
+    ] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Worker processes. Default: as the spec says.")] = None,
     trials: Annotated[
         int | None, typer.Option(min=1, help="A new budget.trials, at least the old one. Default: as it was.")
@@ -82,8 +94,11 @@ def resume(
     from miniwin.search import resume_search
 
     with _stoppable():
-        data = resume_search(study, workers=workers, trials=trials, tracking=tracking, progress=not quiet)
+        data = resume_search(study, place=place, workers=workers, trials=trials, tracking=tracking, progress=not quiet)
     _say_next(data, study)
+
+
+app.command("worker")(worker)
 
 
 @app.command()

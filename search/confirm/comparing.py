@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from miniwin.evaluation import crossed, intervals
 from miniwin.evaluation.intervals import Interval
 from miniwin.search.confirm.plan import Confirmation
-from miniwin.search.confirm.result import Comparison, Measured, Result, Run, VariantResult, write_result
+from miniwin.search.confirm.result import Comparison, Measured, Result, Run, VariantResult, keep_result
 from miniwin.search.confirm.scores import Scores, read_scores
 from miniwin.search.objectives import chief, is_loss, report_lengths, value
 from miniwin.search.study import Study
@@ -54,7 +54,7 @@ def conclude(study: Study, confirmation: Confirmation) -> Result:
         variants=[_variant(variant, trained) for variant, trained in variants],
         comparisons=list(_comparisons(study, variants)),
     )
-    write_result(study.folder, result)
+    keep_result(study, result)
     return result
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from miniwin.search.candidate import Candidate
-from miniwin.search.confirm.result import Result, read_result
+from miniwin.search.confirm.result import Result, kept_result
 from miniwin.search.outcome import TRAINED
 from miniwin.search.study import Study
 from miniwin.search.trainings import Training, Variant, training_of, with_seed
@@ -58,23 +58,26 @@ def find_confirmation(
     chosen: Sequence[tuple[int, Mapping[str, Any]]] | None,
     trained: int,
     rates: Mapping[int | None, float | None],
+    seen: Mapping[str, Any],
 ) -> Confirmation | None:
     """How the confirmation of a study stands; None if none is asked for. Nothing is written.
 
     chosen: number and values of the trials to confirm, the best first; None while the trials are not over. rates: the
-    learning rates that trials, and the baseline (None), have tuned; empty if the study tunes none.
+    learning rates that trials, and the baseline (None), have tuned; empty if the study tunes none. seen: the attributes
+    of the Optuna study.
     """
     asked = study.spec.confirm
     if asked is None:
         return None
     problem, result = None, None
     try:
-        result = read_result(study.folder)
+        result = kept_result(study, seen)
     except UserError as error:
         problem = str(error)
     variants = [] if chosen is None else _variants(study, chosen, rates)
     first = study.spec.seeds  # those before have trained the trials
-    trainings = [_training(study, variant, first + place) for place in range(asked.seeds) for variant in variants]
+    places = range(first, first + asked.seeds)
+    trainings = [_training(study, variant, place, seen) for place in places for variant in variants]
     return Confirmation(asked, tuple(trainings), trained, result, problem)
 
 
@@ -101,8 +104,8 @@ def _tuned(study: Study, candidate: Candidate | None, rate: float | None) -> Can
     return None if rate is None else candidate.at_rate(rate)
 
 
-def _training(study: Study, variant: Variant, place: int) -> Training:
+def _training(study: Study, variant: Variant, place: int, seen: Mapping[str, Any]) -> Training:
     assert study.spec.confirm is not None
     candidate = with_seed(variant.candidate, study.space.train.seed + place)
     label = f"{variant.label} with seed {candidate.train.seed}"
-    return training_of(study, FOLDER, label, variant, candidate, study.spec.confirm)
+    return training_of(study, FOLDER, label, variant, candidate, study.spec.confirm, seen)

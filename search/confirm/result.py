@@ -1,18 +1,23 @@
-"""confirm.json: what a confirmation found. The file is replaced as a whole."""
+"""confirm.json: what a confirmation found. The file, or the attribute in the storage, is replaced as a whole."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import ValidationError
 
 from miniwin.files.json_files import JSONProblem, read_json
-from miniwin.files.writing import write_json
+from miniwin.files.writing import finite, write_json
+from miniwin.search.stored import RESULT
 from miniwin.specs import UserError
 from miniwin.specs.base import Strict
 from miniwin.specs.validation_errors import explain
+
+if TYPE_CHECKING:
+    from miniwin.search.study import Study
 
 FILE = "confirm.json"
 FORMAT: Literal[1] = 1
@@ -101,6 +106,30 @@ def write_result(folder: Path, result: Result) -> None:
     write_json(folder / FILE, result.model_dump(mode="json"))
 
 
+def keep_result(study: Study, result: Result) -> None:
+    """Write the result down where the study keeps such things: in confirm.json, or in the storage."""
+    if not study.stored:
+        return write_result(study.folder, result)
+    before = None
+    with suppress(UserError):
+        before = kept_result(study, study.optuna.user_attrs)
+    if before is not None and before.trained != result.trained:
+        study.optuna.set_user_attr(f"{RESULT}:{before.trained}", before.model_dump(mode="json"))
+    study.optuna.set_user_attr(RESULT, finite(result.model_dump(mode="json")))
+
+
+def kept_result(study: Study, seen: Mapping[str, Any]) -> Result | None:
+    """The result that `keep_result` wrote; None if there is none. seen: the attributes of the Optuna study.
+
+    Raises:
+        UserError: it is damaged, or not what `miniwin search` wrote.
+    """
+    if not study.stored:
+        return read_result(study.folder)
+    data = seen.get(RESULT)
+    return None if data is None else _result(data, f"attribute {RESULT} in the storage", "remove it")
+
+
 def read_result(folder: Path) -> Result | None:
     """What confirm.json of a study says; None if there is none.
 
@@ -114,9 +143,12 @@ def read_result(folder: Path) -> Result | None:
         return None
     except (OSError, JSONProblem) as error:
         raise UserError(f"{path} cannot be read ({error}); delete it, and miniwin search confirm writes it") from None
+    return _result(data, str(path), "delete it")
+
+
+def _result(data: Any, where: str, mend: str) -> Result:
     try:
         return Result.model_validate(data)
     except ValidationError as error:
-        raise UserError(
-            f"{path}: {explain(error, data, Result, None)}; delete it, and miniwin search confirm writes it"
-        ) from None
+        said = explain(error, data, Result, None)
+        raise UserError(f"{where}: {said}; {mend}, and miniwin search confirm writes it") from None

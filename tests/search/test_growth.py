@@ -35,7 +35,7 @@ def spend(study: Study) -> None:
         claim.outcome.values = {objective.name: float(claim.number or 0) for objective in study.spec.parsed_objectives}
         claim.outcome.end("complete")
         finish(study, claim)
-        claim.lease_path.unlink()
+        claim.entry.let_go()
 
 
 @pytest.mark.parametrize("storage", STORAGES)
@@ -68,7 +68,7 @@ def test_a_worker_takes_up_what_has_grown(tmp_path: Path) -> None:
     assert isinstance(second, Claim) and worker.spec.budget.trials == 40
     assert "window+3" in worker.optuna.trials[1].params and "window" in worker.optuna.trials[0].params
     for claim in (first, second):  # both workers die; their trials go on under their own numbers
-        claim.lease_path.unlink()
+        claim.entry.let_go()
     hashes = {claim.number: claim.candidate.hash for claim in (first, second)}
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # Optuna warns where a trial is asked for other ranges than it has

@@ -170,7 +170,7 @@ def test_a_kill_between_any_two_writes_leaves_what_the_next_worker_mends(
     assert not reach(study, second, 4.0)
     # It is promoted, and the worker dies before it has a lease: the trial is an orphan, and may pass the rung.
     with monkeypatch.context() as patch:
-        patch.setattr(claims, "_hold", lambda *given: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(claims, "hold", lambda *given: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             take_work(study, "0")
     third = claimed(study)

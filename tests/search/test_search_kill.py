@@ -8,10 +8,10 @@ import random
 import signal
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 
 from forked import Command, kill
+from killing import kill_worker, wait_for, weights
 from search_helpers import write_search
 
 from miniwin.data import prepare
@@ -26,27 +26,9 @@ from miniwin.search.study import Study
 from miniwin.tokenizer import load_tokenizer
 from miniwin.training.launch import train
 
-PATIENCE = 900.0  # seconds; only a hang takes that long, however busy the machine is
-
-
-def wait_for(condition: Callable[[], object], what: str) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline, f"waited {PATIENCE:.0f} seconds for {what}"
-        time.sleep(0.02)
-
 
 def at_work(study: Path) -> list[Lease]:
     return [lease for path in sorted((study / "leases").glob("*.json")) if (lease := live_lease(path)) is not None]
-
-
-def kill_worker(pid: int) -> None:
-    with suppress(ProcessLookupError):  # it ended in the meantime, which is a moment as good as any
-        os.kill(pid, signal.SIGKILL)
-
-
-def weights(trial_run: Path) -> bytes:
-    return (trial_run / "model.safetensors").read_bytes()
 
 
 def test_a_search_survives_kill_9_of_its_workers_and_of_itself(tmp_path: Path) -> None:

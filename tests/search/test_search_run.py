@@ -42,7 +42,7 @@ def pretend(study: Study, claim: Claim, loss: float = 1.0) -> None:
     claim.outcome.values = {objective.name: loss for objective in study.spec.parsed_objectives}
     claim.outcome.end("complete")
     finish(study, claim)
-    claim.lease_path.unlink()
+    claim.entry.let_go()
 
 
 def spend(study: Study, loss: Callable[[int], float] = lambda number: 1.0) -> NoClaim:
@@ -186,7 +186,7 @@ def test_an_orphan_is_taken_over_under_its_number(tmp_path: Path) -> None:
     study = make(tmp_path, baseline=None)
     claim = take_work(study, "0")
     assert isinstance(claim, Claim)
-    claim.lease_path.unlink()  # as if its worker had been killed
+    claim.entry.let_go()  # as if its worker had been killed
     again = take_work(Study(study.folder), "1")
     assert isinstance(again, Claim)
     assert (again.number, again.folder, again.outcome.attempts) == (claim.number, claim.folder, 2)
@@ -199,7 +199,7 @@ def test_a_trial_whose_worker_died_before_telling_is_told(tmp_path: Path) -> Non
     claim.outcome.values = {"loss@64": 1.5}
     claim.outcome.end("complete")
     claim.outcome.write(claim.folder)
-    claim.lease_path.unlink()
+    claim.entry.let_go()
     assert states(collect(study)) == ["running"]
     assert take_work(study, "1") == NoClaim(over=True)
     assert collect(study).best is not None and study.optuna.best_value == 1.5
@@ -221,7 +221,7 @@ def test_workers_that_keep_dying_give_a_trial_up(tmp_path: Path, monkeypatch: py
     for _ in range(3):
         claim = take_work(study, "0")
         assert isinstance(claim, Claim) and claim.number == 0
-        claim.lease_path.unlink()
+        claim.entry.let_go()
     following = take_work(study, "0")
     assert isinstance(following, Claim) and following.number != 0
     lost = collect(study).trials[0]
@@ -273,7 +273,7 @@ def test_a_worker_that_lost_its_lease_notices(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(leases, "RENEW_SECONDS", 0.01)
     path, mine = tmp_path / "lease.json", leases.Lease.mine("0")
     leases.write_lease(path, mine)
-    with leases.Holding(path, mine) as holding:
+    with leases.Holding(leases.LeaseFile(path), mine) as holding:
         other = leases.Lease("elsewhere", 1, 1, "1", mine.heartbeat)
         # A renewal that was under way may be written after ours: the other worker would write its own again.
         for _ in range(500):
@@ -332,7 +332,7 @@ def test_several_objectives_give_a_front(tmp_path: Path) -> None:
         claim.outcome.values = {"loss@64": loss.get(number, 5.0), "cache_bytes@4096": 100.0 - 10 * (number == 2)}
         claim.outcome.end("complete")
         finish(study, claim)
-        claim.lease_path.unlink()
+        claim.entry.let_go()
     data = collect(study)
     assert len(data.trained) == 6
     assert [trial.values["loss@64"] for trial in data.front] == [1.0, 2.0]

@@ -38,13 +38,13 @@ def test_a_study_stops_everywhere_and_goes_on_from_its_folder(tmp_path: Path) ->
         return Command("search", *arguments, "--workers", "2", "--tracking", "off", told=tmp_path / "told.json")
 
     running = command("run", str(spec), "--out", str(study), "--set", "budget.trials=2")
-    wait_for(lambda: not running.running() or ((study / "leases").is_dir() and len(at_work(study)) == 2))
+    wait_for(lambda: not running.running() or ((study / "leases").is_dir() and len(at_work(Study(study))) == 2))
     said: list[str] = []
     assert set(stop_search(study, say=said.append)) == {"trial 0", "trial 1"}
     assert [line.split(",")[0] for line in said] == ["asked to stop: trial 0", "asked to stop: trial 1"]
     code, _, errors = running.ends()
     assert code == 130 and "miniwin search stop has stopped it" in errors and "was killed" not in errors
-    assert not at_work(study) and {trial.state for trial in read_study(study).trials} == {"running"}
+    assert not at_work(Study(study)) and {trial.state for trial in read_study(study).trials} == {"running"}
 
     for name in ("search", "model", "train", "base"):
         (tmp_path / f"{name}.yaml").unlink()

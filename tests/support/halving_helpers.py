@@ -27,7 +27,7 @@ def reach(study: Study, claim: Claim, *losses: float) -> bool:
             claim.outcome.tokens = tokens
             claim.outcome.pause(f"behind the others at {tokens:,} tokens")
             finish(study, claim)
-            claim.lease_path.unlink()
+            claim.entry.let_go()
             return False
     return True
 
@@ -36,7 +36,7 @@ def end(study: Study, claim: Claim, loss: float = 1.0) -> None:
     claim.outcome.values = {name: loss for name in (o.name for o in study.spec.parsed_objectives)}
     claim.outcome.end("complete")
     finish(study, claim)
-    claim.lease_path.unlink()
+    claim.entry.let_go()
 
 
 def claimed(study: Study) -> Claim:

@@ -25,8 +25,8 @@ In the experiments `tasks`, `position` and `text` all variants have the same siz
 data, number of tokens, optimizer and schedule. Each has the learning rate that was best for it in steps of 2: the same
 sweep for all, one run each with half of the tokens, a seed that no result uses, and data that no result is measured on.
 The optimizer, the initial weights and the head width were chosen on `harmonic-log`, with other seeds; for the others
-they may not be the best. `longer` and `champion` have more tokens and are not tuned, `champion` has more layers, and
-`recipe` has other optimizers and initial weights.
+they may not be the best. `longer` and `champion` have more tokens and are not tuned, and `champion` has more layers.
+`recipe` has other optimizers and initial weights, and the same sweep of rates for each.
 
 The model of the zoo has a history. With two global layers (`longer`) one of five seeds missed the bar at 64 times the
 length. Six layers with narrower MLPs and with further, sparser questions did not learn recall in the two seeds that

@@ -162,10 +162,9 @@ def importance_chart(importance: Importance, ident: str, trained: int) -> str:
         spans=[(share.low, share.high) for share in shares.values()],
         hollow=luck,
     )
-    said = [f"From {plural(importance.of, 'trial')}."]
+    said = [importance.about]
     said += [f"Not to be told from chance: {', '.join(luck)} (hollow)."] if luck else []
     said += [f"{one} and {other} cannot be told apart." for one, other in importance.ties]
-    said += [importance.caution] if importance.caution else []
     return f'<div>{head}<figure>{chart}</figure><p class="note">{escape(" ".join(said))}</p></div>'
 
 

@@ -9,7 +9,7 @@ from html import escape
 from miniwin.display.formats import bits_text, length_text, plural
 from miniwin.display.page import svg
 from miniwin.display.page.axes import Axis
-from miniwin.display.page.figures import figure, stroke
+from miniwin.display.page.figures import figure, scrolling, stroke
 from miniwin.search.confirm import words
 from miniwin.search.confirm.result import Comparison, Measured, Result
 from miniwin.search.objectives import is_loss
@@ -104,7 +104,7 @@ def _differences(result: Result, trained: int) -> str:
         for measured in one.measures
     ]
     heads = ("trial", "against", "what", "difference", "95 % interval", "rests on", "the trial is")
-    return _table(heads, rows, text=(0, 1, 2, 5, 6)) if rows else ""
+    return _table("Confirmed differences", heads, rows, text=(0, 1, 2, 5, 6)) if rows else ""
 
 
 def _rests_on(measured: Measured, seeds: int) -> str:
@@ -123,10 +123,10 @@ def _means(result: Result) -> str:
         texts = [bits_text(value) if math.isfinite(value) else "–" for value in bits]
         rows.append((variant.label, variant.layout, f"{complete} of {len(variant.runs)}", *texts))
     heads = ("mean over seeds", "layout", "trained", *(f"bits/byte at {length_text(n)}" for n in lengths))
-    return _table(heads, rows, text=(0, 1))
+    return _table("Means over seeds", heads, rows, text=(0, 1))
 
 
-def _table(heads: Sequence[str], rows: Sequence[Sequence[str]], text: Sequence[int]) -> str:
+def _table(name: str, heads: Sequence[str], rows: Sequence[Sequence[str]], text: Sequence[int]) -> str:
     looks = [' class="text"' if place in text else "" for place in range(len(heads))]
     head = "".join(f'<th scope="col"{look}>{escape(one)}</th>' for look, one in zip(looks, heads, strict=True))
     body = ""
@@ -134,7 +134,7 @@ def _table(heads: Sequence[str], rows: Sequence[Sequence[str]], text: Sequence[i
         first, *others = (escape(cell) for cell in row)
         cells = "".join(f"<td{look}>{cell}</td>" for look, cell in zip(looks[1:], others, strict=True))
         body += f'<tr><th scope="row"{looks[0]}>{first}</th>{cells}</tr>'
-    return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+    return scrolling(name, f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>")
 
 
 def _limit(value: float | None) -> float:

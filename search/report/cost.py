@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from html import escape
 
 from miniwin.display.formats import count_text, plural, seconds_text
+from miniwin.display.page.figures import scrolling
 from miniwin.search.records import StudyData
 from miniwin.search.trial_trainings import tokens_of_trial
 
@@ -66,6 +67,7 @@ def saved(study: StudyData) -> Saved:
     pruned = [trial.tokens for trial in trained if trial.state == "pruned"]
     # A trial that another takes further is no repetition.
     repeated = [t for t in study.trials if t.state == "duplicate" and (t.duplicate_of or 0) < t.number]
+    whole = tokens_of_trial(study.spec, study.train)
     mean = sum(tokens) / len(tokens) if tokens else 0.0
     whole = tokens_of_trial(study.spec, study.train)
     return Saved(
@@ -107,10 +109,7 @@ def section(study: StudyData) -> str:
     heads = ("", "how many", "tokens", "share", "time")
     head = "".join(f'<th scope="col"{"" if place else TEXT}>{one}</th>' for place, one in enumerate(heads))
     said = "".join(f"<p>{escape(text)}</p>" for text in sentences(study))
-    return (
-        f'{said}<div class="scroll" tabindex="0" role="region" aria-label="Cost"><table><thead><tr>{head}</tr></thead>'
-        f"<tbody>{body}</tbody></table></div>"
-    )
+    return said + scrolling("Cost", f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>")
 
 
 def _row(one: Cost, tokens: int, look: str = "") -> str:

@@ -57,13 +57,14 @@ class Share:
 class Importance:
     """The shares of the variables in one objective, largest first; or a note why there are none.
 
-    of: how many trials they are from. ties: neighbours in this order whose order is not known, of those that stand out.
+    about: what they are from. of: how many trials that is. ties: neighbours in this order whose order is not known, of
+    those that stand out.
     """
 
     objective: Objective
     shares: dict[str, Share] = field(default_factory=dict)
     note: str | None = None
-    caution: str | None = None
+    about: str = ""
     of: int = 0
     ties: tuple[tuple[str, str], ...] = ()
 
@@ -86,14 +87,14 @@ def _importance(spec: SearchSpec, objective: Objective, trials: Sequence[TrialRe
     judged = [name for name in spec.variables if all(name in trial.params for trial, _ in usable)]
     columns = {name: _columns(spec.variables[name], [trial.params[name] for trial, _ in usable]) for name in judged}
     shares, ties = _shares(columns, values if objective.direction == "minimize" else -values)
-    few = [f"From {count} trials: a hint, not a measurement."] if count < FEW else []
+    few = [f"From {count} trials: a hint, not a measurement." if count < FEW else f"From {count} trials."]
     absent = [name for name in spec.variables if name not in judged]
     left_out = [f"Left out, since not every trial has a value: {', '.join(absent)}."] if absent else []
-    caution = " ".join([*where, *few, *left_out]) or None
+    about = " ".join([*few, *where, *left_out])
     if all(share.chance for share in shares.values()):
         note = f"No variable can be told from chance with {count} trials."
         return Importance(objective, note=" ".join([note, *where, *left_out]), of=count)
-    return Importance(objective, shares, caution=caution, of=count, ties=ties)
+    return Importance(objective, shares, about=about, of=count, ties=ties)
 
 
 def _measured(objective: Objective, trials: Sequence[TrialRecord]) -> tuple[list[tuple[TrialRecord, float]], list[str]]:

@@ -6,6 +6,7 @@ import math
 from html import escape
 
 from miniwin.display.formats import count_text, plural
+from miniwin.display.page.figures import scrolling
 from miniwin.search.records import StudyData, TrialRecord
 from miniwin.search.report.measures import known, measure
 from miniwin.search.report.tables import plain
@@ -46,8 +47,7 @@ def section(study: StudyData) -> str:
     return (
         '<p class="note">Each layer is a box with the letter of its block, the first layer on the left. A filled box '
         f"sees the whole context; the others see a window.{more}</p>"
-        f'<div class="scroll" tabindex="0" role="region" aria-label="Layouts"><table><thead><tr>{head}</tr></thead>'
-        f"<tbody>{rows}</tbody></table></div>"
+        + scrolling("Layouts", f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>")
     )
 
 

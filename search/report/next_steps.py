@@ -196,9 +196,14 @@ def _close(study: StudyData, best: TrialRecord) -> Iterator[Step]:
 
 
 def _noise(study: StudyData) -> float | None:
-    """The standard deviation between seeds in the chief objective, from a confirmation; None if there is none."""
+    """How much the value of a trial in the chief objective comes of its seeds, as a standard deviation: from the seeds
+    of the search, or else of its confirmation. None if nobody knows."""
+    name = chief(study.objectives).name
+    own = [trial.spread[name] ** 2 for trial in study.completed if math.isfinite(trial.spread.get(name, math.nan))]
+    if own:
+        return math.sqrt(fmean(own))
     result = None if study.confirmation is None else study.confirmation.result
-    name, spreads = chief(study.objectives).name, []
+    spreads = []
     for variant in result.variants if result is not None else ():
         values = [known(run.values.get(name)) for run in variant.runs]
         values = [value for value in values if math.isfinite(value)]

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from miniwin.display.formats import bits_text, count_text, length_text
+from miniwin.display.page.figures import scrolling
 from miniwin.search.objectives import is_loss
 from miniwin.search.records import StudyData, TrialRecord
 from miniwin.search.report.measures import LN2, known, measure
@@ -43,9 +44,10 @@ def length_table(study: StudyData) -> str:
     for name, trial in rows:
         cells = "".join(f"<td>{_number(trial.losses.get(n), bits_text, 1 / LN2)[0] or '–'}</td>" for n in lengths)
         body += f'<tr><th scope="row" class="text">{name}</th>{cells}</tr>'
-    return (
-        '<div class="scroll"><table><thead><tr><th scope="col" class="text">bits per byte at</th>'
-        f"{head}</tr></thead><tbody>{body}</tbody></table></div>"
+    return scrolling(
+        "Bits per byte by length",
+        '<table><thead><tr><th scope="col" class="text">bits per byte at</th>'
+        f"{head}</tr></thead><tbody>{body}</tbody></table>",
     )
 
 
@@ -66,9 +68,12 @@ def trial_table(study: StudyData, lengths: Sequence[int]) -> str:
     return (
         '<div class="filter" id="filter" role="group" aria-label="Show trials by state" hidden>'
         f"{buttons}</div>"
-        '<div class="scroll tall" tabindex="0" role="region" aria-label="Table of trials">'
-        '<table class="sortable" id="trials">'
-        f"<thead><tr>{heads}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
+        + scrolling(
+            "Table of trials",
+            '<table class="sortable" id="trials">'
+            f"<thead><tr>{heads}</tr></thead><tbody>{''.join(rows)}</tbody></table>",
+            tall=True,
+        )
     )
 
 

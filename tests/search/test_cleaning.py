@@ -92,12 +92,16 @@ def test_a_trial_that_may_go_on_or_is_tried_again_keeps_its_checkpoint(tmp_path:
         assert trial.run_folder is not None
         trial.run_folder.mkdir(exist_ok=True)
         (trial.run_folder / CHECKPOINT).write_bytes(b"weights")
+    second = hopeless.folder / "seeds" / "1"
+    second.mkdir(parents=True)
+    (second / CHECKPOINT).write_bytes(b"of another seed")
     (hopeless.run_folder / SHARDS[0]).mkdir()
     (hopeless.run_folder / SHARDS[0] / "part").write_bytes(b"more weights")
     with pytest.raises(UserError, match=r"--paused: the trials of .* are not over, and one that waits may go on"):
         clean_study(study.folder, paused=True)
     found = clean_study(study.folder)
-    assert (found.removed, found.removed_bytes, found.kept) == (1, len(b"weights") + len(b"more weights"), 1)
+    gone = sum(map(len, (b"weights", b"more weights", b"of another seed")))
+    assert (found.removed, found.removed_bytes, found.kept) == (2, gone, 1)
     assert hopeless.folder.name not in checkpoints(study.folder) and not (hopeless.run_folder / SHARDS[0]).exists()
     assert {failed.folder.name, lost.folder.name, running.folder.name} < set(checkpoints(study.folder))
     assert len(checkpoints(study.folder)) == 4 and len(collect(Study(study.folder, reading=True)).trials) == 5

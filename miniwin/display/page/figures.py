@@ -1,4 +1,4 @@
-"""A chart in its figure, with a legend: the shapes and dashes that the chart has, and a note below."""
+"""A chart in its figure, with a legend and a note below; and a table in its box."""
 
 from __future__ import annotations
 
@@ -8,6 +8,15 @@ from html import escape
 def figure(chart: str, keys: str, note: str) -> str:
     legend = f"<ul>{keys}</ul>" if keys else ""
     return f"<figure>{chart}<figcaption>{legend}{escape(note)}</figcaption></figure>"
+
+
+def scrolling(label: str, table: str, tall: bool = False) -> str:
+    """A table in a box that scrolls on its own, also with the keyboard, so that the page never does sideways.
+
+    tall: the box is not higher than most of a window.
+    """
+    kind = "scroll tall" if tall else "scroll"
+    return f'<div class="{kind}" tabindex="0" role="region" aria-label="{escape(label)}">{table}</div>'
 
 
 def dot(kind: str, text: str, square: bool) -> str:

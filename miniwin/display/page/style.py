@@ -95,8 +95,8 @@ tr.best > :first-child { box-shadow: inset 3px 0 var(--accent); }
 tr.baseline > * { background: var(--wash); }
 tr:target > * { background: color-mix(in srgb, var(--accent) 14%, var(--paper)); }
 th button { all: unset; cursor: pointer; } th button:hover { color: var(--ink); }
-th button:focus-visible, .filter button:focus-visible, .copy:focus-visible { outline: 2px solid var(--accent);
-  outline-offset: 2px; }
+th button:focus-visible, .filter button:focus-visible, .copy:focus-visible, .scroll:focus-visible {
+  outline: 2px solid var(--accent); outline-offset: 2px; }
 th[aria-sort=ascending] button::after { content: " \\2191"; }
 th[aria-sort=descending] button::after { content: " \\2193"; }
 .filter { display: flex; flex-wrap: wrap; gap: 0.4rem; margin-top: 0.75rem; }

@@ -186,8 +186,7 @@ def test_of_a_halving_the_last_rung_that_half_of_the_trials_reached_counts(tmp_p
         trials.append(replace(trial, state="complete" if ends else "pruned", rungs=rungs))
     (found,) = importances(study.spec, trials)
     assert found.of == len(trials) and next(iter(found.shares)) == "window"
-    assert found.caution is not None
-    assert f"By the values at 500 k tokens, which {len(trials)} trials reached." in found.caution
+    assert f"By the values at 500 k tokens, which {len(trials)} trials reached." in found.about
 
 
 def test_importance_says_when_there_is_nothing_to_say(tmp_path: Path) -> None:
@@ -196,8 +195,8 @@ def test_importance_says_when_there_is_nothing_to_say(tmp_path: Path) -> None:
     assert importances(study.spec, few)[0].note == "Too few: 7 trials completed, at least 8 are needed."
     same = [replace(t, values={"loss@4096": 1.0, "cache_bytes@131072": 5.0}) for t in study.completed]
     assert importances(study.spec, same)[0].note == "Every completed trial has the same value."
-    caution = importances(study.spec, study.trials)[0].caution
-    assert caution == f"From {len(study.completed)} trials: a hint, not a measurement."
+    about = importances(study.spec, study.trials)[0].about
+    assert about == f"From {len(study.completed)} trials: a hint, not a measurement."
 
 
 def test_importance_takes_any_kind_of_variable(tmp_path: Path) -> None:

@@ -144,6 +144,11 @@ def test_trials_that_stopped_within_noise_of_the_winner_are_named(study: StudyDa
     )
     quiet = confirmed(found, "better", noise=1e-9)
     assert command(quiet, "1 trial (91) stopped at a rung, and was there within the noise of seeds") is not None
+    spread = [replace(t, spread={"loss@4096": there * 0.06}) if t.state == "complete" else t for t in found.trials]
+    of_seeds = replace(quiet, trials=spread)
+    assert command(of_seeds, "3 trials (90, 91, 92) stopped at a rung") is not None, (
+        "the seeds of the search come first"
+    )
     far = replace(found, trials=[*others, near[2], near[3]])
     assert not any("stopped" in text for text in said(far))
 

@@ -17,7 +17,7 @@ import pytest
 from html_page import Page
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from report_helpers import LENGTHS, make_study, search_spec
+from report_helpers import LENGTHS, confirmed, make_study, search_spec
 
 from miniwin.display.formats import bytes_text, count_text, length_text, seconds_text
 from miniwin.display.page.axes import BOTTOM, HEIGHT, TOP, Axis, Scale, linear_ticks, octave_ticks
@@ -60,6 +60,19 @@ def test_page_is_whole_and_stands_alone(study: StudyData) -> None:
     assert re.search(r"https?://", text) is None
     assert "@import" not in text and "url(" not in text
     assert not page.all("link") and not page.all("iframe") and not page.all("img")
+
+
+def test_headings_go_down_step_by_step_and_what_scrolls_can_be_reached(study: StudyData) -> None:
+    page = Page(render(confirmed(study, "better")))
+    levels = [int(tag[1]) for tag, _ in page.elements if re.fullmatch("h[1-6]", tag)]
+    assert levels[0] == 1 and levels.count(1) == 1
+    assert all(after <= before + 1 for before, after in itertools.pairwise(levels))
+    boxes = [attrs for attrs in page.all("div") if "scroll" in (attrs.get("class") or "").split()]
+    assert len(boxes) == 6, "by length, layouts, differences, means, cost, trials"
+    assert all(box["tabindex"] == "0" and box["role"] == "region" and box["aria-label"] for box in boxes)
+    for image in page.all("svg"):
+        named = image.get("aria-labelledby") or image.get("aria-label")
+        assert image.get("aria-hidden") or (image["role"] == "img" and named)
 
 
 def test_policy_allows_exactly_the_script_of_the_page(study: StudyData) -> None:

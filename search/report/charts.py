@@ -104,8 +104,9 @@ def length_chart(study: StudyData) -> str:
     return figure(chart, keys, "Lower is better, and flat to the right of the training length.")
 
 
-def curve_chart(study: StudyData) -> str:
-    """What was measured at the rungs and at the end, over the tokens trained."""
+def curve_chart(study: StudyData, every: Sequence[TrialRecord]) -> str:
+    """What was measured at the rungs and at the end, over the tokens trained. every: all trials, also those that are
+    not drawn."""
     objective = next((o for o in study.objectives if o.measured), None)
     if objective is None:
         return ""
@@ -131,7 +132,7 @@ def curve_chart(study: StudyData) -> str:
         series,
         x=Axis("tokens trained", count_text),
         y=shown.axis([y for s in series for _, y in s.points]),
-        marks=_rungs(study),
+        marks=_rungs(every),
         title=f"{shown.title} while training",
         description=f"{plural(len(series), 'line')}, measured at each rung and at the end.",
         ident="curves",
@@ -226,9 +227,9 @@ def _staircase(points: Sequence[tuple[float, float]], lower_x: bool) -> list[tup
     return corners
 
 
-def _rungs(study: StudyData) -> list[tuple[float, str]]:
+def _rungs(trials: Sequence[TrialRecord]) -> list[tuple[float, str]]:
     """Where the rungs are, each with how many trials were measured there."""
-    there = Counter(int(rung["tokens"]) for trial in study.trials for rung in trial.rungs)
+    there = Counter(int(rung["tokens"]) for trial in trials for rung in trial.rungs)
     return [(float(tokens), f"{count:,}") for tokens, count in sorted(there.items())]
 
 

@@ -67,7 +67,6 @@ def saved(study: StudyData) -> Saved:
     pruned = [trial.tokens for trial in trained if trial.state == "pruned"]
     # A trial that another takes further is no repetition.
     repeated = [t for t in study.trials if t.state == "duplicate" and (t.duplicate_of or 0) < t.number]
-    whole = tokens_of_trial(study.spec, study.train)
     mean = sum(tokens) / len(tokens) if tokens else 0.0
     whole = tokens_of_trial(study.spec, study.train)
     return Saved(

@@ -87,12 +87,12 @@ def _importance(spec: SearchSpec, objective: Objective, trials: Sequence[TrialRe
     judged = [name for name in spec.variables if all(name in trial.params for trial, _ in usable)]
     columns = {name: _columns(spec.variables[name], [trial.params[name] for trial, _ in usable]) for name in judged}
     shares, ties = _shares(columns, values if objective.direction == "minimize" else -values)
-    few = [f"From {count} trials: a hint, not a measurement." if count < FEW else f"From {count} trials."]
+    few = [f"From {count} trials: a hint, not a measurement." if count < FEW else f"From {count:,} trials."]
     absent = [name for name in spec.variables if name not in judged]
     left_out = [f"Left out, since not every trial has a value: {', '.join(absent)}."] if absent else []
     about = " ".join([*few, *where, *left_out])
     if all(share.chance for share in shares.values()):
-        note = f"No variable can be told from chance with {count} trials."
+        note = f"No variable can be told from chance with {count:,} trials."
         return Importance(objective, note=" ".join([note, *where, *left_out]), of=count)
     return Importance(objective, shares, about=about, of=count, ties=ties)
 

@@ -23,6 +23,7 @@ from miniwin.specs.data import without_test
 from miniwin.specs.variables import ChoiceVariable, IntVariable
 
 CLOSE = 0.005  # a difference of this share of the loss may come from the seed alone
+MANY = 200  # trials with which a difference that matters would show
 NAMED = 5  # trials that a sentence names
 
 
@@ -217,13 +218,18 @@ def _unknown(study: StudyData, shares: Sequence[Importance]) -> Iterator[Step]:
     if found is None or not study.searched:
         return
     title = measure(found.objective, study.train.longest).title
-    if not found.shares and found.of:
+    if not found.shares and found.of >= MANY:
+        yield Step(
+            f"What was varied made no difference in {title} that {found.of:,} trials could show: search other "
+            "variables, or wider ones."
+        )
+    elif not found.shares and found.of:
         yield Step(
             f"With {plural(found.of, 'trial')} nobody can say which variable matters for {title}: more trials would.",
             command(study, "resume", "--trials", str(2 * study.spec.budget.trials)),
         )
     for one, other in found.ties:
-        yield Step(f"Whether {one} or {other} matters more for {title} cannot be told with {found.of} trials.")
+        yield Step(f"Whether {one} or {other} matters more for {title} cannot be told with {found.of:,} trials.")
 
 
 def _of_chief(study: StudyData, shares: Sequence[Importance]) -> Importance | None:

@@ -80,7 +80,7 @@ def render(study: StudyData) -> str:
         parts.append(_section("Beyond the training length", by_length + length_table(drawn)))
     bars = "".join(charts.importance_chart(share, f"share-{n}", study.train.longest) for n, share in enumerate(shares))
     parts.append(_section("Which variable mattered", _IMPORTANCE + bars))
-    if curves := charts.curve_chart(drawn):
+    if curves := charts.curve_chart(drawn, study.trials):
         parts.append(_section("While training", curves))
     parts.append("</div>")
     parts += [_section(title, body) for title, of in SECTIONS if (body := of(study))]
@@ -175,7 +175,7 @@ def _header(study: StudyData) -> str:
 def _facts(study: StudyData) -> str:
     states = Counter(trial.state for trial in study.trials)
     everything = [*study.trials, *([] if study.baseline is None else [study.baseline])]
-    facts = [("Trained", f"{len(study.trained)} of {plural(study.spec.budget.trials, 'trial')}", False)]
+    facts = [("Trained", f"{len(study.trained):,} of {plural(study.spec.budget.trials, 'trial')}", False)]
     lengths = " and ".join(f"{length:,}" for length in study.train.lengths)
     each = "" if study.spec.seeds == 1 else f"{_seeds(study)}, each "
     # The first four states are always shown, also with a zero.

@@ -16,6 +16,7 @@ from miniwin.search.claims import finish
 from miniwin.search.creation import create_study
 from miniwin.search.records import StudyData, collect
 from miniwin.search.study import Study
+from miniwin.search.trial_trainings import TrialTraining
 from miniwin.search.worker import DONE, work
 from miniwin.specs import UserError, load_search_spec
 
@@ -79,6 +80,7 @@ def test_a_trial_that_may_go_on_or_is_tried_again_keeps_its_checkpoint(tmp_path:
     finish(study, failed)
     failed.lease_path.unlink()
     hopeless = claimed(study)
+    hopeless.outcome.trainings = [TrialTraining("run", 1), TrialTraining("seeds/1", 2)]
     hopeless.outcome.end("pruned", "diverged: loss is nan")
     finish(study, hopeless)
     hopeless.lease_path.unlink()

@@ -172,6 +172,9 @@ def test_what_the_importances_do_not_say(study: StudyData) -> None:
     assert not any("allowed" in text for text in asked)
     (more,) = (command for text, command in asked.items() if text.endswith("more trials would."))
     assert more is not None and more.endswith(f"--trials {2 * study.spec.budget.trials}")
+    many = {step.text: step.command for step in steps(study, [replace(nothing, of=2000)])}
+    said_of_many = "What was varied made no difference in bits per byte at 4,096 tokens that 2,000 trials could show: "
+    assert [command for text, command in many.items() if text.startswith(said_of_many)] == [None]
 
 
 def test_the_page_has_them_with_commands_to_copy(study: StudyData) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from miniwin.blocks.messages.passwords import MASK
+from miniwin.search.launchers.launcher import Launcher
 from miniwin.search.records import StudyData
 from miniwin.search.runner import run_search
 from miniwin.search.study import Study, find_study
@@ -23,13 +25,15 @@ def resume_search(
     tracking: str | None = None,
     progress: bool = True,
     confirm: ConfirmSpec | None = None,
+    launcher: str | Path | Launcher = "local",
+    launcher_options: Sequence[str] = (),
 ) -> StudyData:
     """Go on with a study as `run_search` would.
 
     study: its folder, its name, or the URL of its storage. place: where this machine sees the run folders. workers:
     processes; None: as the search spec says. trials: the new budget.trials, at least the old one. confirm: a
     confirmation in place of the study's own. tracking: an MLflow tracking URI, or "off"; None: where the study was
-    tracked before.
+    tracked before. launcher, launcher_options: as of `run_search`.
 
     Raises:
         UserError: there is no such study, it has not begun, or the budget would shrink.
@@ -58,4 +62,6 @@ def resume_search(
         overrides=overrides,
         tracking=tracking,
         progress=progress,
+        launcher=launcher,
+        launcher_options=launcher_options,
     )

@@ -15,8 +15,9 @@ from miniwin.runs import read_run
 from miniwin.search.claims import retry_failed
 from miniwin.search.confirm.scores import check_test
 from miniwin.search.creation import create_study
+from miniwin.search.launchers.choosing import choose
 from miniwin.search.launchers.crew import Crew
-from miniwin.search.launchers.local import Local
+from miniwin.search.launchers.launcher import Launcher
 from miniwin.search.live_table import SearchDisplay
 from miniwin.search.measure import check_corpus, check_same_data
 from miniwin.search.records import StudyData, collect
@@ -42,14 +43,17 @@ def run_search(
     tracking: str | None = None,
     progress: bool = True,
     base_folder: str | Path | None = None,
+    launcher: str | Path | Launcher = "local",
+    launcher_options: Sequence[str] = (),
 ) -> StudyData:
     """Run a search, or go on with it. The study folder is `out`, or searches/<name> under $MINIWIN_HOME or ./runs.
 
     search: a spec, a YAML file, or the name of a shipped search. base_folder: where relative paths in a SearchSpec
     start; for a file, its own folder. storage: an Optuna storage URL in place of a journal file in the study folder.
     place: where run folders go then, if not into the study folder: a folder that all machines see.
-    tracking: an MLflow tracking URI, or "off". On Ctrl-C (KeyboardInterrupt) the workers first write checkpoints; the
-    same call goes on. `miniwin search stop` ends the call in the same way.
+    tracking: an MLflow tracking URI, or "off". launcher: where workers run: local, ray, slurm, or a YAML file with the
+    options of one; launcher_options: changes of them, such as "gpus=0.25". On Ctrl-C (KeyboardInterrupt) the workers
+    first write checkpoints; the same call goes on. `miniwin search stop` ends the call in the same way.
     """
     path = None
     if isinstance(search, SearchSpec):
@@ -63,6 +67,7 @@ def run_search(
     workers = spec.workers if workers is None else workers
     if workers < 1:
         raise UserError(f"workers: got {workers}; expected at least 1")
+    where = choose(launcher, launcher_options)
     with placed(path, overrides):
         study = create_study(
             spec,
@@ -85,7 +90,7 @@ def run_search(
             tracker = _track(study, tracking)
             status = "failed"
             try:
-                Crew(study, workers, display, Local(), tracker.uri).run()
+                Crew(study, workers, display, where, tracker.uri).run()
                 status = "complete"
                 _say_pruned(collect(study), tracker)
             except KeyboardInterrupt:

@@ -63,7 +63,7 @@ def load_spec(
                 )
             )
         data = {key: value for key, value in data.items() if key != "layer"}
-    return _validated(data, spec_class(stated), overrides, option, document, problems)
+    return validated(data, spec_class(stated), overrides, option, document, problems)
 
 
 def overridden(spec: Spec, overrides: Sequence[str], option: str = SET) -> Spec:
@@ -72,10 +72,10 @@ def overridden(spec: Spec, overrides: Sequence[str], option: str = SET) -> Spec:
     Raises:
         UserError: naming each override that is wrong, and each field that is wrong because of one.
     """
-    return _validated(spec.model_dump(mode="json"), type(spec), overrides, option)
+    return validated(spec.model_dump(mode="json"), type(spec), overrides, option)
 
 
-def _validated(
+def validated(
     data: dict[str, Any],
     cls: type[Spec],
     overrides: Sequence[str],

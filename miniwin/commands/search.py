@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from miniwin.commands.printing import say, typed
+from miniwin.commands.search_options import KeptTracking, Launcher, LauncherOptions, Quiet, Ref, Workers
 from miniwin.commands.search_worker import worker
 from miniwin.commands.token_counts import count, counts
 
@@ -23,15 +24,11 @@ app = typer.Typer(
     help="Search for architectures: run them, look at them, promote what was found.",
 )
 
-Ref = Annotated[
-    str, typer.Argument(help="Name or folder of a study, or the URL of its storage (URL#NAME).", metavar="STUDY")
-]
-
 
 @app.command()
 def run(
     spec: Annotated[str, typer.Argument(help="Search spec: a YAML file, or the name of a shipped one.")],
-    workers: Annotated[int | None, typer.Option(min=1, help="Worker processes. Default: as the spec says.")] = None,
+    workers: Workers = None,
     storage: Annotated[
         str | None,
         typer.Option(
@@ -55,7 +52,9 @@ def run(
         str | None,
         typer.Option(help='MLflow tracking URI, or "off". Default: an SQLite file in $MINIWIN_HOME, or in ./runs.'),
     ] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", help="No table of trials.")] = False,
+    launcher: Launcher = "local",
+    set_launcher: LauncherOptions = None,
+    quiet: Quiet = False,
 ) -> None:
     """Run a search. The same command continues it after a stop or a kill; a larger budget.trials extends it."""
     from miniwin.search import run_search
@@ -70,6 +69,8 @@ def run(
             overrides=overrides or (),
             tracking=tracking,
             progress=not quiet,
+            launcher=launcher,
+            launcher_options=set_launcher or (),
         )
     _say_next(data, str(data.folder if out is not None else data.name))
 
@@ -81,20 +82,29 @@ def resume(
         str | None,
         typer.Option(help="Where this machine sees the run folders. Default: where the maker of the study sees them."),
     ] = None,
-    workers: Annotated[int | None, typer.Option(min=1, help="Worker processes. Default: as the spec says.")] = None,
+    workers: Workers = None,
     trials: Annotated[
         int | None, typer.Option(min=1, help="A new budget.trials, at least the old one. Default: as it was.")
     ] = None,
-    tracking: Annotated[
-        str | None, typer.Option(help='MLflow tracking URI, or "off". Default: where the study was tracked before.')
-    ] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", help="No table of trials.")] = False,
+    tracking: KeptTracking = None,
+    launcher: Launcher = "local",
+    set_launcher: LauncherOptions = None,
+    quiet: Quiet = False,
 ) -> None:
     """Go on with a study that was stopped, from its folder alone; or extend one that is over with --trials."""
     from miniwin.search import resume_search
 
     with _stoppable():
-        data = resume_search(study, place=place, workers=workers, trials=trials, tracking=tracking, progress=not quiet)
+        data = resume_search(
+            study,
+            place=place,
+            workers=workers,
+            trials=trials,
+            tracking=tracking,
+            progress=not quiet,
+            launcher=launcher,
+            launcher_options=set_launcher or (),
+        )
     _say_next(data, study)
 
 
@@ -110,11 +120,11 @@ def confirm(
     seeds: Annotated[
         int | None, typer.Option(help="New seeds for each of them, and for the baseline. Default: likewise, or 3.")
     ] = None,
-    workers: Annotated[int | None, typer.Option(min=1, help="Worker processes. Default: as the spec says.")] = None,
-    tracking: Annotated[
-        str | None, typer.Option(help='MLflow tracking URI, or "off". Default: where the study was tracked before.')
-    ] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", help="No table of trials.")] = False,
+    workers: Workers = None,
+    tracking: KeptTracking = None,
+    launcher: Launcher = "local",
+    set_launcher: LauncherOptions = None,
+    quiet: Quiet = False,
 ) -> None:
     """Train the best trials and the baseline anew, and compare them on the test split, which nothing has seen.
 
@@ -123,7 +133,16 @@ def confirm(
     from miniwin.search import confirm_search
 
     with _stoppable():
-        data = confirm_search(study, top=top, seeds=seeds, workers=workers, tracking=tracking, progress=not quiet)
+        data = confirm_search(
+            study,
+            top=top,
+            seeds=seeds,
+            workers=workers,
+            tracking=tracking,
+            progress=not quiet,
+            launcher=launcher,
+            launcher_options=set_launcher or (),
+        )
     _say_next(data, study)
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
+from miniwin.search.launchers.launcher import Launcher
 from miniwin.search.records import StudyData, read_study
 from miniwin.search.resuming import resume_search
 from miniwin.search.study import find_study
@@ -20,12 +22,14 @@ def confirm_search(
     workers: int | None = None,
     tracking: str | None = None,
     progress: bool = True,
+    launcher: str | Path | Launcher = "local",
+    launcher_options: Sequence[str] = (),
 ) -> StudyData:
     """Train the best trials of a study and its baseline anew, and measure them on the test split.
 
     The wish is kept in search.yaml of the study, so `resume_search` and `run_search` go on with it. Trials that are
     left are trained first. study: its folder or its name. top, seeds: None: as the study asks, or else 3 of each;
-    workers, tracking: as of `resume_search`.
+    workers, tracking, launcher, launcher_options: as of `resume_search`.
 
     Raises:
         UserError: there is no such study, or it has not begun; its data have no test split, or too little of it; or
@@ -48,4 +52,12 @@ def confirm_search(
         raise UserError(f"--top: got {top}; {folder} has {len(data.ranked)} trials {where}: expected at most as many")
     least = min(asked.top, data.spec.budget.trials) if top is None else top
     wish = asked.model_copy(update={"top": least, "seeds": asked.seeds if seeds is None else seeds})
-    return resume_search(folder, workers=workers, tracking=tracking, progress=progress, confirm=wish)
+    return resume_search(
+        folder,
+        workers=workers,
+        tracking=tracking,
+        progress=progress,
+        confirm=wish,
+        launcher=launcher,
+        launcher_options=launcher_options,
+    )

@@ -5,15 +5,16 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 from miniwin.blocks.messages.passwords import has_secret
 from miniwin.search import worker
 from miniwin.search.launchers.launcher import Ended, Launcher, Order, Started
 from miniwin.search.live_table import SearchDisplay
 from miniwin.search.records import collect
-from miniwin.search.stopping import last_request
+from miniwin.search.stopping import at_work, last_request
 from miniwin.search.storage_trust import NAMED
-from miniwin.search.storage_url import PASSWORD, without_password
+from miniwin.search.storage_url import PASSWORD, sqlite_path, without_password
 from miniwin.search.study import Study
 from miniwin.specs import UserError
 from miniwin.tracking import OFF
@@ -21,6 +22,7 @@ from miniwin.tracking import OFF
 POLL_SECONDS = 0.2
 REFRESH_SECONDS = 1.0
 STOP_SECONDS = 60.0  # for workers to write their checkpoints
+LINGER_SECONDS = 5.0  # for other workers, once one has found that nothing is left to do
 RESTARTS = 25  # of killed workers, together
 
 
@@ -36,16 +38,19 @@ class Crew:
         if storage := study.about["storage"]:  # this process has opened the storage, and so may its workers
             self.secrets[NAMED] = without_password(storage)
         self.secrets |= {"MLFLOW_TRACKING_URI": tracking} if has_secret(tracking) else {}
+        anywhere = study.stored and sqlite_path(storage) is None  # a database that is a file is on this machine alone
+        self.url = f"{without_password(storage)}#{study.spec.name}" if anywhere else None
         self.threads = launcher.threads(count)
         self.working: dict[int, Started] = {}
         self.restarts = 0
         self.gave_up: str | None = None
         self.known = last_request(study)  # no request to stop from before is for these workers
         self.stopped = False
+        self.over: float | None = None  # since when it is known that nothing is left to do
 
     def run(self) -> None:
         """Run workers until each has found that nothing is left to do."""
-        with self.launcher.opened(self.study.folder.resolve()) as start:
+        with self.launcher.opened(self.study.folder.resolve(), self.display.note) as start:
             try:
                 for number in range(self.count):
                     self.working[number] = start(self._order(number))
@@ -60,7 +65,7 @@ class Crew:
 
     def _watch(self, start: Callable[[Order], Started]) -> None:
         shown = 0.0
-        while self.working:
+        while self.working and not self._lingered():
             for number, started in list(self.working.items()):
                 if (ended := started.poll()) is not None:
                     del self.working[number]
@@ -71,13 +76,21 @@ class Crew:
                 shown = time.monotonic()
             time.sleep(POLL_SECONDS)
 
+    def _lingered(self) -> bool:
+        """Whether the workers that are left have had time to end. Some may wait for a place in a cluster."""
+        if self.stopped and not at_work(self.study):
+            self.over = self.over or time.monotonic()
+        return self.over is not None and time.monotonic() - self.over > LINGER_SECONDS
+
     def _order(self, number: int) -> Order:
         folder, id = self.study.folder.resolve(), self.study.about["id"]
-        return Order(folder, id, number, self.threads, self.known, self.secrets)
+        return Order(folder, id, self.url, number, self.threads, self.known, Path.cwd(), self.secrets)
 
     def _goes_on(self, number: int, ended: Ended) -> bool:
         """Whether another worker takes the place of one that has ended. UserError if that ends the search."""
         code, said = ended.code, ended.said
+        if code in (worker.DONE, worker.GAVE_UP):
+            self.over = self.over or time.monotonic()
         if code == worker.DONE:
             return False
         if code == worker.ALL_STOPPED:  # the others have heard it too, and end by themselves

@@ -6,26 +6,30 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
-from miniwin.specs.base import Strict
+from miniwin.specs.base import Strict, UserError
 
 
 @dataclass(frozen=True)
 class Order:
     """A worker that is to be started.
 
-    folder, study: the study folder, and the id of its study. known: the request to stop that is not for this worker.
-    secrets: environment variables that the worker needs and the study does not keep. They may hold passwords, so a
-    launcher writes them to no file.
+    folder, study: the study folder, and the id of its study. url: of its storage, with the study's name, if a machine
+    that does not see the folder can join the study there. known: the request to stop that is not for this worker.
+    cwd: where relative paths start. secrets: environment variables that the worker needs and the study does not keep.
+    They may hold passwords, so a launcher writes them to no file.
     """
 
     folder: Path
     study: str
+    url: str | None
     number: int
     threads: int
     known: str
+    cwd: Path
     secrets: dict[str, str]
 
     @property
@@ -66,9 +70,23 @@ class Launcher(Strict, ABC):
         """PyTorch threads of each of so many workers."""
 
     @abstractmethod
-    def opened(self, folder: Path) -> AbstractContextManager[Callable[[Order], Started]]:
-        """While the block runs, the function that it gives starts workers. folder: of the study.
+    def check(self) -> None:
+        """UserError if no worker can be started from here, as far as that is known at once."""
+
+    @abstractmethod
+    def opened(self, folder: Path, note: Callable[[str], None]) -> AbstractContextManager[Callable[[Order], Started]]:
+        """While the block runs, the function that it gives starts workers. folder: of the study. note: says a line.
 
         Raises:
             UserError: workers cannot be started here, and why.
         """
+
+
+def needed(launcher: str, package: str, extra: str) -> Any:
+    """The module that a launcher needs. UserError, with the extra that installs it, if it is not there."""
+    try:
+        return import_module(package)
+    except ImportError:
+        raise UserError(
+            f"--launcher {launcher} needs {package}, which is not installed: pip install 'miniwin[{extra}]'"
+        ) from None

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import os
-import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from miniwin.search.launchers.command import command, environment, tail
-from miniwin.search.launchers.launcher import Ended, Launcher, Order
-from miniwin.training.signals import ask_to_stop, own_group
+from miniwin.search.launchers.launcher import Launcher, Order
+from miniwin.search.launchers.process import ChildWorker, start
 
 
 class Local(Launcher):
@@ -20,49 +17,20 @@ class Local(Launcher):
 
     type: Literal["local"] = "local"
 
+    def check(self) -> None:
+        pass
+
     def threads(self, workers: int) -> int:
         return max(1, _cores() // workers)
 
     @contextmanager
-    def opened(self, folder: Path) -> Iterator[Callable[[Order], LocalWorker]]:
+    def opened(self, folder: Path, note: Callable[[str], None]) -> Iterator[Callable[[Order], ChildWorker]]:
         yield _start
 
 
-@dataclass(frozen=True)
-class LocalWorker:
-    """began: the offset in the log where the worker's own output begins."""
-
-    process: subprocess.Popen[bytes]
-    log: Path
-    began: int
-
-    def poll(self) -> Ended | None:
-        code = self.process.poll()
-        return None if code is None else Ended(code, tail(self.log, self.began))
-
-    def ask_to_stop(self) -> None:
-        ask_to_stop(self.process)
-
-    def kill(self) -> None:
-        self.process.kill()
-        self.process.wait()
-
-
-def _start(order: Order) -> LocalWorker:
-    given = environment(order)
-    if (gpu := _gpu(order.number)) is not None:
-        given["CUDA_VISIBLE_DEVICES"] = gpu
-    with open(order.log, "ab") as log:
-        began = log.seek(0, os.SEEK_END)
-        process = subprocess.Popen(
-            command(order),
-            stdout=log,
-            stderr=log,
-            stdin=subprocess.DEVNULL,
-            env=given,
-            **own_group(),
-        )
-    return LocalWorker(process, order.log, began)
+def _start(order: Order) -> ChildWorker:
+    gpu = _gpu(order.number)
+    return start(order, {} if gpu is None else {"CUDA_VISIBLE_DEVICES": gpu})
 
 
 def _cores() -> int:

@@ -106,7 +106,7 @@ SPECS = CORE | {"yaml"}
 ENGINE = SPECS | {"mlflow", "sqlalchemy", "tokenizers", "safetensors", "rich", "platformdirs", "filelock"}
 ENGINE |= {"lm_eval", "tqdm", "pyarrow"}
 ZOO = ENGINE | {"pooch"}
-SEARCH = ZOO | {"optuna", "optunahub", "pandas"}
+SEARCH = ZOO | {"optuna", "optunahub", "submitit", "pandas"}
 
 # layer -> the libraries it may import, and the layers of miniwin
 ALLOWED: dict[str, tuple[set[str], set[str]]] = {
@@ -121,7 +121,7 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
 # Only inside functions: `miniwin.load("name")` asks the zoo, which stands above the engine.
 LAZILY = {"miniwin.loading": {"zoo"}}
 # Optional dependencies: imported only where they are used.
-ALWAYS_LAZY = {"mlflow", "sqlalchemy", "xformers", "lm_eval", "tqdm", "pyarrow", "pandas", "optunahub"}
+ALWAYS_LAZY = {"mlflow", "sqlalchemy", "xformers", "lm_eval", "tqdm", "pyarrow", "pandas", "optunahub", "submitit"}
 # Files that are nothing without their library, and the library. They are themselves imported only inside functions.
 ONLY_WITH = {
     "miniwin.evaluation.lm_eval_model": {"lm_eval", "tqdm"},

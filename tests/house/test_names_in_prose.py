@@ -34,6 +34,7 @@ ELSEWHERE = {
     "my-model.yaml": "an example",
     "my-train.yaml": "docs/training.md's example",
     "my-suite.yaml": "docs/evaluating.md's example",
+    "site.yaml": "docs/searching.md's example",
     "specs/models/my-model.yaml": "an example",
     "baseline.yaml": "lies in study folders",
     "A.txt": "an example",

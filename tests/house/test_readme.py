@@ -55,6 +55,12 @@ ELSEWHERE = {
     "--tasks shop_choice": "reads 14,000 tasks; tests/miniwin/evaluation/test_lm_eval.py runs it with a few",
     "python benchmarks/beside.py --write docs/benchmarks.md": "tests/benchmarks/test_benchmarks.py calls it",
 }
+for launched in (
+    "run period-window-ratio --workers 8 --launcher ray --set-launcher cpus=2 --set-launcher gpus=0.25",
+    "run period-window-ratio --workers 8 --launcher slurm --set-launcher partition=gpu --set-launcher gpus=1",
+    "resume period-window-ratio --workers 8 --launcher site.yaml",
+):
+    ELSEWHERE[f"miniwin search {launched}"] = "needs a cluster with GPUs; tests/search/launchers starts small ones"
 FAILING = "errors.md"
 SERVER = "python -m http.server 8000 --directory "
 

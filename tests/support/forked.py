@@ -83,11 +83,11 @@ def _command(arguments: tuple[str, ...], told: Path, file_limit: int | None) -> 
     import resource
 
     from miniwin.search import worker
-    from miniwin.search.launchers import local
+    from miniwin.search.launchers import process
 
     worker.PARENT_SECONDS = 0.1  # after which an orphan notices that its parent is gone
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    local.subprocess = SimpleNamespace(Popen=_Worker, DEVNULL=subprocess.DEVNULL)  # type: ignore[assignment]
+    process.subprocess = SimpleNamespace(Popen=_Worker, DEVNULL=subprocess.DEVNULL)  # type: ignore[assignment]
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     if file_limit is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (file_limit, before[1]))

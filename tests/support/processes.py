@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from paths import ROOT
 
@@ -20,6 +21,11 @@ def miniwin(*arguments: str, options: tuple[str, ...] = ()) -> subprocess.Comple
         timeout=120,
         env={**os.environ, "PYTHONPATH": path},
     )
+
+
+def parent_of(pid: int) -> int:
+    """On Linux."""
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
 
 
 ONE_AFTER_ANOTHER = """

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from search_helpers import make
 
+from miniwin.search.claims import Claim, take_work
 from miniwin.search.launchers import local
 from miniwin.search.launchers.crew import Crew
-from miniwin.search.launchers.launcher import Ended
-from miniwin.search.launchers.local import Local, LocalWorker
+from miniwin.search.launchers.launcher import Ended, Order
+from miniwin.search.launchers.local import Local
+from miniwin.search.launchers.process import ChildWorker
 from miniwin.search.live_table import SearchDisplay
 from miniwin.search.worker import ALL_STOPPED, DONE, GAVE_UP, MISTAKE, STOPPED, UNWRITABLE
 from miniwin.specs import UserError
@@ -54,7 +58,7 @@ def test_a_local_worker_is_quoted_from_where_its_own_output_begins(tmp_path: Pat
     log = tmp_path / "worker-0.log"
     log.write_text("error: of the worker before\n")
     process = subprocess.Popen([sys.executable, "-c", "import sys; sys.exit(3)"])
-    worker = LocalWorker(process, log, log.stat().st_size)
+    worker = ChildWorker(process, log, log.stat().st_size)
     with open(log, "a") as file:
         file.write("gave up: now\n")
     process.wait()
@@ -69,3 +73,49 @@ def test_workers_take_turns_on_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [local._gpu(number) for number in range(3)] == ["0", "1", "0"]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4, 6")
     assert [local._gpu(number) for number in range(3)] == ["4", "6", "4"]
+
+
+class Fake:
+    """A worker that ends as it is told, or never."""
+
+    def __init__(self, ended: Ended | None) -> None:
+        self.ended, self.asked, self.killed = ended, 0, 0
+
+    def poll(self) -> Ended | None:
+        return self.ended
+
+    def ask_to_stop(self) -> None:
+        self.asked, self.ended = self.asked + 1, Ended(STOPPED)
+
+    def kill(self) -> None:
+        self.killed += 1
+
+
+def test_nobody_waits_for_a_worker_that_waits_for_its_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a cluster that is full: it has not begun when the others are done."""
+    monkeypatch.setattr("miniwin.search.launchers.crew.LINGER_SECONDS", 0.0)
+    monkeypatch.setattr("miniwin.search.launchers.crew.POLL_SECONDS", 0.001)
+    orders: list[Order] = []
+
+    @contextmanager
+    def opened(self: Local, folder: Path, note: object) -> Iterator[Callable[[Order], Fake]]:
+        yield lambda order: (orders.append(order), fakes[order.number])[1]  # type: ignore[func-returns-value]
+
+    monkeypatch.setattr(Local, "opened", opened)
+    one = Crew(make(tmp_path), 2, SearchDisplay(enabled=False), Local())
+    fakes = [Fake(Ended(DONE)), Fake(None)]
+    one.run()
+    assert fakes[0].asked == 0 and fakes[1].asked == 1
+    fakes = [Fake(Ended(ALL_STOPPED)), Fake(None)]
+    with pytest.raises(KeyboardInterrupt):
+        Crew(one.study, 2, SearchDisplay(enabled=False), Local()).run()
+    assert fakes[1].asked == 1
+    # A worker that may end its trial first (search stop --finish) is waited for.
+    claim = take_work(one.study, "1")
+    assert isinstance(claim, Claim)
+    one.stopped, one.over = True, None
+    assert not one._lingered() and one.over is None
+    claim.lease_path.unlink()
+    one._lingered()
+    assert one.over is not None
+    assert [order.number for order in orders] == [0, 1, 0, 1] and orders[0].folder == one.study.folder.resolve()

@@ -83,12 +83,12 @@ class AtRungs:
         self.claim.write()
         if self.claim.trial is None:
             return True
+        if any(one.is_beyond(tokens) for one in self.trainings if one is not training):
+            self.tell()
+            return True  # another seed has gone on from here
         if not there:
             self.waits = self.study.spec.pruner is not None
             return "pause" if self.waits else True
-        others = (one for one in self.trainings if one is not training)
-        if any(one.values or one.rungs[-1]["tokens"] > tokens for one in others):
-            return True  # another seed has gone on from here
         # One trial after the other: each sees those before it.
         return self.study.locked(lambda: self._judge(tokens, means(rows)))
 

@@ -60,6 +60,10 @@ class TrialTraining:
         """What was measured at a rung; None if the training has not got there."""
         return next((rung["values"] for rung in self.rungs if rung["tokens"] == tokens), None)
 
+    def is_beyond(self, tokens: int) -> bool:
+        """Whether it has gone on from a rung. What was measured there may be lost, with a trial.json of before."""
+        return bool(self.values) or any(rung["tokens"] > tokens for rung in self.rungs)
+
     @property
     def sweeps(self) -> bool:
         """Whether it is a short one, which has no part in what the trial is worth."""

@@ -8,18 +8,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from deaths import EVERY_STEP, Deaths
+from deaths import EVERY_STEP, Deaths, Killed
 from search_helpers import make, write_search
 
-from miniwin.runs import read_metrics
+from miniwin.runs import read_metrics, read_run
 from miniwin.search.creation import create_study
 from miniwin.search.frames import to_columns
 from miniwin.search.history import history
 from miniwin.search.live_table import study_lines, summary, tokens_so_far
 from miniwin.search.records import collect
 from miniwin.search.report.study_page import render
+from miniwin.search.rungs import AtRungs
 from miniwin.search.study import Study
 from miniwin.search.trial_trainings import TrialTraining, means, seed_after, spreads
+from miniwin.search.warming import warm_start
 from miniwin.search.worker import DONE, work
 from miniwin.specs import SearchSpec, TrainSpec, UserError, dump_yaml, load_search_spec, parse_spec
 from miniwin.training.launch import train
@@ -150,6 +152,63 @@ def test_a_death_at_any_moment_trains_nothing_twice_and_changes_nothing(
     moments = deaths.count
     for at in range(3, moments, moments // 6):
         assert searched(at) == expected, f"killed at moment {at} of {moments}"
+
+
+def test_a_lost_record_of_a_trial_is_mended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One seed has gone on from a rung that nothing says any more what was measured there: the others do not wait."""
+    deaths = Deaths(monkeypatch)
+    study = make(tmp_path, seeds=2, pruner={"type": "median", "startup": 5}, budget={"trials": 1}, train=EVERY_STEP)
+
+    def reached() -> bool:
+        return ("seeds/1", 1) in [("/".join(folder.parts[-2:]), step) for folder, step in deaths.steps]
+
+    chosen, following = [0], AtRungs.next
+
+    def counted(at_rungs: AtRungs) -> TrialTraining | None:
+        chosen[0] += 1
+        assert chosen[0] < 50, "they wait for each other"
+        return following(at_rungs)
+
+    monkeypatch.setattr(AtRungs, "next", counted)
+    deaths.dies_when(reached)
+    with pytest.raises(Killed):
+        work(study.folder, "0")
+    (record,) = study.folder.glob("trials/*/trial.json")
+    assert [len(one["rungs"]) for one in json.loads(record.read_text())["trainings"]] == [1, 1]
+    record.unlink()
+    (trial,) = [deaths.survived(study, -1)]
+    assert trial[0][2] == "complete"
+    plain = make(tmp_path, out="plain", seeds=2, budget={"trials": 1}, train=EVERY_STEP)
+    assert collect(study).trained[0].values == deaths.survived(plain, -1)[0][5]
+
+
+def test_a_pruner_of_one_value_is_told_the_mean(tmp_path: Path) -> None:
+    for name, pruner in (("median", {"type": "median", "startup": 1}), ("none", None)):
+        study = make(tmp_path, out=name, seeds=2, pruner=pruner, budget={"trials": 3}, train={"tokens": 512})
+        assert work(study.folder, "0") == DONE
+        known = {one.number: one for one in history(study)}
+        for trial in collect(study).trained:
+            tried, told = known[trial.number], study.optuna.trials[trial.number]
+            found = [rung["values"]["loss@64"] for rung in trial.rungs]
+            assert len(found) == 2 or (name == "median" and trial.state == "pruned")
+            assert [row[0] for row in tried.rungs[: len(found)]] == found
+            assert list(told.intermediate_values.values()) == (found if pruner else [])
+
+
+def test_trials_with_as_many_seeds_are_taken_from_another_study(tmp_path: Path) -> None:
+    old = make(tmp_path, out="old", seeds=2, budget={"trials": 1}, train={"tokens": 512})
+    assert work(old.folder, "0") == DONE
+    (trial,) = collect(old).trained
+    assert trial.run_folder is not None
+    text = read_run(trial.run_folder)["data"]["fingerprint"]
+    more: dict[str, Any] = {"warm_start": [str(old.folder)], "budget": {"trials": 2}, "train": {"tokens": 512}}
+    warm = make(tmp_path, out="new", name="new", seeds=2, **more)
+    assert "1 trial taken as they are" in warm_start(warm, text)[0]
+    (taken,) = collect(warm).completed
+    assert (taken.values, taken.spread, taken.trainings) == (trial.values, trial.spread, trial.trainings)
+    assert [weights(run) for run in taken.run_folders] == [weights(run) for run in trial.run_folders]
+    other = make(tmp_path, out="other", name="other", seeds=3, **more)
+    assert "taken" not in warm_start(other, text)[0], "a mean of three is another value"
 
 
 def test_one_seed_that_diverges_is_the_end_of_its_trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from deaths import EVERY_STEP, Deaths
@@ -15,6 +16,7 @@ from miniwin.language_model import LanguageModel
 from miniwin.search.creation import create_study
 from miniwin.search.frames import to_columns
 from miniwin.search.live_table import study_lines, summary
+from miniwin.search.measure import check_corpus
 from miniwin.search.promotion import promote
 from miniwin.search.records import collect
 from miniwin.search.report.study_page import render
@@ -217,6 +219,13 @@ def test_a_rate_that_is_searched_is_not_tuned_as_well(tmp_path: Path, field: str
         check_search(path)
     place = text.splitlines().index(f"  {field}: {value}") + 1
     assert f"search.yaml:{place}:3" in str(raised.value)
+
+
+def test_a_rate_needs_something_that_training_changes(tmp_path: Path) -> None:
+    study = make(tmp_path, learning_rate="tuned", objectives=["minimize parameters"])
+    without = cast(Any, SimpleNamespace(has_text=False, info={"source": "examples"}))
+    with pytest.raises(UserError, match="learning_rate: a rate is judged by an objective that training changes"):
+        check_corpus(study.spec, study.train, without)
 
 
 def test_another_sweep_is_another_search_and_none_is_what_was_before(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ class Deaths:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.count, self.at = 0, -1
+        self._when: Callable[[], bool] = lambda: False
         self.steps: list[tuple[Path, int]] = []
         advance, write = TrainingLoop._advance, outcome.write_json
 
@@ -44,12 +46,15 @@ class Deaths:
 
     def _pass_by(self) -> None:
         self.count += 1
-        if self.count == self.at:
+        if self.count == self.at or self._when():
             raise Killed
+
+    def dies_when(self, when: Callable[[], bool]) -> None:
+        self._when = when
 
     def survived(self, study: Study, at: int) -> list[Any]:
         """What comes of a study whose worker dies at moment `at`; -1: never."""
-        self.count, self.at, self.steps = 0, at, []
+        self.count, self.at, self.steps, self._when = 0, at, [], lambda: False
         while True:
             try:
                 assert work(study.folder, "0") == DONE

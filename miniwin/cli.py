@@ -25,6 +25,7 @@ from miniwin.commands import (
     lm_eval,
     search,
     search_clean,
+    search_ladder,
     shipped,
     specs,
     train,
@@ -53,6 +54,7 @@ app.command("import")(importing.import_command)
 app.command("export")(exporting.export_command)
 app.command("demo")(demo.demo)
 search.app.command("clean")(search_clean.clean)
+search.app.command("ladder")(search_ladder.ladder)
 app.add_typer(search.app, name="search")
 app.add_typer(zoo.app, name="zoo")
 

@@ -23,6 +23,7 @@ __all__ = [
     "compare_studies",
     "confirm_search",
     "export_study",
+    "ladder_search",
     "promote",
     "read_study",
     "resume_search",
@@ -40,6 +41,7 @@ _HOME = {
     "compare_studies": "miniwin.search.comparing",
     "confirm_search": "miniwin.search.confirm.asking",
     "export_study": "miniwin.search.frames",
+    "ladder_search": "miniwin.search.ladder.asking",
     "promote": "miniwin.search.promotion",
     "read_study": "miniwin.search.records",
     "resume_search": "miniwin.search.resuming",
@@ -54,6 +56,7 @@ if TYPE_CHECKING:
     from miniwin.search.comparing import compare_studies
     from miniwin.search.confirm.asking import confirm_search
     from miniwin.search.frames import export_study, to_frame
+    from miniwin.search.ladder.asking import ladder_search
     from miniwin.search.promotion import promote
     from miniwin.search.records import StudyData, TrialRecord, read_study
     from miniwin.search.resuming import resume_search

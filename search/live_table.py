@@ -14,7 +14,9 @@ from miniwin.display.cells import cell
 from miniwin.display.formats import duration, plural, rate
 from miniwin.files.json_files import parse_json
 from miniwin.search.confirm import words
+from miniwin.search.ladder.words import lines as ladder_lines
 from miniwin.search.records import StudyData, TrialRecord
+from miniwin.search.trainings import progress
 from miniwin.search.trial_trainings import tokens_of_trial
 
 if TYPE_CHECKING:
@@ -44,7 +46,7 @@ class SearchDisplay:
         self._stream = sys.stderr if stream is None else stream
         self._live: Any = None
         self._shown: dict[int, str] = {}
-        self._confirmed: set[Path] = set()  # folders of trainings
+        self._anew: set[Path] = set()  # folders of trainings
         self._began = time.monotonic()
         self._tokens_before: int | None = None
 
@@ -80,21 +82,20 @@ class SearchDisplay:
                 # Trials that had ended before this session are counted, not listed.
                 if trial.state in ENDED and not first:
                     self.note(_line(trial, data))
-        self._update_confirmation(data, first)
+        self._update_trainings(data, first)
         if first:
             self._shown.setdefault(-2, "seen")
             if data.trained:
                 self.note(f"{data.name}: {len(data.trained)} of {data.spec.budget.trials} trials are there; going on")
 
-    def _update_confirmation(self, data: StudyData, first: bool) -> None:
-        """A line for each training of the confirmation that has ended."""
-        if data.confirmation is None:
-            return
-        for one in data.confirmation.trainings:
-            if one.over and one.folder not in self._confirmed:
-                self._confirmed.add(one.folder)
-                if not first:
-                    self.note(f"{one.label}: {one.state}  ({words.progress(data.confirmation) or 'confirmed'})")
+    def _update_trainings(self, data: StudyData, first: bool) -> None:
+        """A line for each training of the confirmation or of the ladder that has ended."""
+        for doing, trainings in data.anew:
+            for one in trainings:
+                if one.over and one.folder not in self._anew:
+                    self._anew.add(one.folder)
+                    if not first:
+                        self.note(f"{one.label}: {one.state}  ({progress(doing, trainings) or f'{doing}: all over'})")
 
     def _summary(self, data: StudyData) -> str:
         """`5 of 12 trials, 2 pruned · 21.3k tokens/s · 1m20s left`."""
@@ -103,8 +104,8 @@ class SearchDisplay:
         for state in ("pruned", "paused", "failed", "infeasible", "duplicate"):
             if number := sum(trial.state == state for trial in data.trials):
                 parts.append(f"{number} {state}")
-        if data.confirmation is not None and (confirming := words.progress(data.confirmation)):
-            return " · ".join([*parts, confirming])
+        if now := next(filter(None, (progress(*one) for one in data.anew if data.searched)), None):
+            return " · ".join([*parts, now])
         running = [trial for trial in data.trials if trial.state == "running"]
         paused = [trial for trial in data.trials if trial.state == "paused"]
         tokens = sum(trial.tokens for trial in trained + paused) + sum(tokens_so_far(trial) for trial in running)
@@ -286,6 +287,8 @@ def summary(data: StudyData) -> list[str]:
         lines.append(f"learning rate: the best is at the edge in {of}; a wider `learning_rate` may have a better one")
     if data.confirmation is not None:
         lines += words.lines(data.confirmation, data.spec.objectives, data.train.longest)
+    if data.ladder is not None:
+        lines += ladder_lines(data.ladder)
     return lines + _problems(data)
 
 

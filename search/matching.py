@@ -70,18 +70,18 @@ def _with_mlps(model: ModelSpec, factor: float, multiple: int) -> ModelSpec:
 
     data = model.model_dump(mode="json")
     for block in data["blocks"].values():
-        _each_size(block["mlp"], size)
+        each_size(block["mlp"], size)
     return _parsed(data)
 
 
-def _each_size(mlp: Any, size: Callable[[int], int]) -> None:
+def each_size(mlp: Any, size: Callable[[int], int]) -> None:
     """Change every intermediate_size in a dumped MLP: its own, those of its experts, that of a shared one."""
     if isinstance(mlp, dict):
         for name, value in mlp.items():
             if name == "intermediate_size":
                 mlp[name] = size(value)
             else:
-                _each_size(value, size)
+                each_size(value, size)
 
 
 def _widths(model: ModelSpec, name: str, target: float, trained: int) -> Iterator[ModelSpec]:
@@ -105,7 +105,7 @@ def _at_width(model: ModelSpec, hidden_size: int) -> ModelSpec:
         attention = block["attention"]
         if attention.get("head_dim") is not None:
             attention["head_dim"] = max(2, round(attention["head_dim"] * factor / 2) * 2)
-        _each_size(block["mlp"], lambda size: max(1, round(size * factor)))
+        each_size(block["mlp"], lambda size: max(1, round(size * factor)))
     return _parsed(data)
 
 

@@ -14,6 +14,7 @@ from miniwin.blocks.messages.listing import some
 from miniwin.machine.devices import find_device
 from miniwin.search.candidate import Candidate
 from miniwin.search.confirm import words
+from miniwin.search.ladder import words as ladder
 from miniwin.search.objectives import eval_tokens, report_lengths
 from miniwin.search.records import StudyData, TrialRecord, collect
 from miniwin.search.study import Study, find_study
@@ -214,6 +215,22 @@ def _rate(chosen: TrialRecord) -> dict[str, Any]:
     return {"tuned_rate": said, "rates_tried": tried}
 
 
+def _climbed(data: StudyData, chosen: TrialRecord) -> dict[str, Any]:
+    """What a ladder says of the trial; nothing if there is none."""
+    result = None if data.ladder is None or not data.ladder.current else data.ladder.result
+    pair = None if result is None else next((one for one in result.compared if one.first == chosen.label), None)
+    if result is None or pair is None:
+        return {}
+    return {
+        "ladder": {
+            "sentence": ladder.full(ladder.sentence(result, pair)),
+            "sizes": [step.target for step in result.steps],
+            "length": result.length,
+            **pair.model_dump(mode="json"),
+        }
+    }
+
+
 def _provenance(
     study: Study, data: StudyData, chosen: TrialRecord, spec: TrainSpec, fingerprint: str, *, retrained: bool
 ) -> dict[str, Any]:
@@ -238,6 +255,7 @@ def _provenance(
         **({} if retrained else _weights(data, chosen)),
         **_rate(chosen),
         **_confirmed(data, chosen),
+        **_climbed(data, chosen),
         "baseline": None
         if data.baseline is None
         else {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property, lru_cache, partial
 from pathlib import Path
@@ -16,11 +16,13 @@ from miniwin.search.confirm.plan import Confirmation, find_confirmation
 from miniwin.search.entries import OUTCOME
 from miniwin.search.history import continued, is_paused
 from miniwin.search.journal import Told
+from miniwin.search.ladder.standing import Ladder, find_ladder
 from miniwin.search.later import Later
 from miniwin.search.leases import live
 from miniwin.search.objectives import chief
 from miniwin.search.outcome import FILE, ORIGIN, TRAINED, Outcome, Specs
 from miniwin.search.study import EXHAUSTED, Study, find_study
+from miniwin.search.trainings import Training
 from miniwin.search.trial_trainings import MAIN, TrialTraining, run_folders
 from miniwin.specs import ModelSpec, SearchSpec, TrainSpec, UserError, parse_spec
 from miniwin.specs.objectives import Objective
@@ -129,6 +131,7 @@ class StudyData:
     exhausted: bool = False  # every assignment of the variables has been tried
     assignments: float = math.inf  # how many there are, if they have all been tried
     confirmation: Confirmation | None = None
+    ladder: Ladder | None = None
 
     @property
     def name(self) -> str:
@@ -148,8 +151,21 @@ class StudyData:
 
     @property
     def finished(self) -> bool:
-        """Whether nothing is left to do: the trials are over, and confirmed, if that was asked for."""
-        return self.searched and (self.confirmation is None or self.confirmation.done)
+        """Whether nothing is left to do: the trials are over, and confirmed, if that was asked for; so is a ladder."""
+        confirmed = self.confirmation is None or self.confirmation.done
+        return self.searched and confirmed and (self.ladder is None or self.ladder.done)
+
+    @property
+    def rates(self) -> dict[int | None, float | None]:
+        """The learning rates that the complete trials, and the baseline (None), have tuned."""
+        of_trials: dict[int | None, float | None] = {trial.number: trial.learning_rate for trial in self.completed}
+        return of_trials if self.baseline is None else {**of_trials, None: self.baseline.learning_rate}
+
+    @property
+    def anew(self) -> list[tuple[str, Sequence[Training]]]:
+        """What is trained when the trials are over, each with what it is for."""
+        confirming = [] if self.confirmation is None else [("confirming", self.confirmation.trainings)]
+        return confirming + ([] if self.ladder is None else [("ladder", self.ladder.every)])
 
     @property
     def searched(self) -> bool:
@@ -238,15 +254,22 @@ def collect(study: Study) -> StudyData:
     exhausted = bool(known.user_attrs.get(EXHAUSTED))
     baseline = None if study.baseline is None else _baseline(study, known.user_attrs)
     size = study.space.variables.size if exhausted else math.inf
-    data = StudyData(study.folder, study.spec, study.base, study.space.train, trials, baseline, exhausted, size)
+    data = StudyData(
+        study.folder,
+        study.spec,
+        study.base,
+        study.space.train,
+        trials,
+        baseline,
+        exhausted,
+        size,
+        ladder=find_ladder(study, known.user_attrs),
+    )
     asked = study.spec.confirm
     if asked is None:
         return data
     chosen = [(trial.number, trial.params) for trial in data.ranked[: asked.top]] if data.searched else None
-    rates: dict[int | None, float | None] = {trial.number: trial.learning_rate for trial in data.completed}
-    if baseline is not None:
-        rates[None] = baseline.learning_rate
-    confirmation = find_confirmation(study, chosen, len(data.trained), rates, known.user_attrs)
+    confirmation = find_confirmation(study, chosen, len(data.trained), data.rates, known.user_attrs)
     return replace(data, confirmation=confirmation)
 
 

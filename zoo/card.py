@@ -20,7 +20,7 @@ from miniwin.evaluation.tasks import Example, Task, draw
 from miniwin.specs import ModelSpec
 from miniwin.zoo.card_values import by_length, trained_tasks, training_length, training_lengths
 from miniwin.zoo.confirmation import HEADER as HEADINGS
-from miniwin.zoo.confirmation import confirmed
+from miniwin.zoo.confirmation import climbed, confirmed
 from miniwin.zoo.entry import MODEL
 from miniwin.zoo.suite_results import HEADER, card_rows, index_results, left_out
 
@@ -58,6 +58,7 @@ def write_card(
         "## Results",
         _results(metrics, suite, training_length(provenance)),
         *_confirmation(provenance),
+        *_ladder(provenance),
         "## Provenance",
         _provenance(provenance),
     ]
@@ -189,6 +190,18 @@ def _confirmation(provenance: dict[str, Any]) -> list[str]:
         "training nor the search has seen. Intervals cover both seeds and text."
     )
     return ["## Confirmation", f"{_cell(sentence)} {about}", _table(HEADINGS, rows)]
+
+
+def _ladder(provenance: dict[str, Any]) -> list[str]:
+    """Nothing, if the architecture was not trained at other sizes."""
+    sentence = climbed(provenance)
+    if sentence is None:
+        return []
+    about = (
+        "The search trained this architecture and its baseline at several sizes, each with the same parameters and the "
+        "same compute. The interval covers seeds and text."
+    )
+    return ["## At other sizes", f"{_cell(sentence)} {about}"]
 
 
 def _provenance(provenance: dict[str, Any]) -> str:

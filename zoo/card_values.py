@@ -14,7 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 from miniwin.evaluation.tasks import Task
 from miniwin.specs.data import DataSpec, tasks_alone
 from miniwin.specs.yaml_scalars import shown
-from miniwin.zoo.confirmation import confirmed
+from miniwin.zoo.confirmation import climbed, confirmed
 from miniwin.zoo.errors import ZooError
 
 LENGTHS = ("bits_per_byte", "recall", "cache_bytes")  # numbers by length
@@ -72,6 +72,7 @@ def check_provenance(provenance: dict[str, Any]) -> None:
     """Raise ZooError where a card could not show this provenance."""
     training_lengths(provenance)
     confirmed(provenance)
+    climbed(provenance)
     run = _mapping(provenance, "run")
     for key in ("data", "machine"):
         _mapping(run, key)

@@ -1,7 +1,9 @@
-"""What provenance.json says of a confirmation: the architecture once more, with new seeds, on text nothing has seen.
+"""What provenance.json says of a confirmation: the architecture once more, with new seeds, on text nothing has seen;
+and of a ladder: the architecture at several sizes.
 
     confirmation: {sentence, split, seeds, tokens, trials, differences: [{against, measure, difference, interval,
                    verdict, ...}, ...]}
+    ladder: {sentence, ...}
 
 Anybody may have written the file. So what the card shows is checked, and everything else is left alone.
 """
@@ -35,6 +37,20 @@ def confirmed(provenance: dict[str, Any]) -> tuple[str, list[tuple[str, ...]]] |
         tuple(_text(one, name, f"confirmation.differences.{n}") for name in CELLS) for n, one in enumerate(differences)
     ]
     return _text(found, "sentence", "confirmation"), rows
+
+
+def climbed(provenance: dict[str, Any]) -> str | None:
+    """The sentence of a ladder; None if there was none.
+
+    Raises:
+        ZooError: it is no text.
+    """
+    found = provenance.get("ladder")
+    if found is None:
+        return None
+    if not isinstance(found, dict):
+        raise ZooError(f"ladder: got {shown(found)}; expected a mapping")
+    return _text(found, "sentence", "ladder")
 
 
 def _text(data: dict[str, Any], name: str, where: str) -> str:

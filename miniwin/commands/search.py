@@ -59,7 +59,7 @@ def run(
     """Run a search. The same command continues it after a stop or a kill; a larger budget.trials extends it."""
     from miniwin.search import run_search
 
-    with _stoppable():
+    with stoppable():
         data = run_search(
             spec,
             workers=workers,
@@ -72,7 +72,7 @@ def run(
             launcher=launcher,
             launcher_options=set_launcher or (),
         )
-    _say_next(data, str(data.folder if out is not None else data.name))
+    say_next(data, str(data.folder if out is not None else data.name))
 
 
 @app.command()
@@ -94,7 +94,7 @@ def resume(
     """Go on with a study that was stopped, from its folder alone; or extend one that is over with --trials."""
     from miniwin.search import resume_search
 
-    with _stoppable():
+    with stoppable():
         data = resume_search(
             study,
             place=place,
@@ -105,7 +105,7 @@ def resume(
             launcher=launcher,
             launcher_options=set_launcher or (),
         )
-    _say_next(data, study)
+    say_next(data, study)
 
 
 app.command("worker")(worker)
@@ -132,7 +132,7 @@ def confirm(
     """
     from miniwin.search import confirm_search
 
-    with _stoppable():
+    with stoppable():
         data = confirm_search(
             study,
             top=top,
@@ -143,7 +143,7 @@ def confirm(
             launcher=launcher,
             launcher_options=set_launcher or (),
         )
-    _say_next(data, study)
+    say_next(data, study)
 
 
 @app.command()
@@ -170,7 +170,7 @@ def stop(
 
 
 @contextmanager
-def _stoppable() -> Iterator[None]:
+def stoppable() -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
@@ -178,7 +178,7 @@ def _stoppable() -> Iterator[None]:
         raise typer.Exit(130) from None
 
 
-def _say_next(data: StudyData, study: str) -> None:
+def say_next(data: StudyData, study: str) -> None:
     """What has come of a search, and what to do now. study: as commands may call it."""
     from miniwin.search.live_table import summary
 
@@ -329,7 +329,7 @@ def promote(
     from miniwin.search import promote as run_promote
 
     typed("--description", description)
-    with _stoppable():
+    with stoppable():
         entry = run_promote(
             study,
             name=name,

@@ -16,13 +16,11 @@ from miniwin.evaluation import crossed, intervals
 from miniwin.evaluation.intervals import Interval
 from miniwin.search.confirm.plan import Confirmation
 from miniwin.search.confirm.result import Comparison, Measured, Result, Run, VariantResult, keep_result
-from miniwin.search.confirm.scores import Scores, read_scores
+from miniwin.search.confirm.scores import Scores, draws_of, read_scores
 from miniwin.search.objectives import chief, is_loss, report_lengths, value
 from miniwin.search.study import Study
 from miniwin.search.trainings import Training, Variant
 from miniwin.specs.objectives import Objective
-
-ENOUGH = 8  # documents; with fewer, the pieces of text are what varies
 
 Trained = list[tuple[Training, Scores | None]]  # of one variant, by seed
 Array = NDArray[np.float64]
@@ -151,21 +149,10 @@ def _difference(objective: Objective, trained: int, ours: Trained, theirs: Train
 
 def _of_text(objective: Objective, trained: int, ours: Sequence[Scores], theirs: Sequence[Scores]) -> Difference:
     length = str(objective.length(trained))
-    units = np.array(ours[0].bytes)
-    first, other = (np.array([one.nats[length] for one in side]) for side in (ours, theirs))
-    documents, group = np.unique(ours[0].documents, return_inverse=True)
-    of, draws = "pieces", len(units)
-    if len(documents) >= ENOUGH:  # pieces of one document are alike
-        of, draws = "documents", len(documents)
-        units, first, other = (_summed(one, group, draws) for one in (units[None], first, other))
-        units = units[0]
+    units, of, draws = draws_of(ours[0])
+    first, other = (np.array([draws(one.nats[length]) for one in side]) for side in (ours, theirs))
     found = crossed.loss_difference(first, other, units)
-    return found.through(lambda nats: nats * objective.row.per_nat), draws, of
-
-
-def _summed(rows: Array, group: NDArray[np.intp], groups: int) -> Array:
-    """(S, D) -> (S, groups)"""
-    return np.array([np.bincount(group, weights=row, minlength=groups) for row in rows])
+    return found.through(lambda nats: nats * objective.row.per_nat), len(units), of
 
 
 def _of_examples(way: Callable[[Array, Array, Array], Interval]) -> Callable[..., Difference]:

@@ -74,14 +74,14 @@ def find_confirmation(
         result = kept_result(study, seen)
     except UserError as error:
         problem = str(error)
-    variants = [] if chosen is None else _variants(study, chosen, rates)
+    variants = [] if chosen is None else variants_of(study, chosen, rates)
     first = study.spec.seeds  # those before have trained the trials
     places = range(first, first + asked.seeds)
     trainings = [_training(study, variant, place, seen) for place in places for variant in variants]
     return Confirmation(asked, tuple(trainings), trained, result, problem)
 
 
-def _variants(
+def variants_of(
     study: Study, chosen: Sequence[tuple[int, Mapping[str, Any]]], rates: Mapping[int | None, float | None]
 ) -> list[Variant]:
     """The trials, the best first, and the baseline behind them; none if no trial is complete. Each has the learning

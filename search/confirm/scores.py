@@ -9,11 +9,12 @@ Shapes: D pieces, E examples.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from miniwin.files.json_files import JSONProblem, read_json
@@ -35,6 +36,9 @@ if TYPE_CHECKING:
 FILE = "scores.json"
 TIMES = 4  # as many tokens as a trial is measured on: a confirmation is the last word
 PIECES = 8  # at least, if the split has them
+ENOUGH = 8  # documents; with fewer, the pieces of text are what varies
+
+Array = NDArray[np.float64]
 
 
 class Answers(Strict):
@@ -84,6 +88,21 @@ def check_test(spec: SearchSpec, train: TrainSpec, corpus: Corpus) -> None:
     """SpaceError if the text of a confirmation is too short. That there is such a split is seen in the specs."""
     if spec.confirm is not None and corpus.has_text:
         test_tokens(spec, spec.confirm, train, corpus)
+
+
+def draws_of(scores: Scores) -> tuple[Array, str, Callable[[Sequence[float]], Array]]:
+    """What varies in the text: (bytes of each draw (D,), what a draw is, from numbers of pieces to those of draws).
+
+    Pieces that begin in one document are alike, so a document is a draw; with fewer than ENOUGH of them a piece is.
+    """
+    documents, group = np.unique(scores.documents, return_inverse=True)
+    if len(documents) < ENOUGH:
+        return np.array(scores.bytes), "pieces", lambda numbers: np.asarray(numbers, np.float64)
+
+    def summed(numbers: Sequence[float]) -> Array:
+        return np.bincount(group, weights=np.asarray(numbers), minlength=len(documents)).astype(np.float64)
+
+    return summed(scores.bytes), "documents", summed
 
 
 NUMBERS: dict[str, Callable[[TaskScore], np.ndarray]] = {

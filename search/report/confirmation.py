@@ -104,7 +104,7 @@ def _differences(result: Result, trained: int) -> str:
         for measured in one.measures
     ]
     heads = ("trial", "against", "what", "difference", "95 % interval", "rests on", "the trial is")
-    return _table("Confirmed differences", heads, rows, text=(0, 1, 2, 5, 6)) if rows else ""
+    return plain_table("Confirmed differences", heads, rows, text=(0, 1, 2, 5, 6)) if rows else ""
 
 
 def _rests_on(measured: Measured, seeds: int) -> str:
@@ -123,10 +123,10 @@ def _means(result: Result) -> str:
         texts = [bits_text(value) if math.isfinite(value) else "–" for value in bits]
         rows.append((variant.label, variant.layout, f"{complete} of {len(variant.runs)}", *texts))
     heads = ("mean over seeds", "layout", "trained", *(f"bits/byte at {length_text(n)}" for n in lengths))
-    return _table("Means over seeds", heads, rows, text=(0, 1))
+    return plain_table("Means over seeds", heads, rows, text=(0, 1))
 
 
-def _table(name: str, heads: Sequence[str], rows: Sequence[Sequence[str]], text: Sequence[int]) -> str:
+def plain_table(name: str, heads: Sequence[str], rows: Sequence[Sequence[str]], text: Sequence[int]) -> str:
     looks = [' class="text"' if place in text else "" for place in range(len(heads))]
     head = "".join(f'<th scope="col"{look}>{escape(one)}</th>' for look, one in zip(looks, heads, strict=True))
     body = ""

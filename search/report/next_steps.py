@@ -15,6 +15,7 @@ from miniwin.display.page.sheet import copyable
 from miniwin.files.folders import home
 from miniwin.search.confirm import words
 from miniwin.search.confirm.result import Result
+from miniwin.search.ladder import words as ladder
 from miniwin.search.objectives import chief
 from miniwin.search.records import StudyData, TrialRecord
 from miniwin.search.report.importance import FEWEST, Importance
@@ -45,7 +46,7 @@ def steps(study: StudyData, shares: Sequence[Importance]) -> list[Step]:
     """The most urgent first."""
     found = [*_unfinished(study)]
     if study.best is not None:
-        found += [*_beaten(study, study.best), *_confirm(study), *_edges(study, study.best, shares)]
+        found += [*_beaten(study, study.best), *_confirm(study), *_climb(study), *_edges(study, study.best, shares)]
         found += [*_close(study, study.best), *_unknown(study, shares)]
     return found
 
@@ -138,6 +139,12 @@ def _after(study: StudyData, result: Result) -> Iterator[Step]:
             f"{pair.first.capitalize()} is better than {words.other(pair)} on unseen text: train it for longer.",
             command(study, "promote", "--trial", trial, "--name", name, "--tokens", tokens),
         )
+
+
+def _climb(study: StudyData) -> Iterator[Step]:
+    """Go on with a ladder."""
+    if study.ladder is not None and ladder.progress(study.ladder) and not study.ladder.problem:
+        yield Step("The ladder is not over.", command(study, "ladder"))
 
 
 def _edges(study: StudyData, best: TrialRecord, shares: Sequence[Importance]) -> Iterator[Step]:

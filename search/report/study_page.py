@@ -24,7 +24,7 @@ from miniwin.display.page.sheet import copyable, sheet
 from miniwin.files.json_files import read_json
 from miniwin.files.writing import said_if_unwritable, write_text
 from miniwin.search.records import StudyData, TrialRecord, read_study, with_specs
-from miniwin.search.report import charts, confirmation, cost, layouts, next_steps
+from miniwin.search.report import charts, confirmation, cost, ladder_section, layouts, next_steps
 from miniwin.search.report.importance import importances
 from miniwin.search.report.measures import LN2, known, measure
 from miniwin.search.report.shortlist import note, shortlist
@@ -35,6 +35,7 @@ from miniwin.specs import UserError, dump_yaml, user_path
 SECTIONS: tuple[tuple[str, Callable[[StudyData], str]], ...] = (
     ("Layouts of the best", layouts.section),
     ("Confirmed on unseen text", confirmation.section),
+    ("At other sizes", ladder_section.section),
     ("What it cost", cost.section),
 )
 
@@ -69,7 +70,7 @@ def render(study: StudyData) -> str:
     several = len(study.objectives) > 1
     shares = importances(study.spec, study.trials)
     best = study.best
-    said = [*verdict(study), *_tuning(study), *confirmation.sentences(study)]
+    said = [*verdict(study), *_tuning(study), *confirmation.sentences(study), *ladder_section.sentences(study)]
     parts = [_header(study), *map(_sentence, said), _facts(study)]
     if todo := next_steps.section(study, shares):
         parts.append(_section("What to do next", todo))

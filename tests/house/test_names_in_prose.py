@@ -37,6 +37,7 @@ ELSEWHERE = {
     "site.yaml": "docs/searching.md's example",
     "specs/models/my-model.yaml": "an example",
     "baseline.yaml": "lies in study folders",
+    "ladder.md": "lies in study folders",
     "A.txt": "an example",
     "text.txt": "made by a test",
     "novel.txt": "docs/tasks.md's example",

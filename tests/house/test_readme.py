@@ -42,6 +42,7 @@ CHEAPER = {
     "miniwin search run ": "--workers 1 --set budget.trials=1 --set budget.tokens_per_trial=4e3 --set eval_tokens=4096 "
     "--set rung_eval_tokens=4096 --set report_lengths=[64,512] --tracking off",
     "miniwin search confirm ": "--top 1 --seeds 1 --workers 1 --tracking off",
+    "miniwin search ladder ": "--plan",  # tests/search/test_ladder.py trains one
     "miniwin search promote ": f"{TINY} --lengths 64,512 --tracking off",
     "miniwin generate ": "--max-new-tokens 8",
 }

@@ -168,7 +168,7 @@ def _side(
     spec, best = data.spec.model_dump(mode="json"), data.best
     asked = {"base": data.base.name, "train": data.train.name, "trials": data.spec.budget.trials}
     asked |= {part: spec[part] for part in ASKED}
-    several = {} if data.spec.seeds == 1 else {"seeds": data.spec.seeds}
+    several = {part: spec[part] for part in ("seeds", "learning_rate") if part in spec}
     if alone:
         asked = {"base": spec["baseline"], "train": data.train.name, "trials": 1}
     return Side(

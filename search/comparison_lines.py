@@ -31,6 +31,7 @@ def comparison_lines(found: Comparison) -> list[str]:
 
 def _rows(found: Comparison) -> list[tuple[str, Callable[[Side], str]]]:
     names = dict.fromkeys(name for side in found.sides for name in side.asked.get("variables", {}))
+    tuned = any("learning_rate" in side.asked for side in found.sides)
     rows: list[tuple[str, Callable[[Side], str]]] = [("base", lambda side: str(side.asked["base"]))]
     rows += [(name, lambda side, name=name: _variable(side, name)) for name in names]  # type: ignore[misc]
     rows += [
@@ -38,6 +39,7 @@ def _rows(found: Comparison) -> list[tuple[str, Callable[[Side], str]]]:
         ("sampler", lambda side: _kind(side.asked.get("sampler"))),
         ("pruner", lambda side: _kind(side.asked.get("pruner")) if "pruner" in side.asked else ""),
         ("budget", _budget),
+        ("learning rate", lambda side: _rate(side) if tuned else ""),
         ("trials", lambda side: ", ".join(f"{count} {state}" for state, count in side.states.items())),
         ("tokens spent", lambda side: count_text(side.tokens)),
         ("time spent", lambda side: seconds_text(side.seconds)),
@@ -57,6 +59,15 @@ def _rows(found: Comparison) -> list[tuple[str, Callable[[Side], str]]]:
 def _budget(side: Side) -> str:
     seeds = f"{side.asked['seeds']} seeds x " if "seeds" in side.asked else ""
     return f"{side.asked['trials']} x {seeds}{count_text(side.asked['tokens_per_trial'])} tokens"
+
+
+def _rate(side: Side) -> str:
+    """`tuned: 0.003, 0.01`, or that of the train spec."""
+    asked = side.asked.get("learning_rate")
+    if asked is None:
+        return "one for all"
+    rates = asked["tuned"] or [f"{factor:g}x" for factor in asked["factors"]]
+    return f"tuned: {', '.join(map(str, rates))}"
 
 
 def _variable(side: Side, name: str) -> str:

@@ -20,6 +20,7 @@ from miniwin.search.named_specs import find_spec
 from miniwin.search.objectives import cost, is_cost
 from miniwin.search.space_problems import Parts, check_links
 from miniwin.search.spec_errors import SpaceError, placed
+from miniwin.search.trial_trainings import has_several, planned, tokens_of_trial
 from miniwin.search.variables import Variables
 from miniwin.search.variation import crossed, mutated
 from miniwin.specs import (
@@ -287,8 +288,16 @@ def check_space(space: Space) -> str:
     sizes = sorted(assignment.candidate.model.parameters() for assignment in fine if assignment.candidate)
     return (
         f"{len(spec.variables)} variables, {size}; of {len(drawn)} drawn at random {len(fine)} hold the constraints, "
-        f"with {sizes[0]:,} to {sizes[-1]:,} parameters{resizing}"
+        f"with {sizes[0]:,} to {sizes[-1]:,} parameters{resizing}{_trainings(space)}"
     )
+
+
+def _trainings(space: Space) -> str:
+    """What a trial is, where it is more than one training."""
+    if not has_several(space.spec):
+        return ""
+    count, tokens = len(planned(space.spec, space.train, [])), tokens_of_trial(space.spec, space.train)
+    return f"; a trial is {count} trainings, {tokens:,} tokens together"
 
 
 def sample(space: Space, count: int) -> list[Assignment]:

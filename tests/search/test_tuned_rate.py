@@ -9,10 +9,12 @@ from typing import Any, cast
 
 import pytest
 from deaths import EVERY_STEP, Deaths
-from search_helpers import make, write_search
+from search_helpers import make, tried, write_search
 
 from miniwin.data import prepare
 from miniwin.language_model import LanguageModel
+from miniwin.search.comparing import compare_studies
+from miniwin.search.comparison_lines import comparison_lines
 from miniwin.search.creation import create_study
 from miniwin.search.frames import to_columns
 from miniwin.search.live_table import study_lines, summary
@@ -219,6 +221,29 @@ def test_a_rate_that_is_searched_is_not_tuned_as_well(tmp_path: Path, field: str
         check_search(path)
     place = text.splitlines().index(f"  {field}: {value}") + 1
     assert f"search.yaml:{place}:3" in str(raised.value)
+
+
+def test_a_study_in_a_database_knows_the_rates_and_the_seeds(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'study.db'}"
+    asked = {"learning_rate": RATES, "seeds": 2, "budget": {"trials": 1}, "train": {"tokens": 512}}
+    study = make(tmp_path, url=url, **asked)
+    assert work(study.folder, "0") == DONE
+    (trial,) = collect(Study(study.folder, reading=True)).trained
+    assert trial.state == "complete" and trial.train is not None and trial.problem is None
+    assert trial.train.optimizer.lr == trial.learning_rate and trial.rate_at_edge is not None
+    assert [one.folder for one in trial.trainings][2:] == ["rates/0.03", "run", "seeds/1"]
+    assert trial.spread and len(trial.run_folders) == 5 and trial.tokens == 3 * 128 + 2 * 512
+
+
+def test_what_a_trial_is_and_how_its_rate_was_found_is_said(tmp_path: Path) -> None:
+    path = write_search(tmp_path, learning_rate={"factors": [1, 2]}, seeds=3, baseline=None)
+    assert check_search(path).endswith("; a trial is 5 trainings, 5,376 tokens together")
+    tuned = tried(make(tmp_path, out="tuned", name="tuned", learning_rate={"factors": [1, 2]}, seeds=3))
+    plain = tried(make(tmp_path, out="plain", name="plain"))
+    lines = comparison_lines(compare_studies(tuned.folder, plain.folder))
+    assert any(line.split("  ")[0] == "learning rate" and "tuned: 1x, 2x" in line for line in lines)
+    assert any("3 seeds x 1,536 tokens" in line for line in lines)
+    assert not any("learning rate" in line for line in comparison_lines(compare_studies(plain.folder, plain.folder)))
 
 
 def test_a_rate_needs_something_that_training_changes(tmp_path: Path) -> None:

@@ -109,11 +109,11 @@ def _reached(label: str, model: Sized, trainings: Sequence[Training]) -> Reached
 
 
 def _heads(spec: ModelSpec) -> list[str]:
-    """`4 heads of 16, 2 of them keys and values`, of each kind of layer that differs."""
+    """`4/2 of 16`: query heads, heads of keys and values, and the size of each; of layers that differ in it."""
     found = []
     for block in spec.blocks.values():
         attention = block.resolve(spec.hidden_size).attention
-        found.append(f"{attention.num_heads}/{attention.num_kv_heads} x {attention.head_dim}")
+        found.append(f"{attention.num_heads}/{attention.num_kv_heads} of {attention.head_dim}")
     return list(dict.fromkeys(found))
 
 

@@ -17,7 +17,19 @@ WORDS = ("size", "variant", "layers", "heads", "seeds", "the variant is", "it is
 
 def sizes(result: LadderResult) -> Table:
     """What was trained."""
-    heads = ("size", "variant", "parameters", "layers", "width", "heads", "tokens", "FLOPs", "lr", "seeds", "time")
+    heads = (
+        "size",
+        "variant",
+        "parameters",
+        "layers",
+        "width",
+        "heads",
+        "tokens",
+        "FLOPs",
+        "lr",
+        "seeds",
+        "time",
+    )
     rows = [
         (
             size_text(step.target),

@@ -44,7 +44,7 @@ def about(plan: Plan) -> str:
     sizes = ", ".join(size_text(target) for target in plan.targets)
     each = ", ".join(str(len(size.seeds)) for size in plan.sizes)
     return (
-        f"{sizes} parameters with {each} seeds, {plan.tokens_per_parameter:g} tokens a parameter; {GROWN[plan.grow]}; "
+        f"{sizes} parameters with {each} seeds, {_tokens(plan.tokens_per_parameter)} a parameter; {GROWN[plan.grow]}; "
         f"{RATES[plan.learning_rate]}"
     )
 
@@ -100,7 +100,7 @@ def method(result: LadderResult) -> str:
     """How it was done, in sentences."""
     return (
         f"At each size all variants have the same parameters and the same compute. {full(GROWN[result.grow])} "
-        f"{full(RATES[result.learning_rate])} The baseline had {result.tokens_per_parameter:g} tokens for each "
+        f"{full(RATES[result.learning_rate])} The baseline had {_tokens(result.tokens_per_parameter)} for each "
         f"parameter. The trials were chosen by {result.chosen_by}. The lines are of the loss at {result.length:,} "
         f"tokens, on {count_text(result.measured_tokens)} tokens of the {result.split} split, which neither training "
         f"nor the search has seen. Intervals cover the seeds and the text ({result.draws} {result.of}), and an "
@@ -126,6 +126,10 @@ def factor(speed_up: Told) -> str:
 def full(text: str) -> str:
     """As a sentence of its own."""
     return f"{text[:1].upper()}{text[1:]}."
+
+
+def _tokens(each: float) -> str:
+    return f"{each:g} {'token' if each == 1 else 'tokens'}"
 
 
 def _power(slope: Told) -> str:

@@ -41,7 +41,8 @@ def ladder_body(result: LadderResult) -> str:
     for title, (heads, rows) in tables.of(result):
         note = words.foretold(result) if title == tables.PREDICTION else ""
         parts.append(f"<h3>{escape(title)}</h3>" + (f'<p class="note">{escape(note)}</p>' if note else ""))
-        parts.append(plain_table(title, heads, rows, text=[n for n, head in enumerate(heads) if head in tables.WORDS]))
+        text = [n for n, head in enumerate(heads) if n == 0 or head in tables.WORDS]
+        parts.append(plain_table(title, heads, rows, text=text))
     return "".join(parts)
 
 

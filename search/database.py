@@ -195,7 +195,9 @@ def what_is_wrong(error: Exception) -> str:
     found: Any = _database_error(error) or error
     if isinstance(error, ImportError):  # Optuna's words do not name the driver that is missing
         found = error.__cause__ or error
-    return str(getattr(found, "orig", None) or found).strip() or type(found).__name__
+    details = getattr(found, "details", None)  # of gRPC
+    said = (details() if callable(details) else None) or getattr(found, "orig", None) or found
+    return str(said).strip() or type(found).__name__
 
 
 def _away(error: Exception) -> str | None:

@@ -11,6 +11,7 @@ import os
 import warnings
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
+from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
 import optuna
@@ -19,10 +20,11 @@ from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 
 from miniwin.blocks.messages.passwords import MASK, masked, without_secrets_of
 from miniwin.files.writing import said_if_unwritable
-from miniwin.search.database import open_database, read_database, what_is_wrong
+from miniwin.search.database import open_database, patient, read_database, what_is_wrong
+from miniwin.search.grpc_storage import open_proxy
 from miniwin.search.server_lock import ServerLock
 from miniwin.search.storage_trust import check_named
-from miniwin.search.storage_url import EXAMPLES, PASSWORD, sqlite_path, with_password, with_path
+from miniwin.search.storage_url import EXAMPLES, PASSWORD, is_proxy, sqlite_path, with_password, with_path
 from miniwin.search.ticket_lock import TicketLock
 from miniwin.specs import UserError
 
@@ -89,6 +91,15 @@ class NamedJournal(JournalFileBackend):
 
 def open_journal(journal: Path) -> BaseStorage:
     return optuna.storages.JournalStorage(NamedJournal(journal))
+
+
+class GuardedJournal(optuna.storages.JournalStorage):
+    """A journal in a server. A thread that has lost the lock of its study reads and writes no more (locks.py)."""
+
+
+for _name, _method in vars(optuna.storages.JournalStorage).items():
+    if isinstance(_method, FunctionType) and not _name.startswith("_"):
+        setattr(GuardedJournal, _name, patient(_method, lambda error: None, lambda storage: ""))
 
 
 def make_storage(url: str, password: str | None) -> BaseStorage:
@@ -200,12 +211,14 @@ def _open(url: str, make: bool = False, reading: bool = False) -> BaseStorage:
             def save_snapshot(self, snapshot: bytes) -> None:
                 pass
 
-        return optuna.storages.JournalStorage(Backend(url))
+        return GuardedJournal(Backend(url))
+    if is_proxy(url):
+        return open_proxy(url)
     return read_database(url) if reading else open_database(url, make=make)
 
 
 def _said(error: Exception, url: str, password: str | None) -> str:
     text = without_secrets_of(what_is_wrong(error).splitlines()[0], with_password(url, password))
-    if isinstance(error, ImportError) and url.startswith("postgresql:"):
-        text += " (pip install 'miniwin[postgres]')"
+    if isinstance(error, ImportError) and url.startswith(("postgresql:", "grpc:")):
+        text += f" (pip install 'miniwin[{'grpc' if is_proxy(url) else 'postgres'}]')"
     return text

@@ -15,7 +15,7 @@ from pathlib import Path
 from miniwin.blocks.messages.passwords import masked
 from miniwin.files.folders import NoHome, cache_folder
 from miniwin.files.writing import write_text
-from miniwin.search.storage_url import PASSWORD, without_password
+from miniwin.search.storage_url import PASSWORD, is_proxy, without_password
 from miniwin.specs import UserError
 
 NAMED = "MINIWIN_STORAGE_URL"
@@ -34,7 +34,7 @@ def remember_named(url: str) -> None:
 def check_named(url: str, folder: Path) -> None:
     """UserError if a password would be sent to a storage that the user has not named."""
     sent = [f"${name}" for name in SENT if os.environ.get(name)]
-    if not sent or _is_file(url) or _is_named(url):
+    if not sent or _is_file(url) or is_proxy(url) or _is_named(url):
         return
     raise UserError(
         f"{folder} keeps its trials in {masked(url)}, which you have not named here, and {' and '.join(sent)} would be "

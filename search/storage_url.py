@@ -16,11 +16,12 @@ from miniwin.blocks.messages.passwords import MASK, masked
 from miniwin.specs import UserError, user_path
 
 PASSWORD = "MINIWIN_STORAGE_PASSWORD"
-EXAMPLES = "sqlite:////data/study.db, postgresql://user@host/db or redis://host:6379"
+EXAMPLES = "sqlite:////data/study.db, postgresql://user@host/db, grpc://host:13000 or redis://host:6379"
 
 _given: dict[str, str] = {}
 _SQLITE = re.compile(r"(sqlite(?:\+[a-z0-9]+)?://)(/?)([^?]*)(\?.*)?", re.IGNORECASE)
 _PASSWORD = re.compile(r"^([^:/?#]+://[^:/@]*):([^@]*)@")
+_PROXY = re.compile(r"grpc://([^:/?#@\[\]]+|\[[0-9a-fA-F:.]+\]):([0-9]{1,5})/?")
 _IN_QUERY = re.compile(r"[?&](password|passwd|pwd)=", re.IGNORECASE)
 
 
@@ -41,6 +42,9 @@ def split_password(url: str, said: str = "--storage ") -> tuple[str, str | None]
             f"{said}{url}: a study needs a file that all workers see, given by a plain path; expected something "
             "like sqlite:////data/study.db"
         )
+    if is_proxy(url):
+        proxy_address(url, said)
+        return url, None
     found = _PASSWORD.match(url)
     if _IN_QUERY.search(url):
         raise UserError(f"{said}{masked(url)}: write the password as user:password@host, or put it into ${PASSWORD}")
@@ -50,6 +54,19 @@ def split_password(url: str, said: str = "--storage ") -> tuple[str, str | None]
         raise UserError(f"{said}{masked(url)}: write an @ in a password as %40, or put the password into ${PASSWORD}")
     kept = f"{found.group(1)}:{MASK}@{url[found.end() :]}"
     return kept, None if found.group(2) == MASK else unquote(found.group(2))
+
+
+def is_proxy(url: str) -> bool:
+    """Whether the storage is behind Optuna's gRPC proxy."""
+    return url.lower().startswith("grpc:")
+
+
+def proxy_address(url: str, said: str = "") -> tuple[str, int]:
+    """Host and port of a proxy. said: before the URL, in the message of the UserError for another form."""
+    found = _PROXY.fullmatch(url)
+    if found is None:
+        raise UserError(f"{said}{masked(url)}: expected grpc://host:port of Optuna's proxy, which asks for no password")
+    return found[1], int(found[2])
 
 
 def give_password(url: str, password: str | None) -> None:

@@ -39,9 +39,15 @@ def clean_study(study: str | Path, *, paused: bool = False, dry_run: bool = Fals
     further, it is trained from the start. dry_run: remove nothing.
 
     Raises:
-        UserError: there is no such study, it is not over and `paused` is asked for, or a file cannot be removed.
+        UserError: there is no such study, its run folders are at a URL, it is not over and `paused` is asked for, or a
+            file cannot be removed.
     """
     opened = Study(find_study(study), reading=dry_run)
+    if opened.place.elsewhere:
+        raise UserError(
+            f"{opened.folder} has its run folders at {opened.about['place']}: those of trials that have ended have no "
+            "checkpoints there, and those of trials that wait keep theirs"
+        )
     with nullcontext() if dry_run else opened.lock:  # while it is held no trial is taken further
         data = collect(opened)
         if paused and not data.searched:

@@ -6,11 +6,12 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from miniwin.machine.devices import find_device
 from miniwin.runs import RunResult, read_run
-from miniwin.search.holding import Claim
+from miniwin.search.holding import Claim, saved
 from miniwin.search.objectives import at_rungs as changing_objectives
 from miniwin.search.objectives import eval_tokens, is_loss, report_lengths, value
 from miniwin.search.outcome import Outcome
@@ -180,6 +181,7 @@ def _train(
         run_name=name if training.folder == MAIN else f"{name}-{training.folder.replace('/', '-')}",
         base=study.train_base,
         on_eval=on_eval,
+        on_checkpoint=partial(saved, study, claim),
         eval_at=eval_at,
     )
 

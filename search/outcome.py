@@ -84,7 +84,7 @@ class Outcome:
         if before.learning_rate is not None:
             self.take_rate(before.learning_rate, bool(before.rate_at_edge))
         self.attempts = before.attempts + 1
-        self.tokens = max(sum(map(_tokens, run_folders(folder))), before.tokens)
+        self.tokens = max(tokens_in(folder), before.tokens)
         # Or nobody died: the user asked for another try, or the trial has waited at a rung.
         further = self.tokens > before.tokens or before.state in ("failed", "paused")
         self.deaths = 0 if further else before.deaths + 1
@@ -248,6 +248,11 @@ def _fields(path: str, text: bytes) -> Any:
         return parse_json(text, names=True)
     except JSONProblem as error:
         raise UserError(f"{path} is {error}; expected the file that `miniwin search` wrote") from None
+
+
+def tokens_in(folder: Path) -> int:
+    """How far all trainings of a trial have got. folder: of the trial."""
+    return sum(map(_tokens, run_folders(folder)))
 
 
 def _tokens(run: Path) -> int:

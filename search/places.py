@@ -1,6 +1,6 @@
-"""Where the run folders of a study are: a folder that every worker sees.
+"""Where the run folders of a study are: a folder that every worker sees, or a URL (remote_place.py).
 
-With a journal that is the study folder. A study in a database may have any other folder (`--place`); there it has a
+With a journal that is the study folder. A study in a database may have any other place (`--place`); there it has a
 folder of its own, NAME-ID, with a file that says so. Another machine may see the folder under another path. The file
 tells it from an empty one, such as a share that is not mounted: training there would not go on from any checkpoint.
 """
@@ -12,16 +12,20 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from miniwin.blocks.messages.passwords import has_secret, masked
 from miniwin.files.json_files import JSONProblem, read_json
 from miniwin.files.writing import said_if_unwritable, write_json
 from miniwin.search import study_json
+from miniwin.search.remote_place import MARK, RemotePlace, mark, marked
 from miniwin.specs import UserError, user_path
 
-FORMAT, MARK = 1, "place.json"
+FORMAT = 1
 
 
 class Place:
-    """A folder for run folders, of one study."""
+    """A folder for run folders, of one study. elsewhere: they go up and down; `folder` has this machine's copies."""
+
+    elsewhere = False
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -33,13 +37,32 @@ class Place:
             trial.write_bytes(b"0")
             trial.unlink()
 
+    def fetch(self, folder: Path) -> None:
+        """Make sure that a folder is here as it was last."""
+
+    def push(self, folder: Path, *, over: bool = False) -> None:
+        """Let other machines see a folder as it is now. over: nobody goes on with it."""
+
+    def forget(self, folder: Path) -> None:
+        """Free this machine of a folder that others see."""
+
+
+def open_place(root: str, study_folder: Path) -> Place | RemotePlace:
+    return RemotePlace(root, study_folder) if _is_url(root) else Place(Path(root))
+
 
 def make_place(asked: str, name: str, id: str) -> str:
     """The place of a new study, made and marked. asked: `--place`."""
+    said = {"format": FORMAT, "study": id}
+    if _is_url(asked):
+        _refuse_password(asked)
+        url = f"{asked.rstrip('/')}/{name}-{id[:8]}"
+        mark(url, said)
+        return url
     root = _own_folder(user_path(asked).absolute(), name, id)
     with said_if_unwritable(root):
         root.mkdir(parents=True, exist_ok=True)
-        write_json(root / MARK, {"format": FORMAT, "study": id})
+        write_json(root / MARK, said)
     return str(root)
 
 
@@ -51,31 +74,52 @@ def find_place(asked: str | None, recorded: str, name: str, id: str) -> str:
         UserError: the place is not there.
     """
     if asked is None:
-        if _is_of(Path(recorded), id):
+        if _is_of(recorded, id):
             return recorded
         raise UserError(
             f"the study {name!r} has its run folders in {recorded}, which is not there as seen from this machine: give "
-            "the folder with --place, by the path that it has here"
+            "the place with --place, as it is called here"
         )
-    given = user_path(asked).absolute()
-    for root in (given, _own_folder(given, name, id)):
+    if _is_url(asked):
+        _refuse_password(asked)
+        given = asked.rstrip("/")
+        roots = [given, f"{given}/{name}-{id[:8]}"]
+    else:
+        folder = user_path(asked).absolute()
+        roots = [str(folder), str(_own_folder(folder, name, id))]
+    for root in roots:
         if _is_of(root, id):
-            return str(root)
+            return root
     raise UserError(
         f"--place {asked}: the run folders of the study {name!r} are not there (there is neither a study.json nor a "
-        f"{MARK} of it); expected the folder that its maker sees as {recorded}"
+        f"{MARK} of it); expected the place that its maker calls {recorded}"
     )
+
+
+def _is_url(place: str) -> bool:
+    return "://" in place
+
+
+def _refuse_password(url: str) -> None:
+    if has_secret(url):
+        raise UserError(
+            f"--place {masked(url)}: it would be written down, with its password: leave the password out, and put it "
+            "where the library of that file system looks for it"
+        )
 
 
 def _own_folder(folder: Path, name: str, id: str) -> Path:
     return folder / f"{name}-{id[:8]}"
 
 
-def _is_of(root: Path, id: str) -> bool:
-    """Whether a folder is a place of this study: a folder of its own, or its study folder."""
+def _is_of(root: str, id: str) -> bool:
+    """Whether a place is of this study: a folder of its own, or its study folder."""
+    if _is_url(root):
+        said = marked(root)
+        return isinstance(said, dict) and said.get("study") == id
     for file, field in ((MARK, "study"), (study_json.FILE, "id")):
         with suppress(OSError, JSONProblem, AttributeError):
-            said: Any = read_json(root / file, names=True)
-            if said.get(field) == id:
+            found: Any = read_json(Path(root) / file, names=True)
+            if found.get(field) == id:
                 return True
     return False

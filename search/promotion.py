@@ -62,6 +62,7 @@ def promote(
     data = collect(opened)
     chosen = _chosen(data, trial)
     assert chosen.spec is not None and chosen.train is not None and chosen.run_folder is not None
+    opened.place.fetch(chosen.run_folder.parent)
     spec, base = _train_spec(opened, chosen.train, tokens, train, set_train)
     run = chosen.run_folder
     if spec != chosen.train:

@@ -34,7 +34,8 @@ from miniwin.search.journal import JOURNAL, Journal, Known, Told, from_optuna
 from miniwin.search.leases import Lease, lease_of, read_lease
 from miniwin.search.locks import under
 from miniwin.search.outcome import Outcome
-from miniwin.search.places import Place, find_place
+from miniwin.search.places import Place, find_place, open_place
+from miniwin.search.remote_place import RemotePlace
 from miniwin.search.samplers import make_pruner
 from miniwin.search.space import Assignment, Space
 from miniwin.search.storage_url import given_password, sqlite_path
@@ -217,9 +218,9 @@ class Study:
         return Path(self.about["train_base"])
 
     @cached_property
-    def place(self) -> Place:
+    def place(self) -> Place | RemotePlace:
         """Where run folders are."""
-        return Place(Path(self.about["place"]) if self.stored else self.folder)
+        return open_place(self.about["place"], self.folder) if self.stored else Place(self.folder)
 
     def check_place(self) -> None:
         """Raise UserError if run folders cannot be read and written from here."""

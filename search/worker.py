@@ -129,6 +129,7 @@ def _work_on(study: Study, claim: Claim, corpus: Corpus) -> None:
     from miniwin.search.entries import LeaseLost
     from miniwin.search.leases import Holding
     from miniwin.search.measure import Interrupted, Tracking, run_claim
+    from miniwin.search.outcome import TRAINED
     from miniwin.tracking import OFF
 
     about = study.about["tracking"] or {"uri": "off", "run": None}
@@ -142,6 +143,7 @@ def _work_on(study: Study, claim: Claim, corpus: Corpus) -> None:
     with Holding(claim.entry, claim.lease, at_loss=lambda: signal.raise_signal(signal.SIGTERM)) as holding:
         print(f"{name}: {claim.candidate.model.layout} {claim.outcome.params}", flush=True)
         try:
+            study.place.fetch(claim.folder)
             run(study, claim, corpus, tracking)
         except (Interrupted, KeyboardInterrupt):
             if holding.lost:
@@ -157,8 +159,12 @@ def _work_on(study: Study, claim: Claim, corpus: Corpus) -> None:
         except Exception as error:  # of any kind: an architecture that cannot be trained must not end the search
             traceback.print_exc()
             claim.outcome.end("failed", f"{type(error).__name__}: {error}")
+        over = claim.outcome.state in TRAINED
+        study.place.push(claim.folder, over=over)
         holding.end()  # or it could renew what `finish` gives up
         finish(study, claim)
+        if over:
+            study.place.forget(claim.folder)
         print(f"{name}: {claim.outcome.state} {claim.outcome.reason or ''} {claim.outcome.values}", flush=True)
     if requests() != before:  # it came when the training was ending anyway
         raise KeyboardInterrupt

@@ -59,6 +59,7 @@ def train(
     experiment: str = "miniwin",
     run_name: str | None = None,
     on_start: Callable[[], None] | None = None,
+    on_checkpoint: Callable[[], None] | None = None,
 ) -> RunResult:
     """Train `model` as `train` says, into the run folder `out`.
 
@@ -78,6 +79,7 @@ def train(
     device: default CUDA where there is one, else the CPU. `dtype: auto` means what is best there.
     distributed: how several processes share the training: each has the model ("ddp"), or a share of it ("fsdp").
     on_start: called before a new run is written, once nothing more can be refused; of several processes, in the first.
+    on_checkpoint: called after each checkpoint, in the process that keeps the run folder.
     tracking, experiment, run_name, parent_run: MLflow's URI ("off": none), experiment, run and parent run.
 
     Raises:
@@ -148,7 +150,7 @@ def train(
             runs.clear_run(folder)
         with torch.random.fork_rng([where] if where.type == "cuda" else []):
             what = model_spec, spec, corpus, tokenizer, tracker, where, before, group, product
-            session = TrainingLoop(place, *what, distributed, folder)
+            session = TrainingLoop(place, *what, distributed, folder, on_checkpoint)
             result = session.run(on_eval, rungs, stop_after_tokens, workers, progress and group.leads)
         return replace(result, folder=folder)
 

@@ -70,7 +70,9 @@ class TrainingLoop:
         product: Product | None = None,
         distributed: Distributed = "ddp",
         shared: Path | None = None,
+        on_checkpoint: Callable[[], None] | None = None,
     ) -> None:
+        self.on_checkpoint = on_checkpoint
         self.group = group
         self.checkpoint = (shared or folder) / runs.CHECKPOINT
         self.folder, self.spec, self.corpus, self.tracker, self.device = folder, spec, corpus, tracker, device
@@ -298,6 +300,8 @@ class TrainingLoop:
             },
         )
         self._write_record("running", None)
+        if self.on_checkpoint is not None and self.group.leads:
+            self.on_checkpoint()
 
     def _restore(self, state: dict[str, Any]) -> None:
         self.step, self.passed = state["step"], list(state["passed"])

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 import time
+from functools import partial
 from typing import TYPE_CHECKING
 
 from miniwin.machine.devices import find_device
 from miniwin.search.confirm.scores import measure, write_scores
-from miniwin.search.holding import Claim
+from miniwin.search.holding import Claim, saved
 from miniwin.search.measure import Interrupted, Tracking
 from miniwin.search.study import Study
 
@@ -33,6 +34,7 @@ def run_training(study: Study, claim: Claim, corpus: Corpus, tracking: Tracking)
         experiment=tracking.experiment,
         run_name=claim.label.replace(" ", "-"),
         base=study.train_base,
+        on_checkpoint=partial(saved, study, claim),
     )
     if result.status == "interrupted":
         raise Interrupted(result.reason)

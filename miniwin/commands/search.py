@@ -240,14 +240,18 @@ def _uncollected() -> Iterator[None]:
 @app.command()
 def report(
     study: Ref,
-    out: Annotated[Path | None, typer.Option(help="HTML file. Default: report.html in the study folder.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="HTML file. Default: report.html in the study folder; of a URL, NAME-ID.html here."),
+    ] = None,
 ) -> None:
     """Write one self-contained HTML page about a study."""
     from miniwin.search.report import write_report
     from miniwin.search.study import find_study
 
     folder = find_study(study)
-    say(f"report: {write_report(folder, out or folder / 'report.html')}")
+    default = Path(f"{folder.name}.html") if "://" in study else folder / "report.html"  # not into the cache
+    say(f"report: {write_report(folder, out or default)}")
 
 
 @app.command()

@@ -106,7 +106,7 @@ SPECS = CORE | {"yaml"}
 ENGINE = SPECS | {"mlflow", "sqlalchemy", "tokenizers", "safetensors", "rich", "platformdirs", "filelock"}
 ENGINE |= {"lm_eval", "tqdm", "pyarrow"}
 ZOO = ENGINE | {"pooch"}
-SEARCH = ZOO | {"optuna", "optunahub", "submitit", "pandas"}
+SEARCH = ZOO | {"optuna", "optunahub", "submitit", "pandas", "grpc", "fsspec"}
 
 # layer -> the libraries it may import, and the layers of miniwin
 ALLOWED: dict[str, tuple[set[str], set[str]]] = {
@@ -121,7 +121,10 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
 # Only inside functions: `miniwin.load("name")` asks the zoo, which stands above the engine.
 LAZILY = {"miniwin.loading": {"zoo"}}
 # Optional dependencies: imported only where they are used.
-ALWAYS_LAZY = {"mlflow", "sqlalchemy", "xformers", "lm_eval", "tqdm", "pyarrow", "pandas", "optunahub", "submitit"}
+ALWAYS_LAZY = {
+    *("mlflow", "sqlalchemy", "xformers", "lm_eval", "tqdm", "pyarrow", "pandas", "optunahub", "submitit"),
+    *("grpc", "fsspec"),
+}
 # Files that are nothing without their library, and the library. They are themselves imported only inside functions.
 ONLY_WITH = {
     "miniwin.evaluation.lm_eval_model": {"lm_eval", "tqdm"},
@@ -259,6 +262,7 @@ def test_every_library_is_a_declared_dependency() -> None:
     declared = {re.split(r"[^A-Za-z0-9_-]", item)[0].lower().replace("-", "_") for item in named}
     distribution = {"yaml": "pyyaml", "pydantic_core": "pydantic", "triton": "torch"}  # torch for CUDA brings triton
     distribution |= {"sqlalchemy": "mlflow", "tqdm": "lm_eval"}  # which bring them
+    distribution |= {"grpc": "grpcio"}
     for path in FILES:
         for imported, _, line in imports(path):
             top = imported.split(".")[0]

@@ -14,7 +14,7 @@ from miniwin.search.study import Study
 
 HERE = Path(__file__).resolve().parent
 SIZES = (100_000, 300_000, 1_000_000)
-TOKENS = 8.0  # for each parameter: about an hour of one core in all
+TOKENS = 6.0  # for each parameter: about an hour of one core in all
 KEPT = ("ladder.md", "ladder.html", "ladder.json", "ladder/plan.json", "ladder/prediction.json")
 
 

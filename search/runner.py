@@ -131,7 +131,7 @@ def _say_pruned(data: StudyData, tracker: Tracker) -> None:
         for folder in trial.run_folders if trial.waited_to_the_end else ():
             with suppress(UserError, KeyError, TypeError):  # a run that is damaged has said so elsewhere
                 known = read_run(folder)
-                if known["status"] != "complete" and (run := known["tracking"]["run_id"]):
+                if known.get("status") != "complete" and (run := known["tracking"]["run_id"]):
                     tracker.set_status("pruned", trial.reason, run)
 
 

@@ -8,17 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from miniwin.evaluation.intervals import Interval
-from miniwin.search.ladder.fit import FLOORS, predict, slope
 from miniwin.search.ladder.keeping import read, where, write
 from miniwin.search.ladder.plan import Plan, hash_of
-from miniwin.search.ladder.scored import Trainings, compute_of, scored_of
 from miniwin.search.study import Study
 from miniwin.search.trainings import Training
 from miniwin.specs import UserError
 from miniwin.specs.base import Strict
+
+if TYPE_CHECKING:
+    from miniwin.evaluation.intervals import Interval
+    from miniwin.search.ladder.scored import Trainings
 
 NAME = "prediction"
 BACK = "put it back from a copy: it is not made a second time"
@@ -84,6 +85,10 @@ class Begun(Strict):
 
 def make_prediction(plan: Plan, trainings: Trainings) -> Prediction:
     """Of the largest size. trainings: of the sizes below it, all of them complete."""
+    # Whoever only looks at a study reads predictions, and needs no numpy for that.
+    from miniwin.search.ladder.fit import FLOORS, predict, slope
+    from miniwin.search.ladder.scored import compute_of, scored_of
+
     scored = scored_of(plan, trainings, text=False)
     labels = [member.label for member in plan.members]
     at, seeds = compute_of(plan, len(plan.sizes) - 1), len(plan.sizes[-1].seeds)

@@ -38,7 +38,7 @@ _inside = threading.local()  # `busy` in a method of the storage: a method that 
 
 
 class StorageLost(UserError):
-    """The database has been away for longer than a restart takes."""
+    """The database is away: for longer than a restart takes, if a study was open."""
 
 
 def open_database(url: str, *, make: bool = False) -> BaseStorage:
@@ -198,6 +198,11 @@ def what_is_wrong(error: Exception) -> str:
     details = getattr(found, "details", None)  # of gRPC
     said = (details() if callable(details) else None) or getattr(found, "orig", None) or found
     return str(said).strip() or type(found).__name__
+
+
+def is_away(error: Exception) -> bool:
+    """Whether the database is away or busy, rather than refuses what it was asked."""
+    return _away(error) is not None
 
 
 def _away(error: Exception) -> str | None:

@@ -20,7 +20,7 @@ from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 
 from miniwin.blocks.messages.passwords import MASK, masked, without_secrets_of
 from miniwin.files.writing import said_if_unwritable
-from miniwin.search.database import open_database, patient, read_database, what_is_wrong
+from miniwin.search.database import StorageLost, is_away, open_database, patient, read_database, what_is_wrong
 from miniwin.search.grpc_storage import open_proxy
 from miniwin.search.server_lock import ServerLock
 from miniwin.search.storage_trust import check_named
@@ -133,7 +133,8 @@ def join_storage(
     except Exception as error:
         known = MASK not in url or password or os.environ.get(PASSWORD)
         hint = "" if known else f"; its password is not kept: set ${PASSWORD}"
-        raise UserError(f"{what}, which cannot be read: {_said(error, url, password)}{hint}") from None
+        kind = StorageLost if is_away(error) else UserError
+        raise kind(f"{what}, which cannot be read: {_said(error, url, password)}{hint}") from None
     if owned != id:
         found = f"that has no study {name!r}" if owned is None else f"its study {name!r} belongs to another folder"
         raise UserError(f"{what}, but {found}: put the storage back as it was, or begin anew with another --out")

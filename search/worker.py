@@ -83,12 +83,11 @@ def work(folder: Path, worker: str, threads: int | None = None, known: str | Non
     from miniwin.data import prepare
     from miniwin.search.measure import check_same_data
     from miniwin.search.stopping import Listening
-    from miniwin.search.study import Study
     from miniwin.tokenizer import load_tokenizer
 
     if threads is not None:
         torch.set_num_threads(threads)
-    study = Study(folder)
+    study = _opened(folder)
     study.check_place()
     corpus = prepare(study.train.data, load_tokenizer(study.train.tokenizer, study.train_base), study.train_base)
     check_same_data(study, corpus)
@@ -99,6 +98,24 @@ def work(folder: Path, worker: str, threads: int | None = None, known: str | Non
             if listening.heard:
                 return ALL_STOPPED
             raise
+
+
+def _opened(folder: Path) -> Study:
+    """The study. A worker may be started while the database is restarted, and waits for it as the others do."""
+    from miniwin.search.database import PATIENCE_SECONDS, StorageLost
+    from miniwin.search.study import Study
+
+    began = time.monotonic()
+    while True:
+        study = Study(folder)
+        try:
+            _ = study.optuna
+            return study
+        except StorageLost as error:
+            if time.monotonic() - began > PATIENCE_SECONDS:
+                raise
+            print(f"waiting: {error}", file=sys.stderr, flush=True)
+            time.sleep(WAIT_SECONDS)
 
 
 def _claim_and_work(study: Study, worker: str, corpus: Corpus, listening: Listening) -> int:

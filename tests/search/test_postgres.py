@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import time
+from itertools import count
 from pathlib import Path
+from threading import Event
+from types import SimpleNamespace
 
 import optuna
 import pytest
 from postgres import PASSWORD, Postgres
-from search_helpers import tried, write_search
+from search_helpers import make, tried, write_search
 
-from miniwin.search import read_study
+from miniwin.search import read_study, worker
 from miniwin.search.creation import create_study
+from miniwin.search.database import StorageLost
 from miniwin.search.records import collect
 from miniwin.search.study import Study
 from miniwin.specs import UserError, load_search_spec
@@ -41,4 +46,26 @@ def test_a_study_outlives_its_server(postgres: Postgres, tmp_path: Path, monkeyp
     postgres.stop()
     with pytest.raises(UserError, match=r"which cannot be read: .*refused"):
         read_study(study.folder)
+    postgres.start()
+
+
+def test_a_worker_that_starts_while_the_server_is_away_waits(
+    postgres: Postgres, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MINIWIN_STORAGE_PASSWORD", PASSWORD)
+    folder = tried(make(tmp_path, postgres.database("away"), budget={"trials": 1})).folder
+    opened = Event()
+
+    def back(seconds: float) -> None:
+        postgres.start()
+        opened.set()
+
+    postgres.stop()
+    monkeypatch.setattr(worker, "time", SimpleNamespace(sleep=back, monotonic=time.monotonic))
+    assert worker.work(folder, "0") == worker.DONE
+    assert opened.is_set()
+    postgres.stop()
+    monkeypatch.setattr(worker, "time", SimpleNamespace(sleep=lambda seconds: None, monotonic=count(0, 40).__next__))
+    with pytest.raises(StorageLost, match="which cannot be read"):
+        worker.work(folder, "0")
     postgres.start()

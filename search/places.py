@@ -7,9 +7,9 @@ tells it from an empty one, such as a share that is not mounted: training there 
 
 from __future__ import annotations
 
-import uuid
 from contextlib import suppress
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 from miniwin.blocks.messages.passwords import has_secret, masked
@@ -32,10 +32,9 @@ class Place:
 
     def check_writable(self) -> None:
         """Raise Unwritable if no file can be made there."""
-        trial = self.folder / f".{uuid.uuid4().hex}.tmp"
-        with said_if_unwritable(self.folder):
-            trial.write_bytes(b"0")
-            trial.unlink()
+        # A file without a name: nothing is left of it if the disk is full, or this process is killed.
+        with said_if_unwritable(self.folder), TemporaryFile(dir=self.folder, buffering=0) as trial:
+            trial.write(b"0")
 
     def fetch(self, folder: Path) -> None:
         """Make sure that a folder is here as it was last."""

@@ -176,12 +176,12 @@ def test_a_place_that_cannot_be_written_to_harms_nothing(
 ) -> None:
     study = begun(tmp_path)
 
-    def full(self: Path, data: bytes) -> int:
+    def full(**where: object) -> None:
         raise OSError(28, os.strerror(28))
 
     before = study.optuna.get_trials()
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "write_bytes", full)
+        patch.setattr("miniwin.search.places.TemporaryFile", full)
         assert main([str(study.folder)]) == UNWRITABLE
     said = capsys.readouterr().err
     assert said.count("\n") == 1 and "No space left on device" in said and str(study.folder) in said

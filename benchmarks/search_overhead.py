@@ -166,10 +166,12 @@ def work_at_nothing(folder: Path, worker: str) -> None:
     while True:
         claim = take_work(study, worker)
         if isinstance(claim, Claim):
-            with Holding(claim.entry, claim.lease):
+            with Holding(claim.entry, claim.lease) as holding:
                 claim.outcome.values = {name: draw.gauss(2, 0.1) for name in OBJECTIVES}
                 claim.outcome.end("complete")
+                holding.end()
                 finish(study, claim)
+                holding.given_up = study.stored
         elif claim.over:
             break
         else:

@@ -256,7 +256,7 @@ def _claim_trial(study: Study, trial: Trial, trials: Sequence[FrozenTrial], work
         set_attributes(trial, _about(candidate))
     folder = study.trial_folder(candidate.hash)
     entry = study.trial_entry(trial, candidate.hash)
-    outcome = entry.outcome()
+    outcome = study.trial_entry(trial, candidate.hash, trial.user_attrs).outcome()
     if outcome is not None and outcome.number == trial.number and _untold(study, trial, outcome):
         tell_outcome(study, trial, outcome)  # its worker was killed between writing and telling
         return None

@@ -32,6 +32,9 @@ class Entry(Protocol):
 
     def hold(self, lease: Lease) -> None: ...
 
+    def begin(self, outcome: Outcome, lease: Lease) -> None:
+        """Write the outcome of an attempt that begins, then take the lease."""
+
     def let_go(self) -> None: ...
 
     def outcome(self) -> Outcome | None:
@@ -48,6 +51,10 @@ class FileEntry(LeaseFile):
         super().__init__(lease)
         self.folder = folder
 
+    def begin(self, outcome: Outcome, lease: Lease) -> None:
+        self.write(outcome)
+        self.hold(lease)
+
     def outcome(self) -> Outcome | None:
         return Outcome.read_sound(self.folder)
 
@@ -56,13 +63,13 @@ class FileEntry(LeaseFile):
 
 
 class StoredEntry:
-    """Attributes of a trial or of a study. of: in their names. read, write: all attributes, and one of them. seen: the
-    attributes as they were read a moment ago, to be used in place of new ones."""
+    """Attributes of a trial or of a study. of: in their names. read, write: all attributes, and some of them, in this
+    order. seen: the attributes as they were read a moment ago, to be used in place of new ones."""
 
     def __init__(
         self,
         read: Callable[[], Mapping[str, Any]],
-        write: Callable[[str, Any], None],
+        write: Callable[[Mapping[str, Any]], None],
         of: str = "",
         seen: Mapping[str, Any] | None = None,
     ) -> None:
@@ -74,14 +81,17 @@ class StoredEntry:
         return lease_of(self._read().get(self._lease))
 
     def hold(self, lease: Lease) -> None:
-        self._write(self._lease, asdict(lease))
+        self._write({self._lease: asdict(lease)})
+
+    def begin(self, outcome: Outcome, lease: Lease) -> None:
+        self._write({self._outcome: outcome.to_attribute(), self._lease: asdict(lease)})
 
     def let_go(self) -> None:
         from optuna.exceptions import UpdateFinishedTrialError
 
         try:
             if self._read().get(self._lease) is not None:
-                self._write(self._lease, None)
+                self._write({self._lease: None})
         except UpdateFinishedTrialError:  # nobody asks for the lease of a trial that has ended
             pass
 
@@ -97,7 +107,7 @@ class StoredEntry:
             if not holder.same_holder(lease_of(attributes.get(self._lease))):
                 raise LeaseLost
         try:
-            self._write(self._outcome, said)
+            self._write({self._outcome: said})
         except UpdateFinishedTrialError:
             if self._read().get(self._outcome) != said:  # or an earlier try has arrived
                 raise LeaseLost from None

@@ -91,34 +91,34 @@ def hold(
 
     before: what an earlier attempt has written.
     """
-    outcome = _next_attempt(Outcome.begin(number, assignment, candidate), entry, before, folder)
-    if outcome.over:
+    outcome, lease = _next_attempt(Outcome.begin(number, assignment, candidate), entry, before, folder, worker)
+    if lease is None:
         if trial is not None:
             tell_outcome(study, trial, outcome)
         return None
-    return Claim(number, candidate, folder, outcome, _taken(entry, worker), entry, trial)
+    return Claim(number, candidate, folder, outcome, lease, entry, trial)
 
 
 def hold_training(training: Training, worker: str) -> Claim | None:
     """Take the lease of a training anew; otherwise as `hold`."""
     variant, candidate, folder, entry = training.variant, training.candidate, training.folder, training.entry
     begun = Outcome.begin(variant.number, Assignment(variant.params, candidate), candidate)
-    outcome = _next_attempt(begun, entry, training.outcome, folder)
-    if outcome.over:
+    outcome, lease = _next_attempt(begun, entry, training.outcome, folder, worker)
+    if lease is None:
         return None
-    return Claim(variant.number, candidate, folder, outcome, _taken(entry, worker), entry, None, training)
+    return Claim(variant.number, candidate, folder, outcome, lease, entry, None, training)
 
 
-def _next_attempt(outcome: Outcome, entry: Entry, before: Outcome | None, folder: Path) -> Outcome:
+def _next_attempt(
+    outcome: Outcome, entry: Entry, before: Outcome | None, folder: Path, worker: str
+) -> tuple[Outcome, Lease | None]:
+    """The outcome of an attempt that begins, written down, and its lease; no lease: there were too many."""
     if before is not None:
         outcome.go_on_from(before, folder)
     if outcome.deaths > DEATHS:
         outcome.end("failed", f"its worker was killed {outcome.deaths} times without progress: out of memory?")
-    entry.write(outcome)
-    return outcome
-
-
-def _taken(entry: Entry, worker: str) -> Lease:
+        entry.write(outcome)
+        return outcome, None
     lease = Lease.mine(worker)
-    entry.hold(lease)
-    return lease
+    entry.begin(outcome, lease)
+    return outcome, lease

@@ -110,6 +110,7 @@ class Holding:
     def __init__(self, place: Leased, lease: Lease, at_loss: Callable[[], object] = lambda: None) -> None:
         self.place, self.lease, self.at_loss = place, lease, at_loss
         self.lost = False
+        self.given_up = False  # the lease has been given up, or nobody asks for it any more
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._renew, name="lease", daemon=True)
 
@@ -124,7 +125,7 @@ class Holding:
 
     def __exit__(self, *error: object) -> None:
         self.end()
-        if self.lease.same_holder(self.place.lease()):
+        if not self.given_up and self.lease.same_holder(self.place.lease()):
             self.place.let_go()
 
     def _renew(self) -> None:

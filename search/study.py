@@ -26,6 +26,7 @@ from filelock import FileLock
 
 from miniwin.blocks.messages.listing import some
 from miniwin.files.folders import home
+from miniwin.search.at_once import set_trial_attributes
 from miniwin.search.brackets import Rule, rule_of
 from miniwin.search.candidate import Candidate
 from miniwin.search.entries import LEASE, Entry, FileEntry, StoredEntry
@@ -249,7 +250,7 @@ class Study:
         number = trial._trial_id
         return StoredEntry(
             lambda: self.storage.get_trial(number).user_attrs,
-            lambda name, value: self.storage.set_trial_user_attr(number, name, value),
+            lambda attributes: set_trial_attributes(self.storage, number, attributes),
             seen=seen,
         )
 
@@ -268,7 +269,12 @@ class Study:
     def _entry(self, of: str, folder: Path, seen: Mapping[str, Any] | None) -> Entry:
         if not self.stored:
             return FileEntry(self.folder / "leases" / f"{of}.json", folder)
-        return StoredEntry(lambda: self.optuna.user_attrs, self.optuna.set_user_attr, of, seen)
+
+        def write(attributes: Mapping[str, Any]) -> None:
+            for name, value in attributes.items():
+                self.optuna.set_user_attr(name, value)
+
+        return StoredEntry(lambda: self.optuna.user_attrs, write, of, seen)
 
     def lease_path(self, number: int | None) -> Path:
         """The file of a lease, in a study that has such files."""

@@ -6,14 +6,13 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from miniwin.search.at_once import database_below, set_trial_attributes
 from miniwin.search.history import PAUSED
 from miniwin.search.outcome import FINAL, Outcome
 from miniwin.search.study import Study
 
 if TYPE_CHECKING:
     from optuna.trial import Trial
-
-    from miniwin.search.few_statements import FewStatements
 
 
 def has_ended(study: Study, outcome: Outcome) -> bool:
@@ -46,7 +45,7 @@ def tell(
         study.optuna.tell(trial.number, values, told, skip_if_finished=True)
         return
     with suppress(UpdateFinishedTrialError):  # a worker was killed right after this line
-        if database := _database_of(trial):
+        if database := database_below(trial.storage):
             database.end_trial(trial._trial_id, told, values, attributes)
         else:
             set_attributes(trial, attributes)
@@ -55,17 +54,5 @@ def tell(
 
 def set_attributes(trial: Trial, attributes: Mapping[str, Any]) -> None:
     """Set attributes of a trial in Optuna: at once, where the storage can."""
-    if database := _database_of(trial):
-        database.set_trial_user_attrs(trial._trial_id, attributes)
-        trial._cached_frozen_trial.user_attrs.update(attributes)  # as Optuna's own method does
-    else:
-        for name, value in attributes.items():
-            trial.set_user_attr(name, value)
-
-
-def _database_of(trial: Trial) -> FewStatements | None:
-    """The storage of a trial, below Optuna's cache, if it is a database."""
-    from miniwin.search.few_statements import FewStatements
-
-    below = getattr(trial.storage, "_backend", None)
-    return below if isinstance(below, FewStatements) else None
+    set_trial_attributes(trial.storage, trial._trial_id, attributes)
+    trial._cached_frozen_trial.user_attrs.update(attributes)  # as Optuna's own method does

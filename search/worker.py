@@ -180,6 +180,7 @@ def _work_on(study: Study, claim: Claim, corpus: Corpus) -> None:
         study.place.push(claim.folder, over=over)
         holding.end()  # or it could renew what `finish` gives up
         finish(study, claim)
+        holding.given_up = study.stored  # by `finish`
         if over:
             study.place.forget(claim.folder)
         print(f"{name}: {claim.outcome.state} {claim.outcome.reason or ''} {claim.outcome.values}", flush=True)

@@ -212,7 +212,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--workers", type=int, default=8)
     parser.add_argument("--trained", type=int, default=20, help="real trials")
     parser.add_argument("--journal", action="store_true", help="no-op trials in a journal file, not in PostgreSQL")
-    parser.add_argument("--json", type=Path, help="also write the figures here")
+    parser.add_argument("--json", type=Path, help="also write the figures here, with the commit and the machine")
     options = parser.parse_args(arguments)
     wanted = options.parts or ["looking", "no-op", "trials"]
     rows: list[dict[str, Any]] = []
@@ -226,7 +226,11 @@ def main(arguments: list[str] | None = None) -> None:
         figures = ", ".join(f"{value:.4g} {name.replace('_', ' ')}" for name, value in row.items() if name != "what")
         print(f"{row['what']}: {figures}")
     if options.json:
-        options.json.write_text(json.dumps(rows, indent=2) + "\n")
+        about = {"command": " ".join(["benchmarks/search_overhead.py", *(arguments or sys.argv[1:])])}
+        from benchmarks.machine import described, load
+
+        found = {**about, "machine": described(), "load_at_the_end": load(), "rows": rows}
+        options.json.write_text(json.dumps(found, indent=2) + "\n")
 
 
 if __name__ == "__main__":

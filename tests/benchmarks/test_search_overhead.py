@@ -17,5 +17,7 @@ def test_looking_and_working_are_measured(tmp_path: Path) -> None:
     assert row["what"] == "6 no-op trials, 2 workers, journal"
     assert row["trials_per_second"] * row["wall_seconds"] == pytest.approx(6)
     main(["trials", "--trained", "1", "--json", str(tmp_path / "a.json")])
-    (row,) = json.loads((tmp_path / "a.json").read_text())
+    said = json.loads((tmp_path / "a.json").read_text())
+    (row,) = said["rows"]
+    assert said["machine"]["miniwin"] and said["command"].startswith("benchmarks/search_overhead.py trials --trained 1")
     assert 0 < row["share_of_20_s"] * 20 == pytest.approx(row["wall_seconds"])

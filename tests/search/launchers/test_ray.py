@@ -16,15 +16,18 @@ from search_helpers import write_search
 
 from miniwin.runs import read_metrics
 from miniwin.search import run_search
+from miniwin.search.launchers import on_ray
+from miniwin.search.launchers.launcher import Ended
+from miniwin.search.launchers.on_ray import KILLED, RayWorker
 from miniwin.search.stopping import at_work
 from miniwin.search.study import Study
-
-pytest.importorskip("ray")
+from miniwin.search.worker import MISTAKE, STOPPED
 
 
 @pytest.fixture
 def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Any, list[Any]]]:
     """A head that runs no tasks, and two raylets with a core each. Ray's usage report is off."""
+    pytest.importorskip("ray")
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
     monkeypatch.setenv("RAY_raylet_start_wait_time_s", "300")
     from ray.cluster_utils import Cluster
@@ -68,3 +71,51 @@ def test_a_search_survives_the_death_of_a_machine(
     for trial in data.completed:
         assert trial.run_folder is not None
         assert [line["step"] for line in read_metrics(trial.run_folder)] == list(range(1, 257))
+
+
+class FakeRay:
+    """What a launcher asks of Ray: one task, which has failed with an error, or is still running."""
+
+    class exceptions:
+        RayError = type("RayError", (Exception,), {})
+        TaskCancelledError = type("TaskCancelledError", (RayError,), {})
+        RayTaskError = type("RayTaskError", (RayError,), {})
+        RuntimeEnvSetupError = type("RuntimeEnvSetupError", (RayError,), {})
+        NodeDiedError = type("NodeDiedError", (RayError,), {})
+
+    def __init__(self, error: Exception | None) -> None:
+        self.error, self.cancelled = error, list[bool]()
+
+    def wait(self, tasks: list[str], timeout: float) -> tuple[list[str], list[str]]:
+        return ([], tasks) if self.error is None else (tasks, [])
+
+    def get(self, task: str) -> None:
+        assert self.error is not None
+        raise self.error
+
+    def cancel(self, task: str, force: bool) -> None:
+        self.cancelled.append(force)
+        self.error = FakeRay.exceptions.TaskCancelledError()
+
+
+def test_how_a_task_of_ray_ended() -> None:
+    said = FakeRay.exceptions
+    assert RayWorker(FakeRay(said.NodeDiedError()), "task").poll() == Ended(KILLED, how="Ray says NodeDiedError")
+    ended = RayWorker(FakeRay(said.RayTaskError("Traceback\nModuleNotFoundError: No module miniwin")), "task").poll()
+    assert ended is not None and ended.code == MISTAKE
+    assert ended.said.startswith("error: a worker could not be started by Ray: ModuleNotFoundError: No module miniwin")
+    ray = FakeRay(None)
+    worker = RayWorker(ray, "task")
+    assert worker.poll() is None
+    worker.ask_to_stop()
+    assert worker.poll() == Ended(STOPPED) and ray.cancelled == [False]
+    worker.kill()
+    assert ray.cancelled == [False], "it has ended"
+
+
+def test_a_task_of_ray_gets_what_a_process_here_would_inherit(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("MINIWIN_PLUGINS", "PGPASSWORD", "MLFLOW_TRACKING_URI", "SOMETHING"):
+        monkeypatch.setenv(name, name.lower())
+    given = on_ray._settings()
+    assert given["MINIWIN_PLUGINS"] == "miniwin_plugins" and given["PGPASSWORD"] == "pgpassword"
+    assert "MLFLOW_TRACKING_URI" in given and not {"SOMETHING", "PATH", "CUDA_VISIBLE_DEVICES"} & set(given)

@@ -137,6 +137,9 @@ def test_what_a_job_of_slurm_is_told(tmp_path: Path, slurm: FakeSlurm) -> None:
     for path in (study.folder / "logs" / "slurm").iterdir():
         assert b"secret-word" not in path.read_bytes(), "submitit's files are there for others to read"
     assert PASSWORD not in os.environ
+    assert job.job.submission().function.given == {}
+    with Slurm().opened(study.folder, print) as start:
+        assert start(ordered(study)).job.submission().function.given == {"CUDA_VISIBLE_DEVICES": ""}
     assert job.poll() is None
     job.ask_to_stop()
     assert (slurm.folder / "cancelled").read_text() == "7\n"

@@ -79,9 +79,11 @@ class Fake:
     """A worker that ends as it is told, or never."""
 
     def __init__(self, ended: Ended | None) -> None:
-        self.ended, self.asked, self.killed = ended, 0, 0
+        self.ended, self.asked, self.killed, self.polled = ended, 0, 0, 0
 
     def poll(self) -> Ended | None:
+        self.polled += 1
+        assert self.polled < 1000, "somebody waits for ever"
         return self.ended
 
     def ask_to_stop(self) -> None:

@@ -12,11 +12,11 @@ from miniwin.search.confirm.comparing import conclude
 from miniwin.search.confirm.plan import Confirmation
 from miniwin.search.holding import Claim, NoClaim, hold_training
 from miniwin.search.ladder.concluding import conclude_ladder
+from miniwin.search.ladder.predicting import make_prediction
 from miniwin.search.ladder.prediction import (
     begin_largest,
     check_prediction,
     has_begun,
-    make_prediction,
     write_prediction,
 )
 from miniwin.search.ladder.standing import Ladder

@@ -7,7 +7,6 @@ No training of the largest size begins without it. Each of them notes the hash o
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal
 
 from miniwin.search.ladder.keeping import read, where, write
@@ -18,8 +17,7 @@ from miniwin.specs import UserError
 from miniwin.specs.base import Strict
 
 if TYPE_CHECKING:
-    from miniwin.evaluation.intervals import Interval
-    from miniwin.search.ladder.scored import Trainings
+    from miniwin.evaluation.intervals import Interval  # numpy: who looks at a study does without it
 
 NAME = "prediction"
 BACK = "put it back from a copy: it is not made a second time"
@@ -83,42 +81,6 @@ class Begun(Strict):
     written: str
 
 
-def make_prediction(plan: Plan, trainings: Trainings) -> Prediction:
-    """Of the largest size. trainings: of the sizes below it, all of them complete."""
-    # Whoever only looks at a study reads predictions, and needs no numpy for that.
-    from miniwin.search.ladder.fit import FLOORS, predict, slope
-    from miniwin.search.ladder.scored import compute_of, scored_of
-
-    scored = scored_of(plan, trainings, text=False)
-    labels = [member.label for member in plan.members]
-    at, seeds = compute_of(plan, len(plan.sizes) - 1), len(plan.sizes[-1].seeds)
-    predicted = []
-    for v, label in enumerate(labels):
-        weights = [float(v == w) for w in range(len(labels))]
-        predicted.append(_predicted(label, None, predict(scored, at, weights, seeds)))
-    for v, label in enumerate(labels[:-1]):
-        weights = [float(v == w) - float(w == len(labels) - 1) for w in range(len(labels))]
-        predicted.append(_predicted(label, labels[-1], predict(scored, at, weights, seeds)))
-    sources = [
-        Source(size=size.target, member=member.label, seed=seed, hash=one.candidate.hash, loss=float(loss))
-        for size, of_size, runs in zip(plan.sizes, trainings, scored.runs, strict=False)
-        for member, of, losses in zip(plan.members, of_size, runs, strict=True)
-        for seed, one, loss in zip(size.seeds, of, losses, strict=True)
-    ]
-    made = Prediction(
-        written=datetime.now(UTC).isoformat(timespec="seconds"),
-        plan=plan.hash,
-        length=plan.length,
-        size=plan.sizes[-1].target,
-        seeds=seeds,
-        floors=list(FLOORS),
-        slope=Told.of(slope(scored)),
-        sources=sources,
-        predicted=predicted,
-    )
-    return made.model_copy(update={"hash": hash_of(made, "hash")})
-
-
 def write_prediction(study: Study, prediction: Prediction) -> None:
     write(study, NAME, prediction)
 
@@ -166,10 +128,6 @@ def _begun(study: Study, training: Training) -> str | None:
 
 def _name(training: Training) -> str:
     return f"begun:{training.candidate.hash[:12]}"
-
-
-def _predicted(first: str, other: str | None, found: Interval) -> Predicted:
-    return Predicted(first=first, other=other, **Told.of(found).model_dump())
 
 
 def _known(number: float) -> float | None:

@@ -14,10 +14,10 @@ from miniwin.display.cells import cell
 from miniwin.display.formats import duration, plural, rate
 from miniwin.files.json_files import parse_json
 from miniwin.search.confirm import words
+from miniwin.search.forecast import tokens_left
 from miniwin.search.ladder.words import lines as ladder_lines
 from miniwin.search.records import StudyData, TrialRecord
 from miniwin.search.trainings import progress
-from miniwin.search.trial_trainings import tokens_of_trial
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -115,12 +115,7 @@ class SearchDisplay:
             self._tokens_before, self._began = tokens, time.monotonic()
         speed = (tokens - self._tokens_before) / max(time.monotonic() - self._began, 1e-9)
         if speed > 0 and time.monotonic() - self._began > 5:
-            budget = tokens_of_trial(data.spec, data.train)
-            open_trials = data.spec.budget.trials - len(trained) - len(paused)
-            left = open_trials * budget - sum(min(tokens_so_far(trial), budget) for trial in running)
-            if data.baseline is not None and not data.baseline.trained:
-                left += max(budget - tokens_so_far(data.baseline), 0)
-            parts += [rate(speed), f"{duration(max(left, 0) / speed)} left"]
+            parts += [rate(speed), f"{duration(tokens_left(data, tokens_so_far) / speed)} left"]
         return " · ".join(parts)
 
 

@@ -55,9 +55,10 @@ def costs(study: StudyData) -> list[Cost]:
     ]
     if study.baseline is not None:
         found.append(_sum("the baseline", [(study.baseline.tokens, study.baseline.seconds)]))
-    if study.confirmation is not None:
-        outcomes = [one.outcome for one in study.confirmation.trainings if one.outcome is not None]
-        found.append(_sum("trainings of the confirmation", ((one.tokens, one.seconds) for one in outcomes)))
+    for doing, trainings in study.anew:
+        outcomes = [one.outcome for one in trainings if one.outcome is not None]
+        what = f"trainings: {doing}"
+        found.append(_sum(what, ((one.tokens, one.seconds) for one in outcomes)))
     return [one for one in found if one.count and (one.tokens or one.seconds)]
 
 

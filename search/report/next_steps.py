@@ -16,6 +16,7 @@ from miniwin.files.folders import home
 from miniwin.search.confirm import words
 from miniwin.search.confirm.result import Result
 from miniwin.search.ladder import words as ladder
+from miniwin.search.ladder.plan import size_text
 from miniwin.search.objectives import chief
 from miniwin.search.records import StudyData, TrialRecord
 from miniwin.search.report.importance import FEWEST, Importance
@@ -25,6 +26,7 @@ from miniwin.specs.variables import ChoiceVariable, IntVariable
 
 CLOSE = 0.005  # a difference of this share of the loss may come from the seed alone
 MANY = 200  # trials with which a difference that matters would show
+SIZES = (1, 2, 4)  # of a ladder, in sizes of the winner
 NAMED = 5  # trials that a sentence names
 
 
@@ -139,6 +141,13 @@ def _after(study: StudyData, result: Result) -> Iterator[Step]:
             f"{pair.first.capitalize()} is better than {words.other(pair)} on unseen text: train it for longer.",
             command(study, "promote", "--trial", trial, "--name", name, "--tokens", tokens),
         )
+        if study.ladder is None and study.baseline is not None and study.best.spec is not None:
+            size = study.best.spec.parameters()
+            sizes = ",".join(size_text(round(float(f"{times * size:.2g}"))) for times in SIZES)
+            yield Step(
+                "Whether that holds at other sizes, a ladder says. It predicts the largest size before it trains it.",
+                command(study, "ladder", "--sizes", sizes),
+            )
 
 
 def _climb(study: StudyData) -> Iterator[Step]:

@@ -86,7 +86,11 @@ def test_what_follows_from_a_confirmation(study: StudyData) -> None:
     assert command(confirmed(study, "better"), better) == (
         f"miniwin search promote STUDY --trial {best.number} --name period-window-ratio-winner --tokens 40000000"
     )
-    assert not any("unseen text" in text for text in said(confirmed(study, "worse")))
+    assert best.spec is not None and best.spec.parameters() == 361_552
+    assert command(confirmed(study, "better"), "Whether that holds at other sizes, a ladder says.") == (
+        "miniwin search ladder STUDY --sizes 0.36M,0.72M,1.4M"
+    )
+    assert not any("unseen text" in text or "ladder" in text for text in said(confirmed(study, "worse")))
     assert equal.confirmation is not None
     old = replace(equal, confirmation=replace(equal.confirmation, trained=1))
     assert command(old, "The confirmation is of fewer trials") == "miniwin search resume STUDY"

@@ -42,6 +42,7 @@ def _of_confirmation(study: Study, confirmation: Confirmation | None, worker: st
     if free := _first_free(confirmation.trainings):
         return hold_training(free, worker)
     if confirmation.over and not confirmation.current:
+        _fetch(study, confirmation.trainings)
         conclude(study, confirmation)
     return NoClaim(over=confirmation.over)
 
@@ -59,6 +60,7 @@ def _of_ladder(study: Study, ladder: Ladder, worker: str) -> Claim | NoClaim | N
         return NoClaim(over=all(one.over for one in ladder.lower))
     prediction = ladder.prediction
     if prediction is None and not any(has_begun(study, one) for one in ladder.largest):
+        _fetch(study, ladder.lower)
         prediction = make_prediction(ladder.plan, ladder.trainings[:-1])
         write_prediction(study, prediction)
     prediction = check_prediction(study, ladder.plan, prediction, ladder.largest)
@@ -66,8 +68,16 @@ def _of_ladder(study: Study, ladder: Ladder, worker: str) -> Claim | NoClaim | N
         begin_largest(study, free, prediction)
         return hold_training(free, worker)
     if not ladder.broken and all(one.over for one in ladder.largest) and not ladder.current:
+        _fetch(study, ladder.every)
         conclude_ladder(study, replace(ladder, prediction=prediction))
     return NoClaim(over=all(one.over for one in ladder.largest))
+
+
+def _fetch(study: Study, trainings: Sequence[Training]) -> None:
+    """Have the scores of trainings here, which other machines may have made."""
+    for one in trainings:
+        if one.state == "complete":
+            study.place.fetch(one.folder)
 
 
 def retry_trainings(data: StudyData) -> int:

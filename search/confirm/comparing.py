@@ -35,8 +35,6 @@ def conclude(study: Study, confirmation: Confirmation) -> Result:
         if trained is None:
             variants.append((training.variant, trained := []))
         complete = training.outcome is not None and training.outcome.state == "complete"
-        if complete:
-            study.place.fetch(training.folder)
         trained.append((training, read_scores(training.folder) if complete else None))
     scores = [one for _, trained in variants for _, one in trained if one is not None]
     text = next(iter(scores), None)

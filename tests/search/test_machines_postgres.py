@@ -89,6 +89,14 @@ def test_a_lock_that_the_server_has_lost_lets_nothing_be_written(url: str, tmp_p
     in_a_thread(lambda: None, two)  # and it was given back
 
 
+def test_a_password_in_the_url_is_used_and_not_kept(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make(tmp_path, url)
+    monkeypatch.delenv("MINIWIN_STORAGE_PASSWORD")
+    monkeypatch.setenv("MINIWIN_CACHE", str(tmp_path / "elsewhere"))
+    assert not read_study(url.replace("me@", f"me:{PASSWORD}@")).trials
+    assert not [path for path in tmp_path.rglob("*") if path.is_file() and PASSWORD.encode() in path.read_bytes()]
+
+
 def test_a_killed_worker(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither machine sees the study folder: they have the URL, and the place."""
     train_spec = {"tokens": 16_384, "checkpoint_seconds": 0.05}  # 128 steps

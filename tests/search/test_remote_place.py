@@ -93,6 +93,23 @@ def test_a_place_is_marked_and_known_by_its_mark(tmp_path: Path) -> None:
         make_place("nonesuch://x", "small", id)
 
 
+def test_a_confirmation_by_machines_that_share_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    url, place = f"sqlite:///{tmp_path}/a.db", f"file://{tmp_path}/there"
+    data = {"source": "text", "paths": ["text.txt"], "test_fraction": 0.2}
+    changes = {"budget": {"trials": 1}, "confirm": {"top": 1, "seeds": 1}}
+    spec = load_search_spec(write_search(tmp_path, train={"tokens": 256, "data": data}, **changes))
+    monkeypatch.setenv("MINIWIN_CACHE", str(tmp_path / "one"))
+    study = create_study(spec, tmp_path, out=tmp_path / "study", storage=url, place=place)
+    assert main([url]) == DONE
+    for name in ("one", "two"):  # the second has nothing but the storage
+        monkeypatch.setenv("MINIWIN_CACHE", str(tmp_path / name))
+        found = read_study(url)
+        assert found.finished and found.confirmation is not None and found.confirmation.result is not None
+        assert [run.state for variant in found.confirmation.result.variants for run in variant.runs] == ["complete"] * 2
+    assert not list(tmp_path.rglob("confirm.json")) and not list(study.folder.rglob("model.safetensors"))
+    assert len(list((tmp_path / "there").rglob("confirm/*/*.tar"))) >= 2
+
+
 def test_machines_that_share_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One is stopped in the midst by a full place; another goes on from the last checkpoint that is there."""
     url, place = f"sqlite:///{tmp_path}/a.db", f"file://{tmp_path}/there"

@@ -134,7 +134,7 @@ def _begin(
         "ready": False,
     }
     if url is not None:
-        about |= {"format": STORED, "place": str(folder.absolute()) if place is None else make_place(place, name, id)}
+        about |= {"format": STORED, "place": make_place(place, name, id, folder)}
     write_about(folder, about)
     try:
         study = Study(folder, password=password)

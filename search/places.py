@@ -15,7 +15,6 @@ from typing import Any
 from miniwin.blocks.messages.passwords import has_secret, masked
 from miniwin.files.json_files import JSONProblem, read_json
 from miniwin.files.writing import said_if_unwritable, write_json
-from miniwin.search import study_json
 from miniwin.search.remote_place import MARK, RemotePlace, mark, marked
 from miniwin.specs import UserError, user_path
 
@@ -47,12 +46,19 @@ class Place:
 
 
 def open_place(root: str, study_folder: Path) -> Place | RemotePlace:
-    return RemotePlace(root, study_folder) if _is_url(root) else Place(Path(root))
+    """The place of a study. A study folder that is the place itself may have been moved."""
+    if _is_url(root):
+        return RemotePlace(root, study_folder)
+    moved = not (Path(root) / MARK).is_file() and (study_folder / MARK).is_file()
+    return Place(study_folder if moved else Path(root))
 
 
-def make_place(asked: str, name: str, id: str) -> str:
-    """The place of a new study, made and marked. asked: `--place`."""
+def make_place(asked: str | None, name: str, id: str, study_folder: Path) -> str:
+    """The place of a new study, made and marked. asked: `--place`; None: the study folder."""
     said = {"format": FORMAT, "study": id}
+    if asked is None:
+        write_json(study_folder / MARK, said)
+        return str(study_folder.absolute())
     if _is_url(asked):
         _refuse_password(asked)
         url = f"{asked.rstrip('/')}/{name}-{id[:8]}"
@@ -90,8 +96,8 @@ def find_place(asked: str | None, recorded: str, name: str, id: str) -> str:
         if _is_of(root, id):
             return root
     raise UserError(
-        f"--place {asked}: the run folders of the study {name!r} are not there (there is neither a study.json nor a "
-        f"{MARK} of it); expected the place that its maker calls {recorded}"
+        f"--place {asked}: the run folders of the study {name!r} are not there (there is no {MARK} of it); expected "
+        f"the place that its maker calls {recorded}"
     )
 
 
@@ -112,13 +118,11 @@ def _own_folder(folder: Path, name: str, id: str) -> Path:
 
 
 def _is_of(root: str, id: str) -> bool:
-    """Whether a place is of this study: a folder of its own, or its study folder."""
+    """Whether a place is of this study."""
     if _is_url(root):
         said = marked(root)
         return isinstance(said, dict) and said.get("study") == id
-    for file, field in ((MARK, "study"), (study_json.FILE, "id")):
-        with suppress(OSError, JSONProblem, AttributeError):
-            found: Any = read_json(Path(root) / file, names=True)
-            if found.get(field) == id:
-                return True
+    with suppress(OSError, JSONProblem, AttributeError):
+        found: Any = read_json(Path(root) / MARK, names=True)
+        return bool(found.get("study") == id)
     return False

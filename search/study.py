@@ -226,7 +226,8 @@ class Study:
     def check_place(self) -> None:
         """Raise UserError if run folders cannot be read and written from here."""
         if self.stored:
-            find_place(None, self.about["place"], self.spec.name, self.about["id"])
+            place = self.about["place"] if self.place.elsewhere else str(self.place.folder)
+            find_place(None, place, self.spec.name, self.about["id"])
             self.place.check_writable()
 
     def trial_folder(self, hash: str) -> Path:

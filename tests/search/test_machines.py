@@ -62,6 +62,14 @@ def test_machines_share_a_study_by_its_url_alone(tmp_path: Path, machine: Callab
     assert not list(tmp_path.rglob("trial.json")) and not list((one.folder / "leases").iterdir())
 
 
+def test_a_study_folder_that_is_the_place_may_move(tmp_path: Path) -> None:
+    study = tried(begun(tmp_path))
+    study.folder.rename(tmp_path / "moved")
+    moved = Study(tmp_path / "moved")
+    moved.check_place()
+    assert moved.place.folder == moved.folder and len(collect(tried(moved)).completed) == 2
+
+
 def test_a_larger_budget_is_known_everywhere(tmp_path: Path, machine: Callable[[str], Study]) -> None:
     one = begun(tmp_path, budget={"trials": 2}, constraints=[])
     two = tried(machine("two"), 2)
@@ -157,9 +165,9 @@ def test_the_place_has_to_be_there_and_to_be_the_right_one(
     share.rename(tmp_path / "mounted")  # another machine sees it there
     share.mkdir()  # and here nothing is mounted
     assert main([url]) == MISTAKE
-    assert "which is not there as seen from this machine: give the folder with --place" in capsys.readouterr().err
+    assert "which is not there as seen from this machine: give the place with --place" in capsys.readouterr().err
     assert main([url, "--place", str(share)]) == MISTAKE
-    assert "there is neither a study.json nor a place.json of it" in capsys.readouterr().err
+    assert "there is no place.json of it" in capsys.readouterr().err
     assert not list(share.iterdir())
     for named in (tmp_path / "mounted", tmp_path / "mounted" / kept.name):
         folder = find_study(url, str(named))

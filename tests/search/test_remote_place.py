@@ -82,15 +82,15 @@ def test_what_is_further_here_stays(machines: tuple[RemotePlace, RemotePlace], t
 
 def test_a_place_is_marked_and_known_by_its_mark(tmp_path: Path) -> None:
     url, id = f"file://{tmp_path}/there", "0123456789abcdef"
-    root = make_place(f"{url}/", "small", id)
+    root = make_place(f"{url}/", "small", id, tmp_path)
     assert root == f"{url}/small-01234567"
     assert find_place(None, root, "small", id) == find_place(url, root, "small", id) == root
     with pytest.raises(UserError, match="the run folders of the study 'small' are not there"):
         find_place(url, root, "small", "another")
     with pytest.raises(UserError, match=r"--place ftp://me:\*\*\*@host/x: it would be written down, with its password"):
-        make_place("ftp://me:secret-word@host/x", "small", id)
+        make_place("ftp://me:secret-word@host/x", "small", id, tmp_path)
     with pytest.raises(UserError, match=r"nonesuch://x/small-01234567: .*; expected a URL that fsspec knows"):
-        make_place("nonesuch://x", "small", id)
+        make_place("nonesuch://x", "small", id, tmp_path)
 
 
 def test_a_confirmation_by_machines_that_share_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,10 @@ from benchmarks.search_chaos.checks import Check, check
 from benchmarks.search_chaos.disturbing import NO_ROOM, Disturbed
 from benchmarks.search_chaos.running import chaos
 
-SMALL = {"variables": {"ratio": {"int": [2, 4]}, "window": {"choice": [4, 8]}, "factor": {"choice": [1]}}}
+SMALL = {
+    "variables": {"ratio": {"int": [2, 4]}, "window": {"choice": [4, 8]}, "factor": {"choice": [1]}},
+    "budget": {"trials": 4},
+}
 DONE = Disturbed(ends=[(2, f"x {NO_ROOM} x"), (0, "")])
 
 
@@ -46,7 +49,7 @@ DAMAGE: list[tuple[Callable[[Path], object], str]] = [
 
 def test_a_disturbed_search_is_the_same_search(tmp_path: Path) -> None:
     # The first check is left out: where the search is fast, it is over before the kills are.
-    _, *checks = chaos(tmp_path, None, kills=3, workers=2, steps=64, **SMALL)
+    _, *checks = chaos(tmp_path, None, kills=3, workers=2, steps=48, **SMALL)
     assert not broken(checks) and len(checks) == 8
     alone = tmp_path / "undisturbed" / "study"
     assert not broken(check(alone, alone, DONE))
@@ -59,5 +62,5 @@ def test_a_disturbed_search_is_the_same_search(tmp_path: Path) -> None:
 
 
 def test_a_disturbed_search_in_a_database(tmp_path: Path, postgres: Postgres) -> None:
-    _, *checks = chaos(tmp_path, postgres, kills=3, workers=2, steps=64, seed=1, **SMALL)
+    _, *checks = chaos(tmp_path, postgres, kills=3, workers=2, steps=48, seed=1, **SMALL)
     assert not broken(checks)

@@ -92,10 +92,11 @@ def create_study(
                 move_place(folder, place)
             study = Study(folder, password=password, named=url is not None)
             unmade = study.is_unmade()
+            _check_same_storage(study, url, storage)  # before the storage is opened, and a password is sent there
             if study.stored:
-                study.locked(lambda: _continue_with(study, specs, url, storage))
+                study.locked(lambda: _continue_with(study, specs))
             else:
-                _continue_with(study, specs, url, storage)
+                _continue_with(study, specs)
             if unmade:
                 _create_in_storage(study)
         else:
@@ -152,20 +153,22 @@ def _begin(
     return study
 
 
-def _continue_with(study: Study, specs: NamedSpecs, url: str | None, storage: str | None) -> None:
-    """Accept the same search, also with a larger budget, wider variables or another confirmation; refuse any other
-    change.
-
-    storage: as the user wrote it; url: what is kept of it.
-    """
-    if study.stored:
-        study.read_again()
+def _check_same_storage(study: Study, url: str | None, storage: str | None) -> None:
+    """UserError if a study that goes on is kept elsewhere. storage: as the user wrote it; url: what is kept of it."""
     kept = study.url
     if url is not None and (kept is None or without_password(url) != without_password(kept)):
         raise UserError(
             f"{study.folder} keeps its study in {masked(kept) if kept else 'a journal file'}, not in "
             f"{masked(storage or url)}: leave --storage out, or choose another --out"
         )
+
+
+def _continue_with(study: Study, specs: NamedSpecs) -> None:
+    """Accept the same search, also with a larger budget, wider variables or another confirmation; refuse any other
+    change."""
+    kept = study.url
+    if study.stored:
+        study.read_again()
     old = NamedSpecs(study.spec, study.base, study.train, study.baseline, Path(study.about["train_base"]))
     specs = replace(specs, train=settled(specs.train, find_device(None), study.train.dtype))
     if specs.spec.confirm is None:  # `miniwin search confirm` may have asked for one

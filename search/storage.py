@@ -21,6 +21,7 @@ from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from miniwin.blocks.messages.passwords import MASK, masked, without_secrets_of
 from miniwin.files.writing import said_if_unwritable
 from miniwin.search.database import StorageLost, is_away, open_database, patient, read_database, what_is_wrong
+from miniwin.search.few_statements import FewStatements
 from miniwin.search.grpc_storage import open_proxy
 from miniwin.search.server_lock import ServerLock
 from miniwin.search.storage_trust import check_named
@@ -170,8 +171,9 @@ def lock_in(storage: Any, url: str, name: str) -> AbstractContextManager[Any]:
     """The lock of a study, which all see that see its storage. name: of the study."""
     if (path := sqlite_path(url)) is not None:
         return FileLock(Path(path).with_name(f".{Path(path).name}.lock"))
-    if url.startswith("postgresql"):
-        return ServerLock(storage._backend, name)
+    database = getattr(storage, "_backend", None)  # below Optuna's cache
+    if isinstance(database, FewStatements) and database.engine.name == "postgresql":
+        return ServerLock(database, name)
     return TicketLock(storage, name)
 
 

@@ -16,7 +16,7 @@ from rich.console import Console
 from search_helpers import MODEL, SEARCH, write_search
 
 from miniwin.runs import read_evaluations
-from miniwin.search import claims, leases, read_study, run_search, study_json
+from miniwin.search import claims, holding, leases, read_study, run_search, study_json
 from miniwin.search.claims import Claim, NoClaim, finish, take_work
 from miniwin.search.creation import create_study
 from miniwin.search.live_table import free_lines, study_table, summary
@@ -216,7 +216,7 @@ def test_a_trial_that_was_cut_off_while_being_asked_for_is_finished(tmp_path: Pa
 
 
 def test_workers_that_keep_dying_give_a_trial_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(claims, "DEATHS", 2)
+    monkeypatch.setattr(holding, "DEATHS", 2)
     study = make(tmp_path, baseline=None)
     for _ in range(3):
         claim = take_work(study, "0")

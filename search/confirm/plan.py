@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import count, islice
 from typing import Any
 
 from miniwin.search.candidate import Candidate
@@ -17,6 +18,7 @@ from miniwin.search.confirm.result import Result, kept_result
 from miniwin.search.outcome import TRAINED
 from miniwin.search.study import Study
 from miniwin.search.trainings import Training, Variant, training_of, with_seed
+from miniwin.search.trial_trainings import seed_after
 from miniwin.specs import UserError
 from miniwin.specs.confirmation import ConfirmSpec
 
@@ -75,9 +77,7 @@ def find_confirmation(
     except UserError as error:
         problem = str(error)
     variants = [] if chosen is None else variants_of(study, chosen, rates)
-    first = study.spec.seeds  # those before have trained the trials
-    places = range(first, first + asked.seeds)
-    trainings = [_training(study, variant, place, seen) for place in places for variant in variants]
+    trainings = [_training(study, variant, seed, seen) for seed in _seeds(study, variants) for variant in variants]
     return Confirmation(asked, tuple(trainings), trained, result, problem)
 
 
@@ -104,8 +104,17 @@ def _tuned(study: Study, candidate: Candidate | None, rate: float | None) -> Can
     return None if rate is None else candidate.at_rate(rate)
 
 
-def _training(study: Study, variant: Variant, place: int, seen: Mapping[str, Any]) -> Training:
+def _seeds(study: Study, variants: Sequence[Variant]) -> list[int]:
+    """The first seeds that have not trained the variants. A search may set train.seed, and have chosen one."""
     assert study.spec.confirm is not None
-    candidate = with_seed(variant.candidate, study.space.train.seed + place)
+    places = range(study.spec.seeds)
+    known = {seed_after(variant.candidate.train, place) for variant in variants for place in places}
+    after = (seed_after(study.space.train, place) for place in count(study.spec.seeds))
+    return list(islice((seed for seed in after if seed not in known), study.spec.confirm.seeds))
+
+
+def _training(study: Study, variant: Variant, seed: int, seen: Mapping[str, Any]) -> Training:
+    assert study.spec.confirm is not None
+    candidate = with_seed(variant.candidate, seed)
     label = f"{variant.label} with seed {candidate.train.seed}"
     return training_of(study, FOLDER, label, variant, candidate, study.spec.confirm, seen)

@@ -219,6 +219,19 @@ def test_more_trials_that_are_no_better_train_nothing_anew(tmp_path: Path) -> No
     assert (study.folder / "confirm" / "of-3-trials.json").exists()
 
 
+def test_a_seed_that_the_search_chose_confirms_nothing(tmp_path: Path) -> None:
+    study = make(
+        tmp_path,
+        confirm={"top": 3, "seeds": 2},
+        variables={"seed": {"choice": [1, 3, 4]}},
+        set={"train.seed": "seed"},
+        sampler={"type": "grid"},
+    )
+    confirmed = spend(study)
+    assert {trial.seed for trial in collect(study).trained} == {1, 3, 4}
+    assert {claim.candidate.train.seed for claim in confirmed} == {2, 5} and result_of(study).seeds == [2, 5]
+
+
 def test_a_training_that_failed_or_diverged_is_said_and_has_no_interval(tmp_path: Path) -> None:
     study = make(tmp_path)
     done = 0

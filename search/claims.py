@@ -18,14 +18,14 @@ from typing import TYPE_CHECKING, Any
 
 from miniwin.search.after_trials import retry_trainings, take_training
 from miniwin.search.entries import OUTCOME
-from miniwin.search.history import CONTINUES, PROMOTED, continued, history, is_paused
+from miniwin.search.history import CONTINUES, FIRST, PROMOTED, continued, history, is_paused
 from miniwin.search.holding import Claim, NoClaim, hold
 from miniwin.search.leases import live
 from miniwin.search.outcome import ORIGIN, TRAINED, Outcome
 from miniwin.search.pausing import end_paused, promote_paused
 from miniwin.search.records import collect
 from miniwin.search.space import Assignment, Space
-from miniwin.search.study import EXHAUSTED, Study
+from miniwin.search.study import EXHAUSTED, GROWN_AT, Study
 from miniwin.search.telling import has_ended, set_attributes, tell, tell_outcome
 
 if TYPE_CHECKING:
@@ -51,14 +51,18 @@ def _take(study: Study, worker: str) -> Claim | NoClaim:
     while True:
         trials = study.optuna.get_trials(deepcopy=False)
         running = [trial for trial in trials if is_running(trial)]
-        reason = None
+        failing = fruitless = None
         trial = _orphan(study, running) or promote_paused(study, trials)
         if trial is None and (left := study.spec.budget.trials - begun(trials)) > 0:
-            reason = _why_stop(study, trials)
-            trial = None if reason else _ask(study, trials) or promote_paused(study, trials, spare=left)
-        if trial is None and not running and reason is None:
+            failing, fruitless = _too_many_failed(study, trials), _too_many_free(study, trials)
+            if not (failing or fruitless):
+                trial = _ask(study, trials)
+            if trial is None and not failing:  # there is nothing new: what waits may go on in its place
+                trial = promote_paused(study, trials, spare=left)
+        reason = failing or fruitless
+        if trial is None and not running and not failing:
             trial = promote_paused(study, trials, last=True)
-            if trial is None:
+            if trial is None and not reason:
                 end_paused(study, trials)
         if trial is None:
             busy = bool(running) or (study.baseline is not None and not _baseline_over(study))
@@ -102,6 +106,7 @@ def _retry_failed(study: Study) -> int:
     waiting = _failed(study.optuna.get_trials(deepcopy=False))
     for trial in waiting:
         kept = {name: trial.user_attrs[name] for name in (OUTCOME,) if name in trial.user_attrs}
+        kept |= {FIRST: trial.user_attrs.get(FIRST, trial.number)}  # it stays in its bracket
         study.optuna.enqueue_trial(trial.params, user_attrs={"retry_of": trial.number, **kept})
     return len(waiting) + again + trainings
 
@@ -212,20 +217,29 @@ def _proposer(space: Space) -> Proposer:
     return Proposer(space)
 
 
-def _why_stop(study: Study, trials: Sequence[FrozenTrial]) -> str | None:
-    """Why no more trials are started although the budget is not spent; None if more are."""
-    if len(failed := _failed(trials)) > max(2, study.spec.budget.trials // 4):
-        last = failed[-1].user_attrs.get("reason")
-        return f"{len(failed)} trials failed, the last with: {last}; the same command tries them again"
+def _too_many_failed(study: Study, trials: Sequence[FrozenTrial]) -> str | None:
+    """Why nothing more is started, if too many trials failed."""
+    if len(failed := _failed(trials)) <= max(2, study.spec.budget.trials // 4):
+        return None
+    last = failed[-1].user_attrs.get("reason")
+    return f"{len(failed)} trials failed, the last with: {last}; the same command tries them again"
+
+
+def _too_many_free(study: Study, trials: Sequence[FrozenTrial]) -> str | None:
+    """Why no new trials are started, if too many of these variables were free."""
+    most = max(FREE_FACTOR * study.spec.budget.trials, FREE_LEAST)
     free = [trial for trial in trials if is_free(trial)]
-    if len(free) >= max(FREE_FACTOR * study.spec.budget.trials, FREE_LEAST):
-        infeasible = [trial for trial in free if trial.user_attrs.get("state") == "infeasible"]
-        last = f" (the last: {infeasible[-1].user_attrs.get('reason')})" if infeasible else ""
-        return (
-            f"{len(infeasible)} assignments gave no architecture that holds the constraints{last} and "
-            f"{len(free) - len(infeasible)} repeated an architecture: widen the variables or relax the constraints"
-        )
-    return None
+    if len(free) >= most:
+        before = int(study.optuna.user_attrs.get(GROWN_AT, 0))
+        free = [trial for trial in free if trial.number >= before]
+    if len(free) < most:
+        return None
+    infeasible = [trial for trial in free if trial.user_attrs.get("state") == "infeasible"]
+    last = f" (the last: {infeasible[-1].user_attrs.get('reason')})" if infeasible else ""
+    return (
+        f"{len(infeasible)} assignments gave no architecture that holds the constraints{last} and "
+        f"{len(free) - len(infeasible)} repeated an architecture: widen the variables or relax the constraints"
+    )
 
 
 def _failed(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:

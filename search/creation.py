@@ -25,7 +25,7 @@ from miniwin.search.space import Space
 from miniwin.search.storage_trust import remember_named
 from miniwin.search.storage_url import split_password, without_password
 from miniwin.search.stored import PLACE
-from miniwin.search.study import EXHAUSTED, Study
+from miniwin.search.study import EXHAUSTED, GROWN_AT, Study
 from miniwin.search.study_json import FORMAT, STORED, is_begun, is_stored, pending_id, read_about, write_about
 from miniwin.specs import SearchSpec, UserError, load_search_spec, user_path
 from miniwin.specs.confirmation import ConfirmSpec
@@ -191,6 +191,7 @@ def _continue_with(study: Study, specs: NamedSpecs) -> None:
     if (wider or now > before) and not study.is_unmade():
         study.optuna.set_user_attr(EXHAUSTED, False)  # or trials that wait could not go on
     if wider and not study.is_unmade():
+        study.optuna.set_user_attr(GROWN_AT, len(study.optuna.get_trials(deepcopy=False)))
         study.about["choices"] = first_choices(study.about.get("choices"), wider)
         if not study.stored:  # before the spec: a choice that has grown needs another name in Optuna (coding.py)
             study.write_about()

@@ -6,7 +6,8 @@ of its trials, so that every machine that sees the storage knows it:
 
     rung:0, rung:1, ...   the values of all objectives at that rung; null: not a number, or not known before the end
     paused, promoted      the last rung at which the trial was stopped, and the last that it was allowed to pass
-    continues, first      the number of an ended trial, whose run this one takes further, and of the first such trial
+    continues             the number of an ended trial, whose run this one takes further
+    first                 the number of the first trial of this run, which this one takes further, or tries again
 """
 
 from __future__ import annotations

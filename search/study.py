@@ -51,6 +51,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 BASELINE = "baseline"
 EXHAUSTED = "miniwin_exhausted"  # attribute of the Optuna study: every assignment has been tried
+GROWN_AT = "miniwin_grown_at"  # likewise: how many trials there were when the variables grew
 
 
 class Study:

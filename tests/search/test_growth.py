@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from search_helpers import SEARCH, write_search
 
-from miniwin.search.claims import Claim, finish, take_work
+from miniwin.search.claims import Claim, NoClaim, finish, take_work
 from miniwin.search.creation import create_study
 from miniwin.search.history import history
 from miniwin.search.records import collect
@@ -131,3 +131,21 @@ def test_damage_is_said(tmp_path: Path) -> None:
 
 
 assert set(SEARCH["variables"]) == set(NARROW)
+
+
+def test_a_study_that_gave_up_goes_on_with_wider_variables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("miniwin.search.claims.FREE_FACTOR", 0)
+    monkeypatch.setattr("miniwin.search.claims.FREE_LEAST", 3)
+
+    def taken(most: int) -> Claim | NoClaim:
+        changes: dict[str, Any] = {
+            "variables": {"ratio": {"int": [1, 3]}, "window": {"choice": [4, 8]}, "factor": {"int": [1, most]}},
+            "constraints": ["factor >= 1001"],
+        }
+        search = write_search(tmp_path, budget={"trials": 6}, baseline=None, **changes)
+        return take_work(create_study(load_search_spec(search), tmp_path, out=tmp_path / "study"), "0")
+
+    end = taken(1000)
+    assert isinstance(end, NoClaim) and end.reason is not None and "3 assignments gave no architecture" in end.reason
+    assert isinstance(taken(1000), NoClaim), "the same search gives up again"
+    assert isinstance(taken(100_000), Claim)

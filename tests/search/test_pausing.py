@@ -313,3 +313,34 @@ def test_a_request_to_stop_that_comes_while_a_trial_is_paused_is_heard(
         with pytest.raises(KeyboardInterrupt):
             work(study.folder, "0")
     assert states(study) == {0: "paused"} and not list((study.folder / "leases").iterdir())
+
+
+def test_where_only_old_architectures_are_found_those_that_wait_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(claims, "FREE_FACTOR", 0)
+    monkeypatch.setattr(claims, "FREE_LEAST", 5)
+    study = make(
+        tmp_path,
+        pruner={"type": "halving", "reduction": 9},
+        variables={"ratio": {"int": [1, 1000]}, "window": {"choice": [4, 8]}},
+        set={"blocks.S.attention.window": "window if ratio > 0 else 16"},  # two architectures
+        constraints=[],
+        budget={"trials": 20},
+    )
+    over = drive(study, lambda claim: 5.0 - number(claim))
+    assert over.over and over.reason is not None and "5 repeated an architecture" in over.reason
+    assert sorted(states(study).values()) == ["complete"] * 2 + ["duplicate"] * 5
+
+
+def test_a_trial_that_is_tried_again_stays_in_its_bracket(tmp_path: Path) -> None:
+    study = make(tmp_path, pruner={"type": "hyperband", "reduction": 2}, budget={"trials": 8}, constraints=[])
+    held = [claimed(study) for _ in range(3)]
+    assert [one.bracket for one in history(study)] == [0, 1, 2]
+    for again in (3, 4):
+        held[-2].outcome.end("failed", "no luck")
+        finish(study, held[-2])
+        held[-2].entry.let_go()
+        assert claims.retry_failed(study) == 1
+        held[-2] = claimed(study)
+        assert {one.number: one.bracket for one in history(study)} == {0: 0, 2: 2, again: 1}

@@ -12,7 +12,7 @@ from miniwin.search.confirm.scores import test_tokens
 from miniwin.search.ladder.keeping import FOLDER
 from miniwin.search.ladder.page import write_pages
 from miniwin.search.ladder.plan import Plan, read_plan, size_text, write_plan
-from miniwin.search.ladder.planning import FEWEST_SIZES, Wish, make_plan, notes
+from miniwin.search.ladder.planning import APART, FEWEST_SIZES, Wish, make_plan, notes
 from miniwin.search.ladder.standing import find_ladder
 from miniwin.search.ladder.words import GROWN, RATES, about, stuck
 from miniwin.search.launchers.launcher import Launcher
@@ -148,17 +148,19 @@ def _check(wish: Wish) -> None:
     for option, word, known in (("--grow", wish.grow, GROWN), ("--learning-rate", wish.learning_rate, RATES)):
         if word is not None and word not in known:
             raise UserError(f"{option}: got {word!r}; expected {' or '.join(known)}")
-    for option, count, least in (
-        ("--top", wish.top, 1),
-        ("--seeds", wish.seeds, 2),  # from one seed nothing is known about others
-        ("--largest-seeds", wish.largest_seeds, 1),
-        ("--length", wish.length, 1),
+    for option, count, least, most in (
+        ("--top", wish.top, 1, None),
+        ("--seeds", wish.seeds, 2, APART),  # from one seed nothing is known about others
+        ("--largest-seeds", wish.largest_seeds, 1, APART),
+        ("--length", wish.length, 1, None),
     ):
         if count is not None and count < least:
             raise UserError(f"{option}: got {count}; expected at least {least}")
+        if count is not None and most is not None and count > most:
+            raise UserError(f"{option}: got {count}; expected at most {most}")
     per = wish.tokens_per_parameter
-    if per is not None and not 0 < per < float("inf"):
-        raise UserError(f"--tokens-per-parameter: got {per:g}; expected a number above 0")
+    if per is not None and not 0 < per < MOST:
+        raise UserError(f"--tokens-per-parameter: got {per:g}; expected a number above 0, and below {MOST:g}")
 
 
 def _check_study(study: Study, data: StudyData, wish: Wish) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import pairwise
 from typing import Any
 
 from miniwin.search.candidate import Candidate, at_rate
@@ -66,6 +67,7 @@ def make_plan(study: Study, data: StudyData, wish: Wish) -> Plan:
         except UserError as error:
             raise UserError(f"--sizes: {target:,}: {error}") from None
         sizes.append(Size(target=target, seeds=[(first + n) % SEEDS for n in range(count)], models=models))
+    _check_steps(variants, sizes)
     return Plan(
         study=study.spec.name,
         study_id=study.about["id"],
@@ -93,6 +95,17 @@ def notes(plan: Plan) -> list[str]:
         for member, model in zip(plan.members, size.models, strict=True)
         if abs(model.parameters / size.target - 1) > WITHIN
     ]
+
+
+def _check_steps(variants: Sequence[Variant], sizes: Sequence[Size]) -> None:
+    """UserError where a variant does not grow from one size to the next: then no line goes through its losses."""
+    for before, after in pairwise(sizes):
+        for one, small, large in zip(variants, before.models, after.models, strict=True):
+            if large.parameters <= small.parameters or large.flops <= small.flops:
+                raise UserError(
+                    f"--sizes: {before.target:,} and {after.target:,} are too near to each other: {one.label} has "
+                    f"{small.parameters:,} and {large.parameters:,} parameters there; take sizes that are farther apart"
+                )
 
 
 def _variants(study: Study, data: StudyData, top: int) -> list[Variant]:

@@ -425,6 +425,9 @@ def test_a_card_is_not_written_from_nonsense(ladder: Any) -> None:
         (["--sizes", "6k,10k,18k", "--learning-rate", "1"], "--learning-rate: got '1'; expected constant or width"),
         (["--sizes", "6k,10k,18k", "--length", "128"], "--length: got 128; the study measures at 32, 64"),
         (["--sizes", "6k,10k,18k", "--tokens-per-parameter", "0"], "--tokens-per-parameter: got 0; expected a number"),
+        (["--sizes", "6k,10k,18k", "--tokens-per-parameter", "1e300"], "got 1e+300; expected a number above 0"),
+        (["--sizes", "6k,10k,18k", "--seeds", "1001"], "--seeds: got 1001; expected at most 1000"),
+        (["--sizes", "6k,10000,10001"], "--sizes: 10,000 and 10,001 are too near to each other: trial "),
         (["--sizes", "6k,10k,18k", "--tokens-per-parameter", "0.1"], "--sizes: 6,000: its training would have 5 steps"),
     ],
 )  # fmt: skip

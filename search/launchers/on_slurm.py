@@ -42,6 +42,8 @@ OURS = (  # options of sbatch that a field says, or that submitit needs
     *("ntasks-per-node", "open-mode", "output", "partition", "qos", "signal", "time"),
 )
 
+GPUS = ("gpus", "gpus-per-task", "gpus-per-socket", "cpus-per-gpu", "mem-per-gpu")
+
 
 class Slurm(Launcher):
     """Jobs of Slurm. cpus, gpus: of each worker. time_min: minutes until a job goes to the end of the queue, and later
@@ -63,10 +65,14 @@ class Slurm(Launcher):
 
     @field_validator("sbatch")
     @classmethod
-    def _is_not_ours(cls, sbatch: dict[str, Any]) -> dict[str, Any]:
-        for name in sbatch:
-            if name.replace("_", "-") in OURS:
+    def _is_not_ours(cls, sbatch: dict[str, Any], others: ValidationInfo) -> dict[str, Any]:
+        for name, value in sbatch.items():
+            plain = name.replace("_", "-")
+            if plain in OURS:
                 raise ValueError(f"got {name}, which the launcher sets; expected other options of sbatch")
+            asks = plain in GPUS or (plain == "gres" and "gpu" in str(value))
+            if asks and not others.data.get("gpus"):  # the worker would be told to use none
+                raise ValueError(f"got {name}: {value}, and gpus is 0, so no worker would use a GPU; add gpus: 1")
         return sbatch
 
     @field_validator("cluster")

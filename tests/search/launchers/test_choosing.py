@@ -66,6 +66,12 @@ def test_the_file_and_the_options_that_the_page_shows(tmp_path: Path) -> None:
         ("slurm", ["time_min=1"], "time_min: got 1; expected at least 5"),
         ("slurm", ["gpus=0.5"], "gpus: got 0.5; expected a whole number"),
         ("slurm", ["sbatch={nodes: 2}"], "sbatch: got nodes, which the launcher sets"),
+        (
+            "slurm",
+            ["sbatch={gres: 'gpu:a100:1'}"],
+            "sbatch: got gres: gpu:a100:1, and gpus is 0, so no worker would use",
+        ),
+        ("slurm", ["sbatch={gpus: 1}"], "sbatch: got gpus: 1, and gpus is 0"),
         ("slurm", ["cluster=local", "partition=gpu"], "cluster: got local beside partition, which submitit's local"),
         ("slurm", ["cluster=local", "setup=[a]"], "cluster: got local beside setup"),
     ],

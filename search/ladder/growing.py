@@ -123,7 +123,7 @@ def _at_nearest_width(model: ModelSpec, target: float, layout: str) -> ModelSpec
 def _at_width(model: ModelSpec, hidden_size: int, layout: str) -> ModelSpec:
     factor = hidden_size / model.hidden_size
     data = model.model_dump(mode="json")
-    data |= {"hidden_size": hidden_size, "num_layers": len(layout), "pattern": layout, "last": None}
+    data.update(hidden_size=hidden_size, num_layers=len(layout), pattern=layout, last=None)
     for letter, layer in model.blocks.items():
         before: Any = layer.resolve(model.hidden_size).attention
         block = data["blocks"][letter]

@@ -114,7 +114,7 @@ def test_a_worker_on_a_strict_console(monkeypatch: pytest.MonkeyPatch, tmp_path:
     monkeypatch.setattr("signal.signal", lambda *_: None)
     assert worker([str(tmp_path / "\u6f22")]) == MISTAKE
     stream.flush()
-    assert rb"\u6f22 is not a study folder" in stream.buffer.getvalue()  # type: ignore[attr-defined]
+    assert rb"\u6f22': expected a study's name or folder" in stream.buffer.getvalue()  # type: ignore[attr-defined]
 
 
 def test_warnings_are_a_line(capsys: pytest.CaptureFixture[str]) -> None:

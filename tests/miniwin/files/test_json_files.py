@@ -83,7 +83,7 @@ PASS: list[tuple[Callable[[Path], Any], str, Any]] = [
 
 
 def _trial_of(folder: Path) -> Any:
-    return SimpleNamespace(run_folder=folder, trained=False, state="running", tokens=7)
+    return SimpleNamespace(run_folder=folder, run_folders=[folder], trained=False, state="running", tokens=7)
 
 
 def _study_of(folder: Path) -> Any:

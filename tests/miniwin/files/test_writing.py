@@ -272,6 +272,7 @@ def test_a_worker_names_what_is_full(
     def full(*arguments: object) -> int:
         raise error
 
+    monkeypatch.setattr("miniwin.search.study.find_study", lambda ref, place: Path(ref))
     monkeypatch.setattr(worker, "work", full)
     monkeypatch.setattr("signal.signal", lambda *arguments: None)
     assert worker.main(["study"]) == worker.UNWRITABLE

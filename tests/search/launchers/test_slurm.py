@@ -49,7 +49,10 @@ def test_a_search_survives_ctrl_c_the_death_of_a_worker_and_the_end_of_its_time(
     assert main is not None
 
     def holder() -> int:
-        while not (study / "leases").is_dir() or not (held := at_work(Study(study))):
+        while not (study / "leases").is_dir():
+            time.sleep(0.02)
+        opened = Study(study)
+        while not (held := at_work(opened)):
             time.sleep(0.02)
         return next(iter(held.values())).pid
 
@@ -72,9 +75,7 @@ def test_a_search_survives_ctrl_c_the_death_of_a_worker_and_the_end_of_its_time(
 
     with pytest.raises(KeyboardInterrupt):
         search(interrupt)
-    while at_work(
-        Study(study)
-    ):  # submitit's local executor does not wait for a checkpoint; the worker writes it all the same
+    while at_work(Study(study)):  # submitit's local executor does not wait for the worker, which writes its checkpoint
         time.sleep(0.02)
     assert not read_study(study).finished
     data = search(disturb)

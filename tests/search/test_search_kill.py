@@ -7,11 +7,10 @@ import os
 import random
 import signal
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 from forked import Command, kill
-from killing import kill_worker, wait_for, weights
+from killing import at_work, kill_and_complete, kill_worker, wait_for, weights
 from search_helpers import write_search
 
 from miniwin.data import prepare
@@ -25,10 +24,6 @@ from miniwin.search.rungs import loss
 from miniwin.search.study import Study
 from miniwin.tokenizer import load_tokenizer
 from miniwin.training.launch import train
-
-
-def at_work(study: Path) -> list[Lease]:
-    return [lease for path in sorted((study / "leases").glob("*.json")) if (lease := live_lease(path)) is not None]
 
 
 def test_a_search_survives_kill_9_of_its_workers_and_of_itself(tmp_path: Path) -> None:
@@ -104,25 +99,6 @@ def test_a_search_survives_kill_9_of_its_workers_and_of_itself(tmp_path: Path) -
     assert again.spec is not None and again.train is not None and again.run_folder is not None
     straight = train(again.spec, again.train, out=tmp_path / "straight", base=tmp_path, progress=False, tracking="off")
     assert weights(straight.folder) == weights(again.run_folder)
-
-
-def kill_and_complete(
-    command: list[str], study: Path, victims: Callable[[], list[Lease]], times: int, longest: float, draw: random.Random
-) -> None:
-    """Kill one of the victims so many times, each at most `longest` seconds after one is seen, then the search itself.
-    The same command has to complete it."""
-    parent = Command(*command, told=study.parent / "told.json")
-    for _ in range(times):
-        wait_for(lambda: victims() or not parent.running(), "a worker to begin")
-        time.sleep(draw.uniform(0, longest))
-        there = victims()
-        for lease in draw.sample(there, min(1, len(there))):
-            kill_worker(lease.pid)
-            wait_for(lambda lease=lease: not lease.alive(), "the killed worker to be gone")
-    kill(parent.process)
-    wait_for(lambda: not at_work(study), "the workers to notice")
-    code, _, errors = Command(*command, told=study.parent / "told-2.json").ends()
-    assert code == 0, errors
 
 
 def test_a_confirmation_survives_kill_9(tmp_path: Path) -> None:
@@ -203,73 +179,3 @@ def test_a_halving_on_two_objectives_survives_kill_9(tmp_path: Path) -> None:
         assert list(known[trial.number].rungs[: len(rows)]) == rows, "Optuna knows the same"
         if trial.state == "complete":
             assert weights(folder) == weights(trial.run_folder)
-
-
-def test_seeds_and_a_sweep_of_rates_survive_kill_9(tmp_path: Path) -> None:
-    """Workers killed at any of the trainings of a trial: each is what it would have been, and none is trained twice."""
-    spec = write_search(
-        tmp_path,
-        train={"tokens": 4_096, "checkpoint_seconds": 0.05},  # 32 steps
-        seeds=2,
-        learning_rate={"tuned": [0.003, 0.01], "share": 0.5},
-        pruner={"type": "halving", "reduction": 2},
-        budget={"trials": 2},
-        baseline=None,
-    )
-    study = tmp_path / "study"
-    command = ["search", "run", str(spec), "--out", str(study), "--workers", "2", "--tracking", "off"]
-    kill_and_complete(command, study, lambda: at_work(study), 3, 0.4, random.Random(23))
-
-    data = read_study(study)
-    assert data.finished and len(data.trained) == 2 == len(list((study / "trials").iterdir())) and data.completed
-    assert not list((study / "leases").iterdir()) and not list(study.rglob("*.tmp"))
-    trial = data.completed[0]
-    assert trial.spec is not None and trial.train is not None and trial.run_folder is not None
-    assert [one.folder for one in trial.trainings] == ["rates/0.003", "rates/0.01", "run", "seeds/1"]
-    assert trial.tokens == 2 * 2_048 + 2 * 4_096 and sum(one.attempts - 1 for one in data.trained) >= 2
-    for one in trial.trainings:
-        folder, steps = trial.run_folder.parent / one.folder, one.tokens // data.train.tokens_per_step
-        assert [line["step"] for line in read_metrics(folder)] == list(range(1, steps + 1))
-        straight = train(
-            trial.spec, one.spec(data.spec, trial.train), out=tmp_path / one.folder.replace("/", "-"), base=tmp_path,
-            progress=False, tracking="off",
-        )  # fmt: skip
-        assert weights(straight.folder) == weights(folder)
-
-
-def test_a_ladder_survives_kill_9(tmp_path: Path) -> None:
-    """As a confirmation does; and the prediction is written once, before the largest size, whoever is killed."""
-    spec = write_search(
-        tmp_path,
-        train={
-            "tokens": 1_024,
-            "checkpoint_seconds": 0.05,
-            "data": {"source": "text", "paths": ["text.txt"], "test_fraction": 0.2},
-        },
-        budget={"trials": 1},
-    )
-    study = tmp_path / "study"
-    once = ["--workers", "1", "--tracking", "off"]
-    search = ["search", "run", str(spec), "--out", str(study), *once]
-    code, _, errors = Command(*search, told=tmp_path / "told-0.json").ends()
-    assert code == 0, errors
-    command = ["search", "ladder", str(study), "--sizes", "6k,8k,12k", "--seeds", "2", "--tokens-per-parameter", "0.3"]
-
-    def climbing() -> list[Lease]:
-        return [lease for path in (study / "leases").glob("ladder-*.json") if (lease := live_lease(path)) is not None]
-
-    kill_and_complete([*command, *once], study, climbing, 2, 0.5, random.Random(23))
-
-    data = read_study(study)
-    assert data.finished and data.ladder is not None and data.ladder.result is not None
-    prediction, trainings = data.ladder.prediction, data.ladder.every
-    assert prediction is not None and len(trainings) == 10 and len(list((study / "ladder").iterdir())) == 12
-    assert not list((study / "leases").iterdir()) and not list(study.rglob("*.tmp"))
-    assert sum(one.outcome.attempts - 1 for one in trainings if one.outcome) >= 1
-    for one in trainings:
-        steps = one.candidate.train.steps
-        assert [line["step"] for line in read_metrics(one.folder / "run")] == list(range(1, steps + 1))
-    for one in data.ladder.largest:
-        assert one.outcome is not None and prediction.written <= one.outcome.started
-        assert json.loads((one.folder / "begun.json").read_text())["prediction"] == prediction.hash
-    assert {source.hash for source in prediction.sources} == {one.candidate.hash for one in data.ladder.lower}

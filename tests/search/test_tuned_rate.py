@@ -186,7 +186,7 @@ def test_a_death_at_any_moment_tries_no_rate_twice_and_changes_nothing(
 
     expected = searched(-1)
     moments = deaths.count
-    for at in range(2, moments, moments // 7):
+    for at in range(2, moments, moments // 4):
         assert searched(at) == expected, f"killed at moment {at} of {moments}"
 
 

@@ -6,7 +6,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -40,6 +40,15 @@ def save(result: object, path: Path) -> None:
     cloudpickle_dump(result, path)
 
 
+@pytest.fixture
+def ctrl_c() -> Iterator[None]:
+    """A process that was started in the background ignores Ctrl-C."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("ctrl_c")
 def test_a_search_survives_ctrl_c_the_death_of_a_worker_and_the_end_of_its_time(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -206,13 +206,15 @@ def _weights(data: StudyData, chosen: TrialRecord) -> dict[str, Any]:
     return {"weights_of": said, "trial_spread": chosen.spread}
 
 
-def _rate(chosen: TrialRecord) -> dict[str, Any]:
-    """The learning rate, if the trial has tuned it, and among which."""
+def _rate(chosen: TrialRecord, spec: TrainSpec) -> dict[str, Any]:
+    """The learning rate, if the trial has tuned it, and among which. spec: how the weights were trained."""
     if chosen.learning_rate is None:
         return {}
     tried = [one.learning_rate for one in chosen.trainings if one.sweeps]
     said = f"{chosen.learning_rate:g}, the best of {some((f'{rate:g}' for rate in tried if rate), 20)}"
     said += ", and at their edge" if chosen.rate_at_edge else ""
+    if spec.optimizer.lr != chosen.learning_rate:
+        said += f"; the weights are of {spec.optimizer.lr:g}"
     return {"tuned_rate": said, "rates_tried": tried}
 
 
@@ -254,7 +256,7 @@ def _provenance(
         },
         "front": [trial.number for trial in data.front],
         **({} if retrained else _weights(data, chosen)),
-        **_rate(chosen),
+        **_rate(chosen, spec),
         **_confirmed(data, chosen),
         **_climbed(data, chosen),
         "baseline": None

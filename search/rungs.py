@@ -16,8 +16,9 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Literal
 
+from miniwin.search.brackets import bracket_of
 from miniwin.search.halving import goes_on
-from miniwin.search.history import PROMOTED, RUNG, history
+from miniwin.search.history import FIRST, PROMOTED, RUNG, history
 from miniwin.search.objectives import at_rungs, is_loss, loss_lengths, value
 from miniwin.search.probing import Probe
 from miniwin.search.samplers import pruner_step
@@ -145,11 +146,12 @@ class AtRungs:
         return row
 
     def give_up(self) -> None:
-        """Count the trial as the worst at the rung that it will not reach."""
+        """Count the trial as the worst at the first rung that it would be judged at, and will not reach."""
         if self.claim.trial is not None and self.study.rule is not None:
             self.tell()
             last = self.claim.outcome.rungs[-1]["tokens"] if self.claim.outcome.rungs else 0
-            if missed := [rung for rung, tokens in enumerate(self.tokens) if tokens > last]:
+            first = bracket_of(self.claim.trial.user_attrs.get(FIRST, self.claim.trial.number), self.study.rule)
+            if missed := [rung for rung, tokens in enumerate(self.tokens) if tokens > last and rung >= first]:
                 self.claim.trial.set_user_attr(f"{RUNG}{missed[0]}", [None] * len(self.study.spec.objectives))
 
 

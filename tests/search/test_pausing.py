@@ -18,6 +18,7 @@ from search_helpers import make
 from miniwin.language_model import LanguageModel
 from miniwin.runs import read_metrics
 from miniwin.search import claims
+from miniwin.search.brackets import bracket_of
 from miniwin.search.claims import Claim, NoClaim, finish, take_work
 from miniwin.search.creation import create_study
 from miniwin.search.history import history
@@ -116,9 +117,9 @@ def test_a_larger_budget_takes_an_old_trial_further_as_a_new_one(tmp_path: Path)
     assert records[new].state == "running" and records[new].rungs == goes_on.outcome.rungs
     assert [one.number for one in history(study)] == [0, *range(2, new + 1)], "the old trial is not there twice"
     # Killed before it did anything: an orphan like any other.
-    goes_on.lease_path.unlink()
+    goes_on.entry.let_go()
     assert number(claimed(Study(study.folder))) == new
-    goes_on.lease_path.unlink()
+    goes_on.entry.let_go()
     assert drive(study, lambda claim: 0.5) == NoClaim(over=True)
     data = collect(study)
     assert data.finished and len(data.trained) == 9 and data.best is not None and data.best.number == new
@@ -176,7 +177,7 @@ def test_a_kill_between_any_two_writes_leaves_what_the_next_worker_mends(
     third = claimed(study)
     assert number(third) == 0 and reach(study, third), "the rung is not asked twice"
     # It dies there: what it may pass is known, although others have got better in the meantime.
-    third.lease_path.unlink()
+    third.entry.let_go()
     again = claimed(study)
     assert (
         number(again) == 0
@@ -190,7 +191,7 @@ def test_a_rung_that_is_in_trial_json_alone_reaches_optuna(tmp_path: Path) -> No
     claim = claimed(study)
     claim.outcome.rungs = [{"tokens": study.rungs[0], "values": {"loss@64": 3.0}}]
     claim.outcome.write(claim.folder)  # killed before Optuna knows
-    claim.lease_path.unlink()
+    claim.entry.let_go()
     again = claimed(study)
     assert not reach(study, again) and history(study)[0].rungs == ((3.0,),)
 
@@ -209,6 +210,15 @@ def test_what_is_not_a_number_ends_at_once_and_counts_as_the_worst(tmp_path: Pat
     assert [math.isnan(value) for value in history(study)[1].rungs[0]] == [True, True]
 
 
+def test_a_trial_that_diverges_is_the_worst_at_the_first_rung_of_its_bracket(tmp_path: Path) -> None:
+    study = make(tmp_path, pruner={**HALF, "brackets": 2}, budget={"trials": 4}, constraints=[])
+    assert study.rule is not None and len(study.rungs) == 2
+    while bracket_of((claim := claimed(study)).number or 0, study.rule) != 1:
+        pass
+    AtRungs(study, claim, TEXT).give_up()
+    assert [[math.isnan(value) for value in row] for row in history(study)[-1].rungs] == [[True], [True]]
+
+
 def test_a_baseline_is_measured_at_the_rungs_and_never_waits(tmp_path: Path) -> None:
     from search_helpers import write_search
 
@@ -224,7 +234,7 @@ def test_failed_trials_do_not_end_the_waiting(tmp_path: Path) -> None:
         claim = claimed(study)
         claim.outcome.end("failed", "KeyError: 'x'")
         finish(study, claim)
-        claim.lease_path.unlink()
+        claim.entry.let_go()
     given_up = take_work(study, "0")
     assert isinstance(given_up, NoClaim) and given_up.reason and states(study)[0] == "paused"
 

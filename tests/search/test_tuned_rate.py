@@ -167,6 +167,11 @@ def test_baseline_and_winner_get_the_same_sweep_and_are_confirmed_with_their_own
     assert "| Weights | seed 0, the first of 2; the values of the trial are means over all of them |" in card
     said = f"| Learning rate | {trial.learning_rate:g}, the best of 0.00075, 0.012, and at their edge |"
     assert said in card and entry.provenance["run"]["train"]["optimizer"]["lr"] == trial.learning_rate
+    other = promote(
+        study.folder, name="other", zoo=tmp_path / "zoo", lengths=[32], progress=False, tracking="off",
+        set_train=["optimizer.lr=0.005"],
+    )  # fmt: skip
+    assert f"{said.removesuffix(' |')}; the weights are of 0.005 |" in (other.folder / "README.md").read_text()
     result = data.confirmation.result
     assert result is not None and all(run.state == "complete" for one in result.variants for run in one.runs)
 

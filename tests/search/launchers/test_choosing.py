@@ -66,6 +66,7 @@ def test_the_file_and_the_options_that_the_page_shows(tmp_path: Path) -> None:
         ("slurm", ["time_min=1"], "time_min: got 1; expected at least 5"),
         ("slurm", ["gpus=0.5"], "gpus: got 0.5; expected a whole number"),
         ("slurm", ["sbatch={nodes: 2}"], "sbatch: got nodes, which the launcher sets"),
+        ("slurm", ["sbatch={no-requeue: true}"], "sbatch: got no-requeue, which the launcher sets"),
         (
             "slurm",
             ["sbatch={gres: 'gpu:a100:1'}"],

@@ -34,8 +34,8 @@ __all__ = [
 ]
 
 _HOME = {
-    "StudyData": "miniwin.search.records",
-    "TrialRecord": "miniwin.search.records",
+    "StudyData": "miniwin.search.study_data",
+    "TrialRecord": "miniwin.search.study_data",
     "check_search": "miniwin.search.space",
     "clean_study": "miniwin.search.cleaning",
     "compare_studies": "miniwin.search.comparing",
@@ -58,11 +58,12 @@ if TYPE_CHECKING:
     from miniwin.search.frames import export_study, to_frame
     from miniwin.search.ladder.asking import ladder_search
     from miniwin.search.promotion import promote
-    from miniwin.search.records import StudyData, TrialRecord, read_study
+    from miniwin.search.records import read_study
     from miniwin.search.resuming import resume_search
     from miniwin.search.runner import run_search
     from miniwin.search.space import check_search
     from miniwin.search.stopping import stop_search
+    from miniwin.search.study_data import StudyData, TrialRecord
     from miniwin.search.watching import watch_study
 
 

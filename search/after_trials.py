@@ -20,8 +20,9 @@ from miniwin.search.ladder.prediction import (
     write_prediction,
 )
 from miniwin.search.ladder.standing import Ladder
-from miniwin.search.records import StudyData, collect
+from miniwin.search.records import collect
 from miniwin.search.study import Study
+from miniwin.search.study_data import StudyData
 from miniwin.search.trainings import Training
 from miniwin.specs import UserError
 

@@ -15,8 +15,9 @@ from pathlib import Path
 
 from miniwin.runs import WEIGHTS, checkpoint_bytes, remove_checkpoint
 from miniwin.search.outcome import FILE, Outcome
-from miniwin.search.records import StudyData, TrialRecord, collect
+from miniwin.search.records import collect
 from miniwin.search.study import Study, find_study
+from miniwin.search.study_data import StudyData, TrialRecord
 from miniwin.specs import UserError
 
 

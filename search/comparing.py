@@ -16,7 +16,8 @@ from typing import Any
 
 from miniwin.files.json_files import read_json
 from miniwin.search.pareto import Point, hypervolume
-from miniwin.search.records import StudyData, TrialRecord, read_study
+from miniwin.search.records import read_study
+from miniwin.search.study_data import StudyData, TrialRecord
 from miniwin.specs import UserError
 
 MARGIN = 0.1  # of the range, by which the reference lies beyond the worst value

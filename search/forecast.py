@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from miniwin.search.records import StudyData, TrialRecord
+from miniwin.search.study_data import StudyData, TrialRecord
 from miniwin.search.trial_trainings import tokens_of_trial
 
 

@@ -24,7 +24,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from miniwin.files.writing import replacing
-from miniwin.search.records import StudyData, TrialRecord, read_study
+from miniwin.search.records import read_study
+from miniwin.search.study_data import StudyData, TrialRecord
 from miniwin.specs import UserError, user_path
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from miniwin.search.candidate import Candidate
-from miniwin.search.entries import Entry, FileEntry
+from miniwin.search.entries import Entry
 from miniwin.search.leases import Lease
 from miniwin.search.outcome import Outcome, tokens_in
 from miniwin.search.space import Assignment
@@ -47,12 +47,6 @@ class Claim:
     @property
     def run_folder(self) -> Path:
         return self.folder / "run"
-
-    @property
-    def lease_path(self) -> Path:
-        """The file of the lease, in a study that has such files."""
-        assert isinstance(self.entry, FileEntry)
-        return self.entry.path
 
     def write(self) -> None:
         """Write the outcome down as it is by now. LeaseLost if another worker has taken the work over."""

@@ -15,8 +15,8 @@ from miniwin.runs import LOCK, read_run
 from miniwin.search.entries import OUTCOME, outcome_in
 from miniwin.search.history import RUNG
 from miniwin.search.outcome import ORIGIN, Outcome
-from miniwin.search.records import StudyData, TrialRecord
 from miniwin.search.study import Study
+from miniwin.search.study_data import StudyData, TrialRecord
 from miniwin.search.trial_trainings import run_folders
 from miniwin.specs import UserError
 

@@ -99,10 +99,6 @@ def live(lease: Lease | None) -> Lease | None:
     return lease if lease is not None and lease.alive() else None
 
 
-def live_lease(path: Path) -> Lease | None:
-    return live(read_lease(path))
-
-
 class Holding:
     """Holds a lease while the block runs, and renews it in the background. lost: another process has taken it, and
     `at_loss` has been called."""

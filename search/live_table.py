@@ -16,7 +16,7 @@ from miniwin.files.json_files import parse_json
 from miniwin.search.confirm import words
 from miniwin.search.forecast import tokens_left
 from miniwin.search.ladder.words import lines as ladder_lines
-from miniwin.search.records import StudyData, TrialRecord
+from miniwin.search.study_data import StudyData, TrialRecord
 from miniwin.search.trainings import progress
 
 if TYPE_CHECKING:

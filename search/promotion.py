@@ -16,8 +16,9 @@ from miniwin.search.candidate import Candidate
 from miniwin.search.confirm import words
 from miniwin.search.ladder import words as ladder
 from miniwin.search.objectives import eval_tokens, report_lengths
-from miniwin.search.records import StudyData, TrialRecord, collect
+from miniwin.search.records import collect
 from miniwin.search.study import Study, find_study
+from miniwin.search.study_data import StudyData, TrialRecord
 from miniwin.specs import TrainSpec, UserError, load_train_spec, overridden, resolve_spec_path
 from miniwin.specs.data import tasks_alone
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from miniwin.blocks.messages.passwords import MASK
 from miniwin.search.launchers.launcher import Launcher
-from miniwin.search.records import StudyData
 from miniwin.search.runner import run_search
 from miniwin.search.study import Study, find_study
+from miniwin.search.study_data import StudyData
 from miniwin.search.study_json import is_begun, is_stored, read_about
 from miniwin.specs import UserError, load_search_spec
 from miniwin.specs.confirmation import ConfirmSpec

@@ -20,10 +20,11 @@ from miniwin.search.launchers.crew import Crew
 from miniwin.search.launchers.launcher import Launcher
 from miniwin.search.live_table import SearchDisplay
 from miniwin.search.measure import check_corpus, check_same_data
-from miniwin.search.records import StudyData, collect
+from miniwin.search.records import collect
 from miniwin.search.space import Space, check_space
 from miniwin.search.spec_errors import placed
 from miniwin.search.study import Study
+from miniwin.search.study_data import StudyData
 from miniwin.search.warming import check_sources, warm_start
 from miniwin.specs import SearchSpec, UserError, load_search_spec, resolve_spec_path, user_path
 

@@ -18,10 +18,11 @@ from typing import Any
 from miniwin.blocks.messages.listing import some
 from miniwin.display.formats import plural
 from miniwin.search.importing import import_trials
-from miniwin.search.records import StudyData, read_study
+from miniwin.search.records import read_study
 from miniwin.search.space import Space
 from miniwin.search.spec_errors import SpaceError
 from miniwin.search.study import Study, find_study
+from miniwin.search.study_data import StudyData
 from miniwin.specs import ModelSpec, SearchSpec, UserError, load_model_spec, shipped_specs
 from miniwin.specs.validation_errors import Problem
 

@@ -7,8 +7,9 @@ import time
 from pathlib import Path
 
 from miniwin.search.live_table import SearchDisplay
-from miniwin.search.records import StudyData, collect
+from miniwin.search.records import collect
 from miniwin.search.study import Study, find_study
+from miniwin.search.study_data import StudyData
 
 LOOK_SECONDS = 1.0
 

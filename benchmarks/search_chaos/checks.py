@@ -11,8 +11,8 @@ from benchmarks.search_chaos.disturbing import EXPECTED, Disturbed
 from miniwin.runs import read_metrics
 from miniwin.search import read_study
 from miniwin.search.history import history
-from miniwin.search.records import StudyData, TrialRecord
 from miniwin.search.study import Study
+from miniwin.search.study_data import StudyData, TrialRecord
 
 ENDED = {"complete", "pruned", "infeasible", "duplicate"}
 WEIGHTS = "model.safetensors"

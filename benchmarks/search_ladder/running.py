@@ -9,8 +9,8 @@ from miniwin.display.formats import seconds_text
 from miniwin.search import ladder_search, read_study, run_search
 from miniwin.search.ladder.asking import plan_ladder, plan_lines
 from miniwin.search.ladder.planning import Wish
-from miniwin.search.records import StudyData
 from miniwin.search.study import Study
+from miniwin.search.study_data import StudyData
 
 HERE = Path(__file__).resolve().parent
 SIZES = (100_000, 300_000, 1_000_000)

@@ -13,7 +13,7 @@ import typer
 from miniwin.commands.printing import say, write
 
 if TYPE_CHECKING:
-    from miniwin.search.records import StudyData
+    from miniwin.search.study_data import StudyData
     from miniwin.zoo import Entry
 
 SEARCH, ENTRY, PROMPT = "demo", "demo-winner", "def main("

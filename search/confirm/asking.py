@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from miniwin.search.launchers.launcher import Launcher
-from miniwin.search.records import StudyData, read_study
+from miniwin.search.records import read_study
 from miniwin.search.resuming import resume_search
 from miniwin.search.study import find_study
+from miniwin.search.study_data import StudyData
 from miniwin.specs import UserError
 from miniwin.specs.confirmation import ConfirmSpec
 from miniwin.specs.data import without_test

@@ -16,10 +16,11 @@ from miniwin.search.ladder.planning import APART, FEWEST_SIZES, Wish, make_plan,
 from miniwin.search.ladder.standing import find_ladder
 from miniwin.search.ladder.words import GROWN, RATES, about, stuck
 from miniwin.search.launchers.launcher import Launcher
-from miniwin.search.records import StudyData, collect
+from miniwin.search.records import collect
 from miniwin.search.resuming import resume_search
 from miniwin.search.spec_errors import SpaceError
 from miniwin.search.study import Study, find_study
+from miniwin.search.study_data import StudyData
 from miniwin.specs import ModelSpec, UserError, parse_spec
 from miniwin.specs.data import has_text, without_test
 

@@ -19,8 +19,8 @@ from miniwin.search.confirm.plan import variants_of
 from miniwin.search.ladder.growing import WITHIN, Grow, at_size, find_layers, repeats
 from miniwin.search.ladder.plan import Member, Plan, Rates, Size, Sized
 from miniwin.search.objectives import chief, report_lengths
-from miniwin.search.records import StudyData
 from miniwin.search.study import Study
+from miniwin.search.study_data import StudyData
 from miniwin.search.trainings import SEEDS, Variant
 from miniwin.specs import ModelSpec, TrainSpec, UserError, parse_spec
 from miniwin.specs.confirmation import ConfirmSpec

@@ -16,9 +16,9 @@ from miniwin.display.page import svg
 from miniwin.display.page.axes import Axis
 from miniwin.display.page.figures import dot, figure, stroke
 from miniwin.search.objectives import chief
-from miniwin.search.records import StudyData, TrialRecord
 from miniwin.search.report.importance import Importance
 from miniwin.search.report.measures import LN2, Measure, known, measure
+from miniwin.search.study_data import StudyData, TrialRecord
 from miniwin.specs.objectives import Objective
 
 Value = Callable[[TrialRecord], float]

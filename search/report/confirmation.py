@@ -13,8 +13,8 @@ from miniwin.display.page.figures import figure, scrolling, stroke
 from miniwin.search.confirm import words
 from miniwin.search.confirm.result import Comparison, Measured, Result
 from miniwin.search.objectives import is_loss
-from miniwin.search.records import StudyData
 from miniwin.search.report.measures import LN2, known
+from miniwin.search.study_data import StudyData
 
 KINDS = ("m0", "m1", "m2", "m3", "m4", "m5")  # of the lines: the winner, then the others
 APART = 7.0  # how far lines are drawn beside each other

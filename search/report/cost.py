@@ -8,7 +8,7 @@ from html import escape
 
 from miniwin.display.formats import count_text, plural, seconds_text
 from miniwin.display.page.figures import scrolling
-from miniwin.search.records import StudyData
+from miniwin.search.study_data import StudyData
 from miniwin.search.trial_trainings import tokens_of_trial
 
 KINDS = (

@@ -34,7 +34,7 @@ from miniwin.specs.search import SearchSpec
 from miniwin.specs.variables import ChoiceVariable, IntVariable
 
 if TYPE_CHECKING:
-    from miniwin.search.records import TrialRecord
+    from miniwin.search.study_data import TrialRecord
 
 FEWEST = 8  # trials below which there is nothing to say
 FEW = 30  # trials below which the shares are a hint

@@ -12,9 +12,9 @@ from miniwin.display.page.figures import figure, stroke
 from miniwin.search.ladder import tables, words
 from miniwin.search.ladder.plan import size_text
 from miniwin.search.ladder.result import LadderResult
-from miniwin.search.records import StudyData
 from miniwin.search.report.confirmation import plain_table
 from miniwin.search.report.measures import LN2
+from miniwin.search.study_data import StudyData
 
 KINDS = ("m0", "m1", "m2", "m3", "m4", "m5")  # of the lines: the baseline's, then the others
 PIECES = 24  # straight ones that a line is drawn with

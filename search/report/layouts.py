@@ -7,9 +7,9 @@ from html import escape
 
 from miniwin.display.formats import count_text, plural
 from miniwin.display.page.figures import scrolling
-from miniwin.search.records import StudyData, TrialRecord
 from miniwin.search.report.measures import known, measure
 from miniwin.search.report.tables import plain
+from miniwin.search.study_data import StudyData, TrialRecord
 from miniwin.specs import ModelSpec
 
 MOST = 12  # trials

@@ -18,9 +18,9 @@ from miniwin.search.confirm.result import Result
 from miniwin.search.ladder import words as ladder
 from miniwin.search.ladder.plan import size_text
 from miniwin.search.objectives import chief
-from miniwin.search.records import StudyData, TrialRecord
 from miniwin.search.report.importance import FEWEST, Importance
 from miniwin.search.report.measures import known, measure
+from miniwin.search.study_data import StudyData, TrialRecord
 from miniwin.specs.data import without_test
 from miniwin.specs.variables import ChoiceVariable, IntVariable
 

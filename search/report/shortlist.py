@@ -7,8 +7,8 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from miniwin.search.objectives import chief
-from miniwin.search.records import StudyData, TrialRecord
 from miniwin.search.report.measures import known
+from miniwin.search.study_data import StudyData, TrialRecord
 
 MOST = 1000  # trials
 

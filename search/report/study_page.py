@@ -23,12 +23,13 @@ from miniwin.display.formats import bits_text, count_text, plural, seconds_text
 from miniwin.display.page.sheet import copyable, sheet
 from miniwin.files.json_files import read_json
 from miniwin.files.writing import said_if_unwritable, write_text
-from miniwin.search.records import StudyData, TrialRecord, read_study, with_specs
+from miniwin.search.records import read_study, with_specs
 from miniwin.search.report import charts, confirmation, cost, ladder_section, layouts, next_steps
 from miniwin.search.report.importance import importances
 from miniwin.search.report.measures import LN2, known, measure
 from miniwin.search.report.shortlist import note, shortlist
 from miniwin.search.report.tables import STATES, length_table, periods, trial_table, windows
+from miniwin.search.study_data import StudyData, TrialRecord
 from miniwin.specs import UserError, dump_yaml, user_path
 
 # Sections below the charts, in this order: a title, and the HTML from the study; an empty one is left out.

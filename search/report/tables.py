@@ -18,8 +18,8 @@ from typing import Any
 from miniwin.display.formats import bits_text, count_text, length_text
 from miniwin.display.page.figures import scrolling
 from miniwin.search.objectives import is_loss
-from miniwin.search.records import StudyData, TrialRecord
 from miniwin.search.report.measures import LN2, known, measure
+from miniwin.search.study_data import StudyData, TrialRecord
 from miniwin.specs.objectives import Objective
 
 STATES = ("complete", "pruned", "infeasible", "duplicate", "failed", "paused", "running")

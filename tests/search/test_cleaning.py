@@ -14,8 +14,9 @@ from miniwin.runs import CHECKPOINT, SHARDS, WEIGHTS
 from miniwin.search import clean_study, promote
 from miniwin.search.claims import finish
 from miniwin.search.creation import create_study
-from miniwin.search.records import StudyData, collect
+from miniwin.search.records import collect
 from miniwin.search.study import Study
+from miniwin.search.study_data import StudyData
 from miniwin.search.trial_trainings import TrialTraining
 from miniwin.search.worker import DONE, work
 from miniwin.specs import UserError, load_search_spec
@@ -78,17 +79,17 @@ def test_a_trial_that_may_go_on_or_is_tried_again_keeps_its_checkpoint(tmp_path:
     failed = claimed(study)
     failed.outcome.end("failed", "KeyError: 'x'")
     finish(study, failed)
-    failed.lease_path.unlink()
+    failed.entry.let_go()
     hopeless = claimed(study)
     hopeless.outcome.trainings = [TrialTraining("run", 1), TrialTraining("seeds/1", 2)]
     hopeless.outcome.end("pruned", "diverged: loss is nan")
     finish(study, hopeless)
-    hopeless.lease_path.unlink()
+    hopeless.entry.let_go()
     lost = claimed(study)  # its weights are gone
     lost.outcome.values = {"loss@64": 1.0}
     lost.outcome.end("complete")
     finish(study, lost)
-    lost.lease_path.unlink()
+    lost.entry.let_go()
     running = claimed(study)
     for trial in collect(study).trials:
         assert trial.run_folder is not None

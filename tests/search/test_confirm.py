@@ -24,9 +24,10 @@ from miniwin.search.confirm.result import Result, read_result
 from miniwin.search.confirm.scores import Scores, read_scores, write_scores
 from miniwin.search.creation import create_study
 from miniwin.search.live_table import summary
-from miniwin.search.records import StudyData, collect
+from miniwin.search.records import collect
 from miniwin.search.report import render
 from miniwin.search.study import Study
+from miniwin.search.study_data import StudyData
 from miniwin.search.worker import DONE, work
 from miniwin.specs import UserError, load_search_spec
 from miniwin.tokenizer import load_tokenizer
@@ -55,7 +56,7 @@ def pretend(study: Study, claim: Claim, loss: float) -> None:
         write_scores(claim.folder, Scores(fingerprint="f", documents=list(range(10)), bytes=[64.0] * 10, nats=pieces))
     claim.outcome.end("complete")
     finish(study, claim)
-    claim.lease_path.unlink()
+    claim.entry.let_go()
 
 
 def spend(study: Study) -> list[Claim]:
@@ -181,7 +182,7 @@ def test_a_training_whose_worker_is_gone_goes_on(tmp_path: Path) -> None:
     while isinstance(claim := take_work(study, "0"), Claim) and not claim.confirms:
         pretend(study, claim, 2.0)
     assert isinstance(claim, Claim)
-    claim.lease_path.unlink()  # as if its process were gone
+    claim.entry.let_go()  # as if its process were gone
     again = take_work(study, "1")
     assert isinstance(again, Claim) and again.folder == claim.folder and again.outcome.attempts == 2
     pretend(study, again, 2.0)
@@ -239,7 +240,7 @@ def test_a_training_that_failed_or_diverged_is_said_and_has_no_interval(tmp_path
         if claim.confirms and not done:
             claim.outcome.end("failed", "OSError: away")
             finish(study, claim)
-            claim.lease_path.unlink()
+            claim.entry.let_go()
             done += 1
             continue
         pretend(study, claim, 2.0)

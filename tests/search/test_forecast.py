@@ -8,7 +8,7 @@ from pathlib import Path
 from report_helpers import make_study
 
 from miniwin.search.forecast import tokens_left
-from miniwin.search.records import StudyData, TrialRecord
+from miniwin.search.study_data import StudyData, TrialRecord
 
 
 def study(folder: Path, *trials: TrialRecord, budget: int = 10) -> StudyData:

@@ -35,7 +35,7 @@ def searched(tmp_path_factory: pytest.TempPathFactory) -> Path:
             claim.outcome.values, claim.outcome.losses = {"loss@64": 2.0 + number}, {64: 2.0 + number, 32: 2.5}
             claim.outcome.end("complete")
         finish(study, claim)
-        claim.lease_path.unlink()
+        claim.entry.let_go()
     return study.folder
 
 

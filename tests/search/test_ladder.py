@@ -26,9 +26,10 @@ from miniwin.search.ladder.prediction import Prediction, read_prediction
 from miniwin.search.ladder.result import LadderResult, read_ladder_result
 from miniwin.search.ladder.scored import scored_of
 from miniwin.search.live_table import summary
-from miniwin.search.records import StudyData, collect
+from miniwin.search.records import collect
 from miniwin.search.report import render
 from miniwin.search.study import Study
+from miniwin.search.study_data import StudyData
 from miniwin.search.worker import DONE, work
 from miniwin.specs import ModelSpec, UserError, load_model_spec, load_search_spec, parse_spec
 from miniwin.zoo.card_values import check_provenance

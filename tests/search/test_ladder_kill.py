@@ -12,7 +12,7 @@ from search_helpers import write_search
 
 from miniwin.runs import read_metrics
 from miniwin.search import read_study
-from miniwin.search.leases import Lease, live_lease
+from miniwin.search.leases import Lease, live, read_lease
 
 
 def test_a_ladder_survives_kill_9(tmp_path: Path) -> None:
@@ -34,7 +34,9 @@ def test_a_ladder_survives_kill_9(tmp_path: Path) -> None:
     command = ["search", "ladder", str(study), "--sizes", "6k,8k,12k", "--seeds", "2", "--tokens-per-parameter", "0.3"]
 
     def climbing() -> list[Lease]:
-        return [lease for path in (study / "leases").glob("ladder-*.json") if (lease := live_lease(path)) is not None]
+        return [
+            lease for path in (study / "leases").glob("ladder-*.json") if (lease := live(read_lease(path))) is not None
+        ]
 
     kill_and_complete([*command, *once], study, climbing, 2, 0.5, random.Random(23))
 

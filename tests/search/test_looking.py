@@ -20,8 +20,9 @@ from miniwin.search.claims import Claim, finish, take_work
 from miniwin.search.creation import create_study
 from miniwin.search.live_table import study_lines, study_table
 from miniwin.search.outcome import Outcome
-from miniwin.search.records import SHARED, TrialRecord, collect, with_specs
+from miniwin.search.records import collect, with_specs
 from miniwin.search.study import Study
+from miniwin.search.study_data import SHARED, TrialRecord
 from miniwin.specs import load_model_spec, load_search_spec
 
 
@@ -38,7 +39,7 @@ def searched(tmp_path_factory: pytest.TempPathFactory) -> Path:
         claim.outcome.tokens, claim.outcome.seconds = 1536, 61.0
         claim.outcome.end("complete")
         finish(study, claim)
-        claim.lease_path.unlink()
+        claim.entry.let_go()
     return study.folder
 
 

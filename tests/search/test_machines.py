@@ -204,6 +204,6 @@ def test_a_study_of_an_older_miniwin_goes_on_with_its_files(tmp_path: Path, mach
     old = tried(Study(study.folder))
     assert len(list(tmp_path.rglob("trial.json"))) == 1 and len(collect(old).completed) == 1
     held = claimed(old)
-    assert held.lease_path.is_file() and list(at_work(old)) == [f"trial {held.number}"]
+    assert old.lease_path(held.number).is_file() and list(at_work(old)) == [f"trial {held.number}"]
     with pytest.raises(UserError, match="an older miniwin made it, which kept specs in the study folder alone"):
         machine("two")

@@ -18,10 +18,10 @@ from miniwin.language_model import LanguageModel
 from miniwin.runs import read_metrics
 from miniwin.search import read_study
 from miniwin.search.history import history
-from miniwin.search.leases import Lease, live_lease
-from miniwin.search.records import TrialRecord
+from miniwin.search.leases import Lease, live, read_lease
 from miniwin.search.rungs import loss
 from miniwin.search.study import Study
+from miniwin.search.study_data import TrialRecord
 from miniwin.tokenizer import load_tokenizer
 from miniwin.training.launch import train
 
@@ -118,7 +118,9 @@ def test_a_confirmation_survives_kill_9(tmp_path: Path) -> None:
     command = ["search", "run", str(spec), "--out", str(study), "--workers", "1", "--tracking", "off"]
 
     def confirming() -> list[Lease]:
-        return [lease for path in (study / "leases").glob("confirm-*.json") if (lease := live_lease(path)) is not None]
+        return [
+            lease for path in (study / "leases").glob("confirm-*.json") if (lease := live(read_lease(path))) is not None
+        ]
 
     kill_and_complete(command, study, confirming, 2, 0.2, draw)
 

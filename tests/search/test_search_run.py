@@ -21,9 +21,10 @@ from miniwin.search.claims import Claim, NoClaim, finish, take_work
 from miniwin.search.creation import create_study
 from miniwin.search.live_table import free_lines, study_table, summary
 from miniwin.search.measure import check_corpus
-from miniwin.search.records import StudyData, collect
+from miniwin.search.records import collect
 from miniwin.search.storage import cut_torn_line
 from miniwin.search.study import Study
+from miniwin.search.study_data import StudyData
 from miniwin.search.worker import DONE, GAVE_UP, work
 from miniwin.specs import UserError, load_search_spec
 

@@ -105,7 +105,7 @@ def test_stopping_what_does_not_run(tmp_path: Path) -> None:
     assert isinstance(claim, Claim)
     code, out, _ = run_cli("search", "stop", str(study.folder), "--no-wait", "--finish")
     assert code == 0 and out.startswith("asked to stop after it: trial 0, worker 7 (") and "stopped;" not in out
-    claim.lease_path.unlink()
+    claim.entry.let_go()
     tried(study, 2)
     before = last_request(study)
     code, out, _ = run_cli("search", "stop", str(study.folder))

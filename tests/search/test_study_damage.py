@@ -232,7 +232,7 @@ def test_a_damaged_trial_is_taken_up_again(tmp_path: Path) -> None:
     study = create_study(spec, tmp_path, out=tmp_path / "study")
     claim = take_work(study, "0")
     assert isinstance(claim, Claim)
-    claim.lease_path.write_text("not a lease")
+    study.lease_path(claim.number).write_text("not a lease")
     (claim.folder / "trial.json").write_text('{"format": 1, "number"')
     (running,) = read_study(study.folder).trials
     assert running.state == "running" and "not JSON" in str(running.problem)

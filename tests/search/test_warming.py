@@ -30,7 +30,7 @@ def spend(study: Study) -> list[dict[str, Any]]:
         claim.outcome.values = {objective.name: -float(claim.number or 0) for objective in study.spec.parsed_objectives}
         claim.outcome.end("complete")
         finish(study, claim)
-        claim.lease_path.unlink()
+        claim.entry.let_go()
     return [trial.params for trial in collect(study).trained]
 
 

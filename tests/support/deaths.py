@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from miniwin.search import outcome
-from miniwin.search.records import TrialRecord, collect
+from miniwin.search.records import collect
 from miniwin.search.study import Study
+from miniwin.search.study_data import TrialRecord
 from miniwin.search.worker import DONE, work
 from miniwin.training.loop import TrainingLoop
 

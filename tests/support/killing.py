@@ -12,7 +12,7 @@ from pathlib import Path
 
 from forked import Command, kill
 
-from miniwin.search.leases import Lease, live_lease
+from miniwin.search.leases import Lease, live, read_lease
 
 PATIENCE = 900.0  # seconds; only a hang takes that long, however busy the machine is
 
@@ -34,7 +34,9 @@ def weights(trial_run: Path) -> bytes:
 
 
 def at_work(study: Path) -> list[Lease]:
-    return [lease for path in sorted((study / "leases").glob("*.json")) if (lease := live_lease(path)) is not None]
+    return [
+        lease for path in sorted((study / "leases").glob("*.json")) if (lease := live(read_lease(path))) is not None
+    ]
 
 
 def kill_and_complete(

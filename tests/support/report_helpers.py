@@ -11,8 +11,8 @@ from typing import Any, cast
 
 from miniwin.search.confirm.plan import Confirmation
 from miniwin.search.confirm.result import Comparison, Measured, Result, Run, VariantResult, Verdict
-from miniwin.search.records import StudyData, TrialRecord
 from miniwin.search.space import Space
+from miniwin.search.study_data import StudyData, TrialRecord
 from miniwin.specs import load_model_spec, parse_spec
 from miniwin.specs.confirmation import ConfirmSpec
 

@@ -22,8 +22,9 @@ from miniwin.display.cells import cell
 from miniwin.search.claims import Claim, finish, take_work
 from miniwin.search.creation import create_study
 from miniwin.search.live_table import SearchDisplay
-from miniwin.search.records import StudyData, collect
+from miniwin.search.records import collect
 from miniwin.search.study import Study
+from miniwin.search.study_data import StudyData
 from miniwin.specs import load_search_spec
 
 ESCAPE = "\x1b]0;owned\x07"
@@ -77,7 +78,7 @@ def study(tmp_path: Path) -> Study:
         claim.outcome.values = {"loss@64": 1.0}
         claim.outcome.end("complete", EVIL)
         finish(made, claim)
-        claim.lease_path.unlink()
+        claim.entry.let_go()
     return made
 
 

@@ -117,7 +117,7 @@ def test_nobody_waits_for_a_worker_that_waits_for_its_place(tmp_path: Path, monk
     assert isinstance(claim, Claim)
     one.stopped, one.over = True, None
     assert not one._lingered() and one.over is None
-    claim.lease_path.unlink()
+    claim.entry.let_go()
     one._lingered()
     assert one.over is not None
     assert [order.number for order in orders] == [0, 1, 0, 1] and orders[0].folder == one.study.folder.resolve()

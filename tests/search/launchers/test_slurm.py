@@ -24,10 +24,10 @@ from miniwin.search.launchers.launcher import Ended, Order
 from miniwin.search.launchers.local import Local
 from miniwin.search.launchers.on_slurm import Slurm, SlurmTask
 from miniwin.search.live_table import SearchDisplay
-from miniwin.search.records import StudyData
 from miniwin.search.stopping import NEVER, at_work
 from miniwin.search.storage_url import PASSWORD
 from miniwin.search.study import Study
+from miniwin.search.study_data import StudyData
 from miniwin.search.worker import MISTAKE
 from miniwin.specs import UserError
 

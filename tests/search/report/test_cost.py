@@ -8,9 +8,9 @@ from pathlib import Path
 from html_page import Page
 from report_helpers import make_study
 
-from miniwin.search.records import StudyData, TrialRecord
 from miniwin.search.report import render
 from miniwin.search.report.cost import costs, saved, section, sentences
+from miniwin.search.study_data import StudyData, TrialRecord
 
 
 def study(folder: Path) -> StudyData:

@@ -16,11 +16,11 @@ from html_page import Page
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from report_helpers import make_study
 
-from miniwin.search.records import TrialRecord
 from miniwin.search.report import render
 from miniwin.search.report.chance import by_chance
 from miniwin.search.report.importance import importances
 from miniwin.search.report.ped_anova import Column, best, divergences, numeric
+from miniwin.search.study_data import TrialRecord
 from miniwin.specs import parse_spec
 
 DISTRIBUTIONS: dict[str, BaseDistribution] = {

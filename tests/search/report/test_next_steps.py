@@ -9,10 +9,10 @@ import pytest
 from html_page import Page
 from report_helpers import confirmed, make_study, search_spec
 
-from miniwin.search.records import StudyData, TrialRecord
 from miniwin.search.report import render
 from miniwin.search.report.importance import importances
 from miniwin.search.report.next_steps import steps
+from miniwin.search.study_data import StudyData, TrialRecord
 
 
 @pytest.fixture

@@ -24,11 +24,11 @@ from miniwin.display.page.axes import BOTTOM, HEIGHT, TOP, Axis, Scale, linear_t
 from miniwin.display.page.svg import Point, Series, lines, scatter
 from miniwin.search.claims import Claim, finish, take_work
 from miniwin.search.creation import create_study
-from miniwin.search.records import StudyData, TrialRecord
 from miniwin.search.report import render, verdict, write_report
 from miniwin.search.report.charts import front_chart
 from miniwin.search.report.measures import measure
 from miniwin.search.study import Study
+from miniwin.search.study_data import StudyData, TrialRecord
 from miniwin.specs import UserError, parse_spec
 from miniwin.specs.objectives import Objective
 
@@ -440,7 +440,7 @@ def make_folder(folder: Path) -> Study:
         claim.outcome.tokens, claim.outcome.seconds = 4_000_000, 12.5
         claim.outcome.end("complete")
         finish(study, claim)
-        claim.lease_path.unlink()
+        claim.entry.let_go()
     return study
 
 

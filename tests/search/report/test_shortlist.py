@@ -34,7 +34,7 @@ def searched(tmp_path_factory: pytest.TempPathFactory) -> Path:
         claim.outcome.losses = {32: 2.0, 64: claim.outcome.values["loss@64"]}
         claim.outcome.end("complete")
         finish(study, claim)
-        claim.lease_path.unlink()
+        claim.entry.let_go()
     return study.folder
 
 

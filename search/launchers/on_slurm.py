@@ -26,30 +26,28 @@ KILLED = -15
 ASK_SECONDS = 15.0  # between two questions to Slurm; a result is a file, and seen at once
 LAG_SECONDS = 5.0  # for a shared file system to show the result of a job that has ended
 REQUEUES = 1000  # of a job that runs out of time: as often as it takes
-# Options of sbatch that a field says, or that submitit or the launcher needs
-OURS = set(
-    [
-        "account",
-        "array",
-        "constraint",
-        "cpus-per-task",
-        "error",
-        "gpus-per-node",
-        "job-name",
-        "mem",
-        "no-requeue",
-        "nodes",
-        "ntasks",
-        "ntasks-per-node",
-        "open-mode",
-        "output",
-        "partition",
-        "qos",
-        "requeue",
-        "signal",
-        "time",
-    ]
-)
+# Options of sbatch that a field says, or that submitit or the launcher needs.
+OURS = {
+    "account",
+    "array",
+    "constraint",
+    "cpus-per-task",
+    "error",
+    "gpus-per-node",
+    "job-name",
+    "mem",
+    "no-requeue",
+    "nodes",
+    "ntasks",
+    "ntasks-per-node",
+    "open-mode",
+    "output",
+    "partition",
+    "qos",
+    "requeue",
+    "signal",
+    "time",
+}
 
 GPUS = ("gpus", "gpus-per-task", "gpus-per-socket", "cpus-per-gpu", "mem-per-gpu")
 

@@ -48,6 +48,11 @@ PUBLISHED = {
     "exaone-4-32b": Published(32_003_216_384, "total_size of the safetensors index on the Hub, over two bytes"),
     "llama-4-scout": Published(108_641_793_536 - 871_932_416, f"{HUB}, less the vision part", 17_172_894_720),
     "gpt-neox-20b": Published(20_554_567_680, "n_parameters of the model card"),
+    "qwen2.5-0.5b": Published(494_032_768, HUB),
+    "gemma-2b": Published(2_506_172_416, HUB),
+    "olmo-2-7b": Published(7.3e9, "the size that the Hub shows"),
+    "mixtral-8x7b": Published(46_702_792_704, HUB),
+    "starcoder2-3b": Published(3_030_371_328, HUB),
     "nanochat-d20": Published(560_988_160, "model card of sampathchanda/nanochat-d20 on the Hub"),
 }
 UNPUBLISHED = {"gpt-oss-dense"}  # a variant of ours: no figure to compare with
@@ -87,6 +92,7 @@ def test_published_counts_of_experts() -> None:
     oss, embedding = load("gpt-oss-20b"), 201_088 * 2880
     assert active(oss) - embedding == pytest.approx(3.61e9, rel=1e-3)
     assert round(active(load("llama-4-scout")) / 1e9) == 17
+    assert round(active(load("mixtral-8x7b")) / 1e8) == 129  # 12.9B on Mistral's page
     dense = load("gpt-oss-dense")
     assert dense.parameters() == active(oss) - 24 * (2880 * 32 + 32) - 24 * 3 * 2880  # no router, one output bias
 

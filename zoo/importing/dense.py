@@ -137,13 +137,21 @@ class DenseFamily:
         """The fields of the config that say what `sights` reads."""
         raise NotImplementedError
 
+    def attention_biases(self, fields: Fields) -> dict[str, Any]:
+        """Which projections of the attention have biases."""
+        said = "attention_bias" in self.biases and fields.flag("attention_bias")
+        return {"qkv_bias": True, "o_bias": True} if said else {}
+
+    def said_biases(self, words: Words) -> dict[str, Any]:
+        """The inverse of `attention_biases`, and the field that says whether the MLP has biases."""
+        return words.biases(self.biases)
+
     def spec(self, config: dict[str, Any], name: str, asked: Asked) -> dict[str, Any]:
         fields = Fields(config, self.model_types[0], self.defaults)
         num_layers = fields.count("num_hidden_layers")
         norm = {"type": "rmsnorm", "eps": fields.real("rms_norm_eps")}
         shared: dict[str, Any] = head_counts(fields)
-        if "attention_bias" in self.biases and fields.flag("attention_bias"):
-            shared |= {"qkv_bias": True, "o_bias": True}
+        shared |= self.attention_biases(fields)
         if self.qk_norm is not None:
             shared |= {"qk_norm": norm} | ({} if self.qk_norm == "head" else {"qk_norm_scope": self.qk_norm})
         mlp = gated_mlp(fields, "mlp_bias" in self.biases and fields.flag("mlp_bias"))
@@ -194,4 +202,4 @@ class DenseFamily:
             "eos_token_id": None,
             "pad_token_id": None,
         }
-        return config | words.biases(self.biases) | self.said_sights(words)
+        return config | self.said_biases(words) | self.said_sights(words)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from miniwin.zoo.importing.families import (
     cohere2,
     exaone4,
+    gemma,
     gemma2,
     gemma3,
     gpt_neox,
@@ -17,18 +18,23 @@ from miniwin.zoo.importing.families import (
     minimind,
     miniwin,
     mistral,
+    mixtral,
     nanochat,
+    olmo2,
     olmo3,
     phi3,
+    qwen2,
     qwen3,
     qwen3_moe,
     smollm3,
+    starcoder2,
 )
 from miniwin.zoo.importing.family import Family
 
 EVERY: tuple[Family, ...] = (
     cohere2.Cohere2(),
     exaone4.Exaone4(),
+    gemma.Gemma(),
     gemma2.Gemma2(),
     gemma3.Gemma3(),
     gpt_neox.GPTNeoX(),
@@ -38,11 +44,15 @@ EVERY: tuple[Family, ...] = (
     minimind.MiniMind(),
     miniwin.MiniWin(),
     mistral.Mistral(),
+    mixtral.Mixtral(),
     nanochat.NanoChat(),
+    olmo2.Olmo2(),
     olmo3.Olmo3(),
     phi3.Phi3(),
+    qwen2.Qwen2(),
     qwen3.Qwen3(),
     qwen3_moe.Qwen3MoE(),
     smollm3.SmolLM3(),
+    starcoder2.StarCoder2(),
 )
 FAMILIES: dict[str, Family] = {model_type: family for family in EVERY for model_type in family.model_types}

@@ -6,7 +6,7 @@ With `use_sliding_window` some layers have a window: those that `layer_types` na
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from miniwin.zoo.importing.asked import Asked
 from miniwin.zoo.importing.dense import DenseFamily, Sight
@@ -30,8 +30,8 @@ class Qwen3(DenseFamily):
         "sliding_window": 4096,
         "max_window_layers": 28,
     }
-    qk_norm = "head"
-    biases = ("attention_bias",)
+    qk_norm: ClassVar[str | None] = "head"
+    biases: ClassVar[tuple[str, ...]] = ("attention_bias",)
 
     def sights(self, fields: Fields, asked: Asked, num_layers: int) -> list[Sight]:
         position = rope_position(fields, asked, rope_table(fields)[None])

@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from miniwin.loading import ENTRY, local_entries
+from miniwin.references import ENTRY, local_entries
 from miniwin.runs import IMPORT, MODEL, RUN, WEIGHTS
 from miniwin.specs import ModelSpec, UserError, load_model_spec, resolve_spec_path, user_path
 

@@ -12,36 +12,34 @@ killed and continued gives the same weights bit for bit, on the same CPU with th
 
 from __future__ import annotations
 
-import json
-import os
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Literal, TextIO
+from typing import Any, Literal
 
 import torch
-from safetensors.torch import save
 
 from miniwin import runs
 from miniwin.blocks.matmul_library import Product
 from miniwin.blocks.messages.passwords import masked
 from miniwin.checkpoint import restore_rng, rng_state
 from miniwin.data import Corpus
-from miniwin.files.writing import Unwritable, finite, replacing, said_if_unwritable, write_text
+from miniwin.files.writing import Unwritable, said_if_unwritable
 from miniwin.language_model import LanguageModel
 from miniwin.runs import RunResult, Status
-from miniwin.specs import ModelSpec, TrainSpec, UserError, dump_yaml
+from miniwin.specs import ModelSpec, TrainSpec
 from miniwin.tokenizer import Tokenizer
 from miniwin.tracking import Tracker
 from miniwin.training.distributed import Group
-from miniwin.training.divergence import LossWatch
 from miniwin.training.engines import Distributed, make_engine
 from miniwin.training.gradients import StepGradients
 from miniwin.training.optimizer import make_optimizer
 from miniwin.training.progress import TrainProgress
+from miniwin.training.run_writer import RunWriter
 from miniwin.training.schedule import learning_rate
 from miniwin.training.signals import StopRequest
+from miniwin.training.standing import Standing
 from miniwin.training.validation import Validation, shown
 
 OnEval = Callable[[int, LanguageModel], bool | Literal["pause"] | None]
@@ -53,7 +51,6 @@ class TrainingLoop:
     before: what run.json says of the run so far; None for a new run. product: see machine/matmul_choice.py.
     """
 
-    metrics: TextIO
     bar: TrainProgress
 
     def __init__(
@@ -75,15 +72,9 @@ class TrainingLoop:
         self.on_checkpoint = on_checkpoint
         self.group = group
         self.checkpoint = (shared or folder) / runs.CHECKPOINT
-        self.folder, self.spec, self.corpus, self.tracker, self.device = folder, spec, corpus, tracker, device
-        self.step = 0  # optimizer steps done
-        self.passed: list[int] = []  # rungs evaluated
+        self.folder, self.spec, self.device = folder, spec, device
         self.paused = False  # `on_eval` ended this session, and a later one may go on
-        self.seconds = 0.0  # of the sessions before this one
-        self.step_seconds = 0.0  # of all sessions, spent in steps
-        self.watch = LossWatch(spec.stop)
         self.validation = None if spec.eval is None else Validation(spec, corpus.texts)
-        self.best: dict[str, Any] | None = None  # whose weights are in best.safetensors
 
         self.engine = make_engine(distributed, model_spec, spec, group, device, product)
         decoder = self.engine.decoder
@@ -91,12 +82,12 @@ class TrainingLoop:
         self.gradients = StepGradients(self.engine, spec, corpus, tokenizer)
         self.parts = self.gradients.parts
         self.optimizer = make_optimizer(decoder, spec.optimizer, self.engine.muon)
+        self.standing = Standing(spec, decoder, self.optimizer, self.parts, self.validation, device)
         if before is not None and group.share(self.checkpoint.exists()):
-            self._restore(self.engine.load(self.checkpoint, self.optimizer))
-        self.logged = self.first = (self.step, self.step_seconds)
-        self.began = time.monotonic()
+            self.standing.restore(self.engine.load(self.checkpoint, self.optimizer), self.checkpoint)
+        self.logged = self.standing.moment
 
-        self.record = runs.new_record(
+        record = runs.new_record(
             model_spec,
             spec,
             parameters=sum(parameter.numel() for parameter in decoder.parameters()),
@@ -106,26 +97,21 @@ class TrainingLoop:
             tracking={"uri": masked(tracker.uri), "run_id": tracker.run_id},
             before=before,
         )
-        self._write_record("running", None)  # before the other files: it makes the folder a run folder
+        self.writer = RunWriter(folder, record, tracker, self.standing)
+        self.writer.write("running")  # before the other files: it makes the folder a run folder
         if self.validation is not None and self.validation.best is not None:
             self._keep_best(self.validation.best)
-        write_text(folder / runs.MODEL, dump_yaml(model_spec))
-        write_text(folder / runs.TRAIN, dump_yaml(spec))
-        tokenizer.save(folder)
-        tracker.log_params(
-            {
-                "model": model_spec.model_dump(mode="json"),
-                "layout": model_spec.layout,
-                "parameters": self.record["parameters"],
-                "train": self.record["train"],
-            }
-        )
-        tracker.catch_up(runs.keep_metrics(folder, self.step))
+        self.writer.begin(model_spec, spec, tokenizer)
+
+    @property
+    def step(self) -> int:
+        """Optimizer steps done."""
+        return self.standing.step
 
     @property
     def tokens(self) -> int:
         """Tokens seen so far."""
-        return self.step * self.spec.tokens_per_step
+        return self.standing.tokens
 
     def run(
         self,
@@ -143,18 +129,18 @@ class TrainingLoop:
                 said_if_unwritable(metrics),
                 StopRequest() as stop,
                 self.bar,
-                open(metrics, "a", encoding="utf-8", newline="\n") as self.metrics,
+                open(metrics, "a", encoding="utf-8", newline="\n") as self.writer.metrics,
             ):
                 self.gradients.read_from(self.step, workers)
                 status, reason = self._train(on_eval, rungs, stop_after_tokens, stop)
         except KeyboardInterrupt:
-            self._end("interrupted", "a second Ctrl-C: the steps since the last checkpoint are lost")
+            self.writer.end("interrupted", "a second Ctrl-C: the steps since the last checkpoint are lost")
             raise
         except BaseException as error:
             with suppress(Unwritable):  # on a full disk the first error is the one to tell
-                self._end("failed", f"{type(error).__name__}: {error}")
+                self.writer.end("failed", f"{type(error).__name__}: {error}")
             raise
-        return self._end(status, reason)
+        return self.writer.end(status, reason, self.paused)
 
     def _train(
         self, on_eval: OnEval | None, rungs: list[int], stop_after_tokens: int | None, stop: StopRequest
@@ -171,7 +157,7 @@ class TrainingLoop:
                 return "pruned", f"given up after {self.tokens} tokens, as on_eval said"
             if self.step == steps:
                 self._save()
-                self._save_weights()
+                self.writer.weights(self.engine.weights())
                 return "complete", None
             late = self.group.leads and self.step > 0 and time.monotonic() - saved >= self.spec.checkpoint_seconds
             asked, due = self.group.any(stop.received is not None, late)
@@ -194,44 +180,40 @@ class TrainingLoop:
 
     def _advance(self) -> str | None:
         """Take one optimizer step. If the run has diverged, take no step and return the reason."""
-        spec, began = self.spec, time.monotonic()
+        spec, standing, began = self.spec, self.standing, time.monotonic()
         rate = learning_rate(spec.schedule, self.step, spec.steps, spec.optimizer.lr)
         loss, norm, auxiliary = self.gradients.compute(self.step)
-        diverged = self.watch.see(self.step + 1, loss, norm)
+        diverged = standing.watch.see(self.step + 1, loss, norm)
         if diverged is None:
             for group in self.optimizer.param_groups:
                 group["lr"] = rate
             self.optimizer.step()
-            self.step += 1
-        self.step_seconds += time.monotonic() - began
-        self.bar.update(self.step, self.watch.smoothed, self._speed_since(self.first), self.parts.means())
+            standing.step += 1
+        standing.step_seconds += time.monotonic() - began
+        smoothed = standing.watch.smoothed
+        self.bar.update(self.step, smoothed, standing.speed_since(standing.first), self.parts.means())
         if diverged is not None or self.step in (1, spec.steps) or self.step % spec.log_every == 0:
             line: dict[str, Any] = {
                 "step": self.step + (diverged is not None),
                 "tokens": self.tokens,
                 "loss": loss,
-                "smoothed_loss": self.watch.smoothed,
+                "smoothed_loss": smoothed,
                 "lr": rate,
                 "grad_norm": norm,
-                "tokens_per_second": round(self._speed_since(self.logged), 1),
+                "tokens_per_second": round(standing.speed_since(self.logged), 1),
             }
             if auxiliary is not None:
                 line["auxiliary_loss"] = auxiliary
             if losses := self.parts.take():
                 line["losses"] = losses
-            self.logged = (self.step, self.step_seconds)
-            self._log(line)
+            self.logged = standing.moment
+            self.writer.log(line)
         return diverged
-
-    def _log(self, line: dict[str, Any]) -> None:
-        self.metrics.write(json.dumps(finite(line)) + "\n")
-        self.metrics.flush()
-        self.tracker.catch_up([line])
 
     def _evaluate(self, on_eval: OnEval, rungs: list[int]) -> bool | Literal["pause"]:
         """Call `on_eval` at each rung that has been reached. False: the run has to end. pause: this session has to."""
         for rung in rungs:
-            if rung in self.passed or rung > self.tokens:
+            if rung in self.standing.passed or rung > self.tokens:
                 continue
             random = rng_state(self.device)  # the evaluation's draws must not change the training
             model, answer = self.engine.whole(self.model), None
@@ -244,7 +226,7 @@ class TrainingLoop:
             verdict: bool | Literal["pause"] = "pause" if answer == "pause" else answer is None or bool(answer)
             verdict = self.group.share(verdict)
             if verdict is True:  # a rung that ends the session is not passed: it is asked again
-                self.passed.append(rung)
+                self.standing.passed.append(rung)
             self._save()
             if verdict is not True:
                 return verdict
@@ -262,7 +244,7 @@ class TrainingLoop:
             random = rng_state(self.device)
             line = validation.measure(model, self.step, self.tokens, self.bar.evaluating)
             restore_rng(random, self.device)
-            self._log(line)
+            self.writer.log(line)
             self.bar.evaluated(shown(line))
             validation.improved(line)
         validation.best = self.group.share(validation.best)
@@ -276,85 +258,15 @@ class TrainingLoop:
         is there, and by then they have been.
         """
         if best is not None and best["step"] == self.step:
-            self._save_weights(runs.BEST)
-        self.best = best
-        self._write_record("running", None)
+            self.writer.weights(self.engine.weights(), runs.BEST)
+        if best is not None:
+            self.writer.record["best"] = best
+        self.writer.write("running")
 
     def _save(self) -> None:
-        """Write a checkpoint. The metrics reach the disk first: they may be ahead of the checkpoint, never behind."""
-        self.metrics.flush()
-        os.fsync(self.metrics.fileno())
-        self.engine.save(
-            self.checkpoint,
-            {
-                "step": self.step,
-                "passed": self.passed,
-                "seconds": self._seconds(),
-                "step_seconds": self.step_seconds,
-                "model": dict(self.model.decoder.state_dict()),
-                "optimizer": self.optimizer.state_dict(),
-                "random": rng_state(self.device),
-                "watch": self.watch.state(),
-                **({} if self.validation is None else {"best": self.validation.best}),
-                **self.parts.state(),
-            },
-        )
-        self._write_record("running", None)
+        """Write a checkpoint."""
+        self.writer.flush()
+        self.engine.save(self.checkpoint, self.standing.state())
+        self.writer.write("running")
         if self.on_checkpoint is not None and self.group.leads:
             self.on_checkpoint()
-
-    def _restore(self, state: dict[str, Any]) -> None:
-        self.step, self.passed = state["step"], list(state["passed"])
-        self.seconds, self.step_seconds = state["seconds"], state["step_seconds"]
-        self.model.decoder.load_state_dict(state["model"])
-        try:
-            self.optimizer.load_state_dict(state["optimizer"])
-        except ValueError:  # another version may decay other parameters
-            raise UserError(
-                f"{self.checkpoint} was written by a version of miniwin that groups the optimizer's "
-                "parameters differently: train again with --fresh, or continue with that version"
-            ) from None
-        self.watch.restore(state["watch"])
-        if self.validation is not None:
-            self.validation.best = state["best"]
-        self.parts.restore(state)
-        restore_rng(state["random"], self.device)
-
-    def _save_weights(self, name: str = runs.WEIGHTS) -> None:
-        state = self.engine.weights()
-        if state is None:
-            return
-        weights = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
-        with replacing(self.folder / name) as temporary:
-            temporary.write_bytes(save(weights, metadata={"format": "pt"}))
-
-    def _seconds(self) -> float:
-        return self.seconds + time.monotonic() - self.began
-
-    def _speed_since(self, moment: tuple[int, float]) -> float:
-        """Tokens per second of the steps since a moment, given as (step, step_seconds)."""
-        step, seconds = moment
-        return (self.step - step) * self.spec.tokens_per_step / max(self.step_seconds - seconds, 1e-9)
-
-    def _write_record(self, status: Status, reason: str | None) -> None:
-        if self.best is not None:
-            self.record["best"] = self.best
-        runs.write_record(
-            self.folder,
-            self.record,
-            status,
-            reason,
-            steps=self.step,
-            tokens=self.tokens,
-            seconds=self._seconds(),
-            tokens_per_second=self._speed_since((0, 0.0)),
-            final_loss=self.watch.smoothed,
-        )
-
-    def _end(self, status: Status, reason: str | None) -> RunResult:
-        try:
-            self._write_record(status, reason)
-        finally:
-            self.tracker.set_status("paused" if self.paused else status, reason)
-            self.tracker.close()
-        return runs.read_result(self.folder)

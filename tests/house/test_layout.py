@@ -119,7 +119,7 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
     "commands": (SEARCH | {"typer"}, {"blocks", "tasks", "specs", "engine", "zoo", "search", "commands"}),
 }
 # Only inside functions: `miniwin.load("name")` asks the zoo, which stands above the engine.
-LAZILY = {"miniwin.loading": {"zoo"}}
+LAZILY = {"miniwin.references": {"zoo"}}
 # Optional dependencies: imported only where they are used.
 ALWAYS_LAZY = {
     *("mlflow", "sqlalchemy", "xformers", "lm_eval", "tqdm", "pyarrow", "pandas", "optunahub", "submitit"),

@@ -158,7 +158,7 @@ def rising() -> TrainSpec:
 PLACES = {  # what a process calls as it dies, the how manieth time, and the step of its checkpoint then
     "in an evaluation": ("miniwin.training.validation.score_task", 3, 8),
     "before the checkpoint": ("miniwin.training.engine.save_checkpoint", 2, 8),
-    "before the weights": ("miniwin.training.loop.save", 2, 16),
+    "before the weights": ("miniwin.training.run_writer.save", 2, 16),
     "before the record": ("miniwin.runs.write_json", 5, 16),
 }
 

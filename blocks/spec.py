@@ -79,7 +79,8 @@ def _real(value: Any) -> Any:
 Count = Annotated[int, BeforeValidator(_whole), Field(ge=0)]
 # Upper bounds: a mistyped number neither computes for minutes nor overflows a tensor's size.
 PositiveInt = Annotated[int, BeforeValidator(_whole), Field(ge=1, le=2**31 - 1)]
-Budget = Annotated[int, BeforeValidator(_whole), Field(ge=1, le=10**15)]  # tokens: a count, never a tensor's size
+MOST_TOKENS = 10**15
+Budget = Annotated[int, BeforeValidator(_whole), Field(ge=1, le=MOST_TOKENS)]  # tokens: a count, never a tensor's size
 Seed = Annotated[int, BeforeValidator(_whole), Field(ge=0, le=2**64 - 1)]  # the range of torch's generators
 Real = Annotated[float, BeforeValidator(_real)]
 PositiveReal = Annotated[float, BeforeValidator(_real), Field(gt=0)]

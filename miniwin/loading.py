@@ -7,7 +7,7 @@ were read: loading never holds the weights twice.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -17,11 +17,11 @@ from miniwin.machine.devices import find_device
 from miniwin.machine.matmul_choice import settle
 from miniwin.machine.memory import refuse_too_large
 from miniwin.references import Found, resolve
-from miniwin.runs import CHECKPOINT, IMPORT, MODEL, TOKENIZER, WEIGHTS
+from miniwin.runs import MODEL
 from miniwin.specs import ModelSpec, UserError, load_model_spec, shipped_specs
+from miniwin.stored_model import opened
 from miniwin.tokenizer import Tokenizer, load_tokenizer
-from miniwin.tokenizer.special_ids import read_special_ids
-from miniwin.weights import DTYPES, put_weights, read_weights
+from miniwin.weights import DTYPES, put_weights
 
 
 def load(
@@ -98,39 +98,12 @@ def _settled(model: LanguageModel, device: torch.device) -> LanguageModel:
 
 
 def _from_folder(found: Found, device: torch.device) -> LanguageModel:
-    with found.reading() as read:
-        return _read_folder(found, device, read)
-
-
-def _read_folder(found: Found, device: torch.device, read: Callable[[str], bytes | None]) -> LanguageModel:
-    folder = found.folder
-    assert folder is not None
-    spec = load_model_spec(folder / MODEL, raw=read(MODEL))
-    with torch.device("meta"):
-        decoder = spec.build()
-    if (path := folder / found.weights).is_file():
-        put_weights(decoder, read_weights(path, device, read(found.weights)), path)
-    elif (folder / CHECKPOINT).is_file():
-        from miniwin.checkpoint import load_checkpoint
-
-        state = load_checkpoint(folder / CHECKPOINT, map_location=device)
-        put_weights(decoder, state["model"], folder / CHECKPOINT)
-    else:
-        raise UserError(
-            f"{folder} has no weights yet: neither {WEIGHTS} nor {CHECKPOINT}; train it first, or load "
-            f"{folder / MODEL} for random weights"
-        )
-    imported = found.entry is None and (folder / IMPORT).is_file()  # an entry has no import.json
-    special = read_special_ids(folder / IMPORT) if imported else None
-    tokenizer = None
-    if (folder / TOKENIZER).is_file():
-        tokenizer = load_tokenizer(folder, raw=read(TOKENIZER), special=special)
-    if tokenizer is not None and tokenizer.rows > spec.vocab_size:
-        raise UserError(
-            f"{folder}: the tokenizer has {tokenizer.rows} ids and the model only {spec.vocab_size}; "
-            f"{TOKENIZER} and {MODEL} must come from the same run"
-        )
-    return LanguageModel(decoder, spec, tokenizer, found.name, folder, special)
+    with opened(found) as stored:
+        with torch.device("meta"):
+            decoder = stored.spec.build()
+        put_weights(decoder, stored.tensors(device), stored.file)
+        special = stored.special()
+        return LanguageModel(decoder, stored.spec, stored.tokenizer(special), found.name, stored.folder, special)
 
 
 def _fresh(spec: ModelSpec, name: str, seed: int) -> LanguageModel:

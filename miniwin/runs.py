@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 FORMAT = 1
 RUN, MODEL, TRAIN, TOKENIZER = "run.json", "model.yaml", "train.yaml", "tokenizer.json"
 IMPORT = "import.json"  # in place of run.json: the weights were not trained here, but imported
+FROM = "from"  # in run.json: the model whose weights the run began with
 METRICS, CHECKPOINT, WEIGHTS, LOCK = "metrics.jsonl", "checkpoint.pt", "model.safetensors", ".lock"
 BEST = "best.safetensors"
 SHARDS = ("checkpoint-a", "checkpoint-b")  # folders with a sharded run's tensors, written in turns
@@ -78,7 +79,7 @@ KINDS: dict[str, Any] = {  # types of the fields of run.json that are computed w
     **dict.fromkeys(("status", "model", "spec_hash"), str),
     **dict.fromkeys(("parameters", "seed", "steps", "tokens"), int),
     **dict.fromkeys(("seconds", "tokens_per_second", "final_loss"), int | float),
-    **dict.fromkeys(("train", "data", "machine", "tracking", "best"), dict),
+    **dict.fromkeys(("train", "data", "machine", "tracking", "best", FROM), dict),
 }
 
 
@@ -92,11 +93,13 @@ def new_record(
     product: str | None,
     tracking: dict[str, Any],
     before: dict[str, Any] | None,
+    origin: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """What run.json says of a run that begins or continues, all but its progress.
 
     product: the library of float32 products on a CPU. before: what run.json said of the run so far. The start of the
-    run is taken from there, and the tracking too where `tracking` has no run.
+    run is taken from there, and the tracking too where `tracking` has no run. origin: the model whose weights the run
+    begins with; None: random ones.
     """
     return {
         "format": FORMAT,
@@ -104,6 +107,7 @@ def new_record(
         "reason": None,
         "model": model.name,
         "spec_hash": model.hash,
+        **({} if origin is None else {FROM: origin}),
         "parameters": parameters,
         "train": train.model_dump(mode="json"),
         "seed": train.seed,

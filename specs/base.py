@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from miniwin.blocks.spec import (
+    MOST_TOKENS,
     Budget,
     Count,
     Fraction,
@@ -17,6 +18,7 @@ from miniwin.blocks.spec import (
 from miniwin.blocks.user_path import any_name, user_path
 
 __all__ = [
+    "MOST_TOKENS",
     "Budget",
     "Count",
     "Fraction",

@@ -24,7 +24,8 @@ from pydantic import (
 
 from miniwin.blocks.positions.base import located
 from miniwin.specs.base import (
-    Budget,
+    MOST_TOKENS,
+    Count,
     Fraction,
     Grown,
     PositiveInt,
@@ -50,8 +51,15 @@ def _how_many(lengths: Any) -> str:
     return "several" if isinstance(lengths, list | tuple) else "one"
 
 
+def _no_name_twice(patterns: tuple[str, ...]) -> tuple[str, ...]:
+    if len(set(patterns)) < len(patterns):
+        raise ValueError(f"got {list(patterns)}; expected each pattern once")
+    return patterns
+
+
 Lengths = Annotated[tuple[PositiveInt, ...], Field(strict=False), AfterValidator(_several)]
 Weights = Annotated[tuple[PositiveReal, ...], Field(strict=False)]
+Patterns = Annotated[tuple[str, ...], Field(strict=False), AfterValidator(_no_name_twice)]
 
 
 class OptimizerSpec(Grown):
@@ -124,7 +132,7 @@ class StopSpec(Strict):
 class TrainSpec(Grown):
     """One training run, without the model."""
 
-    LATER: ClassVar[frozenset[str]] = frozenset({"compile", "packing", "seq_len_weights", "eval"})
+    LATER: ClassVar[frozenset[str]] = frozenset({"compile", "packing", "seq_len_weights", "eval", "freeze"})
 
     kind: Literal["train"] = "train"
     format: Literal[1] = 1
@@ -142,7 +150,7 @@ class TrainSpec(Grown):
     packing: Literal["stream", "documents"] = "stream"
     batch_size: PositiveInt = 8  # sequences in one forward and backward pass; of several lengths, of the longest
     gradient_accumulation: PositiveInt = 1  # passes in one optimizer step
-    tokens: Budget
+    tokens: Annotated[Count, Field(le=MOST_TOKENS)]  # 0: no step; only with `--from`
     optimizer: OptimizerSpec = OptimizerSpec()
     schedule: ScheduleSpec = CosineSchedule()
     clip_grad_norm: PositiveReal | None = 1.0
@@ -154,6 +162,7 @@ class TrainSpec(Grown):
     log_every: PositiveInt = 10  # optimizer steps between lines of metrics.jsonl
     checkpoint_seconds: Annotated[Real, Field(ge=0)] = 60.0  # 0: after every step
     stop: StopSpec = StopSpec()
+    freeze: Patterns = ()  # globs over the names of parameters that stay as they are, such as layers.*.mlp.*
     eval: EvalSpec | None = None  # null: nothing is measured while training
 
     @model_validator(mode="after")

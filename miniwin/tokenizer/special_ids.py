@@ -37,14 +37,30 @@ def read_special_ids(path: Path) -> SpecialIds:
     """
     try:
         record = read_json(path)
+    except (OSError, ValueError) as error:
+        raise _damaged(path, error) from None
+    return parse_special_ids(record, path)
+
+
+def parse_special_ids(record: Any, path: Path) -> SpecialIds:
+    """The special ids in a record that was read from `path`.
+
+    Raises:
+        UserError: they are damaged.
+    """
+    try:
         said = record.get(KEY) or {}
         ends, bos, pad = said.get("eos_token_id") or [], said.get("bos_token_id"), said.get("pad_token_id")
         if not all(is_id(one) for one in ends) or not all(one is None or is_id(one) for one in (bos, pad)):
             raise ValueError(f"{KEY}: got {said!r:.100}")
-    except (OSError, ValueError, AttributeError, TypeError) as error:
-        why = str(error) or type(error).__name__
-        raise UserError(f"{path}: cannot be read as the record of an import ({why}); import the model again") from None
+    except (ValueError, AttributeError, TypeError) as error:
+        raise _damaged(path, error) from None
     return SpecialIds(tuple(ends), bos, pad)
+
+
+def _damaged(path: Path, error: Exception) -> UserError:
+    why = str(error) or type(error).__name__
+    return UserError(f"{path}: cannot be read as the record of an import ({why}); import the model again")
 
 
 def is_id(value: object) -> bool:

@@ -23,16 +23,28 @@ from miniwin.specs import ModelSpec, TrainSpec
 from miniwin.training.compilation import compile_layers
 from miniwin.training.distributed import Group
 from miniwin.training.one_pass import OnePass
+from miniwin.training.ready import make_ready
+from miniwin.training.start import Start
 
 
 class Engine:
-    """One process. one_pass: the pass forward, called as `OnePass.forward` says."""
+    """One process. one_pass: the pass forward, called as `OnePass.forward` says.
+
+    start: what the first weights are, in the first process; None: random ones.
+    """
 
     muon: type[Muon] = Muon
 
     def __init__(
-        self, model: ModelSpec, spec: TrainSpec, group: Group, device: torch.device, product: Product | None
+        self,
+        model: ModelSpec,
+        spec: TrainSpec,
+        group: Group,
+        device: torch.device,
+        product: Product | None,
+        start: Start | None = None,
     ) -> None:
+        self.train_spec, self.start = spec, start
         self.spec, self.group, self.device, self.product = model, group, device, product
         torch.manual_seed(spec.seed)
         self.decoder = self.build()
@@ -44,7 +56,7 @@ class Engine:
 
     def build(self) -> Decoder:
         """The decoder, drawn on the CPU: the same weights whatever the device."""
-        return self.spec.build().to(self.device)
+        return make_ready(self.spec, self.train_spec, self.start).to(self.device)
 
     def of_pass(self, last: bool) -> AbstractContextManager[Any]:
         """Surrounds a pass forward and backward. last: of the step; gradients are wanted after it."""

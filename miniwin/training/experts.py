@@ -23,7 +23,8 @@ class Experts:
         for module in mixtures:
             module.register_forward_hook(_with_every_expert)
         self.group = group
-        self.parameters = [parameter for module in mixtures for parameter in module.experts.parameters()]
+        every = [parameter for module in mixtures for parameter in module.experts.parameters()]
+        self.parameters = [parameter for parameter in every if parameter.requires_grad]
 
     def drop_unused(self) -> None:
         """Leave the experts that no process had tokens for without a gradient. Called by all processes together."""

@@ -69,7 +69,8 @@ class StepGradients:
                 if auxiliary is not None:
                     loss = loss + auxiliary / passes
                     added += auxiliary.detach() / passes
-                loss.backward()
+                if loss.requires_grad:  # not if all that is trained are experts that no token chose
+                    loss.backward()
         total, added = self.group.mean(total), self.group.mean(added)
         self.parts.end_step(self.group)
         norm = self.engine.clip(self.parameters, self.spec.clip_grad_norm)

@@ -30,13 +30,14 @@ from miniwin.specs import (
     resolve_spec_path,
     user_path,
 )
-from miniwin.tokenizer import load_tokenizer
 from miniwin.tracking import OFF, Tracker
+from miniwin.training.before import check_start, spec_to_train
 from miniwin.training.distributed import Group, join
 from miniwin.training.engines import Distributed
-from miniwin.training.from_scratch import spec_to_train
 from miniwin.training.loop import OnEval, TrainingLoop
+from miniwin.training.origin import find_origin
 from miniwin.training.same_run import only_one, recorded
+from miniwin.training.start import Start
 from miniwin.training.validation import check_validation
 
 
@@ -45,6 +46,8 @@ def train(
     train: TrainSpec | str | Path,
     *,
     out: str | Path,
+    from_: str | Path | Start | None = None,
+    maps: Sequence[str] = (),
     resume: bool = True,
     progress: bool = True,
     tracking: str | None = None,
@@ -63,12 +66,15 @@ def train(
 ) -> RunResult:
     """Train `model` as `train` says, into the run folder `out`.
 
-    The weights are random at first. A `model` with trained weights, such as a zoo entry, is a UserError.
+    The weights are random at first. With `from_`, a run folder, a zoo entry or an imported folder, they are those of
+    that model. Its tokenizer then reads the text, and `model` may be the same reference, or another spec: what becomes
+    of each tensor is in weight_rules.py. Without `from_`, a `model` with trained weights is a UserError.
 
     A second call with the same specs continues the run. A run that is complete or diverged is returned as it is.
     `resume=False` discards the run in the folder first. Under torchrun the processes share each batch, and the first
     process keeps the run folder.
 
+    maps: what is said of tensors that do not fit, or of layers, such as "layers=stretched" (weight_rules.py).
     base: the folder that relative paths of a TrainSpec start from; for a YAML file, the file's folder.
     on_eval, eval_at: `on_eval(rung, model)` is called once for each number of tokens in `eval_at`, when that many have
         been seen. The model is in eval mode, and a checkpoint follows. An answer of False ends the run as "pruned".
@@ -83,7 +89,8 @@ def train(
     tracking, experiment, run_name, parent_run: MLflow's URI ("off": none), experiment, run and parent run.
 
     Raises:
-        UserError: an argument is wrong, or the folder holds a run with other specs or other data.
+        UserError: an argument is wrong, the weights do not fit, or the folder holds a run with other specs, other data
+            or other first weights.
     """
     if not os.fspath(out):
         raise UserError("--out: got an empty name; expected a folder for the run ('.' is the current one)")
@@ -94,8 +101,12 @@ def train(
         if base is None:
             base = path.resolve().parent
             check_data(train, path)
-    spec = train.resolved(user_path(base or ".").resolve())
-    model_spec = model if isinstance(model, ModelSpec) else spec_to_train(model)
+    origin = None if from_ is None or isinstance(from_, Start) else find_origin(from_)
+    model_spec = model if isinstance(model, ModelSpec) else spec_to_train(model, origin=origin)
+    start = Start(origin, model_spec, maps) if origin is not None else from_ if isinstance(from_, Start) else None
+    if maps and start is None:
+        raise UserError(f"--map {maps[0]}: got a map without --from; expected the model whose tensors it is about")
+    tokenizer, spec = check_start(model_spec, train, user_path(base or ".").resolve(), user_path(out), start)
     _check_packing(model_spec, spec)
     if workers < 0:
         raise UserError(f"workers: got {workers}; expected how many processes read data ahead, 0 or more")
@@ -103,13 +114,6 @@ def train(
         raise UserError(f"distributed: got {distributed!r}; expected {' or '.join(get_args(Distributed))}")
     folder = user_path(out)
     rungs = _rungs(eval_at, on_eval, spec)
-    tokenizer = load_tokenizer(spec.tokenizer)
-    if tokenizer.vocab_size > model_spec.vocab_size:
-        raise UserError(
-            f"the tokenizer '{train.tokenizer}' has {tokenizer.vocab_size} tokens, and the model "
-            f"'{model_spec.name}' has a vocab_size of {model_spec.vocab_size}; expected at least as many: "
-            f"set the model's vocab_size to {tokenizer.vocab_size}, or take a smaller tokenizer"
-        )
     asked = None if device is None else find_device(device)
     refuse_too_large(model_spec, TRAINED if (asked or find_device(None)).type == "cpu" else 1)
     group = join(device)
@@ -124,7 +128,8 @@ def train(
         before = None
         if group.leads:
             runs.remove_leftovers(folder)
-            before = recorded(folder, model_spec, spec, corpus.fingerprint) if resume else None
+            now = model_spec, spec, corpus.fingerprint, None if start is None else start.record()
+            before = recorded(folder, *now) if resume else None
         before = group.share(before)
         if distributed == "fsdp" and any(group.any(not (folder / runs.LOCK).exists())):
             raise UserError(
@@ -135,6 +140,8 @@ def train(
         over = before is not None and _over(folder, before["status"], asks=on_eval is not None)
         if group.share(over):
             return runs.read_result(folder)
+        if group.leads and start is not None and not (before is not None and (folder / runs.CHECKPOINT).exists()):
+            start.read()
         product = group.share(of_run(before, where, folder, spec.compile))
         tracker = Tracker.open(
             tracking if group.leads else OFF,
@@ -150,7 +157,7 @@ def train(
             runs.clear_run(folder)
         with torch.random.fork_rng([where] if where.type == "cuda" else []):
             what = model_spec, spec, corpus, tokenizer, tracker, where, before, group, product
-            session = TrainingLoop(place, *what, distributed, folder, on_checkpoint)
+            session = TrainingLoop(place, *what, distributed, folder, on_checkpoint, start)
             result = session.run(on_eval, rungs, stop_after_tokens, workers, progress and group.leads)
         return replace(result, folder=folder)
 

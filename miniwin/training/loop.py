@@ -40,6 +40,7 @@ from miniwin.training.run_writer import RunWriter
 from miniwin.training.schedule import learning_rate
 from miniwin.training.signals import StopRequest
 from miniwin.training.standing import Standing
+from miniwin.training.start import Start
 from miniwin.training.validation import Validation, shown
 
 OnEval = Callable[[int, LanguageModel], bool | Literal["pause"] | None]
@@ -48,7 +49,8 @@ OnEval = Callable[[int, LanguageModel], bool | Literal["pause"] | None]
 class TrainingLoop:
     """One process's work on a run: from the last checkpoint, if there is one, until the run ends or is stopped.
 
-    before: what run.json says of the run so far; None for a new run. product: see machine/matmul_choice.py.
+    before: what run.json says of the run so far; None for a new run. product: see machine/matmul_choice.py. start: the
+    model whose weights the run begins with; None: random ones.
     """
 
     bar: TrainProgress
@@ -68,6 +70,7 @@ class TrainingLoop:
         distributed: Distributed = "ddp",
         shared: Path | None = None,
         on_checkpoint: Callable[[], None] | None = None,
+        start: Start | None = None,
     ) -> None:
         self.on_checkpoint = on_checkpoint
         self.group = group
@@ -76,14 +79,17 @@ class TrainingLoop:
         self.paused = False  # `on_eval` ended this session, and a later one may go on
         self.validation = None if spec.eval is None else Validation(spec, corpus.texts)
 
-        self.engine = make_engine(distributed, model_spec, spec, group, device, product)
+        goes_on = before is not None and group.share(self.checkpoint.exists())
+        first = start if group.leads and not goes_on else None
+        self.engine = make_engine(distributed, model_spec, spec, group, device, product, first)
         decoder = self.engine.decoder
-        self.model = LanguageModel(decoder, model_spec, tokenizer, str(folder), folder)
+        special = None if start is None else start.origin.special
+        self.model = LanguageModel(decoder, model_spec, tokenizer, str(folder), folder, special)
         self.gradients = StepGradients(self.engine, spec, corpus, tokenizer)
         self.parts = self.gradients.parts
         self.optimizer = make_optimizer(decoder, spec.optimizer, self.engine.muon)
         self.standing = Standing(spec, decoder, self.optimizer, self.parts, self.validation, device)
-        if before is not None and group.share(self.checkpoint.exists()):
+        if goes_on:
             self.standing.restore(self.engine.load(self.checkpoint, self.optimizer), self.checkpoint)
         self.logged = self.standing.moment
 
@@ -96,6 +102,7 @@ class TrainingLoop:
             product=product,
             tracking={"uri": masked(tracker.uri), "run_id": tracker.run_id},
             before=before,
+            origin=None if start is None else start.record(),
         )
         self.writer = RunWriter(folder, record, tracker, self.standing)
         self.writer.write("running")  # before the other files: it makes the folder a run folder

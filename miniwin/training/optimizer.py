@@ -33,7 +33,7 @@ def make_optimizer(model: nn.Module, spec: OptimizerSpec, muon: type[Muon] = Muo
     groups = [{"params": decayed, "weight_decay": spec.weight_decay}, {"params": plain, "weight_decay": 0.0}]
     fused = all(p.device.type in FUSED for p in model.parameters())
     adamw = torch.optim.AdamW(groups, lr=spec.lr, betas=(spec.beta1, spec.beta2), eps=spec.eps, fused=fused)
-    if spec.type == "adamw":
+    if not matrices:  # with `type: muon` too, if all of them are frozen
         return adamw
     of_matrices = muon(
         matrices,

@@ -16,15 +16,22 @@ from miniwin.specs import ModelSpec, TrainSpec
 from miniwin.training.distributed import Group
 from miniwin.training.engine import Engine
 from miniwin.training.experts import Experts
+from miniwin.training.start import Start
 
 
 class Replicated(Engine):
     """DistributedDataParallel: gradients are averaged in buckets while the backward still runs."""
 
     def __init__(
-        self, model: ModelSpec, spec: TrainSpec, group: Group, device: torch.device, product: Product | None
+        self,
+        model: ModelSpec,
+        spec: TrainSpec,
+        group: Group,
+        device: torch.device,
+        product: Product | None,
+        start: Start | None = None,
     ) -> None:
-        super().__init__(model, spec, group, device, product)
+        super().__init__(model, spec, group, device, product, start)
         self.experts = Experts(self.decoder, group)
         # This gives all the weights of the first: different machines may round the random draws differently.
         self.replicas = nn.parallel.DistributedDataParallel(self.one_pass, gradient_as_bucket_view=True)

@@ -12,6 +12,7 @@ from filelock import FileLock, Timeout
 from miniwin import runs
 from miniwin.blocks.messages.listing import some
 from miniwin.specs import ModelSpec, TrainSpec, UserError
+from miniwin.training.start import same_start
 
 LOCK_SECONDS = 10.0
 PATHS = ("paths", "valid_paths", "test_paths")
@@ -59,8 +60,10 @@ def _refuse_foreign(folder: Path) -> None:
         )
 
 
-def recorded(folder: Path, model: ModelSpec, train: TrainSpec, fingerprint: str) -> dict[str, Any] | None:
-    """The contents of run.json, if the folder holds this run.
+def recorded(
+    folder: Path, model: ModelSpec, train: TrainSpec, fingerprint: str, origin: dict[str, Any] | None = None
+) -> dict[str, Any] | None:
+    """The contents of run.json, if the folder holds this run. origin: what it would say of the weights it began with.
 
     None if the folder holds no run, or another run that never took a step.
 
@@ -71,7 +74,7 @@ def recorded(folder: Path, model: ModelSpec, train: TrainSpec, fingerprint: str)
         return None
     before = runs.read_run(folder)
     try:
-        other = _other(before, model, train, fingerprint)
+        other = _other(before, model, train, fingerprint, origin)
     except (KeyError, TypeError, AttributeError) as error:
         raise UserError(
             f"{folder / runs.RUN} does not say what was trained ({error!r}): put back the file, or {FRESH}"
@@ -83,13 +86,17 @@ def recorded(folder: Path, model: ModelSpec, train: TrainSpec, fingerprint: str)
     raise UserError(f"{folder} holds a run {other}")
 
 
-def _other(before: dict[str, Any], model: ModelSpec, train: TrainSpec, fingerprint: str) -> str | None:
+def _other(
+    before: dict[str, Any], model: ModelSpec, train: TrainSpec, fingerprint: str, origin: dict[str, Any] | None
+) -> str | None:
     """How the recorded run differs from this one, and what the user can do about it. None: it is the same run."""
     if before["spec_hash"] != model.hash:
         return (
             f"of another architecture ('{before['model']}', {before['spec_hash'][:12]} there; '{model.name}', "
             f"{model.hash[:12]} now): {FRESH}"
         )
+    if began := same_start(before.get(runs.FROM), origin):
+        return f"{began}, {FRESH}"
     now = train.model_dump(mode="json")
     if train.dtype == "auto":  # means what it meant when the run began
         now["dtype"] = before["train"]["dtype"]

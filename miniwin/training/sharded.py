@@ -4,7 +4,7 @@ A layer's parameters are gathered when it runs, forward and backward, and let go
 its share of the model, for one layer or two, and for its rows' activations. (Zhao et al., arXiv 2304.11277.) Embedding,
 final norm and head are gathered for the whole pass.
 
-- The first weights are drawn by the first process, on its CPU, and shared out tensor by tensor.
+- The first weights are drawn or read by the first process, on its CPU, and shared out tensor by tensor.
 - Evaluations and model.safetensors take all weights: the first process gathers them, and the others wait.
 - Autocast's copies of the weights in bfloat16 are kept from forward to backward, whole: 2 bytes for each parameter.
 """
@@ -33,6 +33,8 @@ from miniwin.training.engine import Engine
 from miniwin.training.experts import Experts
 from miniwin.training.muon import ShardedMuon, part_of
 from miniwin.training.optimizer import Together
+from miniwin.training.ready import make_ready
+from miniwin.training.start import Start
 
 
 class Sharded(Engine):
@@ -41,9 +43,15 @@ class Sharded(Engine):
     muon = ShardedMuon
 
     def __init__(
-        self, model: ModelSpec, spec: TrainSpec, group: Group, device: torch.device, product: Product | None
+        self,
+        model: ModelSpec,
+        spec: TrainSpec,
+        group: Group,
+        device: torch.device,
+        product: Product | None,
+        start: Start | None = None,
     ) -> None:
-        super().__init__(model, spec, group, device, product)
+        super().__init__(model, spec, group, device, product, start)
         self.slot: str | None = None  # the folder of the last checkpoint's shards
         refuse_unshardable(self.decoder)
         mesh = init_device_mesh(device.type, (group.size,))
@@ -51,7 +59,7 @@ class Sharded(Engine):
             fully_shard(layer, mesh=mesh)
         fully_shard(self.one_pass, mesh=mesh)
         self.decoder.to_empty(device=device)
-        first = model.build().state_dict() if group.leads else {}
+        first = make_ready(model, spec, start).state_dict() if group.leads else {}
         parameter: Any
         for name, parameter in self.decoder.named_parameters():
             whole = first.pop(name).to(device) if group.leads else torch.empty(parameter.shape, device=device)
@@ -62,7 +70,7 @@ class Sharded(Engine):
 
     def build(self) -> Decoder:
         with torch.device("meta"):  # no process has room for all of it
-            return self.spec.build()
+            return make_ready(self.spec, self.train_spec)
 
     def clip(self, parameters: Sequence[nn.Parameter], limit: float | None) -> float:
         self.experts.drop_unused()

@@ -72,7 +72,7 @@ def write_text(folder: Path, seed: int = 0) -> Path:
     return path
 
 
-def train_there(out: str, spec: str, threads: int) -> None:
+def train_there(out: str, spec: str, threads: int, from_: str | None = None) -> None:
     """Trains the tiny model in `out`: what processes do that tests kill."""
     import torch
 
@@ -80,7 +80,7 @@ def train_there(out: str, spec: str, threads: int) -> None:
 
     torch.set_num_threads(threads)
     Path("spec.yaml").write_text(spec)
-    train(tiny_model(), "spec.yaml", out=out, progress=False, tracking="off", device="cpu")
+    train(tiny_model(), "spec.yaml", out=out, from_=from_, progress=False, tracking="off", device="cpu")
 
 
 def assert_equal(one: Any, other: Any, path: str = "") -> None:

@@ -670,15 +670,19 @@ def test_trained_weights_are_not_trained_on(brief: list[str], tmp_path: Path) ->
     for ref, folder in refused.items():
         code, out, err = run_cli("train", ref, *brief, "--out", "new")
         assert code == 2 and out == "" and err.count("\n") == 1, err
-        assert "training cannot start from its weights: it starts from random ones" in err
+        assert "without --from training starts from random weights. To go on from its weights, add --from " in err
         assert folder is None or err.endswith("model.yaml my-model.yaml\n")
-        with pytest.raises(UserError, match="training cannot start from its weights"):
+        with pytest.raises(UserError, match="without --from training starts from random weights"):
             train(ref, tiny_train(), out="new", base=tmp_path, progress=False, tracking="off")
     (imported / "import.json").touch()
     code, _, err = run_cli("train", "imported/model.yaml", *brief, "--out", "new")
-    assert code == 2 and err.startswith("error: imported/model.yaml belongs to an imported model, and training cannot")
+    assert code == 2 and err.startswith("error: imported/model.yaml belongs to an imported model, and without --from")
     code, _, err = run_cli("train", "run", *brief, "--out", "new")
-    assert code == 2 and "run is a folder; training starts from random weights, whatever is in it: give its sp" in err
+    assert (
+        code == 2
+        and "run is a folder; without --from, training starts from random weights, whatever is in it: add --from run"
+        in err
+    )
     code, _, err = run_cli("train", "no-such-thing", *brief, "--out", "new")
     assert code == 2 and "no-such-thing: there is no such file, and no shipped spec is called so" in err
     assert not (tmp_path / "new").exists()

@@ -23,7 +23,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Literal
+from typing import Final, Literal
 
 import torch
 from torch import Tensor, nn
@@ -35,7 +35,8 @@ from miniwin.specs import UserError
 
 Rule = Literal["kept", "copied", "fresh", "dropped"]
 TABLES = ("embed_tokens.weight", "lm_head.weight")  # whose rows are tokens
-FRESH, DROPPED = "fresh", "dropped"
+FRESH: Final = "fresh"
+DROPPED: Final = "dropped"
 _LAYER = re.compile(r"layers\.(\d+)\.(.*)")
 _EXAMPLES = "layers=0-23,8-31, layers=stretched, layers=stacked, PATTERN=fresh or PATTERN=dropped"
 

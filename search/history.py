@@ -8,6 +8,7 @@ of its trials, so that every machine that sees the storage knows it:
     paused, promoted      the last rung at which the trial was stopped, and the last that it was allowed to pass
     continues             the number of an ended trial, whose run this one takes further
     first                 the number of the first trial of this run, which this one takes further, or tries again
+    asked:0, asked:1, ... whether Optuna's pruner let the trial go on from that rung
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from miniwin.search.study import Study
 
 RUNG, PAUSED, PROMOTED, CONTINUES, FIRST = "rung:", "paused", "promoted", "continues", "first"
+ASKED = "asked:"
 ENDED = {"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed"}  # where a trial does not say more itself
 
 

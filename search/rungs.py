@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Literal
 
 from miniwin.search.brackets import bracket_of
 from miniwin.search.halving import goes_on
-from miniwin.search.history import FIRST, PROMOTED, RUNG, history
+from miniwin.search.history import ASKED, FIRST, PROMOTED, RUNG, history
 from miniwin.search.objectives import at_rungs, is_loss, loss_lengths, value
 from miniwin.search.probing import Probe
 from miniwin.search.samplers import pruner_step
@@ -50,7 +50,9 @@ class AtRungs:
         self.paused = self.waits = False
         self.too_slow: str | None = None
         outcome = claim.outcome
-        alone = TrialTraining(MAIN, outcome.seed, tokens=outcome.tokens, rungs=list(outcome.rungs))
+        alone = TrialTraining(
+            MAIN, outcome.seed, tokens=outcome.tokens - outcome.repeated_tokens, rungs=list(outcome.rungs)
+        )
         self.trainings = [one for one in outcome.trainings if not one.sweeps] or [alone]
         self.training = self.trainings[0]
 
@@ -80,7 +82,7 @@ class AtRungs:
         there = len(rows) == len(self.trainings)
         if there and all(rung["tokens"] != tokens for rung in outcome.rungs):
             outcome.rungs = [*outcome.rungs, {"tokens": tokens, "values": means(rows)}]
-        outcome.tokens = sum(one.tokens for one in outcome.trainings or self.trainings)
+        outcome.tokens = sum(one.tokens for one in outcome.trainings or self.trainings) + outcome.repeated_tokens
         self.claim.write()
         if self.claim.trial is None:
             return True
@@ -98,12 +100,12 @@ class AtRungs:
         spec, trial = self.study.spec, self.claim.trial
         assert trial is not None
         rung, rule = self.tokens.index(tokens), self.study.rule
-        again = rule is not None and f"{RUNG}{rung}" in trial.user_attrs
+        again = f"{ASKED if rule is None else RUNG}{rung}" in trial.user_attrs
         if spec.pruner is not None and len(spec.objectives) == 1 and not again:  # Optuna takes no more
             trial.report(found[spec.parsed_objectives[0].name], pruner_step(spec, rung))
         self.tell()
         if rule is None:
-            return spec.pruner is None or not trial.should_prune()
+            return spec.pruner is None or self._asked_once(rung)
         if why_worthless(found):
             return False
         if rung > trial.user_attrs.get(PROMOTED, -1):
@@ -113,6 +115,16 @@ class AtRungs:
                 return "pause"
             trial.set_user_attr(PROMOTED, rung)
         return True
+
+    def _asked_once(self, rung: int) -> bool:
+        """What Optuna's pruner says at a rung, the first time that it is asked: after a kill others have got further,
+        and it might say something else."""
+        trial = self.claim.trial
+        assert trial is not None
+        name = f"{ASKED}{rung}"
+        if name not in trial.user_attrs:
+            trial.set_user_attr(name, not trial.should_prune())
+        return bool(trial.user_attrs[name])
 
     def _measure(self, model: LanguageModel) -> dict[str, float]:
         train = self.claim.candidate.train

@@ -21,7 +21,7 @@ from miniwin.search.joining import move_place
 from miniwin.search.journal import JOURNAL
 from miniwin.search.named_specs import NamedSpecs
 from miniwin.search.places import make_place
-from miniwin.search.space import Space
+from miniwin.search.space import Space, check_rungs
 from miniwin.search.storage_trust import remember_named
 from miniwin.search.storage_url import split_password, without_password
 from miniwin.search.stored import PLACE
@@ -57,6 +57,8 @@ def create_study(
     specs = NamedSpecs.load(spec, base_folder)
     space = Space(spec, specs.base, specs.train)  # mistakes are found before anything is written
     space.check_baseline(specs.baseline)
+    if not is_begun(folder):
+        check_rungs(space)
     if (
         folder.is_dir()
         and not (folder / "study.json").exists()

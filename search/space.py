@@ -18,6 +18,7 @@ from miniwin.search.candidate import Candidate, put, without_unused_blocks
 from miniwin.search.matching import resized
 from miniwin.search.named_specs import find_spec
 from miniwin.search.objectives import cost, is_cost
+from miniwin.search.rung_steps import rung_problem
 from miniwin.search.space_problems import Parts, check_links
 from miniwin.search.spec_errors import SpaceError, placed
 from miniwin.search.trial_trainings import has_several, planned, tokens_of_trial
@@ -262,7 +263,18 @@ def check_search(search: SearchSpec | str | Path, base_folder: str | Path | None
         )
         if search.baseline is not None:
             space.check_baseline(load_model_spec(find_spec(search.baseline, folder, "model", "baseline")))
+        check_rungs(space)
         return check_space(space)
+
+
+def check_rungs(space: Space) -> None:
+    """SpaceError if some trials would get to a rung later than others. Not asked of a study that goes on: its rungs are
+    where they are."""
+    if not any(path.split(".")[0] == "train" for path in space.lines):
+        return
+    steps = [one.candidate.train.tokens_per_step for one in sample(space, SAMPLES) if one.candidate is not None]
+    if problem := rung_problem(space.spec, space.train.tokens, steps):
+        raise SpaceError([problem])
 
 
 def check_space(space: Space) -> str:

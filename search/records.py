@@ -16,6 +16,7 @@ from miniwin.search.confirm.plan import find_confirmation
 from miniwin.search.entries import OUTCOME
 from miniwin.search.history import continued, is_paused
 from miniwin.search.journal import Told
+from miniwin.search.known_rates import known_rates
 from miniwin.search.ladder.standing import find_ladder
 from miniwin.search.leases import live
 from miniwin.search.outcome import FILE, ORIGIN, TRAINED, Outcome, Specs
@@ -66,7 +67,7 @@ def collect(study: Study) -> StudyData:
     if asked is None:
         return data
     chosen = [(trial.number, trial.params) for trial in data.ranked[: asked.top]] if data.searched else None
-    confirmation = find_confirmation(study, chosen, len(data.trained), data.rates, known.user_attrs)
+    confirmation = find_confirmation(study, chosen, len(data.trained), known_rates(study, data), known.user_attrs)
     return replace(data, confirmation=confirmation)
 
 

@@ -16,6 +16,7 @@ from typing import Any
 
 from miniwin.search.candidate import Candidate, at_rate
 from miniwin.search.confirm.plan import variants_of
+from miniwin.search.known_rates import known_rates
 from miniwin.search.ladder.growing import WITHIN, Grow, at_size, find_layers, repeats
 from miniwin.search.ladder.plan import Member, Plan, Rates, Size, Sized
 from miniwin.search.objectives import chief, report_lengths
@@ -111,7 +112,7 @@ def _check_steps(variants: Sequence[Variant], sizes: Sequence[Size]) -> None:
 def _variants(study: Study, data: StudyData, top: int) -> list[Variant]:
     """The best trials, the best first, and the baseline behind them."""
     chosen = [(trial.number, trial.params) for trial in data.ranked[:top]]
-    found = variants_of(study, chosen, data.rates)
+    found = variants_of(study, chosen, known_rates(study, data))
     if len(found) < 2 or found[-1].number is not None:
         raise UserError(
             f"{study.folder}: the learning rate that the winner or the baseline has tuned is not known; see "

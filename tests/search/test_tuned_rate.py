@@ -15,8 +15,10 @@ from miniwin.data import prepare
 from miniwin.language_model import LanguageModel
 from miniwin.search.comparing import compare_studies
 from miniwin.search.comparison_lines import comparison_lines
+from miniwin.search.confirm.plan import variants_of
 from miniwin.search.creation import create_study
 from miniwin.search.frames import to_columns
+from miniwin.search.known_rates import known_rates
 from miniwin.search.live_table import study_lines, summary
 from miniwin.search.measure import check_corpus
 from miniwin.search.promotion import promote
@@ -265,3 +267,19 @@ def test_another_sweep_is_another_search_and_none_is_what_was_before(tmp_path: P
     assert spec.learning_rate == TunedRate()
     with pytest.raises(UserError, match=r"search\.learning_rate"):
         create_study(spec, study.folder, out=study.folder)
+
+
+def test_a_rate_whose_record_is_lost_is_known_from_the_run(tmp_path: Path) -> None:
+    study = make(tmp_path, learning_rate=RATES, budget={"trials": 1}, train={"tokens": 512})
+    assert work(study.folder, "0") == DONE
+    (trial,) = collect(study).trained
+    assert trial.run_folder is not None and trial.learning_rate is not None
+    (trial.run_folder.parent / "trial.json").unlink()
+    opened = Study(study.folder, reading=True)
+    data = collect(opened)
+    assert data.rates == {0: None} and data.ranked
+    assert known_rates(opened, data) == {0: trial.learning_rate}
+    (variant,) = variants_of(opened, [(0, data.ranked[0].params)], known_rates(opened, data))
+    assert variant.candidate.train.optimizer.lr == trial.learning_rate, "so it can be confirmed, and grown in a ladder"
+    (trial.run_folder / "run.json").unlink()
+    assert known_rates(opened, data) == {0: None}

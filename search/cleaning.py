@@ -9,15 +9,19 @@ What runs, what failed and is tried again, and what cannot be read keeps its che
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 from miniwin.runs import WEIGHTS, checkpoint_bytes, remove_checkpoint
-from miniwin.search.outcome import FILE, Outcome
+from miniwin.search.entries import OUTCOME, outcome_in
+from miniwin.search.outcome import FILE, TRAINED, Outcome
 from miniwin.search.records import collect
+from miniwin.search.remote_place import RemotePlace
 from miniwin.search.study import Study, find_study
 from miniwin.search.study_data import StudyData, TrialRecord
+from miniwin.search.trial_trainings import MAIN, run_folders
 from miniwin.specs import UserError
 
 
@@ -40,15 +44,9 @@ def clean_study(study: str | Path, *, paused: bool = False, dry_run: bool = Fals
     further, it is trained from the start. dry_run: remove nothing.
 
     Raises:
-        UserError: there is no such study, its run folders are at a URL, it is not over and `paused` is asked for, or a
-            file cannot be removed.
+        UserError: there is no such study, it is not over and `paused` is asked for, or a file cannot be removed.
     """
     opened = Study(find_study(study), reading=dry_run)
-    if opened.place.elsewhere:
-        raise UserError(
-            f"{opened.folder} has its run folders at {opened.about['place']}: those of trials that have ended have no "
-            "checkpoints there, and those of trials that wait keep theirs"
-        )
     with nullcontext() if dry_run else opened.lock:  # while it is held no trial is taken further
         data = collect(opened)
         if paused and not data.searched:
@@ -56,7 +54,12 @@ def clean_study(study: str | Path, *, paused: bool = False, dry_run: bool = Fals
                 f"--paused: the trials of {opened.folder} are not over, and one that waits may go on at any moment; "
                 "expected a study that is over: miniwin search resume goes on with it"
             )
-        waiting, done = [run for trial in data.trials if _waits(trial) for run in trial.run_folders], _done(data)
+        if isinstance(opened.place, RemotePlace):
+            return _clean_remote(opened, opened.place, data, paused, dry_run)
+        waiting, done = (
+            [run for trial in data.trials if _waits(trial) for run in trial.run_folders],
+            _done(opened, data),
+        )
         removed = _sizes([*done, *(waiting if paused else [])])
         kept = {} if paused else _sizes(waiting)
         if not dry_run:
@@ -71,22 +74,64 @@ def clean_study(study: str | Path, *, paused: bool = False, dry_run: bool = Fals
     )
 
 
+def _clean_remote(study: Study, place: RemotePlace, data: StudyData, paused: bool, dry_run: bool) -> Cleaned:
+    """The same where run folders are at a URL: there a folder's file before the latest has a checkpoint, and of a trial
+    that waits the latest too."""
+    ended = [(t.run_folder.parent, t.state) for t in _ended(data) if t.run_folder is not None] + list(_anew(study))
+    spare = {folder: place.spare(folder, weights=state == "complete") for folder, state in ended if state in TRAINED}
+    waiting = [trial.run_folder.parent for trial in data.trials if _waits(trial) and trial.run_folder is not None]
+    sizes = {folder: size for folder in waiting if (size := place.checkpoint_bytes(folder))}
+    spare_bytes = sum(place.bytes(folder, kept) for folder, kept in spare.items())
+    for folder, kept in () if dry_run else spare.items():
+        place.remove(folder, kept)
+    for folder in sizes if paused and not dry_run else ():
+        before = place.kept(folder)
+        place.fetch(folder)
+        for run in run_folders(folder):
+            remove_checkpoint(run)
+        place.push(folder, over=True, tokens=0)  # whatever comes after it is further
+        place.remove(folder, before)
+        place.forget(folder)
+    counts = len(sizes), sum(sizes.values())
+    return Cleaned(
+        removed=sum(map(len, spare.values())) + (counts[0] if paused else 0),
+        removed_bytes=spare_bytes + (counts[1] if paused else 0),
+        waiting=counts[0] if paused else 0,
+        kept=0 if paused else counts[0],
+        kept_bytes=0 if paused else counts[1],
+    )
+
+
 def _waits(trial: TrialRecord) -> bool:
     """Whether a trial is paused, or was until the study was over."""
     return trial.state == "paused" or trial.waited_to_the_end
 
 
-def _done(data: StudyData) -> list[Path]:
+def _done(study: Study, data: StudyData) -> list[Path]:
     """The runs that nobody takes further: of trials, of the baseline, and of what was trained anew afterwards."""
-    trials = [*data.trials, *([] if data.baseline is None else [data.baseline])]
-    ended = [(run, t.state) for t in trials if not t.alive and not _waits(t) for run in t.run_folders]
-    if data.confirmation is not None:
-        ended += [(one.folder / "run", one.state) for one in data.confirmation.trainings if not one.alive]
-    for path in sorted(data.folder.glob(f"*/*/{FILE}")):  # confirm/HASH/trial.json, also of an earlier confirmation
-        outcome = Outcome.read_sound(path.parent) if path.parent.parent.name != "trials" else None
-        ended += [] if outcome is None else [(path.parent / "run", outcome.state)]
+    ended = [(run, trial.state) for trial in _ended(data) for run in trial.run_folders]
+    ended += [(folder / MAIN, state) for folder, state in _anew(study)]
     # Where the weights of a run that came to its end are gone, the checkpoint has them.
     return [run for run, state in ended if state == "pruned" or (state == "complete" and (run / WEIGHTS).is_file())]
+
+
+def _ended(data: StudyData) -> list[TrialRecord]:
+    trials = [*data.trials, *([] if data.baseline is None else [data.baseline])]
+    return [trial for trial in trials if not trial.alive and not _waits(trial)]
+
+
+def _anew(study: Study) -> Iterator[tuple[Path, str]]:
+    """The trainings of confirmations and of a ladder, also of earlier ones: their folders, and how they ended."""
+    if study.stored:
+        attributes = study.optuna.user_attrs
+        for name in attributes:
+            kind, _, hash = name.removeprefix(f"{OUTCOME}:").partition("-")
+            if name.startswith(f"{OUTCOME}:") and hash and (outcome := outcome_in(attributes, name)) is not None:
+                yield study.training_folder(kind, hash), outcome.state
+        return
+    for path in sorted(study.folder.glob(f"*/*/{FILE}")):  # confirm/HASH/trial.json
+        if path.parent.parent.name != "trials" and (outcome := Outcome.read_sound(path.parent)) is not None:
+            yield path.parent, outcome.state
 
 
 def _sizes(runs: list[Path]) -> dict[Path, int]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from miniwin.search.candidate import Candidate
 from miniwin.search.entries import Entry
 from miniwin.search.leases import Lease
-from miniwin.search.outcome import Outcome, tokens_in
+from miniwin.search.outcome import Outcome
 from miniwin.search.space import Assignment
 from miniwin.search.study import Study
 from miniwin.search.telling import tell_outcome
@@ -57,7 +57,7 @@ def saved(study: Study, claim: Claim) -> None:
     """What follows a checkpoint: other machines see it, if they do not see the folder; and how far the work is."""
     if study.place.elsewhere:
         study.place.push(claim.folder)
-        claim.outcome.tokens = max(claim.outcome.tokens, tokens_in(claim.folder))
+        claim.outcome.tokens = max(claim.outcome.tokens, claim.outcome.tokens_by(claim.folder))
         claim.write()
 
 

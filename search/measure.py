@@ -10,7 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from miniwin.machine.devices import find_device
-from miniwin.runs import RunResult, read_run
+from miniwin.runs import CHECKPOINT, WEIGHTS, RunResult, read_run
 from miniwin.search.holding import Claim, saved
 from miniwin.search.objectives import at_rungs as changing_objectives
 from miniwin.search.objectives import eval_tokens, is_loss, report_lengths, value
@@ -126,6 +126,10 @@ def _train_and_measure(study: Study, claim: Claim, corpus: Corpus, tracking: Tra
     def run(training: TrialTraining, on_eval: OnEval | None, eval_at: Sequence[int]) -> RunResult:
         if requests() != asked:  # it came when the training before was ending anyway
             raise Interrupted("asked to stop")
+        folder = claim.folder / training.folder
+        if training.tokens and not (folder / CHECKPOINT).is_file() and not (folder / WEIGHTS).is_file():
+            outcome.count_repeated(training, folder)
+            claim.write()
         result = _train(study, claim, training, tracking, on_eval, eval_at)
         if result.status == "interrupted" and not (at_rungs.paused or at_rungs.waits):
             raise Interrupted(result.reason)

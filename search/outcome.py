@@ -61,6 +61,8 @@ class Outcome:
     trainings: list[TrialTraining] = field(default_factory=list)  # if there are several
     learning_rate: float | None = None  # that the sweep chose
     rate_at_edge: bool | None = None  # it is the lowest or the highest of the sweep
+    repeated_tokens: int = 0  # of trainings that began anew, since their checkpoint was gone; `tokens` has them too
+    repeated_seconds: float = 0.0
 
     @classmethod
     def begin(cls, number: int | None, assignment: Assignment, candidate: Candidate) -> Outcome:
@@ -84,7 +86,8 @@ class Outcome:
         if before.learning_rate is not None:
             self.take_rate(before.learning_rate, bool(before.rate_at_edge))
         self.attempts = before.attempts + 1
-        self.tokens = max(tokens_in(folder), before.tokens)
+        self.repeated_tokens, self.repeated_seconds = before.repeated_tokens, before.repeated_seconds
+        self.tokens = max(self.tokens_by(folder), before.tokens)
         # Or nobody died: the user asked for another try, or the trial has waited at a rung.
         further = self.tokens > before.tokens or before.state in ("failed", "paused")
         self.deaths = 0 if further else before.deaths + 1
@@ -108,8 +111,24 @@ class Outcome:
 
     def add_up(self, trainings: Sequence[TrialTraining]) -> None:
         """What the trial has cost is what its trainings have cost."""
-        self.tokens = sum(one.tokens for one in trainings)
-        self.seconds = math.fsum(one.seconds for one in trainings)
+        self.tokens = sum(one.tokens for one in trainings) + self.repeated_tokens
+        self.seconds = math.fsum(one.seconds for one in trainings) + self.repeated_seconds
+
+    def tokens_by(self, folder: Path) -> int:
+        """What the trial has cost by the checkpoints in its folder."""
+        return tokens_in(folder) + self.repeated_tokens
+
+    def count_repeated(self, training: TrialTraining, run: Path) -> None:
+        """A training begins anew, since its checkpoint is gone: what it had cost by then still counts. run: its
+        folder."""
+        try:
+            record = read_json(run / "run.json", names=True)
+            tokens, seconds = int(record["tokens"]), float(record["seconds"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return  # it had no checkpoint yet
+        write_json(run / "run.json", {**record, "tokens": 0})  # or they would count twice after a kill
+        self.repeated_tokens, self.repeated_seconds = self.repeated_tokens + tokens, self.repeated_seconds + seconds
+        training.tokens, training.seconds = 0, 0.0
 
     def end(self, state: str, reason: str | None = None) -> None:
         self.state, self.reason, self.finished = state, reason, _now()
@@ -140,6 +159,8 @@ class Outcome:
         for name in ("origin", "spread", "trainings", "learning_rate", "rate_at_edge"):
             if fields[name] in (None, {}, []):
                 del fields[name]
+        if not self.repeated_tokens:
+            del fields["repeated_tokens"], fields["repeated_seconds"]
         return {"format": FORMAT, **fields}
 
     @classmethod

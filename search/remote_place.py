@@ -15,7 +15,7 @@ import re
 import shutil
 import tarfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -25,7 +25,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from miniwin.files.writing import Unwritable, move, remove_tree, write_text
-from miniwin.runs import CHECKPOINT, LOCK, METRICS, RUN, SHARDS
+from miniwin.runs import CHECKPOINT, LOCK, METRICS, RUN, SHARDS, WEIGHTS
 from miniwin.search.outcome import tokens_in
 from miniwin.specs import UserError
 
@@ -114,6 +114,22 @@ class RemoteFolder:
             self._opened[0].makedirs(self.path(folder), exist_ok=True)
             self._opened[0].put_file(str(source), self.path(folder, name))
 
+    def size(self, folder: str, name: str) -> int:
+        with self._said(), suppress(FileNotFoundError):
+            return int(self._opened[0].size(self.path(folder, name)))
+        return 0
+
+    def members(self, folder: str, name: str) -> dict[str, int]:
+        """The files in an archive, with their bytes: only their headers are read. Nothing if it is damaged."""
+        with (
+            self._said(),
+            suppress(FileNotFoundError, tarfile.TarError),
+            self._opened[0].open(self.path(folder, name), "rb") as file,
+            tarfile.open(fileobj=file) as tar,
+        ):
+            return {member.name: member.size for member in tar}
+        return {}
+
     def get(self, folder: str, name: str, target: Path) -> bool:
         with self._said(), suppress(FileNotFoundError):
             self._opened[0].get_file(self.path(folder, name), str(target))
@@ -152,13 +168,15 @@ class RemotePlace:
                 move(whole, folder)
                 return
 
-    def push(self, folder: Path, *, over: bool = False) -> None:
-        """Put a folder up as it is now. over: nobody goes on with it, so it goes without its checkpoints."""
+    def push(self, folder: Path, *, over: bool = False, tokens: int | None = None) -> None:
+        """Put a folder up as it is now. over: nobody goes on with it, so it goes without its checkpoints. tokens: how
+        far it counts as; None: as far as it is."""
         name = self._name(folder)
         before = self.remote.kept(name)
         with TemporaryDirectory(dir=_made(self.folder), prefix=".pushed-") as temporary:
             archive = Path(temporary) / "archive"
-            tokens = tokens_in(folder)  # before the checkpoint is read, which may be later but not earlier
+            # Before the checkpoint is read, which may be later but not earlier.
+            tokens = tokens_in(folder) if tokens is None else tokens
             with tarfile.open(archive, "w") as tar:
                 for path in _files(folder, over):
                     tar.add(path, path.relative_to(folder).as_posix(), recursive=False)
@@ -168,6 +186,32 @@ class RemotePlace:
         write_text(folder / CURRENT, new.name)
         for old in before[: 1 - KEPT]:
             self.remote.remove(name, old.name)
+
+    def kept(self, folder: Path) -> list[Kept]:
+        """The files of a folder at the place, the latest last."""
+        return self.remote.kept(self._name(folder))
+
+    def spare(self, folder: Path, *, weights: bool) -> list[Kept]:
+        """The files of a folder before the latest, if the latest is whole: with the weights, if they are asked for."""
+        kept = self.kept(folder)
+        if len(kept) < 2:
+            return []
+        *earlier, latest = kept
+        there = self.remote.members(self._name(folder), latest.name)
+        return earlier if there and (not weights or any(Path(file).name == WEIGHTS for file in there)) else []
+
+    def remove(self, folder: Path, files: Sequence[Kept]) -> None:
+        for one in files:
+            self.remote.remove(self._name(folder), one.name)
+
+    def bytes(self, folder: Path, files: Sequence[Kept]) -> int:
+        return sum(self.remote.size(self._name(folder), one.name) for one in files)
+
+    def checkpoint_bytes(self, folder: Path) -> int:
+        """The bytes of the checkpoints in the latest file of a folder."""
+        kept = self.kept(folder)
+        there = self.remote.members(self._name(folder), kept[-1].name) if kept else {}
+        return sum(size for file, size in there.items() if _is_checkpoint(Path(file)))
 
     def forget(self, folder: Path) -> None:
         """Remove a folder from this machine."""
@@ -192,16 +236,19 @@ def marked(url: str) -> Any:
 def _files(folder: Path, over: bool) -> list[Path]:
     """In an order that is safe while training goes on: what run.json says is never ahead of the checkpoint, and the
     metrics are never behind it."""
-    left_out = {LOCK, CURRENT, *((CHECKPOINT,) if over else ())}
     found = [
         path
         for path in folder.rglob("*")
         if path.is_file()
-        and path.name not in left_out
+        and path.name not in (LOCK, CURRENT)
         and path.suffix != ".tmp"
-        and not (over and path.parent.name in SHARDS)
+        and not (over and _is_checkpoint(path))
     ]
     return sorted(found, key=lambda path: (path.name != RUN, path.name == METRICS, path))
+
+
+def _is_checkpoint(path: Path) -> bool:
+    return path.name == CHECKPOINT or path.parent.name in SHARDS
 
 
 def _serial(folder: Path) -> int:

@@ -60,6 +60,7 @@ class TrialRecord:
     trainings: list[TrialTraining] = field(default_factory=list)
     learning_rate: float | None = None  # that it has tuned; also in `train`
     rate_at_edge: bool | None = None  # it is the lowest or the highest that was tried
+    repeated_tokens: int = 0  # of `tokens`, those of trainings that began anew, since their checkpoint was gone
 
     @property
     def run_folders(self) -> list[Path]:
@@ -78,7 +79,7 @@ class TrialRecord:
     @property
     def tokens_each(self) -> int:
         """The tokens of one training: all, unless it has several."""
-        return next((one.tokens for one in self.trainings if one.folder == MAIN), self.tokens)
+        return next((one.tokens for one in self.trainings if one.folder == MAIN), self.tokens - self.repeated_tokens)
 
     @property
     def label(self) -> str:

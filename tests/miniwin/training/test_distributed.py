@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
+from float64 import assert_as_near
 from forked import together
 from tiny_runs import MIXTURE, assert_equal, tiny_model, tiny_train, write_text
 from torch import nn
@@ -27,12 +28,14 @@ from miniwin.runs import BEST, SHARDS, RunResult, read_evaluations, read_metrics
 from miniwin.shards import write_shards
 from miniwin.specs import ModelSpec, TrainSpec, UserError
 from miniwin.training.distributed import Group, join, speaks
+from miniwin.training.engine import Engine
 from miniwin.training.launch import train
 from miniwin.training.muon import ShardedMuon
 from miniwin.training.rendezvous import PLACE, new_part
 from miniwin.training.sharded import refuse_unshardable
 
 ENGINES = ["ddp", "fsdp"]
+STEEP: dict[str, Any] = {"tokens": 50 * 128, "optimizer": {"lr": 1e-2}}
 FIFTY: dict[str, Any] = {"tokens": 50 * 128, "optimizer": {"lr": 1e-3}}
 
 
@@ -112,6 +115,29 @@ def test_two_processes_make_the_run_of_one(engine: str) -> None:
     one, other = (load_checkpoint(Path(folder, "checkpoint.pt"))["optimizer"]["muon"] for folder in folders)
     assert len(one["state"]) < len(one["param_groups"][0]["params"]), "an expert that nobody chose has no momentum"
     assert one["state"].keys() == other["state"].keys()
+
+
+def steep(engine: str) -> None:
+    """At a learning rate that lets every rounding grow."""
+    go(tiny_model(), tiny_train(**STEEP), "steep", distributed=engine)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_two_processes_are_as_near_to_float64_as_one_is(engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    together(steep, engine)
+    go(tiny_model(), tiny_train(**STEEP), "steep-alone")
+    make = Engine.__init__
+
+    def doubled(self: Engine, *given: Any, **named: Any) -> None:
+        make(self, *given, **named)
+        self.decoder.double()
+
+    monkeypatch.setattr(Engine, "__init__", doubled)
+    go(tiny_model(), tiny_train(**STEEP), "steep-exact")
+    names = "steep", "steep-alone", "steep-exact"
+    two, one, exact = (torch.tensor(losses(name), dtype=torch.float64) for name in names)
+    assert len(exact) == 50 and exact[-1] < exact[0] - 1
+    assert_as_near(two, one, exact)
 
 
 def same_matrices() -> list[bool]:

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import json
+import re
+import sys
+import urllib.request
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
+from browser import free_port, served
+from search_helpers import make
 from tiny_runs import tiny_model, tiny_train, write_text
 
 from miniwin import tracking
 from miniwin.runs import RunResult, read_evaluations, read_metrics, read_run
+from miniwin.search import read_study, runner
+from miniwin.search.worker import DONE, work
 from miniwin.tracking import Tracker, tracking_uri
 from miniwin.training.launch import train
 
@@ -245,3 +253,40 @@ def test_many_points_travel_in_batches(database: str, monkeypatch: pytest.Monkey
     run = client(database).get_run(tracker.run_id)
     assert run.info.status == "FAILED" and run.data.tags["reason"] == "loss nan"
     assert set(run.data.metrics) == {"loss"} and len(points(database, tracker.run_id, "loss")) == 1100
+
+
+@needs_mlflow
+def test_mlflow_ui_serves_a_study(tmp_path: Path, database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command that the docs name, its page, and what the page asks for. test_dashboards.py has a browser."""
+    study = make(tmp_path, train={"tokens": 256}, objectives=["minimize loss@64"], budget={"trials": 1})
+    tracker = runner._track(study, database)
+    assert work(study.folder, "0") == DONE
+    tracker.set_status("complete")
+    tracker.close()
+    monkeypatch.setenv("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")  # eight processes that nobody asks for anything
+    port = free_port()
+    there = f"http://127.0.0.1:{port}"
+    command = [sys.executable, "-m", "mlflow", "ui", "--workers", "1", "--backend-store-uri", database]
+
+    def asked(path: str, **data: Any) -> Any:
+        body = json.dumps(data).encode() if data else None
+        request = urllib.request.Request(f"{there}/{path}", body, {"Content-Type": "application/json"})
+        with urllib.request.urlopen(request) as answer:
+            return json.load(answer)
+
+    with served([*command, "--host", "127.0.0.1", "--port", str(port)], f"{there}/health", tmp_path):
+        with urllib.request.urlopen(there) as answer:
+            page = answer.read().decode()
+        scripts = re.findall(r'<script[^>]* src="([^"]+)"', page)
+        assert "<title>MLflow</title>" in page and scripts
+        with urllib.request.urlopen(f"{there}/{scripts[-1]}") as answer:
+            assert len(answer.read()) > 10_000
+        api = "ajax-api/2.0/mlflow"
+        found = asked(f"{api}/experiments/get-by-name?experiment_name=search/small")["experiment"]
+        runs = asked(f"{api}/runs/search", experiment_ids=[found["experiment_id"]])["runs"]
+    named = {run["info"]["run_name"]: run for run in runs}
+    assert set(named) == {"small", "trial-0"}
+    tags = {tag["key"]: tag["value"] for tag in named["trial-0"]["data"]["tags"]}
+    assert tags["mlflow.parentRunId"] == named["small"]["info"]["run_id"]
+    metrics = {one["key"]: one["value"] for one in named["trial-0"]["data"]["metrics"]}
+    assert metrics["loss_at_64"] == pytest.approx(read_study(study.folder).trials[0].values["loss@64"])

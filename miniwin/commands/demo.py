@@ -1,10 +1,12 @@
 """`miniwin demo`: a search from end to end on this machine, in minutes. Each step is shown as the command that it is.
 
-Search -> report -> promote into the user's zoo -> generate. After a kill at any point, the same command continues.
+Search with early stopping -> confirm on unseen text -> report -> train the winner for longer -> the user's zoo ->
+generate. After a kill at any point, the same command continues.
 """
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,6 +19,9 @@ if TYPE_CHECKING:
     from miniwin.zoo import Entry
 
 SEARCH, ENTRY, PROMPT = "demo", "demo-winner", "def main("
+TOKENS = 1_600_000  # of the last training, for which two minutes are left
+LONGER = ("batch_size=4",)  # larger steps: more tokens a second
+SHOWN, CALM = 300, 0.5  # tokens of text, and its temperature: of so small a model
 
 
 def demo(
@@ -52,16 +57,17 @@ def demo(
     _say(f"miniwin explain {entry.ref}")
     print_explanation(explanation(load_model_spec(entry.folder / "model.yaml"), LENGTHS))
 
-    _say(f"miniwin generate {entry.ref} --prompt '{PROMPT}'")
-    load(entry.ref).generate(PROMPT, max_new_tokens=200, seed=0, stream=write)
-    say(f"\n\n{_verdict(data)}")
+    _say(f"miniwin generate {entry.ref} --prompt '{PROMPT}' --temperature {CALM} -n {SHOWN} --seed 0")
+    write(PROMPT)
+    load(entry.ref).generate(PROMPT, max_new_tokens=SHOWN, temperature=CALM, seed=0, stream=write)
+    say("\n\n" + "\n".join(verdict(data)))
     say(f"open {report}: the search, the winner against the baseline, loss by length (works without network)")
     say(f"try  miniwin generate miniwin-1m --prompt '{PROMPT}'   a model that was trained for longer")
     say("     miniwin search run period-window-ratio --workers 2   the same search at a serious size")
 
 
 def _promoted(study: Path) -> Entry:
-    """The winner in the user's zoo. It is added once for each study, however often the demo runs."""
+    """The winner in the user's zoo, trained for longer. It is added once a study, however often the demo runs."""
     from miniwin.search import promote
     from miniwin.search.study import Study
     from miniwin.zoo import list_entries
@@ -71,24 +77,32 @@ def _promoted(study: Path) -> Entry:
         if entry.name == ENTRY and entry.provenance.get("study_id") == study_id:
             say(f"\n{entry.ref} is in the zoo already: {entry.folder}")
             return entry
-    _say(f"miniwin search promote {study} --name {ENTRY}")
-    entry = promote(study, name=ENTRY, description="What `make demo` found: trained for seconds, not for use.")
+    longer = " ".join(f"--set-train {change}" for change in LONGER)
+    _say(f"miniwin search promote {study} --name {ENTRY} --tokens {TOKENS} {longer}")
+    said = "What `make demo` found, trained for two minutes: not for use."
+    entry = promote(study, name=ENTRY, tokens=TOKENS, set_train=LONGER, description=said)
     say(f"added {entry.ref}: {entry.folder}")
     return entry
 
 
-def _verdict(data: StudyData) -> str:
-    """Winner against baseline, at every length at which both were measured."""
-    best, baseline = data.best, data.baseline
-    assert best is not None and baseline is not None and best.train is not None
-    trained = best.train.longest
-    lines = [f"bits per byte on the validation text that the winner was chosen on, trained at {trained} tokens:"]
-    for length in sorted(set(best.losses) & set(baseline.losses)):
-        mine, theirs = best.bits_per_byte[length], baseline.bits_per_byte[length]
-        lines.append(
-            f"  at {length:>6} ({length // trained:>2}x)   winner {best.layout} {mine:.3f}   baseline {theirs:.3f}"
-        )
-    return "\n".join(lines)
+def verdict(data: StudyData) -> list[str]:
+    """Winner against baseline on the text that nothing has seen: at every length, and what the interval says."""
+    from miniwin.search.confirm import words
+
+    trained, confirmation = data.train.longest, data.confirmation
+    result = None if confirmation is None else confirmation.result
+    if result is None or not result.comparisons:
+        return [f"{data.name}: no trial came to its end, so there is no winner to confirm"]
+    best, baseline = result.variants[0], result.variants[-1]
+    lines = [f"bits per byte on the test split, which nothing has seen before; trained at {trained} tokens:"]
+    for length in sorted(map(int, best.losses)):
+        mine, theirs = best.losses[str(length)], baseline.losses.get(str(length))
+        if mine is not None and theirs is not None:
+            mine, theirs = mine / math.log(2), theirs / math.log(2)
+            lines.append(
+                f"  at {length:>6} ({length // trained:>2}x)   winner {best.layout} {mine:.3f}   baseline {theirs:.3f}"
+            )
+    return [*lines, *words.plainly(result, result.comparisons[0], trained)]
 
 
 def _say(command: str) -> None:

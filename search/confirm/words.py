@@ -97,6 +97,33 @@ def sentence(result: Result, comparison: Comparison, trained: int) -> str:
     return f"{first} is {measured.verdict} than {second} {where}: {size}."
 
 
+def plainly(result: Result, comparison: Comparison, trained: int) -> list[str]:
+    """The same in sentences for a reader who knows no statistics, with what the interval says."""
+    measured = next(one for one in comparison.measures if one.name == result.chosen_by)
+    objective, first, second = objective_of(measured), comparison.first, other(comparison)
+    title = titled(objective, trained)
+    if measured.value is None:
+        return [f"{first.capitalize()} and {second} could not be compared: a training did not come to its end."]
+    if measured.of == "spec" or measured.verdict == "the same":
+        return [sentence(result, comparison, trained)]
+    said = [
+        f"Trained anew with {plural(len(result.seeds), 'other seed')} and measured on the {result.split} split, "
+        f"{first} differs from {second} by {signed(objective, measured.value)} {title}."
+    ]
+    if measured.low is None or measured.high is None:
+        return [*said, "With one seed each nobody can say how much of that is chance."]
+    said.append(
+        f"The 95 % interval goes from {interval(measured)}: of 20 such intervals 19 hold the difference that more "
+        "seeds and more text would show."
+    )
+    if measured.verdict == "not distinguishable":
+        return [
+            *said,
+            f"It holds 0, so {first} and {second} are not distinguishable; more seeds might tell them apart.",
+        ]
+    return [*said, f"It does not hold 0, so {first} is {measured.verdict} than {second}, and not only by chance."]
+
+
 def objective_of(measured: Measured) -> Objective:
     return Objective.parse(f"{measured.direction} {measured.name}")
 

@@ -21,6 +21,7 @@ from miniwin.specs import UserError
 
 if TYPE_CHECKING:
     from miniwin.blocks import Cache, Decoder
+    from miniwin.chat.format import ChatFormat
     from miniwin.generation.settings import Options
     from miniwin.sessions import Session
     from miniwin.specs import ModelSpec
@@ -39,6 +40,7 @@ class LanguageModel(nn.Module):
         ref: str | None = None,
         folder: Path | None = None,
         special: SpecialIds | None = None,
+        chat_format: ChatFormat | None = None,
     ) -> None:
         super().__init__()
         self.decoder = decoder
@@ -48,6 +50,7 @@ class LanguageModel(nn.Module):
         # Where its weights were read from, whatever the current folder is later; None for random ones.
         self.folder = None if folder is None else folder.resolve()
         self.special = special  # the special ids that an imported model's files name
+        self.chat_format = chat_format  # how chats are written for it; None for a model that was not made for chats
 
     @property
     def ends(self) -> tuple[int, ...]:

@@ -103,7 +103,8 @@ def _from_folder(found: Found, device: torch.device) -> LanguageModel:
             decoder = stored.spec.build()
         put_weights(decoder, stored.tensors(device), stored.file)
         special = stored.special()
-        return LanguageModel(decoder, stored.spec, stored.tokenizer(special), found.name, stored.folder, special)
+        tokenizer, chat_format = stored.tokenizer(special), stored.chat_format()
+        return LanguageModel(decoder, stored.spec, tokenizer, found.name, stored.folder, special, chat_format)
 
 
 def _fresh(spec: ModelSpec, name: str, seed: int) -> LanguageModel:

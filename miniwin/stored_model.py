@@ -1,4 +1,4 @@
-"""What a folder with weights holds: a spec, tensors, a tokenizer, and the special ids that an import named.
+"""What a folder with weights holds: spec, tensors, tokenizer, chat format, and the special ids that an import named.
 
 A run that began with an imported model's weights has that model's special ids in its run.json, under `from`.
 """
@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from miniwin.chat.format import ChatFormat, read_chat_format
 from miniwin.files.json_files import read_json
 from miniwin.references import Found
 from miniwin.runs import CHECKPOINT, FROM, IMPORT, MODEL, RUN, TOKENIZER, WEIGHTS
@@ -87,6 +88,10 @@ class StoredModel:
                 f"{TOKENIZER} and {MODEL} must come from the same run"
             )
         return tokenizer
+
+    def chat_format(self) -> ChatFormat | None:
+        """How chats are written for the model; None for one that was not made for chats."""
+        return read_chat_format(self.folder, self._read)
 
 
 @contextmanager

@@ -20,12 +20,20 @@ class ByteTokenizer:
     vocab_size = rows = 256
     separator = 0
     prefix: tuple[int, ...] = ()
+    special: tuple[str, ...] = ()
 
     def encode(self, text: str) -> list[int]:
         return list(to_bytes(text))
 
     def encode_prompt(self, text: str, begins: bool = True) -> list[int]:
         return self.encode(text)
+
+    def encode_marked(self, text: str) -> list[int]:
+        return self.encode(text)
+
+    def token_id(self, token: str) -> int | None:
+        ids = self.encode(token)
+        return ids[0] if len(ids) == 1 else None
 
     def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]:
         return [np.frombuffer(to_bytes(text), dtype=np.uint8) for text in texts]

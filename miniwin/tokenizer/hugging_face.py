@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +20,8 @@ from miniwin.tokenizer.safety import USUAL, check_ids, check_tokenizer
 from miniwin.tokenizer.utf8 import joined, sound
 
 TEXT = "cannot read this text"
+# A setting of the library's object decides which of two ways it reads text. One thread at a time may set and use it.
+_READING = threading.RLock()
 SEPARATORS = (
     "<|endoftext|>",
     "<|end_of_text|>",
@@ -69,6 +72,7 @@ class HFTokenizer:
             [plain.get(k) for k in ("normalizer", "pre_tokenizer", "decoder")]
         )
         special = {one["content"] for one in plain.get("added_tokens") or () if one.get("special")}
+        self.special = tuple(sorted(special))
         self.vocab_size = max(self._vocab.values()) + 1
         self.rows = 1 + max((number for token, number in self._vocab.items() if token not in special), default=-1)
         self._pieces, self._sizes = self._measure(plain)
@@ -93,10 +97,16 @@ class HFTokenizer:
     def encode_prompt(self, text: str, begins: bool = True) -> list[int]:
         return self.encode(text)
 
+    def encode_marked(self, text: str) -> list[int]:
+        return self._marked(text, frame=False)
+
+    def token_id(self, token: str) -> int | None:
+        return self._vocab.get(token)
+
     def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]:
         if self._grows:  # normalised texts may be many times as long: hold one at a time
             return [np.array(self.encode(text), dtype=np.int64) for text in texts]
-        with self._library(TEXT):
+        with _READING, self._library(TEXT):
             encoded = self._inner.encode_batch_fast([sound(text) for text in texts], add_special_tokens=False)
         return [np.array(one.ids, dtype=np.int64) for one in encoded]
 
@@ -119,10 +129,20 @@ class HFTokenizer:
     def _encoded(self, text: str, frame: bool = False) -> Any:
         """frame: whether the post-processor adds its special tokens."""
         text = sound(text)
-        with self._library(TEXT):
+        with _READING, self._library(TEXT):
             if self._grows and len(self._inner.normalizer.normalize_str(text)) > USUAL * len(text) + 1000:
                 raise Unsafe(f"normalizer: makes this text more than {USUAL:g} times as long")
             return self._inner.encode(text, add_special_tokens=frame)
+
+    def _marked(self, text: str, frame: bool) -> list[int]:
+        """The ids of a text, where a special token that is written in it is that token."""
+        with _READING:
+            self._inner.encode_special_tokens = False
+            try:
+                ids: list[int] = self._encoded(text, frame).ids
+                return ids
+            finally:
+                self._inner.encode_special_tokens = True
 
     @contextmanager
     def _library(self, what: str = "", expected: str = "; take another tokenizer.json") -> Iterator[None]:

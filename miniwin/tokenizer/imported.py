@@ -9,16 +9,11 @@ The separator between documents is an id at which the model itself ends texts.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Sequence
-
-import numpy as np
 
 from miniwin.tokenizer.hugging_face import HFTokenizer
 from miniwin.tokenizer.interface import FILE
 
-# A setting of the library's object decides which of two ways it reads text. One thread at a time may set and use it.
-_READING = threading.RLock()
 PROBES = ("a", "0", "the", "\u4e00", " ")  # texts that have some token in any vocabulary
 
 
@@ -38,21 +33,8 @@ class ImportedTokenizer(HFTokenizer):
         usual, ends = super().separator, [end for end in self._ends if end < self.vocab_size]
         return usual if not ends or usual in ends else ends[0]
 
-    def encode(self, text: str) -> list[int]:
-        with _READING:
-            return super().encode(text)
-
-    def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]:
-        with _READING:
-            return super().encode_batch(texts)
-
     def encode_prompt(self, text: str, begins: bool = True) -> list[int]:
-        with _READING:
-            self._inner.encode_special_tokens = False
-            try:
-                return self._encoded(text, frame=begins).ids
-            finally:
-                self._inner.encode_special_tokens = True
+        return self._marked(text, frame=begins)
 
     def _before(self) -> tuple[int, ...]:
         """The ids that the post-processor puts before a text."""

@@ -38,11 +38,21 @@ class Tokenizer(Protocol):
     def prefix(self) -> tuple[int, ...]:
         """The ids in front of every text that the model reads; empty except for an imported model."""
 
+    @property
+    def special(self) -> tuple[str, ...]:
+        """The special tokens: a text that is marked up with them has them as single tokens."""
+
     def encode(self, text: str) -> list[int]:
         """The ids of a text. Special tokens written in it are text."""
 
     def encode_prompt(self, text: str, begins: bool = True) -> list[int]:
         """The ids of a prompt: those of `encode`, except for an imported model. begins: nothing comes before it."""
+
+    def encode_marked(self, text: str) -> list[int]:
+        """The ids of a text that is marked up with special tokens, such as a chat. Nothing is put around it."""
+
+    def token_id(self, token: str) -> int | None:
+        """The id of a token; None if the vocabulary has no such token."""
 
     def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]:
         """The ids of several texts, (tokens,) each."""

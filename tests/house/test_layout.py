@@ -103,7 +103,7 @@ def test_a_room_cannot_be_imported_under_its_bare_name(room: str) -> None:
 
 CORE = {"torch", "numpy", "pydantic", "pydantic_core"}
 SPECS = CORE | {"yaml"}
-ENGINE = SPECS | {"mlflow", "sqlalchemy", "tokenizers", "safetensors", "rich", "platformdirs", "filelock"}
+ENGINE = SPECS | {"mlflow", "sqlalchemy", "tokenizers", "safetensors", "rich", "platformdirs", "filelock", "jinja2"}
 ENGINE |= {"lm_eval", "tqdm", "pyarrow"}
 ZOO = ENGINE | {"pooch"}
 SEARCH = ZOO | {"optuna", "optunahub", "submitit", "pandas", "grpc", "fsspec"}

@@ -2,7 +2,8 @@
 
     source -> config, shapes, tensors
     family.spec(config) -> model spec; family.rules(spec) -> which of their tensors make which of ours
-    DIR: model.yaml, model.safetensors, tokenizer.json (if the source has one), import.json
+    DIR: model.yaml, model.safetensors, tokenizer.json, chat_template.jinja and chat.json (if the source has them),
+         import.json
 
 Names and shapes are compared before the first tensor is read: the inverse of a rule gives the shapes of their tensors
 from the shapes of ours. Then tensors are read, checked for NaN, converted and written, one rule at a time: the memory
@@ -34,6 +35,7 @@ from miniwin.tokenizer import Tokenizer, load_tokenizer
 from miniwin.tokenizer.special_ids import KEY, SpecialIds
 from miniwin.version import __version__
 from miniwin.zoo.importing.asked import Asked
+from miniwin.zoo.importing.chat import chat_format
 from miniwin.zoo.importing.family import DERIVED, Family, Rule, fitting
 from miniwin.zoo.importing.initializer import with_init
 from miniwin.zoo.importing.opening import open_source
@@ -102,6 +104,7 @@ def import_model(
     special = special_ids(source, asked, spec.vocab_size)
     asked.refuse_unused()
     carried = _tokenizer(source, tokenizer, spec, special)
+    chats = chat_format(source, special, carried[1] if carried else None)
     target = plan.common_dtype() if dtype == KEEP else DTYPES[dtype]
     tell = progress or (lambda what, done, whole: None)
     with appearing(to) as part:
@@ -109,6 +112,8 @@ def import_model(
         write_flushed(part / MODEL, dump_yaml(spec))
         if carried is not None:
             (part / TOKENIZER).write_bytes(carried[0].read_bytes())
+        if chats is not None:
+            chats.write(part)
         record = {
             "format": FORMAT,
             "source": source.path.absolute().name,  # its name only: the rest of the path names a machine
@@ -124,6 +129,7 @@ def import_model(
             "spec_hash": spec.hash,
             "parameters": spec.parameters(),
             "tokenizer": carried[1].name if carried else None,
+            **({"end_tokens": list(chats.end_tokens)} if chats is not None else {}),
             KEY: special.record(),
             "miniwin": __version__,
             "code": code_version(),

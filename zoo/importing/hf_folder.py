@@ -1,5 +1,5 @@
-"""A Hugging Face folder: config.json, weights in safetensors (one file, or shards and their index), tokenizer.json, and
-the special ids of generation_config.json.
+"""A Hugging Face folder: config.json, weights in safetensors (one file, or shards and their index), tokenizer.json, the
+special ids of generation_config.json, and the chat template.
 
 The folder may come from anywhere. No file outside the folder is opened, whatever an index or a link says. The one
 exception is the Hub's own cache, where the files of a snapshot are links to blobs beside it. JSON is read up to a size
@@ -17,10 +17,12 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from miniwin.blocks.messages.listing import some
+from miniwin.chat.format import TEMPLATE, template_text
 from miniwin.files.json_files import JSONProblem, read_json
 from miniwin.files.tensor_files import readable
 from miniwin.specs.base import UserError
 from miniwin.specs.yaml_scalars import shown
+from miniwin.zoo.importing.chat import special_tokens, template_of
 from miniwin.zoo.importing.source import Source
 
 CONFIG = "config.json"
@@ -28,6 +30,7 @@ INDEX = "model.safetensors.index.json"
 WEIGHTS = ("model.safetensors", "weights.safetensors")
 GENERATION = "generation_config.json"
 TOKENIZER = "tokenizer.json"
+TOKENIZER_CONFIG = "tokenizer_config.json"
 LARGEST_CONFIG = 8 << 20  # bytes; published ones have a few thousand
 LARGEST_INDEX = 64 << 20
 LARGEST_TOKENIZER = 256 << 20
@@ -78,6 +81,7 @@ class HFFolder(Source):
                 raise UserError(f"{self.tokenizer}: larger than {LARGEST_TOKENIZER >> 20} MiB; expected a tokenizer")
         elif self._inside("tokenizer.model") is not None:
             self.notes.append("tokenizer.model is not read; save the tokenizer as tokenizer.json to carry it over")
+        self._read_chat()
 
     def where(self, name: str) -> str:
         return self._names.get(name, self.path.name)
@@ -88,6 +92,19 @@ class HFFolder(Source):
         except SafetensorError as error:
             raise UserError(f"{self.where(name)}: {name} cannot be read ({error}); fetch the file again") from None
         return tensor
+
+    def _read_chat(self) -> None:
+        """The template is in a file of its own, or in tokenizer_config.json, as older ones have it."""
+        settings, template = self._inside(TOKENIZER_CONFIG), self._inside(TEMPLATE)
+        config = {} if settings is None else read_object(settings, LARGEST_CONFIG)
+        if template is not None:
+            self.chat_template = template_text(template)
+            self.files[TEMPLATE] = template
+        else:
+            self.chat_template = template_of(str(settings), config.get("chat_template"))
+        if self.chat_template is not None and settings is not None:
+            self.special_tokens = special_tokens(str(settings), config)
+            self.files[TOKENIZER_CONFIG] = settings
 
     def _single_file(self) -> str:
         found = sorted(path.name for path in self.path.glob("*.safetensors"))

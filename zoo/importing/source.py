@@ -20,6 +20,7 @@ class Source(ABC):
     """What an importer reads from.
 
     config: config.json of a Hugging Face folder; {} for a checkpoint file. generation: likewise generation_config.json.
+    chat_template, special_tokens: how chats are written, and the tokens that a template names (bos_token and the like).
     shapes, dtypes: of every tensor, in the order of the file. files: all files that make the model, by the name in
     messages, for their hashes. notes: what a person should know about how the source was read.
     """
@@ -33,6 +34,8 @@ class Source(ABC):
         self.shapes: dict[str, tuple[int, ...]] = {}
         self.dtypes: dict[str, torch.dtype] = {}
         self.tokenizer: Path | None = None
+        self.chat_template: str | None = None
+        self.special_tokens: dict[str, str] = {}
         self.files: dict[str, Path] = {}
         self.notes: list[str] = []
 

@@ -1,0 +1,10 @@
+"""Chats: messages become the text that a model was trained on, and the model answers them.
+
+format             the chat format of a model: its template, and the tokens that end an answer
+rendering          a template is rendered in a process of its own, within limits
+template_process   the program of that process
+"""
+
+from miniwin.chat.format import ChatFormat, read_chat_format
+
+__all__ = ["ChatFormat", "read_chat_format"]

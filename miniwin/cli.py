@@ -16,6 +16,7 @@ import typer
 
 from miniwin import without_torch
 from miniwin.commands import (
+    chat,
     compare,
     demo,
     evaluate,
@@ -50,6 +51,7 @@ app.command("eval")(evaluate.eval_command)
 app.command("compare")(compare.compare_command)
 app.command("lm-eval", context_settings=lm_eval.PASSED_ON)(lm_eval.lm_eval_command)
 app.command("generate")(generate.generate_command)
+app.command("chat")(chat.chat_command)
 app.command("import")(importing.import_command)
 app.command("export")(exporting.export_command)
 app.command("demo")(demo.demo)

@@ -9,7 +9,8 @@ text = model.generate("def main(", seed=0)
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack, overload
 
@@ -21,6 +22,7 @@ from miniwin.specs import UserError
 
 if TYPE_CHECKING:
     from miniwin.blocks import Cache, Decoder
+    from miniwin.chat.conversation import Chat
     from miniwin.chat.format import ChatFormat
     from miniwin.generation.settings import Options
     from miniwin.sessions import Session
@@ -173,6 +175,31 @@ class LanguageModel(nn.Module):
             raise UserError("session: got several with a single prompt; expected one")
         result = generate(self, prompt, stream=stream, session=session, **settings)  # type: ignore[arg-type]
         return result.text if isinstance(prompt, str) else result.ids
+
+    def chat(
+        self,
+        *,
+        system: str | None = None,
+        messages: Sequence[Mapping[str, Any]] = (),
+        template: str | PathLike[str] | None = None,
+        context: int | None = None,
+        **settings: Unpack[Options],
+    ) -> Chat:
+        """A chat with this model through its chat template. `say` gives an answer:
+
+            chat = model.chat(system="Answer in one sentence.")
+            chat.say("Why is the sky blue?", stream=print)
+
+        messages: what was said before. template: a file with a chat template, for a model that has none. context:
+        tokens of the chat at most; by default what the model's files say. settings: those of `generate`, with
+        max_new_tokens 1024.
+
+        Raises:
+            UserError: the model has no chat template or no tokenizer, or a setting is wrong.
+        """
+        from miniwin.chat.conversation import Chat
+
+        return Chat(self, system=system, messages=messages, template=template, context=context, **settings)
 
     def extra_repr(self) -> str:
         return f"ref={self.ref!r}, layout={self.spec.layout!r}"

@@ -3,9 +3,11 @@
 A model keeps it in two files of its folder:
 
     chat_template.jinja   the template, as transformers keeps it
-    chat.json             {"format": 1, "bos_token": "<s>", "eos_token": "</s>", "end_tokens": ["</s>", ...]}
+    chat.json             {"format": 1, "bos_token": "<s>", "eos_token": "</s>", "end_tokens": ["</s>", ...],
+                           "context": 8192}
 
-bos_token, eos_token and the like are names that the template may use. An answer ends at any of end_tokens.
+bos_token, eos_token and the like are names that the template may use. An answer ends at any of end_tokens. `context` is
+for how many tokens the model was made, where its files say so.
 """
 
 from __future__ import annotations
@@ -37,11 +39,13 @@ Message = Mapping[str, Any]  # role, content, and what else the template knows
 
 @dataclass(frozen=True)
 class ChatFormat:
-    """template: the text of a Jinja template. end_tokens: they end an answer. names: bos_token and the like."""
+    """template: the text of a Jinja template. end_tokens: they end an answer. names: bos_token and the like. context:
+    tokens of a chat at most, None if that is not known."""
 
     template: str
     end_tokens: tuple[str, ...] = ()
     names: Mapping[str, str] = field(default_factory=dict)
+    context: int | None = None
 
     def render(
         self,
@@ -71,7 +75,9 @@ class ChatFormat:
         """Write both files into a folder."""
         tokens = {"format": FORMAT, "bos_token": None, "eos_token": None, **self.names}
         write_text(folder / TEMPLATE, self.template)
-        text = json.dumps({**tokens, "end_tokens": list(self.end_tokens)}, indent=2, ensure_ascii=False)
+        text = json.dumps(
+            {**tokens, "end_tokens": list(self.end_tokens), "context": self.context}, indent=2, ensure_ascii=False
+        )
         write_text(folder / TOKENS, text + "\n")
 
 
@@ -121,7 +127,10 @@ def read_chat_format(folder: Path, read: Callable[[str], bytes | None] = lambda 
     wrong = next((name for name, token in names.items() if not isinstance(token, str)), None)
     if wrong is not None:
         raise UserError(f"{path}: {wrong}: got {shown(names[wrong])}; expected a token")
-    return ChatFormat(template, tuple(ends), names)
+    context = data.get("context")
+    if context is not None and (type(context) is not int or context < 1):
+        raise UserError(f"{path}: context: got {shown(context)}; expected a number of tokens")
+    return ChatFormat(template, tuple(ends), names, context)
 
 
 def template_text(path: Path, raw: bytes | None = None) -> str:
@@ -143,7 +152,13 @@ def template_text(path: Path, raw: bytes | None = None) -> str:
         raise UserError(f"{path}: not UTF-8; expected a chat template, a text in Jinja's language") from None
 
 
-def make_chat_format(template: str, names: Mapping[str, str], ends: Sequence[str], tokenizer: Tokenizer) -> ChatFormat:
+def make_chat_format(
+    template: str,
+    names: Mapping[str, str],
+    ends: Sequence[str],
+    tokenizer: Tokenizer,
+    context: int | None = None,
+) -> ChatFormat:
     """The chat format of a model from elsewhere.
 
     names: bos_token, eos_token and the like. ends: tokens at which the model's files say that texts end. An
@@ -155,9 +170,8 @@ def make_chat_format(template: str, names: Mapping[str, str], ends: Sequence[str
     names = {name: names[name] for name in NAMES if names.get(name)}
     plain = ChatFormat(template, (), names)
     found = [token for token in (names.get("eos_token"), *ends, _closing(plain, tokenizer.special)) if token]
-    return ChatFormat(
-        template, tuple(one for one in dict.fromkeys(found) if tokenizer.token_id(one) is not None), names
-    )
+    known = tuple(one for one in dict.fromkeys(found) if tokenizer.token_id(one) is not None)
+    return ChatFormat(template, known, names, context)
 
 
 def _closing(chat_format: ChatFormat, special: Sequence[str]) -> str | None:

@@ -44,7 +44,7 @@ class Continuation:
         self._certain = [0]  # [i]: how many characters are certain after i ids
 
     def push(self, token: int) -> None:
-        """Take the next id. If it is the last, `ended` becomes separator, stop or length."""
+        """Take the next id. If it is the last, `ended` becomes separator, stop or length; see `interrupt`."""
         if token in self._ends:
             self._end("separator")
             return
@@ -58,6 +58,10 @@ class Continuation:
                 return
         if len(self.ids) == self._most:
             self._end("length")
+
+    def interrupt(self) -> None:
+        """End the text here."""
+        self._end("interrupted")
 
     @property
     def text(self) -> str:

@@ -47,7 +47,7 @@ class Generation:
     ids: list[int]  # the new ids; with a stop string only those whose text lies before it
     prompt_tokens: int
     new_tokens: int  # drawn, including those that a stop string cut off again
-    ended: str  # "length", "stop", or "separator" for any id that ends a text
+    ended: str  # "length", "stop", "separator" for any id that ends a text, or "interrupted"
     prefill_seconds: float
     decode_seconds: float  # of several prompts together: until this one ended
 
@@ -63,6 +63,8 @@ def generate(
     *,
     stream: Callable[[str], None] | None = None,
     session: Session | None = None,
+    ends: Sequence[int] = (),
+    going_on: Callable[[], bool] | None = None,
     **options: Unpack[Options],
 ) -> Generation:
     """Continue `prompt`. The same seed gives the same text; PyTorch's own random state is left alone.
@@ -71,6 +73,8 @@ def generate(
         beginning of a stop string. The pieces joined are the returned text.
     session: the context before the prompt. Afterwards it also holds the prompt and the new text, with a stop string if
         one was drawn. An empty prompt continues the context as it is.
+    ends: ids that end the text, besides those of the model.
+    going_on: asked after each new token, and while a long prompt is read; where it says no, the text ends there.
 
     Raises:
         UserError: a setting or the prompt is wrong, or the session is another model's.
@@ -80,8 +84,8 @@ def generate(
         _check_sessions(model, [prompt], [session], settings.cache_dtype)
     ids = prompt_ids(model, prompt, session)
     before = ids if session is None else session.tail + ids
-    row = _continuation(model, before, settings, stream)
-    return _run(model, [ids], [row], settings, [] if session is None else [session])[0]
+    row = _continuation(model, before, settings, stream, ends)
+    return _run(model, [ids], [row], settings, [] if session is None else [session], going_on)[0]
 
 
 def generate_batch(
@@ -116,10 +120,14 @@ def generate_batch(
 
 
 def _continuation(
-    model: InferenceModel, before: Sequence[int], settings: Settings, stream: Callable[[str], None] | None = None
+    model: InferenceModel,
+    before: Sequence[int],
+    settings: Settings,
+    stream: Callable[[str], None] | None = None,
+    ends: Sequence[int] = (),
 ) -> Continuation:
     most, stops, seed = settings.max_new_tokens, settings.stops, settings.seed
-    return Continuation(model.tokenizer, before, most, stops, seed, stream, model.ends)
+    return Continuation(model.tokenizer, before, most, stops, seed, stream, (*model.ends, *ends))
 
 
 def _run(
@@ -128,6 +136,7 @@ def _run(
     rows: list[Continuation],
     settings: Settings,
     sessions: Sequence[Session],
+    going_on: Callable[[], bool] | None = None,
 ) -> list[Generation]:
     together = len(sessions) > 1  # decoded on a copy of the caches: a session gets its row when its text ends
     drawable = model.spec.vocab_size if model.tokenizer is None else model.tokenizer.vocab_size
@@ -135,21 +144,27 @@ def _run(
         started = time.perf_counter()
         room = min(settings.max_new_tokens, RESERVED)
         if sessions:
-            cache, logits = _continued(model, prompts, sessions, room)  # (B, 1, V)
+            cache, logits = _continued(model, prompts, sessions, room, going_on)  # (B, 1, V)
         else:
             cache = model.new_cache(len(rows), dtype=settings.cache_dtype)
-            logits = _prefill(model, prompts, cache, room)  # (B, 1, V)
+            logits = _prefill(model, prompts, cache, room, None, going_on)  # (B, 1, V)
         fast = fastest_step(model, cache, settings.max_new_tokens, keep=bool(sessions))
         prefilled = time.perf_counter()
         seconds = [0.0] * len(rows)
-        alive = list(range(len(rows)))  # for each row of the cache, its index in `rows`; B is len(alive)
-        while True:
+        if going_on is not None and not going_on():
+            rows[0].interrupt()
+        alive = [
+            i for i, row in enumerate(rows) if not row.ended
+        ]  # for each row of the cache, its index in `rows`; B is len(alive)
+        while alive:
             drawn: list[int] = []
             for place, i in enumerate(alive):
                 token = sample(logits[place, -1, :drawable], settings.sampling, rows[i].generator)  # from (V,)
                 if sessions:
                     sessions[i].append([token])
                 rows[i].push(token)
+                if going_on is not None and not rows[i].ended and not going_on():
+                    rows[i].interrupt()
                 drawn.append(token)
                 if rows[i].ended:
                     seconds[i] = time.perf_counter() - prefilled
@@ -173,7 +188,11 @@ def _run(
 
 
 def _continued(
-    model: InferenceModel, prompts: list[list[int]], sessions: Sequence[Session], room: int
+    model: InferenceModel,
+    prompts: list[list[int]],
+    sessions: Sequence[Session],
+    room: int,
+    going_on: Callable[[], bool] | None = None,
 ) -> tuple[Cache, Tensor]:
     """(the cache to decode on, the logits after each prompt (B, 1, V)).
 
@@ -183,7 +202,7 @@ def _continued(
         session.append(ids)
     if len(sessions) == 1:
         (session,) = sessions
-        return session.cache, _prefill(model, [session.pending], session.cache, room, session)
+        return session.cache, _prefill(model, [session.pending], session.cache, room, session, going_on)
     for session in sessions:
         if len(session.pending) > 1:
             _prefill(model, [session.pending[:-1]], session.cache, 0, session)
@@ -195,11 +214,17 @@ def _continued(
 
 
 def _prefill(
-    model: InferenceModel, prompts: list[list[int]], cache: Cache, room: int, session: Session | None = None
+    model: InferenceModel,
+    prompts: list[list[int]],
+    cache: Cache,
+    room: int,
+    session: Session | None = None,
+    going_on: Callable[[], bool] | None = None,
 ) -> Tensor:
     """Read the prompts into the cache, chunk by chunk in bounded memory. Returns the logits after each (B, 1, V).
 
     room: how many new tokens to reserve memory for. session: is told what the cache holds, after each chunk.
+    going_on: asked after each chunk; where it says no, the rest is not read.
     """
     longest = max(len(ids) for ids in prompts)
     if isinstance(cache, Cache):
@@ -213,6 +238,8 @@ def _prefill(
     for part, logits in in_chunks(model, tokens, cache, size, attention_mask=seen, logits_to_keep=1):  # noqa: B007
         if session is not None:
             session.consumed(part.stop - part.start)
+        if going_on is not None and not going_on():
+            break
     return logits
 
 

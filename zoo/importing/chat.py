@@ -22,7 +22,7 @@ def chat_format(source: Source, special: SpecialIds, tokenizer: Tokenizer | None
         return None
     ends = [tokenizer.decode([one]) for one in special.ends if one < tokenizer.vocab_size]
     try:
-        made = make_chat_format(source.chat_template, source.special_tokens, ends, tokenizer)
+        made = make_chat_format(source.chat_template, source.special_tokens, ends, tokenizer, _context(source.config))
     except TemplateProblem as problem:
         source.notes.append(f"the chat template is left out: {problem.problem}")
         return None
@@ -30,6 +30,16 @@ def chat_format(source: Source, special: SpecialIds, tokenizer: Tokenizer | None
         source.notes.append("the chat template is left out: no token of the tokenizer ends an answer")
         return None
     return made
+
+
+def _context(config: Mapping[str, Any]) -> int | None:
+    """For how many tokens the model was made."""
+    nested = config.get("text_config")
+    for fields in (nested if isinstance(nested, dict) else {}, config):
+        said = fields.get("max_position_embeddings")
+        if type(said) is int and said > 0:
+            return said
+    return None
 
 
 def template_of(where: str, said: Any) -> str | None:

@@ -13,18 +13,22 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from os import PathLike
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import Any, Protocol, Unpack
 
 from miniwin.chat.context import Context
 from miniwin.chat.format import ChatFormat, Message, as_messages, make_chat_format, template_text
 from miniwin.generation import Generation, generate
 from miniwin.generation.settings import Options, checked
+from miniwin.inference import InferenceModel
 from miniwin.specs import UserError, user_path
 
-if TYPE_CHECKING:
-    from miniwin.language_model import LanguageModel
-
 MOST = 1024  # new tokens of an answer, by default
+
+
+class ChatModel(InferenceModel, Protocol):
+    """A model that may have a chat format."""
+
+    chat_format: ChatFormat | None
 
 
 class Chat:
@@ -32,7 +36,7 @@ class Chat:
 
     def __init__(
         self,
-        model: LanguageModel,
+        model: ChatModel,
         *,
         system: str | None = None,
         messages: Sequence[Message] = (),
@@ -164,7 +168,7 @@ class Chat:
         return min(self.settings["max_new_tokens"], self.limit - tokens)
 
 
-def _format(model: LanguageModel, template: str | PathLike[str] | None) -> ChatFormat:
+def _format(model: ChatModel, template: str | PathLike[str] | None) -> ChatFormat:
     if model.tokenizer is None:
         raise UserError(f"{model.ref} has no tokenizer, so it cannot chat; import it again with --tokenizer FILE")
     if template is not None:

@@ -16,7 +16,10 @@ PLAIN_SECONDS = 10.0  # between two lines of progress where there is no terminal
 
 def import_command(
     src: Annotated[
-        Path, typer.Argument(metavar="SRC", help="A Hugging Face folder (config.json, safetensors), or a .pth file.")
+        Path,
+        typer.Argument(
+            metavar="SRC", help="A Hugging Face folder (config.json, safetensors), a .gguf file, or a .pth file."
+        ),
     ],
     to: Annotated[Path, typer.Option("--to", metavar="DIR", help="The folder to make.")],
     settings: Annotated[
@@ -60,6 +63,7 @@ def import_command(
         ("imported", f"{record['source']} ({record['model_type']}) to {made.folder}"),
         ("spec", f"{spec.name}, layers {spec.layout}, hash {spec.hash[:12]}"),
         ("parameters", f"{spec.parameters():,}, {record['dtype']}{converted}"),
+        ("quantised", ", ".join(f"{count} tensors {kind}" for kind, count in record.get("quantization", {}).items())),
         ("tokenizer", record["tokenizer"] or "none: it takes token ids only"),
         ("said", said),
         ("inferred", inferred),

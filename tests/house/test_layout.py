@@ -105,7 +105,7 @@ CORE = {"torch", "numpy", "pydantic", "pydantic_core"}
 SPECS = CORE | {"yaml"}
 ENGINE = SPECS | {"mlflow", "sqlalchemy", "tokenizers", "safetensors", "rich", "platformdirs", "filelock", "jinja2"}
 ENGINE |= {"lm_eval", "tqdm", "pyarrow"}
-ZOO = ENGINE | {"pooch"}
+ZOO = ENGINE | {"pooch", "gguf"}
 SEARCH = ZOO | {"optuna", "optunahub", "submitit", "pandas", "grpc", "fsspec"}
 
 # layer -> the libraries it may import, and the layers of miniwin
@@ -123,7 +123,7 @@ LAZILY = {"miniwin.references": {"zoo"}}
 # Optional dependencies: imported only where they are used.
 ALWAYS_LAZY = {
     *("mlflow", "sqlalchemy", "xformers", "lm_eval", "tqdm", "pyarrow", "pandas", "optunahub", "submitit"),
-    *("grpc", "fsspec"),
+    *("grpc", "fsspec", "gguf"),
 }
 # Files that are nothing without their library, and the library. They are themselves imported only inside functions.
 ONLY_WITH = {

@@ -1,7 +1,8 @@
-"""Bring models in: Hugging Face folders, and the MiniWin authors' and MiniMind's checkpoints.
+"""Bring models in: Hugging Face folders, GGUF files, and the MiniWin authors' and MiniMind's checkpoints.
 
 opening                  a folder or a file, opened by what it is
 source, hf_folder, pth   reading what may come from anywhere, without running any of it
+gguf/                    likewise: metadata as the config, quantised tensors as Hugging Face's
 asked                    what the source does not say: given by the user, or inferred from shapes
 family, families/        how the config and the tensor names of each family become ours, and back
 converting, writing      the whole import, and the folder that it writes

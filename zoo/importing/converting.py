@@ -7,7 +7,7 @@
 
 Names and shapes are compared before the first tensor is read: the inverse of a rule gives the shapes of their tensors
 from the shapes of ours. Then tensors are read, checked for NaN, converted and written, one rule at a time: the memory
-holds one group of tensors, never the model. DIR appears when all is well, and otherwise not at all.
+holds one group of tensors, or a piece of one, never the model. DIR appears when all is well, and otherwise not at all.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from miniwin.tokenizer.special_ids import KEY, SpecialIds
 from miniwin.version import __version__
 from miniwin.zoo.importing.asked import Asked
 from miniwin.zoo.importing.chat import chat_format
-from miniwin.zoo.importing.family import DERIVED, Family, Rule, fitting
+from miniwin.zoo.importing.family import DERIVED, Family, Rule, fitting, unchanged
 from miniwin.zoo.importing.initializer import with_init
 from miniwin.zoo.importing.opening import open_source
 from miniwin.zoo.importing.source import Source, short, size
@@ -104,14 +104,14 @@ def import_model(
     special = special_ids(source, asked, spec.vocab_size)
     asked.refuse_unused()
     carried = _tokenizer(source, tokenizer, spec, special)
-    chats = chat_format(source, special, carried[1] if carried else None)
+    chats = chat_format(source, special, carried.tokenizer if carried else None)
     target = plan.common_dtype() if dtype == KEEP else DTYPES[dtype]
     tell = progress or (lambda what, done, whole: None)
     with appearing(to) as part:
         plan.write(part / WEIGHTS, target, tell)
         write_flushed(part / MODEL, dump_yaml(spec))
         if carried is not None:
-            (part / TOKENIZER).write_bytes(carried[0].read_bytes())
+            (part / TOKENIZER).write_bytes(carried.raw)
         if chats is not None:
             chats.write(part)
         record = {
@@ -119,16 +119,17 @@ def import_model(
             "source": source.path.absolute().name,  # its name only: the rest of the path names a machine
             "kind": source.kind,
             "model_type": model_type,
-            "files": _hashes(source, carried[0] if carried else None, tell),
+            "files": _hashes(source, carried.file if carried else None, tell),
             "said": dict(settings or {}),
             "inferred": asked.inferred,
             "notes": source.notes,
             "ignored": plan.ignored,
             "dtype": short(target),
             "converted": plan.converted(target),
+            **({"quantization": source.quantization} if source.quantization else {}),
             "spec_hash": spec.hash,
             "parameters": spec.parameters(),
-            "tokenizer": carried[1].name if carried else None,
+            "tokenizer": carried.tokenizer.name if carried else None,
             **({"end_tokens": list(chats.end_tokens)} if chats is not None else {}),
             KEY: special.record(),
             "miniwin": __version__,
@@ -136,14 +137,14 @@ def import_model(
             "date": datetime.now(UTC).isoformat(timespec="seconds"),
         }
         write_flushed(part / IMPORT, to_json(record, IMPORT))
-    return Imported(to, spec, carried[1] if carried else None, record, source.notes)
+    return Imported(to, spec, carried.tokenizer if carried else None, record, source.notes)
 
 
 def _model_type(source: Source, family: str | None) -> str:
     """The model_type of the family: as the config says, or else the user."""
     said = source.config.get("model_type")
     if said is not None and family is not None and said != family:
-        raise UserError(f"--as {family}: {source.path / 'config.json'} says model_type {shown(said)}; leave --as out")
+        raise UserError(f"--as {family}: {source.described} says model_type {shown(said)}; leave --as out")
     if source.kind == "pth":
         choice = " or ".join(f"--as {one}" for one in FROM_SETTINGS)
         if family is None:
@@ -170,14 +171,12 @@ def _name(name: str | None, source: Source) -> str:
         if not re.match(NAME, name) or len(name) > 100:
             raise UserError(f"--name: got {shown(name)}; expected lower-case letters, digits, '.', '-' and '_'")
         return name
-    path = source.path.absolute()
-    stem = path.name if source.kind == "hf" else path.stem
-    return re.sub(r"[^a-z0-9._]+", "-", stem.lower()).strip("-._")[:100] or "imported"
+    return re.sub(r"[^a-z0-9._]+", "-", source.stem.lower()).strip("-._")[:100] or "imported"
 
 
 def _spec(family: Family, source: Source, asked: Asked, name: str, settings: Mapping[str, Any]) -> ModelSpec:
-    where = source.path / "config.json" if source.kind == "hf" else source.path
-    config = source.config if source.kind == "hf" else dict(settings)
+    where = source.described
+    config = dict(settings) if source.kind == "pth" else source.config
     _check_depth(config, source, where)
     try:
         data = with_init(family.spec(config, name, asked), config)
@@ -257,11 +256,16 @@ class _Plan:
         layout = [(name, tuple(self._ours[name].shape)) for rule in self._rules for name in rule.ours]
         with TensorFile(path, layout, dtype) as file:
             for rule in self._rules:
-                theirs = [self._source.tensor(name) for name in rule.theirs]
-                self._check_copies(rule, theirs)
-                for name, tensor in zip(rule.ours, rule.read(theirs), strict=True):
-                    file.write(name, self._converted(name, tensor, dtype))
-                done += sum(tensor.numel() for tensor in theirs)
+                self._check_copies(rule)
+                if rule.read is unchanged:
+                    for ours, theirs in zip(rule.ours, rule.theirs, strict=True):
+                        pieces = self._source.pieces(theirs)
+                        file.write_pieces(ours, (self._converted(ours, piece, dtype) for piece in pieces))
+                else:
+                    group = rule.read([self._source.tensor(name) for name in rule.theirs])
+                    for name, tensor in zip(rule.ours, group, strict=True):
+                        file.write(name, self._converted(name, tensor, dtype))
+                done += sum(size(self._source.shapes[name]) for name in rule.theirs)
                 tell("weights", done, whole)
 
     def _converted(self, name: str, tensor: Tensor, dtype: torch.dtype) -> Tensor:
@@ -270,9 +274,9 @@ class _Plan:
             raise UserError(f"--dtype {short(dtype)}: {name} holds values that are too large for it; use float32")
         return new
 
-    def _check_copies(self, rule: Rule, theirs: list[Tensor]) -> None:
+    def _check_copies(self, rule: Rule) -> None:
         for name in rule.copies:
-            if name in self._source.shapes and not torch.equal(self._source.tensor(name), theirs[0]):
+            if name in self._source.shapes and not torch.equal(*map(self._source.tensor, (name, rule.theirs[0]))):
                 raise UserError(
                     f"{self._source.where(name)}: {name} differs from {rule.theirs[0]}, and tie_word_embeddings says "
                     "that they are equal; set it to false if they are not"
@@ -309,22 +313,33 @@ class _Plan:
 
     @property
     def _description(self) -> str:
-        return "config.json" if self._source.kind == "hf" else "the settings"
+        return {"hf": "config.json", "gguf": "its metadata", "pth": "the settings"}[self._source.kind]
 
 
-def _tokenizer(
-    source: Source, chosen: str | Path | None, spec: ModelSpec, special: SpecialIds
-) -> tuple[Path, Tokenizer] | None:
-    """The tokenizer to carry over, as a file and loaded. Raises UserError where the model lacks ids of it."""
+@dataclass(frozen=True)
+class _Carried:
+    """The tokenizer to carry over. file: that it is in, unless a file of the model made it."""
+
+    raw: bytes
+    tokenizer: Tokenizer
+    file: Path | None
+
+
+def _tokenizer(source: Source, chosen: str | Path | None, spec: ModelSpec, special: SpecialIds) -> _Carried | None:
+    """The tokenizer to carry over. Raises UserError where the model lacks ids of it."""
     if chosen == NO_TOKENIZER:
         return None
-    path = source.tokenizer if chosen is None else user_path(chosen)
-    if path is None:
+    raw = None
+    if chosen is not None:
+        path = user_path(chosen)
+        path = path / TOKENIZER if path.is_dir() else path
+    elif (found := source.tokenizer_json()) is not None:
+        path, raw = found
+    else:
         return None
-    path = path / TOKENIZER if path.is_dir() else path
     without = f"give --tokenizer {NO_TOKENIZER} to import without it"
     try:
-        tokenizer = load_tokenizer(path, special=special)
+        tokenizer = load_tokenizer(path, raw=raw, special=special)
     except UserError as error:
         raise UserError(f"{error}; {without}") from None
     if tokenizer.rows > spec.vocab_size:
@@ -342,7 +357,8 @@ def _tokenizer(
             f"special tokens of the tokenizer have ids up to {tokenizer.vocab_size - 1}, and the model knows those "
             f"below {spec.vocab_size} only: a prompt that holds one is refused"
         )
-    return path, tokenizer
+    raw = path.read_bytes() if raw is None else raw
+    return _Carried(raw, tokenizer, None if path in source.files.values() else path)
 
 
 def _hashes(source: Source, tokenizer: Path | None, tell: Progress) -> dict[str, str]:

@@ -61,7 +61,9 @@ class HFFolder(Source):
         self._names: dict[str, str] = {}  # tensor -> that file's name
         config = self._inside(CONFIG)
         if config is None:
-            raise UserError(f"{path}: there is no {CONFIG} in it, so it is not a Hugging Face folder")
+            files = sorted(one.name for one in path.glob("*.gguf"))
+            hint = f"; {some(files)} is GGUF: give the file itself" if files else ""
+            raise UserError(f"{path}: there is no {CONFIG} in it, so it is not a Hugging Face folder{hint}")
         self.config = read_object(config, LARGEST_CONFIG)
         self.files[CONFIG] = config
         generation = self._inside(GENERATION)
@@ -85,6 +87,14 @@ class HFFolder(Source):
 
     def where(self, name: str) -> str:
         return self._names.get(name, self.path.name)
+
+    @property
+    def stem(self) -> str:
+        return self.path.absolute().name
+
+    @property
+    def described(self) -> Path:
+        return self.path / CONFIG
 
     def _read(self, name: str) -> Tensor:
         try:
@@ -129,7 +139,7 @@ class HFFolder(Source):
                 "and import that folder"
             )
         if list(self.path.glob("*.gguf")):
-            raise UserError(f"{self.path}: gguf is not supported; import the Hugging Face folder that it was made from")
+            raise UserError(f"{self.path}: holds its weights as GGUF; import the .gguf file, not the folder")
         raise UserError(f"{self.path}: there are no weights in it; expected {WEIGHTS[0]}, or shards and {INDEX}")
 
     def _open_shards(self, index: Path) -> None:

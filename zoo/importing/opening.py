@@ -13,7 +13,7 @@ CHECKPOINTS = (".pth", ".pt", ".bin")
 
 
 def open_source(path: str | os.PathLike[str]) -> Source:
-    """Open a Hugging Face folder (config.json and safetensors), or a checkpoint file (.pth, .pt, .bin).
+    """Open a Hugging Face folder (config.json and safetensors), a GGUF file, or a checkpoint file (.pth, .pt, .bin).
 
     Raises:
         UserError: there is no such model, or it cannot be imported.
@@ -22,14 +22,16 @@ def open_source(path: str | os.PathLike[str]) -> Source:
     if path.is_dir():
         return HFFolder(path)
     if not path.exists():
-        raise UserError(f"{path}: there is no such file or folder; expected a Hugging Face folder or a .pth file")
-    if path.suffix == ".gguf":
-        raise UserError(f"{path}: gguf is not supported; import the Hugging Face folder that it was made from")
+        raise UserError(f"{path}: there is no such file or folder; expected a Hugging Face folder, .gguf or .pth file")
+    if path.suffix.lower() == ".gguf" and path.is_file():
+        from miniwin.zoo.importing.gguf.source import GgufFile
+
+        return GgufFile(path)
     if path.suffix == ".safetensors" or path.name == "config.json":
         raise UserError(f"{path}: give the folder that holds config.json and the weights, not one file of it")
     if path.suffix not in CHECKPOINTS or not path.is_file():
         raise UserError(
-            f"{path}: not a model that can be imported; expected a Hugging Face folder (config.json and safetensors) "
-            f"or a checkpoint file ({', '.join(CHECKPOINTS)})"
+            f"{path}: not a model that can be imported; expected a Hugging Face folder (config.json and safetensors), "
+            f"a GGUF file (.gguf) or a checkpoint file ({', '.join(CHECKPOINTS)})"
         )
     return PthFile(path)

@@ -49,5 +49,6 @@ def _ids(source: Source, where: str, name: str, value: Any) -> list[int]:
     for one in found:
         if not is_id(one) and one != -1:
             expected = "expected an id, or a list of ids" if many else "expected an id"
-            raise UserError(f"{source.path / where}: {name}: got {shown(value)}; {expected}")
+            at = source.path / where if source.kind == "hf" else source.described
+            raise UserError(f"{at}: {name}: got {shown(value)}; {expected}")
     return [one for one in found if one != -1]

@@ -13,7 +13,7 @@ import json
 import os
 import re
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
@@ -60,10 +60,18 @@ class TensorFile:
 
     def write(self, name: str, tensor: Tensor) -> None:
         """Write the next tensor of the layout, converted to the type of the file."""
+        assert self._waiting[-1] == (name, tuple(tensor.shape)), (name, tuple(tensor.shape), self._waiting[-1])
+        self.write_pieces(name, [tensor])
+
+    def write_pieces(self, name: str, pieces: Iterable[Tensor]) -> None:
+        """The same, of the numbers in order, in pieces of any shape."""
         expected, shape = self._waiting.pop()
-        assert name == expected and tuple(tensor.shape) == shape, (name, tuple(tensor.shape), expected, shape)
-        plain = tensor.to(self._dtype).contiguous().reshape(-1).view(torch.uint8)
-        self._file.write(plain.numpy().data)
+        count = 0
+        for piece in pieces:
+            plain = piece.to(self._dtype).contiguous().reshape(-1).view(torch.uint8)
+            self._file.write(plain.numpy().data)
+            count += piece.numel()
+        assert name == expected and count == size(shape), (name, count, expected, shape)
 
 
 def refuse_existing(folder: Path) -> None:

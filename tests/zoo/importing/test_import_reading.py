@@ -96,9 +96,9 @@ def test_a_model_is_written_one_group_at_a_time(tmp_path: Path, monkeypatch: pyt
     from miniwin.zoo.importing.writing import TensorFile
 
     events: list[str] = []
-    read, write = HFFolder._read, TensorFile.write
+    read, write = HFFolder._read, TensorFile.write_pieces
     monkeypatch.setattr(HFFolder, "_read", lambda self, name: (events.append("read"), read(self, name))[1])
-    monkeypatch.setattr(TensorFile, "write", lambda self, n, t: (events.append("write"), write(self, n, t))[1])
+    monkeypatch.setattr(TensorFile, "write_pieces", lambda self, n, p: (write(self, n, p), events.append("write")))
     import_model(toy_folder(tmp_path / "toy"), tmp_path / "out")
     assert "read read" not in " ".join(events) and events.count("write") == 2 + 9 * 2
 

@@ -77,6 +77,16 @@ def load_checkpoint(path: Path, map_location: str | torch.device = "cpu", room: 
     return whole
 
 
+def read_step(path: Path) -> int:
+    """The step of a checkpoint, without its tensors.
+
+    Raises:
+        UserError: the file cannot be read, or is no checkpoint.
+    """
+    with _said_if_damaged(path):
+        return int(torch.load(path, map_location="cpu", weights_only=True, mmap=True)["step"])
+
+
 @contextmanager
 def _said_if_damaged(path: Path) -> Iterator[None]:
     try:

@@ -6,6 +6,8 @@
     tokenizer.json     the tokenizer
     metrics.jsonl      one line per logged step, and one per evaluation: these have a field `eval`
     checkpoint.pt      everything needed to continue; of a sharded run, with its tensors in checkpoint-a or checkpoint-b
+    before-decay.pt    the checkpoint from which a `wsd` schedule with a larger budget goes on (training/growing.py)
+    before-decay-best.safetensors  best.safetensors as it was then
     model.safetensors  the weights, once the budget is spent
     best.safetensors   the weights of the best evaluation so far, where the training spec says `eval.keep_best`
 
@@ -40,8 +42,22 @@ IMPORT = "import.json"  # in place of run.json: the weights were not trained her
 FROM = "from"  # in run.json: the model whose weights the run began with
 METRICS, CHECKPOINT, WEIGHTS, LOCK = "metrics.jsonl", "checkpoint.pt", "model.safetensors", ".lock"
 BEST = "best.safetensors"
-SHARDS = ("checkpoint-a", "checkpoint-b")  # folders with a sharded run's tensors, written in turns
-FILES = (WEIGHTS, BEST, CHECKPOINT, METRICS, TOKENIZER, TRAIN, MODEL, RUN)  # in the order in which a run is cleared
+BEFORE_DECAY, BEFORE_DECAY_BEST = "before-decay.pt", "before-decay-best.safetensors"
+CHECKPOINTS = (CHECKPOINT, BEFORE_DECAY)
+GROWN = "grown"  # in run.json: what a run keeps whose budget has grown
+FILES = (  # in the order in which a run is cleared
+    *(WEIGHTS, BEST, CHECKPOINT, BEFORE_DECAY, BEFORE_DECAY_BEST),
+    *(METRICS, TOKENIZER, TRAIN, MODEL, RUN),
+)
+
+
+def shard_folders(checkpoint: str) -> tuple[str, str]:
+    """The folders beside a checkpoint that may have a sharded run's tensors. They are written in turns."""
+    name = checkpoint.removesuffix(".pt")
+    return f"{name}-a", f"{name}-b"
+
+
+SHARDS = tuple(folder for name in CHECKPOINTS for folder in shard_folders(name))
 
 Status = Literal["running", "complete", "pruned", "diverged", "interrupted", "failed"]
 
@@ -79,7 +95,7 @@ KINDS: dict[str, Any] = {  # types of the fields of run.json that are computed w
     **dict.fromkeys(("status", "model", "spec_hash"), str),
     **dict.fromkeys(("parameters", "seed", "steps", "tokens"), int),
     **dict.fromkeys(("seconds", "tokens_per_second", "final_loss"), int | float),
-    **dict.fromkeys(("train", "data", "machine", "tracking", "best", FROM), dict),
+    **dict.fromkeys(("train", "data", "machine", "tracking", "best", FROM, GROWN), dict),
 }
 
 
@@ -118,6 +134,7 @@ def new_record(
         "products": product,
         "started": before["started"] if before else datetime.now(UTC).isoformat(timespec="seconds"),
         "tracking": tracking if before is None or tracking["run_id"] else before["tracking"],
+        **({} if before is None or GROWN not in before else {GROWN: before[GROWN]}),
     }
 
 
@@ -252,23 +269,25 @@ def clear_run(folder: Path) -> None:
             remove_shards(folder)
 
 
-def remove_shards(folder: Path, but: str | None = None) -> None:
-    """Remove the tensors that are in shards, but for the folder of this name."""
-    for name in SHARDS:
+def remove_shards(folder: Path, but: str | None = None, of: str | None = None) -> None:
+    """Remove the tensors that are in shards, but for the folder of this name. of: a checkpoint; by default of all."""
+    for name in SHARDS if of is None else shard_folders(of):
         if name != but and (folder / name).is_dir():
             remove_tree(folder / name)
 
 
 def checkpoint_bytes(folder: Path) -> int:
-    """The bytes of the checkpoint of a run, and of its tensors in shards; 0 if there is none."""
+    """The bytes of the checkpoints of a run, and of their tensors in shards; 0 if there is none."""
+    files = [folder / name for name in (*CHECKPOINTS, BEFORE_DECAY_BEST)]
     inside = [path for name in SHARDS for path in (folder / name).rglob("*")]
-    return sum(path.stat().st_size for path in (folder / CHECKPOINT, *inside) if path.is_file())
+    return sum(path.stat().st_size for path in (*files, *inside) if path.is_file())
 
 
 def remove_checkpoint(folder: Path) -> None:
-    """Remove the checkpoint of a run: it cannot be continued from there any more."""
-    with said_if_unwritable(folder / CHECKPOINT):
-        (folder / CHECKPOINT).unlink(missing_ok=True)
+    """Remove the checkpoints of a run: it cannot be continued from there any more."""
+    for name in (*CHECKPOINTS, BEFORE_DECAY_BEST):
+        with said_if_unwritable(folder / name):
+            (folder / name).unlink(missing_ok=True)
     remove_shards(folder)
 
 

@@ -25,7 +25,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from miniwin.files.writing import Unwritable, move, remove_tree, write_text
-from miniwin.runs import CHECKPOINT, LOCK, METRICS, RUN, SHARDS, WEIGHTS
+from miniwin.runs import BEFORE_DECAY_BEST, CHECKPOINTS, LOCK, METRICS, RUN, SHARDS, WEIGHTS
 from miniwin.search.outcome import tokens_in
 from miniwin.specs import UserError
 
@@ -248,7 +248,7 @@ def _files(folder: Path, over: bool) -> list[Path]:
 
 
 def _is_checkpoint(path: Path) -> bool:
-    return path.name == CHECKPOINT or path.parent.name in SHARDS
+    return path.name in (*CHECKPOINTS, BEFORE_DECAY_BEST) or path.parent.name in SHARDS
 
 
 def _serial(folder: Path) -> int:

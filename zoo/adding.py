@@ -20,7 +20,7 @@ from miniwin.files.hashing import sha256_file
 from miniwin.files.tensor_files import load_tensors, save_tensors
 from miniwin.files.writing import named, write_flushed
 from miniwin.provenance import code_version
-from miniwin.runs import BEST, RUN, read_run
+from miniwin.runs import BEST, FROM, RUN, read_run
 from miniwin.specs import ModelSpec, dump_yaml, load_model_spec, user_path
 from miniwin.tokenizer import load_tokenizer
 from miniwin.version import __version__
@@ -80,7 +80,7 @@ def add(
     suite: SuiteResult | None = None,
     provenance: Mapping[str, Any] | None = None,
     description: str = "",
-    licence: str = LICENCE,
+    licence: str | None = None,
     zoo: Path | str | None = None,
     allow_incomplete: bool = False,
     dtype: str | None = None,
@@ -92,7 +92,8 @@ def add(
     tokenizer changed, minor if only the weights did, patch if only the card did. metrics: `Metrics.to_dict()`.
     suite: what a suite found for these weights; by default that of the entry, if the source is one. provenance: keys
     such as `study` and `trial`, added to what the run recorded. allow_incomplete: also take a run that did not
-    complete. zoo: the folder to write to, `user_zoo()` by default. dtype: round the weights to float32, bfloat16 or
+    complete. licence: by default that of the weights that the run began with, if it is known, else apache-2.0. zoo: the
+    folder to write to, `user_zoo()` by default. dtype: round the weights to float32, bfloat16 or
     float16; by default they stay as they were saved.
 
     Raises:
@@ -158,8 +159,9 @@ def _write(
     suite: SuiteResult | None,
     extra: Mapping[str, Any],
     description: str,
-    licence: str,
+    licence: str | None,
 ) -> Entry:
+    licence = licence or _licence(source.provenance)
     _check_written("provenance", check_provenance, source.provenance)
     measured = _without_folders(dict(metrics) if metrics is not None else source.metrics or {})
     whole = _without_folders(_merge(source.provenance, extra))
@@ -210,6 +212,12 @@ def _write(
         )
         write_flushed(staged / MANIFEST, write_manifest(manifest))
         return known[0].commit(staged, name, version)
+
+
+def _licence(provenance: Mapping[str, Any]) -> str:
+    """That of the weights that the run began with, or else ours."""
+    origin = (provenance.get("run") or {}).get(FROM) or {}
+    return str(origin.get("licence") or LICENCE)
 
 
 def _check_written(what: str, check_written: Callable[[dict[str, Any]], None], data: dict[str, Any]) -> None:

@@ -213,6 +213,7 @@ def _provenance(provenance: dict[str, Any]) -> str:
         ("Trial", provenance.get("trial")),
         ("Found with", _pairs(provenance.get("params"), "{key} = {value}")),
         ("Trials of the study", _pairs(provenance.get("trials"), "{value} {key}")),
+        ("Began with the weights of", _origin(run.get("from"))),
         ("Data", _trained_on((provenance.get("run") or {}).get("data") or {})),
         ("Data fingerprint", f"`{data['fingerprint']}`" if data.get("fingerprint") else None),
         ("Seed", run.get("seed")),
@@ -231,6 +232,14 @@ def _provenance(provenance: dict[str, Any]) -> str:
     ]
     rows = [(title, str(value)) for title, value in values if value is not None]
     return _table(("", ""), rows) + "\n\nEverything known is in `provenance.json`."
+
+
+def _origin(origin: Any) -> str | None:
+    """`smollm2 (imported model, sha256 1a2b3c4d5e6f, apache-2.0)`; None for a run that began with random weights."""
+    if not isinstance(origin, dict):
+        return None
+    said = [origin.get("kind"), f"sha256 {str(origin.get('sha256'))[:12]}", origin.get("licence")]
+    return f"{origin.get('ref')} ({', '.join(str(one) for one in said if one)})"
 
 
 def _pairs(values: Any, form: str) -> str | None:

@@ -147,8 +147,9 @@ def add(
     ] = None,
     description: Annotated[str, typer.Option(help="The first paragraph of the card.")] = "",
     licence: Annotated[
-        str, typer.Option(help="SPDX name of the licence of the weights, in lower case.")
-    ] = "apache-2.0",
+        str | None,
+        typer.Option(help="SPDX name, in lower case. Default: that of what the run began with, else apache-2.0."),
+    ] = None,
     zoo: Annotated[Path | None, typer.Option(help="The zoo to write to. Default: yours.")] = None,
     dtype: Annotated[
         str | None,
@@ -168,7 +169,7 @@ def add(
 
     source = user_path(source)
     typed("--description", description)
-    typed("--licence", licence)
+    typed("--licence", licence or "")
     measured: dict[str, Any] | None = None
     suite = None if suite_result is None else given_suite(user_path(suite_result))
     if metrics is not None or not evaluate or (source / "entry.json").is_file():

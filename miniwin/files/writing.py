@@ -156,6 +156,16 @@ def check_ours(path: Path, mark: str, what: str) -> None:
         raise UserError(f"{path} is there already, and is not {what} of miniwin; move it, or choose another file")
 
 
+def copy_file(source: Path, target: Path) -> None:
+    """Replace `target` by a copy of `source`, as a whole.
+
+    Raises:
+        Unwritable: the system refused it.
+    """
+    with said_if_unwritable(target), replacing(target) as temporary:
+        shutil.copyfile(source, temporary)
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a whole text file atomically: UTF-8, with the same line ends everywhere.
 

@@ -78,7 +78,7 @@ class Engine:
         """Write a checkpoint. Called together."""
         if self.group.leads:
             save_checkpoint(path, state)
-            runs.remove_shards(path.parent)
+            runs.remove_shards(path.parent, of=path.name)
 
     def load(self, path: Path, optimizer: Any) -> dict[str, Any]:
         """What `save` of any engine wrote, as the optimizer and the decoder take it. Called together."""

@@ -34,6 +34,7 @@ from miniwin.tracking import OFF, Tracker
 from miniwin.training.before import check_start, spec_to_train
 from miniwin.training.distributed import Group, join
 from miniwin.training.engines import Distributed
+from miniwin.training.growing import growth
 from miniwin.training.loop import OnEval, TrainingLoop
 from miniwin.training.origin import find_origin
 from miniwin.training.same_run import only_one, recorded
@@ -70,7 +71,8 @@ def train(
     that model. Its tokenizer then reads the text, and `model` may be the same reference, or another spec: what becomes
     of each tensor is in weight_rules.py. Without `from_`, a `model` with trained weights is a UserError.
 
-    A second call with the same specs continues the run. A run that is complete or diverged is returned as it is.
+    A second call with the same specs continues the run. A run that is complete or diverged is returned as it is. With a
+    larger budget of tokens a run goes on, where its schedule allows it (growing.py).
     `resume=False` discards the run in the folder first. Under torchrun the processes share each batch, and the first
     process keeps the run folder.
 
@@ -130,6 +132,9 @@ def train(
             runs.remove_leftovers(folder)
             now = model_spec, spec, corpus.fingerprint, None if start is None else start.record()
             before = recorded(folder, *now) if resume else None
+        grows = None if before is None else growth(folder, before, spec)
+        if before is not None and grows is not None:
+            before |= {runs.GROWN: grows.record}
         before = group.share(before)
         if distributed == "fsdp" and any(group.any(not (folder / runs.LOCK).exists())):
             raise UserError(
@@ -137,7 +142,7 @@ def train(
                 "an --out that all machines share, or ddp"
             )
         spec = group.share(settled(spec, where, before["train"]["dtype"] if before else None))
-        over = before is not None and _over(folder, before["status"], asks=on_eval is not None)
+        over = before is not None and grows is None and _over(folder, before["status"], asks=on_eval is not None)
         if group.share(over):
             return runs.read_result(folder)
         if group.leads and start is not None and not (before is not None and (folder / runs.CHECKPOINT).exists()):
@@ -155,6 +160,8 @@ def train(
             if on_start is not None:
                 on_start()
             runs.clear_run(folder)
+        if grows is not None:
+            grows.apply(folder)
         with torch.random.fork_rng([where] if where.type == "cuda" else []):
             what = model_spec, spec, corpus, tokenizer, tracker, where, before, group, product
             session = TrainingLoop(place, *what, distributed, folder, on_checkpoint, start)

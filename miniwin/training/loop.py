@@ -25,7 +25,7 @@ from miniwin.blocks.matmul_library import Product
 from miniwin.blocks.messages.passwords import masked
 from miniwin.checkpoint import restore_rng, rng_state
 from miniwin.data import Corpus
-from miniwin.files.writing import Unwritable, said_if_unwritable
+from miniwin.files.writing import Unwritable, copy_file, said_if_unwritable
 from miniwin.language_model import LanguageModel
 from miniwin.runs import RunResult, Status
 from miniwin.specs import ModelSpec, TrainSpec
@@ -34,10 +34,11 @@ from miniwin.tracking import Tracker
 from miniwin.training.distributed import Group
 from miniwin.training.engines import Distributed, make_engine
 from miniwin.training.gradients import StepGradients
+from miniwin.training.growing import WARMUP
 from miniwin.training.optimizer import make_optimizer
 from miniwin.training.progress import TrainProgress
 from miniwin.training.run_writer import RunWriter
-from miniwin.training.schedule import learning_rate
+from miniwin.training.schedule import before_decay, learning_rate
 from miniwin.training.signals import StopRequest
 from miniwin.training.standing import Standing
 from miniwin.training.start import Start
@@ -81,6 +82,8 @@ class TrainingLoop:
 
         goes_on = before is not None and group.share(self.checkpoint.exists())
         first = start if group.leads and not goes_on else None
+        self.warmup = ((before or {}).get(runs.GROWN) or {}).get(WARMUP)  # steps of it, if they are not a share
+        self.decays_at = before_decay(spec.schedule, spec.steps, self.warmup)
         self.engine = make_engine(distributed, model_spec, spec, group, device, product, first)
         decoder = self.engine.decoder
         special = None if start is None else start.origin.special
@@ -162,6 +165,8 @@ class TrainingLoop:
                 return "interrupted", f"paused after {self.tokens} tokens, as on_eval said"
             if not verdict:
                 return "pruned", f"given up after {self.tokens} tokens, as on_eval said"
+            if self.step == self.decays_at:
+                self._save_before_decay()
             if self.step == steps:
                 self._save()
                 self.writer.weights(self.engine.weights())
@@ -188,7 +193,7 @@ class TrainingLoop:
     def _advance(self) -> str | None:
         """Take one optimizer step. If the run has diverged, take no step and return the reason."""
         spec, standing, began = self.spec, self.standing, time.monotonic()
-        rate = learning_rate(spec.schedule, self.step, spec.steps, spec.optimizer.lr)
+        rate = learning_rate(spec.schedule, self.step, spec.steps, spec.optimizer.lr, self.warmup)
         loss, norm, auxiliary = self.gradients.compute(self.step)
         diverged = standing.watch.see(self.step + 1, loss, norm)
         if diverged is None:
@@ -269,6 +274,13 @@ class TrainingLoop:
         if best is not None:
             self.writer.record["best"] = best
         self.writer.write("running")
+
+    def _save_before_decay(self) -> None:
+        """Write the checkpoint from which a larger budget goes on, and the best weights of before."""
+        best = self.folder / runs.BEST
+        if self.group.leads and best.is_file():
+            copy_file(best, best.with_name(runs.BEFORE_DECAY_BEST))
+        self.engine.save(self.checkpoint.with_name(runs.BEFORE_DECAY), self.standing.state())
 
     def _save(self) -> None:
         """Write a checkpoint."""

@@ -98,6 +98,8 @@ def _other(
     if began := same_start(before.get(runs.FROM), origin):
         return f"{began}, {FRESH}"
     now = train.model_dump(mode="json")
+    if before["train"]["tokens"] < train.tokens:  # whether it can grow is asked later (growing.py)
+        now["tokens"] = before["train"]["tokens"]
     if train.dtype == "auto":  # means what it meant when the run began
         now["dtype"] = before["train"]["dtype"]
     found = differences(_decisive(before["train"]), _decisive(now), "train")

@@ -52,7 +52,7 @@ class Sharded(Engine):
         start: Start | None = None,
     ) -> None:
         super().__init__(model, spec, group, device, product, start)
-        self.slot: str | None = None  # the folder of the last checkpoint's shards
+        self.slots: dict[str, str | None] = {}  # the folder of each checkpoint's shards, by the name of its file
         refuse_unshardable(self.decoder)
         mesh = init_device_mesh(device.type, (group.size,))
         for layer in self.decoder.layers:
@@ -98,15 +98,16 @@ class Sharded(Engine):
     def save(self, path: Path, state: dict[str, Any]) -> None:
         """Every process writes its shards to the folder of `path`, which all have to see."""
         skeleton, tensors = taken_apart(state, lambda tensor: isinstance(tensor, DTensor))
-        slot = next(name for name in runs.SHARDS if name != self.slot)
+        before = self.slots.get(path.name)
+        slot = next(name for name in runs.shard_folders(path.name) if name != before)
         if self.group.leads:
-            runs.remove_shards(path.parent, but=self.slot)
+            runs.remove_shards(path.parent, but=before, of=path.name)
         self.group.share(None)  # the others wait until the folder is free
         write_shards(path.with_name(slot), tensors)
         if self.group.leads:
             save_checkpoint(path, skeleton, slot)
-            runs.remove_shards(path.parent, but=slot)
-        self.slot = slot
+            runs.remove_shards(path.parent, but=slot, of=path.name)
+        self.slots[path.name] = slot
 
     def load(self, path: Path, optimizer: Any) -> dict[str, Any]:
         """Each process reads its own part of each tensor, whoever wrote the checkpoint."""
@@ -116,7 +117,7 @@ class Sharded(Engine):
             return likes.get(key, likes.get(key.rpartition("/")[0]))
 
         state = load_checkpoint(path, room=lambda key, shape, dtype: torch.empty_like(like(key), dtype=dtype))
-        self.slot = state.get(SHARDS)
+        self.slots[path.name] = state.get(SHARDS)
         skeleton, tensors = taken_apart(state)
         for key, tensor in tensors.items():
             model = like(key)

@@ -1,9 +1,11 @@
 """A decoder-only language model: embedding, layers, final norm, head.
 
-    logits = cap * tanh(logit_scale * head(norm(layers(embed_norm(embed_scale * embed(input_ids))))) / cap)
+    h = embed_norm(embed_scale * embed(input_ids)) + embed_positions
+    logits = cap * tanh(logit_scale * head(norm(layers(h))) / cap)
 
-The head is the embedding itself when tied (Press and Wolf, arXiv 1608.05859). Scales, embed_norm and the soft cap are
-absent unless asked for. Prefill, chunked prefill and token-by-token decoding through a cache give the same logits.
+The head is the embedding itself when tied (Press and Wolf, arXiv 1608.05859). Scales, embed_norm, embed_positions and
+the soft cap are absent unless asked for. Prefill, chunked prefill and token-by-token decoding through a cache give the
+same logits.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from miniwin.blocks.attention import Attention
 from miniwin.blocks.cache import Cache
 from miniwin.blocks.decoder_inputs import check_cache, check_input, padding, placed
 from miniwin.blocks.documents import check_documents
+from miniwin.blocks.positions.absolute import AbsolutePositions
 from miniwin.blocks.positions.base import Positions
 from miniwin.blocks.spec import UserError
 
@@ -32,6 +35,7 @@ class Ends:
     embed_norm: nn.Module | None = None
     logit_scale: float | None = None
     logit_softcap: float | None = None
+    embed_positions: AbsolutePositions | None = None
 
 
 class Decoder(nn.Module):
@@ -49,6 +53,7 @@ class Decoder(nn.Module):
         weight = torch.empty(vocab_size, hidden_size)
         self.embed_tokens = nn.Embedding(vocab_size, hidden_size, _weight=weight)
         self.embed_norm = ends.embed_norm
+        self.embed_positions = ends.embed_positions
         self.layers = nn.ModuleList(layers)
         self.norm = norm
         self.lm_head = None if tie_word_embeddings else nn.Linear(hidden_size, vocab_size, bias=False)
@@ -85,7 +90,8 @@ class Decoder(nn.Module):
         attention_mask (B, N): 1 for tokens, 0 for padding, which may only stand to the left of a row's tokens. A long
             padded batch may come in chunks.
         logits_to_keep: return the logits of the last so many positions only; 0: of all.
-        inputs_embeds (B, N, hidden_size): vectors in place of input_ids, such as one for a span of tokens.
+        inputs_embeds (B, N, hidden_size): vectors in place of input_ids, such as one for a span of tokens. They are not
+            scaled or normed; learned positions (embed_positions) are added to them, too.
         positions (1 or B, N): real numbers in place of 0, 1, 2, ..., such as the centre of a span. Order alone still
             decides which keys a query sees.
         position_variance (1 or B, N): the variance of each position, if positions are Gaussian. Every rotary frequency
@@ -93,7 +99,8 @@ class Decoder(nn.Module):
 
         Raises:
             UserError: inputs have a wrong shape, type or value; padding is not on the left; the cache has another batch
-                size, or a failed call left it halfway; positions are given, and a layer counts tokens.
+                size, or a failed call left it halfway; positions are given, and a layer counts tokens; a row is longer
+                than the learned positions.
         """
         if logits_to_keep < 0:
             raise UserError(f"logits_to_keep: got {logits_to_keep}; expected 0 (all) or how many of the last to keep")
@@ -130,12 +137,14 @@ class Decoder(nn.Module):
         check_cache(x, cache)
         pad = padding(x, cache, attention_mask)
         apart = check_documents(documents, x, cache, attention_mask, positions, position_variance)
-        where = placed(
-            x, cache, pad, positions, position_variance, [group.encoding for a in self.attentions for group in a.groups]
-        )
+        encodings = [group.encoding for a in self.attentions for group in a.groups]
+        encodings += [] if self.embed_positions is None else [self.embed_positions]
+        where = placed(x, cache, pad, positions, position_variance, encodings)
         if apart is not None:
             where = Positions(apart.index, documents=apart)
         h = self.embed(x) if inputs_embeds is None else x  # (B, N, C)
+        if self.embed_positions is not None:
+            h = h + self.embed_positions(where, (0 if cache is None else cache.length) + x.shape[1])
         layer: Any
         for i, layer in enumerate(self.layers):
             held = None if cache is None else cache.layers[i]
@@ -150,7 +159,7 @@ class Decoder(nn.Module):
         return out
 
     def embed(self, input_ids: Tensor) -> Tensor:
-        """(B, N) -> (B, N, hidden_size): the input of the first layer."""
+        """(B, N) -> (B, N, hidden_size): the input of the first layer, but for learned positions."""
         h: Tensor = self.embed_tokens(input_ids)
         h = h if self.embed_scale is None else h * self.embed_scale
         if self.embed_norm is None:

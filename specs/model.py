@@ -15,6 +15,7 @@ from miniwin.blocks.init import InitSpec
 from miniwin.blocks.layer import LayerSpec
 from miniwin.blocks.messages.listing import some
 from miniwin.blocks.norms.rmsnorm import RMSNormSpec
+from miniwin.blocks.positions.absolute import AbsolutePositions
 from miniwin.blocks.positions.base import located_all
 from miniwin.blocks.registry import NORMS
 from miniwin.blocks.spec import facts
@@ -32,11 +33,13 @@ class ModelSpec(Strict):
 
     pattern: tiled over num_layers. last: the letter of the last layer, in place of the pattern's. blocks: what each
     letter means. norm: the final norm. tie_word_embeddings: the head is the embedding matrix. embed_scale, logit_scale:
-    multiply embeddings and logits. embed_norm: a norm of the embeddings. logit_softcap: bound of the logits. Null turns
-    any of these four off.
+    multiply embeddings and logits. embed_norm: a norm of the embeddings. embed_positions: how many learned positions
+    are added to them; there is no text beyond. logit_softcap: bound of the logits. Null turns any of these five off.
     """
 
-    LATER: ClassVar[frozenset[str]] = frozenset({"embed_scale", "embed_norm", "logit_scale", "logit_softcap"})
+    LATER: ClassVar[frozenset[str]] = frozenset(
+        {"embed_scale", "embed_norm", "embed_positions", "logit_scale", "logit_softcap"}
+    )
 
     kind: Literal["model"] = "model"
     format: Literal[1] = 1
@@ -52,6 +55,7 @@ class ModelSpec(Strict):
     init: InitSpec = Field(default_factory=InitSpec)
     embed_scale: PositiveReal | None = None
     embed_norm: NORMS.field() | None = None  # type: ignore[valid-type]
+    embed_positions: Annotated[PositiveInt, Field(le=2**24)] | None = None  # the length of a table
     logit_scale: PositiveReal | None = None
     logit_softcap: PositiveReal | None = None
 
@@ -133,6 +137,7 @@ class ModelSpec(Strict):
                 None if embed_norm is None else embed_norm.build(self.hidden_size),
                 self.logit_scale,
                 self.logit_softcap,
+                None if self.embed_positions is None else AbsolutePositions(self.embed_positions, self.hidden_size),
             ),
         )
         if decoder.embed_tokens.weight.device != torch.device("meta"):
@@ -151,6 +156,7 @@ class ModelSpec(Strict):
     def _outside_layers(self) -> int:
         norms: list[Any] = [self.norm, self.embed_norm]
         embeddings = self.vocab_size * self.hidden_size * (1 if self.tie_word_embeddings else 2)
+        embeddings += (self.embed_positions or 0) * self.hidden_size
         return embeddings + sum(norm.parameters(self.hidden_size) for norm in norms if norm is not None)
 
     def forward_flops(self, length: int) -> float:

@@ -134,6 +134,8 @@ def declines(decoder: Decoder, cache: Cache) -> str | None:
         return "another attention backend is asked for"
     if cache.pad is not None or cache.given:
         return "rows are padded, or the caller gives positions"
+    if decoder.embed_positions is not None:
+        return "positions are added to the embeddings, and end"
     for held in cache.layers:
         if held.int8 or not held.plain:
             return "a cache in int8" if held.int8 else "a layer keeps more than keys and values"

@@ -146,6 +146,8 @@ def declines(decoder: Decoder, cache: Cache) -> str | None:
         return "autocast is on"
     if cache.given or cache.batch_size > FEW:
         return f"there are more than {FEW} rows, or positions that the caller gives"
+    if decoder.embed_positions is not None:
+        return "positions are added to the embeddings"
     for held in cache.layers:
         if not held.plain:
             return "a layer keeps more than keys and values"
@@ -159,6 +161,8 @@ def declines(decoder: Decoder, cache: Cache) -> str | None:
     for layer in decoder.layers:
         if type(layer) is not Layer or type(layer.attention) is not Attention or type(layer.mlp) is not SwiGLU:
             return "a layer is not attention and then a SwiGLU"
+        if layer.residual_scale is not None:
+            return "what a layer adds is scaled"
         if not all(type(module) in (nn.Linear, Linear) for module in _projections(layer)):
             return "a projection is more than a matrix"
         reason = _attention_declines(layer.attention)

@@ -212,6 +212,8 @@ def print_explanation(facts: dict[str, Any]) -> None:
     )
     if facts["active_parameters"] != facts["parameters"]:
         console.print(f"active       {facts['active_parameters']:,} parameters for one token")
+    if facts.get("embed_positions") is not None:
+        console.print(f"positions    {facts['embed_positions']:,}, added to the embeddings: no text is longer")
     flops = ", ".join(f"{value:.3g} at {length_text(n)}" for n, value in facts["forward_flops_per_token"].items())
     console.print(f"forward      {flops} FLOPs per token (training: three times that)")
     console.print(f"cache        {facts['cache_dtype']}, one sequence, keys and values")

@@ -7,8 +7,9 @@ the harness's own command line. In Python:
     lm_eval.simple_evaluate(model="miniwin", model_args={"pretrained": "miniwin-1m"}, tasks=["lambada_openai"])
 
 Numbers are those of the harness's model `hf`, with two exceptions. `max_length` has no default: our layers take any
-length, so nothing is cut off unless it is given. And a rolling likelihood never predicts the <bos> in front of a text,
-as `miniwin eval` never does; `hf` predicts a second <bos> where a tokenizer adds one.
+length, so nothing is cut off unless it is given, or the model has learned positions (embed_positions). And a rolling
+likelihood never predicts the <bos> in front of a text, as `miniwin eval` never does; `hf` predicts a second <bos> where
+a tokenizer adds one.
 """
 
 from __future__ import annotations
@@ -72,12 +73,13 @@ class MiniWinLM(TemplateLM):
         """
         super().__init__()
         self._rows = _rows(batch_size, max_batch_size)
-        self._max_length = _whole("max_length", UNBOUNDED if max_length is None else max_length)
         self._max_gen_toks = _whole("max_gen_toks", max_gen_toks)
         if isinstance(pretrained, LanguageModel):
             self._model = pretrained
         else:
             self._model = load(str(pretrained), device=device, dtype=None if dtype == "auto" else dtype)
+        bound = self._model.spec.embed_positions or UNBOUNDED
+        self._max_length = _whole("max_length", bound if max_length is None else max_length)
         if self._model.tokenizer is None:
             raise UserError(f"{self._model.ref} has no tokenizer, so it cannot read the texts of a task")
         self.tokenizer = self._model.tokenizer

@@ -46,6 +46,7 @@ def explanation(spec: ModelSpec, lengths: Sequence[int], dtype: str = "float32")
                 "cache_bytes": cache,
             }
         )
+    tables = spec.vocab_size * (1 if spec.tie_word_embeddings else 2) + (spec.embed_positions or 0)
     return {
         "name": spec.name,
         "hash": spec.hash,
@@ -54,7 +55,8 @@ def explanation(spec: ModelSpec, lengths: Sequence[int], dtype: str = "float32")
         "vocab_size": spec.vocab_size,
         "parameters": spec.parameters(),
         "active_parameters": spec.active_parameters(),
-        "embedding_parameters": spec.vocab_size * spec.hidden_size * (1 if spec.tie_word_embeddings else 2),
+        "embedding_parameters": tables * spec.hidden_size,
+        "embed_positions": spec.embed_positions,
         "built_parameters": built,
         "forward_flops_per_token": {n: spec.forward_flops(n) for n in lengths},
         "training_flops_per_token": {n: spec.training_flops(n) for n in lengths},

@@ -30,7 +30,7 @@ from miniwin.blocks.cache.batching import row as row_of
 from miniwin.generation.continuation import Continuation
 from miniwin.generation.decode_step import fastest_step
 from miniwin.generation.sampling import sample
-from miniwin.generation.settings import Options, Settings, checked, prompt_ids
+from miniwin.generation.settings import Options, Settings, check_reach, checked, prompt_ids
 from miniwin.inference import FORWARD_TOKENS, InferenceModel, chunk_for, evaluating, in_chunks
 from miniwin.sessions import Session, check_owner
 from miniwin.specs import UserError
@@ -83,6 +83,7 @@ def generate(
     if session is not None:
         _check_sessions(model, [prompt], [session], settings.cache_dtype)
     ids = prompt_ids(model, prompt, session)
+    check_reach(model, len(ids) + (0 if session is None else session.tokens), settings.max_new_tokens)
     before = ids if session is None else session.tail + ids
     row = _continuation(model, before, settings, stream, ends)
     return _run(model, [ids], [row], settings, [] if session is None else [session], going_on)[0]
@@ -114,6 +115,9 @@ def generate_batch(
         pairs = list(zip(prompts, sessions, strict=True))
         ids = [prompt_ids(model, prompt, session) for prompt, session in pairs]
         before = [session.tail + one for one, session in zip(ids, sessions, strict=True)]
+    begun = [0] * len(ids) if sessions is None else [session.tokens for session in sessions]
+    for one, earlier in zip(ids, begun, strict=True):
+        check_reach(model, earlier + len(one), settings.max_new_tokens)
     each = [settings] * len(before) if seeds is None else [replace(settings, seed=seed) for seed in seeds]
     rows = [_continuation(model, one, own) for one, own in zip(before, each, strict=True)]
     return _run(model, ids, rows, settings, sessions or []) if ids else []

@@ -120,6 +120,18 @@ def prompt_ids(
     return ids
 
 
+def check_reach(model: InferenceModel, tokens: int, max_new_tokens: int) -> None:
+    """Refuse a text that would grow beyond the model's learned positions. tokens: of context and prompt."""
+    longest = model.spec.embed_positions
+    if longest is None or tokens + max_new_tokens <= longest:
+        return
+    how = f"ask for at most {longest - tokens:,}" if tokens < longest else "shorten the prompt"
+    raise UserError(
+        f"max_new_tokens: got {max_new_tokens:,} after {tokens:,} tokens; {model.ref} has {longest:,} learned "
+        f"positions (embed_positions), and none beyond: {how}"
+    )
+
+
 def beginning(model: InferenceModel) -> int:
     """The id that an empty prompt starts with: an imported model's <bos>, or else the document separator."""
     bos = None if model.special is None else model.special.bos

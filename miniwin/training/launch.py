@@ -110,6 +110,7 @@ def train(
         raise UserError(f"--map {maps[0]}: got a map without --from; expected the model whose tensors it is about")
     tokenizer, spec = check_start(model_spec, train, user_path(base or ".").resolve(), user_path(out), start)
     _check_packing(model_spec, spec)
+    _check_reach(model_spec, spec)
     if workers < 0:
         raise UserError(f"workers: got {workers}; expected how many processes read data ahead, 0 or more")
     if distributed not in get_args(Distributed):
@@ -175,6 +176,18 @@ def _check_packing(model: ModelSpec, spec: TrainSpec) -> None:
             raise UserError(
                 f"packing: documents does not work with keep_first (blocks.{letter}.attention): a row keeps its own "
                 "first tokens, not those of each document; use packing: stream"
+            )
+
+
+def _check_reach(model: ModelSpec, spec: TrainSpec) -> None:
+    """Refuse lengths beyond the model's learned positions, before there is a folder."""
+    longest = model.embed_positions
+    lengths = {"seq_len": spec.longest, "eval.lengths": max(spec.eval.at(spec.lengths)) if spec.eval else 0}
+    for field, length in lengths.items():
+        if longest is not None and length > longest:
+            raise UserError(
+                f"{field}: got {length:,} tokens; the model '{model.name}' has {longest:,} learned positions "
+                f"(embed_positions), and none beyond: set {field} to at most {longest}, or embed_positions to {length}"
             )
 
 

@@ -225,6 +225,10 @@ def combined() -> Iterator[tuple[str, Make]]:
         "ends",
         lambda: tiny_spec(embed_scale=5.0, embed_norm={"type": "rmsnorm"}, logit_scale=2.0, logit_softcap=9.0),
     )
+    yield "embed_positions", lambda: tiny_spec(embed_positions=97, embed_scale=2.0)
+    for residual in ("sandwich", "parallel"):
+        layer = {"attention": attention(7, LOCAL), "mlp": MLP, "residual": residual, "residual_scale": 0.7}
+        yield f"residual_scale,{residual}", lambda one=layer: tiny_spec({"X": one})
     qk = {"type": "rmsnorm"}
     both = {"S": attention(9, {"type": "rope"}, qk_norm=qk), "G": attention(None, GLOBAL, qk_norm=qk)}
     yield "mixed", lambda: tiny_spec(both, pattern="SSG", num_layers=5, last="G")

@@ -52,6 +52,8 @@ PUBLISHED = {
     "gemma-2b": Published(2_506_172_416, HUB),
     "olmo-2-7b": Published(7.3e9, "the size that the Hub shows"),
     "mixtral-8x7b": Published(46_702_792_704, HUB),
+    "granite-3.1-8b": Published(8.17e9, "the size that the Hub shows"),
+    "gpt2": Published(124_439_808, HUB),
     "starcoder2-3b": Published(3_030_371_328, HUB),
     "nanochat-d20": Published(560_988_160, "model card of sampathchanda/nanochat-d20 on the Hub"),
 }
@@ -143,6 +145,8 @@ SIZES = {
     "floor",
     "score_scale",
     "embed_scale",
+    "embed_positions",
+    "logit_scale",
 }
 
 

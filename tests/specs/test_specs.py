@@ -360,9 +360,11 @@ CHANGES: dict[str, Any] = {
     "blocks.A.mlp.bias": True,
     "blocks.A.norm.gain": "one-plus",
     "blocks.A.residual": "post",
+    "blocks.A.residual_scale": 0.5,
     "norm.gain": "one-plus",
     "embed_scale": 2.0,
     "embed_norm": {"embed_norm": {"type": "rmsnorm"}},
+    "embed_positions": 500,
     "logit_scale": 2.0,
     "logit_softcap": 30.0,
 }

@@ -37,12 +37,17 @@ TINY: dict[str, Any] = {
 }
 
 
+# GPT-2 has other names for its sizes, and no other fields.
+NOT_OF_GPT2 = {*TINY} - {"vocab_size", "pad_token_id", "bos_token_id", "eos_token_id"}
+
+
 def hf_model(model_type: str, seed: int = 0, **fields: Any) -> Any:
     """A causal language model of transformers, tiny unless `fields` says otherwise, with every weight drawn."""
     import transformers
     from transformers.initialization import no_init_weights
 
-    config = transformers.AutoConfig.for_model(model_type, **{**TINY, **fields})
+    tiny = {name: value for name, value in TINY.items() if model_type != "gpt2" or name not in NOT_OF_GPT2}
+    config = transformers.AutoConfig.for_model(model_type, **{**tiny, **fields})
     with no_init_weights():
         model = transformers.AutoModelForCausalLM.from_config(config, attn_implementation="eager").eval().float()
     for module in model.modules():
@@ -57,8 +62,12 @@ def hf_model(model_type: str, seed: int = 0, **fields: Any) -> Any:
 def draw_weights(model: Any, seed: int) -> None:
     """Draw matrices so that activations stay of order 1. All else is drawn far from its initial value."""
     generator = torch.Generator().manual_seed(seed)
+    turned = {id(module.weight) for module in model.modules() if type(module).__name__ == "Conv1D"}  # (inputs, outputs)
     for name, weight in model.named_parameters():
         noise = torch.randn(weight.shape, generator=generator)
+        if id(weight) in turned:
+            weight.copy_(noise * 1.2 * weight.shape[0] ** -0.5)
+            continue
         if "embed" in name and weight.dim() == 2:
             weight.copy_(noise * 2 * weight.shape[1] ** -0.5)
         elif weight.dim() >= 2:

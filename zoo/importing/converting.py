@@ -206,10 +206,11 @@ def _check_depth(config: Mapping[str, Any], source: Source, where: Path) -> None
     """Refuse more layers than tensors: a family lists the layers one by one, and a config may say a billion."""
     nested = config.get("text_config")
     for fields in (config, nested if isinstance(nested, dict) else {}):
-        layers = fields.get("num_hidden_layers")
+        name = "num_hidden_layers" if "num_hidden_layers" in fields else "n_layer"
+        layers = fields.get(name)
         if isinstance(layers, int | float) and layers > len(source.shapes):
             raise UserError(
-                f"{where}: num_hidden_layers: got {shown(layers)}; the weights have {len(source.shapes)} tensors, "
+                f"{where}: {name}: got {shown(layers)}; the weights have {len(source.shapes)} tensors, "
                 "which cannot be so many layers"
             )
 
@@ -283,11 +284,16 @@ class _Plan:
                 )
 
     def _derived(self, name: str) -> bool:
-        """Whether a name is of a buffer without weights: a rotary table, or GPT-NeoX's causal mask (1, 1, n, n)."""
-        if DERIVED.search(name) or name.endswith("attention.masked_bias"):
+        """Whether a name is of a buffer without weights: a rotary table, or the causal mask (1, 1, n, n) of a GPT."""
+        if DERIVED.search(name) or name.endswith(("attention.masked_bias", "attn.masked_bias")):
             return True
         shape = self._source.shapes[name]
-        return name.endswith("attention.bias") and len(shape) == 4 and shape[:2] == (1, 1) and shape[2] == shape[3]
+        return (
+            name.endswith(("attention.bias", ".attn.bias"))
+            and len(shape) == 4
+            and shape[:2] == (1, 1)
+            and shape[2] == shape[3]
+        )
 
     def _complete(self) -> None:
         missing = [name for name in self._used if name not in self._source.shapes]

@@ -59,14 +59,16 @@ def head_counts(fields: Fields) -> dict[str, int]:
     return {"num_heads": num_heads, "num_kv_heads": num_kv_heads, "head_dim": head_dim}
 
 
-def model_data(fields: Fields, name: str, layers: list[dict[str, Any]], norm: dict[str, Any]) -> dict[str, Any]:
-    """The model spec as data. layers: one mapping for each layer."""
+def model_data(
+    fields: Fields, name: str, layers: list[dict[str, Any]], norm: dict[str, Any], width: str = "hidden_size"
+) -> dict[str, Any]:
+    """The model spec as data. layers: one mapping for each layer. width: the name of the field for hidden_size."""
     return {
         "kind": "model",
         "format": 1,
         "name": name,
         "vocab_size": fields.count("vocab_size"),
-        "hidden_size": fields.count("hidden_size"),
+        "hidden_size": fields.count(width),
         **lay_out(layers),
         "norm": norm,
         "tie_word_embeddings": fields.flag("tie_word_embeddings"),

@@ -144,7 +144,7 @@ STRUCTURAL = re.compile(
 
 
 # Families list the layers one by one, so their number is bounded. The bound of other counts is beyond any model's.
-MOST = {"num_hidden_layers": 10_000}
+MOST = {"num_hidden_layers": 10_000, "n_layer": 10_000}
 
 
 class Fields:

@@ -4,22 +4,28 @@ from __future__ import annotations
 
 from typing import Any
 
-LOCAL, GLOBAL = "STUVWXYZ", "GHIJKLMNOPQR"
+from miniwin.blocks.spec import UserError
+
+LOCAL, GLOBAL, SPARE = "STUVWXYZ", "GHIJKLMNOPQR", "ABCDEF"
 
 
 def lay_out(layers: list[dict[str, Any]]) -> dict[str, Any]:
     """num_layers, pattern, last and blocks of a model spec with these layers.
 
-    Equal layers get one letter: S, T, .. where they have a window or a chunk, G, H, .. where they see everything.
+    Equal layers get one letter: S, T, .. where they have a window or a chunk, G, H, .. where they see everything. When
+    the letters of a kind run out, it goes on with the others. Raises UserError where there are more kinds than letters.
     """
     kinds: dict[str, dict[str, Any]] = {}
-    names = {True: iter(LOCAL), False: iter(GLOBAL)}
+    letters = {True: LOCAL + SPARE + GLOBAL, False: GLOBAL + SPARE + LOCAL}
     layout = ""
     for layer in layers:
         letter = next((letter for letter, kind in kinds.items() if kind == layer), None)
         if letter is None:
             attention = layer["attention"]
-            letter = next(names[attention.get("window") is not None or attention.get("chunk") is not None])
+            local = attention.get("window") is not None or attention.get("chunk") is not None
+            letter = next((one for one in letters[local] if one not in kinds), None)
+            if letter is None:
+                raise UserError(f"the layers are of more than {len(kinds)} kinds; a spec has a letter for each: A to Z")
             kinds[letter] = layer
         layout += letter
     return {"num_layers": len(layers), **pattern_of(layout), "blocks": kinds}

@@ -42,8 +42,8 @@ class Words:
         return value
 
     def plain_decoder(self) -> None:
-        """Require a decoder without scales, norm or soft cap at embedding and head."""
-        for field in ("embed_scale", "embed_norm", "logit_scale", "logit_softcap"):
+        """Require a decoder without scales, norm, positions or soft cap at embedding and head."""
+        for field in ("embed_scale", "embed_norm", "embed_positions", "logit_scale", "logit_softcap"):
             self.outer(field, None)
 
     def outer(self, field: str, *allowed: Any) -> Any:

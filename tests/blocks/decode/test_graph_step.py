@@ -140,6 +140,8 @@ def test_what_it_declines() -> None:
     ):
         decoder = built({"S": block})
         assert reason in str(declines(decoder, warmed(decoder, ids, 3)))
+    placed = built(embed_positions=9)
+    assert "added to the embeddings" in str(declines(placed, warmed(placed, ids, 3)))
     decoder = built()
     assert declines(decoder, warmed(decoder, ids, 3)) is None
     with use_backend("sdpa"):

@@ -268,10 +268,12 @@ def test_what_it_declines() -> None:
         ({**layer(7, ROPE), "mlp": {"type": "geglu", "intermediate_size": 48}}, "then a SwiGLU"),
         ({**layer(7, ROPE), "mlp": {"intermediate_size": 24}}, "a multiple of 16 wide"),
         ({**layer(7, ROPE), "residual": "parallel"}, "then a SwiGLU"),
+        ({**layer(7, ROPE), "residual_scale": 0.5}, "what a layer adds is scaled"),
     ):
         assert expected in reason(tiny_spec({"S": block}).build().eval()), expected
     assert "neither float32 nor int8" in reason(built("published p-rope, scaled nope").bfloat16())
     assert "no RMSNorm" in reason(tiny_spec({"S": layer(7, ROPE)}, norm={"type": "layernorm"}).build())
+    assert "added to the embeddings" in reason(tiny_spec({"S": layer(7, ROPE)}, embed_positions=9).build())
     for name in ("layers.0.attention.q_proj", "layers.1.mlp", "layers.1.attention", "layers.0.mlp.down_proj"):
         other = built("published p-rope, scaled nope")
         module = other.get_submodule(name)

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 import miniwin
 from miniwin.specs import UserError
+from miniwin.zoo.exporting import export_model
 from miniwin.zoo.importing import import_model
 
 HIDDEN, HEADS, KV, SIZE, VOCAB, LAYERS = 16, 4, 2, 12, 40, 3
@@ -175,6 +176,32 @@ def test_minimind_before_its_qk_norms(
     expected = naive_minimind(tensors, ids, chosen, sum_to_one, shared)
     # logits come out in float32
     assert largest(found, expected) < 1e-6 * float(expected.abs().max())
+
+
+@pytest.mark.parametrize(
+    ("family", "chosen", "shared", "sum_to_one", "architecture"),
+    [("minimind", 2, 0, True, "mixtral"), ("minimind", 2, 1, True, "custom"), ("miniwin", 1, 2, False, "custom")],
+)
+def test_they_go_out_again(
+    tmp_path: Path, family: str, chosen: int, shared: int, sum_to_one: bool, architecture: str
+) -> None:
+    """As a stock architecture where one has such a mixture, else with our code."""
+    from transformers import AutoModelForCausalLM
+
+    source = write(tmp_path / "theirs", tensors_of(family, 4, shared), None)
+    asked = {"num_attention_heads": HEADS, "num_experts_per_tok": chosen, "norm_topk_prob": sum_to_one}
+    asked |= {"sliding_window_size": 5, "attention_pattern": "SSSL"} if family == "miniwin" else {}
+    import_model(source, tmp_path / "in", family=family, settings=asked)
+    model = miniwin.load(tmp_path / "in")
+    assert export_model(model, tmp_path / "out").architecture == architecture
+    how: dict[str, Any] = (
+        {"trust_remote_code": True} if architecture == "custom" else {"experts_implementation": "eager"}
+    )
+    out = AutoModelForCausalLM.from_pretrained(tmp_path / "out", dtype=torch.float64, **how).eval()
+    ids = torch.arange(20)[None] * 7 % VOCAB
+    with torch.no_grad():
+        found, expected = out(ids).logits, model.double()(ids)
+    assert largest(found, expected) < 1e-5 * float(expected.abs().max())
 
 
 def test_the_command_asks_for_what_shapes_cannot_say(tmp_path: Path) -> None:

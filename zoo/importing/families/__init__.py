@@ -11,8 +11,10 @@ from miniwin.zoo.importing.families import (
     gemma,
     gemma2,
     gemma3,
+    gpt2,
     gpt_neox,
     gpt_oss,
+    granite,
     llama,
     llama4,
     minimind,
@@ -37,6 +39,7 @@ EVERY: tuple[Family, ...] = (
     gemma.Gemma(),
     gemma2.Gemma2(),
     gemma3.Gemma3(),
+    gpt2.GPT2(),
     gpt_neox.GPTNeoX(),
     gpt_oss.GptOss(),
     llama.Llama(),
@@ -54,5 +57,6 @@ EVERY: tuple[Family, ...] = (
     qwen3_moe.Qwen3MoE(),
     smollm3.SmolLM3(),
     starcoder2.StarCoder2(),
+    granite.Granite(),  # last: it says every llama, too
 )
 FAMILIES: dict[str, Family] = {model_type: family for family in EVERY for model_type in family.model_types}

@@ -145,12 +145,15 @@ class GPTNeoX(DenseFamily):
         }
 
 
-def plain_mlp(fields: Fields) -> dict[str, Any]:
-    """The MLP of two matrices, with the activation that `hidden_act` names. Raises UserError."""
-    act = fields.raw("hidden_act")
+def plain_mlp(fields: Fields, activation: str = "hidden_act", size: int | None = None) -> dict[str, Any]:
+    """The MLP of two matrices, with the activation that the field `activation` names. Raises UserError.
+
+    size: its inner size; None: as `intermediate_size` says.
+    """
+    act = fields.raw(activation)
     if act not in PLAIN_ACTIVATIONS:
-        raise fields.refuse("hidden_act", f"expected one of {', '.join(PLAIN_ACTIVATIONS)}")
-    return {**PLAIN_ACTIVATIONS[act], "intermediate_size": fields.count("intermediate_size")}
+        raise fields.refuse(activation, f"expected one of {', '.join(PLAIN_ACTIVATIONS)}")
+    return {**PLAIN_ACTIVATIONS[act], "intermediate_size": size or fields.count("intermediate_size")}
 
 
 def same(ours: str, theirs: str, bias: bool) -> list[Rule]:

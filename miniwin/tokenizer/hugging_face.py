@@ -81,6 +81,11 @@ class HFTokenizer:
         self.name = f"{str(plain['model'].get('type') or 'hf').lower()}-{self.vocab_size}-{digest[:8]}"
 
     @property
+    def json(self) -> str:
+        """The text of the tokenizer.json."""
+        return self._text
+
+    @property
     def separator(self) -> int | None:
         for token in (
             *SEPARATORS,

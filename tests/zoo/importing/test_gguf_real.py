@@ -11,6 +11,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,9 @@ import torch
 from real_models import real_model
 
 from miniwin import load
+from miniwin.chat.format import read_chat_format
 from miniwin.language_model import LanguageModel
+from miniwin.zoo.exporting.gguf_file import export_gguf
 
 SLOW = pytest.mark.skipif(
     not os.environ.get("MINIWIN_TEST_SLOW"), reason="slow: a minute and 3 GB; runs where MINIWIN_TEST_SLOW is set"
@@ -86,3 +89,27 @@ def test_the_record_says_what_the_file_was(read: Read) -> None:
     assert sum(record["quantization"].values()) > 200 and record["quantization"]["F32"] > 50
     size = (read.folder / "model.safetensors").stat().st_size / 1024**2
     assert read.megabytes < size, "the weights are read in pieces"
+
+
+def test_a_conversation_is_rendered_as_theirs(read: Read) -> None:
+    made = read_chat_format(read.folder)
+    if made is None:
+        assert read.tokenizer.chat_template is None, "a base model has none"
+        return
+    chat = [{"role": role, "content": text} for role, text in (("user", "Hi"), ("assistant", "Yes?"), ("user", "Bye"))]
+    for more in (True, False):
+        theirs = read.tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=more)
+        assert made.render(chat, add_generation_prompt=more) == theirs
+    assert read.tokenizer.eos_token in made.end_tokens
+
+
+def test_llama_cpp_reads_ours(read: Read, tmp_path: Path) -> None:
+    """The file that we export gives the same greedy text in llama.cpp, where its Python package is installed."""
+    llama_cpp = pytest.importorskip("llama_cpp")
+    path = export_gguf(read.ours, tmp_path / "ours.gguf", "float32").path
+    theirs = llama_cpp.Llama(model_path=str(path), n_ctx=256, verbose=False)
+    assert read.ours.tokenizer is not None
+    begin = read.ours.tokenizer.encode_prompt(PROMPT)
+    assert theirs.tokenize(PROMPT.encode(), add_bos=True, special=True) == begin
+    ours = read.ours.generate(begin, max_new_tokens=32, temperature=0)
+    assert list(islice(theirs.generate(begin, temp=0.0), len(ours))) == ours

@@ -76,6 +76,7 @@ TITLES = {
     "SuiteSpeed": "speed",
     "SuiteCache": "cache",
     "Match": "match",
+    "Speeds": "speeds",
     "TunedRate": "learning_rate",
     "Budget": "budget",
     "ConfirmSpec": "confirm",

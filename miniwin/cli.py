@@ -16,6 +16,7 @@ import typer
 
 from miniwin import without_torch
 from miniwin.commands import (
+    calibrate,
     chat,
     compare,
     demo,
@@ -47,6 +48,7 @@ app.command("explain")(specs.explain)
 app.command("schema")(specs.schema)
 app.command("specs")(shipped.specs_command)
 app.command("train")(train.train_command)
+app.command("calibrate")(calibrate.calibrate_command)
 app.command("eval")(evaluate.eval_command)
 app.command("compare")(compare.compare_command)
 app.command("lm-eval", context_settings=lm_eval.PASSED_ON)(lm_eval.lm_eval_command)

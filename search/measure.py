@@ -228,7 +228,7 @@ def _measure(study: Study, claim: Claim, training: TrialTraining, corpus: Corpus
     tasks = tasks_in(train.data)
     for objective in spec.parsed_objectives:
         training.values[objective.name] = value(
-            objective, train.longest, claim.candidate.model, model, training.losses, tasks
+            objective, train.longest, claim.candidate.model, model, training.losses, tasks, spec.speeds
         )
     training.seconds += time.monotonic() - began
 

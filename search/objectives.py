@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from miniwin.display.formats import bits_text, bytes_text, count_text, digits_text, percent_text
 from miniwin.specs import ModelSpec, SearchSpec, TrainSpec
 from miniwin.specs.objectives import METRICS, Metric, Objective, costs, task_of
+from miniwin.specs.speeds import Speeds
 
 if TYPE_CHECKING:
     from miniwin.evaluation.task_scores import TaskScore
@@ -40,7 +41,7 @@ TEXTS: dict[str, Callable[..., str]] = {
 class Asked:
     """What a value is asked of: a metric at a length in tokens (0: none) of a model, which is trained if need be.
 
-    tasks: those that it was trained on.
+    tasks: those that it was trained on. speeds: those that a study predicts times by.
     """
 
     metric: Metric
@@ -49,11 +50,17 @@ class Asked:
     model: LanguageModel | None
     losses: Losses
     tasks: Sequence[Task]
+    speeds: Speeds | None = None
 
 
 def _computed(asked: Asked) -> float:
     assert asked.metric.compute is not None
     return asked.metric.compute(asked.spec, asked.length)
+
+
+def _predicted(asked: Asked) -> float:
+    assert asked.speeds is not None, "a search that predicts has constants to predict by"
+    return asked.speeds.seconds(asked.spec, asked.length)
 
 
 def _of_rotation(asked: Asked) -> float:
@@ -84,6 +91,7 @@ def _decoding_speed(asked: Asked) -> float:
 
 FOUND: dict[str, Callable[[Asked], float]] = {
     "spec": _computed,
+    "predicted": _predicted,
     "rotation": _of_rotation,
     "text": _loss,
     "task": lambda asked: _scored(asked).accuracy,
@@ -97,13 +105,13 @@ def is_cost(name: str) -> bool:
     return name.partition("@")[0] in costs()
 
 
-def cost(name: str, model: ModelSpec, trained: int) -> float:
+def cost(name: str, model: ModelSpec, trained: int, speeds: Speeds | None = None) -> float:
     """A cost by its name in an expression: `parameters`, `cache_bytes@4096`, `cache_bytes@16x`.
 
-    trained: the training length of the study's train spec.
+    trained: the training length of the study's train spec. speeds: what the study predicts times by.
     """
     metric = METRICS[name.partition("@")[0]]
-    return value(Objective("minimize", metric.name, _written(name)), trained, model)
+    return value(Objective("minimize", metric.name, _written(name)), trained, model, speeds=speeds)
 
 
 def _written(name: str) -> int | str | None:
@@ -119,12 +127,14 @@ def value(
     model: LanguageModel | None = None,
     losses: Losses | None = None,
     tasks: Sequence[Task] = (),
+    speeds: Speeds | None = None,
 ) -> float:
     """The value of an objective. trained: the training length of the study's train spec. tasks: those in its data.
+    speeds: what the study predicts times by.
 
     model: trained, for what is measured. losses: with the length of the objective, if it is a loss.
     """
-    asked = Asked(objective.row, objective.length(trained), spec, model, losses or {}, tasks)
+    asked = Asked(objective.row, objective.length(trained), spec, model, losses or {}, tasks, speeds)
     return FOUND[asked.metric.how](asked)
 
 

@@ -137,7 +137,8 @@ class AtRungs:
         self, objective: Objective, model: LanguageModel | None = None, losses: dict[int, float] | None = None
     ) -> float:
         tasks = tasks_in(self.study.space.train.data)
-        return value(objective, self.trained, self.claim.candidate.model, model, losses, tasks)
+        speeds = self.study.spec.speeds
+        return value(objective, self.trained, self.claim.candidate.model, model, losses, tasks, speeds)
 
     def tell(self) -> None:
         """Write down in Optuna what is measured and not yet there: of this attempt, or of one that was killed."""

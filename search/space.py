@@ -38,6 +38,7 @@ from miniwin.specs import (
 )
 from miniwin.specs.data import tasks_in
 from miniwin.specs.expressions import Expression, WithoutValue
+from miniwin.specs.speeds import Speeds
 from miniwin.specs.validation_errors import Problem
 
 if TYPE_CHECKING:
@@ -139,7 +140,7 @@ class Space:
         """
         values = dict(values)
         names = {**self.letters, **self.variables.named(values)}
-        judged = _Judged(self.train.longest)
+        judged = _Judged(self.train.longest, self.spec.speeds)
         for text, expression in self.constraints.items():
             if not any(is_cost(name) for name in expression.names):
                 judged.judge(text, expression, names)
@@ -176,8 +177,10 @@ class Space:
 
     def matched(self, model: ModelSpec) -> ModelSpec:
         """The model at the size that `match` asks for. UserError if no size will do."""
-        match, trained = self.spec.match, self.train.longest
-        return model if match is None else resized(model, match, cost(match.cost, self.base, trained), trained)
+        match, trained, speeds = self.spec.match, self.train.longest, self.spec.speeds
+        if match is None:
+            return model
+        return resized(model, match, cost(match.cost, self.base, trained, speeds), trained, speeds)
 
     def check_baseline(self, baseline: ModelSpec | None) -> None:
         """SpaceError if `match` cannot give the baseline the base model's cost."""
@@ -205,8 +208,8 @@ class Space:
 class _Judged:
     """What is known of the constraints for one assignment, and the reason if it gives no candidate."""
 
-    def __init__(self, trained: int) -> None:
-        self._trained = trained
+    def __init__(self, trained: int, speeds: Speeds | None) -> None:
+        self._trained, self._speeds = trained, speeds
         self.constraints: dict[str, float] = {}
         self._without_value: dict[str, str] = {}
 
@@ -215,9 +218,7 @@ class _Judged:
     ) -> None:
         try:
             costs = (
-                {}
-                if model is None
-                else {name: cost(name, model, self._trained) for name in expression.names if is_cost(name)}
+                {} if model is None else {name: self._cost(name, model) for name in expression.names if is_cost(name)}
             )
             self.constraints[text] = expression.violation({**names, **costs})
         except WithoutValue:
@@ -229,11 +230,14 @@ class _Judged:
     def need(self, name: str, model: ModelSpec) -> None:
         """Note the reason if an objective that is known before training has no value."""
         try:
-            number = cost(name, model, self._trained)
+            number = self._cost(name, model)
             if not math.isfinite(number):
                 self._without_value[name] = f"the objective {name} is {number}"
         except (UserError, ArithmeticError) as error:
             self._without_value[name] = f"the objective {name} has no value: {error}"
+
+    def _cost(self, name: str, model: ModelSpec) -> float:
+        return cost(name, model, self._trained, self._speeds)
 
     @property
     def reason(self) -> str | None:

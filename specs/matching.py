@@ -10,15 +10,16 @@ from miniwin.specs.base import Real, Strict, UserError
 from miniwin.specs.expressions import is_length
 from miniwin.specs.objectives import METRICS
 
-SHORT = {"flops": "training_flops@1x"}  # words for costs
-_ABLE = [row.name for row in METRICS.values() if row.how == "spec" and row.name != "num_layers"]
+SHORT = {"flops": "training_flops@1x", "train_time": "train_time@1x"}  # words for costs
+_ABLE = [row.name for row in METRICS.values() if row.how in ("spec", "predicted") and row.name != "num_layers"]
 
 
 class Match(Strict):
     """Every candidate, and the baseline, is resized until it has the base model's `cost`. `match: parameters` is short
     for `match: {cost: parameters}`.
 
-    cost: known from the spec: parameters, flops (of training, at the training length), cache_bytes@16x.
+    cost: known from the spec: parameters, flops (of training, at the training length), cache_bytes@16x; or train_time,
+    which `speeds` of the search predict.
     resize: mlp: each intermediate_size, all by the same factor; width: hidden_size first, with head_dim and
     intermediate_size in proportion.
     within: how far the cost may be from the base model's, as a share of it.

@@ -28,7 +28,7 @@ from miniwin.specs.model import ModelSpec
 
 NATS = "-nats"  # after the name of a task: the nats of its right answers, in place of their share
 
-How = Literal["spec", "rotation", "text", "task", "task nats", "decoding"]
+How = Literal["spec", "predicted", "rotation", "text", "task", "task nats", "decoding"]
 MEASURED: tuple[How, ...] = ("text", "task", "task nats", "decoding")  # on the trained model; the others need no model
 WHILE_TRAINING: tuple[How, ...] = ("text", "task", "task nats")  # also at each rung: a pruner can judge by them
 
@@ -82,6 +82,7 @@ METRICS: dict[str, Metric] = {
         _of_spec("cache_bytes", "cache{at}", lambda model, n: model.cache_bytes(n), "bytes"),
         _of_spec("forward_flops", "forward FLOPs per token{at}", lambda model, n: model.forward_flops(n), "count"),
         _of_spec("training_flops", "training FLOPs per token{at}", lambda model, n: model.training_flops(n), "count"),
+        Metric("train_time", "predicted", "predicted seconds of training a token{at}", "digits", better="lower"),
         *map(_of_rotation, ("rope_aliasing", "rope_stability", "rope_cosine_bound", "rope_precision")),
     )
 }
@@ -116,6 +117,12 @@ def task_of(metric: Metric, trained_on: Sequence[Task] = ()) -> Task:
 def costs() -> dict[str, Metric]:
     """The rows of what is known without training: what constraints may name."""
     return {name: metric for name, metric in METRICS.items() if not metric.measured}
+
+
+def needs_speeds(name: str) -> bool:
+    """Whether a name in an expression, or of an objective, is predicted by the constants of a machine."""
+    row = METRICS.get(name.partition("@")[0])
+    return row is not None and row.how == "predicted"
 
 
 def measured_in(text: str) -> str | None:

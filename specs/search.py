@@ -25,9 +25,10 @@ from miniwin.specs.confirmation import ConfirmSpec
 from miniwin.specs.expressions import FUNCTION_NAMES, Expression
 from miniwin.specs.learning_rate import LearningRate
 from miniwin.specs.matching import Matched
-from miniwin.specs.objectives import METRICS, Objective, find, measured_in
+from miniwin.specs.objectives import METRICS, Objective, find, measured_in, needs_speeds
 from miniwin.specs.pruning import HalvingPruner, HyperbandPruner, PrunerSpec, growing
 from miniwin.specs.sampling import SamplerSpec, TPESampler
+from miniwin.specs.speeds import Speeds
 from miniwin.specs.variable_links import link_problems
 from miniwin.specs.variables import Variable
 from miniwin.specs.yaml_scalars import NOTHING, shown
@@ -53,7 +54,7 @@ def _listed(value: Any) -> Any:
 class SearchSpec(Grown):
     """One architecture search. Paths are relative to the YAML file; a shipped spec may be named by its stem."""
 
-    LATER: ClassVar[frozenset[str]] = frozenset({"match", "warm_start", "confirm", "seeds", "learning_rate"})
+    LATER: ClassVar[frozenset[str]] = frozenset({"match", "speeds", "warm_start", "confirm", "seeds", "learning_rate"})
     _WRITTEN: ClassVar[frozenset[str]] = frozenset({"match", "warm_start", "confirm"})  # also where they say nothing
 
     kind: Literal["search"] = "search"
@@ -67,6 +68,7 @@ class SearchSpec(Grown):
     objectives: Annotated[list[str], Field(min_length=1, max_length=4)]
     constraints: list[str] = []
     match: Matched | None = None  # candidates are resized to the base model's cost
+    speeds: Speeds | None = None  # how fast a machine trains, as `miniwin calibrate` prints it: for predicted times
     warm_start: Annotated[list[str], BeforeValidator(_listed)] = []  # studies, zoo entries, shipped models to try first
     budget: Budget
     seeds: Annotated[PositiveInt, Field(le=MOST_SEEDS)] = 1  # each trial, and the baseline, is trained so many times
@@ -196,6 +198,23 @@ class SearchSpec(Grown):
     def _sampling(self) -> SearchSpec:
         if problem := self.sampler.problem(self.variables, len(self.objectives)):
             raise located(f"sampler.{problem[0]}", problem[1])
+        return self
+
+    @model_validator(mode="after")
+    def _predicting(self) -> SearchSpec:
+        if self.speeds is not None:
+            return self
+        asked = [(f"objectives.{place}", one.name) for place, one in enumerate(self.parsed_objectives)]
+        for place, text in enumerate(self.constraints):
+            asked += [(f"constraints.{place}", name) for name in Expression(text).names]
+        asked += [] if self.match is None else [("match", self.match.cost)]
+        for where, name in asked:
+            if needs_speeds(name):
+                raise located(
+                    where,
+                    f"{name} is predicted by constants of a machine, and there are none: put what `miniwin calibrate "
+                    f"{self.train}` prints into this file, as `speeds`",
+                )
         return self
 
     @model_validator(mode="after")

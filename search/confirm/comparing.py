@@ -21,6 +21,7 @@ from miniwin.search.objectives import chief, is_loss, report_lengths, value
 from miniwin.search.study import Study
 from miniwin.search.trainings import Training, Variant
 from miniwin.specs.objectives import Objective
+from miniwin.specs.speeds import Speeds
 
 Trained = list[tuple[Training, Scores | None]]  # of one variant, by seed
 Array = NDArray[np.float64]
@@ -106,15 +107,17 @@ def _measures(study: Study, ours: Trained, theirs: Trained) -> Iterator[Measured
     """The objectives, then the loss at each length that no objective has."""
     trained, objectives = study.space.train.longest, study.spec.parsed_objectives
     for objective in objectives:
-        yield _measured(objective, True, trained, ours, theirs)
+        yield _measured(study, objective, True, trained, ours, theirs)
     known = {objective.length(trained) for objective in objectives if is_loss(objective)}
     for length in report_lengths(study.spec, study.space.train):
         if length not in known and any(scores is not None and scores.nats for _, scores in ours):
-            yield _measured(Objective("minimize", "loss", length), False, trained, ours, theirs)
+            yield _measured(study, Objective("minimize", "loss", length), False, trained, ours, theirs)
 
 
-def _measured(objective: Objective, asked: bool, trained: int, ours: Trained, theirs: Trained) -> Measured:
-    found, draws, of = _difference(objective, trained, ours, theirs)
+def _measured(
+    study: Study, objective: Objective, asked: bool, trained: int, ours: Trained, theirs: Trained
+) -> Measured:
+    found, draws, of = _difference(objective, trained, ours, theirs, study.spec.speeds)
     return Measured(
         name=objective.name,
         objective=asked,
@@ -136,10 +139,12 @@ def _verdict(found: Interval, lower_is_better: bool) -> str:
     return intervals.verdict(found, lower_is_better=lower_is_better)
 
 
-def _difference(objective: Objective, trained: int, ours: Trained, theirs: Trained) -> Difference:
+def _difference(
+    objective: Objective, trained: int, ours: Trained, theirs: Trained, speeds: Speeds | None
+) -> Difference:
     first, other = [scores for _, scores in ours], [scores for _, scores in theirs]
     if not objective.measured:
-        known, same = (value(objective, trained, side[0][0].candidate.model) for side in (ours, theirs))
+        known, same = (value(objective, trained, side[0][0].candidate.model, speeds=speeds) for side in (ours, theirs))
         return Interval(known - same, known - same, known - same, len(ours)), 0, "spec"
     if any(one is None for one in (*first, *other)):
         return Interval(math.nan, -math.inf, math.inf, len(first)), 0, "seeds"

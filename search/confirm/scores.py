@@ -130,7 +130,7 @@ def measure(
             scores.answers[name] = Answers(counts=counts.tolist(), answers=answers.tolist())
             values[name] = float(counts.sum() / answers.sum())
             continue
-        values[name] = value(objective, train.longest, spec, model, losses, tasks)
+        values[name] = value(objective, train.longest, spec, model, losses, tasks, study.spec.speeds)
         if not is_loss(objective):
             scores.values[name] = values[name]
     return scores, losses, values

@@ -37,6 +37,7 @@ from miniwin.zoo.importing.families import FAMILIES
 TINY = "--set-train tokens=4e3 --set-train batch_size=2 --set-train seq_len=64"
 CHEAPER = {
     "miniwin train ": f"{TINY} --tracking off",
+    "miniwin calibrate ": "--set seq_len=32 --set batch_size=1 --quiet",
     "miniwin eval runs/first --suite ": "",  # whose file says what is measured
     "miniwin eval ": "--no-recall --no-speed",
     "miniwin search run ": "--workers 1 --set budget.trials=1 --set budget.tokens_per_trial=4e3 --set eval_tokens=4096 "

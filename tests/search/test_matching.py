@@ -80,7 +80,7 @@ def test_a_cost_that_no_size_has_is_refused() -> None:
     [
         ("loss@512", "expected a cost that the size of a model decides"),
         ("num_layers", "expected a cost that the size of a model decides"),
-        ("train_time", "expected a cost that the size of a model decides"),
+        ("train_time", "match: train_time@1x is predicted by constants of a machine, and there are none: put what"),
         ("cache_bytes", "cache_bytes needs a length"),
         ("parameters@512", "parameters does not depend on a length"),
         ("cache_bytes@512", "add resize: width"),

@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 .PHONY: help setup demo test test-machines lint types bench lock clean
 
 help:
-	@echo "make demo    search, promote, generate: the whole line on this machine, about 5 minutes on 2 cores"
+	@echo "make demo    search, confirm, train, generate: the whole line on this machine, about 5 minutes on 2 cores"
 	@echo "make test    ruff, mypy and the whole test suite, about 3 minutes on 2 cores"
 	@echo "make test-machines   the suite as other processors compute: other instructions, kernels, threads; half an hour"
 	@echo "make lint    ruff and mypy only"
@@ -25,7 +25,7 @@ $(STAMP): requirements.lock pyproject.toml setup.py $(wildcard blocks/native/*.[
 setup: $(STAMP)
 
 demo: $(STAMP)
-	@echo "== demo: a real search, a baseline, a zoo entry and generated text"
+	@echo "== demo: a real search, its winner confirmed against a baseline, a zoo entry and generated text"
 	@$(BIN)/python -m miniwin demo --workers 2
 
 # Bytecode is written even where the environment says otherwise: a hundred processes import what the first has compiled.

@@ -4,6 +4,7 @@
     model.yaml         the architecture
     train.yaml         the training spec
     tokenizer.json     the tokenizer
+    chat_template.jinja, chat.json  how chats are written, where the run began with the weights of a model for chats
     metrics.jsonl      one line per logged step, and one per evaluation: these have a field `eval`
     checkpoint.pt      everything needed to continue; of a sharded run, with its tensors in checkpoint-a or checkpoint-b
     before-decay.pt    the checkpoint from which a `wsd` schedule with a larger budget goes on (training/growing.py)
@@ -45,9 +46,10 @@ BEST = "best.safetensors"
 BEFORE_DECAY, BEFORE_DECAY_BEST = "before-decay.pt", "before-decay-best.safetensors"
 CHECKPOINTS = (CHECKPOINT, BEFORE_DECAY)
 GROWN = "grown"  # in run.json: what a run keeps whose budget has grown
+CHAT = ("chat_template.jinja", "chat.json")  # as miniwin/chat/format.py writes them
 FILES = (  # in the order in which a run is cleared
     *(WEIGHTS, BEST, CHECKPOINT, BEFORE_DECAY, BEFORE_DECAY_BEST),
-    *(METRICS, TOKENIZER, TRAIN, MODEL, RUN),
+    *(METRICS, *CHAT, TOKENIZER, TRAIN, MODEL, RUN),
 )
 
 

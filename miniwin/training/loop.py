@@ -86,8 +86,8 @@ class TrainingLoop:
         self.decays_at = before_decay(spec.schedule, spec.steps, self.warmup)
         self.engine = make_engine(distributed, model_spec, spec, group, device, product, first)
         decoder = self.engine.decoder
-        special = None if start is None else start.origin.special
-        self.model = LanguageModel(decoder, model_spec, tokenizer, str(folder), folder, special)
+        special, chats = (None, None) if start is None else (start.origin.special, start.origin.chat_format)
+        self.model = LanguageModel(decoder, model_spec, tokenizer, str(folder), folder, special, chats)
         self.gradients = StepGradients(self.engine, spec, corpus, tokenizer)
         self.parts = self.gradients.parts
         self.optimizer = make_optimizer(decoder, spec.optimizer, self.engine.muon)
@@ -111,7 +111,7 @@ class TrainingLoop:
         self.writer.write("running")  # before the other files: it makes the folder a run folder
         if self.validation is not None and self.validation.best is not None:
             self._keep_best(self.validation.best)
-        self.writer.begin(model_spec, spec, tokenizer)
+        self.writer.begin(model_spec, spec, tokenizer, chats)
 
     @property
     def step(self) -> int:

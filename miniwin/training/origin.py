@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from miniwin.blocks import Decoder
+from miniwin.chat.format import ChatFormat
 from miniwin.files.hashing import sha256_file
 from miniwin.files.json_files import read_json
 from miniwin.references import Found, resolve
@@ -41,6 +42,7 @@ class Origin:
     sha256: str
     tokenizer: Tokenizer | None
     special: SpecialIds | None
+    chat_format: ChatFormat | None
     licence: str | None
 
     def record(self) -> dict[str, Any]:
@@ -102,6 +104,7 @@ def find_origin(ref: str | os.PathLike[str]) -> Origin:
             sha256=_sha256(found, stored.file),
             tokenizer=stored.tokenizer(special),
             special=special,
+            chat_format=stored.chat_format(),
             licence=_licence(found),
         )
 

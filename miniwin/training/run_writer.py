@@ -11,6 +11,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from miniwin import runs
+from miniwin.chat.format import ChatFormat
 from miniwin.files.writing import finite, replacing, write_text
 from miniwin.runs import RunResult, Status
 from miniwin.specs import ModelSpec, TrainSpec, dump_yaml
@@ -27,11 +28,13 @@ class RunWriter:
     def __init__(self, folder: Path, record: dict[str, Any], tracker: Tracker, standing: Standing) -> None:
         self.folder, self.record, self.tracker, self.standing = folder, record, tracker, standing
 
-    def begin(self, model: ModelSpec, spec: TrainSpec, tokenizer: Tokenizer) -> None:
+    def begin(self, model: ModelSpec, spec: TrainSpec, tokenizer: Tokenizer, chat_format: ChatFormat | None) -> None:
         """The files that say what is trained. Lines of metrics past the checkpoint are cut."""
         write_text(self.folder / runs.MODEL, dump_yaml(model))
         write_text(self.folder / runs.TRAIN, dump_yaml(spec))
         tokenizer.save(self.folder)
+        if chat_format is not None:
+            chat_format.write(self.folder)
         self.tracker.log_params(
             {
                 "model": model.model_dump(mode="json"),

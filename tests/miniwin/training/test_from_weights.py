@@ -11,15 +11,16 @@ from typing import Any
 
 import pytest
 import torch
-from forked import kill, start
+from forked import kill, start, together
 from hf_tokenizers import tokenizer_json
 from safetensors.torch import load_file, save_file
 from tiny import run_cli
 from tiny_runs import assert_equal, tiny_model, tiny_train, train_there, write_text
 
 import miniwin
+from miniwin.chat.format import FILES, ChatFormat
 from miniwin.checkpoint import load_checkpoint
-from miniwin.runs import BEST, RunResult, read_metrics, read_run
+from miniwin.runs import BEST, CHAT, RunResult, read_metrics, read_run
 from miniwin.specs import ModelSpec, TrainSpec, UserError, dump_yaml, load_train_spec
 from miniwin.training.launch import train
 from miniwin.zoo import add
@@ -60,6 +61,7 @@ def imported(folder: str = "imported", **changes: Any) -> Path:
     torch.manual_seed(1)
     save_file(spec.build().state_dict(), path / "model.safetensors")
     ids = {"eos_token_id": [2], "bos_token_id": 1, "pad_token_id": None}
+    ChatFormat("{{ messages[0].content }}", ("<eos>",), {"bos_token": "<bos>"}).write(path)
     (path / "import.json").write_text(json.dumps({"format": 1, "special_ids": ids, "licence": "mit"}))
     return path
 
@@ -112,6 +114,8 @@ def test_an_import_brings_its_tokenizer_and_its_special_ids() -> None:
     assert result.status == "complete"
     theirs, ours = miniwin.load(folder), miniwin.load("on")
     assert ours.special == theirs.special and ours.ends == theirs.ends == (2,)
+    assert ours.chat_format == theirs.chat_format is not None and all(Path("on", name).exists() for name in CHAT)
+    assert CHAT == FILES
     assert ours.tokenizer is not None and theirs.tokenizer is not None
     assert ours.tokenizer.identity == theirs.tokenizer.identity
     assert ours.tokenizer.encode_prompt("the window") == theirs.tokenizer.encode_prompt("the window")
@@ -201,6 +205,23 @@ def test_a_run_goes_on_only_with_the_weights_that_it_began_with(base: RunResult)
     assert on().status == "complete"
 
 
+def in_two_processes() -> None:
+    for engine in ("ddp", "fsdp"):
+        go(f"none-{engine}", tiny_train(tokens=0), from_="base", distributed=engine)
+        go(f"some-{engine}", tiny_train(tokens=256), from_="base", distributed=engine, stop_after_tokens=128)
+        go(f"some-{engine}", tiny_train(tokens=256), from_="base", distributed=engine)
+
+
+def test_several_processes_begin_with_the_weights(base: RunResult) -> None:
+    together(in_two_processes)
+    go("alone", tiny_train(tokens=256), from_="base")
+    for engine in ("ddp", "fsdp"):
+        weights = Path(f"none-{engine}", "model.safetensors").read_bytes()
+        assert weights == Path("base/model.safetensors").read_bytes()
+        losses = [[line["loss"] for line in read_metrics(folder)] for folder in (f"some-{engine}", "alone")]
+        assert losses[0] == pytest.approx(losses[1], abs=1e-6)
+
+
 # -- the command line
 
 
@@ -213,6 +234,10 @@ def test_the_command_prints_what_becomes_of_each_tensor(base: RunResult) -> None
     assert told[0].startswith("tiny-test: training starts from the weights of base (run; model.safetensors, sha256 ")
     assert told[1].split() == ["kept", "embed_tokens.weight", "(256,", "32)"]
     assert told[4].split() == ["kept", "layers.*.attention.k_proj.weight", "2", "x", "(16,", "32)"]
+    plain = run_cli("train", "base/model.yaml", "--train", "t.yaml", "--dry-run", *TINY)
+    assert plain[:1] == (0,) and plain[1].startswith(
+        "tiny-test: training starts from random weights (seed 0), not from"
+    )
     folder = Path("home/tiny-test-tiny-test-from-tiny-test")
     assert told[-1] == f"1 steps of 128 tokens, into {folder}; nothing was written"
     code, out, err = run_cli(*line)

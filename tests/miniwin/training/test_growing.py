@@ -130,19 +130,24 @@ def test_a_crash_before_run_json_says_so_leaves_the_smaller_run(monkeypatch: pyt
     assert Path("run/model.safetensors").read_bytes() == Path("whole/model.safetensors").read_bytes()
 
 
+def few(steps: int, warmup: float = 1 / 6) -> TrainSpec:
+    """6 steps have one of warm-up, and 3 of decay."""
+    return wsd(steps, warmup, decay=0.5)
+
+
 def in_two_processes() -> None:
-    for steps in (20, 40):
-        go("several", wsd(steps), distributed="fsdp")
-    go("mixed", wsd(20), distributed="fsdp")
+    for steps in (6, 9):
+        go("several", few(steps), distributed="fsdp")
+    go("mixed", few(6), distributed="fsdp")
 
 
 def test_a_sharded_run_grows() -> None:
     together(in_two_processes)
-    go("mixed", wsd(40))
-    go("whole", wsd(40, 0.05))
+    go("mixed", few(9))
+    go("whole", few(9, 1 / 9))
     assert read_lines("several")[-1]["loss"] == pytest.approx(read_lines("whole")[-1]["loss"], abs=1e-5)
     assert read_lines("mixed")[-1]["loss"] == pytest.approx(read_lines("whole")[-1]["loss"], abs=1e-5)
-    assert [line["step"] for line in read_lines("several")] == list(range(1, 41))
+    assert [line["step"] for line in read_lines("several")] == list(range(1, 10))
     assert len([name for name in SHARDS if Path("several", name).exists()]) == 2
     assert not [name for name in SHARDS if Path("mixed", name).exists()]
 

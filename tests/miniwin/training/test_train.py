@@ -215,7 +215,7 @@ def test_compiling_where_it_cannot_be_done(run: Run, monkeypatch: pytest.MonkeyP
 
 def test_a_run_folder_says_everything(run: Run, tmp_path: Path) -> None:
     result = run(name="my-budget")
-    elsewhere = {runs.BEST, runs.BEFORE_DECAY, runs.BEFORE_DECAY_BEST}  # with `keep_best`, or with a decay
+    elsewhere = {runs.BEST, runs.BEFORE_DECAY, runs.BEFORE_DECAY_BEST, *runs.CHAT}  # where specs ask for them
     assert sorted(path.name for path in result.folder.iterdir()) == sorted({*runs.FILES, runs.LOCK} - elsewhere)
     record = read_run(result.folder)
     assert record["status"] == result.status == "complete" and record["reason"] is None

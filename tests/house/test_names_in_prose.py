@@ -35,6 +35,7 @@ ELSEWHERE = {
     "my-train.yaml": "docs/training.md's example",
     "my-suite.yaml": "docs/evaluating.md's example",
     "site.yaml": "docs/searching.md's example",
+    "speeds.yaml": "docs/searching.md's example",
     "specs/models/my-model.yaml": "an example",
     "baseline.yaml": "lies in study folders",
     "ladder.md": "lies in study folders",

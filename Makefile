@@ -4,6 +4,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
+# Modules are compiled when they are first imported, for all processes to come: most of what is installed never is. So
+# bytecode is written even where the environment says otherwise.
+export PYTHONDONTWRITEBYTECODE =
+
 .PHONY: help setup demo test test-machines lint types bench lock clean
 
 help:
@@ -18,7 +22,7 @@ $(STAMP): requirements.lock pyproject.toml setup.py $(wildcard blocks/native/*.[
 	@echo "== setting up $(VENV) from requirements.lock (a few minutes the first time)"
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "miniwin needs Python 3.11 or newer; this is " + sys.version.split()[0] + ". Try: make PYTHON=python3.11 " )'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -r requirements.lock
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 
@@ -28,7 +32,6 @@ demo: $(STAMP)
 	@echo "== demo: a real search, its winner confirmed against a baseline, a zoo entry and generated text"
 	@$(BIN)/python -m miniwin demo --workers 2
 
-# Bytecode is written even where the environment says otherwise: a hundred processes import what the first has compiled.
 # mypy runs beside the first tests: alone it leaves a core idle. ruff is quick, and says first what is wrong.
 test: $(STAMP)
 	@echo "== ruff"
@@ -36,7 +39,7 @@ test: $(STAMP)
 	@$(BIN)/ruff format --check --quiet .
 	@echo "== tests, and mypy beside them"
 	@said=$$(mktemp); $(BIN)/mypy >$$said 2>&1 & mypy=$$!; \
-	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder; \
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder; \
 	tests=$$?; wait $$mypy; types=$$?; echo "== mypy"; cat $$said; rm -f $$said; exit $$((tests ? tests : types))
 
 test-machines: $(STAMP)

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import ctypes
 import gc
-import os
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -14,17 +13,13 @@ from pathlib import Path
 import postgres as postgres_server
 import pytest
 import typer.testing
+from disk import do_not_wait
 
 # Of our many commands one is invoked at a time, and making all of them anew takes longer than most of the tests.
 typer.testing._get_command = cache(typer.testing._get_command)
 
 
-def _fsync(descriptor: int) -> None:
-    """Nobody pulls the plug on a test, and to wait for the disk takes long. Processes that are killed do wait."""
-    os.fstat(descriptor)
-
-
-os.fsync = _fsync
+do_not_wait()
 
 LONGEST = (
     "test_contract.py",

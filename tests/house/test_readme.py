@@ -3,9 +3,9 @@
 Output shown below a command is what the command prints. Commands of docs/errors.md fail, as is shown there.
 test_docs.py is about words and tables.
 
-Commands run in this process; workers of a search have processes of their own, and those of torchrun are forked.
-`CHEAPER` adds options that make long training short. `ELSEWHERE` names what does not run here, and why. The authors'
-checkpoint is a small stand-in with the same names.
+Commands run in this process; workers of a search, and the processes of torchrun, are forked.
+`CHEAPER` adds options that make long training short, and a confirmation reads less text than it would. `ELSEWHERE`
+names what does not run here, and why. The authors' checkpoint is a small stand-in with the same names.
 """
 
 from __future__ import annotations
@@ -24,13 +24,14 @@ from threading import Thread
 import pytest
 import torch
 from float64 import assert_exact, doubled, in_float64
-from forked import torchrun
+from forked import torchrun, workers_forked
 from pages import PAGES, README, blocks, commands
 from paths import ROOT
 from typer.testing import CliRunner
 
 from miniwin.cli import app
 from miniwin.specs import ModelSpec, UserError, load_model_spec, parse_spec
+from miniwin.specs.confirmation import ConfirmSpec
 from miniwin.specs.yaml_document import Document
 from miniwin.zoo.importing.families import FAMILIES
 
@@ -152,13 +153,14 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workplace]:
     folder = tmp_path_factory.mktemp("readme")
     (folder / "specs").symlink_to(ROOT / "specs")
     save_stand_in(folder / "full_sft_768.pth")
-    with pytest.MonkeyPatch.context() as patch, ExitStack() as until_the_end:
+    with pytest.MonkeyPatch.context() as patch, ExitStack() as until_the_end, workers_forked():
         patch.chdir(folder)
         patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")])))
         patch.setenv("MINIWIN_HOME", str(folder / "runs"))
         patch.setenv("MINIWIN_ZOO", str(folder / "zoo"))
         for name in ("MINIWIN_ZOO_INDEX", "MINIWIN_ZOO_MIRROR", "MINIWIN_OFFLINE", "MINIWIN_PRODUCTS"):
             patch.delenv(name, raising=False)
+        patch.setattr("miniwin.search.confirm.asking.ConfirmSpec", partial(ConfirmSpec, tokens=8192))
         place = Workplace(folder, until_the_end)
         for command in commands():
             if command.line not in place.printed and command.line not in ELSEWHERE:

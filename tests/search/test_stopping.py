@@ -31,13 +31,14 @@ def wait_for(condition: Callable[[], object]) -> None:
 
 
 def test_a_study_stops_everywhere_and_goes_on_from_its_folder(tmp_path: Path) -> None:
-    spec = write_search(tmp_path, train={"tokens": 131_072, "checkpoint_seconds": 1e6}, baseline=None, constraints=[])
+    spec = write_search(tmp_path, train={"tokens": 16_384, "checkpoint_seconds": 1e6}, baseline=None, constraints=[])
     study = tmp_path / "study"
 
-    def command(*arguments: str) -> Command:
-        return Command("search", *arguments, "--workers", "2", "--tracking", "off", told=tmp_path / "told.json")
+    def command(*arguments: str, step_seconds: float = 0.0) -> Command:
+        more = ("--workers", "2", "--tracking", "off")
+        return Command("search", *arguments, *more, told=tmp_path / "told.json", step_seconds=step_seconds)
 
-    running = command("run", str(spec), "--out", str(study), "--set", "budget.trials=2")
+    running = command("run", str(spec), "--out", str(study), "--set", "budget.trials=2", step_seconds=0.2)
     wait_for(lambda: not running.running() or ((study / "leases").is_dir() and len(at_work(Study(study))) == 2))
     said: list[str] = []
     assert set(stop_search(study, say=said.append)) == {"trial 0", "trial 1"}
@@ -55,7 +56,7 @@ def test_a_study_stops_everywhere_and_goes_on_from_its_folder(tmp_path: Path) ->
     assert data.finished and [trial.attempts for trial in data.completed][:2] == [2, 2]
     for trial in data.completed:
         assert trial.run_folder is not None
-        assert [line["step"] for line in read_metrics(trial.run_folder)] == list(range(1, 1025))
+        assert [line["step"] for line in read_metrics(trial.run_folder)] == list(range(1, 129))
 
 
 def test_a_request_is_for_the_workers_of_its_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

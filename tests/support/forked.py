@@ -62,10 +62,11 @@ def _run(environment: dict[str, str], folder: str, target: Callable[..., Any], a
 class Command:
     """`miniwin` with these arguments, in a new process. The workers of a search are forked from that process."""
 
-    def __init__(self, *arguments: str, told: Path, file_limit: int | None = None) -> None:
-        """told: a file for what the command prints. file_limit: the most bytes of any file that the command writes."""
+    def __init__(self, *arguments: str, told: Path, file_limit: int | None = None, step_seconds: float = 0.0) -> None:
+        """told: a file for what the command prints. file_limit: the most bytes of any file that the command writes.
+        step_seconds: a step of training takes so much longer, so that it can be stopped in time."""
         self.told = told
-        self.process = start(_command, arguments, told, file_limit)
+        self.process = start(_command, arguments, told, file_limit, step_seconds)
 
     def running(self) -> bool:
         return bool(self.process.is_alive())
@@ -79,13 +80,14 @@ class Command:
         return code, out, err
 
 
-def _command(arguments: tuple[str, ...], told: Path, file_limit: int | None) -> None:
+def _command(arguments: tuple[str, ...], told: Path, file_limit: int | None, step_seconds: float) -> None:
     import resource
 
-    from miniwin.search import worker
     from miniwin.search.launchers import process
 
-    worker.PARENT_SECONDS = 0.1  # after which an orphan notices that its parent is gone
+    _look_often()
+    if step_seconds:
+        _slow_down(step_seconds)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     process.subprocess = SimpleNamespace(Popen=_Worker, DEVNULL=subprocess.DEVNULL)  # type: ignore[assignment]
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -94,6 +96,38 @@ def _command(arguments: tuple[str, ...], told: Path, file_limit: int | None) -> 
     answer = run_cli(*arguments)
     resource.setrlimit(resource.RLIMIT_FSIZE, before)
     told.write_text(json.dumps(answer), encoding="utf-8")
+
+
+def _look_often() -> None:
+    """What a search of hours looks at each second, one that lasts a second looks at all the time."""
+    from miniwin.search import stopping, worker
+    from miniwin.search.launchers import crew
+
+    worker.PARENT_SECONDS = 0.1  # after which an orphan notices that its parent is gone
+    worker.WAIT_SECONDS = stopping.WAIT_SECONDS = 0.05
+    crew.POLL_SECONDS = 0.02
+
+
+def _slow_down(seconds: float) -> None:
+    from miniwin.training import gradients
+
+    shares = gradients.shares  # called once for each batch
+
+    def slow(*of: Any) -> Any:
+        time.sleep(seconds)
+        return shares(*of)
+
+    gradients.shares = slow
+
+
+@contextmanager
+def workers_forked() -> Iterator[None]:
+    """While the block runs, the workers of a search of this process are forked from the server."""
+    from miniwin.search.launchers import process
+
+    served = SimpleNamespace(Popen=_ServedWorker, DEVNULL=subprocess.DEVNULL)
+    with patch.object(process, "subprocess", served):
+        yield
 
 
 def torchrun(*arguments: str) -> tuple[int, str, str]:
@@ -196,6 +230,36 @@ class _Worker:
     def kill(self) -> None:
         if self.poll() is None:
             os.kill(self.pid, signal.SIGKILL)
+
+
+class _ServedWorker:
+    """A worker of a search, forked from the server. It has what the launcher needs of subprocess.Popen."""
+
+    def __init__(self, command: list[str], *, stdout: IO[bytes], env: dict[str, str], **rest: Any) -> None:
+        assert command[:3] == [sys.executable, "-m", "miniwin.search.worker"] and rest["start_new_session"]
+        self.process = start(_serve, command[3:], stdout.name, env)
+        self.pid = self.process.pid
+
+    def poll(self) -> int | None:
+        code: int | None = self.process.exitcode
+        return code
+
+    def wait(self) -> int:
+        self.process.join()
+        return int(self.process.exitcode)
+
+    def terminate(self) -> None:
+        self.process.terminate()
+
+    def kill(self) -> None:
+        self.process.kill()
+
+
+def _serve(arguments: list[str], log: str, environment: dict[str, str]) -> None:
+    _look_often()
+    arguments[arguments.index("--parent") + 1] = str(os.getppid())  # the server
+    with open(log, "ab") as file:
+        _work(arguments, file.fileno(), environment)
 
 
 def _work(arguments: list[str], log: int, environment: dict[str, str]) -> None:

@@ -1,4 +1,4 @@
-"""What the server of `forked` imports before it forks."""
+"""What the server of `forked` imports, and does, before it forks."""
 
 # ruff: noqa: F401
 
@@ -7,16 +7,22 @@ from __future__ import annotations
 import optuna
 import torch
 import torch._dynamo  # an optimizer imports this, which takes longer than all other imports
+import torch.distributed.checkpoint
 import torch.distributed.run
+from disk import do_not_wait
 from zoo_runs import tiny_spec
 
 import miniwin.cli
 import miniwin.commands.search
 import miniwin.commands.train
 import miniwin.search.measure
+import miniwin.search.runner
+import miniwin.search.samplers.proposing
 import miniwin.search.worker
 import miniwin.training.launch
+import miniwin.training.sharded
 import miniwin.zoo
 
+do_not_wait()
 with torch.device("meta"):
     tiny_spec().build()  # PyTorch imports hundreds of modules for the first tensor without memory

@@ -50,10 +50,11 @@ def ctrl_c() -> Iterator[None]:
 
 @pytest.mark.usefixtures("ctrl_c")
 def test_a_search_survives_ctrl_c_the_death_of_a_worker_and_the_end_of_its_time(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(on_slurm, "LAG_SECONDS", 0.2)
     changes: dict[str, Any] = {"baseline": None, "constraints": [], "budget": {"trials": 2}}
-    spec = write_search(tmp_path, train={"tokens": 65_536, "checkpoint_seconds": 0.05}, **changes)
+    spec = write_search(tmp_path, train={"tokens": 32_768, "checkpoint_seconds": 0.2}, **changes)
     study, main = tmp_path / "study", threading.main_thread().ident
     assert main is not None
 
@@ -93,7 +94,7 @@ def test_a_search_survives_ctrl_c_the_death_of_a_worker_and_the_end_of_its_time(
     assert sum(trial.attempts for trial in data.completed) >= 4
     for trial in data.completed:
         assert trial.run_folder is not None
-        assert [line["step"] for line in read_metrics(trial.run_folder)] == list(range(1, 513))
+        assert [line["step"] for line in read_metrics(trial.run_folder)] == list(range(1, 257))
 
 
 class FakeSlurm:

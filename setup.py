@@ -8,6 +8,7 @@ for all its versions. OpenMP is not linked: its calls find torch's, loaded befor
 import platform
 import sys
 import zlib
+from copy import copy
 from pathlib import Path
 
 from setuptools import Extension, setup
@@ -24,6 +25,17 @@ CHECKSUM = zlib.crc32(b"".join(path.read_bytes() for path in SOURCES))  # as in 
 
 
 class BuildLibraries(build_ext):
+    """All kinds at once, each with object files of its own, as they come from the same sources."""
+
+    def finalize_options(self) -> None:
+        super().finalize_options()
+        self.parallel = True
+
+    def build_extension(self, ext: Extension) -> None:
+        own = copy(self)
+        own.build_temp = str(Path(self.build_temp, ext.name))
+        super(BuildLibraries, own).build_extension(ext)
+
     def get_ext_filename(self, name: str) -> str:
         return name.replace(".", "/") + ".so"
 

@@ -1,8 +1,12 @@
 """What the server of `forked` imports, and does, before it forks."""
 
-# ruff: noqa: F401
+# ruff: noqa: F401, E402
 
 from __future__ import annotations
+
+import gc
+
+gc.disable()  # modules are no garbage: the server would look for some among them, and so would each process after it
 
 import optuna
 import torch
@@ -26,3 +30,5 @@ import miniwin.zoo
 do_not_wait()
 with torch.device("meta"):
     tiny_spec().build()  # PyTorch imports hundreds of modules for the first tensor without memory
+gc.freeze()
+gc.enable()

@@ -70,6 +70,7 @@ def pytest_collectstart() -> None:
 
 def pytest_collection_finish() -> None:
     gc.freeze()  # nor is there any among them later
+    gc.set_threshold(20_000)  # and what a test leaves is small
     gc.enable()
 
 

@@ -164,6 +164,7 @@ def together(target: Callable[..., object], *arguments: Any, processes: int = 2,
         rdzv_backend="c10d",
         rdzv_endpoint="localhost:0",
         max_restarts=restarts,
+        monitor_interval=0.02,
         start_method="forkserver",
     )
     given = (dict(os.environ), os.getcwd(), _watched, (target, arguments))

@@ -45,6 +45,7 @@ def load_tokenizer(
         raise UserError(f"tokenizer: {where}: {error.problem}; expected a Hugging Face tokenizer.json") from None
     if isinstance(data, dict) and data.get("type") == "byte":
         return ByteTokenizer()
+    del data  # of a large vocabulary this is much, and the tokenizer reads the text anew
     text = raw.decode("utf-8-sig")
     if special is not None:
         return ImportedTokenizer(text, str(path), special.ends)

@@ -158,9 +158,5 @@ def _prove(spec: ModelSpec, plan: Plan, family: Family) -> None:
 
 
 def as_read(value: Any) -> Any:
-    """A value of metadata as a reader gives it: in float32, and arrays of numbers as numpy's."""
-    if isinstance(value, float):
-        return float(str(np.float32(value)))
-    if isinstance(value, list) and value and not isinstance(value[0], str):
-        return np.array(value)
-    return value
+    """A value of metadata as a reader gives it: in float32."""
+    return float(str(np.float32(value))) if isinstance(value, float) else value

@@ -47,7 +47,7 @@ def tokenizer_fields(text: str, size: int) -> dict[str, Any]:
     tokens |= {one["id"]: token for token, one in added.items()}
     if max(tokens) >= size:
         raise _cannot("vocab", f"has ids up to {max(tokens)}, and the model knows {size} only")
-    merges: Merges = [tuple(one.split(" ") if isinstance(one, str) else one) for one in model["merges"]]
+    merges = _pairs(model["merges"])
     make = _sentencepiece if model.get("byte_fallback") else _byte_level
     fields = make(data, tokens, added, merges, size) | _frame(data.get("post_processor"))
     _prove(fields, tokens, merges)
@@ -160,8 +160,13 @@ def _prove(fields: Mapping[str, Any], tokens: Mapping[int, str], merges: Merges)
     again = json.loads(tokenizer_json("the file", read))["model"]
     if {number: token for token, number in again["vocab"].items()} != dict(tokens):
         raise _cannot("vocab", "tokens would be read back as others")
-    if _grouped([tuple(pair) for pair in again["merges"]]) != _grouped(merges):
+    if _grouped(_pairs(again["merges"])) != _grouped(merges):
         raise _cannot("merges", "llama.cpp would merge tokens in another order")
+
+
+def _pairs(merges: list[Any]) -> Merges:
+    """The merges of a tokenizer.json, each of which is a text or two."""
+    return [tuple(one.split(" ", 1) if isinstance(one, str) else one) for one in merges]
 
 
 def _grouped(merges: Merges) -> list[tuple[str, frozenset[tuple[str, str]]]]:

@@ -167,6 +167,12 @@ def infinite(file: Plain) -> None:
         (beyond, r"bos_token_id: got 99; expected an id below 24"),
         (tokens("eos_token_id", STRING, "x"), r"eos_token_id: got 'x'; expected an id"),
         (tokens("add_bos_token", 4, 1), r"add_bos_token: got 1; expected true or false"),
+        (tokens("eos_token_id", ARRAY, (4, [1, 2])), r"eos_token_id: got an array of 2; expected an id"),
+        (tokens("model", ARRAY, (STRING, ["gpt2"])), r"tokenizer\.ggml\.model: got an array of 1, a kind of tokenizer"),
+        (tokens("pre", ARRAY, (STRING, ["gpt-2"])), r"tokenizer\.ggml\.pre: got an array of 1; a way to split text"),
+        (tokens("tokens", ARRAY, (4, [1] * 24)), r"tokenizer\.ggml\.tokens: got an array of 24; expected a list of t"),
+        (general("type", ARRAY, (4, [1, 2])), r"general\.type: got an array of 2; expected model"),
+        (llama("attention.causal", ARRAY, (7, [True, False])), r"causal: got an array of 2; it is not known here"),
     ],
 )
 def test_one_clear_error(tmp_path: Path, edit: Callable[[Plain], None], message: str) -> None:

@@ -26,7 +26,7 @@ from miniwin.zoo.importing.gguf.library import readable_kinds
 
 MAGIC, VERSIONS = b"GGUF", (2, 3)
 LARGEST = 256 << 20  # bytes of a header; large vocabularies have 20 MB
-MOST_STRINGS = 2_000_000  # in all arrays; large vocabularies and their merges have 800,000
+MOST_ITEMS = 4_000_000  # of all arrays; large vocabularies, their merges and scores have 1,300,000
 MOST_FIELDS, MOST_TENSORS, MOST_DIMENSIONS = 65_536, 262_144, 4
 LONGEST_KEY, LONGEST_NAME, LONGEST_TEXT = 65_535, 256, 16 << 20  # bytes
 STRING, ARRAY, FLOAT32, BOOL = 8, 9, 6, 7
@@ -60,11 +60,16 @@ class TensorInfo:
 
 @dataclass(frozen=True)
 class Header:
-    """The metadata of a file, and its tensors by name. Arrays of numbers are numpy's, arrays of strings are lists."""
+    """The metadata of a file, and its tensors by name."""
 
     path: Path
     metadata: dict[str, Any]
     tensors: dict[str, TensorInfo]
+
+
+def said(value: Any) -> str:
+    """A value of metadata for a message."""
+    return f"an array of {len(value)}" if isinstance(value, list) else shown(value)
 
 
 def read_header(path: Path) -> Header:
@@ -98,7 +103,7 @@ def _read(path: Path, cursor: _Cursor) -> Header:
     found = [_tensor(path, cursor) for _ in range(tensors)]
     alignment = metadata.get("general.alignment", 32)
     if type(alignment) is not int or not 1 <= alignment <= 1 << 20 or alignment & (alignment - 1):
-        raise UserError(f"{path}: general.alignment: got {shown(alignment)}; expected a power of two")
+        raise UserError(f"{path}: general.alignment: got {said(alignment)}; expected a power of two")
     start = -(-cursor.at // alignment) * alignment
     return Header(path, metadata, _placed(path, found, start, cursor.size, alignment))
 
@@ -109,7 +114,9 @@ def _value(cursor: _Cursor, what: str) -> Any:
         return cursor.text(what, LONGEST_TEXT)
     if kind == ARRAY:
         return _array(cursor, what)
-    return _scalar(kind, cursor.numbers(kind, 1, what)[0])
+    (value,) = cursor.numbers(kind, 1, what)
+    # The shortest decimal number that is this float32: 1e-05, as its author wrote it, not 9.99999974738e-06.
+    return float(str(np.float32(value))) if kind == FLOAT32 else value
 
 
 def _array(cursor: _Cursor, what: str) -> Any:
@@ -117,20 +124,13 @@ def _array(cursor: _Cursor, what: str) -> Any:
     if kind == ARRAY:
         raise UserError(f"{cursor.path}: {what} is an array of arrays, which llama.cpp does not write; {FETCH}")
     count = cursor.number("<Q", what)
+    cursor.items += count
+    if cursor.items > MOST_ITEMS:
+        raise UserError(f"{cursor.path}: {what} has {count:,} items; expected at most {MOST_ITEMS:,} in all arrays")
     if kind != STRING:
         return cursor.numbers(kind, count, what)
-    cursor.strings += count
-    if cursor.strings > MOST_STRINGS:
-        raise UserError(f"{cursor.path}: {what} holds {count:,} strings; expected at most {MOST_STRINGS:,} in all")
     cursor.room(8 * count, what)
     return [cursor.text(what, LONGEST_TEXT) for _ in range(count)]
-
-
-def _scalar(kind: int, value: Any) -> Any:
-    if kind == BOOL:
-        return bool(value)
-    # The shortest decimal number that is this float32: 1e-05, as its author wrote it, not 9.99999974738e-06.
-    return float(str(value)) if kind == FLOAT32 else value.item()
 
 
 def _tensor(path: Path, cursor: _Cursor) -> tuple[str, tuple[int, ...], int, int]:
@@ -182,7 +182,7 @@ class _Cursor:
         self.size = file.seek(0, 2)
         file.seek(0)
         self.at = 0
-        self.strings = 0
+        self.items = 0
 
     def room(self, count: int, what: str) -> None:
         """Raise UserError unless so many bytes are left."""
@@ -222,9 +222,10 @@ class _Cursor:
         except UnicodeDecodeError:
             raise UserError(f"{self.path}: {what} is not UTF-8; {FETCH}") from None
 
-    def numbers(self, kind: int, count: int, what: str) -> np.ndarray:
+    def numbers(self, kind: int, count: int, what: str) -> list[Any]:
         if kind not in NUMBERS:
             raise UserError(f"{self.path}: {what} has type {kind}, which GGUF does not have; {FETCH}")
         form = np.dtype(NUMBERS[kind])
         self.room(count * form.itemsize, what)
-        return np.frombuffer(self.take(count * form.itemsize, what), dtype=form)
+        found = np.frombuffer(self.take(count * form.itemsize, what), dtype=form)
+        return list((found != 0 if kind == BOOL else found).tolist())

@@ -10,12 +10,10 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import numpy as np
 from torch import Tensor
 
 from miniwin.specs.base import UserError
-from miniwin.specs.yaml_scalars import shown
-from miniwin.zoo.importing.gguf.header import TensorInfo
+from miniwin.zoo.importing.gguf.header import TensorInfo, said
 
 # They change nothing that is computed, or say what the tensors say too.
 HARMLESS = {"vocab_size", "tensor_data_layout", "use_parallel_residual", "embedding_length_out"}
@@ -47,26 +45,26 @@ class Metadata:
 
     def refuse(self, name: str, why: str) -> UserError:
         key = f"{self.architecture}.{name}"
-        got = f"got {_shown(self.values[key])}" if key in self.values else "missing"
+        got = f"got {said(self.values[key])}" if key in self.values else "missing"
         return UserError(f"{self.where}: metadata {key}: {got}; {why}")
 
     def raw(self, name: str, default: Any = None) -> Any:
         """The value as it stands. An array with the same value for every layer is that value."""
         self._read.add(name)
         value = self.values.get(f"{self.architecture}.{name}", default)
-        if isinstance(value, np.ndarray) and len(value) and bool((value == value[0]).all()):
-            return value[0].item()
+        if isinstance(value, list) and value and all(one == value[0] for one in value):
+            return value[0]
         return value
 
     def array(self, name: str) -> list[Any] | None:
         """The array as it stands; None where there is none."""
         self._read.add(name)
         value = self.values.get(f"{self.architecture}.{name}")
-        return value.tolist() if isinstance(value, np.ndarray) else None
+        return value if isinstance(value, list) else None
 
     def count(self, name: str, default: int | None = None) -> int:
         value = self.raw(name, default)
-        if isinstance(value, np.ndarray):
+        if isinstance(value, list):
             raise self.refuse(name, "layers differ, which this family cannot say")
         if type(value) is not int or not 1 <= value <= 2**40:
             raise self.refuse(name, "expected a positive whole number")
@@ -99,10 +97,5 @@ class Metadata:
                 continue
             if name in HARMLESS and value == ON.get(name, value):
                 continue
-            off = not len(value) if isinstance(value, np.ndarray | list) else value in (0, False, "")
-            if not off:
+            if value not in (0, False, "", []):
                 raise self.refuse(name, "it is not known here, and may change what the model computes")
-
-
-def _shown(value: Any) -> str:
-    return f"an array of {len(value)}" if isinstance(value, np.ndarray | list) else shown(value)

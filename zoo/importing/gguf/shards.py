@@ -10,7 +10,7 @@ from pathlib import Path
 
 from miniwin.specs.base import UserError
 from miniwin.specs.yaml_scalars import shown
-from miniwin.zoo.importing.gguf.header import Header, TensorInfo, read_header
+from miniwin.zoo.importing.gguf.header import Header, TensorInfo, read_header, said
 
 SHARD = re.compile(r"(.+)-(\d{5})-of-(\d{5})\.gguf", re.DOTALL)
 MOST = 1000
@@ -25,7 +25,7 @@ def read_headers(path: Path) -> tuple[Header, dict[str, Path]]:
     header = read_header(path)
     count = header.metadata.get("split.count", 1)
     if type(count) is not int or not 0 <= count <= MOST:
-        raise UserError(f"{path}: split.count: got {shown(count)}; expected the number of files, at most {MOST}")
+        raise UserError(f"{path}: split.count: got {said(count)}; expected the number of files, at most {MOST}")
     if count <= 1:
         return header, {path.name: path}
     named = SHARD.fullmatch(path.name)
@@ -44,8 +44,8 @@ def read_headers(path: Path) -> tuple[Header, dict[str, Path]]:
         number = one.metadata.get("split.no")
         if one.metadata.get("split.count") != count or number != i:
             raise UserError(
-                f"{one.path}: says that it is file {shown(number)} (split.no, from 0) of "
-                f"{shown(one.metadata.get('split.count'))}; expected {i} of {count}; fetch it again"
+                f"{one.path}: says that it is file {said(number)} (split.no, from 0) of "
+                f"{said(one.metadata.get('split.count'))}; expected {i} of {count}; fetch it again"
             )
         for name in one.tensors:
             if name in tensors:
@@ -53,7 +53,7 @@ def read_headers(path: Path) -> tuple[Header, dict[str, Path]]:
                     f"{one.path}: tensor {shown(name)} is in {tensors[name].path.name} too; fetch them again"
                 )
         tensors |= one.tensors
-    said = headers[0].metadata.get("split.tensors.count", len(tensors))
-    if said != len(tensors):
-        raise UserError(f"{paths[0]}: says that all files have {shown(said)} tensors; they have {len(tensors)}")
+    total = headers[0].metadata.get("split.tensors.count", len(tensors))
+    if total != len(tensors):
+        raise UserError(f"{paths[0]}: says that all files have {said(total)} tensors; they have {len(tensors)}")
     return Header(headers[0].path, headers[0].metadata, tensors), {one.name: one for one in paths}

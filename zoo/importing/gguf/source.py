@@ -14,8 +14,8 @@ from typing import Any
 from torch import Tensor
 
 from miniwin.specs.base import UserError
-from miniwin.specs.yaml_scalars import shown
 from miniwin.zoo.importing.gguf.architectures import find_architecture
+from miniwin.zoo.importing.gguf.header import said
 from miniwin.zoo.importing.gguf.metadata import Metadata
 from miniwin.zoo.importing.gguf.names import views
 from miniwin.zoo.importing.gguf.own_config import KEY, refined
@@ -27,6 +27,7 @@ from miniwin.zoo.importing.source import Source
 
 IDS = {"bos_token_id": "bos", "eos_token_id": "eos", "pad_token_id": "padding"}
 TOKENS = {"bos_token": "bos", "eos_token": "eos", "unk_token": "unknown", "pad_token": "padding"}
+NO_ID = 0xFFFFFFFF
 ENDS = ("eot", "eom")  # further tokens at which an answer ends
 
 
@@ -39,9 +40,9 @@ class GgufFile(Source):
         self._metadata = header.metadata
         name = header.metadata.get("general.architecture")
         if not isinstance(name, str) or not name:
-            raise UserError(f"{path}: general.architecture: got {shown(name)}; expected a name, such as llama")
+            raise UserError(f"{path}: general.architecture: got {said(name)}; expected a name, such as llama")
         if header.metadata.get("general.type", "model") != "model":
-            kind = shown(header.metadata["general.type"])
+            kind = said(header.metadata["general.type"])
             raise UserError(f"{path}: general.type: got {kind}; expected model: an adapter or a projector is not one")
         known = {name: info for name, info in header.tensors.items() if name not in TABLES}
         metadata = Metadata(
@@ -88,7 +89,11 @@ class GgufFile(Source):
 
     def _id(self, token: str) -> int | None:
         found: Any = self._metadata.get(f"tokenizer.ggml.{token}_token_id")
-        return None if found == 0xFFFFFFFF else found  # which is no id
+        if found is None or found == NO_ID:
+            return None
+        if type(found) is not int:
+            raise UserError(f"{self.path}: tokenizer.ggml.{token}_token_id: got {said(found)}; expected an id")
+        return found
 
     def _read(self, name: str) -> Tensor:
         return self._views[name].whole()

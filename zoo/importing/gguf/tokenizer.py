@@ -14,11 +14,10 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import numpy as np
-
 from miniwin.blocks.messages.nearest import nearest
 from miniwin.specs.base import UserError
 from miniwin.specs.yaml_scalars import shown
+from miniwin.zoo.importing.gguf.header import said
 from miniwin.zoo.importing.gguf.pre_tokenizers import BEGINS, SPLITS, WHOLE_WORDS, pre_tokenizer
 
 NORMAL, UNKNOWN, CONTROL, USER, UNUSED, BYTE = 1, 2, 3, 4, 5, 6  # tokenizer.ggml.token_type
@@ -37,7 +36,7 @@ def tokenizer_json(where: str, metadata: Mapping[str, Any]) -> str:
     if kind not in ("gpt2", "llama"):
         known = "gpt2 (byte-level BPE) and llama (SentencePiece)"
         raise UserError(
-            f"{where}: tokenizer.ggml.model: got {shown(kind)}, a kind of tokenizer that is not known here; known are "
+            f"{where}: tokenizer.ggml.model: got {said(kind)}, a kind of tokenizer that is not known here; known are "
             f"{known}; {OTHERWISE}"
         )
     file = _Vocabulary(where, metadata)
@@ -52,7 +51,7 @@ class _Vocabulary:
     def __init__(self, where: str, metadata: Mapping[str, Any]) -> None:
         self.where, self.metadata = where, metadata
         tokens = metadata.get("tokenizer.ggml.tokens")
-        if not isinstance(tokens, list) or not tokens:
+        if not isinstance(tokens, list) or not tokens or not isinstance(tokens[0], str):
             raise self.refuse("tokens", "expected a list of texts")
         self.tokens: list[str] = tokens
         types = self._numbers("token_type")
@@ -60,23 +59,22 @@ class _Vocabulary:
         self.scores = self._numbers("scores")
 
     def refuse(self, name: str, why: str) -> UserError:
-        got = self.metadata.get(f"tokenizer.ggml.{name}")
-        said = f"an array of {len(got)}" if isinstance(got, np.ndarray | list) else shown(got)
-        return UserError(f"{self.where}: tokenizer.ggml.{name}: got {said}; {why}; {OTHERWISE}")
+        got = said(self.metadata.get(f"tokenizer.ggml.{name}"))
+        return UserError(f"{self.where}: tokenizer.ggml.{name}: got {got}; {why}; {OTHERWISE}")
 
     def _numbers(self, name: str) -> list[Any] | None:
         found = self.metadata.get(f"tokenizer.ggml.{name}")
         if found is None:
             return None
-        if not isinstance(found, np.ndarray) or len(found) != len(self.tokens):
+        if not isinstance(found, list) or len(found) != len(self.tokens) or isinstance(found[0], str):
             raise self.refuse(name, f"expected a number for each of {len(self.tokens)} tokens")
-        return list(found.tolist())
+        return found
 
     def merges(self) -> list[list[str]] | None:
         found = self.metadata.get("tokenizer.ggml.merges")
         if found is None:
             return None
-        if not isinstance(found, list):
+        if not isinstance(found, list) or not all(isinstance(one, str) for one in found[:1]):
             raise self.refuse("merges", "expected a list of texts")
         pairs = []
         for text in filter(None, found):  # an empty one stands for none: GGUF's writer takes no empty list
@@ -121,7 +119,7 @@ class _Vocabulary:
 
     def frame(self, kind: str) -> dict[str, Any]:
         """The post-processor: <bos> before a text, <eos> behind it, or neither."""
-        begins = kind == "llama" or self.metadata.get("tokenizer.ggml.pre") in BEGINS
+        begins = kind == "llama" or self.metadata.get("tokenizer.ggml.pre", "") in BEGINS
         before = self.special("bos") if self.flag("add_bos_token", begins) else None
         behind = self.special("eos") if self.flag("add_eos_token", False) else None
         ids = self.ids()
@@ -142,7 +140,7 @@ class _Vocabulary:
 
 def _byte_level(file: _Vocabulary) -> dict[str, Any]:
     name = file.metadata.get("tokenizer.ggml.pre", "default")
-    if name not in SPLITS:
+    if not isinstance(name, str) or name not in SPLITS:
         near = nearest(name, SPLITS) if isinstance(name, str) else None
         hint = f"did you mean {near}?" if near else f"known are {', '.join(sorted(SPLITS))}"
         raise file.refuse("pre", f"a way to split text that is not known here; {hint}")
@@ -199,7 +197,9 @@ def _bpe(file: _Vocabulary, merges: list[list[str]], **more: Any) -> dict[str, A
         "end_of_word_suffix": None,
     }
     usual |= {"fuse_unk": False, "byte_fallback": False, "ignore_merges": False}
-    return {"type": "BPE", **usual, **more, "vocab": ids, "merges": merges}
+    # As text they take a third of the memory. A token with a space has to stand by itself.
+    plain = not any(" " in token for token in ids)
+    return {"type": "BPE", **usual, **more, "vocab": ids, "merges": list(map(" ".join, merges)) if plain else merges}
 
 
 def _merges(file: _Vocabulary, scores: list[float]) -> list[list[str]]:

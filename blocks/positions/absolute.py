@@ -17,7 +17,7 @@ from miniwin.blocks.spec import UserError
 
 
 class AbsolutePositions(PositionEncoding):
-    undecayed = ("weight",)
+    undecayed = rows_of_positions = ("weight",)
     counts_tokens = "its learned positions (embed_positions) are those of the tokens of a row"
 
     def __init__(self, num_positions: int, hidden_size: int) -> None:

@@ -85,6 +85,8 @@ class PositionEncoding(nn.Module):
     weighting: Literal["softmax", "stick-breaking"] = "softmax"
     # Names of its own parameters that get no weight decay: tables and vectors.
     undecayed: tuple[str, ...] = ()
+    # Names of its tables with a row for each position, from the first on. A longer table begins with a shorter one.
+    rows_of_positions: tuple[str, ...] = ()
 
     def groups(self, num_heads: int, num_kv_heads: int) -> list[HeadGroup]:
         """The groups of heads with an encoding of their own, in the order of the heads. Usually one: all heads."""

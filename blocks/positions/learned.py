@@ -34,7 +34,7 @@ from miniwin.blocks.spec import PositiveInt
 
 
 class Learned(PositionEncoding):
-    undecayed = ("queries", "keys")
+    undecayed = rows_of_positions = ("queries", "keys")
     counts_tokens = "its learned positions belong to the first tokens of a row"
 
     def __init__(self, num_positions: int, head_dim: int, then: PositionEncoding) -> None:

@@ -78,7 +78,8 @@ def _rows(moves: Iterable[Move]) -> Iterator[tuple[str, str, str]]:
         shape = f"({', '.join(map(str, move.shape))})"
         said = ""
         if move.rows is not None:
-            said = f", the first {move.rows:,} rows; the others are fresh"
+            others = "; the others are fresh" if move.rows < move.shape[0] else " of the base"
+            said = f", the first {move.rows:,} rows{others}"
         elif move.rule == "copied":
             source = pattern_of(move.source or "")
             said = ", from another layer" if source == pattern_of(move.name) else f", from {source}"

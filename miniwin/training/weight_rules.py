@@ -2,7 +2,7 @@
 
     kept     the same name and shape in the base
     copied   from another layer of the base, where `layers=` says so; or the first rows of a table of embeddings that
-             has grown; or the embedding, into a head that is no longer tied
+             has grown, or of learned positions; or the embedding, into a head that is no longer tied
     fresh    drawn from the run's seed, as in a run without a base
     dropped  of the base, and of no use here
 
@@ -45,8 +45,8 @@ _EXAMPLES = "layers=0-23,8-31, layers=stretched, layers=stacked, PATTERN=fresh o
 class Move:
     """What becomes of one tensor.
 
-    name: in the new model; of a dropped one, in the base. source: its name in the base. rows: how many of its first
-    rows come from there, if not all.
+    name: in the new model; of a dropped one, in the base. source: its name in the base. rows: how many first rows come
+    from there, if not all of both.
     """
 
     rule: Rule
@@ -115,10 +115,10 @@ def moves(
     said = Maps(maps, len(base.layers), len(new.layers))
     _refuse_idle(said.fresh, ours, named[1])
     _refuse_idle(said.dropped, theirs, named[0])
-    needed = _matrices(new)
+    needed, tables = _matrices(new), _tables(new)
     found, problems = [], []
     for name, shape in ours.items():
-        move = _move(name, shape, theirs, base, said)
+        move = _move(name, shape, theirs, base, said, tables)
         if move.rule == FRESH and name in needed and not said.is_new(name) and not _matches(name, said.fresh):
             problems.append(_unfit(name, shape, theirs.get(said.source(name) or ""), named))
         found.append(move)
@@ -147,7 +147,7 @@ def put(decoder: Decoder, moves: Iterable[Move], tensors: dict[str, Tensor]) -> 
         for move in moves:
             if move.source is not None:
                 target = own[move.name] if move.rows is None else own[move.name][: move.rows]
-                target.copy_(tensors[move.source])
+                target.copy_(tensors[move.source][: move.rows])
 
 
 def pattern_of(name: str) -> str:
@@ -155,7 +155,14 @@ def pattern_of(name: str) -> str:
     return re.sub(r"\.\d+(?=\.)", ".*", name)
 
 
-def _move(name: str, shape: tuple[int, ...], theirs: dict[str, tuple[int, ...]], base: Decoder, said: Maps) -> Move:
+def _move(
+    name: str,
+    shape: tuple[int, ...],
+    theirs: dict[str, tuple[int, ...]],
+    base: Decoder,
+    said: Maps,
+    tables: set[str],
+) -> Move:
     source = said.source(name)
     if source is None or _matches(name, said.fresh):
         return Move(FRESH, name, shape)
@@ -168,6 +175,8 @@ def _move(name: str, shape: tuple[int, ...], theirs: dict[str, tuple[int, ...]],
         return Move("kept" if source == name else "copied", name, shape, source)
     if name in TABLES and got[1:] == shape[1:] and got[0] < shape[0]:
         return Move("copied", name, shape, source, rows=got[0])
+    if name in tables and got[1:] == shape[1:]:
+        return Move("copied", name, shape, source, rows=min(got[0], shape[0]))
     return Move(FRESH, name, shape)
 
 
@@ -218,6 +227,16 @@ def _matrices(decoder: Decoder) -> set[str]:
         if isinstance(module, nn.Linear | nn.Embedding) and module not in inside:
             found.add(f"{name}.weight")
     return found
+
+
+def _tables(decoder: Decoder) -> set[str]:
+    """Tables of learned positions, a row for each."""
+    return {
+        f"{name}.{table}"
+        for name, module in decoder.named_modules()
+        if isinstance(module, PositionEncoding)
+        for table in module.rows_of_positions
+    }
 
 
 def _matches(name: str, patterns: Iterable[str]) -> bool:

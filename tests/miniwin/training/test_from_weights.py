@@ -222,6 +222,20 @@ def test_several_processes_begin_with_the_weights(base: RunResult) -> None:
         assert losses[0] == pytest.approx(losses[1], abs=1e-6)
 
 
+def test_a_longer_context_is_one_command(base: RunResult) -> None:
+    """Trained at 32, and continued at 128 with YaRN and a longer window."""
+    yarn = "{type: yarn, factor: 4, original_max_position_embeddings: 32}"
+    rope = f"blocks.S.attention.position={{type: rope, scaling: {yarn}}}"
+    line = ["train", "base", "--from", "base", "--out", "long", "--set", rope, "--set", "blocks.S.attention.window=64"]
+    line += ["--set-train", "seq_len=128", "--set-train", "batch_size=1", "--set-train", "tokens=256"]
+    code, out, err = run_cli(*line, *TINY)
+    assert code == 0 and out.startswith("complete: long"), err
+    assert read_run("long")["from"]["tensors"] == {"kept": 21} and read_run("long")["train"]["seq_len"] == 128
+    assert miniwin.load("long").spec.blocks["S"].attention.window == 64
+    code, out, err = run_cli(*line[:4], *TINY, "--out", "none", "--set-train", "seq_len=100000")
+    assert (code, out) == (2, "") and "too little data" in err and not Path("none").exists()
+
+
 # -- the command line
 
 

@@ -77,6 +77,22 @@ def test_new_rows_of_the_embedding_are_fresh() -> None:
     assert found == Move("copied", "embed_tokens.weight", (300, 32), "embed_tokens.weight", rows=256)
 
 
+def test_learned_positions_begin_with_those_of_the_base() -> None:
+    position = "blocks.S.attention.position={type: learned, num_positions: %d, then: {type: nope}}"
+    base, longer, shorter = (changed(position % n, f"embed_positions={2 * n}") for n in (8, 12, 4))
+    for new, rows in (longer, 8), (shorter, 4):
+        own, theirs, fresh = begun(new, base=base)
+        for name, size in ("layers.0.attention.position.keys", rows), ("embed_positions.weight", 2 * rows):
+            assert torch.equal(own[name][:size], theirs[name][:size]) and torch.equal(
+                own[name][size:], fresh[name][size:]
+            )
+    found = every(shorter, base=base)
+    assert [move.rows for move in found if move.rows] == [8, 4, 4] and {move.rule for move in found} == {
+        "kept",
+        "copied",
+    }
+
+
 def test_a_head_that_is_no_longer_tied_is_the_embedding() -> None:
     own, theirs, _ = begun(tiny_model(tie_word_embeddings=False))
     assert torch.equal(own["lm_head.weight"], theirs["embed_tokens.weight"])

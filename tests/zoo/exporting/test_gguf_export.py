@@ -44,7 +44,8 @@ LONG = {
 EXPERTS = {"num_experts": 3, "num_experts_per_tok": 2}
 # transformers takes the scale of scores from no file, and 256 for it
 GEMMA = {"head_dim": 256, "num_hidden_layers": 7, "sliding_window": 8, "query_pre_attn_scalar": 256, "pad_token_id": 0}
-# model_type, fields of its config, whether transformers reads GGUF files of it
+# model_type, fields of its config, whether transformers reads GGUF files of it. It takes no size of heads from a
+# file of qwen3.
 MODELS: list[tuple[str, dict[str, Any], bool]] = [
     ("llama", {}, True),
     ("llama", {"tie_word_embeddings": True, "head_dim": 16}, False),
@@ -54,13 +55,13 @@ MODELS: list[tuple[str, dict[str, Any], bool]] = [
     ("llama", {"rope_parameters": {"rope_type": "linear", "rope_theta": 1e4, "factor": 2.0}}, False),
     ("mixtral", {"num_local_experts": 3, "num_experts_per_tok": 2}, False),
     ("qwen2", {}, True),
-    ("qwen3", {"head_dim": 16}, False),
+    ("qwen3", {"head_dim": 128}, True),
     (
         "qwen3_moe",
         {"num_experts": 3, "num_experts_per_tok": 2, "moe_intermediate_size": 24, "norm_topk_prob": True},
         False,
     ),
-    ("phi3", {"original_max_position_embeddings": 512}, False),
+    ("phi3", {"original_max_position_embeddings": 512}, True),
     ("phi3", {"rope_parameters": LONG, "original_max_position_embeddings": 64}, False),
     ("gemma", {"head_dim": 16, "pad_token_id": 0}, False),
     ("gemma2", GEMMA, True),

@@ -53,6 +53,7 @@ TITLES = {
     "PythonStdlibData": "data, source: python-stdlib",
     "TextData": "data, source: text",
     "JsonlData": "data, source: jsonl",
+    "ChatData": "data, source: chat",
     "TaskData": "data, source: tasks",
     "TableData": "data, source: table",
     "ExamplesData": "data, source: examples",

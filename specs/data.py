@@ -1,6 +1,6 @@
 """Where the text to train on comes from, and how it is split into train and valid.
 
-Six sources, told apart by `source`. Paths are relative to the folder of the YAML file that names them. The
+Seven sources, told apart by `source`. Paths are relative to the folder of the YAML file that names them. The
 split never depends on the machine: a file or line goes to one side by a hash of its name or of its text, not
 by its place in a list.
 """
@@ -129,6 +129,17 @@ class TableData(_PathData):
     field: Annotated[str, Field(min_length=1)] = "text"
 
 
+class ChatData(_PathData):
+    """Chats as JSON lines, `{"conversations": [{"role": ..., "content": ...}, ...]}`, through a chat template.
+
+    `loss: answers` counts what the model is to say. Equal chats land on the same side.
+    """
+
+    source: Literal["chat"] = "chat"
+    loss: Literal["answers", "all"] = "answers"
+    template: Annotated[str, Field(min_length=1), WrapValidator(any_name)] | None = None  # null: that of the weights
+
+
 class TaskData(_Split):
     """Examples generated for one task, `length` bytes each, `tokens` bytes of them to train on."""
 
@@ -160,7 +171,8 @@ class ExamplesData(Strict):
         return self.task
 
 
-Stored = PythonStdlibData | TextData | JsonlData | TaskData | TableData  # sources that become a corpus on disk
+# Sources that become a corpus on disk.
+Stored = PythonStdlibData | TextData | JsonlData | TaskData | TableData | ChatData
 
 
 def _no_mixture(data: Any) -> Any:

@@ -229,11 +229,13 @@ def _resolved(data: Any, base: Path) -> Any:
     if isinstance(data, MixtureData):
         parts = (part.model_copy(update={"data": _resolved(part.data, base)}) for part in data.parts)
         return data.model_copy(update={"parts": tuple(parts)})
-    found = {
+    found: dict[str, Any] = {
         field: tuple(_under(base, path) for path in paths)
         for field in ("paths", "valid_paths", "test_paths")
         if (paths := getattr(data, field, None)) is not None
     }
+    if getattr(data, "template", None) is not None:
+        found["template"] = str(base / user_path(data.template))
     return data.model_copy(update=found)
 
 

@@ -46,27 +46,38 @@ class TextRows:
         found = []
         for number in range(first, first + count):  # windows are numbered across epochs
             epoch, place = divmod(number, windows)
-            order, offset = _epoch(seed, epoch, windows, len(split))
+            order, offset = epoch_order(seed, epoch, windows, len(split))
             ids = _ring(split, (offset + int(order[place]) * seq_len) % len(split), seq_len + 1)  # (N + 1,)
             found.append((ids[:-1], ids[1:]))
         return found
+
+    def documents(self, first: int, count: int, seq_len: int, seed: int) -> dict[int, np.ndarray]:
+        return {}
 
     def sizes(self, first: int, count: int) -> tuple[int, ...]:
         return (count,)
 
     def __getstate__(self) -> Any:
-        split = self.split
-        # Pickled as it is, a memory map sends the whole corpus to every worker. Its place on disk is enough.
-        # A slice of a map is pickled as it is: its `offset` is that of the whole map.
-        if isinstance(split, np.memmap) and isinstance(split.base, mmap.mmap):
-            return {"split": (str(split.filename), split.dtype, split.shape, split.offset)}
-        return {"split": split}
+        return {"split": on_disk(self.split)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.split = state["split"]
-        if isinstance(self.split, tuple):
-            filename, dtype, shape, offset = self.split
-            self.split = np.memmap(filename, dtype=dtype, mode="r", shape=shape, offset=offset)
+        self.split = from_disk(state["split"])
+
+
+def on_disk(array: np.ndarray) -> Any:
+    """What to pickle of an array. A memory map as it is sends the whole corpus to every worker; its place is enough."""
+    # A slice of a map is pickled as it is: its `offset` is that of the whole map.
+    if isinstance(array, np.memmap) and isinstance(array.base, mmap.mmap):
+        return str(array.filename), array.dtype, array.shape, array.offset
+    return array
+
+
+def from_disk(state: Any) -> np.ndarray:
+    """The array of which `on_disk` gave the state."""
+    if not isinstance(state, tuple):
+        return np.asarray(state)
+    filename, dtype, shape, offset = state
+    return np.memmap(filename, dtype=dtype, mode="r", shape=shape, offset=offset)
 
 
 def batch_at(rows: np.ndarray | Rows, step: int, *, batch_size: int, seq_len: int, seed: int) -> Batch:
@@ -165,7 +176,7 @@ def _init_worker(_: int) -> None:
 
 
 @lru_cache(maxsize=8)
-def _epoch(seed: int, epoch: int, windows: int, length: int) -> tuple[np.ndarray, int]:
+def epoch_order(seed: int, epoch: int, windows: int, length: int) -> tuple[np.ndarray, int]:
     """(the order of an epoch's windows (windows,), the offset of the first one in the split)."""
     key = int.from_bytes(hashlib.sha256(f"{seed}:{epoch}".encode()).digest()[:16], "little")
     # Raw bits and a stable sort stay the same from version to version of numpy. Its shuffles do not.

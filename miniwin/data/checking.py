@@ -10,11 +10,12 @@ from pathlib import Path
 
 import numpy as np
 
+from miniwin.chat.format import template_text
 from miniwin.data.examples import check_task
 from miniwin.data.sources import check_apart, check_source, list_source
 from miniwin.evaluation.tasks import draw
-from miniwin.specs import SuiteSpec, TrainSpec, UserError
-from miniwin.specs.data import DataSpec, ExamplesData, MixtureData, PythonStdlibData, Stored
+from miniwin.specs import SuiteSpec, TrainSpec, UserError, user_path
+from miniwin.specs.data import ChatData, DataSpec, ExamplesData, MixtureData, PythonStdlibData, Stored
 from miniwin.specs.loading import SET, at_their_places
 from miniwin.specs.validation_errors import Problem
 from miniwin.tokenizer import Tokenizer, load_tokenizer
@@ -102,6 +103,8 @@ def at_their_fields(path: Path, overrides: Sequence[str] = (), option: str = SET
 
 
 def _look(data: Stored, base: Path) -> None:
+    if isinstance(data, ChatData) and data.template is not None:
+        template_text(base / user_path(data.template))
     check_source(list_source(data, base))
 
 

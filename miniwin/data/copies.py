@@ -26,7 +26,7 @@ def looked_for(source: Source) -> bool:
 def seen(source: Source, advance: Advance) -> frozenset[bytes]:
     """Digests of all texts of train and valid. It reads the source once; only digests stay in memory."""
     found = set()
-    for side, text in replace(source, replaced=Replaced()).documents():
+    for side, text, _ in replace(source, replaced=Replaced()).documents():
         raw = text.encode("utf-8")
         advance(len(raw))
         if side != "test":

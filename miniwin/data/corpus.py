@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from miniwin.chat.format import ChatFormat
 from miniwin.data.batches import TextRows
 from miniwin.data.rows import Rows
 from miniwin.specs import UserError
@@ -31,7 +32,8 @@ class Corpus:
     """Token ids to train and to validate on, (tokens,) each. The tokenizer's separator follows each document.
 
     test: text for a last measurement, which neither training nor any choice has seen; None unless the spec asks for it.
-    drawn: rows to train on that are no text, or not only; `train` and `valid` are then empty. parts: of a mixture, the
+    drawn: rows to train on that are no windows of a text, or not only. chat_format: that of its chats.
+    parts: of a mixture, the
     name, the weight and the corpus of each.
     """
 
@@ -42,6 +44,7 @@ class Corpus:
     drawn: Rows | None = None
     parts: tuple[tuple[str, float, Corpus], ...] = ()
     test: np.ndarray | None = None
+    chat_format: ChatFormat | None = None
 
     @property
     def rows(self) -> Rows:
@@ -64,7 +67,7 @@ class Corpus:
         Raises:
             UserError: a text has no test split.
         """
-        if self.drawn is None:
+        if self.drawn is None or len(self.valid):
             name = str(self.info.get("source"))
             ids = self.test if split == "test" else self.valid
             if ids is None:

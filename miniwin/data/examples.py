@@ -37,6 +37,9 @@ class ExampleRows:
     def rows(self, first: int, count: int, seq_len: int, seed: int) -> list[Row]:
         return [self._row(number, seq_len, seed) for number in range(first, first + count)]
 
+    def documents(self, first: int, count: int, seq_len: int, seed: int) -> dict[int, np.ndarray]:
+        return {}
+
     def sizes(self, first: int, count: int) -> tuple[int, ...]:
         return (count,)
 

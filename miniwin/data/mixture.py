@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from miniwin.data.rows import Row, Rows
 from miniwin.data.shares import counts
 from miniwin.specs import UserError
@@ -33,6 +35,14 @@ class MixedRows:
         found: list[Row] = []
         for rows, begin, size in zip(self.parts, counts(first, self.weights), self.sizes(first, count), strict=True):
             found += rows.rows(begin, size, seq_len, seed)
+        return found
+
+    def documents(self, first: int, count: int, seq_len: int, seed: int) -> dict[int, np.ndarray]:
+        found: dict[int, np.ndarray] = {}
+        start = 0
+        for rows, begin, size in zip(self.parts, counts(first, self.weights), self.sizes(first, count), strict=True):
+            found |= {start + place: own for place, own in rows.documents(begin, size, seq_len, seed).items()}
+            start += size
         return found
 
     def sizes(self, first: int, count: int) -> tuple[int, ...]:

@@ -2,6 +2,7 @@
 
     <cache>/data/<key>/train.npy  valid.npy     ids, uint16 for vocabularies up to 65536, uint32 above
                        test.npy                 where the spec asks for a test split
+                       train.counted.npy  train.starts.npy    of chats
                        corpus.json              what it is, and how big and what hash each file has
 
 The key is a hash of the spec, the file list (path, size, time) and the tokenizer, so looking a corpus up reads
@@ -17,13 +18,17 @@ import hashlib
 import json
 import os
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from miniwin.chat.format import ChatFormat, make_chat_format, template_text
+from miniwin.data.chat_rows import ChatRows
+from miniwin.data.chats import ChatEncoder
 from miniwin.data.copies import COPIES, digest, looked_for, seen
 from miniwin.data.corpus import Corpus
 from miniwin.data.examples import ExampleRows, fingerprint
@@ -36,7 +41,7 @@ from miniwin.files.hashing import sha256_file
 from miniwin.files.json_files import read_json
 from miniwin.files.writing import Unwritable, move, remove_tree, write_flushed
 from miniwin.specs import UserError, user_path
-from miniwin.specs.data import DataSpec, ExamplesData, JsonlData, MixtureData, TableData, TaskData, TextData
+from miniwin.specs.data import ChatData, DataSpec, ExamplesData, JsonlData, MixtureData, TableData, TaskData, TextData
 from miniwin.tokenizer import Tokenizer
 from miniwin.tokenizer.hugging_face import SEPARATORS
 
@@ -44,6 +49,20 @@ FORMAT = 1
 READING = 2  # version of how bytes become text; part of the key, so that corpora of older versions are made anew
 PIECE = 1 << 14  # characters that the tokenizer gets in one piece: a whole novel would take minutes and gigabytes
 BATCH = 256  # pieces that the tokenizer gets at once, to share out among its threads
+# Of chats: which tokens of train.npy are counted, and where each chat begins, the end of the last one included.
+COUNTED, STARTS = "train.counted", "train.starts"
+CHATS: dict[str, np.dtype[Any]] = {COUNTED: np.dtype("|u1"), STARTS: np.dtype("<i8")}
+
+Encoded = tuple[np.ndarray, np.ndarray | None]  # ids, and of a chat which of them are counted
+
+
+class Piece(NamedTuple):
+    """A piece of a document. last: whether the document ends with it. where: see Document."""
+
+    side: str
+    text: str
+    last: bool
+    where: str
 
 
 def prepare(
@@ -53,8 +72,11 @@ def prepare(
     cache_dir: Path | None = None,
     *,
     progress: bool = False,
+    chat_format: ChatFormat | None = None,
 ) -> Corpus:
     """The corpus of `spec`, from the cache or made now. Paths in the spec are relative to `base`.
+
+    chat_format: that of the model, for chats; a template that the spec names comes first.
 
     Raises:
         UserError: the text cannot be found or read, one side of the split is empty, or the tokenizer has no separator.
@@ -65,7 +87,9 @@ def prepare(
     if isinstance(spec, MixtureData):
         check_apart(spec, base)
         return _mixed(
-            spec, tokenizer, [_part(spec, n, tokenizer, base, cache_dir, progress) for n in range(len(spec.parts))]
+            spec,
+            tokenizer,
+            [_part(spec, n, tokenizer, base, cache_dir, progress, chat_format) for n in range(len(spec.parts))],
         )
     if tokenizer.separator is None:
         raise UserError(
@@ -73,6 +97,8 @@ def prepare(
             f"{', '.join(SEPARATORS)}, or byte 0 in a byte-level vocabulary: add one as a special token"
         )
     source = list_source(spec, base)
+    if isinstance(spec, ChatData):
+        source = _with_format(source, spec, tokenizer, base, chat_format)
     root = (cache_folder() if cache_dir is None else user_path(cache_dir)) / "data"
     key = _key(source, tokenizer)
     found = _open(root / key) or _made(root, key, source, tokenizer, progress)
@@ -82,7 +108,26 @@ def prepare(
             f"{found.info['replaced_first']}",
             stacklevel=2,
         )
-    return found
+    return replace(found, chat_format=source.chat_format)
+
+
+def _with_format(
+    source: Source, spec: ChatData, tokenizer: Tokenizer, base: Path | None, own: ChatFormat | None
+) -> Source:
+    """The source with the format of its chats: the template that the spec names, or that of the model."""
+    if spec.template is not None:
+        assert tokenizer.separator is not None
+        ends = [*(() if own is None else own.end_tokens), tokenizer.decode([tokenizer.separator])]
+        text = template_text((base or Path()) / user_path(spec.template))
+        own = make_chat_format(text, {} if own is None else own.names, ends, tokenizer)
+    if own is None:
+        raise UserError(
+            "data: chats need a chat template, and there is none: begin with the weights of a model that has one "
+            "(--from), or name a file of your own as template"
+        )
+    known = {"template": own.template, "names": dict(own.names), "end_tokens": list(own.end_tokens)}
+    digest_of = hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()
+    return replace(source, chat_format=own, facts={"chat_format": digest_of[:16], "loss": spec.loss})
 
 
 def _drawn(spec: ExamplesData, tokenizer: Tokenizer) -> Corpus:
@@ -93,10 +138,16 @@ def _drawn(spec: ExamplesData, tokenizer: Tokenizer) -> Corpus:
 
 
 def _part(
-    spec: MixtureData, place: int, tokenizer: Tokenizer, base: Path | None, cache_dir: Path | None, progress: bool
+    spec: MixtureData,
+    place: int,
+    tokenizer: Tokenizer,
+    base: Path | None,
+    cache_dir: Path | None,
+    progress: bool,
+    chat_format: ChatFormat | None,
 ) -> Corpus:
     try:
-        return prepare(spec.parts[place].data, tokenizer, base, cache_dir, progress=progress)
+        return prepare(spec.parts[place].data, tokenizer, base, cache_dir, progress=progress, chat_format=chat_format)
     except Unwritable:  # the cache, not the data
         raise
     except UserError as error:
@@ -115,13 +166,14 @@ def _mixed(spec: MixtureData, tokenizer: Tokenizer, corpora: Sequence[Corpus]) -
         "tokenizer": tokenizer.name,
     }
     found = hashlib.sha256(json.dumps(question).encode()).hexdigest()
-    return Corpus(none, none, found, info, rows, parts)
+    chat_format = next((corpus.chat_format for corpus in corpora if corpus.chat_format is not None), None)
+    return Corpus(none, none, found, info, rows, parts, chat_format=chat_format)
 
 
 def _key(source: Source, tokenizer: Tokenizer) -> str:
     """The name of a corpus in the cache: a hash of all that its ids depend on, without reading text."""
     files = [file.key() for file in source.files]
-    reading: list[Any] = [READING] if isinstance(source.spec, TextData | JsonlData) else []
+    reading: list[Any] = [READING] if isinstance(source.spec, TextData | JsonlData | ChatData) else []
     reading += [f"copies {COPIES}"] if looked_for(source) else []
     question = [FORMAT, source.spec.model_dump(mode="json"), files, source.facts, tokenizer.identity, *reading]
     text = json.dumps(question, sort_keys=True)
@@ -164,7 +216,9 @@ def _open(folder: Path) -> Corpus | None:
             ):
                 return None
             splits[side] = np.load(path, mmap_mode="r", allow_pickle=False)
-        return Corpus(splits["train"], splits["valid"], record["fingerprint"], record["info"], test=splits.get("test"))
+        rows = ChatRows(splits["train"], splits[COUNTED], splits[STARTS]) if STARTS in splits else None
+        train, valid, test = splits["train"], splits["valid"], splits.get("test")
+        return Corpus(train, valid, record["fingerprint"], record["info"], rows, test=test)
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
@@ -196,10 +250,10 @@ def _write(folder: Path, source: Source, tokenizer: Tokenizer, progress: bool) -
     counts = {side: {"documents": 0, "bytes": 0} for side in sides}
     copies = 0
 
-    def pieces() -> Iterator[tuple[str, str, bool]]:
+    def pieces() -> Iterator[Piece]:
         nonlocal copies
         known = seen(source, bar) if looked_for(source) else frozenset()
-        for side, text in source.documents():
+        for side, text, where in source.documents():
             raw = text.encode("utf-8")
             content[side].update(len(raw).to_bytes(8, "big") + raw)
             bar(len(raw))
@@ -208,27 +262,35 @@ def _write(folder: Path, source: Source, tokenizer: Tokenizer, progress: bool) -
                 continue
             counts[side]["documents"] += 1
             counts[side]["bytes"] += len(raw)
-            parts = _cut(text)
+            parts = [text] if where else _cut(text)
             for place, part in enumerate(parts, 1):
-                yield side, part, place == len(parts)
+                yield Piece(side, part, place == len(parts), where)
 
     separator = np.array([tokenizer.separator])
     encode = _encoder(source, tokenizer)
     with ExitStack() as stack:
         bar = stack.enter_context(_progress_bar(source.bytes * (2 if looked_for(source) else 1), progress))
-        writers = {side: stack.enter_context(_IdWriter(folder / f"{side}.npy", dtype)) for side in sides}
+        types: dict[str, np.dtype[Any]] = dict.fromkeys(sides, dtype)
+        types |= CHATS if source.chat_format is not None else {}
+        writers = {side: stack.enter_context(_IdWriter(folder / f"{side}.npy", kind)) for side, kind in types.items()}
         for batch in _batches(pieces(), BATCH):
-            for (side, _, last), ids in zip(batch, encode([part for _, part, _ in batch]), strict=True):
-                writers[side].add(ids)
-                if last:
-                    writers[side].add(separator)
+            for piece, (ids, counted) in zip(batch, encode(batch), strict=True):
+                if counted is not None and piece.side == "train":  # where chats begin and end is kept beside the ids
+                    writers[STARTS].add(np.array([writers["train"].count]))
+                    writers[COUNTED].add(counted)
+                writers[piece.side].add(ids)
+                if piece.last and (counted is None or piece.side != "train"):
+                    writers[piece.side].add(separator)
+        if STARTS in writers:
+            writers[STARTS].add(np.array([writers["train"].count]))
         for side in sides:
             counts[side]["tokens"] = writers[side].count
             if writers[side].count == 0:
                 raise UserError(_empty(source, side, copies))
-        files = {side: writers[side].finish() for side in sides}
+        files = {name: writer.finish() for name, writer in writers.items()}
+    chats = [] if source.chat_format is None else [source.facts]
     fingerprint = hashlib.sha256(
-        json.dumps([FORMAT, tokenizer.identity, *(content[side].hexdigest() for side in sides)]).encode()
+        json.dumps([FORMAT, tokenizer.identity, *(content[side].hexdigest() for side in sides), *chats]).encode()
     ).hexdigest()
     info: dict[str, Any] = {
         "source": source.spec.source,
@@ -247,11 +309,15 @@ def _write(folder: Path, source: Source, tokenizer: Tokenizer, progress: bool) -
     write_flushed(folder / "corpus.json", json.dumps(record, indent=1))
 
 
-def _encoder(source: Source, tokenizer: Tokenizer) -> Callable[[Sequence[str]], list[np.ndarray]]:
+def _encoder(source: Source, tokenizer: Tokenizer) -> Callable[[Sequence[Piece]], Iterable[Encoded]]:
+    if source.chat_format is not None:
+        assert isinstance(source.spec, ChatData)
+        encoder = ChatEncoder(source.chat_format, tokenizer, source.spec.loss)
+        return lambda pieces: encoder.encode([(piece.where, piece.text) for piece in pieces])
     if not isinstance(source.spec, TaskData):
-        return tokenizer.encode_batch
+        return lambda pieces: ((ids, None) for ids in tokenizer.encode_batch([piece.text for piece in pieces]))
     table = character_ids(tokenizer)
-    return lambda texts: [table[np.frombuffer(text.encode("ascii"), dtype=np.uint8)] for text in texts]
+    return lambda pieces: ((table[np.frombuffer(piece.text.encode("ascii"), dtype=np.uint8)], None) for piece in pieces)
 
 
 def _empty(source: Source, side: str, copies: int) -> str:
@@ -260,7 +326,7 @@ def _empty(source: Source, side: str, copies: int) -> str:
             f"data: no text for the test: {plural(copies, 'document')} kept back, all with text of train or valid; "
             "expected text that is nowhere else: give more, or name some in test_paths"
         )
-    if isinstance(source.spec, JsonlData | TableData) and side != "train":
+    if isinstance(source.spec, JsonlData | ChatData | TableData) and side != "train":
         how = f"give more rows, a larger {side}_fraction, or {side}_paths"
     else:
         how = "give more text" if side == "train" else f"give more text, or name some in {side}_paths"
@@ -313,8 +379,8 @@ def _cut(text: str) -> list[str]:
     return [*parts, text[start:]]
 
 
-def _batches(pieces: Iterator[tuple[str, str, bool]], size: int) -> Iterator[list[tuple[str, str, bool]]]:
-    batch = []
+def _batches(pieces: Iterator[Piece], size: int) -> Iterator[list[Piece]]:
+    batch: list[Piece] = []
     for piece in pieces:
         batch.append(piece)
         if len(batch) == size:

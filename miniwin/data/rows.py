@@ -2,12 +2,13 @@
 
 batches.py    TextRows: windows of a long array of token ids
 examples.py   ExampleRows: examples of a task, drawn when they are needed
+chat_rows.py  ChatRows: whole chats, of which answers are counted
     mixture.py    MixedRows: rows of several of these
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -24,6 +25,9 @@ class Rows(Protocol):
 
     def rows(self, first: int, count: int, seq_len: int, seed: int) -> Sequence[Row]:
         """`count` rows of N = seq_len tokens, from number `first` on, each part's together. seed: that of the run."""
+
+    def documents(self, first: int, count: int, seq_len: int, seed: int) -> Mapping[int, np.ndarray]:
+        """Of the rows whose documents no separator tells apart: the number of each token's document, (N,)."""
 
     def sizes(self, first: int, count: int) -> tuple[int, ...]:
         """How many of these rows each part has; of a single part, all."""

@@ -20,12 +20,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from miniwin.blocks.messages.listing import some
+from miniwin.chat.format import ChatFormat
 from miniwin.data import tables
+from miniwin.data.chats import read_chats
 from miniwin.data.finding import SourceFile, apart, disjoint, find, find_tables, read_bytes, source_file
 from miniwin.data.plain_text import Replaced, TextReader
 from miniwin.data.tasks import check_recall, recall_documents
 from miniwin.specs import UserError
 from miniwin.specs.data import (
+    ChatData,
     ExamplesData,
     JsonlData,
     MixtureData,
@@ -44,19 +47,22 @@ ROWS = {".jsonl": "jsonl", **dict.fromkeys(tables.SUFFIXES, "table")}  # files o
 
 
 class Document(NamedTuple):
-    """One text, and the side of the split that it is on."""
+    """One text, and the side of the split that it is on. where: file and line, known of chats, whose text is JSON."""
 
     side: str  # train | valid | test
     text: str
+    where: str = ""
 
 
 @dataclass(frozen=True)
 class Source:
-    """The files that a data spec means on this machine. `facts` go into the description of the corpus."""
+    """The files that a data spec means on this machine. `facts` go into the description of the corpus. chat_format: of
+    a source of chats."""
 
     spec: Stored
     files: tuple[SourceFile, ...] = ()
     facts: dict[str, Any] = field(default_factory=dict)
+    chat_format: ChatFormat | None = None
     replaced: Replaced = field(default_factory=Replaced, compare=False)  # known once all documents were read
 
     @property
@@ -88,6 +94,11 @@ class Source:
             reader = TextReader(file.path, self.replaced)
             if isinstance(self.spec, JsonlData):
                 yield from _json_lines(file, self.spec, reader)
+                reader.close()
+                continue
+            if isinstance(self.spec, ChatData):
+                for where, chat in read_chats(file, reader):
+                    yield _document(file, self.spec, chat)._replace(where=where)
                 reader.close()
                 continue
             if isinstance(self.spec, PythonStdlibData):  # not the user's text: nothing is reported about its encoding
@@ -131,7 +142,7 @@ def _list(spec: Stored, base: Path) -> Source:
             return _list_stdlib(spec)
         case TextData():
             return _list_text(spec, base)
-        case JsonlData():
+        case JsonlData() | ChatData():
             side = "lines" if spec.valid_paths is None else "train"
             files, _ = find(spec.paths, base, "data.paths", side, suffix=".jsonl")
             valid, _ = find(spec.valid_paths or (), base, "data.valid_paths", "valid", suffix=".jsonl")
@@ -197,7 +208,7 @@ def _split(source: Source, file: SourceFile) -> str:
     """How a file is split, in words that are equal where its text is split alike."""
     if file.side not in ("tail", "lines"):
         return file.side
-    assert isinstance(source.spec, TextData | JsonlData | TableData)
+    assert isinstance(source.spec, TextData | JsonlData | ChatData | TableData)
     how = "at its tail" if file.side == "tail" else "by lines"
     return f"split {how} (valid_fraction {source.spec.share:g}, test_fraction {source.spec.test_fraction or 0:g})"
 
@@ -213,6 +224,8 @@ def check_source(source: Source) -> None:
             tables.check(file.path, source.spec.field)
         elif isinstance(source.spec, JsonlData):
             next(_json_lines(file, source.spec, TextReader(file.path, Replaced())), None)
+        elif isinstance(source.spec, ChatData):
+            next(read_chats(file, TextReader(file.path, Replaced())), None)
 
 
 def _list_text(spec: TextData, base: Path) -> Source:
@@ -271,7 +284,7 @@ def _json_lines(file: SourceFile, spec: JsonlData, reader: TextReader) -> Iterat
         raise UserError(f"data: cannot read {file.path}: {error.strerror or error}") from None
 
 
-def _document(file: SourceFile, spec: JsonlData | TableData, text: str) -> Document:
+def _document(file: SourceFile, spec: JsonlData | ChatData | TableData, text: str) -> Document:
     """A row goes to a side by its text, unless the whole file is for one."""
     return Document(side_of(text, spec.share, spec.test_fraction) if file.side == "lines" else file.side, text)
 

@@ -42,10 +42,12 @@ def corpus_for(
         raise UserError(f"{model.ref} has no tokenizer, so it cannot be evaluated on text")
     if data is not None:
         spec, own = _data_spec(data)
-        return _known(model, _with_text(prepare(spec, model.tokenizer, base=own or base), "data"))
+        return _known(
+            model, _with_text(prepare(spec, model.tokenizer, base=own or base, chat_format=model.chat_format), "data")
+        )
     spec, base = _own_data(model)
     try:
-        corpus = prepare(spec, model.tokenizer, base=base)
+        corpus = prepare(spec, model.tokenizer, base=base, chat_format=model.chat_format)
     except Unwritable:  # the cache, not the data
         raise
     except UserError as error:

@@ -31,6 +31,9 @@ class ByteTokenizer:
     def encode_marked(self, text: str) -> list[int]:
         return self.encode(text)
 
+    def encode_marked_at(self, text: str) -> tuple[list[int], list[int]]:
+        return self.encode(text), [place for place, letter in enumerate(text) for _ in to_bytes(letter)]
+
     def token_id(self, token: str) -> int | None:
         ids = self.encode(token)
         return ids[0] if len(ids) == 1 else None

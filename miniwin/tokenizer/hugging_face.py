@@ -103,6 +103,9 @@ class HFTokenizer:
         return self.encode(text)
 
     def encode_marked(self, text: str) -> list[int]:
+        return self._marked(text, frame=False)[0]
+
+    def encode_marked_at(self, text: str) -> tuple[list[int], list[int]]:
         return self._marked(text, frame=False)
 
     def token_id(self, token: str) -> int | None:
@@ -139,13 +142,13 @@ class HFTokenizer:
                 raise Unsafe(f"normalizer: makes this text more than {USUAL:g} times as long")
             return self._inner.encode(text, add_special_tokens=frame)
 
-    def _marked(self, text: str, frame: bool) -> list[int]:
-        """The ids of a text, where a special token that is written in it is that token."""
+    def _marked(self, text: str, frame: bool) -> tuple[list[int], list[int]]:
+        """The ids of a text, where a special token that is written in it is that token, and where each begins."""
         with _READING:
             self._inner.encode_special_tokens = False
             try:
-                ids: list[int] = self._encoded(text, frame).ids
-                return ids
+                found = self._encoded(text, frame)
+                return found.ids, [begin for begin, _ in found.offsets]
             finally:
                 self._inner.encode_special_tokens = True
 

@@ -34,7 +34,7 @@ class ImportedTokenizer(HFTokenizer):
         return usual if not ends or usual in ends else ends[0]
 
     def encode_prompt(self, text: str, begins: bool = True) -> list[int]:
-        return self._marked(text, frame=begins)
+        return self._marked(text, frame=begins)[0]
 
     def _before(self) -> tuple[int, ...]:
         """The ids that the post-processor puts before a text."""

@@ -51,6 +51,9 @@ class Tokenizer(Protocol):
     def encode_marked(self, text: str) -> list[int]:
         """The ids of a text that is marked up with special tokens, such as a chat. Nothing is put around it."""
 
+    def encode_marked_at(self, text: str) -> tuple[list[int], list[int]]:
+        """The same ids, and the place of the character of `text` at which each begins."""
+
     def token_id(self, token: str) -> int | None:
         """The id of a token; None if the vocabulary has no such token."""
 

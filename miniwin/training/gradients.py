@@ -62,7 +62,9 @@ class StepGradients:
             inputs, targets = (self.group.rows(ids).to(self.device) for ids in (inputs, every))  # (B / processes, N)
             with self.engine.of_pass(last=number == numbers[-1]):
                 with torch.autocast(self.device.type, torch.bfloat16, enabled=self.spec.dtype == "bfloat16"):
-                    loss, losses, auxiliary = self.engine.one_pass(inputs, targets, self._documents(inputs), own)
+                    loss, losses, auxiliary = self.engine.one_pass(
+                        inputs, targets, self._documents(number, inputs), own
+                    )
                 loss = loss / passes
                 self.parts.see(losses, sizes)
                 total += loss.detach()
@@ -76,9 +78,16 @@ class StepGradients:
         norm = self.engine.clip(self.parameters, self.spec.clip_grad_norm)
         return float(total), norm, None if auxiliary is None else float(added)
 
-    def _documents(self, inputs: Tensor) -> Tensor | None:
-        """The number of each token's document (B, N); None where documents are not kept apart."""
+    def _documents(self, number: int, inputs: Tensor) -> Tensor | None:
+        """The number of each token's document (B / processes, N); None where documents are not kept apart. number: of
+        the pass. inputs: this process's rows of it.
+        """
         if self.spec.packing == "stream":
             return None
         assert self.tokenizer.separator is not None
-        return document_numbers(inputs, self.tokenizer.separator)
+        found = document_numbers(inputs, self.tokenizer.separator)
+        at, mine = self.passes[number], self.group.span(self.passes[number].batch_size)
+        for place, own in self.corpus.rows.documents(at.first, at.batch_size, at.seq_len, self.spec.seed).items():
+            if mine.start <= place < mine.stop:
+                found[place - mine.start] = torch.from_numpy(own).to(found.device)
+        return found

@@ -122,7 +122,8 @@ def train(
     group = join(device)
     for length in spec.lengths:
         group.check(spec.batch_size * spec.longest // length)
-    corpus = prepare(spec.data, tokenizer, progress=progress and group.leads)
+    own = None if start is None else start.origin.chat_format
+    corpus = prepare(spec.data, tokenizer, progress=progress and group.leads, chat_format=own)
     for length in spec.lengths:
         corpus.rows.check(length)  # too little data is an error before there is a folder
     check_validation(spec, tokenizer, corpus.texts)

@@ -87,6 +87,7 @@ class TrainingLoop:
         self.engine = make_engine(distributed, model_spec, spec, group, device, product, first)
         decoder = self.engine.decoder
         special, chats = (None, None) if start is None else (start.origin.special, start.origin.chat_format)
+        chats = corpus.chat_format or chats
         self.model = LanguageModel(decoder, model_spec, tokenizer, str(folder), folder, special, chats)
         self.gradients = StepGradients(self.engine, spec, corpus, tokenizer)
         self.parts = self.gradients.parts

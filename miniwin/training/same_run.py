@@ -138,6 +138,5 @@ def _without_paths(data: Any) -> Any:
         return [_without_paths(part) for part in data]
     if not isinstance(data, dict):
         return data
-    return {
-        key: _without_paths(value) for key, value in data.items() if key not in ("paths", "valid_paths", "test_paths")
-    }
+    left_out = (*PATHS, "template")
+    return {key: _without_paths(value) for key, value in data.items() if key not in left_out}

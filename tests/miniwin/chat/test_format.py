@@ -159,7 +159,7 @@ def imported(tmp_path: Path, template: Any, generation: dict[str, Any] | None = 
 def test_an_import_brings_the_chat_format(tmp_path: Path) -> None:
     made = imported(tmp_path, MARKED, {"eos_token_id": 2}, pad_token={"content": PAD, "special": True})
     model = miniwin.load(made.folder)
-    assert model.chat_format == ChatFormat(MARKED, (EOS, EOT), NAMES | {"pad_token": PAD}, 64)
+    assert model.chat_format == ChatFormat(MARKED, (EOS, EOT), NAMES | {"pad_token": PAD}, 512)
     assert model.tokenizer is not None and model.chat_format.end_ids(model.tokenizer) == (2, 3)
     text = model.chat_format.render(HELLO)
     ids = model.tokenizer.encode_marked(text)

@@ -68,7 +68,7 @@ def _run(options: argparse.Namespace) -> None:
                 print(f"{case.name}  {'done' if done else 'to do'}")
             elif not done:
                 began = time.monotonic()
-                searches = [found(problem, known, case, seed) for seed in range(seeds)]
+                searches = [found(problem, known, case, seed, whole_curve=case.whole_curve) for seed in range(seeds)]
                 results.write(case, mark, searches, options.results)
                 took = (time.monotonic() - began) / sum(one.trials for one in searches)
                 print(f"{case.name}  {seeds} searches, {1000 * took:.1f} ms a trial", flush=True)

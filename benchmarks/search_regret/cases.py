@@ -29,7 +29,8 @@ class Question:
 
 @dataclass(frozen=True)
 class Sampler:
-    """seeds: fewer where a proposal takes most of a second. placements: their coding; None: the usual one."""
+    """seeds: fewer where a proposal takes most of a second; of these there are fewer cases too. placements: their
+    coding; None: the usual one."""
 
     name: str
     fields: dict[str, Any]
@@ -56,6 +57,15 @@ SAMPLERS = (
     Sampler("cmaes", {"type": "cmaes"}),
 )
 PRUNERS = ("none", "median", "halving", "hyperband")
+SLOW = {"pruners": ("none", "halving"), "workers": (1,)}  # what slow samplers are asked
+SHOWN = (  # in the plot
+    ("random", "none"),
+    ("tpe", "none"),
+    ("random", "halving"),
+    ("tpe", "halving"),
+    ("evolution", "halving"),
+    ("gp", "halving"),
+)
 
 
 @dataclass(frozen=True)
@@ -68,6 +78,11 @@ class Case:
     @property
     def name(self) -> str:
         return f"{self.question.name}-{self.sampler.name}-{self.pruner}-{self.workers}"
+
+    @property
+    def whole_curve(self) -> bool:
+        """Whether a search goes on after its aim, for the plot."""
+        return self.workers == WORKERS[0] and (self.sampler.name, self.pruner) in SHOWN
 
     def spec(self, problem: Problem, seed: int) -> SearchSpec:
         """The search spec of one seed."""
@@ -96,6 +111,8 @@ def cases(problem: Problem, questions: tuple[Question, ...] = QUESTIONS) -> Iter
 
 def _makes_sense(case: Case, problem: Problem) -> bool:
     if case.pruner == "median" and len(case.question.objectives) > 1:
+        return False
+    if case.sampler.seeds < SEEDS and not (case.pruner in SLOW["pruners"] and case.workers in SLOW["workers"]):
         return False
     try:
         case.spec(problem, 0)

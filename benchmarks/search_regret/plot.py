@@ -7,21 +7,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmarks.search_regret.cases import Question
+from benchmarks.search_regret.cases import SHOWN, Question
 from benchmarks.search_regret.curves import POINTS
 from benchmarks.search_regret.summary import Summary
 from miniwin.files.writing import write_text
 from miniwin.specs import UserError
 
 COLOURS = ("#7f8c8d", "#2c6fbb", "#2e8b57", "#c0392b", "#8e44ad", "#b8860b")
-SHOWN = (
-    ("random", "none"),
-    ("tpe", "none"),
-    ("random", "halving"),
-    ("tpe", "halving"),
-    ("evolution", "halving"),
-    ("gp", "halving"),
-)
 
 
 def write_plot(found: Mapping[Question, Mapping[tuple[str, str], Summary]], path: Path) -> Path:

@@ -37,7 +37,7 @@ HEAD = """# A grid of small architectures, every rung of every run
 from benchmarks.search_grid.table import Table
 
 table = Table.load()
-row = table.rows[0]                                   # or table.row(values, seed=0)
+row = table.rows[0]  # or table.row(values, seed=0)
 print(row.values, row.value("loss@2048"), row.value("cache_bytes@2048"))
 print([rung.metrics["loss@2048"] for rung in row.rungs])
 ```

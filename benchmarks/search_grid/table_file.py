@@ -47,9 +47,7 @@ def save(table: Table, path: Path) -> None:
 
 
 def _line(row: Row, place: int, as_json: Sequence[str]) -> dict[str, Any]:
-    values = {
-        name: json.dumps(value, sort_keys=True) if name in as_json else value for name, value in row.values.items()
-    }
+    values = {name: json.dumps(value) if name in as_json else value for name, value in row.values.items()}
     line = {**values, "seed": row.seed, "status": row.status, "reason": row.reason, **row.costs}
     if row.rungs:
         rung = row.rungs[place]

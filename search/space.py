@@ -89,6 +89,10 @@ class Space:
         self.variables = Variables(spec.variables, base.num_layers, placements, first_choices)
         check_links(Parts(spec, base, self.train, self.lines, self.constraints))
 
+    def most_placements(self) -> int:
+        """How many values a placement has at most; of several, the one with the most. 0: there is none."""
+        return max((placed.most() for placed in self.variables.placed.values()), default=0)
+
     def recoded(self, placements: str) -> Space:
         """The same space with another coding of placements: a sampler may use one, and the storage another."""
         return Space(self.spec, self.base, self.train, placements=placements, first_choices=self._first_choices)

@@ -60,6 +60,9 @@ class Variables(Protocol):
     def cross(self, one: Mapping[str, Any], other: Mapping[str, Any], random: Random) -> dict[str, Any]:
         """A mixture of two assignments."""
 
+    def most_placements(self) -> int:
+        """How many values a placement has at most; of several, the one with the most. 0: there is none."""
+
     def recoded(self, placements: str) -> Variables:
         """The same variables with another coding of placements."""
 

@@ -20,7 +20,6 @@ from miniwin.search.samplers.past import Past, Variables
 from miniwin.search.samplers.told import FREE, Teller
 from miniwin.search.samplers.ways import way_of
 from miniwin.specs import UserError
-from miniwin.specs.placements import Placement
 
 STREAK = 10  # free trials in a row before the sampler is helped out
 CHANGES = 20  # small changes that are tried of a proposal that was made before
@@ -35,8 +34,9 @@ class Proposer:
         `space`, and so has what is proposed."""
         self._space, self._spec = space, space.spec
         self._way = way_of(self._spec.sampler)
-        coding = placements or self._way.placements
-        self._asked = space.recoded(coding) if coding and _has_placements(space) else space
+        most = space.most_placements()
+        coding = placements or ("ordinal" if most <= self._way.few else None)
+        self._asked = space.recoded(coding) if coding and most else space
         self._tell = Teller(self._asked)
         self._directions = tuple(objective.direction for objective in self._spec.parsed_objectives)
         self._known: dict[int, tuple[Mapping[str, Any], str, dict[str, Any]]] = {}
@@ -114,7 +114,3 @@ def _streak(history: Sequence[Tried]) -> int:
             break
         streak += 1
     return streak
-
-
-def _has_placements(space: Variables) -> bool:
-    return any(isinstance(variable, Placement) for variable in space.spec.variables.values())

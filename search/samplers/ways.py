@@ -27,16 +27,19 @@ class Way:
     """propose: Optuna's parameters, from the sampler's spec, the past and a seed; None: there are no others.
     tries: how often it is asked, each time with another seed, before it is said to insist on what was tried.
     check: SpaceError if it cannot work here, or not on this space.
-    placements: their coding for it, if not that of the storage."""
+    few: where a placement has at most so many values, it is told of their ranks; else of their letters, as the storage
+    is."""
 
     propose: Callable[[Any, Past, int], dict[str, Any] | None]
     tries: int = 3
     check: Callable[[Any, Variables], object] | None = None
-    placements: str | None = None
+    few: int = 0
 
+
+FEW = 32  # benchmarks/search_regret: ranks are better with 10 placements, letters with 220 and more
 
 _WAYS: dict[type, Way] = {
-    TPESampler: Way(optuna_samplers.tpe),
+    TPESampler: Way(optuna_samplers.tpe, few=FEW),
     GPSampler: Way(optuna_samplers.gp, 1, optuna_samplers.check_gp),  # another seed hardly changes what it proposes
     NSGA2Sampler: Way(optuna_samplers.nsga2, tries=10),
     NSGA3Sampler: Way(optuna_samplers.nsga3, tries=10),

@@ -2,6 +2,7 @@
 
 python -m benchmarks.search_regret                     every case that has no result file yet; killed, it goes on
 python -m benchmarks.search_regret --only loss-tpe     cases whose names begin so; --list names them
+python -m benchmarks.search_regret --placements        which coding of placements suits TPE, by how many there are
 python -m benchmarks.search_regret --page              README.md and its plot, from the result files
 
 A replay trains nothing: where a worker would train to a rung, the table says what it would have measured. Samplers and
@@ -13,5 +14,6 @@ replay.py     one search: which architecture was trained how far, after how many
 truth.py      what the table says once the noise of seeds is taken off: the best, and the hypervolume of all
 curves.py     how good what was found is, after so many tokens
 results.py    the result files, one for each case
+placements.py  searches over a made-up loss with more placements than the grid has
 page.py plot.py    the page
 """

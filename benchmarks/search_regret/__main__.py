@@ -25,6 +25,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--list", action="store_true", help="name the cases and say which are done")
     parser.add_argument("--page", action="store_true", help="write README.md and its plot from the result files")
+    parser.add_argument("--placements", action="store_true", help="which coding of placements suits TPE; two minutes")
     parser.add_argument("--only", default="", metavar="NAME", help="only cases whose names begin so")
     parser.add_argument("--seeds", type=int, metavar="N", help="searches of each case, if fewer than usual")
     parser.add_argument(
@@ -39,6 +40,11 @@ def main(arguments: list[str] | None = None) -> int:
 
             for path in write_page(options.table, options.space, options.results):
                 print(path)
+            return 0
+        if options.placements:
+            from benchmarks.search_regret.placements import write
+
+            print(write(options.results))
             return 0
         _run(options)
     except UserError as error:

@@ -60,11 +60,11 @@ PRUNERS = ("none", "median", "halving", "hyperband")
 SLOW = {"pruners": ("none", "halving"), "workers": (1,)}  # what slow samplers are asked
 SHOWN = (  # in the plot
     ("random", "none"),
-    ("tpe", "none"),
+    ("tpe-ordinal", "none"),
     ("random", "halving"),
-    ("tpe", "halving"),
+    ("tpe-ordinal", "halving"),
     ("evolution", "halving"),
-    ("gp", "halving"),
+    ("gp-ordinal", "halving"),
 )
 
 

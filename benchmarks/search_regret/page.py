@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping
 from pathlib import Path
 
-from benchmarks.search_regret import results
+from benchmarks.search_regret import placements, results
 from benchmarks.search_regret.cases import PRUNERS, QUESTIONS, SAMPLERS, Question
 from benchmarks.search_regret.curves import POINTS, SHARE
 from benchmarks.search_regret.plot import write_plot
@@ -15,9 +15,10 @@ from benchmarks.search_regret.problem import REDUCTION, Problem
 from benchmarks.search_regret.summary import Summary, all_summaries
 from benchmarks.search_regret.truth import WITHIN, Truth, truth
 from miniwin.files.writing import write_text
+from miniwin.search.samplers.ways import FEW
 from miniwin.specs import UserError
 
-DEFAULT = ("tpe", "halving")
+DEFAULT = ("tpe-ordinal", "halving")
 FOLDER = Path(__file__).parent
 Found = Mapping[tuple[str, str], Summary]
 
@@ -40,6 +41,15 @@ with 10 and 90 percent of them in brackets: trainings until the aim is reached. 
 ![regret and hypervolume against tokens](plot.svg)
 """
 
+PLACEMENTS = f"""## Ranks or letters
+
+`python -m benchmarks.search_regret --placements`: a search chooses some layers of a number of layers, and the loss is
+made up: a sum over the chosen layers and their pairs. The figures are the best loss after {placements.TRIALS} trials
+minus that of random search, means over {placements.SEEDS} seeds; less is better. A search with TPE uses ranks where a
+placement has at most {FEW} values, and letters where it has more.
+
+"""
+
 
 def write_page(table: Path, space: Path, folder: Path, out: Path = FOLDER) -> list[Path]:
     """README.md and plot.svg.
@@ -57,6 +67,8 @@ def write_page(table: Path, space: Path, folder: Path, out: Path = FOLDER) -> li
     parts = [HEAD, _made(folder)]
     for question, problem in problems.items():
         parts.append(_question(question, problem, truth(problem), found[question]))
+    if (coded := folder / placements.FILE).exists():
+        parts.append(PLACEMENTS + coded.read_text(encoding="utf-8"))
     plot = write_plot({question: by_workers[1] for question, by_workers in found.items()}, out / "plot.svg")
     write_text(out / "README.md", "\n".join(parts))
     return [out / "README.md", plot]

@@ -36,7 +36,7 @@ class Way:
     few: int = 0
 
 
-FEW = 32  # benchmarks/search_regret: ranks are better with 10 placements, letters with 220 and more
+FEW = 16  # benchmarks/search_regret: ranks are better with 10 placements, letters with 28 and more
 
 _WAYS: dict[type, Way] = {
     TPESampler: Way(optuna_samplers.tpe, few=FEW),

@@ -195,9 +195,9 @@ def test_a_placement_is_learnt(sampler: str, placements: str) -> None:
     assert learnt < 1.1 * latest(space("random", variables=several, set=used), None)  # both are below 0
 
 
-@pytest.mark.parametrize(("sampler", "of", "by_rank"), [("tpe", 8, True), ("tpe", 9, False), ("evolution", 8, False)])
+@pytest.mark.parametrize(("sampler", "of", "by_rank"), [("tpe", 6, True), ("tpe", 7, False), ("evolution", 6, False)])
 def test_tpe_is_told_of_few_placements_by_their_rank(sampler: str, of: int, by_rank: bool) -> None:
-    """Of 28 of them, not of 36."""
+    """Of 15 of them, not of 21."""
     several = {"globals": {"subset": {"of": of, "size": 2}}}
     asked = space(sampler, variables=several, set={"num_layers": of, "last": None, "pattern": PLACED["pattern"]})
     names = Proposer(asked).past([]).space.distributions()

@@ -215,9 +215,12 @@ def _write(
 
 
 def _licence(provenance: Mapping[str, Any]) -> str:
-    """That of the weights that the run began with, or else ours."""
-    origin = (provenance.get("run") or {}).get(FROM) or {}
-    return str(origin.get("licence") or LICENCE)
+    """That of the weights that the run began with, or else ours. What is of a wrong kind is refused where it is
+    written."""
+    run = provenance.get("run")
+    origin = run.get(FROM) if isinstance(run, Mapping) else None
+    licence = origin.get("licence") if isinstance(origin, Mapping) else None
+    return licence if isinstance(licence, str) and licence else LICENCE
 
 
 def _check_written(what: str, check_written: Callable[[dict[str, Any]], None], data: dict[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -80,6 +81,7 @@ def test_every_option_that_is_a_path_is_tried_here() -> None:
                     yield f"{above}{command.name or command.callback.__name__} {name}"
 
     assert sorted(paths(app, "")) == [
+        "chat template",
         "compare json_file",
         "compare out",
         "compare page",
@@ -104,7 +106,7 @@ def test_every_option_that_is_a_path_is_tried_here() -> None:
     ]
 
 
-def test_training_and_what_follows_it(mine: Path) -> None:
+def test_training_and_what_follows_it(mine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_text(mine)
     (mine / "model.yaml").write_text(dump_yaml(tiny_model()))
     data = {"source": "text", "paths": ["~/text.txt"]}
@@ -119,6 +121,9 @@ def test_training_and_what_follows_it(mine: Path) -> None:
     assert json.loads((mine / "m.json").read_text())["data"]["source"] == "text"
     ran("generate", "~/run", "-n", "2", "--save-session=~/session")
     ran("generate", "~/run", "-n", "2", "--load-session=~/session")
+    (mine / "chat.jinja").write_text("{% for message in messages %}{{ message.content }}\n{% endfor %}")
+    monkeypatch.setattr("sys.stdin", io.StringIO("Hello\n"))
+    ran("chat", "~/run", "-n", "2", "--template=~/chat.jinja")
     ran("explain", "~/model.yaml", "--length", "64", "--html=~/page.html")
     assert (mine / "page.html").is_file()
     ran("check", "~/model.yaml")

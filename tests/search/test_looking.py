@@ -88,7 +88,7 @@ def test_the_front_is_found_whatever_the_order(tmp_path: Path) -> None:
 def test_a_record_says_what_its_trial_json_says(searched: Path) -> None:
     taken = ("params", "values", "losses", "rungs", "constraints", "hash", "layout", "reason")
     taken += ("seed", "tokens", "seconds", "attempts", "started", "finished", "origin")
-    taken += ("spread", "trainings", "learning_rate", "rate_at_edge")
+    taken += ("spread", "trainings", "learning_rate", "rate_at_edge", "repeated_tokens")
     assert set(taken) == set(SHARED)
     data = with_specs(read_study(searched))
     assert len(data.completed) == 6 and data.baseline is not None

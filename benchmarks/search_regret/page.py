@@ -130,7 +130,7 @@ def _verdicts(question: Question, cases: Found, architectures: int) -> list[str]
             lines.append(
                 f"- {' with '.join(DEFAULT)} needs {ratio:.2f} of the tokens of {other[0]} without pruning (medians)."
             )
-    if len(question.objectives) > 1:
+    if len(question.objectives) > 1 and own.curve is not None:
         tenth = max(place for place, point in enumerate(POINTS) if point <= architectures / 10)
         lines.append(
             f"- {' with '.join(DEFAULT)} has {own.curve[1][tenth]:.1%} of the hypervolume after {POINTS[tenth]:.1f} "

@@ -39,8 +39,8 @@ def write_plot(found: Mapping[Question, Mapping[tuple[str, str], Summary]], path
 def _panel(axis: Any, question: Question, cases: Mapping[tuple[str, str], Summary]) -> None:
     one = len(question.objectives) == 1
     for colour, name in zip(COLOURS, SHOWN, strict=True):
-        if name in cases:
-            low, middle, high = 100 * cases[name].curve
+        if name in cases and (curve := cases[name].curve) is not None:
+            low, middle, high = 100 * curve
             axis.plot(POINTS, middle, color=colour, label=f"{name[0]}, {name[1]}")
             axis.fill_between(POINTS, low, high, color=colour, alpha=0.15, lw=0)
     axis.axhline(1 if one else 95, color="#555555", lw=0.8, ls="--")

@@ -28,10 +28,12 @@ def path_of(case: Case, folder: Path = FOLDER) -> Path:
 
 
 def write(case: Case, table: str, found: list[Found], folder: Path = FOLDER) -> Path:
-    """table: its fingerprint. found: one for each seed, from 0 on. The whole file or nothing."""
+    """table: its fingerprint. found: one for each seed, from 0 on. The whole file or nothing. A curve that ends at the
+    aim is left out."""
     folder.mkdir(parents=True, exist_ok=True)
     head = {"format": FORMAT, "case": case.name, "commit": code_version(), "table": table, "points": POINTS}
-    lines = ",\n".join(f"  {json.dumps(_rounded(asdict(one)))}" for one in found)
+    kept = [asdict(one) if case.whole_curve else asdict(one) | {"curve": ()} for one in found]
+    lines = ",\n".join(f"  {json.dumps(_rounded(one))}" for one in kept)
     write_text(path_of(case, folder), f'{json.dumps(head)[:-1]}, "searches": [\n{lines}\n]}}\n')
     return path_of(case, folder)
 

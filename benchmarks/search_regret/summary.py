@@ -18,12 +18,13 @@ LOW, MIDDLE, HIGH = 10, 50, 90  # percent of the seeds
 @dataclass(frozen=True)
 class Summary:
     """trainings: until the aim, in whole trainings, at 10, 50 and 90 percent of the seeds; infinite where so many did
-    not get there. curve: the same of the curve, (3, points); NaN where so many had nothing yet."""
+    not get there. curve: the same of the curve, (3, points); NaN where so many had nothing yet; None where the
+    searches ended at their aim."""
 
     seeds: int
     reached: int
     trainings: tuple[float, float, float]
-    curve: np.ndarray[Any, Any]
+    curve: np.ndarray[Any, Any] | None
 
 
 def summary(case: Case, table: str, folder: Path) -> Summary | None:
@@ -33,12 +34,17 @@ def summary(case: Case, table: str, folder: Path) -> Summary | None:
         return None
     searches = found["searches"]
     needed = [math.inf if one["trainings"] is None else one["trainings"] for one in searches]
-    worst = math.inf if len(case.question.objectives) == 1 else -math.inf  # nothing yet is worse than anything
-    curves = np.array([[worst if value is None else value for value in one["curve"]] for one in searches])
-    bands = np.percentile(curves, (LOW, MIDDLE, HIGH), axis=0, method="nearest")
     at = np.percentile(needed, (LOW, MIDDLE, HIGH), method="nearest")
     reached = sum(map(math.isfinite, needed))
-    return Summary(len(searches), reached, tuple(at.tolist()), np.where(np.isfinite(bands), bands, np.nan))
+    curve = _bands(case, [one["curve"] for one in searches]) if case.whole_curve else None
+    return Summary(len(searches), reached, tuple(at.tolist()), curve)
+
+
+def _bands(case: Case, curves: list[list[float | None]]) -> np.ndarray[Any, Any]:
+    worst = math.inf if len(case.question.objectives) == 1 else -math.inf  # nothing yet is worse than anything
+    known = np.array([[worst if value is None else value for value in curve] for curve in curves])
+    bands = np.percentile(known, (LOW, MIDDLE, HIGH), axis=0, method="nearest")
+    return np.where(np.isfinite(bands), bands, np.nan)
 
 
 def summaries(question: Question, workers: int, table: str, folder: Path) -> dict[tuple[str, str], Summary]:

@@ -11,12 +11,14 @@ import optuna
 import pytest
 from made_up_grid import SEARCH, foretell, good, mislead, space, table
 
-from benchmarks.search_grid.table import Table
+from benchmarks.search_grid.grid import SPACE
+from benchmarks.search_grid.table import TABLE, Table
 from benchmarks.search_grid.table_file import save
 from benchmarks.search_regret import __main__ as command
 from benchmarks.search_regret import results
 from benchmarks.search_regret.cases import QUESTIONS, SAMPLERS, Case, cases
 from benchmarks.search_regret.curves import POINTS, found
+from benchmarks.search_regret.page import write_page
 from benchmarks.search_regret.problem import Problem
 from benchmarks.search_regret.replay import Search
 from benchmarks.search_regret.truth import truth
@@ -156,3 +158,10 @@ def test_the_command_goes_on_and_writes_the_page(tmp_path: Path, capsys: pytest.
     results.path_of(case, folder).write_text("{")
     with pytest.raises(UserError, match=r"loss-random-halving-1\.json: is damaged"):
         results.read(case, mark, folder)
+
+
+def test_the_committed_page_is_of_the_committed_results(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    folder = results.FOLDER
+    made, _ = write_page(TABLE, SPACE, folder, tmp_path)
+    assert made.read_text(encoding="utf-8") == (folder.parent / "README.md").read_text(encoding="utf-8")

@@ -161,7 +161,7 @@ def test_the_command_goes_on_and_writes_the_page(tmp_path: Path, capsys: pytest.
 
 
 def test_the_committed_page_is_of_the_committed_results(tmp_path: Path) -> None:
-    pytest.importorskip("matplotlib")
+    pytest.importorskip("matplotlib", reason="the page has a plot, which matplotlib draws")
     folder = results.FOLDER
     made, _ = write_page(TABLE, SPACE, folder, tmp_path)
     assert made.read_text(encoding="utf-8") == (folder.parent / "README.md").read_text(encoding="utf-8")

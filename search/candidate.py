@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,37 +41,46 @@ def at_rate(train: TrainSpec, rate: float) -> TrainSpec:
 
 
 def put(document: dict[str, Any], path: str, value: Any, checking: bool = False) -> None:
-    """Replace one field of a dumped spec.
+    """Replace one field of a dumped spec, or one value of a list: `windows.0`.
 
     checking: the field has to be there, but a `value` of None, which stands for an expression, leaves it as it is.
     """
     here: Any = document
     parts = path.split(".")
     walked: list[str] = []
+    key: str | int = path
     for part in parts:
-        if not isinstance(here, dict):
+        key = part
+        if isinstance(here, list):
+            key = _place(here, part, ".".join(walked))
+        elif not isinstance(here, dict):
             where = ".".join(walked) or "the spec"
             raise UserError(
                 f"{where} is {here!r} in the base spec, so it has no field {part!r}; set {where} as a whole instead"
             )
-        if part not in here:
+        elif part not in here:
             near = nearest(part, here)
             hint = f"did you mean {'.'.join([*walked, near])!r}? " if near else ""
             where = ".".join(walked) or "the base spec"
             raise UserError(f"there is no {'.'.join([*walked, part])!r}; {hint}{where} has {some(here, 40)}")
         walked.append(part)
         if len(walked) < len(parts):
-            here = here[part]
-    last = parts[-1]
-    before = here[last]
+            here = here[key]
+    before = here[key]
     if checking:
         if value is not None:
-            here[last] = value
+            here[key] = deepcopy(value)
         return
     # 64 / 2 is 32.0, and a window of 32.0 keys is a window of 32 keys.
     if isinstance(value, float) and value.is_integer() and isinstance(before, int) and not isinstance(before, bool):
         value = int(value)
-    here[last] = value
+    here[key] = deepcopy(value)  # a later field may lie inside it
+
+
+def _place(values: list[Any], part: str, where: str) -> int:
+    if not (part.isdecimal() and int(part) < len(values)):
+        raise UserError(f"{where} is a list of {len(values)} in the base spec; expected a number from 0, got {part!r}")
+    return int(part)
 
 
 def without_unused_blocks(model: dict[str, Any]) -> None:

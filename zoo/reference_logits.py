@@ -76,8 +76,8 @@ def reference_ids(model: LanguageModel) -> torch.Tensor:
             f"the tokenizer and the model do not fit: the tokenizer gives ids up to {max(ids, default=-1)}, "
             f"the model knows ids below vocab_size {spec.vocab_size}"
         )
-    windows = [getattr(layer.attention, "window", None) or 0 for layer in spec.layer_specs]
-    length = min(max(MIN_LENGTH, 2 * max(windows) + 1), MAX_LENGTH)
+    windows = [window for layer in spec.layer_specs for window in getattr(layer.attention, "bounded", [])]
+    length = min(max(MIN_LENGTH, 2 * max(windows, default=0) + 1), MAX_LENGTH)
     repeated = ids * -(-length // len(ids))
     return torch.tensor(repeated[:length], dtype=torch.int64)
 

@@ -13,7 +13,7 @@ Shapes: B batch, N tokens, M keys, H heads, Hkv key/value heads, D head_dim.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -56,6 +56,22 @@ class Where:
     start: Tensor | None
 
 
+@dataclass(frozen=True)
+class Entered:
+    """Heads that see alike, and the tokens that enter their attention.
+
+    groups: the heads, by encoding. queries: (B, N, H, Dk) of each group, ready for scores. entry: of the tokens: keys
+    (B, N, Hkv, Dk) and values (B, N, Hkv, D) of each group, then gates (B, N, H) of those that have some. gated: which
+    groups have gates. sinks (H,): of all these heads, or None.
+    """
+
+    groups: list[HeadGroup]
+    queries: list[Tensor]
+    entry: tuple[Tensor, ...]
+    gated: list[bool]
+    sinks: Tensor | None
+
+
 class Attention(nn.Module):
     """(B, N, hidden_size) -> (B, N, hidden_size)."""
 
@@ -92,12 +108,20 @@ class Attention(nn.Module):
         self.norms_whole = qk_norm is not None and qk_norm.whole
         self.norms_after = qk_norm is not None and qk_norm.after
         self.sinks = nn.Parameter(torch.zeros(num_heads)) if sinks else None
-        by_distance = [group.encoding for group in self.groups if _by_distance(group.encoding)]
-        if visibility.keep_first and by_distance:
-            kind = type(by_distance[0]).__name__
-            raise UserError(f"keep_first: {kind} scores by distance; its spec must say by_distance")
-        self.by_order = visibility.chunk is not None or bool(by_distance)
-        self.scales_queries = any(_scales_queries(group.encoding) for group in self.groups)
+        self.check_sinks(visibility)
+        self.by_order = visibility.chunk is not None or bool(self._by_distance())
+        self.scales_queries = any(group.encoding.scales_queries for group in self.groups)
+
+    def check_sinks(self, visibility: Visibility) -> None:
+        """
+        Raises:
+            UserError: there are sink tokens, and scores go by distance.
+        """
+        if visibility.keep_first and (found := self._by_distance()):
+            raise UserError(f"keep_first: {type(found[0]).__name__} scores by distance; its spec must say by_distance")
+
+    def _by_distance(self) -> list[PositionEncoding]:
+        return [group.encoding for group in self.groups if _by_distance(group.encoding)]
 
     @property
     def groups(self) -> list[HeadGroup]:
@@ -108,39 +132,64 @@ class Attention(nn.Module):
         self, x: Tensor, positions: Positions, cache: LayerCache | None = None, pad: Tensor | None = None
     ) -> Tensor:
         """x (B, N, hidden_size) -> (B, N, hidden_size). pad (B,): leading padding of each row, this call's included."""
-        before = 0 if cache is None else cache.length
-        groups, count = self.groups, len(self.groups)
-        kept: list[Kept | None] = [None] * count
-        gated = [False] * count
-        entry: tuple[Tensor, ...]
         if cache is not None and pad is None and qkv_entry.declines(self, x, cache) is None:
             q, entry = qkv_entry.enter(self, x, positions, cache)  # (B, N, H, D); k and v (B, M, Hkv, D) each
-            queries = [q]
+            entered = Entered(self.groups, [q], entry, [False], self.sinks)
+            attended = self._read(entered, [None], self.visibility, positions, cache.length, cache, None)
         else:
-            queries, entry, gated = self._entered(x, positions)
-            if self.visibility.keep_first:
-                kept = self._kept(positions.index, pad, before, cache, *entry)
-            if cache is not None:
-                # (B, N, Hkv, D) -> (B, M, Hkv, D), with the keys of earlier tokens
-                entry = cache.append(*entry, in_order=self.by_order or pad is not None or any(gated))
-        total = before + x.shape[1]
-        dropped = total - entry[0].shape[1]  # keys that a ring has dropped
-        where = Where(positions, total, cache is not None, _left(pad, dropped), self._start(dropped, pad, x.device))
-        gates, outs, heads = iter(entry[2 * count :]), [], 0
-        for i, (group, q) in enumerate(zip(groups, queries, strict=True)):
-            k, v = entry[2 * i : 2 * i + 2]
-            sinks = None if self.sinks is None else self.sinks[heads : heads + group.num_heads]
-            scales = entry[len(entry) - 2 * (count - i) :][:2] if cache is not None and cache.int8 else None
-            log_gates = next(gates) if gated[i] else None
-            outs.append(self._attended(group.encoding, q, k, v, where, log_gates, kept[i], sinks, scales))
-            heads += group.num_heads
-        attended = outs[0] if count == 1 else torch.cat(outs, 2)
+            attended = self._attended(self._entered(x, positions), self.visibility, positions, cache, pad)
         out: Tensor = self.o_proj(attended.flatten(-2))  # (B, N, H * D) -> (B, N, hidden_size)
         return out
 
     def _attended(
         self,
-        position: PositionEncoding,
+        entered: Entered,
+        visibility: Visibility,
+        positions: Positions,
+        cache: LayerCache | None,
+        pad: Tensor | None,
+    ) -> Tensor:
+        """The outputs (B, N, H, D) of heads that see alike. Adds the tokens to the cache."""
+        before = 0 if cache is None else cache.length
+        kept: list[Kept | None] = [None] * len(entered.groups)
+        if visibility.keep_first:
+            kept = self._kept(visibility, positions.index, pad, before, cache, *entered.entry)
+        total = before + entered.queries[0].shape[1]
+        if cache is not None:
+            # (B, N, Hkv, D) -> (B, M, Hkv, D), with the keys of earlier tokens
+            in_order = self.by_order or pad is not None or any(entered.gated)
+            entered = replace(entered, entry=cache.append(*entered.entry, in_order=in_order))
+        return self._read(entered, kept, visibility, positions, total, cache, pad)
+
+    def _read(
+        self,
+        entered: Entered,
+        kept: list[Kept | None],
+        visibility: Visibility,
+        positions: Positions,
+        total: int,
+        cache: LayerCache | None,
+        pad: Tensor | None,
+    ) -> Tensor:
+        """The outputs (B, N, H, D). The entry of `entered` has M >= N tokens here. total: tokens so far."""
+        entry, count = entered.entry, len(entered.groups)
+        dropped = total - entry[0].shape[1]  # keys that a ring has dropped
+        start = _start(visibility, dropped, pad, entry[0].device)
+        where = Where(positions, total, cache is not None, _left(pad, dropped), start)
+        gates, outs, heads = iter(entry[2 * count :]), [], 0
+        for i, (group, q) in enumerate(zip(entered.groups, entered.queries, strict=True)):
+            k, v = entry[2 * i : 2 * i + 2]
+            sinks = None if entered.sinks is None else entered.sinks[heads : heads + group.num_heads]
+            scales = entry[len(entry) - 2 * (count - i) :][:2] if cache is not None and cache.int8 else None
+            log_gates = next(gates) if entered.gated[i] else None
+            outs.append(self._of_group(group, visibility, q, k, v, where, log_gates, kept[i], sinks, scales))
+            heads += group.num_heads
+        return outs[0] if count == 1 else torch.cat(outs, 2)
+
+    def _of_group(
+        self,
+        group: HeadGroup,
+        visibility: Visibility,
         q: Tensor,
         k: Tensor,
         v: Tensor,
@@ -151,18 +200,19 @@ class Attention(nn.Module):
         scales: Sequence[Tensor] | None,
     ) -> Tensor:
         """The outputs (B, N, H, D) of heads with one encoding. scales: of keys and values in int8."""
-        if _scales_queries(position):
-            scale = position.query_scale(self.visibility.count_visible(where.positions.index), where.total)
+        position = group.encoding
+        if position.scales_queries:
+            scale = position.query_scale(visibility.count_visible(where.positions.index), where.total)
             q = q if scale is None else (q * scale).to(q.dtype)
         call = AttentionCall(
             q,
             k,
             v,
             scale=self.score_scale,
-            window=self.visibility.window,
+            window=visibility.window,
             bias=position.score_bias(),
             pad=where.pad,
-            chunk=self.visibility.chunk,
+            chunk=visibility.chunk,
             start=where.start,
             kept=kept,
             sinks=sinks,
@@ -176,32 +226,39 @@ class Attention(nn.Module):
 
     def remember(self, x: Tensor, positions: Positions, cache: LayerCache, pad: Tensor | None = None) -> None:
         """Fill the cache as `forward` does, without computing attention. x (B, N, hidden_size)."""
-        _, entry, _ = self._entered(x, positions)
-        if self.visibility.keep_first:
-            self._kept(positions.index, pad, cache.length, cache, *entry)
+        self._remembered(self._entered(x, positions).entry, self.visibility, positions, cache, pad)
+
+    def _remembered(
+        self,
+        entry: tuple[Tensor, ...],
+        visibility: Visibility,
+        positions: Positions,
+        cache: LayerCache,
+        pad: Tensor | None,
+    ) -> None:
+        if visibility.keep_first:
+            self._kept(visibility, positions.index, pad, cache.length, cache, *entry)
         cache.append(*entry)
 
-    def _entered(self, x: Tensor, positions: Positions) -> tuple[list[Tensor], tuple[Tensor, ...], list[bool]]:
-        """Queries of each group (B, N, H, Dk), ready for scores; the entry of the tokens; which groups have gates.
-
-        The entry: keys (B, N, Hkv, Dk) and values (B, N, Hkv, D) of each group, then gates (B, N, H) of those that have
-        some.
-        """
+    def _entered(self, x: Tensor, positions: Positions) -> Entered:
+        """All heads, and the tokens x (B, N, hidden_size)."""
         q = self.q_proj(x).unflatten(-1, (self.num_heads, self.head_dim))  # (B, N, C) -> (B, N, H, D)
         k = self.k_proj(x).unflatten(-1, (self.num_kv_heads, self.head_dim))
         v = self.v_proj(x).unflatten(-1, (self.num_kv_heads, self.head_dim))
         if not self.norms_after:
             q, k = self._normed(self.q_norm, q), self._normed(self.k_norm, k)
+        groups = self.groups
         queries, keys, values = self._by_group(q, k, v)
-        for i, group in enumerate(self.groups):
+        for i, group in enumerate(groups):
             queries[i], keys[i] = group.encoding.encode(queries[i], keys[i], positions)
         if self.norms_after:
             whole = (t[0] if len(t) == 1 else torch.cat(t, 2) for t in (queries, keys))
             q, k = (self._normed(norm, t) for norm, t in zip((self.q_norm, self.k_norm), whole, strict=True))
             queries, keys, _ = self._by_group(q, k, v)
-        gates = [group.encoding.log_gates(x) for group in self.groups]
+        gates = [group.encoding.log_gates(x) for group in groups]
         pairs = [t for pair in zip(keys, values, strict=True) for t in pair]
-        return queries, (*pairs, *(t for t in gates if t is not None)), [t is not None for t in gates]
+        entry = (*pairs, *(t for t in gates if t is not None))
+        return Entered(groups, queries, entry, [t is not None for t in gates], self.sinks)
 
     def _by_group(self, q: Tensor, k: Tensor, v: Tensor) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
         if len(self.groups) == 1:
@@ -215,46 +272,55 @@ class Attention(nn.Module):
         out: Tensor = norm(x.flatten(-2)).unflatten(-1, x.shape[-2:]) if self.norms_whole else norm(x)
         return out
 
-    def _start(self, dropped: int, pad: Tensor | None, device: torch.device) -> Tensor | None:
-        """The position of the call's first key in its row, (1 or B,), which decides where chunks begin; or None."""
-        if self.visibility.chunk is None:
-            return None
-        start = torch.tensor([dropped], device=device)
-        return start if pad is None else start - pad
-
     def _kept(
-        self, index: Tensor, pad: Tensor | None, before: int, cache: LayerCache | None, *entry: Tensor
+        self,
+        visibility: Visibility,
+        index: Tensor,
+        pad: Tensor | None,
+        before: int,
+        cache: LayerCache | None,
+        *entry: Tensor,
     ) -> list[Kept | None]:
         """Each group's sink tokens: a row's first tokens, visible to queries whose window no longer holds them."""
-        assert self.visibility.window is not None
-        first = cache.first if cache is not None else self.visibility.first_tokens([t[:, :0] for t in entry])
+        assert visibility.window is not None
+        first = cache.first if cache is not None else visibility.first_tokens([t[:, :0] for t in entry])
         assert first is not None
         held = [t.to(new.dtype) for t, new in zip(first.append(index, pad, before, *entry), entry, strict=True)]
         # Distances of queries to sink tokens: (1 or B, N, S)
-        gone = index.unsqueeze(-1) - torch.arange(self.visibility.keep_first, device=index.device)
-        seen = gone >= self.visibility.window  # (1 or B, N, S)
+        gone = index.unsqueeze(-1) - torch.arange(visibility.keep_first, device=index.device)
+        seen = gone >= visibility.window  # (1 or B, N, S)
         return [Kept(k, v, seen) for k, v in zip(held[::2], held[1::2], strict=True)]
 
     def new_cache(self, batch_size: int, dtype: torch.dtype, device: torch.device) -> LayerCache:
-        """An empty cache. With dtype int8 only layers that keep every token are in int8; rings are small: bfloat16."""
-        storage_dtype(dtype)
-        whole = dtype == torch.int8 and self.visibility.reach is None
-        if dtype == torch.int8:
-            dtype = torch.float32 if whole else torch.bfloat16
-        # Project one token to see the shapes of its entry: an encoding may widen keys or add gates.
+        """An empty cache. With dtype int8 only heads that keep every token are in int8; rings are small: bfloat16."""
+        return self._new_cache(self._one_token(batch_size), self.visibility, dtype, device)
+
+    def _one_token(self, batch_size: int) -> Entered:
+        """A token that shows the shapes of an entry: an encoding may widen keys or add gates."""
         weight = self.q_proj.weight
         x = weight.new_zeros(batch_size, 1, weight.shape[1])
         with torch.no_grad():
-            _, entry, _ = self._entered(x, Positions(torch.zeros(1, 1, dtype=torch.int64, device=weight.device)))
-        pairs = 2 * len(self.groups)
-        empty = [torch.zeros_like(t[:, :0], dtype=dtype, device=device) for t in entry[:pairs]]
-        for gates in entry[pairs:]:  # float32 at least: sums of many gates in bfloat16 would drift
+            return self._entered(x, Positions(torch.zeros(1, 1, dtype=torch.int64, device=weight.device)))
+
+    @staticmethod
+    def _new_cache(like: Entered, visibility: Visibility, dtype: torch.dtype, device: torch.device) -> LayerCache:
+        storage_dtype(dtype)
+        whole = dtype == torch.int8 and visibility.reach is None
+        if dtype == torch.int8:
+            dtype = torch.float32 if whole else torch.bfloat16
+        pairs = 2 * len(like.groups)
+        empty = [torch.zeros_like(t[:, :0], dtype=dtype, device=device) for t in like.entry[:pairs]]
+        for gates in like.entry[pairs:]:  # float32 at least: sums of many gates in bfloat16 would drift
             empty.append(torch.zeros_like(gates[:, :0], dtype=torch.promote_types(dtype, torch.float32), device=device))
-        return Int8Cache(empty, pairs) if whole else self.visibility.new_cache(empty)
+        return Int8Cache(empty, pairs) if whole else visibility.new_cache(empty)
 
 
-def _scales_queries(encoding: PositionEncoding) -> bool:
-    return type(encoding).query_scale is not PositionEncoding.query_scale
+def _start(visibility: Visibility, dropped: int, pad: Tensor | None, device: torch.device) -> Tensor | None:
+    """The position of the call's first key in its row, (1 or B,), which decides where chunks begin; or None."""
+    if visibility.chunk is None:
+        return None
+    start = torch.tensor([dropped], device=device)
+    return start if pad is None else start - pad
 
 
 def _by_distance(encoding: PositionEncoding) -> bool:

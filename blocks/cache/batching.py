@@ -29,7 +29,7 @@ def joined(caches: Sequence[Cache]) -> Cache:
     lengths = [cache.length for cache in caches]
     length = max(lengths)
     columns = zip(*(cache.layers for cache in caches), strict=True)
-    together = Cache([_beside(column, length) for column in columns])
+    together = Cache([_moved([(layer, 0) for layer in column], length) for column in columns])
     together.length, together.given = length, any(cache.given for cache in caches)
     if min(lengths) < length:
         device = caches[0].layers[0].stored[0].device
@@ -40,24 +40,26 @@ def joined(caches: Sequence[Cache]) -> Cache:
 def row(cache: Cache, i: int) -> Cache:
     """Copy row i into a cache of its own, without padding."""
     pad = 0 if cache.pad is None else int(cache.pad[i])
-    alone = Cache([_moved([(layer, i)], [-pad], layer.length - pad) for layer in cache.layers])
+    alone = Cache([_moved([(layer, i)], cache.length - pad) for layer in cache.layers])
     alone.length, alone.given = cache.length - pad, cache.given
     return alone
 
 
-def _beside(layers: Sequence[LayerCache], length: int) -> LayerCache:
-    return _moved([(layer, 0) for layer in layers], [length - layer.length for layer in layers], length)
+def _moved(rows: Sequence[tuple[LayerCache, int]], length: int) -> LayerCache:
+    """A layer's cache of these rows, as if each had seen `length` tokens: the last ones are the row's own.
 
-
-def _moved(rows: Sequence[tuple[LayerCache, int]], by: Sequence[int], length: int) -> LayerCache:
-    """A layer's cache of these rows, as if each had seen `length` tokens.
-
-    rows: a cache of the layer and a row's number in it, for each row. by: how many places later each row's tokens go.
+    rows: a cache of the layer and a row's number in it, for each row.
     """
+    columns = zip(*([(part, i) for part in layer.parts] for layer, i in rows), strict=True)
+    return rows[0][0].of([_part_moved(column, length) for column in columns])
+
+
+def _part_moved(rows: Sequence[tuple[LayerCache, int]], length: int) -> LayerCache:
     like = rows[0][0]
     stored = [storage(_empty(t, len(rows)), like.room(length)) for t in like.stored]
     for j, tensor in enumerate(stored):
-        for place, ((layer, i), shift) in enumerate(zip(rows, by, strict=True)):
+        for place, (layer, i) in enumerate(rows):
+            shift = length - layer.length  # how many places later the row's tokens go
             first, end = max(0, layer.length - layer.entries, -shift), layer.length
             tensor[place] = 0
             tokens = torch.arange(first, end, device=tensor.device)
@@ -100,5 +102,6 @@ def check_together(caches: Sequence[Cache]) -> None:
 def _kind(cache: Cache) -> list[object]:
     """Equal for caches that can be joined."""
     return [
-        (type(layer), layer.room(0), [(t.dtype, t.device, t.shape[2:]) for t in layer.stored]) for layer in cache.layers
+        [(type(part), part.room(0), [(t.dtype, t.device, t.shape[2:]) for t in part.stored]) for part in layer.parts]
+        for layer in cache.layers
     ]

@@ -21,13 +21,18 @@ class Cache:
         self.given = False  # whether the tokens so far had positions that the caller gave
 
     @property
+    def parts(self) -> list[LayerCache]:
+        """The caches that hold the tokens, of all layers: usually one for each."""
+        return [part for layer in self.layers for part in layer.parts]
+
+    @property
     def batch_size(self) -> int:
         return self.layers[0].stored[0].shape[0]
 
     @property
     def halfway(self) -> bool:
-        """Whether a failed call has added its tokens to some layers only."""
-        return any(layer.length != self.length for layer in self.layers)
+        """Whether a failed call has added its tokens to some layers, or some heads, only."""
+        return any(part.length != self.length for part in self.parts)
 
     def check_whole(self) -> None:
         """

@@ -33,6 +33,16 @@ class LayerCache(ABC):
     first: FirstTokens | None = None  # the sink tokens of a layer that has some
     int8 = False  # whether keys and values are in int8; their scales are then the last two parts of an entry
 
+    @property
+    def parts(self) -> Sequence[LayerCache]:
+        """The caches that hold its tokens: itself; or several, if some of its heads see other tokens than others."""
+        return [self]
+
+    def of(self, parts: Sequence[LayerCache]) -> LayerCache:
+        """The cache of a layer like this one that has these parts."""
+        (only,) = parts
+        return only
+
     @abstractmethod
     def append(self, *new: Tensor, in_order: bool = True) -> tuple[Tensor, ...]:
         """Add N tokens, (B, N, ...) for each part; return what their queries may need, (B, M, ...), M >= N.

@@ -37,7 +37,7 @@ class Mark:
             UserError: fewer than `keep` tokens came since the mark, or more than the mark is for; the cache has lost
                 rows since; or a window has lost some of the tokens to keep.
         """
-        lengths = [layer.length - self.length for layer in self.cache.layers]
+        lengths = [part.length - self.length for part in self.cache.parts]
         least, most = min(lengths), max(lengths)
         if self.cache.batch_size != self.rows or least < 0:
             raise UserError("the cache has lost rows, or all its tokens, since the mark was made")
@@ -45,7 +45,7 @@ class Mark:
             raise UserError(f"keep: got {keep}; expected 0 to {least}, the tokens since the mark")
         if most > self.tokens:
             raise UserError(f"the mark was made for {self.tokens} tokens; the cache has got {most} since")
-        shortest = min(layer.room(most) for layer in self.cache.layers)
+        shortest = min(part.room(most) for part in self.cache.parts)
         if 0 < keep < most and most > shortest:
             raise UserError(
                 f"keep: got {keep} of {most} tokens, which a window of {shortest} no longer has; expected 0"

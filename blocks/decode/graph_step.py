@@ -137,6 +137,8 @@ def declines(decoder: Decoder, cache: Cache) -> str | None:
     if decoder.embed_positions is not None:
         return "positions are added to the embeddings, and end"
     for held in cache.layers:
+        if len(held.parts) > 1:
+            return "heads of a layer see differently"
         if held.int8 or not held.plain:
             return "a cache in int8" if held.int8 else "a layer keeps more than keys and values"
     for attention in decoder.attentions:

@@ -149,6 +149,8 @@ def declines(decoder: Decoder, cache: Cache) -> str | None:
     if decoder.embed_positions is not None:
         return "positions are added to the embeddings"
     for held in cache.layers:
+        if len(held.parts) > 1:
+            return "heads of a layer see differently"
         if not held.plain:
             return "a layer keeps more than keys and values"
         if held.stored[0].dtype not in native.CODES or held.stored[0].device.type not in PLACES:

@@ -92,6 +92,11 @@ class PositionEncoding(nn.Module):
         """The groups of heads with an encoding of their own, in the order of the heads. Usually one: all heads."""
         return [HeadGroup(self, num_heads, num_kv_heads)]
 
+    @property
+    def scales_queries(self) -> bool:
+        """Whether it has a `query_scale`."""
+        return type(self).query_scale is not PositionEncoding.query_scale
+
     def encode(self, q: Tensor, k: Tensor, positions: Positions) -> tuple[Tensor, Tensor]:
         """Put positions into queries (B, N, H, D) and keys (B, N, Hkv, D). The last dimension may widen."""
         return q, k

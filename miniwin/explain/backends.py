@@ -13,9 +13,10 @@ from typing import Any
 
 import torch
 
+from miniwin.blocks.attention.visibility import Visibility
 from miniwin.blocks.attention_ops import BACKENDS, AttentionCall, Kept, ill_suited
 from miniwin.blocks.decode import graph_step, native_step
-from miniwin.explain.layers import head_groups
+from miniwin.explain.layers import head_parts
 from miniwin.specs import ModelSpec
 
 LENGTH, CHUNK = 4096, 512
@@ -43,16 +44,16 @@ class Stand:
 def backends(spec: ModelSpec) -> list[dict[str, Any]]:
     """For each kind of layer, device and phase: the layers, the backend, and the reasons of the backends before it.
 
-    Groups of heads with encodings of their own have a row each.
+    Groups of heads with an encoding or a window of their own have a row each.
     """
     rows = []
     for letter in dict.fromkeys(spec.layout):
         layers = [i for i, other in enumerate(spec.layout) if other == letter]
         attention: Any = spec.layer_specs[layers[0]].attention
-        groups = head_groups(letter, attention, spec.hidden_size)
+        groups = head_parts(letter, attention, spec.hidden_size)
         for device in DTYPES:
-            for phase, (block, group) in product(PHASES, groups):
-                name, declined = answering(attention, group, device, phase)
+            for phase, (block, visibility, group) in product(PHASES, groups):
+                name, declined = answering(attention, visibility, group, device, phase)
                 row = {"block": block, "layers": layers, "device": device, "phase": phase}
                 rows.append(row | {"backend": name, "declined": declined})
     return rows
@@ -79,11 +80,13 @@ def generation(spec: ModelSpec) -> dict[str, str | None]:
     return {"cpu": native_step.declines(decoder, cache), "cuda": graph_step.declines(decoder, cache)}
 
 
-def answering(attention: Any, group: Any, device: str, phase: str) -> tuple[str, dict[str, str]]:
+def answering(
+    attention: Any, visibility: Visibility, group: Any, device: str, phase: str
+) -> tuple[str, dict[str, str]]:
     """(the backend's name, for each backend before it the reason why it declines)."""
     declined: dict[str, str] = {}
     with torch.set_grad_enabled(PHASES[phase][2]):
-        call = stand_in(attention, group, device, phase)
+        call = stand_in(attention, visibility, group, device, phase)
         for backend in BACKENDS:
             reason = backend.declines(call) or ill_suited(backend, call)
             if reason is None:
@@ -92,11 +95,14 @@ def answering(attention: Any, group: Any, device: str, phase: str) -> tuple[str,
     return "none", declined
 
 
-def stand_in(attention: Any, group: Any, device: str, phase: str) -> AttentionCall:
-    """The call that a layer's heads make in a phase, for one row without padding. group: of the encoding's `groups`."""
+def stand_in(attention: Any, visibility: Visibility, group: Any, device: str, phase: str) -> AttentionCall:
+    """The call that a layer's heads make in a phase, for one row without padding.
+
+    visibility, group: of the heads, as `head_parts` gives them.
+    """
     n, before, training = PHASES[phase]
     heads = group.heads
-    reach = attention.visibility.reach
+    reach = visibility.reach
     m = n + (before if reach is None else min(before, reach - 1))  # a ring keeps what the first query still sees
     position = group.position.build(heads)
 
@@ -104,17 +110,17 @@ def stand_in(attention: Any, group: Any, device: str, phase: str) -> AttentionCa
         return Stand(shape, dtype, torch.device(device), training)
 
     key_dim = group.position.key_dim(heads)
-    first = attention.keep_first
+    first = visibility.keep_first
     kept = (stand(1, first, heads.num_kv_heads, key_dim), stand(1, first, heads.num_kv_heads, heads.head_dim))
     return AttentionCall(
         stand(1, n, heads.num_heads, key_dim),
         stand(1, m, heads.num_kv_heads, key_dim),
         stand(1, m, heads.num_kv_heads, heads.head_dim),
         scale=1.0,
-        window=attention.window,
+        window=visibility.window,
         bias=position.score_bias(),
-        chunk=attention.chunk,
-        start=stand(1, dtype=torch.int64) if attention.chunk is not None else None,
+        chunk=visibility.chunk,
+        start=stand(1, dtype=torch.int64) if visibility.chunk is not None else None,
         kept=Kept(*kept, stand(1, n, first, dtype=torch.bool)) if first else None,
         sinks=stand(heads.num_heads) if attention.sinks else None,
         softcap=attention.softcap,

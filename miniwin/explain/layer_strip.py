@@ -13,6 +13,7 @@ WIDTH, HIGH = 640, 72  # of the strip; of its highest bar
 LEAST = 0.12  # the lowest bar, as a share of the highest
 WIDEST, ROOM = 34.0, 11.0  # the widest bar; the width that a letter needs
 CAPTION = "One bar a layer: as high as it sees, on a logarithmic scale up to all keys."
+CUT = " A bar in steps is a layer whose heads see differently: one step a key/value head."
 COLOURS = 6  # the seventh kind has the first colour again: the letters tell kinds apart
 
 STYLE = """
@@ -33,13 +34,16 @@ def strip(facts: dict[str, Any]) -> str:
     gap = min(2.0, step / 6)
     bars = []
     for number, row in enumerate(facts["layers"]):
-        height = HIGH * _share(row.get("chunk") or row.get("window"), longest)
         x = number * step
         says = f"layer {number}, {row['block']}: sees {row['sees']}; {row['encoding']}"
-        bars.append(
-            f'<rect class="kind{kind_of[number] % COLOURS}" x="{x:.2f}" y="{HIGH - height:.1f}" '
-            f'width="{step - gap:.2f}" height="{height:.1f}" rx="1.5"><title>{escape(says)}</title></rect>'
-        )
+        sights = row.get("windows") or [row.get("chunk") or row.get("window")]
+        width = (step - gap) / len(sights)
+        for place, sight in enumerate(sights):
+            height = HIGH * _share(sight, longest)
+            bars.append(
+                f'<rect class="kind{kind_of[number] % COLOURS}" x="{x + place * width:.2f}" y="{HIGH - height:.1f}" '
+                f'width="{width:.2f}" height="{height:.1f}" rx="1.5"><title>{escape(says)}</title></rect>'
+            )
         if step >= ROOM:
             middle = x + (step - gap) / 2
             bars.append(f'<text x="{middle:.1f}" y="{HIGH + 15}">{escape(row["block"])}</text>')
@@ -47,11 +51,12 @@ def strip(facts: dict[str, Any]) -> str:
         f'<li><span class="key kind{kind % COLOURS}"></span>{escape(_key(numbers, row))}</li>'
         for kind, (numbers, row) in enumerate(kinds)
     )
+    cut = CUT if any(row.get("windows") for row in facts["layers"]) else ""
     label = f"{count} layers, {facts['layout']}: how far each sees"
     height = HIGH + (20 if step >= ROOM else 2)
     return (
         f'<svg class="strip" viewBox="0 0 {WIDTH} {height}" role="img"><title>{escape(label)}</title>{"".join(bars)}'
-        f'</svg><p class="soft">{CAPTION}</p><ul class="keys">{keys}</ul>'
+        f'</svg><p class="soft">{CAPTION + cut}</p><ul class="keys">{keys}</ul>'
     )
 
 

@@ -7,6 +7,8 @@ from typing import Any
 
 import torch
 
+from miniwin.blocks.attention.split import parts
+from miniwin.blocks.attention.visibility import Visibility
 from miniwin.specs import ModelSpec, UserError
 from miniwin.specs.model import BYTES
 
@@ -36,7 +38,8 @@ def explanation(spec: ModelSpec, lengths: Sequence[int], dtype: str = "float32")
                 "layer": i,
                 "block": letter,
                 "sees": sees(attention),
-                "window": attention.window,
+                "window": attention.visibility.window,
+                "windows": attention.windows,
                 "chunk": attention.chunk,
                 "heads": f"{attention.num_heads}/{attention.kv_heads} x {attention.head_dim}",
                 "encoding": ", ".join(attention.position.words()),
@@ -92,12 +95,33 @@ def layer_numbers(numbers: Sequence[int], most: int | None = None) -> str:
 
 
 def sees(attention: Any) -> str:
-    """Which keys a layer's queries see, in a few words."""
-    if attention.chunk is not None:
-        return f"chunks of {attention.chunk}"
-    if attention.window is None:
+    """Which keys a layer's queries see, in a few words: `all`, or `all in 1 of 3 KV heads, 512 keys in 2`."""
+    if attention.windows is None:
+        return _sees(attention.visibility)
+    found = [(_sees(part.visibility), len(part.heads)) for part in parts(attention.windows, attention.keep_first)]
+    (first, count), *others = found
+    return ", ".join([f"{first} in {count} of {attention.kv_heads} KV heads", *(f"{a} in {n}" for a, n in others)])
+
+
+def _sees(visibility: Visibility) -> str:
+    if visibility.chunk is not None:
+        return f"chunks of {visibility.chunk}"
+    if visibility.window is None:
         return "all"
-    return f"{attention.window} keys" + (f" + first {attention.keep_first}" if attention.keep_first else "")
+    return f"{visibility.window} keys" + (f" + first {visibility.keep_first}" if visibility.keep_first else "")
+
+
+def head_parts(letter: str, attention: Any, hidden_size: int) -> list[tuple[str, Visibility, Any]]:
+    """As `head_groups`, but also by what heads see, with a label such as `G window 512` where they differ."""
+    if attention.windows is None:
+        return [(label, attention.visibility, group) for label, group in head_groups(letter, attention, hidden_size)]
+    found = []
+    for visibility, groups in attention.parts(hidden_size):
+        label = f"{letter} {'all' if visibility.window is None else f'window {visibility.window}'}"
+        for group in groups:
+            within = "" if group.path == "position" else f" {group.path.removeprefix('position.')}"
+            found.append((label + within, visibility, group))
+    return found
 
 
 def head_groups(letter: str, attention: Any, hidden_size: int) -> list[tuple[str, Any]]:

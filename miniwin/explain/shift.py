@@ -65,7 +65,8 @@ def shift_changes(spec: ModelSpec, tokens: int | None = None, seed: int = 0) -> 
 
 def _small(attention: Any) -> Any:
     """The same attention with at most four heads; `attention` has its defaults filled in."""
-    if len(attention.position.all_periods()) > 1 or len(attention.position.groups(attention.heads(HIDDEN))) > 1:
+    groups = attention.position.groups(attention.heads(HIDDEN))
+    if len(attention.position.all_periods()) > 1 or len(groups) > 1 or attention.windows is not None:
         return attention.model_copy(update={"keep_first": 0})  # heads differ
     heads = min(HEADS, attention.num_heads)
     shared = 1 if heads % 2 else 2

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from html import escape
+from typing import Any
 
 from miniwin.display.formats import count_text, plural
 from miniwin.display.page.figures import scrolling
+from miniwin.explain import sees
 from miniwin.search.report.measures import known, measure
 from miniwin.search.report.tables import plain
 from miniwin.search.study_data import StudyData, TrialRecord
@@ -60,10 +62,8 @@ def strip(trial: TrialRecord) -> str:
     width = CELL if lettered else NARROW
     boxes = []
     for place, (letter, layer) in enumerate(zip(spec.layout, layers, strict=True)):
-        whole = layer.attention.window is None
-        kind = "whole" if whole else "local"
-        seen = "the whole context" if whole else f"a window of {count_text(layer.attention.window or 0)}"
-        hint = escape(f"layer {place}: {letter}, {seen}, {layer.attention.position.type}")
+        kind = "whole" if _whole(layer) else "local"
+        hint = escape(f"layer {place}: {letter}, {_seen(layer)}, {layer.attention.position.type}")
         x = place * width
         boxes.append(f'<rect class="layer {kind}" x="{x + 1}" y="1" width="{width - 2}" height="{HEIGHT - 2}">')
         boxes.append(f"<title>{hint}</title></rect>")
@@ -78,11 +78,22 @@ def strip(trial: TrialRecord) -> str:
 
 def said(spec: ModelSpec) -> str:
     """`SSSGSSSG: 8 layers, of which 3 and 7 see the whole context`."""
-    whole = [str(place) for place, layer in enumerate(spec.layer_specs) if layer.attention.window is None]
+    whole = [str(place) for place, layer in enumerate(spec.layer_specs) if _whole(layer)]
     seen = "none sees" if not whole else f"{_listed(whole)} {'sees' if len(whole) == 1 else 'see'}"
     if len(whole) == len(spec.layout):
         seen = "all see"
     return f"{spec.layout}: {plural(len(spec.layout), 'layer')}, of which {seen} the whole context"
+
+
+def _whole(layer: Any) -> bool:
+    """Whether every head of a layer sees the whole context."""
+    return not layer.attention.bounded
+
+
+def _seen(layer: Any) -> str:
+    if layer.attention.windows is not None:
+        return sees(layer.attention)
+    return "the whole context" if _whole(layer) else f"a window of {count_text(layer.attention.window)}"
 
 
 def _listed(words: list[str]) -> str:

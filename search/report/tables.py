@@ -79,7 +79,7 @@ def trial_table(study: StudyData, lengths: Sequence[int]) -> str:
 
 def windows(trial: TrialRecord) -> str:
     """The windows of its local layers: `64`, or `32, 128` where they differ."""
-    return _distinct(trial, lambda layer: layer.attention.window)
+    return _distinct(trial, lambda layer: "/".join(map(str, layer.attention.bounded)) or None)
 
 
 def periods(trial: TrialRecord) -> str:

@@ -124,6 +124,7 @@ SIGHTS: dict[str, dict[str, Any]] = {
     "window7": {"window": 7},
     "chunk7": {"window": None, "chunk": 7},
     "window7-keep3": {"window": 7, "keep_first": 3},
+    "all-window7": {"window": None, "windows": [None, 7]},
 }
 
 
@@ -291,7 +292,9 @@ def reach(spec: ModelSpec) -> int:
     counts = ("num_positions", "max_distance")
     periods = [period for a in attentions for period in a.position.all_periods()]
     numbers = [getattr(a.position, name, 0) for a in attentions for name in counts]
-    return max(*periods, *numbers, *(a.visibility.reach or 0 for a in attentions))
+    return max(
+        *periods, *numbers, *(a.visibility.reach or 0 for a in attentions), *(w for a in attentions for w in a.bounded)
+    )
 
 
 def make(name: str) -> ModelSpec:

@@ -25,6 +25,7 @@ from miniwin.specs import ModelSpec, UserError
 BLOCKS = {
     "plain": {"S": attention(7, LOCAL), "G": attention(None, GLOBAL)},
     "kept": {"S": attention(7, LOCAL, keep_first=3), "G": attention(None, {"type": "forgetting"})},
+    "split": {"S": attention(None, {"type": "rope"}, windows=[None, 5]), "G": attention(None, GLOBAL)},
     "chunk": {"S": attention(None, LOCAL, chunk=7), "G": attention(None, {"type": "rope"})},
 }
 

@@ -398,6 +398,26 @@ def test_whole_fields_can_be_chosen() -> None:
     assert made is not None and made.model.layer_specs[0].attention.position.type == "rope"
 
 
+def test_windows_of_heads_can_be_chosen_together_and_one_by_one() -> None:
+    choices = [[None, 32], [32, None], [32, 32]]
+    changed = space(variables={"heads": {"choice": choices}}, set={"blocks.G.attention.windows": "heads"})
+    made = [changed.assign({"heads": choice}).candidate for choice in choices]
+    assert len({one.model.hash for one in made if one is not None}) == 3
+    assert made[2] is not None and made[2].model.layer_specs[-1].attention.window == 32
+    literal: list[Any] = [None, 64]
+    by_one = space(
+        variables={"window": {"choice": [16, 32]}},
+        set={"blocks.G.attention.windows.1": "window", "blocks.G.attention.windows": literal},
+    )
+    for window in (16, 32):
+        one = by_one.assign({"window": window}).candidate
+        assert one is not None and one.model.layer_specs[-1].attention.windows == [None, window]
+    assert literal == [None, 64]
+    lines = {"blocks.G.attention.windows": literal, "blocks.G.attention.windows.2": "window"}
+    with pytest.raises(UserError, match="windows is a list of 2 in the base spec; expected a number from 0, got '2'"):
+        space(variables={"window": {"choice": [16, 32]}}, set=lines)
+
+
 def test_equal_candidates_hash_equal_and_training_counts() -> None:
     one = space().assign({"ratio": 1, "window": 16, "factor": 2}).candidate
     other = space(set={**SEARCH["set"], "pattern": "(S * ratio + G) * 2"})

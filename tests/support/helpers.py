@@ -52,6 +52,10 @@ BLOCKS = {
             },
         ),
     },
+    "split": {
+        "S": attention(None, {"type": "rope"}, windows=[3, 7], keep_first=2),
+        "G": attention(None, GLOBAL, windows=[None, 7]),
+    },
     "hope": {"S": attention(7, {"type": "hope"}), "G": attention(None, {"type": "stick-breaking"})},
 }
 

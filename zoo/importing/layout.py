@@ -22,7 +22,7 @@ def lay_out(layers: list[dict[str, Any]]) -> dict[str, Any]:
         letter = next((letter for letter, kind in kinds.items() if kind == layer), None)
         if letter is None:
             attention = layer["attention"]
-            local = attention.get("window") is not None or attention.get("chunk") is not None
+            local = None not in (attention.get("windows") or [attention.get("window") or attention.get("chunk")])
             letter = next((one for one in letters[local] if one not in kinds), None)
             if letter is None:
                 raise UserError(f"the layers are of more than {len(kinds)} kinds; a spec has a letter for each: A to Z")

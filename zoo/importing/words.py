@@ -19,6 +19,10 @@ class Words:
     def __init__(self, spec: ModelSpec, family: str) -> None:
         self.spec, self.family = spec, family
         self.layers: tuple[Any, ...] = spec.layer_specs
+        for layer in self.layers:
+            if (windows := getattr(layer.attention, "windows", None)) is not None:
+                got = f"got {in_words(windows)}, one for each key/value head"
+                raise CannotSay("attention.windows", f"{got}; a {family} config has one for a whole layer")
 
     def each(self, path: str) -> list[Any]:
         """The value at a path such as attention.window in every layer."""
@@ -138,7 +142,7 @@ class Words:
 
 def in_words(value: Any) -> str:
     """A value of a spec for a message: a block by its words or its type, anything else as YAML writes it."""
-    if value is None or isinstance(value, bool):
+    if value is None or isinstance(value, bool | list):
         return json.dumps(value)
     words = getattr(value, "words", None)
     return ", ".join(words()) if words is not None else str(getattr(value, "type", value))

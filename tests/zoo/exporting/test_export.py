@@ -19,6 +19,7 @@ from miniwin.language_model import LanguageModel
 from miniwin.specs import ModelSpec, UserError, load_model_spec, parse_spec, shipped_specs
 from miniwin.tokenizer import ByteTokenizer
 from miniwin.zoo.exporting import export_model, find_stock
+from miniwin.zoo.exporting.gguf_stock import find_gguf
 from miniwin.zoo.importing.converting import import_model
 
 ROPE = {"type": "rope", "rope_theta": 5e4}
@@ -280,3 +281,16 @@ def test_no_stock_architecture_has_heads_that_differ(window: int | None, positio
     assert stock is None
     said = {refusal.model_type: str(refusal) for refusal in refusals}
     assert said["mistral"] == f"mistral: attention.position: got {position['type']}; only rope has words in this config"
+
+
+def test_no_stock_architecture_and_no_gguf_has_heads_with_windows_of_their_own(tmp_path: Path) -> None:
+    spec = tiny_spec({"G": attention(None, ROPE, windows=[None, 7], keep_first=2)})
+    why = "attention.windows: got [null, 7], one for each key/value head; a {} config has one for a whole layer"
+    for stock, refusals in (find_stock(spec), find_gguf(spec)):  # type: ignore[assignment]
+        assert stock is None
+        said = {refusal.model_type: str(refusal) for refusal in refusals}
+        assert said["llama"] == f"llama: {why.format('llama')}" and said["mistral"].startswith("mistral: attention.win")
+    model = model_of(spec)
+    exported = export_model(model, tmp_path / "out")
+    assert exported.architecture == "custom"
+    assert_same(model, auto(tmp_path / "out", trust_remote_code=True))

@@ -27,7 +27,7 @@ PATHS = {
     "blocks.attention_ops": "AttentionCall BACKENDS Kept attend choose ill_suited may_use steps_by_sdpa use_backend",
     "blocks.cache.batching": "check_together joined row",
     "blocks.cache.rollback": "Mark",
-    "blocks.cache": "Cache GrowingCache Int8Cache LayerCache RingCache storage storage_dtype",
+    "blocks.cache": "Cache GrowingCache Int8Cache LayerCache RingCache SplitCache storage storage_dtype",
     "blocks.int8": "quantised widened",
     "blocks.native": "",
     "blocks.positions": """

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from miniwin.blocks.int8.weight import Int8Weight
 from miniwin.language_model import LanguageModel
 from miniwin.machine.devices import find_device
 from miniwin.machine.matmul_choice import settle
@@ -38,7 +39,8 @@ def load(
         miniwin.load("runs/my-run/best.safetensors")  # the weights of its best evaluation (`eval.keep_best`)
         miniwin.load("specs/models/my-model.yaml")  # random weights from `seed`
 
-    `dtype` (a torch dtype or its name) converts the weights; by default they stay as they were saved.
+    `dtype` (a torch dtype or its name) converts the weights; by default they stay as they were saved. Matrices that
+    were saved in int8 stay in int8 all the same, and the model computes in `dtype`.
 
     Raises:
         UserError: `ref` names no model, its files are damaged, or the device or dtype cannot be used.
@@ -52,7 +54,7 @@ def load(
     if found.spec is not None:
         model = _fresh(load_model_spec(found.spec), f"{found.name} (random weights)", seed)
         return _settled(model.to(device=where, dtype=chosen).eval(), where)
-    return _settled(_from_folder(found, where).to(dtype=chosen).eval(), where)
+    return _settled(_from_folder(found, where, chosen).to(dtype=chosen).eval(), where)
 
 
 def build(
@@ -97,11 +99,14 @@ def _settled(model: LanguageModel, device: torch.device) -> LanguageModel:
     return model
 
 
-def _from_folder(found: Found, device: torch.device) -> LanguageModel:
+def _from_folder(found: Found, device: torch.device, dtype: torch.dtype | None) -> LanguageModel:
     with opened(found) as stored:
         with torch.device("meta"):
             decoder = stored.spec.build()
-        put_weights(decoder, stored.tensors(device), stored.file)
+        tensors = stored.tensors(device)
+        if dtype is not None:  # .to() would widen what is in eight bits
+            tensors = {n: one.of_dtype(dtype) if isinstance(one, Int8Weight) else one for n, one in tensors.items()}
+        put_weights(decoder, tensors, stored.file)
         special = stored.special()
         tokenizer, chat_format = stored.tokenizer(special), stored.chat_format()
         return LanguageModel(decoder, stored.spec, tokenizer, found.name, stored.folder, special, chat_format)

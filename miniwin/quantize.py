@@ -6,6 +6,8 @@ int8 is a property of the weights alone. So no module changes, and a head that i
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from torch import nn
 
 from miniwin.blocks.int8.weight import Int8Weight
@@ -26,13 +28,19 @@ def quantize(model: LanguageModel, kind: str = "int8") -> LanguageModel:
     if model.device.type != "cpu":
         raise UserError(f"quantize: got a model on {model.device}; int8 weights are for a CPU")
     done: dict[int, nn.Parameter] = {}  # by the id of the weight that it replaces: a tied weight stays one parameter
-    for name, module in model.decoder.named_modules():
-        if isinstance(module, nn.Linear | nn.Embedding) and not name.endswith("router"):
-            weight = module.weight
-            if isinstance(weight, Int8Weight):
-                continue
-            if id(weight) not in done:
-                done[id(weight)] = nn.Parameter(Int8Weight.of(weight), requires_grad=False)
-            module.weight = done[id(weight)]
+    for _, module in matrices(model.decoder):
+        weight = module.weight
+        if isinstance(weight, Int8Weight):
+            continue
+        if id(weight) not in done:
+            done[id(weight)] = nn.Parameter(Int8Weight.of(weight), requires_grad=False)
+        module.weight = done[id(weight)]
     model.requires_grad_(False)
     return model.eval()
+
+
+def matrices(decoder: nn.Module) -> Iterator[tuple[str, nn.Linear | nn.Embedding]]:
+    """The modules whose weights are stored in eight bits, with their names."""
+    for name, module in decoder.named_modules():
+        if isinstance(module, nn.Linear | nn.Embedding) and not name.endswith("router"):
+            yield name, module

@@ -2,27 +2,34 @@
 
 A model is built on the meta device, where parameters take no memory, and then given the tensors that were read. So
 there is never more than one copy of the weights in memory.
+
+A file may hold matrices in eight bits: `X` (O, I) int8 beside `X_scale` (O,) bfloat16, with W = X * X_scale.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from miniwin.blocks.int8.weight import Int8Weight
 from miniwin.blocks.messages.listing import some
 from miniwin.runs import MODEL
 from miniwin.specs import UserError
 
+SCALE = "_scale"  # behind the name of a matrix in eight bits: its scales
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 def read_weights(path: Path, device: torch.device, raw: bytes | None = None) -> dict[str, Tensor]:
     """The tensors of a safetensors file. raw: the bytes of the file, if they have been read already.
 
+    Matrices in eight bits stay so on a CPU; on another device they are widened to float32.
+
     Raises:
-        UserError: the file cannot be read as safetensors.
+        UserError: the file cannot be read as safetensors, or scales do not fit their matrix.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load
@@ -31,14 +38,33 @@ def read_weights(path: Path, device: torch.device, raw: bytes | None = None) -> 
 
     try:
         if raw is not None:
-            return {name: tensor.to(device) for name, tensor in load(raw).items()}
-        return load_tensors(path, str(device))
+            return _joined({name: tensor.to(device) for name, tensor in load(raw).items()}, path)
+        return _joined(load_tensors(path, str(device)), path)
     except SafetensorError as error:
         raise UserError(f"{path} cannot be read as safetensors ({error}); restore it or train again") from None
 
 
+def _joined(tensors: dict[str, Tensor], where: Path) -> dict[str, Tensor]:
+    """The tensors, with one for the two parts of each matrix in eight bits."""
+    for name in [name for name, tensor in tensors.items() if tensor.dtype == torch.int8 and name + SCALE in tensors]:
+        values, scale = tensors[name], tensors.pop(name + SCALE)
+        if values.dim() != 2 or scale.dtype != torch.bfloat16 or scale.shape != values.shape[:1]:
+            raise UserError(
+                f"{where}: {name + SCALE} is {_type(scale)} {tuple(scale.shape)} beside a matrix {tuple(values.shape)} "
+                "in int8; expected a scale for each row, in bfloat16; is the file damaged?"
+            )
+        matrix = Int8Weight.stored(values, scale, torch.float32)
+        tensors[name] = matrix if matrix.device.type == "cpu" else matrix.wide()
+    return tensors
+
+
+def wide(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors, with those in eight bits widened."""
+    return {name: one.wide() if isinstance(one, Int8Weight) else one for name, one in tensors.items()}
+
+
 def put_weights(model: nn.Module, tensors: dict[str, Tensor], where: Path) -> None:
-    """Give `model` (built on the meta device) these tensors.
+    """Give `model` (built on the meta device) these tensors. With matrices in eight bits it is for inference only.
 
     Raises:
         UserError: their names, shapes or types are not those of the model. where: the file, for the message.
@@ -64,6 +90,8 @@ def put_weights(model: nn.Module, tensors: dict[str, Tensor], where: Path) -> No
                 f"describes {tuple(tensor.shape)}; spec and weights must come from the same run"
             )
     model.load_state_dict(tensors, assign=True)
+    if any(isinstance(tensor, Int8Weight) for tensor in tensors.values()):
+        model.requires_grad_(False)
 
 
 def wrong_type(tensor: Tensor, expected: Tensor) -> str | None:

@@ -26,6 +26,14 @@ TILE = (32, 64)  # rows and columns are padded with zeros to whole tiles: torch'
 FEW = 16  # the most rows for which the int8 kernel is faster than widening the weights
 
 
+def in_eight_bits(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Some rows of a matrix: (O, I) -> values (O, I) int8, scale (O,) bfloat16."""
+    rows = rows.float()
+    scale = (rows.abs().amax(1) / LARGEST).to(torch.bfloat16)
+    steps = rows / scale.float().clamp(min=torch.finfo(torch.float32).tiny).unsqueeze(1)
+    return steps.round_().clamp_(-LARGEST, LARGEST).to(torch.int8), scale
+
+
 class Int8Weight(Tensor):
     """A matrix (O, I) of `dtype`, stored as int8 with a scale for each row. For inference only."""
 
@@ -43,12 +51,20 @@ class Int8Weight(Tensor):
 
     @classmethod
     def of(cls, weight: Tensor) -> Int8Weight:
-        size = (weight.shape[0], weight.shape[1])
+        return cls.stored(*in_eight_bits(weight.detach()), weight.dtype)
+
+    @classmethod
+    def stored(cls, values8: Tensor, scale: Tensor, dtype: torch.dtype) -> Int8Weight:
+        """The matrix of values (O, I) and scales (O,) as `in_eight_bits` gives them."""
+        size = (values8.shape[0], values8.shape[1])
         more = [-n % tile for n, tile in zip(size, TILE, strict=True)]
-        padded = F.pad(weight.detach().float(), (0, more[1], 0, more[0]))
-        scale = (padded.abs().amax(1) / LARGEST).to(torch.bfloat16)
-        steps = padded / scale.float().clamp(min=torch.finfo(torch.float32).tiny).unsqueeze(1)
-        return cls(steps.round_().clamp_(-LARGEST, LARGEST).to(torch.int8), scale, size, weight.dtype)
+        if any(more):
+            values8, scale = F.pad(values8, (0, more[1], 0, more[0])), F.pad(scale, (0, more[0]))
+        return cls(values8.contiguous(), scale.contiguous(), size, dtype)
+
+    def of_dtype(self, dtype: torch.dtype) -> Int8Weight:
+        """The same integers as a matrix of another type."""
+        return type(self)(self.values8, self.scale, self.size8, dtype)
 
     def wide(self) -> Tensor:
         rows, columns = self.size8

@@ -31,7 +31,10 @@ def import_command(
     ] = None,
     name: Annotated[str | None, typer.Option(help="The model's name. Default: the source's.")] = None,
     dtype: Annotated[
-        str, typer.Option(help="What the weights become: keep (the dtype of most of them), float32, bfloat16, float16.")
+        str,
+        typer.Option(
+            help="What the weights become: keep (the dtype of most), float32, bfloat16, float16, int8 (matrices)."
+        ),
     ] = "keep",
     tokenizer: Annotated[
         str | None, typer.Option(help="A tokenizer.json to carry over instead of the source's; or none.")

@@ -18,6 +18,7 @@ from miniwin.language_model import LanguageModel
 from miniwin.loading import load
 from miniwin.specs import ModelSpec, UserError, dump_yaml, user_path
 from miniwin.version import __version__
+from miniwin.weights import wide
 from miniwin.zoo.exporting.stock import Refusal, Stock, find_stock
 from miniwin.zoo.exporting.tokenizing import write_tokenizer
 from miniwin.zoo.importing.writing import appearing, refuse_existing
@@ -79,7 +80,7 @@ def export_model(
 
 
 def _write_stock(model: LanguageModel, stock: Stock, folder: Path) -> None:
-    ours = model.decoder.state_dict()
+    ours = wide(model.decoder.state_dict())
     theirs: dict[str, Any] = {}
     for rule in stock.family.rules(model.spec):
         theirs |= dict(zip(rule.theirs, rule.write([ours[name] for name in rule.ours]), strict=True))
@@ -88,7 +89,7 @@ def _write_stock(model: LanguageModel, stock: Stock, folder: Path) -> None:
 
 
 def _write_custom(model: LanguageModel, folder: Path) -> None:
-    _save({f"decoder.{name}": tensor for name, tensor in model.decoder.state_dict().items()}, folder)
+    _save({f"decoder.{name}": tensor for name, tensor in wide(model.decoder.state_dict()).items()}, folder)
     config = {
         "model_type": "miniwin-spec",
         "architectures": ["MiniWinForCausalLM"],

@@ -23,6 +23,7 @@ from miniwin.language_model import LanguageModel
 from miniwin.loading import load
 from miniwin.specs import UserError, user_path
 from miniwin.tokenizer import ByteTokenizer, HFTokenizer
+from miniwin.weights import wide
 from miniwin.zoo.exporting.folder import special_ids
 from miniwin.zoo.exporting.gguf_stock import Plan, Refusal, find_gguf
 from miniwin.zoo.exporting.gguf_tokenizer import byte_fields, tokenizer_fields
@@ -95,7 +96,7 @@ def export_gguf(
 
 
 def _write(path: Path, plan: Plan, fields: dict[str, Any], model: LanguageModel, kind: Any) -> list[str]:
-    gguf, ours = library(), model.decoder.state_dict()
+    gguf, ours = library(), wide(model.decoder.state_dict())
     writer = gguf.GGUFWriter(path, plan.architecture.name)
     for name, value in fields.items():
         _add(writer, name, value)

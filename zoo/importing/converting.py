@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -27,6 +27,7 @@ from miniwin.blocks.messages.listing import some
 from miniwin.files.hashing import sha256_file
 from miniwin.files.writing import write_flushed
 from miniwin.provenance import code_version
+from miniwin.quantize import matrices
 from miniwin.runs import IMPORT, MODEL, TOKENIZER, WEIGHTS
 from miniwin.specs import ModelSpec, UserError, dump_yaml, parse_spec, user_path
 from miniwin.specs.model import NAME
@@ -34,6 +35,7 @@ from miniwin.specs.yaml_scalars import shown
 from miniwin.tokenizer import Tokenizer, load_tokenizer
 from miniwin.tokenizer.special_ids import KEY, SpecialIds
 from miniwin.version import __version__
+from miniwin.weights import SCALE
 from miniwin.zoo.importing.asked import Asked
 from miniwin.zoo.importing.chat import chat_format
 from miniwin.zoo.importing.family import DERIVED, Family, Rule, fitting, unchanged
@@ -46,7 +48,7 @@ from miniwin.zoo.json_objects import to_json
 
 FORMAT = 1
 KEEP, NO_TOKENIZER = "keep", "none"
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "int8": torch.int8}
 # A checkpoint file has no config. These families can be built from settings and shapes.
 FROM_SETTINGS = ("miniwin", "minimind")
 # Called with the name of a step, how much of it is done, and how much there is.
@@ -85,7 +87,8 @@ def import_model(
     """Import the model at `src` into the new folder `to`.
 
     name: of the spec; by default the source's. settings: fields that the source does not say. family: the model_type of
-    a source that does not say it. dtype: of the weights written; `keep` is the type that most of them have. tokenizer:
+    a source that does not say it. dtype: of the weights written; `keep` is the type that most of them have; with
+    `int8` matrices are in eight bits with a scale for each row, and all else is float32. tokenizer:
     a tokenizer.json to take instead of the source's, or "none". progress: called as steps are done.
 
     Raises:
@@ -220,7 +223,9 @@ class _Plan:
 
     def __init__(self, family: Family, spec: ModelSpec, source: Source) -> None:
         with torch.device("meta"):
-            self._ours: dict[str, Tensor] = spec.build().state_dict()
+            decoder = spec.build()
+        self._ours: dict[str, Tensor] = decoder.state_dict()
+        self._matrices = {f"{name}.weight" for name, _ in matrices(decoder)}
         self._source = source
         self._rules = fitting(family.rules(spec), source.shapes)
         named = [name for rule in self._rules for name in rule.ours]
@@ -254,20 +259,37 @@ class _Plan:
     def write(self, path: Path, dtype: torch.dtype, tell: Progress) -> None:
         """Read, convert and write all tensors, one rule at a time."""
         whole, done = sum(size(self._source.shapes[name]) for name in self._used), 0
-        layout = [(name, tuple(self._ours[name].shape)) for rule in self._rules for name in rule.ours]
-        with TensorFile(path, layout, dtype) as file:
+        with TensorFile(path, self._layout(dtype)) as file:
             for rule in self._rules:
                 self._check_copies(rule)
                 if rule.read is unchanged:
                     for ours, theirs in zip(rule.ours, rule.theirs, strict=True):
-                        pieces = self._source.pieces(theirs)
-                        file.write_pieces(ours, (self._converted(ours, piece, dtype) for piece in pieces))
+                        self._write(file, ours, self._source.pieces(theirs), dtype)
                 else:
                     group = rule.read([self._source.tensor(name) for name in rule.theirs])
                     for name, tensor in zip(rule.ours, group, strict=True):
-                        file.write(name, self._converted(name, tensor, dtype))
+                        assert tensor.shape == self._ours[name].shape, (name, tuple(tensor.shape))
+                        self._write(file, name, iter([tensor]), dtype)
                 done += sum(size(self._source.shapes[name]) for name in rule.theirs)
                 tell("weights", done, whole)
+
+    def _layout(self, dtype: torch.dtype) -> list[tuple[str, tuple[int, ...], torch.dtype]]:
+        """Name, shape and type of every tensor of the file."""
+        found = []
+        for name in (name for rule in self._rules for name in rule.ours):
+            shape = tuple(self._ours[name].shape)
+            if dtype == torch.int8 and name in self._matrices:
+                found += [(name, shape, dtype), (name + SCALE, shape[:1], torch.bfloat16)]
+            else:
+                found.append((name, shape, _plain(dtype)))
+        return found
+
+    def _write(self, file: TensorFile, name: str, pieces: Iterator[Tensor], dtype: torch.dtype) -> None:
+        plain = (self._converted(name, piece, _plain(dtype)) for piece in pieces)
+        if dtype == torch.int8 and name in self._matrices:
+            file.write_in_eight_bits(name, plain)
+        else:
+            file.write_pieces(name, plain)
 
     def _converted(self, name: str, tensor: Tensor, dtype: torch.dtype) -> Tensor:
         new = tensor.to(dtype)
@@ -320,6 +342,11 @@ class _Plan:
     @property
     def _description(self) -> str:
         return {"hf": "config.json", "gguf": "its metadata", "pth": "the settings"}[self._source.kind]
+
+
+def _plain(dtype: torch.dtype) -> torch.dtype:
+    """The type of what is no matrix."""
+    return torch.float32 if dtype == torch.int8 else dtype
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
 """Write what was imported: safetensors tensor by tensor, in a folder that appears whole or not at all.
 
 The safetensors library writes all tensors at once, from memory. A converted model need never be in memory: names, types
-and shapes are known before the first tensor is read, so the header is written first and each tensor as it comes.
+and shapes are known before the first tensor is read, so the header is written first and each tensor as it comes, at its
+place. Types with more bytes are first in the file, so that every number lies at a multiple of its size.
 
 The format: the length of the header in 8 bytes, little-endian; the header, JSON with type, shape and offsets of every
 tensor, padded with spaces to a multiple of 8; the tensors.
@@ -22,30 +23,33 @@ import torch
 from filelock import FileLock, Timeout
 from torch import Tensor
 
+from miniwin.blocks.int8.weight import in_eight_bits
 from miniwin.files.writing import flush, move, remove_tree
 from miniwin.specs.base import UserError
+from miniwin.weights import SCALE
 from miniwin.zoo.importing.source import size
 
 _PART = re.compile(r"\..+\.[0-9a-f]{8}\.part", re.DOTALL)
-NAMES = {torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
+NAMES = {torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.int8: "I8"}
+PIECE = 1 << 22  # numbers that are rounded to eight bits at once
 
 
 class TensorFile:
-    """A safetensors file that is being written. layout: name and shape of every tensor, in the order of writing."""
+    """A safetensors file that is being written. layout: name, shape and type of every tensor."""
 
-    def __init__(self, path: Path, layout: Sequence[tuple[str, tuple[int, ...]]], dtype: torch.dtype) -> None:
-        self._waiting = list(reversed(layout))
-        self._dtype = dtype
+    def __init__(self, path: Path, layout: Sequence[tuple[str, tuple[int, ...], torch.dtype]]) -> None:
+        self._places: dict[str, tuple[int, tuple[int, ...], torch.dtype]] = {}
         header: dict[str, object] = {"__metadata__": {"format": "pt"}}
         at = 0
-        for name, shape in layout:
+        for name, shape, dtype in sorted(layout, key=lambda one: -one[2].itemsize):
             end = at + size(shape) * dtype.itemsize
             header[name] = {"dtype": NAMES[dtype], "shape": list(shape), "data_offsets": [at, end]}
+            self._places[name] = at, shape, dtype
             at = end
         text = json.dumps(header, separators=(",", ":")).encode()
         text += b" " * (-len(text) % 8)
         self._file = path.open("wb")
-        self._file.write(len(text).to_bytes(8, "little") + text)
+        self._start = self._file.write(len(text).to_bytes(8, "little") + text)
 
     def __enter__(self) -> TensorFile:
         return self
@@ -56,22 +60,38 @@ class TensorFile:
         self._file.flush()
         os.fsync(self._file.fileno())
         self._file.close()
-        assert kind is not None or not self._waiting, self._waiting
+        assert kind is not None or not self._places, list(self._places)
 
     def write(self, name: str, tensor: Tensor) -> None:
-        """Write the next tensor of the layout, converted to the type of the file."""
-        assert self._waiting[-1] == (name, tuple(tensor.shape)), (name, tuple(tensor.shape), self._waiting[-1])
+        """Write a tensor of the layout, converted to the type that the file has for it."""
+        assert self._places[name][1] == tuple(tensor.shape), (name, tuple(tensor.shape), self._places[name])
         self.write_pieces(name, [tensor])
 
     def write_pieces(self, name: str, pieces: Iterable[Tensor]) -> None:
         """The same, of the numbers in order, in pieces of any shape."""
-        expected, shape = self._waiting.pop()
+        at, shape, dtype = self._places.pop(name)
+        self._file.seek(self._start + at)
         count = 0
         for piece in pieces:
-            plain = piece.to(self._dtype).contiguous().reshape(-1).view(torch.uint8)
+            plain = piece.to(dtype).contiguous().reshape(-1).view(torch.uint8)
             self._file.write(plain.numpy().data)
             count += piece.numel()
-        assert name == expected and count == size(shape), (name, count, expected, shape)
+        assert count == size(shape), (name, count, shape)
+
+    def write_in_eight_bits(self, name: str, pieces: Iterable[Tensor]) -> None:
+        """A matrix in int8 and its scales, of which the layout has both. Each piece has whole rows."""
+        columns = self._places[name][1][1]
+        scales = []
+
+        def values() -> Iterator[Tensor]:
+            for piece in pieces:
+                for rows in piece.reshape(-1, columns).split(max(1, PIECE // columns)):
+                    eight, scale = in_eight_bits(rows)
+                    scales.append(scale)
+                    yield eight
+
+        self.write_pieces(name, values())
+        self.write(name + SCALE, torch.cat(scales))
 
 
 def refuse_existing(folder: Path) -> None:

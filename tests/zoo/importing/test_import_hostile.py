@@ -6,7 +6,7 @@ import json
 import os
 import pickle
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -387,10 +387,10 @@ def test_tensors_missing_and_surplus_are_named_together(tmp_path: Path) -> None:
 def test_a_disk_that_fills_up(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from miniwin.zoo.importing.writing import TensorFile
 
-    def full(self: TensorFile, name: str, tensor: torch.Tensor) -> None:
+    def full(self: TensorFile, name: str, pieces: Iterator[torch.Tensor]) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(TensorFile, "write", full)
+    monkeypatch.setattr(TensorFile, "write_pieces", full)
     refused(source, r"out: cannot be written: No space left on device")
 
 

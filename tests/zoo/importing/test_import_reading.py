@@ -126,8 +126,8 @@ def test_dtypes(tmp_path: Path) -> None:
     with torch.no_grad():
         reference = toy_model({name: tensor.float() for name, tensor in tensors.items()}, wide.spec)
         assert torch.equal(logits(tmp_path / "wide"), reference(IDS))
-    with pytest.raises(UserError, match=r"--dtype: got 'int8'; expected keep or one of float32"):
-        import_model(source, tmp_path / "no", dtype="int8")
+    with pytest.raises(UserError, match=r"--dtype: got 'int4'; expected keep or one of float32"):
+        import_model(source, tmp_path / "no", dtype="int4")
 
 
 def test_values_too_large_for_the_type(tmp_path: Path) -> None:

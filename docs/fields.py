@@ -63,6 +63,7 @@ TITLES = {
     "CosineSchedule": "schedule, type: cosine",
     "WSDSchedule": "schedule, type: wsd",
     "StopSpec": "stop",
+    "DistillSpec": "distill",
     "EvalSpec": "eval",
     "IntVariable": "variables, int",
     "FloatVariable": "variables, float",

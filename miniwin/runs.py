@@ -41,6 +41,7 @@ FORMAT = 1
 RUN, MODEL, TRAIN, TOKENIZER = "run.json", "model.yaml", "train.yaml", "tokenizer.json"
 IMPORT = "import.json"  # in place of run.json: the weights were not trained here, but imported
 FROM = "from"  # in run.json: the model whose weights the run began with
+TEACHER = "teacher"  # in run.json: the model that the run learns from
 METRICS, CHECKPOINT, WEIGHTS, LOCK = "metrics.jsonl", "checkpoint.pt", "model.safetensors", ".lock"
 BEST = "best.safetensors"
 BEFORE_DECAY, BEFORE_DECAY_BEST = "before-decay.pt", "before-decay-best.safetensors"
@@ -97,7 +98,7 @@ KINDS: dict[str, Any] = {  # types of the fields of run.json that are computed w
     **dict.fromkeys(("status", "model", "spec_hash"), str),
     **dict.fromkeys(("parameters", "seed", "steps", "tokens"), int),
     **dict.fromkeys(("seconds", "tokens_per_second", "final_loss"), int | float),
-    **dict.fromkeys(("train", "data", "machine", "tracking", "best", FROM, GROWN), dict),
+    **dict.fromkeys(("train", "data", "machine", "tracking", "best", FROM, TEACHER, GROWN), dict),
 }
 
 
@@ -112,12 +113,13 @@ def new_record(
     tracking: dict[str, Any],
     before: dict[str, Any] | None,
     origin: dict[str, Any] | None = None,
+    teacher: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """What run.json says of a run that begins or continues, all but its progress.
 
     product: the library of float32 products on a CPU. before: what run.json said of the run so far. The start of the
     run is taken from there, and the tracking too where `tracking` has no run. origin: the model whose weights the run
-    begins with; None: random ones.
+    begins with; None: random ones. teacher: the model that it learns from.
     """
     return {
         "format": FORMAT,
@@ -126,6 +128,7 @@ def new_record(
         "model": model.name,
         "spec_hash": model.hash,
         **({} if origin is None else {FROM: origin}),
+        **({} if teacher is None else {TEACHER: teacher}),
         "parameters": parameters,
         "train": train.model_dump(mode="json"),
         "seed": train.seed,

@@ -38,6 +38,7 @@ from miniwin.specs.base import (
 )
 from miniwin.specs.data import DataSpec, MixtureData, has_text
 from miniwin.specs.model import Name
+from miniwin.specs.train_distill import DistillSpec
 from miniwin.specs.train_eval import EvalSpec
 
 
@@ -132,7 +133,7 @@ class StopSpec(Strict):
 class TrainSpec(Grown):
     """One training run, without the model."""
 
-    LATER: ClassVar[frozenset[str]] = frozenset({"compile", "packing", "seq_len_weights", "eval", "freeze"})
+    LATER: ClassVar[frozenset[str]] = frozenset({"compile", "packing", "seq_len_weights", "eval", "freeze", "distill"})
 
     kind: Literal["train"] = "train"
     format: Literal[1] = 1
@@ -163,6 +164,7 @@ class TrainSpec(Grown):
     checkpoint_seconds: Annotated[Real, Field(ge=0)] = 60.0  # 0: after every step
     stop: StopSpec = StopSpec()
     freeze: Patterns = ()  # globs over the names of parameters that stay as they are, such as layers.*.mlp.*
+    distill: DistillSpec | None = None  # a teacher; null: none
     eval: EvalSpec | None = None  # null: nothing is measured while training
 
     @model_validator(mode="after")
@@ -221,7 +223,8 @@ class TrainSpec(Grown):
     def resolved(self, base: Path) -> TrainSpec:
         """The same run with every path joined to `base`, the folder of the YAML file."""
         tokenizer = self.tokenizer if self.tokenizer == "byte" else str(base / user_path(self.tokenizer))
-        return self.model_copy(update={"data": _resolved(self.data, base), "tokenizer": tokenizer})
+        distill = None if self.distill is None else self.distill.resolved(base)
+        return self.model_copy(update={"data": _resolved(self.data, base), "tokenizer": tokenizer, "distill": distill})
 
 
 def _resolved(data: Any, base: Path) -> Any:

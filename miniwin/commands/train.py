@@ -65,6 +65,7 @@ def train_command(
     from miniwin.runs import BEST
     from miniwin.specs import load_train_spec, resolve_spec_path, user_path
     from miniwin.training.before import begins_with, check_start, spec_to_train, train_spec_of
+    from miniwin.training.distilling.check import find_teacher
     from miniwin.training.distributed import speaks
     from miniwin.training.launch import train as run
     from miniwin.training.origin import find_origin
@@ -84,7 +85,8 @@ def train_command(
     folder = home() / named if out is None else user_path(out)
     if dry_run:
         with at_their_fields(*written):
-            _, settled = check_start(model_spec, train_spec, written[0].resolve().parent, folder, start)
+            tokenizer, settled = check_start(model_spec, train_spec, written[0].resolve().parent, folder, start)
+            find_teacher(model_spec, settled, tokenizer, folder)
         say(begins_with(model, model_spec, settled, start))
         say(f"{settled.steps:,} steps of {settled.tokens_per_step:,} tokens, into {folder}; nothing was written")
         return

@@ -22,7 +22,7 @@ from miniwin.tokenizer import Tokenizer, load_tokenizer
 from miniwin.tokenizer.characters import Characters
 
 OF_SUITES = "loss."  # where a suite has its data
-_FIELD = re.compile(r"((?:data|tokenizer|eval|tokens|freeze)(?:\.\w+)*): ")
+_FIELD = re.compile(r"((?:data|tokenizer|eval|tokens|freeze|distill)(?:\.\w+)*): ")
 
 
 def check_data(spec: TrainSpec, path: Path, overrides: Sequence[str] = (), option: str = SET) -> None:

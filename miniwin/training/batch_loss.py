@@ -3,6 +3,8 @@
     loss = sum over the parts p of (rows of p / rows of the pass) * L_p
     L_p  = mean over the counted targets of p of -log p(target)       in nats, computed in float32
 
+With a teacher, L_p is (1 - w) times that and w times the part's distillation loss (training/distilling).
+
 So rows with a few answers are not drowned by rows of text, of which every token counts. With a single part this is the
 mean over all counted targets.
 
@@ -24,6 +26,7 @@ from torch import Tensor
 
 from miniwin.blocks import Decoder
 from miniwin.data.rows import IGNORED
+from miniwin.training.distilling.lessons import Lesson
 from miniwin.training.distributed import Group
 from miniwin.training.loss import next_token_loss
 
@@ -56,25 +59,51 @@ def shares(group: Group, targets: Tensor, sizes: Sequence[int]) -> list[Share]:
     return found
 
 
-def batch_loss(decoder: Decoder, hidden: Tensor, targets: Tensor, parts: Sequence[Share]) -> tuple[Tensor, Tensor]:
-    """(loss (), losses of the parts (P,)) of hidden (b, N, C) and targets (b, N), in which parts follow one another.
+class BatchLoss(NamedTuple):
+    """loss (): what is minimised. next_token, distillation (): without gradients. parts (P,): next-token losses."""
 
-    The mean of either over the processes is that of the pass. A part without rows has a loss of 0.
+    loss: Tensor
+    next_token: Tensor
+    distillation: Tensor | None
+    parts: Tensor
+
+
+def batch_loss(
+    decoder: Decoder, hidden: Tensor, targets: Tensor, parts: Sequence[Share], lesson: Lesson | None = None
+) -> BatchLoss:
+    """The losses of hidden (b, N, C) and targets (b, N), in which parts follow one another.
+
+    Their mean over the processes is that of the pass. A part without rows has a loss of 0. lesson: what a teacher says
+    of the pass.
     """
-    if len(parts) == 1 and parts[0].of_part == 1:
+    if len(parts) == 1 and parts[0].of_part == 1 and lesson is None:
         loss = next_token_loss(decoder, hidden, targets)
-        return loss, loss.detach().reshape(1)
-    total, losses, rows = None, [], [part.rows for part in parts]
-    for part, states, wanted in zip(parts, hidden.split(rows), targets.split(rows), strict=True):
+        return BatchLoss(loss, loss.detach(), None, loss.detach().reshape(1))
+    nothing = hidden.new_zeros((), dtype=torch.float32)
+    total, next_token, taught, losses, start = None, nothing, nothing, [], 0
+    for part in parts:
+        rows = slice(start, start + part.rows)
+        start += part.rows
         if part.of_part == 0:  # a mean over nothing has no gradient
-            losses.append(hidden.new_zeros((), dtype=torch.float32))
+            losses.append(nothing)
             continue
-        loss = next_token_loss(decoder, states, wanted) * part.of_part
+        loss, own, distillation = _of_part(decoder, rows, hidden, targets, lesson)
+        loss, own, distillation = (one * part.of_part for one in (loss, own, distillation))
         total = loss * part.rows_of_pass if total is None else total + loss * part.rows_of_pass
-        losses.append(loss.detach().float())
+        next_token = next_token + own * part.rows_of_pass
+        taught = taught + distillation * part.rows_of_pass
+        losses.append(own.float())
     if total is None:  # every parameter still gets a gradient: the processes reduce the same ones
         total = (hidden.sum() + decoder.head.weight.sum()) * 0.0
-    return total, torch.stack(losses)
+    return BatchLoss(total, next_token, None if lesson is None else taught, torch.stack(losses))
+
+
+def _of_part(decoder: Decoder, rows: slice, hidden: Tensor, targets: Tensor, lesson: Lesson | None) -> Sequence[Tensor]:
+    """(loss, next-token loss, distillation loss) of some rows; the last is 0 without a teacher."""
+    if lesson is not None:
+        return lesson.part(decoder, rows, hidden[rows], targets[rows])
+    loss = next_token_loss(decoder, hidden[rows], targets[rows])
+    return loss, loss.detach(), torch.zeros_like(loss.detach())
 
 
 class PartLosses:

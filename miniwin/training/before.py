@@ -150,16 +150,17 @@ def _not_from(what: str, folder: Path, ref: str | None = None) -> str:
 
 def begins_with(ref: str | os.PathLike[str], spec: ModelSpec, train: TrainSpec, start: Start | None) -> str:
     """What training `ref` starts from, and which trained weights of that name it does not use."""
-    frozen = _frozen(spec, train)
+    frozen, taught = _frozen(spec, train), _taught(train)
     if start is not None:
         lines = [f"{spec.name}: training starts from the weights of {start.origin.described()}", *start.table()]
-        return "\n".join([*lines, *([f"  {frozen}"] if frozen else [])])
+        return "\n".join([*lines, *(f"  {said}" for said in (frozen, taught) if said)])
     unused, folder = "", user_path(ref).parent
     if os.fspath(ref) in {entry.name for entry in local_entries()}:
         unused = f", not from the zoo entry {ref}'s"
     elif user_path(ref).name == MODEL and (folder / RUN).is_file():
         unused = f", not from those in {folder}"
-    return f"{spec.name}: training starts from random weights (seed {train.seed}){unused}{frozen and f'; {frozen}'}"
+    rest = "".join(f"; {said}" for said in (frozen, taught) if said)
+    return f"{spec.name}: training starts from random weights (seed {train.seed}){unused}{rest}"
 
 
 def _frozen(model: ModelSpec, train: TrainSpec) -> str:
@@ -171,3 +172,9 @@ def _frozen(model: ModelSpec, train: TrainSpec) -> str:
     still = sum(parameter.numel() for parameter in parameters if not parameter.requires_grad)
     every = sum(parameter.numel() for parameter in parameters)
     return f"{still:,} of {every:,} parameters are frozen ({', '.join(train.freeze)})"
+
+
+def _taught(train: TrainSpec) -> str:
+    """Who teaches, and what; nothing for a run without a teacher."""
+    how = train.distill
+    return "" if how is None else f"taught by {how.teacher} (loss {how.loss}, weight {how.weight:g})"

@@ -6,6 +6,7 @@ Shapes: B batch size, N sequence length, C hidden_size, P parts of a mixture.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,15 +16,33 @@ from miniwin.data.passes import Passes
 from miniwin.specs import TrainSpec
 from miniwin.tokenizer import Tokenizer
 from miniwin.training.batch_loss import PartLosses, shares
+from miniwin.training.distilling.teacher import Teacher
 from miniwin.training.engine import Engine
 
 
+class StepLosses(NamedTuple):
+    """loss: the mean next-token loss of a step. norm: of the gradients before clipping. auxiliary, distillation: losses
+    that are reported by themselves; None for a model without an auxiliary loss, and for a run without a teacher.
+    """
+
+    loss: float
+    norm: float
+    auxiliary: float | None
+    distillation: float | None
+
+
 class StepGradients:
-    """Gradients of the steps of one run, in order. parts: the losses of a mixture's parts, as they are seen here."""
+    """Gradients of the steps of one run, in order. parts: the losses of a mixture's parts, as they are seen here.
+
+    teacher: the model that the run learns from; None: the text alone.
+    """
 
     batches: Iterator[tuple[Tensor, Tensor]]
 
-    def __init__(self, engine: Engine, spec: TrainSpec, corpus: Corpus, tokenizer: Tokenizer) -> None:
+    def __init__(
+        self, engine: Engine, spec: TrainSpec, corpus: Corpus, tokenizer: Tokenizer, teacher: Teacher | None = None
+    ) -> None:
+        self.teacher = teacher
         self.engine, self.spec, self.corpus, self.tokenizer = engine, spec, corpus, tokenizer
         self.group, self.device = engine.group, engine.device
         self.passes = Passes(spec.lengths, spec.length_weights, spec.batch_size)
@@ -44,15 +63,14 @@ class StepGradients:
             workers=workers,
         )
 
-    def compute(self, step: int) -> tuple[float, float, float | None]:
-        """(loss, gradient norm, auxiliary loss) of a step; None for a model without an auxiliary loss.
-
-        The gradients of loss + auxiliary loss are left in place, clipped. The norm is that before clipping.
+    def compute(self, step: int) -> StepLosses:
+        """The losses of a step. The gradients are left in place, clipped: those of what is minimised, auxiliary loss
+        included.
         """
         passes = self.spec.gradient_accumulation
         for parameter in self.parameters:
             parameter.grad = None
-        total, added = torch.zeros((), device=self.device), torch.zeros((), device=self.device)
+        total, added, taught = torch.zeros(3, device=self.device)
         auxiliary: Tensor | None = None
         numbers = range(step * passes, (step + 1) * passes)
         for number in numbers:
@@ -60,23 +78,30 @@ class StepGradients:
             sizes = self.corpus.rows.sizes(self.passes[number].first, len(every))  # (P,): rows of each part
             own = shares(self.group, every, sizes)
             inputs, targets = (self.group.rows(ids).to(self.device) for ids in (inputs, every))  # (B / processes, N)
+            documents = self._documents(number, inputs)
+            lesson = None if self.teacher is None else self.teacher.lesson(inputs, documents)
             with self.engine.of_pass(last=number == numbers[-1]):
                 with torch.autocast(self.device.type, torch.bfloat16, enabled=self.spec.dtype == "bfloat16"):
-                    loss, losses, auxiliary = self.engine.one_pass(
-                        inputs, targets, self._documents(number, inputs), own
-                    )
-                loss = loss / passes
-                self.parts.see(losses, sizes)
-                total += loss.detach()
+                    losses = self.engine.one_pass(inputs, targets, documents, own, lesson)
+                loss, auxiliary = losses.loss / passes, losses.auxiliary
+                self.parts.see(losses.parts, sizes)
+                total += losses.next_token / passes
+                if losses.distillation is not None:
+                    taught += losses.distillation / passes
                 if auxiliary is not None:
                     loss = loss + auxiliary / passes
                     added += auxiliary.detach() / passes
                 if loss.requires_grad:  # not if all that is trained are experts that no token chose
                     loss.backward()
-        total, added = self.group.mean(total), self.group.mean(added)
+        total, added, taught = self.group.mean(total), self.group.mean(added), self.group.mean(taught)
         self.parts.end_step(self.group)
         norm = self.engine.clip(self.parameters, self.spec.clip_grad_norm)
-        return float(total), norm, None if auxiliary is None else float(added)
+        return StepLosses(
+            float(total),
+            norm,
+            None if auxiliary is None else float(added),
+            None if self.teacher is None else float(taught),
+        )
 
     def _documents(self, number: int, inputs: Tensor) -> Tensor | None:
         """The number of each token's document (B / processes, N); None where documents are not kept apart. number: of

@@ -32,6 +32,8 @@ from miniwin.specs import (
 )
 from miniwin.tracking import OFF, Tracker
 from miniwin.training.before import check_start, spec_to_train
+from miniwin.training.distilling.check import check_processes, find_teacher
+from miniwin.training.distilling.teacher import Teacher
 from miniwin.training.distributed import Group, join
 from miniwin.training.engines import Distributed
 from miniwin.training.growing import growth
@@ -109,6 +111,7 @@ def train(
     if maps and start is None:
         raise UserError(f"--map {maps[0]}: got a map without --from; expected the model whose tensors it is about")
     tokenizer, spec = check_start(model_spec, train, user_path(base or ".").resolve(), user_path(out), start)
+    taught_by = find_teacher(model_spec, spec, tokenizer, user_path(out))
     _check_packing(model_spec, spec)
     _check_reach(model_spec, spec)
     if workers < 0:
@@ -122,6 +125,7 @@ def train(
     group = join(device)
     for length in spec.lengths:
         group.check(spec.batch_size * spec.longest // length)
+    check_processes(spec, group)
     own = None if start is None else start.origin.chat_format
     corpus = prepare(spec.data, tokenizer, progress=progress and group.leads, chat_format=own)
     for length in spec.lengths:
@@ -133,7 +137,8 @@ def train(
         if group.leads:
             runs.remove_leftovers(folder)
             now = model_spec, spec, corpus.fingerprint, None if start is None else start.record()
-            before = recorded(folder, *now) if resume else None
+            taught = None if taught_by is None else taught_by.record()
+            before = recorded(folder, *now, taught) if resume else None
         grows = None if before is None else growth(folder, before, spec)
         if before is not None and grows is not None:
             before |= {runs.GROWN: grows.record}
@@ -150,6 +155,9 @@ def train(
         if group.leads and start is not None and not (before is not None and (folder / runs.CHECKPOINT).exists()):
             start.read()
         product = group.share(of_run(before, where, folder, spec.compile))
+        left = spec.steps - (before["steps"] if before else 0)
+        by = len(model_spec.layout), where, product
+        teacher = None if taught_by is None else Teacher(taught_by, spec, *by).begin(left)
         tracker = Tracker.open(
             tracking if group.leads else OFF,
             experiment=experiment,
@@ -166,7 +174,7 @@ def train(
             grows.apply(folder)
         with torch.random.fork_rng([where] if where.type == "cuda" else []):
             what = model_spec, spec, corpus, tokenizer, tracker, where, before, group, product
-            session = TrainingLoop(place, *what, distributed, folder, on_checkpoint, start)
+            session = TrainingLoop(place, *what, distributed, folder, on_checkpoint, start, teacher)
             result = session.run(on_eval, rungs, stop_after_tokens, workers, progress and group.leads)
         return replace(result, folder=folder)
 

@@ -5,7 +5,8 @@
     step = forward and backward over `gradient_accumulation` batches, clip (gradients.py), AdamW
 
 A model may add to the loss: a mixture of experts adds its load balance. The gradient is that of the sum. The added
-part is reported by itself, as `auxiliary_loss`; no evaluation and no other reported loss contains it.
+part is reported by itself, as `auxiliary_loss`; no evaluation and no other reported loss contains it. So is what a
+teacher adds (distilling), as `distillation_loss`.
 The order of the data and the learning rate are functions of the step. The checkpoint holds the rest. So a run that was
 killed and continued gives the same weights bit for bit, on the same CPU with the same number of threads.
 """
@@ -31,6 +32,7 @@ from miniwin.runs import RunResult, Status
 from miniwin.specs import ModelSpec, TrainSpec
 from miniwin.tokenizer import Tokenizer
 from miniwin.tracking import Tracker
+from miniwin.training.distilling.teacher import Teacher
 from miniwin.training.distributed import Group
 from miniwin.training.engines import Distributed, make_engine
 from miniwin.training.gradients import StepGradients
@@ -51,7 +53,7 @@ class TrainingLoop:
     """One process's work on a run: from the last checkpoint, if there is one, until the run ends or is stopped.
 
     before: what run.json says of the run so far; None for a new run. product: see machine/matmul_choice.py. start: the
-    model whose weights the run begins with; None: random ones.
+    model whose weights the run begins with; None: random ones. teacher: the model that it learns from, if any.
     """
 
     bar: TrainProgress
@@ -72,6 +74,7 @@ class TrainingLoop:
         shared: Path | None = None,
         on_checkpoint: Callable[[], None] | None = None,
         start: Start | None = None,
+        teacher: Teacher | None = None,
     ) -> None:
         self.on_checkpoint = on_checkpoint
         self.group = group
@@ -89,7 +92,7 @@ class TrainingLoop:
         special, chats = (None, None) if start is None else (start.origin.special, start.origin.chat_format)
         chats = corpus.chat_format or chats
         self.model = LanguageModel(decoder, model_spec, tokenizer, str(folder), folder, special, chats)
-        self.gradients = StepGradients(self.engine, spec, corpus, tokenizer)
+        self.gradients = StepGradients(self.engine, spec, corpus, tokenizer, teacher)
         self.parts = self.gradients.parts
         self.optimizer = make_optimizer(decoder, spec.optimizer, self.engine.muon)
         self.standing = Standing(spec, decoder, self.optimizer, self.parts, self.validation, device)
@@ -107,6 +110,7 @@ class TrainingLoop:
             tracking={"uri": masked(tracker.uri), "run_id": tracker.run_id},
             before=before,
             origin=None if start is None else start.record(),
+            teacher=None if teacher is None else teacher.origin.record(),
         )
         self.writer = RunWriter(folder, record, tracker, self.standing)
         self.writer.write("running")  # before the other files: it makes the folder a run folder
@@ -195,7 +199,7 @@ class TrainingLoop:
         """Take one optimizer step. If the run has diverged, take no step and return the reason."""
         spec, standing, began = self.spec, self.standing, time.monotonic()
         rate = learning_rate(spec.schedule, self.step, spec.steps, spec.optimizer.lr, self.warmup)
-        loss, norm, auxiliary = self.gradients.compute(self.step)
+        loss, norm, auxiliary, distillation = self.gradients.compute(self.step)
         diverged = standing.watch.see(self.step + 1, loss, norm)
         if diverged is None:
             for group in self.optimizer.param_groups:
@@ -217,6 +221,8 @@ class TrainingLoop:
             }
             if auxiliary is not None:
                 line["auxiliary_loss"] = auxiliary
+            if distillation is not None:
+                line["distillation_loss"] = distillation
             if losses := self.parts.take():
                 line["losses"] = losses
             self.logged = standing.moment

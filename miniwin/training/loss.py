@@ -95,14 +95,14 @@ class _Loss(torch.autograd.Function):
         to_hidden, to_weight = (wanted and need for need in ctx.needs_input_grad[:2])
         with torch.autocast(hidden.device.type, enabled=False):
             h, w, factor = hidden.to(dtype), weight.to(dtype), 1.0 if scale is None else scale
-            count = _counted(targets, len(w))
+            count = count_targets(targets, len(w))
             if cap is None and head_loss.fit(h, w, targets):
                 asked = factor, head_loss.CHUNK if chunk is None else chunk, (to_hidden, to_weight)
                 losses, *grads = head_loss.head_loss(h.contiguous(), w.contiguous(), targets, IGNORED, *asked)
                 total = losses.sum()
             else:
                 if chunk is None:
-                    chunk = _default_chunk(len(w), h.device.type)
+                    chunk = default_chunk(len(w), h.device.type)
                 grads_wanted = (to_hidden, to_weight)
                 total, *grads = _in_chunks(h, w, targets, scale, cap, chunk, grads_wanted, product)
         ctx.save_for_backward(*grads)  # freed with the graph: (T, C) and (V, C)
@@ -122,12 +122,12 @@ class _Loss(torch.autograd.Function):
         return to_hidden, to_weight, *[None] * 7
 
 
-def _default_chunk(vocabulary: int, device: str) -> int:
+def default_chunk(vocabulary: int, device: str) -> int:
     """How many tokens go through the head at a time."""
     return max(1, (LOGITS if device == "cpu" else LOGITS_ON_A_GPU) // vocabulary // FEWEST) * FEWEST
 
 
-def _counted(targets: Tensor, vocabulary: int) -> Tensor:
+def count_targets(targets: Tensor, vocabulary: int) -> Tensor:
     """How many targets count. On a CPU, a target outside the vocabulary is an IndexError: kernels index by it."""
     real = targets != IGNORED
     if targets.device.type == "cpu":
@@ -157,7 +157,7 @@ def _in_chunks(
     # Transposed to (C, V), since the product that fills it is faster this way round.
     empty = torch.empty if len(h) else torch.zeros  # the first chunk overwrites; without tokens there is none
     grad_w = empty(w.shape[::-1], dtype=wide, device=h.device) if wanted[1] else None
-    room = _Room(h, w, chunk, wide, product)
+    room = Room(h, w, chunk, wide, product)
     quick = cap is None and rows.fit(len(w), room.narrow)
     for start in range(0, len(h), chunk):
         part = slice(start, start + chunk)
@@ -166,7 +166,7 @@ def _in_chunks(
             pull = matmul(own, w.t(), product, room.narrow[: len(own)])  # (t, V): logits, then their gradient
             total += rows.softmax_loss(pull, targets[part], IGNORED, 1.0 if scale is None else scale).sum()
             if grad_h is not None:
-                _put(matmul(pull, w, product, grad_h[part]), grad_h[part])
+                put(matmul(pull, w, product, grad_h[part]), grad_h[part])
             if grad_w is not None:
                 room.add_product(grad_w, own, pull, first=start == 0)
             continue
@@ -178,9 +178,7 @@ def _in_chunks(
             chance = chances.gather(1, at).squeeze(1)
             log_p, lost = chance.log(), chance < SMALL  # (t,); such a small probability has lost digits
             if bool(lost.any()):
-                again = torch.log_softmax(
-                    _Room(own[lost], w, chunk, wide, product).logits(own[lost], scale, cap)[0], -1
-                )
+                again = torch.log_softmax(Room(own[lost], w, chunk, wide, product).logits(own[lost], scale, cap)[0], -1)
                 log_p[lost] = again.gather(1, at[lost]).squeeze(1)
         else:
             chances = torch.log_softmax(logits, -1)
@@ -196,18 +194,18 @@ def _in_chunks(
         # Ignored tokens are zeroed in the (t, C) factors, which are smaller than (t, V).
         pull, counted = room.narrowed(chances), real.unsqueeze(1)  # (t, V), (t, 1)
         if grad_h is not None:
-            _put(matmul(pull, w, product, grad_h[part]), grad_h[part]).mul_(counted)
+            put(matmul(pull, w, product, grad_h[part]), grad_h[part]).mul_(counted)
         if grad_w is not None:
             room.add_product(grad_w, own * counted, pull, first=start == 0)
     return total, grad_h, None if grad_w is None else grad_w.t()
 
 
-def _put(found: Tensor, place: Tensor) -> Tensor:
+def put(found: Tensor, place: Tensor) -> Tensor:
     """Copy what `matmul` found to its place, unless `matmul` has written it there."""
     return found if found.data_ptr() == place.data_ptr() else place.copy_(found)
 
 
-class _Room:
+class Room:
     """Buffers for the logits of a chunk. The next chunk uses them again: fresh memory costs more than its use."""
 
     def __init__(self, h: Tensor, w: Tensor, chunk: int, wide: torch.dtype, product: Product) -> None:

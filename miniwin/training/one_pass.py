@@ -6,11 +6,27 @@ Shapes: B rows of this process, N tokens, C hidden_size, P parts of a mixture.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
+from typing import NamedTuple
 
 from torch import Tensor, nn
 
 from miniwin.blocks import Decoder
 from miniwin.training.batch_loss import Share, batch_loss
+from miniwin.training.distilling.lessons import Lesson
+
+
+class PassLosses(NamedTuple):
+    """loss (): what is minimised, but for the auxiliary loss. next_token (), distillation (): its parts, without
+    gradients; the first is all of it without a teacher. parts (P,): the next-token losses of a mixture's parts.
+    auxiliary (): None for a model without one.
+    """
+
+    loss: Tensor
+    next_token: Tensor
+    distillation: Tensor | None
+    parts: Tensor
+    auxiliary: Tensor | None
 
 
 class OnePass(nn.Module):
@@ -21,13 +37,20 @@ class OnePass(nn.Module):
         self.decoder = decoder
 
     def forward(
-        self, inputs: Tensor, targets: Tensor, documents: Tensor | None, parts: Sequence[Share]
-    ) -> tuple[Tensor, Tensor, Tensor | None]:
-        """(loss (), losses of the parts (P,), auxiliary loss ()) of inputs and targets (B, N).
+        self,
+        inputs: Tensor,
+        targets: Tensor,
+        documents: Tensor | None,
+        parts: Sequence[Share],
+        lesson: Lesson | None = None,
+    ) -> PassLosses:
+        """The losses of inputs and targets (B, N).
 
-        documents (B, N): the number of each token's document, where documents are kept apart. The auxiliary loss is
-        None for a model without one.
+        documents (B, N): the number of each token's document, where documents are kept apart. lesson: what a teacher
+        says of the pass.
         """
-        hidden = self.decoder.hidden(inputs, documents=documents)  # (B, N, C)
-        loss, losses = batch_loss(self.decoder, hidden, targets, parts)
-        return loss, losses, self.decoder.auxiliary_loss()
+        with nullcontext() if lesson is None else lesson.listening(self.decoder):
+            hidden = self.decoder.hidden(inputs, documents=documents)  # (B, N, C)
+        return PassLosses(
+            *batch_loss(self.decoder, hidden, targets, parts, lesson), auxiliary=self.decoder.auxiliary_loss()
+        )

@@ -27,11 +27,15 @@ from miniwin.tokenizer.special_ids import KEY, SpecialIds
 from miniwin.weights import put_weights
 
 CPU = torch.device("cpu")
+ASKED = "--from"  # what names an origin, unless it is a field of a spec
 
 
 @dataclass(frozen=True)
 class Origin:
-    """A model with weights. ref: as the user named it. kind: what it is. file: the weights, and their sha256."""
+    """A model with weights. ref: as the user named it. kind: what it is. file: the weights, and their sha256.
+
+    asked: what the user named it with, for messages.
+    """
 
     ref: str
     kind: str
@@ -44,6 +48,7 @@ class Origin:
     special: SpecialIds | None
     chat_format: ChatFormat | None
     licence: str | None
+    asked: str = ASKED
 
     def record(self) -> dict[str, Any]:
         """What run.json keeps."""
@@ -66,7 +71,11 @@ class Origin:
             return self.spec.build()
 
     def tensors(self) -> dict[str, Tensor]:
-        """The weights.
+        """The weights. Raises what `decoder` raises."""
+        return dict(self.decoder().state_dict())
+
+    def decoder(self) -> Decoder:
+        """The decoder with its weights, on the CPU, in the types that the file has.
 
         Raises:
             UserError: they are damaged, do not fit the spec beside them, or have changed since they were hashed.
@@ -75,12 +84,16 @@ class Origin:
             decoder = self.shapes()
             put_weights(decoder, stored.tensors(CPU), stored.file)
             if stored.file != self.file or (self.found.entry is None and sha256_file(self.file) != self.sha256):
-                raise UserError(f"--from: {self.file} changed while it was read; try again once nothing writes to it")
-        return dict(decoder.state_dict())
+                raise UserError(
+                    f"{self.asked}: {self.file} changed while it was read; try again once nothing writes to it"
+                )
+        return decoder
 
 
-def find_origin(ref: str | os.PathLike[str]) -> Origin:
+def find_origin(ref: str | os.PathLike[str], asked: str = ASKED) -> Origin:
     """The model with weights that `ref` names. Its file of weights is hashed, and not yet read.
+
+    asked: what the user named it with, for messages.
 
     Raises:
         UserError: it names no model, one without weights, or a damaged one.
@@ -88,9 +101,10 @@ def find_origin(ref: str | os.PathLike[str]) -> Origin:
     named = os.fspath(ref)
     found = resolve(named)
     if found.folder is None:
+        without = ", or no --from for random weights" if asked == ASKED else ""
         raise UserError(
-            f"--from: {ref} is a model spec, which has no weights; expected a run folder, a zoo entry or an imported "
-            "folder, or no --from for random weights"
+            f"{asked}: {ref} is a model spec, which has no weights; expected a run folder, a zoo entry or an imported "
+            f"folder{without}"
         )
     with opened(found) as stored:
         special = stored.special()
@@ -101,11 +115,12 @@ def find_origin(ref: str | os.PathLike[str]) -> Origin:
             folder=stored.folder,
             spec=stored.spec,
             file=stored.file,
-            sha256=_sha256(found, stored.file),
+            sha256=_sha256(found, stored.file, asked),
             tokenizer=stored.tokenizer(special),
             special=special,
             chat_format=stored.chat_format(),
             licence=_licence(found),
+            asked=asked,
         )
 
 
@@ -116,13 +131,13 @@ def _kind(found: Found) -> str:
     return "run" if (found.folder / RUN).is_file() else "imported model"
 
 
-def _sha256(found: Found, file: Path) -> str:
+def _sha256(found: Found, file: Path, asked: str) -> str:
     if found.entry is not None:  # opening the entry has compared them
         return found.entry.require_manifest().files[WEIGHTS].sha256
     try:
         return sha256_file(file)
     except OSError as error:
-        raise UserError(f"--from: {file} cannot be read: {error.strerror or error}") from None
+        raise UserError(f"{asked}: {file} cannot be read: {error.strerror or error}") from None
 
 
 def _licence(found: Found) -> str | None:

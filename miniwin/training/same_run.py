@@ -61,9 +61,16 @@ def _refuse_foreign(folder: Path) -> None:
 
 
 def recorded(
-    folder: Path, model: ModelSpec, train: TrainSpec, fingerprint: str, origin: dict[str, Any] | None = None
+    folder: Path,
+    model: ModelSpec,
+    train: TrainSpec,
+    fingerprint: str,
+    origin: dict[str, Any] | None = None,
+    teacher: dict[str, Any] | None = None,
 ) -> dict[str, Any] | None:
-    """The contents of run.json, if the folder holds this run. origin: what it would say of the weights it began with.
+    """The contents of run.json, if the folder holds this run.
+
+    origin, teacher: what it would say of the weights it began with, and of the model that it learns from.
 
     None if the folder holds no run, or another run that never took a step.
 
@@ -74,7 +81,7 @@ def recorded(
         return None
     before = runs.read_run(folder)
     try:
-        other = _other(before, model, train, fingerprint, origin)
+        other = _other(before, model, train, fingerprint, origin, teacher)
     except (KeyError, TypeError, AttributeError) as error:
         raise UserError(
             f"{folder / runs.RUN} does not say what was trained ({error!r}): put back the file, or {FRESH}"
@@ -87,7 +94,12 @@ def recorded(
 
 
 def _other(
-    before: dict[str, Any], model: ModelSpec, train: TrainSpec, fingerprint: str, origin: dict[str, Any] | None
+    before: dict[str, Any],
+    model: ModelSpec,
+    train: TrainSpec,
+    fingerprint: str,
+    origin: dict[str, Any] | None,
+    teacher: dict[str, Any] | None,
 ) -> str | None:
     """How the recorded run differs from this one, and what the user can do about it. None: it is the same run."""
     if before["spec_hash"] != model.hash:
@@ -97,6 +109,12 @@ def _other(
         )
     if began := same_start(before.get(runs.FROM), origin):
         return f"{began}, {FRESH}"
+    taught = before.get(runs.TEACHER)
+    if teacher is not None and taught is not None and taught["sha256"] != teacher["sha256"]:
+        return (
+            f"that learns from other weights (of {taught['ref']}, sha256 {taught['sha256'][:12]}; {teacher['ref']} has "
+            f"{teacher['sha256'][:12]} now): put those back, {FRESH}"
+        )
     now = train.model_dump(mode="json")
     if before["train"]["tokens"] < train.tokens:  # whether it can grow is asked later (growing.py)
         now["tokens"] = before["train"]["tokens"]
@@ -126,10 +144,13 @@ def differences(before: Any, now: Any, path: str = "") -> list[str]:
 def _decisive(train: dict[str, Any]) -> dict[str, Any]:
     """The fields that decide the result. Paths do not, as files may move: the fingerprint covers text and tokenizer."""
     left_out = ("name", "checkpoint_seconds", "tokenizer")
-    return {
+    found = {
         **{key: value for key, value in train.items() if key not in left_out},
         "data": _without_paths(train["data"]),
     }
+    if distill := train.get("distill"):  # the teacher is known by its hash, and a cache changes nothing
+        found["distill"] = {key: value for key, value in distill.items() if key not in ("teacher", "cache")}
+    return found
 
 
 def _without_paths(data: Any) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from miniwin.evaluation.data import PROVENANCE
@@ -14,9 +15,11 @@ from miniwin.specs import load_train_spec
 
 def trained_length(model: LanguageModel) -> int | None:
     """The longest seq_len of the run that made the model; None for random weights and imported models."""
-    folder = model.folder
-    if folder is None:
-        return None
+    return None if model.folder is None else length_of(model.folder)
+
+
+def length_of(folder: Path) -> int | None:
+    """The same of the model in a folder."""
     if (folder / TRAIN).is_file():
         return int(load_train_spec(folder / TRAIN).longest)
     if (folder / RUN).is_file():

@@ -127,7 +127,7 @@ def test_the_loss_is_the_mean_over_rows_of_each_parts_mean(rows: tuple[int, ...]
         start += size
     expected.backward()  # type: ignore[no-untyped-call]
     wanted = gradients()
-    loss, losses = batch_loss(decoder, decoder.hidden(inputs), targets, shares(Group(), targets, rows))
+    loss, _, _, losses = batch_loss(decoder, decoder.hidden(inputs), targets, shares(Group(), targets, rows))
     loss.backward()  # type: ignore[no-untyped-call]
     assert float(loss.detach()) == pytest.approx(float(expected.detach()), rel=1e-9)
     assert losses.tolist() == pytest.approx(parts, rel=1e-6)
@@ -137,7 +137,7 @@ def test_the_loss_is_the_mean_over_rows_of_each_parts_mean(rows: tuple[int, ...]
     for rank in range(2):
         group = Group(rank, 2)
         own = group.rows(targets)
-        loss, losses = batch_loss(decoder, decoder.hidden(group.rows(inputs)), own, shares(group, targets, rows))
+        loss, _, _, losses = batch_loss(decoder, decoder.hidden(group.rows(inputs)), own, shares(group, targets, rows))
         (loss / 2).backward()  # type: ignore[no-untyped-call]
         total, seen = total + float(loss.detach()) / 2, seen + losses / 2
     assert total == pytest.approx(float(expected.detach()), rel=1e-9)
@@ -155,7 +155,7 @@ def test_a_process_without_a_counted_target_waits_for_the_others() -> None:
     for rank in range(2):
         group = Group(rank, 2)
         (share,) = shares(group, targets, (4,))
-        loss, _ = batch_loss(decoder, decoder.hidden(group.rows(inputs)), group.rows(targets), [share])
+        loss, *_ = batch_loss(decoder, decoder.hidden(group.rows(inputs)), group.rows(targets), [share])
         loss.backward()  # type: ignore[no-untyped-call]
         found.append((share.of_part, float(loss.detach())))
         assert all(parameter.grad is not None for parameter in decoder.parameters())

@@ -16,9 +16,11 @@ from numpy.typing import NDArray
 
 from miniwin.files.json_files import JSONProblem, read_json
 from miniwin.files.writing import write_text
+from miniwin.runs import RUN
 from miniwin.search.confirm.plan import FOLDER as TRAININGS
-from miniwin.search.confirm.result import read_result
+from miniwin.search.confirm.result import Result, VariantResult, read_result
 from miniwin.search.confirm.scores import draws_of, read_scores
+from miniwin.search.confirm.words import sentence
 from miniwin.specs import UserError
 
 FILE = Path(__file__).parent / "documents.json"
@@ -72,12 +74,36 @@ def take(study: Path, length: int | None, path: Path = FILE) -> Documents:
         "length": int(at),
         "draws": of,
         "variants": [one.label for one in variants],
-        "layouts": [one.layout for one in variants],
+        "confirmed": confirmed(result, study),
     }
     rounded = [[[round(x, 3) for x in row] for row in variant] for variant in nats.tolist()]
     data = {"format": FORMAT, **about, "units": units.tolist(), "nats": rounded}
     write_text(path, json.dumps(data) + "\n")
     return Documents(units, nats, about)
+
+
+def confirmed(result: Result, study: Path) -> dict[str, Any]:
+    """What the confirmation found, for the page: its size, the code that trained it, each variant, and the verdicts."""
+    runs = [read_json(study / TRAININGS / run.hash[:12] / "run" / RUN) for one in result.variants for run in one.runs]
+    by = result.chosen_by
+    return {
+        "trials": result.trained,
+        "tokens": result.variants[0].runs[0].tokens,
+        "tested": result.tokens,
+        "by": by,
+        "code": sorted({run["code"] for run in runs}),
+        "minutes": round(sum(run["seconds"] for run in runs) / 60),
+        "variants": [[one.label, one.layout, _said(one), *_by_seed(one, by)] for one in result.variants],
+        "verdicts": [sentence(result, one, runs[0]["train"]["seq_len"]) for one in result.comparisons],
+    }
+
+
+def _said(one: VariantResult) -> str:
+    return ", ".join(f"{name} {value}" for name, value in one.params.items())
+
+
+def _by_seed(one: VariantResult, name: str) -> list[str]:
+    return [f"{run.values[name]:.4f}" for run in one.runs]
 
 
 def load(path: Path = FILE) -> Documents:

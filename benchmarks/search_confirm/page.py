@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from benchmarks.search_confirm.documents import Documents
 from benchmarks.search_confirm.simulation import Kept, confirmations, kept
@@ -50,7 +51,29 @@ def page(problem: Problem, documents: Documents) -> str:
     for tried in TRIED:
         for seeds in SEEDS:
             lines.append(_line(tried, seeds, kept(confirmations(problem, known, documents, seeds, tried, COUNT))))
+    if said := documents.of.get("confirmed"):
+        lines += _confirmation(documents.of["study"], said)
     return "\n".join([*lines, ""])
+
+
+def _confirmation(study: str, said: dict[str, Any]) -> list[str]:
+    """The confirmation that the documents come from: what was asked, each training, and the verdicts."""
+    seeds = len(said["variants"][0]) - 3
+    tokens = f"{said['tokens']:.0e}".replace("e+0", "e")
+    confirm = f'"confirm={{top: {len(said["variants"]) - 1}, seeds: {seeds}}}"'
+    return [
+        f"\n## The confirmation of {study}\n",
+        f"`miniwin search run {study} --workers 2 --set budget.tokens_per_trial={tokens} --set {confirm}`, then",
+        "`python -m benchmarks.search_confirm --take STUDY`. "
+        f"After {said['trials']} trials, {seeds} new seeds each: {said['tokens']:,} tokens a training, "
+        f"{said['tested']:,} tokens of the test split at each length. They trained for {said['minutes']} minutes in "
+        f"all (code {', '.join(said['code'])}). The columns are {said['by']}, in nats per byte, seed by seed.\n",
+        _row("variant", "layout", "variables", *(f"seed {number + 1}" for number in range(seeds))),
+        "|---" * (3 + seeds) + "|",
+        *(_row(*variant) for variant in said["variants"]),
+        "",
+        *(f"- {verdict}" for verdict in said["verdicts"]),
+    ]
 
 
 def _line(tried: int, seeds: int, found: Kept) -> str:

@@ -68,6 +68,16 @@ def test_the_page_has_a_line_for_each_number_of_seeds(monkeypatch: pytest.Monkey
     assert [line.split("|")[1:3] for line in lines[1:4]] == [[" 12 ", " 2 "], [" 12 ", " 3 "], [" 12 ", " 5 "]]
 
 
+def test_the_page_says_what_the_confirmation_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("benchmarks.search_confirm.page.COUNT", 5)
+    real = load()
+    text = page(problem()[0], real)
+    for name, layout, variables, *values in real.of["confirmed"]["variants"]:
+        assert f"| {name} | {layout} | {variables} | {' | '.join(values)} |" in text
+    assert "--set budget.tokens_per_trial=1e6" in text
+    assert all(f"- {verdict}" in text for verdict in real.of["confirmed"]["verdicts"])
+
+
 def test_a_damaged_file_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "documents.json"
     with pytest.raises(UserError, match="there is no such file"):

@@ -45,11 +45,12 @@ class QKNorm:
 class Where:
     """What the heads of one call share.
 
-    total: tokens so far, those of the call included. cached: whether keys come from a cache. pad, start: see
-    AttentionCall.
+    window: of the calls; None where only keys come that are seen. total: tokens so far, those of the call included.
+    cached: whether keys come from a cache. pad, start: see AttentionCall.
     """
 
     positions: Positions
+    window: int | None
     total: int
     cached: bool
     pad: Tensor | None
@@ -135,7 +136,8 @@ class Attention(nn.Module):
         if cache is not None and pad is None and qkv_entry.declines(self, x, cache) is None:
             q, entry = qkv_entry.enter(self, x, positions, cache)  # (B, N, H, D); k and v (B, M, Hkv, D) each
             entered = Entered(self.groups, [q], entry, [False], self.sinks)
-            attended = self._read(entered, [None], self.visibility, positions, cache.length, cache, None)
+            where = Where(positions, self.visibility.window, cache.length, True, None, None)
+            attended = self._read(entered, [None], self.visibility, where, cache.int8)
         else:
             attended = self._attended(self._entered(x, positions), self.visibility, positions, cache, pad)
         out: Tensor = self.o_proj(attended.flatten(-2))  # (B, N, H * D) -> (B, N, hidden_size)
@@ -150,37 +152,33 @@ class Attention(nn.Module):
         pad: Tensor | None,
     ) -> Tensor:
         """The outputs (B, N, H, D) of heads that see alike. Adds the tokens to the cache."""
-        before = 0 if cache is None else cache.length
         kept: list[Kept | None] = [None] * len(entered.groups)
+        in_order = self.by_order or pad is not None or any(entered.gated)
+        before = 0 if cache is None else cache.length
+        total = before + entered.queries[0].shape[1]
+        if cache is not None and not in_order and (seen := cache.append_seen(*entered.entry)) is not None:
+            where = Where(positions, None, total, True, None, None)
+            return self._read(replace(entered, entry=seen), kept, visibility, where, cache.int8)
         if visibility.keep_first:
             kept = self._kept(visibility, positions.index, pad, before, cache, *entered.entry)
-        total = before + entered.queries[0].shape[1]
         if cache is not None:
             # (B, N, Hkv, D) -> (B, M, Hkv, D), with the keys of earlier tokens
-            in_order = self.by_order or pad is not None or any(entered.gated)
             entered = replace(entered, entry=cache.append(*entered.entry, in_order=in_order))
-        return self._read(entered, kept, visibility, positions, total, cache, pad)
+        dropped = total - entered.entry[0].shape[1]  # keys that a ring has dropped
+        start = _start(visibility, dropped, pad, entered.entry[0].device)
+        where = Where(positions, visibility.window, total, cache is not None, _left(pad, dropped), start)
+        return self._read(entered, kept, visibility, where, cache is not None and cache.int8)
 
     def _read(
-        self,
-        entered: Entered,
-        kept: list[Kept | None],
-        visibility: Visibility,
-        positions: Positions,
-        total: int,
-        cache: LayerCache | None,
-        pad: Tensor | None,
+        self, entered: Entered, kept: list[Kept | None], visibility: Visibility, where: Where, int8: bool
     ) -> Tensor:
-        """The outputs (B, N, H, D). The entry of `entered` has M >= N tokens here. total: tokens so far."""
+        """The outputs (B, N, H, D). The entry of `entered` has M >= N tokens here. int8: its last parts are scales."""
         entry, count = entered.entry, len(entered.groups)
-        dropped = total - entry[0].shape[1]  # keys that a ring has dropped
-        start = _start(visibility, dropped, pad, entry[0].device)
-        where = Where(positions, total, cache is not None, _left(pad, dropped), start)
         gates, outs, heads = iter(entry[2 * count :]), [], 0
         for i, (group, q) in enumerate(zip(entered.groups, entered.queries, strict=True)):
             k, v = entry[2 * i : 2 * i + 2]
             sinks = None if entered.sinks is None else entered.sinks[heads : heads + group.num_heads]
-            scales = entry[len(entry) - 2 * (count - i) :][:2] if cache is not None and cache.int8 else None
+            scales = entry[len(entry) - 2 * (count - i) :][:2] if int8 else None
             log_gates = next(gates) if entered.gated[i] else None
             outs.append(self._of_group(group, visibility, q, k, v, where, log_gates, kept[i], sinks, scales))
             heads += group.num_heads
@@ -209,7 +207,7 @@ class Attention(nn.Module):
             k,
             v,
             scale=self.score_scale,
-            window=visibility.window,
+            window=where.window,
             bias=position.score_bias(),
             pad=where.pad,
             chunk=visibility.chunk,

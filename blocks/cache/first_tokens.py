@@ -14,6 +14,8 @@ from math import prod
 import torch
 from torch import Tensor
 
+from miniwin.blocks.cache.training import in_training
+
 
 class FirstTokens:
     """Storage (B, S, ...) for each part of a token's entry, filled by each row's own first tokens."""
@@ -35,14 +37,16 @@ class FirstTokens:
         if pad is not None:  # padding has position 0 too
             own = own & (torch.arange(before, before + n, device=index.device) >= pad.unsqueeze(1))
         self.seen += n
-        held = self.stored
         if index.is_meta:
-            return tuple(held)
+            return tuple(self.stored)
+        training, held = in_training(new), []
         rows, columns = own.nonzero(as_tuple=True)
-        if len(rows):
-            slots = index[rows, columns]
-            held = [t.index_put((rows, slots), x[rows, columns].to(t.dtype)) for t, x in zip(held, new, strict=True)]
-            self.stored = [t.detach() for t in held]
+        slots = index[rows, columns]
+        for stored, x in zip(self.stored, new, strict=True):
+            entries = x[rows, columns].to(stored.dtype)
+            held.append(stored.index_put((rows, slots), entries) if training else stored)
+            if len(rows):
+                stored[rows, slots] = entries.detach()
         return tuple(held)
 
     @property

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from miniwin.blocks.cache.layer_cache import LayerCache, Token, in_training, storage
+from miniwin.blocks.cache.layer_cache import LayerCache, Token, storage
+from miniwin.blocks.cache.training import in_training
 from miniwin.blocks.int8 import quantised
 from miniwin.blocks.spec import UserError
 

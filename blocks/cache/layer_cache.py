@@ -51,6 +51,12 @@ class LayerCache(ABC):
         valid until the next call.
         """
 
+    def append_seen(self, *new: Tensor) -> tuple[Tensor, ...] | None:
+        """Add one token of each row, (B, 1, ...), without padding; return all that it sees, and nothing else, in any
+        order. None, and nothing is added: the cache has no shorter way to do so than `append`.
+        """
+        return None
+
     @abstractmethod
     def claim(self, tokens: int) -> tuple[Tensor, ...]:
         """Count in new tokens, which the caller then writes into `stored`. Return the views that `append` would."""
@@ -90,10 +96,14 @@ class LayerCache(ABC):
     def entries(self) -> int:
         """The number of tokens that are held."""
 
+    def in_sight(self, padding: int = 0) -> int:
+        """The number of slots, from the first on, that hold what the last token sees. padding: of its row."""
+        return self.entries
+
     @property
     def plain(self) -> bool:
-        """Whether an entry is key and value (in int8 with their scales) and nothing else, without sink tokens."""
-        return self.first is None and len(self.stored) == (4 if self.int8 else 2)
+        """Whether an entry is key and value (in int8 with their scales) and nothing else."""
+        return len(self.stored) == (4 if self.int8 else 2)
 
     def held(self) -> dict[str, Tensor]:
         """Views of the entries, by name: the slots of a ring as they lie, or all tokens in order."""
@@ -145,8 +155,3 @@ def storage_dtype(dtype: str | torch.dtype | None) -> torch.dtype | None:
     if dtype is not None and found not in DTYPES.values():
         raise UserError(f"dtype: got {dtype!r} for a cache; expected one of {', '.join(DTYPES)}")
     return found
-
-
-def in_training(new: Sequence[Tensor]) -> bool:
-    """Whether gradients of these tensors are recorded."""
-    return torch.is_grad_enabled() and any(t.requires_grad for t in new)

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Self
 
 import torch
 from torch import Tensor
 
 from miniwin.blocks.cache.first_tokens import FirstTokens
-from miniwin.blocks.cache.layer_cache import LayerCache, Token, in_training, storage
+from miniwin.blocks.cache.layer_cache import LayerCache, Token, storage
+from miniwin.blocks.cache.training import in_training
 
 
 class RingCache(LayerCache):
-    """The last W tokens, however long the context is. Token t lies in slot t mod W, written in place."""
+    """The last W tokens, however long the context is. Token t lies in slot t mod W, written in place.
+
+    Sink tokens lie behind the W slots in the same storage, so that one new token reads both as one.
+    """
 
     def __init__(self, window: int, empty: Sequence[Tensor], first: FirstTokens | None = None) -> None:
         """empty: a tensor (B, 0, ...) for each part of an entry, with its shape, dtype and device."""
@@ -20,6 +25,18 @@ class RingCache(LayerCache):
         self.stored = [storage(t, window) for t in empty]
         self.length = 0
         self.first = first
+        self._join()
+
+    def _join(self) -> None:
+        """One storage for the ring and the sink tokens: slots 0 .. W-1, and from W on."""
+        self._joint = self.stored
+        if self.first is None:
+            return
+        self._joint = [storage(t[:, :0], self.window + self.first.size) for t in self.stored]
+        for joint, ring, first in zip(self._joint, self.stored, self.first.stored, strict=True):
+            joint[:, : self.window], joint[:, self.window :] = ring, first
+        self.stored = [joint[:, : self.window] for joint in self._joint]
+        self.first.stored = [joint[:, self.window :] for joint in self._joint]
 
     @property
     def entries(self) -> int:
@@ -38,9 +55,19 @@ class RingCache(LayerCache):
         self._write(new)
         return out
 
+    def append_seen(self, *new: Tensor) -> tuple[Tensor, ...] | None:
+        if self.first is None or new[0].shape[1] > 1 or in_training(new):
+            return None
+        if self.length < self.first.size:
+            for held, tensor in zip(self.first.stored, new, strict=True):
+                held[:, self.length] = tensor[:, 0]
+        self._write(new)
+        self.first.seen = self.length
+        return tuple(held[:, : self.in_sight()] for held in self._joint)
+
     def claim(self, tokens: int) -> tuple[Tensor, ...]:
         assert tokens == 1  # several tokens would overwrite keys that the first of them see
-        self.length += tokens
+        self.set_length(self.length + tokens)
         return tuple(held[:, : self.entries] for held in self.stored)
 
     def claims(self, tokens: int) -> bool:
@@ -52,6 +79,10 @@ class RingCache(LayerCache):
     def room(self, tokens: int) -> int:
         return self.window
 
+    def in_sight(self, padding: int = 0) -> int:
+        first = 0 if self.first is None else self.first.size
+        return self.entries + max(0, min(self.length - padding - self.window, first))
+
     def overwritten(self, tokens: int) -> list[Tensor]:
         tokens_ahead = torch.arange(self.length, self.length + min(tokens, self.window), device=self.stored[0].device)
         return [held[:, self.slot(tokens_ahead)] for held in self.stored]
@@ -62,6 +93,15 @@ class RingCache(LayerCache):
         for held, before in zip(self.stored, overwritten, strict=True):
             held[:, self.slot(forgotten)] = before[:, keep:count]
         super().take_back(start, keep, overwritten)
+
+    def select(self, rows: Tensor) -> None:
+        super().select(rows)
+        self._join()
+
+    def over(self, stored: list[Tensor], first: FirstTokens | None) -> Self:
+        other = super().over(stored, first)
+        other._join()
+        return other
 
     def _write(self, new: Sequence[Tensor]) -> None:
         n = new[0].shape[1]

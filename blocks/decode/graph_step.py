@@ -141,6 +141,8 @@ def declines(decoder: Decoder, cache: Cache) -> str | None:
             return "heads of a layer see differently"
         if held.int8 or not held.plain:
             return "a cache in int8" if held.int8 else "a layer keeps more than keys and values"
+        if held.first is not None:
+            return "a layer keeps sink tokens"
     for attention in decoder.attentions:
         if type(attention) is not Attention or attention.by_order:
             return "keys may be wanted in order"

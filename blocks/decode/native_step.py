@@ -53,17 +53,17 @@ class NativeStep:
         self.room = torch.empty(floats, dtype=torch.float32, device="cpu")
         self.storages: list[Tensor | None] = [None] * len(self.layers)
         self.pad: Tensor | None = None
-        self.padding = 0  # tokens of padding in the row that has most
+        self.padding = self.least = 0  # tokens of padding in the row that has most, and least
 
     @torch.no_grad()
     def step(self, ids: Tensor) -> Tensor:
         index = torch.tensor([[self.cache.length]], device="cpu")
         if self.pad is not self.cache.pad:  # the first time, or when rows have left
             self.pad = self.cache.pad
-            self.padding = 0 if self.pad is None else int(self.pad.max())
+            self.padding, self.least = (0, 0) if self.pad is None else (int(self.pad.max()), int(self.pad.min()))
+        if any(self._out_of_order(held) for held in self.cache.layers):
+            return self.decoder(ids, cache=self.cache, logits_to_keep=1)  # type: ignore[no-any-return]
         if self.pad is not None:
-            if any(self._out_of_order(held) for held in self.cache.layers):
-                return self.decoder(ids, cache=self.cache, logits_to_keep=1)  # type: ignore[no-any-return]
             index = index - self.pad.unsqueeze(1)  # (B, 1)
         where, meanwhile = Positions(index), list[Tensor]()
         h = self.decoder.embed(ids)[:, 0].contiguous()  # (B, C), new memory: the kernel writes into it
@@ -74,8 +74,15 @@ class NativeStep:
         return self.decoder.shaped(logits).unsqueeze(1)  # (B, V) -> (B, 1, V)
 
     def _out_of_order(self, held: LayerCache) -> bool:
-        """Whether a ring with this token still holds padding, but not in its first slots."""
+        """Whether rows see other slots than a first part that all have. A ring with this token still holds padding, but
+        not in its first slots; or rows see another number of sink tokens; or this is a sink token."""
         tokens = held.length + 1
+        if held.first is not None:
+            gone = [
+                max(0, min(tokens - pad - held.room(tokens), held.first.size)) for pad in (self.least, self.padding)
+            ]
+            if gone[0] != gone[1] or held.length - self.padding < held.first.size:
+                return True
         return 0 < tokens - held.room(tokens) < self.padding
 
     def _enter(self, i: int, attention: Attention, held: LayerCache, where: Positions, meanwhile: list[Tensor]) -> None:
@@ -86,7 +93,7 @@ class NativeStep:
         place: Any = self.layers[i]
         place.slot = held.slot(held.length)
         held.claim(1)
-        place.entries = held.entries
+        place.entries = held.in_sight(self.padding)
         keys, values, *scales = held.stored
         if self.storages[i] is not keys:  # the first time, when it has grown, or when rows have left
             self.storages[i] = keys
@@ -96,7 +103,7 @@ class NativeStep:
             for name, held_scale in zip(("k_scale", "v_scale"), scales, strict=False):
                 setattr(place, name, held_scale.data_ptr())
                 getattr(place, f"{name}_stride")[:] = held_scale.stride()[:2]
-        place.pad = self.pad.data_ptr() if self.pad is not None and place.entries == held.length else None
+        place.pad = self.pad.data_ptr() if self.pad is not None and held.entries == held.length else None
         rows = where.index.shape[0]
         if isinstance(attention.position, Rope):
             cos, sin = attention.position.shared(where, torch.float32)  # (1 or B, 1, K)

@@ -53,7 +53,7 @@ BLOCKS = {
         ),
     },
     "split": {
-        "S": attention(None, {"type": "rope"}, windows=[3, 7], keep_first=2),
+        "S": attention(None, {"type": "rope"}, windows=[7, 9], keep_first=2),
         "G": attention(None, GLOBAL, windows=[None, 7]),
     },
     "hope": {"S": attention(7, {"type": "hope"}), "G": attention(None, {"type": "stick-breaking"})},

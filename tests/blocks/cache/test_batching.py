@@ -29,6 +29,8 @@ def test_contexts_go_on_together_as_alone(name: str, lengths: tuple[int, ...], d
     spec = tiny_spec(BLOCKS[name])
     decoder = enliven(spec.build()).eval()
     bound = 1e-4 if dtype == torch.float32 else 0.02  # now and then the last bit of a key decides its rounding
+    if dtype == torch.int8 and name in ("gates", "split", "heads"):
+        bound = 0.1  # a row without padding reads its first tokens with the ring, in bfloat16 where there is no kernel
     ids, more, later = (random_ids(spec, 3, n, seed) for n, seed in ((40, 1), (20, 2), (11, 3)))
     alone = [decoder.new_cache(dtype=dtype) for _ in lengths]
     for i, length in enumerate(lengths):

@@ -64,6 +64,29 @@ def test_a_ring_in_order_whatever_the_chunks(window: int) -> None:
             t += n
 
 
+@pytest.mark.parametrize("size", [0, 1, 3, 9])
+def test_one_token_reads_the_ring_and_the_first_tokens_as_one(size: int) -> None:
+    """Each token that it sees once: those of the window, and the first ones that the window has lost."""
+    empty = [torch.full((1, 0, 1, 1), float("nan"))]
+    ring = RingCache(4, empty, FirstTokens(size, empty) if size else None)
+    for t in range(20):
+        if t == 11:
+            ring = ring.clone()
+        if t == 14:
+            ring.select(torch.tensor([0]))
+        seen = ring.append_seen(torch.full((1, 1, 1, 1), float(t)))
+        if size == 0:
+            assert seen is None and ring.length == 0, "without first tokens `append` gives the same"
+            return
+        assert seen is not None
+        window = set(range(max(0, t - 3), t + 1))
+        assert sorted(seen[0].flatten().int().tolist()) == sorted(window | set(range(min(size, t + 1))))
+        assert seen[0].shape[1] == ring.in_sight() and ring.first is not None
+        assert ring.first.stored[0].flatten()[: ring.first.entries].tolist() == list(range(min(size, t + 1)))
+    assert ring.append_seen(torch.zeros(1, 2, 1, 1)) is None, "several tokens do not see the same"
+    assert ring.length == 20
+
+
 def test_in_training_a_ring_gives_a_copy_with_gradients() -> None:
     ring = RingCache(3, [torch.zeros(1, 0, 1, 1)])
     ring.append(tokens(0, 5))
@@ -243,7 +266,7 @@ def test_a_cache_says_what_it_keeps_and_how_it_may_be_written_to() -> None:
     key, gate = torch.zeros(1, 0, 1, 1), torch.zeros(1, 0, 1)
     first = FirstTokens(2, [key, key])
     assert RingCache(5, [key, key]).plain and GrowingCache([key, key]).plain and Int8Cache([key, key]).plain
-    assert not RingCache(5, [key, key], first).plain
+    assert RingCache(5, [key, key], first).plain
     assert not GrowingCache([key, key, gate]).plain and not Int8Cache([key, key, gate]).plain
     assert Int8Cache.int8 and not RingCache.int8 and not GrowingCache.int8
     ring, whole = RingCache(5, [key]), GrowingCache([key])

@@ -131,7 +131,7 @@ def test_what_it_declines() -> None:
                "router": {"type": "softmax-topk"}}  # fmt: skip
     total = {"type": "nope", "logit_scale": {"type": "log-ratio", "total_length": True}}
     for block, reason in (
-        (attention(7, LOCAL, keep_first=2), "more than keys and values"),
+        (attention(7, LOCAL, keep_first=2), "sink tokens"),
         (attention(None, {"type": "alibi"}), "wanted in order"),
         (attention(None, {"type": "nope"}, softcap=20.0), "sinks or a soft-cap"),
         (attention(7, LOCAL, sinks=True), "sinks or a soft-cap"),

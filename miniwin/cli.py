@@ -16,6 +16,7 @@ import typer
 
 from miniwin import without_torch
 from miniwin.commands import (
+    adapt,
     calibrate,
     chat,
     compare,
@@ -56,6 +57,7 @@ app.command("generate")(generate.generate_command)
 app.command("chat")(chat.chat_command)
 app.command("import")(importing.import_command)
 app.command("export")(exporting.export_command)
+app.command("adapt")(adapt.adapt_command)
 app.command("demo")(demo.demo)
 search.app.command("clean")(search_clean.clean)
 search.app.command("ladder")(search_ladder.ladder)

@@ -1,0 +1,103 @@
+"""Every scored placement, a line each, written at once. The same command reads them and scores nothing twice.
+
+    {"format": 1, "settings": {...}}                          the first line: what the scores depend on
+    {"rows": "search", "placement": [7, 8], "seconds": 4.1, "scores": [...]}
+
+A line that was being written when the process died is cut off.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from miniwin.files.writing import said_if_unwritable
+from miniwin.search.adapt.plan import Placement
+from miniwin.search.adapt.scoring import RowScore, Score
+from miniwin.specs import UserError
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Entry:
+    """seconds: that scoring took."""
+
+    score: Score
+    seconds: float
+
+
+class Journal:
+    """path: the file. settings: everything that the scores depend on.
+
+    Raises:
+        UserError: the file is of other settings, or is no journal.
+    """
+
+    def __init__(self, path: Path, settings: dict[str, Any]) -> None:
+        self.path = path
+        self.entries: dict[tuple[str, Placement], Entry] = {}
+        head = json.dumps({"format": FORMAT, "settings": settings}, sort_keys=True)
+        with said_if_unwritable(path):
+            whole = _whole_lines(path)
+            if whole:
+                self._read(whole, json.loads(head))
+            else:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                _append(path, head)
+
+    def _read(self, lines: list[str], head: dict[str, Any]) -> None:
+        try:
+            first = json.loads(lines[0])
+            if first["format"] != FORMAT:
+                raise ValueError
+            found = {(e["rows"], tuple(e["placement"])): _entry(e) for e in map(json.loads, lines[1:])}
+        except (ValueError, KeyError, TypeError):
+            raise UserError(
+                f"{self.path}: is not a journal of `miniwin adapt`; remove it, or choose another --out"
+            ) from None
+        other = sorted(name for name, value in head["settings"].items() if first["settings"].get(name) != value)
+        if other:
+            raise UserError(
+                f"{self.path}: is of an unfinished `miniwin adapt` with other settings ({', '.join(other)}); give the "
+                "same command to go on, choose another --out, or remove this file"
+            )
+        self.entries = found
+
+    def add(self, rows: str, placement: Placement, score: Score, seconds: float) -> Entry:
+        """Write one score, and see it on the disk."""
+        entry = Entry(score, round(seconds, 3))
+        data = {"rows": rows, "placement": list(placement), "seconds": entry.seconds}
+        with said_if_unwritable(self.path):
+            _append(self.path, json.dumps({**data, "scores": [one.to_list() for one in score]}))
+        self.entries[rows, placement] = entry
+        return entry
+
+    def seconds(self, rows: str) -> float:
+        """That scoring took so far, in all sessions."""
+        return sum(entry.seconds for (name, _), entry in self.entries.items() if name == rows)
+
+
+def _entry(data: dict[str, Any]) -> Entry:
+    return Entry(tuple(RowScore.from_list(one) for one in data["scores"]), float(data["seconds"]))
+
+
+def _whole_lines(path: Path) -> list[str]:
+    """The lines of the file. A last line without its end is cut off, on the disk too."""
+    if not path.is_file():
+        return []
+    raw = path.read_bytes()
+    end = raw.rfind(b"\n") + 1
+    if end < len(raw):
+        os.truncate(path, end)
+    return raw[:end].decode("utf-8", "replace").splitlines()
+
+
+def _append(path: Path, line: str) -> None:
+    with path.open("a", encoding="utf-8") as file:
+        file.write(line + "\n")
+        file.flush()
+        os.fsync(file.fileno())

@@ -1,0 +1,175 @@
+"""The page of the result: one HTML file that needs no other, from what adapt.json holds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+from typing import Any
+
+from miniwin.blocks.messages.escaping import escaped
+from miniwin.display.formats import bytes_text, duration, length_text, plural
+from miniwin.display.page.figures import scrolling
+from miniwin.display.page.sheet import sheet
+from miniwin.evaluation.suite.page import header, section
+from miniwin.search.adapt import charts
+from miniwin.search.adapt.words import interval_text, verdicts
+
+ORIGINAL, CHOSEN = "original", "chosen"
+CELL, HEIGHT = 18, 22  # of a layer, in CSS pixels
+METHOD = (
+    "All placements were measured on the same texts and questions, which the search has not seen. Text: bits per byte "
+    "of the text around the facts. Answers: nats per token of the right answer. An interval holds the true difference "
+    "in 95 of 100 measurements: the bootstrap over paired texts, each with its questions."
+)
+
+
+def page(result: dict[str, Any]) -> str:
+    base, settings = result["base"], result["settings"]
+    said = (
+        f"{plural(result['size'], 'layer')} of {len(result['units'])} stay global; the others see "
+        f"{settings['window']} tokens and the first {settings['sinks']}. Nothing was trained."
+    )
+    figures = [
+        section(title, chart)
+        for title, chart in (
+            ("Quality against cache", charts.front(result)),
+            ("What a layer is worth", charts.layers(result)),
+            ("Loss by position", charts.by_part(result)),
+            ("Answers by depth", charts.by_depth(result)),
+            (
+                "Single repairs do not add up" if _apart(result) else "What single repairs foretell",
+                charts.foretold(result),
+            ),
+        )
+        if chart
+    ]
+    body = [
+        header("MiniWin adapt", f"{base['name']}: local and global layers", said),
+        *(f'<p class="verdict">{escape(one)}</p>' for one in verdicts(result)),
+        section("Which layers stayed global", _strip(result)),
+        section("On unseen texts and questions", _table(result)),
+        f'<div class="figures">{"".join(figures)}</div>',
+        section("By kind of question", _kinds(result)),
+        section("Cost", _cost(result)),
+        f"<footer>{escape(METHOD)}<br>Written by MiniWin {escape(result['miniwin'])}.</footer>",
+    ]
+    return escaped(sheet(f"{base['name']}: MiniWin adapt", "\n".join(body)))
+
+
+def _apart(result: dict[str, Any]) -> bool:
+    found = result["search"]["prediction"]["spearman"]
+    return found is not None and found < 0.7
+
+
+def _strip(result: dict[str, Any]) -> str:
+    """A box for each layer, filled where it sees the whole context, and what each global layer is worth."""
+    layout, chosen = result["placements"][CHOSEN]["layout"], set(result["chosen"])
+    units = set(result["units"])
+    boxes = []
+    for place, letter in enumerate(layout):
+        whole = place in chosen
+        kind = "whole" if whole else "local"
+        seen = "the whole context" if whole else "a window" if place in units else "what it saw in the original"
+        x = place * CELL
+        boxes.append(
+            f'<rect class="layer {kind}" x="{x + 1}" y="1" width="{CELL - 2}" height="{HEIGHT - 2}"><title>'
+            f"{escape(f'layer {place}: {seen}')}</title></rect>"
+            f'<text class="{kind}" x="{x + CELL / 2:g}" y="15">{escape(letter)}</text>'
+        )
+    total = CELL * len(layout)
+    label = f"{layout}: layers {', '.join(map(str, result['chosen'])) or 'none'} see the whole context"
+    strip = (
+        f'<svg class="strip" width="{total}" height="{HEIGHT}" viewBox="0 0 {total} {HEIGHT}" role="img" '
+        f'aria-label="{escape(label)}">{"".join(boxes)}</svg>'
+    )
+    note = "Each layer is a box, the first on the left. A filled box sees the whole context; the others see a window."
+    return f'<p class="note">{note}</p>{scrolling("Layers", strip)}{_missed(result)}'
+
+
+def _missed(result: dict[str, Any]) -> str:
+    """What each global layer is worth: the damage without it, as the search measured it."""
+    scored = {tuple(one["layers"]): one for one in result["search"]["scored"]}
+    chosen = tuple(result["chosen"])
+    rows = []
+    for layer in chosen:
+        without = scored.get(tuple(one for one in chosen if one != layer))
+        alone = scored.get((layer,))
+        if without is not None and alone is not None:
+            rows.append((f"layer {layer}", *(f"{one[key]:+.3f}" for one in (without, alone) for key in PARTS)))
+    if not rows:
+        return ""
+    heads = ("", "without it: text", "answers", "only it: text", "answers")
+    note = "Damage in nats a token above the original, on the questions of the search."
+    return f'<p class="note">{note}</p>' + scrolling("What each layer is worth", table(heads, rows))
+
+
+PARTS = ("text", "answers")
+
+
+def _table(result: dict[str, Any]) -> str:
+    heads = ("", "cache", "text, bits a byte", "difference", "answers, nats a token", "difference", "exact")
+    rows = []
+    for name, one in result["placements"].items():
+        text, answers = one["bits_per_byte"], one["answers"]
+        first = name == ORIGINAL
+        rows.append(
+            (
+                f"{name} ({', '.join(map(str, one['layers'])) or 'none'})" if not first else name,
+                f"{one['cache_share']:.1%}",
+                f"{text['value']:.4f}",
+                "" if first else f"{text['more']:+.2%} {interval_text(text['difference'], 4)}",
+                f"{answers['nats']:.3f}",
+                "" if first else interval_text(answers["difference"], 3),
+                f"{answers['exact']} of {answers['questions']}",
+            )
+        )
+    return scrolling("Placements", table(heads, rows, best=CHOSEN))
+
+
+def _kinds(result: dict[str, Any]) -> str:
+    original, chosen = (result["placements"][name] for name in (ORIGINAL, CHOSEN))
+    heads = ("kind", "questions", "original, nats a token", "chosen", "difference", "original exact", "chosen exact")
+    rows = []
+    for kind, one in chosen["kinds"].items():
+        base = original["kinds"][kind]
+        rows.append(
+            (
+                kind,
+                str(one["questions"]),
+                f"{base['nats']:.3f}",
+                f"{one['nats']:.3f}",
+                interval_text(one["difference"], 3),
+                str(base["exact"]),
+                str(one["exact"]),
+            )
+        )
+    return scrolling("Kinds of questions", table(heads, rows))
+
+
+def _cost(result: dict[str, Any]) -> str:
+    original, chosen = (result["placements"][name] for name in (ORIGINAL, CHOSEN))
+    settings = result["settings"]
+    rows = [
+        (
+            f"cache at {length_text(settings['length'])} tokens, bfloat16",
+            bytes_text(original["cache_bytes"]),
+            bytes_text(chosen["cache_bytes"]),
+        ),
+        *((f"seconds of {name}", "", duration(seconds)) for name, seconds in result["seconds"].items()),
+        *((f"placements scored: {stage}", "", str(count)) for stage, count in result["search"]["stages"].items()),
+    ]
+    return scrolling("Cost", table(("", "original", "chosen"), rows))
+
+
+def table(heads: Sequence[str], rows: Sequence[Sequence[str]], best: str | None = None) -> str:
+    """The first column holds names. best: how the row begins that stands out."""
+    head = "".join(
+        f'<th scope="col"{" class=text" if place == 0 else ""}>{escape(title)}</th>'
+        for place, title in enumerate(heads)
+    )
+    body = ""
+    for row in rows:
+        look = ' class="best"' if best is not None and row[0].startswith(best) else ""
+        cells = "".join(f"<td>{escape(cell)}</td>" for cell in row[1:])
+        body += f'<tr{look}><th scope="row" class="text">{escape(row[0])}</th>{cells}</tr>'
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"

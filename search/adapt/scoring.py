@@ -1,0 +1,142 @@
+"""What a placement loses: nats of the text and of the answers, row by row.
+
+    damage = text_weight * (text - original's text) + (answers - original's answers)
+
+both in nats per token. Answers of harder questions are scored, and do not count here. Lower is better; a placement may
+be better than the original.
+
+Shapes: N tokens of a row, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from miniwin.search.adapt.layers import SharedLayers
+from miniwin.search.adapt.plan import Placement
+from miniwin.search.adapt.rows import Row
+
+PARTS = 8  # of a row, for loss by position
+AT_ONCE = 512  # tokens whose logits are in memory at once
+
+
+@dataclass(frozen=True)
+class RowScore:
+    """text: nats of the scored tokens in each part of the row. answers: nats of each answer. right: whether greedy."""
+
+    text: tuple[float, ...]
+    answers: tuple[float, ...]
+    right: tuple[bool, ...]
+
+    def to_list(self) -> list[Any]:
+        return [list(self.text), list(self.answers), [int(one) for one in self.right]]
+
+    @classmethod
+    def from_list(cls, data: Sequence[Any]) -> RowScore:
+        text, answers, right = data
+        return cls(tuple(map(float, text)), tuple(map(float, answers)), tuple(map(bool, right)))
+
+
+Score = tuple[RowScore, ...]  # of all rows
+
+
+def text_places(row: Row, every: int) -> tuple[int, ...]:
+    """The tokens of the text that are scored."""
+    return row.text[::every]
+
+
+def part_of(place: int, row: Row) -> int:
+    return min(place * PARTS // len(row.ids), PARTS - 1)
+
+
+def text_counts(row: Row, every: int) -> list[int]:
+    """How many tokens of the text are scored in each part of the row."""
+    counts = [0] * PARTS
+    for place in text_places(row, every):
+        counts[part_of(place, row)] += 1
+    return counts
+
+
+def score_row(shared: SharedLayers, placement: Placement, row: Row, number: int | None, every: int) -> RowScore:
+    """number: of the row, for states that are kept. every: one of so many tokens of the text is scored."""
+    device = shared.decoder.embed_tokens.weight.device
+    ids = torch.tensor([row.ids], device=device)
+    h = shared.hidden(placement, ids, number)[0]  # (N, C)
+    text = text_places(row, every)
+    places = [*text, *(place for one in row.answers for place in range(one.start, one.stop))]
+    nats, right = _nats(shared, h, ids[0], places)
+    parts = [0.0] * PARTS
+    for place, cost in zip(text, nats, strict=False):
+        parts[part_of(place, row)] += cost
+    at, answers, hits = len(text), [], []
+    for one in row.answers:
+        stop = at + one.stop - one.start
+        answers.append(sum(nats[at:stop]))
+        hits.append(all(right[at:stop]))
+        at = stop
+    return RowScore(tuple(parts), tuple(answers), tuple(hits))
+
+
+def _nats(shared: SharedLayers, h: Tensor, ids: Tensor, places: Sequence[int]) -> tuple[list[float], list[bool]]:
+    """-log p of the tokens at these places, and whether each was the most probable one."""
+    nats: list[float] = []
+    right: list[bool] = []
+    for start in range(0, len(places), AT_ONCE):
+        some = torch.tensor(places[start : start + AT_ONCE], device=h.device)
+        logits = shared.decoder.logits(h[some - 1])  # (places, V)
+        targets = ids[some]
+        nats += F.cross_entropy(logits, targets, reduction="none").double().tolist()
+        right += (logits.argmax(-1) == targets).tolist()
+    return nats, right
+
+
+def score_rows(
+    shared: SharedLayers,
+    placement: Placement,
+    rows: Sequence[Row],
+    every: int,
+    *,
+    keep: bool = True,
+    advance: Callable[[], object] = lambda: None,
+) -> Score:
+    """keep: rows are those whose states may be kept."""
+    found = []
+    with torch.no_grad():
+        for number, row in enumerate(rows):
+            found.append(score_row(shared, placement, row, number if keep else None, every))
+            advance()
+    return tuple(found)
+
+
+@dataclass(frozen=True)
+class Damage:
+    """text, answers: nats per token above the original's. exact: the share of answers that greedy decoding gives."""
+
+    text: float
+    answers: float
+    exact: float
+    text_weight: float = 1.0
+
+    @property
+    def total(self) -> float:
+        return self.text_weight * self.text + self.answers
+
+
+def damage(score: Score, original: Score, rows: Sequence[Row], every: int, text_weight: float) -> Damage:
+    tokens = sum(len(text_places(row, every)) for row in rows)
+    text = sum(sum(a.text) - sum(b.text) for a, b in zip(score, original, strict=True)) / tokens
+    nats, count, right, asked = 0.0, 0, 0, 0
+    for mine, base, row in zip(score, original, rows, strict=True):
+        for number, one in enumerate(row.answers):
+            if one.judged:
+                nats += mine.answers[number] - base.answers[number]
+                count += one.stop - one.start
+                right += mine.right[number]
+                asked += 1
+    return Damage(text, nats / max(count, 1), right / max(asked, 1), text_weight)

@@ -1,0 +1,104 @@
+"""The folder of the result: a model like a run's, which began with the original's weights and was not trained.
+
+model.yaml, model.safetensors, tokenizer.json, chat_template.jinja, chat.json    as in a run's folder
+run.json          where the weights are from (`from`), and that no token was trained on
+adapt.json        everything that was found and measured
+adapt.html        the page
+evaluations.jsonl every scored placement
+"""
+
+from __future__ import annotations
+
+import shutil
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from miniwin.files.hashing import sha256_file
+from miniwin.files.tensor_files import save_tensors
+from miniwin.files.writing import write_flushed, write_json
+from miniwin.machine.matmul_choice import chosen as product
+from miniwin.provenance import code_version, machine
+from miniwin.runs import FORMAT, FROM, MODEL, RUN, WEIGHTS
+from miniwin.search.adapt.page import page
+from miniwin.specs import ModelSpec, UserError, dump_yaml
+from miniwin.training.start import MAP, TENSORS, Start
+from miniwin.zoo.importing.writing import appearing
+
+if TYPE_CHECKING:
+    from miniwin.search.adapt.asking import Prepared, Searched
+
+RESULT, PAGE, EVALUATIONS = "adapt.json", "adapt.html", "evaluations.jsonl"
+
+
+def refuse_existing(folder: Path) -> None:
+    """Raise UserError unless the folder is empty or does not exist."""
+    if folder.is_symlink() or (folder.exists() and not (folder.is_dir() and not any(folder.iterdir()))):
+        raise UserError(f"--out: {folder} exists already; give the name of a new folder, or remove this one")
+
+
+def write_result(folder: Path, prepared: Prepared, searched: Searched, result: dict[str, Any], journal: Path) -> None:
+    """Write the folder, whole or not at all. The journal moves into it."""
+    origin, settings = prepared.origin, prepared.settings
+    spec = prepared.plan.spec_of(searched.chosen, settings.name or _name(origin.spec.name))
+    with appearing(folder) as part:
+        _write_weights(part / WEIGHTS, prepared, spec)
+        write_flushed(part / MODEL, dump_yaml(spec))
+        assert origin.tokenizer is not None
+        origin.tokenizer.save(part)
+        if origin.chat_format is not None:
+            origin.chat_format.write(part)
+        write_json(part / RUN, _record(prepared, searched, spec))
+        write_json(part / RESULT, result)
+        write_flushed(part / PAGE, page(result))
+        shutil.copyfile(journal, part / EVALUATIONS)
+    with suppress(OSError):
+        journal.unlink()
+
+
+def _name(original: str) -> str:
+    return f"{original[:94]}-local"
+
+
+def _write_weights(path: Path, prepared: Prepared, spec: ModelSpec) -> None:
+    """The original's weights: the same file, if it is one of weights alone."""
+    origin = prepared.origin
+    Start(origin, spec)  # raises where they do not fit
+    if origin.file.name == WEIGHTS:
+        shutil.copyfile(origin.file, path)
+        if sha256_file(path) != origin.sha256:
+            raise UserError(f"{origin.file} changed while it was read; try again once nothing writes to it")
+    else:
+        save_tensors(origin.tensors(), path, {"format": "pt"})
+
+
+def _record(prepared: Prepared, searched: Searched, spec: ModelSpec) -> dict[str, Any]:
+    """run.json of a run that trained on nothing."""
+    origin = prepared.origin
+    count = sum(1 for _ in origin.shapes().state_dict())
+    return {
+        "format": FORMAT,
+        "status": "complete",
+        "reason": None,
+        "model": spec.name,
+        "spec_hash": spec.hash,
+        FROM: {**origin.record(), MAP: [], TENSORS: {"kept": count}},
+        "parameters": spec.parameters(),
+        # The data is what `miniwin eval` takes where nothing else is said: nobody knows what the original learned.
+        "train": {"data": {"source": "python-stdlib"}, "dtype": "float32"},
+        "adapt": {**prepared.settings.record(), "layers": list(searched.chosen)},
+        "seed": prepared.settings.seed,
+        "data": {"source": f"none: the weights of {origin.ref} as they were", "fingerprint": origin.sha256},
+        "code": code_version(),
+        "machine": machine(),
+        "device": "cpu",
+        "products": product(),
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "tracking": {"uri": None, "run_id": None},
+        "steps": 0,
+        "tokens": 0,
+        "seconds": 0.0,
+        "tokens_per_second": 0.0,
+        "final_loss": None,
+    }

@@ -1,0 +1,399 @@
+"""`miniwin adapt`: placements over shared weights, rows of questions, the search, the folder, and mistakes."""
+
+from __future__ import annotations
+
+import json
+import math
+import shlex
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from float64 import assert_as_near
+from pretrained import LAYER, imported
+from tiny import run_cli
+
+import miniwin
+from miniwin.search.adapt.asking import adapt, prepare
+from miniwin.search.adapt.kinds import HARDER, JUDGED
+from miniwin.search.adapt.layers import SharedLayers
+from miniwin.search.adapt.plan import Plan, evenly
+from miniwin.search.adapt.rows import Wanted, make_rows
+from miniwin.search.adapt.scoring import Damage, damage, score_row, score_rows
+from miniwin.search.adapt.searching import Search, predicted
+from miniwin.search.adapt.settings import Settings, share_of
+from miniwin.search.adapt.texts import cut, read_texts
+from miniwin.specs import UserError
+from miniwin.tokenizer import load_tokenizer
+
+QUICK = Settings(
+    cache=0.6,
+    window=16,
+    sinks=2,
+    length=256,
+    seq_len=1400,
+    search_len=1000,
+    search_rows=1,
+    rows=4,
+    questions=3,
+    harder=2,
+    evaluations=24,
+)
+OPTIONS = shlex.split(
+    "--cache 60% --window 16 --sinks 2 --length 256 --seq-len 1400 --search-len 1000 --search-rows 1 --rows 4 "
+    "--questions 3 --harder 2 --evaluations 24"
+)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return imported(tmp_path_factory.mktemp("models") / "pretrained")
+
+
+@pytest.fixture(scope="module")
+def made(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("adapted") / "local"
+    code, said, errors = run_cli("adapt", str(model), "--out", str(out), *OPTIONS)
+    assert code == 0, errors
+    assert "chosen against the original" in said and "stay global" in errors
+    return out
+
+
+# Candidates share the weights.
+
+
+def test_windows_that_reach_everything_change_nothing(model: Path) -> None:
+    """W >= N in all layers, and no window at all, give the original's logits; a window gives those of its own spec."""
+    original, exact = miniwin.load(model), miniwin.load(model)
+    ids = torch.randint(256, (1, 45), generator=torch.Generator().manual_seed(3))
+    exact.decoder.double()
+    with torch.no_grad():
+        truth, theirs = exact(ids), original(ids)
+        for window, sinks, placement in ((64, 4, ()), (64, 0, (1,)), (7, 2, tuple(range(6)))):
+            shared = SharedLayers(original, Plan(original.spec, window, sinks, 256))
+            assert_as_near(original.decoder.logits(shared.hidden(placement, ids)), theirs, truth)
+        plan = Plan(original.spec, 7, 2, 256)
+        built = plan.spec_of((1, 4)).build().eval()
+        built.load_state_dict(original.decoder.state_dict())
+        mine = original.decoder.logits(SharedLayers(original, plan).hidden((1, 4), ids))
+        double = plan.spec_of((1, 4)).build().double().eval()
+        double.load_state_dict(exact.decoder.state_dict())
+        assert_as_near(mine, built(ids), double(ids))
+        assert not torch.allclose(mine, theirs, atol=1e-3)
+
+
+def test_candidates_copy_no_weights(model: Path) -> None:
+    original = miniwin.load(model)
+    shared = SharedLayers(original, Plan(original.spec, 8, 2, 256))
+    local = shared.layer(2, False)
+    assert local is not original.decoder.layers[2] and local is shared.layer(2, False)
+    for name, tensor in local.state_dict().items():
+        assert tensor.data_ptr() == original.decoder.layers[2].state_dict()[name].data_ptr()
+    assert all(tensor.device.type == "cpu" for tensor in local.state_dict().values())
+
+
+@pytest.mark.parametrize("memory", [1 << 30, 3 * 300 * 32 * 4])
+def test_a_row_goes_on_from_the_states_that_are_kept(model: Path, memory: int) -> None:
+    """To the bit what a whole pass gives, whatever was kept; and only layers from the first difference on are run."""
+    original = miniwin.load(model)
+    plan = Plan(original.spec, 8, 2, 256)
+    shared, plain = SharedLayers(original, plan, memory), SharedLayers(original, plan)
+    rows = [torch.randint(256, (1, 300), generator=torch.Generator().manual_seed(i)) for i in range(2)]
+    placements = [(1, 3), (1, 5), (1, 3, 5), (0, 3), (1, 4), (1, 3), (), tuple(range(6)), (1, 4)]
+    with torch.no_grad():
+        for number, placement in enumerate(placements):
+            if number % 2 == 0:
+                shared.keep(placement)
+            for row, ids in enumerate(rows):
+                assert torch.equal(shared.hidden(placement, ids, row), plain.hidden(placement, ids))
+    assert shared.layers_run < plain.layers_run
+    if memory == 1 << 30:
+        shared.keep((1, 3))
+        with torch.no_grad():
+            shared.hidden((1, 3), rows[0], 0)
+            before = shared.layers_run
+            shared.hidden((1, 4), rows[0], 0)
+        assert shared.layers_run - before == 3  # layers 3, 4 and 5
+
+
+# Plans.
+
+
+def test_a_share_of_the_cache_says_how_many_layers_stay_global(model: Path) -> None:
+    spec = miniwin.load(model).spec
+    plan = Plan(spec, 16, 2, 256)
+    for share in (0.08, 0.25, 0.5, 0.99):
+        count = plan.count(share)
+        assert plan.share(plan.units[:count]) <= share < plan.share(plan.units[: count + 1])
+    # Built caches hold what the specs say: 2 layers of 256 tokens, 4 rings of 16 with 2 first tokens.
+    decoder = plan.spec_of((0, 5)).build()
+    cache = decoder.new_cache(1)
+    with torch.no_grad():
+        decoder(torch.zeros(1, 256, dtype=torch.int64), cache=cache)
+    assert sum(layer.nbytes for layer in cache.layers) == plan.cache_bytes((0, 5))
+    for wrong in (0.001, 0.05, 1.0):
+        with pytest.raises(UserError, match="no layout meets it"):
+            plan.count(wrong)
+
+
+def test_layers_that_are_local_already_stay_as_they_are(tmp_path: Path) -> None:
+    local = {**LAYER, "attention": {**LAYER["attention"], "window": 5}}
+    spec = miniwin.load(imported(tmp_path / "m", pattern="SG", blocks={"S": local, "G": LAYER})).spec
+    plan = Plan(spec, 16, 2, 256)
+    assert plan.units == (1, 3, 5)
+    assert [one.attention.window for one in plan.spec_of((3,)).layer_specs] == [5, 16, 5, None, 5, 16]
+    spec = miniwin.load(imported(tmp_path / "s", pattern="S", blocks={"S": local})).spec
+    with pytest.raises(UserError, match="no layer sees the whole context, so there is nothing to make local"):
+        Plan(spec, 16, 2, 256).count(0.5)
+
+
+def test_a_layer_that_cannot_have_sink_tokens_is_refused(tmp_path: Path) -> None:
+    layer = {**LAYER, "attention": {**LAYER["attention"], "position": {"type": "alibi"}}}
+    path = imported(tmp_path / "m", blocks={"G": layer})
+    code, _, errors = run_cli("adapt", str(path), "--out", str(tmp_path / "out"), *OPTIONS)
+    assert code == 2 and "windows of 16 and 2 sink tokens is no model that can be built" in errors
+    assert "keep_first" in errors and not (tmp_path / "out").exists()
+
+
+def test_even_spacing() -> None:
+    assert evenly(tuple(range(30)), 5) == (5, 11, 17, 23, 29)
+    assert evenly((1, 3, 5), 2) == (1, 5) and evenly((1, 3, 5), 3) == (1, 3, 5)
+
+
+# Rows.
+
+
+def test_a_row_holds_its_facts_once_and_its_answers_at_their_places() -> None:
+    byte = load_tokenizer("byte")
+    search, report = read_texts([], [])
+    for text, mine in ((search, True), (report, False)):
+        rows = make_rows(text, byte, Wanted(3, 4000, 6, 4), search=mine)
+        for row in rows:
+            whole = bytes(row.ids).decode()
+            context, _, tail = whole.partition("\n\nQuestion: ")
+            assert len(row.ids) <= 4000 and len(row.text) == row.bytes  # a byte is a token here
+            assert max(row.text) < len(context.encode())
+            assert (
+                len(tail.split("\n\nQuestion: ")) == 10 and len(row.answers) == 12
+            )  # two of the questions ask for two numbers each
+            for one in row.answers:
+                answer = bytes(row.ids[one.start : one.stop]).decode()
+                assert answer.startswith(" ") and answer.strip() and one.start > len(context)
+                if one.kind in ("needle", "several", "which of two"):
+                    said = whole[: one.start].rpartition(". ")[2].rpartition("Answer: ")[2]
+                    assert context.count(f"{said}{answer}.") == 1
+            assert {one.kind for one in row.answers} == {*JUDGED, *HARDER}
+
+
+def test_search_and_report_share_neither_text_nor_people(tmp_path: Path) -> None:
+    byte = load_tokenizer("byte")
+    file = tmp_path / "novel.txt"
+    file.write_text("".join(f"Sentence number {i} is here. " for i in range(2000)))
+    search, report = read_texts([str(file)], [])
+    assert not set(search.pieces) & set(report.pieces)
+    assert "".join((*search.pieces, *report.pieces)) == file.read_text()
+    seen = []
+    for text, mine in ((search, True), (report, False)):
+        rows = make_rows(text, byte, Wanted(2, 3000, 6, 2), search=mine)
+        whole = "".join(bytes(row.ids).decode() for row in rows)
+        seen.append(
+            {" ".join(words) for words in zip(whole.split(), whole.split()[1:], strict=False) if "passkey" in whole}
+        )
+        numbers = [bytes(row.ids).decode().split("Sentence number ")[1:] for row in rows]
+        assert not {one.split()[0] for one in numbers[0]} & {one.split()[0] for one in numbers[1]}
+    pairs = {pair for pair in seen[0] & seen[1] if pair.istitle() and pair.replace(" ", "").isalpha()}
+    assert not {
+        pair for pair in pairs if pair.split()[0] not in ("Question:", "Answer:", "The", "What", "Was", "Which")
+    }
+
+
+def test_pieces_put_together_are_the_text() -> None:
+    text = "One. Two! Three?\n\nA paragraph\n \n  code(x)\n\n" + "word " * 400 + "x" * 1500
+    assert "".join(cut(text)) == text and max(map(len, cut(text))) <= 600
+
+
+# Scores.
+
+
+def test_scores_are_those_of_the_model_itself(model: Path) -> None:
+    original = miniwin.load(model)
+    (row,) = make_rows(read_texts([], [])[0], load_tokenizer("byte"), Wanted(1, 900, 3), search=True)
+    plan = Plan(original.spec, 16, 2, 256)
+    with torch.no_grad():
+        score = score_row(SharedLayers(original, plan), (1,), row, None, 1)
+        built = plan.spec_of((1,)).build().eval()
+        built.load_state_dict(original.decoder.state_dict())
+        logs = built(torch.tensor([row.ids]))[0].double().log_softmax(-1)
+    nats = [0.0, *(-float(logs[i, token]) for i, token in enumerate(row.ids[1:]))]
+    assert math.isclose(sum(score.text), sum(nats[i] for i in row.text), rel_tol=1e-5)
+    for mine, one in zip(score.answers, row.answers, strict=True):
+        assert math.isclose(mine, sum(nats[one.start : one.stop]), rel_tol=1e-5)
+    with torch.no_grad():
+        base = score_rows(SharedLayers(original, plan), plan.all, [row], 1)
+    assert damage(base, base, [row], 1, 1.0) == Damage(0.0, 0.0, 0.0)
+    found = damage((score,), base, [row], 1, 0.5)
+    assert found.total == 0.5 * found.text + found.answers
+    assert math.isclose(found.text, (sum(score.text) - sum(base[0].text)) / len(row.text))
+
+
+# The search, on damages that are made up.
+
+
+def _circuit(placement: tuple[int, ...]) -> Damage:
+    """Two units retrieve together and are worth nothing alone; a third one pretends."""
+    together = {2, 9} <= set(placement)
+    return Damage(0.0, 2.0 - 1.9 * together - 0.1 * (5 in placement) - 0.01 * len(placement), 0.0)
+
+
+def test_the_search_finds_units_that_work_together_only() -> None:
+    kept: list[Any] = []
+    search = Search(tuple(range(12)), 3, _circuit, kept.append, budget=120)
+    assert search.run() == (2, 5, 9)
+    assert len(search.found.scored) <= 120 and kept
+    assert set(search.found.stages) >= {"repairs", "draws", "wide", "removal", "front"}
+    for size in range(4):
+        assert search.found.best(size) is not None  # the front goes down to nothing
+    alone = predicted((2, 9), search.found.scored)
+    assert alone is not None and alone > 1.9  # single repairs foretell nothing
+
+
+@pytest.mark.parametrize("budget", [14, 15, 20, 40])
+def test_the_search_keeps_to_its_budget_and_is_the_same_again(budget: int) -> None:
+    asked: list[tuple[int, ...]] = []
+
+    def evaluate(placement: tuple[int, ...]) -> Damage:
+        asked.append(placement)
+        return _circuit(placement)
+
+    found = [Search(tuple(range(12)), 3, evaluate, lambda one: None, budget=budget, seed=4).run() for _ in range(2)]
+    assert found[0] == found[1] is not None and len(asked) <= 2 * budget
+    assert asked[: len(asked) // 2] == asked[len(asked) // 2 :] and len(set(asked)) == len(asked) // 2
+
+
+# The whole command.
+
+
+def test_the_folder_is_a_model_with_its_provenance(model: Path, made: Path) -> None:
+    original, adapted = miniwin.load(model), miniwin.load(made)
+    result = json.loads((made / "adapt.json").read_text())
+    assert [i for i, layer in enumerate(adapted.spec.layer_specs) if layer.attention.window is None] == result["chosen"]
+    assert {layer.attention.window for layer in adapted.spec.layer_specs} == {None, 16}
+    for name, tensor in adapted.state_dict().items():
+        assert torch.equal(tensor, original.state_dict()[name])
+    assert (made / "model.safetensors").read_bytes() == (model / "model.safetensors").read_bytes()
+    run = json.loads((made / "run.json").read_text())
+    assert run["from"]["licence"] == "mit" and run["from"]["sha256"] == result["base"]["sha256"] and run["tokens"] == 0
+    assert isinstance(adapted.generate("x", max_new_tokens=3, seed=0), str)
+    chosen = result["placements"]["chosen"]
+    assert chosen["cache_bytes"] == adapted.spec.cache_bytes(256, "bfloat16") and chosen["cache_share"] <= 0.6
+    assert set(result["placements"]) >= {"original", "chosen", "evenly spaced", "best by single repairs"}
+    assert chosen["answers"]["questions"] == 4 * 4 and chosen["answers"]["difference"]["n"] == 4
+    assert not list(made.parent.glob("*.jsonl")) and (made / "evaluations.jsonl").is_file()
+
+
+def test_the_folder_goes_into_the_zoo(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from miniwin.zoo import add
+
+    entry = add(made, name="local", zoo=tmp_path / "zoo")
+    assert entry.require_manifest().licence == "mit"
+    assert "sha256" in (entry.folder / "README.md").read_text() and "layers" in entry.provenance["run"]["adapt"]
+
+
+def test_the_page_stands_alone(made: Path) -> None:
+    page = (made / "adapt.html").read_text()
+    for title in ("Which layers stayed global", "Quality against cache", "What a layer is worth", "Loss by position"):
+        assert title in page
+    assert "http://" not in page.replace("http://www.w3.org", "") and "https://" not in page
+
+
+def test_the_same_command_goes_on_and_scores_nothing_twice(model: Path, made: Path, tmp_path: Path) -> None:
+    """Stopped after any line of the journal, even in the middle of one, the result is the same."""
+    whole = (made / "evaluations.jsonl").read_bytes()
+    expected = json.loads((made / "adapt.json").read_text())
+    lines = whole.splitlines(keepends=True)
+    for number, cut_at in enumerate((len(lines[0]) + 5, len(b"".join(lines[:20])), len(whole) - 1)):
+        out = tmp_path / f"again-{number}"
+        journal = out.with_name(out.name + ".adapt.jsonl")
+        journal.write_bytes(whole[:cut_at])
+        adapt(str(model), QUICK, out)
+        result = json.loads((out / "adapt.json").read_text())
+        assert result["chosen"] == expected["chosen"] and not journal.exists()
+        assert result["placements"] == expected["placements"] and result["search"] == expected["search"]
+        again = (out / "evaluations.jsonl").read_bytes()
+        assert again.startswith(whole[: whole.rfind(b"\n", 0, cut_at) + 1])
+        assert [json.loads(a)["placement"] for a in again.splitlines()[1:]] == [
+            json.loads(b)["placement"] for b in lines[1:]
+        ]
+
+
+# Mistakes: one message, exit code 2, nothing written.
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--cache", "5%"], "--cache 5.0%: no layout meets it"),
+        (["--cache", "lots"], "--cache: got lots; expected a share of the cache, such as 25% or 0.25"),
+        (["--cache", "120%"], "--cache: got 120%; expected a share"),
+        (
+            ["--window", "256"],
+            "--window: got 256, and --length is 256: a window as long as the text leaves nothing out",
+        ),
+        (["--evaluations", "8"], "--evaluations: got 8, and the search would end before one candidate"),
+        (["--search-len", "9000"], "--search-len: got 9,000; expected at most --seq-len, 1,400"),
+        (["--seq-len", "500", "--search-len", "300"], "make --seq-len and --search-len longer"),
+        (["--rows", "100000"], "too short for the questions"),
+        (["--text", "nowhere.txt"], "--text: cannot read nowhere.txt"),
+        (["--test-text", "a.txt"], "--test-text: got one without --text"),
+        (["--rows", "0"], "--rows: got 0; expected 1 or more"),
+        (["--name", "Not A Name"], "--name: got 'Not A Name'"),
+    ],
+)
+def test_mistakes(model: Path, tmp_path: Path, options: list[str], message: str) -> None:
+    out = tmp_path / "out"
+    code, said, errors = run_cli("adapt", str(model), "--out", str(out), *OPTIONS, *options)
+    assert code == 2 and message in errors and errors.count("error:") == 1 and not said
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_exists_is_refused(model: Path, made: Path) -> None:
+    code, _, errors = run_cli("adapt", str(model), "--out", str(made), *OPTIONS)
+    assert code == 2 and "exists already; give the name of a new folder" in errors
+
+
+def test_a_journal_of_other_settings_is_refused(model: Path, made: Path, tmp_path: Path) -> None:
+    journal = tmp_path / "out.adapt.jsonl"
+    journal.write_bytes((made / "evaluations.jsonl").read_bytes())
+    code, _, errors = run_cli("adapt", str(model), "--out", str(tmp_path / "out"), *OPTIONS, "--window", "20")
+    assert code == 2 and "is of an unfinished `miniwin adapt` with other settings (window)" in errors
+    journal.write_text("hello\n")
+    code, _, errors = run_cli("adapt", str(model), "--out", str(tmp_path / "out"), *OPTIONS)
+    assert code == 2 and "is not a journal of `miniwin adapt`" in errors
+
+
+def test_a_length_beyond_training_has_to_be_said(tmp_path: Path) -> None:
+    path = imported(tmp_path / "m")
+    (path / "chat_template.jinja").write_text("{{ messages[0].content }}")
+    (path / "chat.json").write_text(
+        '{"format": 1, "bos_token": null, "eos_token": "x", "end_tokens": ["x"], "context": 512}'
+    )
+    with pytest.raises(UserError, match=r"--length: got 1,400, and .* was made for 512 tokens"):
+        prepare(str(path), QUICK)
+    assert prepare(str(path), replace(QUICK, beyond=True)).size == 3
+
+
+def test_random_weights_are_refused(tmp_path: Path) -> None:
+    code, _, errors = run_cli("adapt", "miniwin-1m", "--out", str(tmp_path / "out"), "--cache", "25%")
+    assert code == 2 and not (tmp_path / "out").exists() and errors.startswith("error:")
+
+
+def test_a_dry_run_writes_nothing(model: Path, tmp_path: Path) -> None:
+    code, said, errors = run_cli("adapt", str(model), "--out", str(tmp_path / "out"), *OPTIONS, "--dry-run")
+    assert code == 0 and "nothing was written" in said and "search: 24 placements" in errors
+    assert not list(tmp_path.iterdir())
+
+
+def test_shares() -> None:
+    assert share_of("25%") == share_of(" 0.25 ") == 0.25

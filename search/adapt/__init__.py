@@ -1,6 +1,6 @@
 """Adapt: a pretrained full-attention model becomes a local/global one, without training.
 
-    adapt("smollm2", cache=0.25, window=512, out="smollm2-local")
+    adapt("smollm2", Settings(cache=0.25, window=512), "smollm2-local")
 
 Which layers stay global is searched for: candidates share the weights of the one model that was loaded, and each is
 judged by what it loses on text and on questions about facts far back in the text.
@@ -14,7 +14,12 @@ scoring.py     nats of text and of answers
 journal.py     every scored placement, on disk at once, so that nothing is scored twice
 searching.py   single repairs, random draws, swaps, removals
 measuring.py   the report's figures, with paired intervals
-asking.py      the whole of it: what is asked for, checked, searched, measured and written
+settings.py    what is asked for
+prepared.py    what is known before anything is scored
+working.py     search and report, with what is scored in the journal
+asking.py      the whole of it, from a reference to the folder
+result.py      adapt.json, with everything that was found and measured
 writing.py     the folder of the result
-page.py        the page
+words.py       what is said
+page.py, charts.py  the page
 """

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from miniwin.provenance import code_version, machine
 from miniwin.search.adapt.measuring import answer_difference, compared, spearman, text_difference, told
 from miniwin.search.adapt.plan import Placement, Plan
+from miniwin.search.adapt.prepared import Prepared
 from miniwin.search.adapt.scoring import Damage
 from miniwin.search.adapt.searching import predicted
+from miniwin.search.adapt.working import Measured, Searched
 from miniwin.version import __version__
-
-if TYPE_CHECKING:
-    from miniwin.search.adapt.asking import Measured, Prepared, Searched
 
 FORMAT = 1
 DTYPE = "bfloat16"  # of the cache in tables

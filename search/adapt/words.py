@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from miniwin.display.formats import bytes_text, duration, plural
-
-if TYPE_CHECKING:
-    from miniwin.search.adapt.asking import Prepared
+from miniwin.search.adapt.prepared import Prepared
 
 
 def intention(prepared: Prepared, seconds: dict[str, float], known: int) -> str:

@@ -13,7 +13,7 @@ import shutil
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from miniwin.files.hashing import sha256_file
 from miniwin.files.tensor_files import save_tensors
@@ -22,12 +22,11 @@ from miniwin.machine.matmul_choice import chosen as product
 from miniwin.provenance import code_version, machine
 from miniwin.runs import FORMAT, FROM, MODEL, RUN, WEIGHTS
 from miniwin.search.adapt.page import page
+from miniwin.search.adapt.prepared import Prepared
+from miniwin.search.adapt.working import Searched
 from miniwin.specs import ModelSpec, UserError, dump_yaml
 from miniwin.training.start import MAP, TENSORS, Start
 from miniwin.zoo.importing.writing import appearing
-
-if TYPE_CHECKING:
-    from miniwin.search.adapt.asking import Prepared, Searched
 
 RESULT, PAGE, EVALUATIONS = "adapt.json", "adapt.html", "evaluations.jsonl"
 

@@ -16,10 +16,11 @@ from pretrained import LAYER, imported
 from tiny import run_cli
 
 import miniwin
-from miniwin.search.adapt.asking import adapt, prepare
+from miniwin.search.adapt.asking import adapt
 from miniwin.search.adapt.kinds import HARDER, JUDGED
 from miniwin.search.adapt.layers import SharedLayers
 from miniwin.search.adapt.plan import Plan, evenly
+from miniwin.search.adapt.prepared import prepare
 from miniwin.search.adapt.rows import Wanted, make_rows
 from miniwin.search.adapt.scoring import Damage, damage, score_row, score_rows
 from miniwin.search.adapt.searching import Search, predicted

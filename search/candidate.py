@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from miniwin.blocks.messages.listing import some
 from miniwin.blocks.messages.nearest import nearest
-from miniwin.specs import ModelSpec, TrainSpec, UserError
+from miniwin.search.spec_errors import SpaceError
+from miniwin.specs import ModelSpec, TrainSpec, UserError, parse_spec
+from miniwin.specs.added_blocks import AddedBlock
+from miniwin.specs.validation_errors import Problem
 
 # Fields of a train spec that change nothing about the model that it trains.
 _NEUTRAL = ("name", "kind", "format", "log_every", "checkpoint_seconds", "eval")
@@ -18,26 +22,45 @@ _NEUTRAL = ("name", "kind", "format", "log_every", "checkpoint_seconds", "eval")
 
 @dataclass(frozen=True)
 class Candidate:
-    """One architecture, with how it is trained."""
+    """One architecture, with how it is trained. weights: what decides the first ones; empty for random ones."""
 
     model: ModelSpec
     train: TrainSpec
+    weights: tuple[str, ...] = ()
 
     def at_rate(self, rate: float) -> Candidate:
         """The same with another learning rate."""
-        return Candidate(self.model, at_rate(self.train, rate))
+        return replace(self, train=at_rate(self.train, rate))
+
+    @property
+    def specs(self) -> dict[str, Any]:
+        """The specs as data. A tokenizer that is that of the weights is not named."""
+        train = self.train.model_dump(mode="json")
+        if self.weights and "tokenizer" not in self.train.model_fields_set:
+            del train["tokenizer"]
+        return {"model": self.model.model_dump(mode="json"), "train": train}
 
     @property
     def hash(self) -> str:
-        """The hash of what decides the result: the architecture, the training and the seed, but no names."""
+        """The hash of what decides the result: the architecture, the training, the seed and the first weights, but no
+        names."""
         train = {key: value for key, value in self.train.model_dump(mode="json").items() if key not in _NEUTRAL}
-        text = json.dumps([self.model.hash, train], sort_keys=True, separators=(",", ":"))
+        facts = [self.model.hash, train, *([list(self.weights)] if self.weights else [])]
+        text = json.dumps(facts, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
 
 
 def at_rate(train: TrainSpec, rate: float) -> TrainSpec:
     """A train spec with another learning rate."""
     return train.model_copy(update={"optimizer": train.optimizer.model_copy(update={"lr": rate})})
+
+
+def without_tokenizer(train: TrainSpec) -> TrainSpec:
+    """A train spec that says nothing of a tokenizer: that of the weights reads the text."""
+    said = {name: value for name, value in train.model_dump(mode="json").items() if name != "tokenizer"}
+    found = parse_spec(said, "train")
+    assert isinstance(found, TrainSpec)
+    return found
 
 
 def put(document: dict[str, Any], path: str, value: Any, checking: bool = False) -> None:
@@ -81,6 +104,33 @@ def _place(values: list[Any], part: str, where: str) -> int:
     if not (part.isdecimal() and int(part) < len(values)):
         raise UserError(f"{where} is a list of {len(values)} in the base spec; expected a number from 0, got {part!r}")
     return int(part)
+
+
+def with_blocks(model: dict[str, Any], added: Mapping[str, AddedBlock], name: str) -> dict[str, Any]:
+    """A dumped model spec, with the blocks that a search adds to it. name: of the model.
+
+    Raises:
+        SpaceError: a block is there already, is like none that is there, or has no such field.
+    """
+    own, problems = model["blocks"], []
+    blocks = dict(own)
+    for letter, block in added.items():
+        if letter in own:
+            message = f"{name} has a block {letter} already: take another letter"
+            problems.append(Problem(("blocks", letter), message, on_key=True))
+        elif block.like not in own:
+            message = f"got {block.like}; {name} has no such block (its blocks: {some(sorted(own), 30)})"
+            problems.append(Problem(("blocks", letter, "like"), message))
+        else:
+            blocks[letter] = deepcopy(own[block.like])
+            for path, value in block.set.items():
+                try:
+                    put(blocks[letter], path, value)
+                except UserError as error:
+                    problems.append(Problem(("blocks", letter, "set", path), str(error), on_key=True))
+    if problems:
+        raise SpaceError(problems)
+    return {**model, "blocks": blocks}
 
 
 def without_unused_blocks(model: dict[str, Any]) -> None:

@@ -55,7 +55,7 @@ def create_study(
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder} is a file; expected a folder for the study: choose another --out")
     specs = NamedSpecs.load(spec, base_folder)
-    space = Space(spec, specs.base, specs.train)  # mistakes are found before anything is written
+    space = Space(spec, specs.base, specs.train, weights=specs.weights)  # mistakes are found before anything is written
     space.check_baseline(specs.baseline)
     if not is_begun(folder):
         check_rungs(space)
@@ -135,6 +135,7 @@ def _begin(
         "train_base": str(specs.train_base),
         "tracking": None,
         "ready": False,
+        **({} if specs.weights is None else {"weights": specs.weights.record}),
     }
     if url is not None:
         about |= {"format": STORED, "place": make_place(place, name, id, folder)}
@@ -171,7 +172,8 @@ def _continue_with(study: Study, specs: NamedSpecs) -> None:
     kept = study.url
     if study.stored:
         study.read_again()
-    old = NamedSpecs(study.spec, study.base, study.train, study.baseline, Path(study.about["train_base"]))
+    own = study.spec, study.base, study.train, study.baseline
+    old = NamedSpecs(*own, Path(study.about["train_base"]), study.weights)
     specs = replace(specs, train=settled(specs.train, find_device(None), study.train.dtype))
     if specs.spec.confirm is None:  # `miniwin search confirm` may have asked for one
         specs = replace(specs, spec=specs.spec.model_copy(update={"confirm": study.spec.confirm}))
@@ -197,8 +199,10 @@ def _continue_with(study: Study, specs: NamedSpecs) -> None:
         study.about["choices"] = first_choices(study.about.get("choices"), wider)
         if not study.stored:  # before the spec: a choice that has grown needs another name in Optuna (coding.py)
             study.write_about()
-    changed = now != before or wider or confirms or moved
+    weights = None if specs.weights is None else specs.weights.record
+    changed = now != before or wider or confirms or moved or weights != study.about.get("weights")
     if changed or kept != study.about["storage"]:
+        study.about |= {} if weights is None else {"weights": weights}
         study.about["train_base"] = str(specs.train_base if moved else old.train_base)
         study.about["storage"] = kept
         if not study.stored:

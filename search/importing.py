@@ -75,7 +75,7 @@ def _take(study: Study, source: StudyData, trial: TrialRecord, fingerprint: str,
         for run in run_folders(trial.run_folder.parent):
             to = folder / run.relative_to(trial.run_folder.parent)
             shutil.copytree(run, to, dirs_exist_ok=True, ignore=shutil.ignore_patterns(LOCK))
-    specs = {"model": candidate.model.model_dump(mode="json"), "train": candidate.train.model_dump(mode="json")}
+    specs = candidate.specs
     if outcome.model:  # a study in a storage keeps outcomes without them
         specs = {"model": outcome.model, "train": outcome.train}
     outcome = replace(outcome, number=number, constraints=assignment.constraints, origin=origin, **specs)

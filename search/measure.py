@@ -1,4 +1,4 @@
-"""Train one architecture and measure it: the work of a trial, and of the baseline."""
+"""Train one architecture and measure it, or only measure it: the work of a trial, and of the baseline."""
 
 from __future__ import annotations
 
@@ -23,10 +23,12 @@ from miniwin.search.trial_trainings import MAIN, TrialTraining, has_several, mea
 from miniwin.search.tuning import tune
 from miniwin.specs import SearchSpec, TrainSpec, UserError
 from miniwin.specs.data import tasks_in
+from miniwin.tracking import OFF, Tracker
 from miniwin.training.signals import requests
 
 if TYPE_CHECKING:
     from miniwin.data import Corpus
+    from miniwin.language_model import LanguageModel
     from miniwin.training.loop import OnEval
 
 
@@ -75,7 +77,8 @@ def check_corpus(spec: SearchSpec, train: TrainSpec, corpus: Corpus) -> None:
 
 def check_same_data(study: Study, corpus: Corpus) -> None:
     """UserError if trials of the study were trained on other text: their values could not be compared."""
-    before = _stored_data(study, corpus) if study.stored else _data_of_runs(study)
+    kept = study.stored or study.space.untrained  # without training there are no runs, which would say it
+    before = _stored_data(study, corpus) if kept else _data_of_runs(study)
     if before not in (None, corpus.fingerprint):
         raise UserError(
             f"{study.folder}: its trials were trained on other data than what is there now (fingerprint "
@@ -106,6 +109,8 @@ def _data_of_runs(study: Study) -> str | None:
 
 def run_claim(study: Study, claim: Claim, corpus: Corpus, tracking: Tracking) -> None:
     """Train and measure a claim. Its outcome is ended, or paused, when this returns, but not written yet."""
+    if study.space.untrained:
+        return measure_untrained(study, claim, corpus, tracking)
     if has_several(study.spec):
         claim.outcome.trainings = planned(study.spec, claim.candidate.train, claim.outcome.trainings)
     at_rungs = AtRungs(study, claim, corpus)
@@ -117,6 +122,35 @@ def run_claim(study: Study, claim: Claim, corpus: Corpus, tracking: Tracking) ->
             raise
         at_rungs.give_up()
         claim.outcome.end("pruned", reason)  # not failed: it would be tried again, and too many failures end a search
+
+
+def measure_untrained(study: Study, claim: Claim, corpus: Corpus, tracking: Tracking) -> None:
+    """Measure a claim with the first weights as they are."""
+    outcome, candidate = claim.outcome, claim.candidate
+    training = TrialTraining(MAIN, outcome.seed)
+    try:
+        _measure(study, claim, training, corpus)
+    except Exception as error:
+        reason = None if claim.number is None else want_of_memory(error)
+        if reason is None:
+            raise
+        return outcome.end("pruned", reason)
+    outcome.losses, outcome.values, outcome.seconds = training.losses, training.values, training.seconds
+    if worthless := why_worthless(training.values):
+        outcome.values = {name: number for name, number in outcome.values.items() if math.isfinite(number)}
+        return outcome.end("pruned", worthless.replace("diverged: ", ""))
+    outcome.end("complete")
+    if tracking.uri != OFF:
+        tracker = Tracker.open(
+            tracking.uri,
+            experiment=tracking.experiment,
+            run_name="baseline" if claim.number is None else f"trial-{claim.number}",
+            parent_run=tracking.parent,
+            tags={"spec_hash": candidate.model.hash, "data": corpus.fingerprint},
+        )
+        tracker.log_params({"model": candidate.specs["model"]})
+        tracker.close()
+        _track(tracking, tracker.run_id, training.losses, training.values, 0)
 
 
 def _train_and_measure(study: Study, claim: Claim, corpus: Corpus, tracking: Tracking, at_rungs: AtRungs) -> None:
@@ -173,10 +207,12 @@ def _train(
 ) -> RunResult:
     from miniwin.training.launch import train
 
+    weights, model = study.weights, claim.candidate.model
     name = "baseline" if claim.number is None else f"trial-{claim.number}"
     return train(
-        claim.candidate.model,
+        model,
         training.spec(study.spec, claim.candidate.train),
+        from_=None if weights is None else weights.start(model),
         out=claim.folder / training.folder,
         progress=False,
         tracking=tracking.uri,
@@ -215,13 +251,22 @@ def _whose(training: TrialTraining, outcome: Outcome) -> str:
     return f" (seed {training.seed})" if outcome.trainings else ""
 
 
-def _measure(study: Study, claim: Claim, training: TrialTraining, corpus: Corpus) -> None:
-    """Measure what has been trained to the end."""
+def model_of(study: Study, claim: Claim, run: str = MAIN) -> LanguageModel:
+    """What the training in a folder of the claim has come to; without training, the first weights as they are."""
     from miniwin.loading import load
 
+    device = find_device(None)
+    if study.space.untrained:
+        assert study.weights is not None
+        return study.weights.model(claim.candidate.model, claim.candidate.train, device)
+    return load(claim.folder / run, device=device)
+
+
+def _measure(study: Study, claim: Claim, training: TrialTraining, corpus: Corpus) -> None:
+    """Measure what has been trained to the end."""
     spec, train = study.spec, study.space.train
     began = time.monotonic()
-    model = load(claim.folder / training.folder, device=find_device(None))
+    model = model_of(study, claim, training.folder)
     tokens = eval_tokens(spec, train)
     for length in report_lengths(spec, train) if corpus.has_text else ():
         training.losses[length] = loss(model, corpus, length, tokens)
@@ -237,8 +282,6 @@ def _track(tracking: Tracking, run: str | None, losses: dict[int, float], values
     """Log the trial's results to its MLflow run, which training has closed."""
     if run is None:
         return
-    from miniwin.tracking import Tracker
-
     tracker = Tracker.open(tracking.uri, experiment=tracking.experiment, resume=run)
     # MLflow's names have no @.
     found = {f"loss_at_{length}": loss for length, loss in losses.items()}

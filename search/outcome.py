@@ -73,9 +73,8 @@ class Outcome:
             assignment.values,
             candidate.model.layout,
             candidate.train.seed,
-            candidate.model.model_dump(mode="json"),
-            candidate.train.model_dump(mode="json"),
-            assignment.constraints,
+            **candidate.specs,
+            constraints=assignment.constraints,
             attempts=1,
             started=_now(),
         )

@@ -129,6 +129,23 @@ class Placed:
         rank = random.randrange(others)
         return self.value(found.unrank(len(word), rank + (rank >= found.rank(tuple(word)))))
 
+    def swapped(self, value: Any, given: Mapping[str, Any], random: Random) -> Any:
+        """A value with two different places swapped, each pair with the same chance; or one place changed, where the
+        rules let that be."""
+        found, word = self.sequences(given), list(self.word(value, given))
+        for _ in range(TRIES):
+            near = list(word)
+            one = random.randrange(len(word))
+            others = [place for place, letter in enumerate(word) if letter != word[one]]
+            if others and random.random() < 0.5:
+                other = random.choice(others)
+                near[one], near[other] = near[other], near[one]
+            else:
+                near[one] = random.randrange(found.letters)
+            if near != word and found.allows(tuple(near)):
+                return self.value(tuple(near))
+        return self.changed(value, given, random)
+
     def crossed(self, one: Any, other: Any, given: Mapping[str, Any], random: Random) -> Any:
         """The value nearest to a mixture: each place is as in one parent or in the other."""
         length = self.length(given)

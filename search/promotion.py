@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from miniwin.blocks.messages.listing import some
 from miniwin.machine.devices import find_device
-from miniwin.search.candidate import Candidate
+from miniwin.search.candidate import Candidate, without_tokenizer
 from miniwin.search.confirm import words
 from miniwin.search.ladder import words as ladder
 from miniwin.search.objectives import eval_tokens, report_lengths
@@ -50,8 +50,9 @@ def promote(
     does not change which one is best, or the test split would have chosen; the card shows it. tokens, train,
     set_train: train the architecture afresh, since a schedule that has ended cannot go on. The run is in promoted/ of
     the study folder, and the same call goes on with it. Without these three the trial's own weights are taken; of
-    several seeds the first one's, so that no text has chosen them. lengths: the lengths to evaluate at; by default
-    those that the study reports, and of tasks those of `miniwin zoo add`.
+    several seeds the first one's, so that no text has chosen them. Of a trial of 0 tokens they are those that the study
+    began with. lengths: the lengths to evaluate at; by default those that the study reports, and of tasks those of
+    `miniwin zoo add`.
     """
     from miniwin.data import prepare
     from miniwin.evaluation.data import refuse_other_data
@@ -66,12 +67,13 @@ def promote(
     opened.place.fetch(chosen.run_folder.parent)
     spec, base = _train_spec(opened, chosen.train, tokens, train, set_train)
     run = chosen.run_folder
-    if spec != chosen.train:
+    longer = spec != chosen.train
+    if longer or opened.space.untrained:  # without training there is no run yet
         run = _train_afresh(opened, chosen, spec, base, tracking, progress)
     check_addable(run, name=name, version=version, zoo=zoo)  # before the time for the evaluation is spent
     model = load(run, device=find_device(None))
     assert model.tokenizer is not None
-    corpus = prepare(spec.data, model.tokenizer, base)
+    corpus = prepare(spec.data, model.tokenizer, base, chat_format=model.chat_format if opened.weights else None)
     refuse_other_data(run, corpus)
     metrics, suite = _measured(opened, spec, model, corpus, lengths, progress)
     return add(
@@ -80,7 +82,7 @@ def promote(
         version=version,
         metrics=metrics,
         suite=suite,
-        provenance=_provenance(opened, data, chosen, spec, corpus.fingerprint, retrained=run != chosen.run_folder),
+        provenance=_provenance(opened, data, chosen, spec, corpus.fingerprint, retrained=longer),
         description=description,
         zoo=zoo,
     )
@@ -145,7 +147,10 @@ def _train_spec(
     if train is not None:
         path = resolve_spec_path(train, "train")
         return load_train_spec(path, overrides, "--set-train"), path.resolve().parent
-    return overridden(own, overrides, "--set-train") if overrides else own, study.train_base
+    found: TrainSpec = overridden(own, overrides, "--set-train") if overrides else own
+    if overrides and "tokenizer" not in own.model_fields_set and not any(o.startswith("tokenizer=") for o in overrides):
+        found = without_tokenizer(found)  # that of the weights
+    return found, study.train_base
 
 
 def _train_afresh(
@@ -154,10 +159,13 @@ def _train_afresh(
     from miniwin.training.launch import train
 
     assert chosen.spec is not None
-    folder = study.folder / "promoted" / Candidate(chosen.spec, spec).hash[:12]
+    weights = study.weights
+    first = () if weights is None else weights.identity
+    folder = study.folder / "promoted" / Candidate(chosen.spec, spec, first).hash[:12]
     result = train(
         chosen.spec,
         spec,
+        from_=None if weights is None else weights.start(chosen.spec),
         out=folder,
         base=base,
         progress=progress,

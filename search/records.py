@@ -140,7 +140,7 @@ def _specs(candidate: Candidate | None) -> dict[str, Any]:
     """The specs of a trial whose outcome is kept without them."""
     if candidate is None:
         raise UserError("its parameters make no architecture any more: the base specs have changed")
-    return {"model": candidate.model.model_dump(mode="json"), "train": candidate.train.model_dump(mode="json")}
+    return candidate.specs
 
 
 def _baseline(study: Study, seen: Mapping[str, Any]) -> TrialRecord:

@@ -15,6 +15,7 @@ from miniwin.runs import read_run
 from miniwin.search.claims import retry_failed
 from miniwin.search.confirm.scores import check_test
 from miniwin.search.creation import create_study
+from miniwin.search.first_weights import prepared
 from miniwin.search.launchers.choosing import choose
 from miniwin.search.launchers.crew import Crew
 from miniwin.search.launchers.launcher import Launcher
@@ -114,12 +115,9 @@ def _check(space: Space, train_base: Path) -> None:
 
 def _prepare(space: Space, train_base: Path) -> Corpus:
     """Tokenise once, before the workers ask for the corpus. UserError if it is too short to measure on."""
-    from miniwin.data import prepare
-    from miniwin.tokenizer import load_tokenizer
     from miniwin.training.validation import check_validation
 
-    tokenizer = load_tokenizer(space.train.tokenizer, train_base)
-    corpus = prepare(space.train.data, tokenizer, train_base)
+    tokenizer, corpus = prepared(space.train, train_base, space.weights)
     check_corpus(space.spec, space.train, corpus)
     check_test(space.spec, space.train, corpus)
     check_validation(space.train, tokenizer, corpus.texts)

@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from copy import deepcopy
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any
 
-from miniwin.search.candidate import Candidate, put, without_unused_blocks
+from miniwin.search.candidate import Candidate, put, with_blocks, without_unused_blocks
+from miniwin.search.first_weights import FirstWeights
 from miniwin.search.matching import resized
-from miniwin.search.named_specs import find_spec
+from miniwin.search.named_specs import NamedSpecs
 from miniwin.search.objectives import cost, is_cost
 from miniwin.search.rung_steps import rung_problem
 from miniwin.search.space_problems import Parts, check_links
@@ -29,9 +31,7 @@ from miniwin.specs import (
     SearchSpec,
     TrainSpec,
     UserError,
-    load_model_spec,
     load_search_spec,
-    load_train_spec,
     parse_spec,
     resolve_spec_path,
     user_path,
@@ -72,13 +72,17 @@ class Space:
         *,
         placements: str = "letters",
         first_choices: Mapping[str, int] | None = None,
+        weights: FirstWeights | None = None,
+        fitting: bool = True,
     ) -> None:
         """placements: their coding as Optuna parameters, `letters` or `ordinal` (coding.py). first_choices: how many
-        choices a variable had when the study began, for variables that have more by now."""
-        self.spec, self.base = spec, base
+        choices a variable had when the study began, for variables that have more by now. weights: that candidates
+        begin with. fitting: whether to ask if they fit a candidate, for which the model has to be there."""
+        self.spec, self.base, self.weights, self._fitting = spec, base, weights, fitting
         budget = spec.budget.tokens_per_trial
-        self.train = train if budget is None else parse_spec({**_dump(train), "tokens": budget}, "train")
-        self.letters = {letter: letter for letter in base.blocks}
+        self.train = train if budget is None else self._train({**_dump(train), "tokens": budget}, train)
+        self._model = with_blocks(_dump(base), spec.blocks, base.name)
+        self.letters = {letter: letter for letter in self._model["blocks"]}
         # Wider fields first, so that `blocks.S.attention` does not undo `blocks.S.attention.window`.
         self.lines: dict[str, Any] = {
             path: Expression(value) if isinstance(value, str) else value
@@ -87,7 +91,11 @@ class Space:
         self.constraints = {text: Expression(text) for text in spec.constraints}
         self._first_choices = first_choices
         self.variables = Variables(spec.variables, base.num_layers, placements, first_choices)
-        check_links(Parts(spec, base, self.train, self.lines, self.constraints))
+        check_links(Parts(spec, base, self._model, self.train, self.lines, self.constraints))
+
+    def places(self, name: str) -> int:
+        """How many places a placement variable has at most."""
+        return self.variables.placed[name].longest
 
     def most_placements(self) -> int:
         """How many values a placement has at most; of several, the one with the most. 0: there is none."""
@@ -95,7 +103,17 @@ class Space:
 
     def recoded(self, placements: str) -> Space:
         """The same space with another coding of placements: a sampler may use one, and the storage another."""
-        return Space(self.spec, self.base, self.train, placements=placements, first_choices=self._first_choices)
+        more: dict[str, Any] = {"first_choices": self._first_choices, "weights": self.weights}
+        return Space(self.spec, self.base, self.train, placements=placements, fitting=self._fitting, **more)
+
+    @property
+    def untrained(self) -> bool:
+        """Whether trials are measured with the first weights as they are."""
+        return bool(self.train.tokens == 0)
+
+    def candidate(self, model: ModelSpec) -> Candidate:
+        """A model, trained as every trial is."""
+        return Candidate(model, self.train, () if self.weights is None else self.weights.identity)
 
     # -- values, and Optuna's parameters
 
@@ -125,9 +143,10 @@ class Space:
         """An assignment at random, in which a placement is each of its values with the same chance."""
         return self.variables.draw(random)
 
-    def mutate(self, values: Mapping[str, Any], random: Random) -> dict[str, Any]:
-        """The values with a small change of one variable. Constraints may break."""
-        return mutated(self.variables, values, random)
+    def mutate(self, values: Mapping[str, Any], random: Random, far: bool = False) -> dict[str, Any]:
+        """The values with a small change of one variable. far: a placement swaps any two places, where it else mostly
+        swaps neighbours. Constraints may break."""
+        return mutated(self.variables, values, random, far)
 
     def cross(self, one: Mapping[str, Any], other: Mapping[str, Any], random: Random) -> dict[str, Any]:
         """A child of two assignments. Constraints may break."""
@@ -162,10 +181,15 @@ class Space:
             for objective in self.spec.parsed_objectives:
                 if not objective.measured:
                     judged.need(objective.name, candidate.model)
+        if not judged.reason and self.weights is not None and self._fitting:
+            try:
+                self.weights.check(candidate.model)
+            except UserError as error:
+                return Assignment(values, None, {**judged.constraints, "fitting weights": 1.0}, str(error))
         return Assignment(values, None if judged.reason else candidate, judged.constraints, judged.reason)
 
     def _build(self, names: Mapping[str, Any]) -> Candidate:
-        model, train = _dump(self.base), _dump(self.train)
+        model, train = deepcopy(self._model), _dump(self.train)
         for path, value in self.lines.items():
             document, rest = (train, path.removeprefix("train.")) if path.startswith("train.") else (model, path)
             try:
@@ -175,9 +199,18 @@ class Space:
             except UserError as error:
                 raise UserError(f"set.{path}: {error}") from None
         pattern = self.lines.get("pattern")
-        if isinstance(pattern, Expression) and any(name in self.variables.placed for name in pattern.names):
+        placed = isinstance(pattern, Expression) and any(name in self.variables.placed for name in pattern.names)
+        if placed or self.spec.blocks:
             without_unused_blocks(model)
-        return Candidate(self.matched(parse_spec(model, "model")), parse_spec(train, "train"))
+        return replace(self.candidate(self.matched(parse_spec(model, "model"))), train=self._train(train, self.train))
+
+    def _train(self, dumped: dict[str, Any], like: TrainSpec) -> TrainSpec:
+        """A train spec from its fields. It names a tokenizer if `like` does."""
+        if self.weights is not None and "tokenizer" not in like.model_fields_set:
+            dumped = {name: value for name, value in dumped.items() if name != "tokenizer"}
+        found = parse_spec(dumped, "train")
+        assert isinstance(found, TrainSpec)
+        return found
 
     def matched(self, model: ModelSpec) -> ModelSpec:
         """The model at the size that `match` asks for. UserError if no size will do."""
@@ -187,10 +220,12 @@ class Space:
         return resized(model, match, cost(match.cost, self.base, trained, speeds), trained, speeds)
 
     def check_baseline(self, baseline: ModelSpec | None) -> None:
-        """SpaceError if `match` cannot give the baseline the base model's cost."""
+        """SpaceError if `match` cannot give the baseline the base model's cost, or the weights do not fit it."""
         try:
             if baseline is not None:
-                self.matched(baseline)
+                baseline = self.matched(baseline)
+                if self.weights is not None:
+                    self.weights.check(baseline)
         except UserError as error:
             raise SpaceError([Problem(("baseline",), str(error))]) from None
 
@@ -262,15 +297,10 @@ def check_search(search: SearchSpec | str | Path, base_folder: str | Path | None
         path = resolve_spec_path(search, "search")
         base_folder = path.resolve().parent if base_folder is None else base_folder
         search = load_search_spec(path)
-    folder = user_path(base_folder or ".")
     with placed(path):
-        space = Space(
-            search,
-            load_model_spec(find_spec(search.base, folder, "model", "base")),
-            load_train_spec(find_spec(search.train, folder, "train", "train")),
-        )
-        if search.baseline is not None:
-            space.check_baseline(load_model_spec(find_spec(search.baseline, folder, "model", "baseline")))
+        specs = NamedSpecs.load(search, user_path(base_folder or "."))
+        space = Space(search, specs.base, specs.train, weights=specs.weights)
+        space.check_baseline(specs.baseline)
         check_rungs(space)
         return check_space(space)
 

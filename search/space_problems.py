@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,10 +42,12 @@ _FIXED = {
 
 @dataclass(frozen=True)
 class Parts:
-    """A search spec with the specs that it names. lines: those of `set`, text as an Expression."""
+    """A search spec with the specs that it names. model: the base as data, with the blocks that the search adds. lines:
+    those of `set`, text as an Expression."""
 
     spec: SearchSpec
     base: ModelSpec
+    model: dict[str, Any]
     train: TrainSpec
     lines: Mapping[str, Any]
     constraints: Mapping[str, Expression]
@@ -52,7 +55,7 @@ class Parts:
     @property
     def known(self) -> list[str]:
         """The names that an expression may use."""
-        return [*self.spec.variables, *self.base.blocks]
+        return [*self.spec.variables, *self.model["blocks"]]
 
 
 def check_links(parts: Parts) -> None:
@@ -66,6 +69,7 @@ def check_links(parts: Parts) -> None:
         *_sizes(parts),
         *_trainings(parts),
         *_confirmation(parts),
+        *(_untrained(parts) if parts.train.tokens == 0 else ()),
     ]
     problems += [
         Problem(path, text) for path, text in parts.spec.misfits(parts.train.tokens, parts.train.tokens_per_step)
@@ -76,7 +80,7 @@ def check_links(parts: Parts) -> None:
 
 def _names(parts: Parts) -> Iterator[Problem]:
     for name in parts.spec.variables:
-        if name in parts.base.blocks:
+        if name in parts.model["blocks"]:
             message = f"{name!r} is also a block of {parts.base.name}; call the variable something else"
             yield Problem(("variables", name), message, on_key=True)
 
@@ -94,7 +98,7 @@ def _trainings(parts: Parts) -> Iterator[Problem]:
         message = f"each trial is trained with {parts.spec.seeds} seeds (seeds): remove this, or take seeds: 1"
         yield Problem(("set", "train.seed"), message, on_key=True)
     asked = parts.spec.learning_rate
-    if asked is None:
+    if asked is None or not parts.train.tokens:
         return
     for path in ("train.optimizer", "train.optimizer.lr"):
         if path in parts.lines:
@@ -122,8 +126,39 @@ def _confirmation(parts: Parts) -> Iterator[Problem]:
         yield Problem(("confirm", "split"), message)
 
 
+def _untrained(parts: Parts) -> Iterator[Problem]:
+    """What makes no sense where nothing is trained."""
+    spec = parts.spec
+    if spec.weights is None:
+        yield Problem(("train",), "its tokens are 0; expected at least 1, or `weights`, which are measured as they are")
+        return
+    nothing = "trials have 0 tokens, so"
+    asked: list[tuple[Loc, bool, str]] = [
+        (("pruner",), spec.pruner is not None, f"{nothing} there is nothing to stop early: set pruner: null"),
+        (("seeds",), spec.seeds > 1, f"got {spec.seeds}; {nothing} a seed changes nothing: leave seeds out"),
+        (("learning_rate",), spec.learning_rate is not None, f"{nothing} no rate is used: leave learning_rate out"),
+        (("match",), spec.match is not None, f"{nothing} the weights have one size only: leave match out"),
+        (
+            ("budget", "seconds_per_trial"),
+            spec.budget.seconds_per_trial is not None,
+            f"{nothing} none is spent on training: leave it out",
+        ),
+        (
+            ("confirm", "seeds"),
+            spec.confirm is not None and spec.confirm.seeds > 1,
+            f"{nothing} a seed changes nothing: set confirm.seeds: 1; the interval is over the text alone",
+        ),
+    ]
+    for path, wrong, message in asked:
+        if wrong:
+            yield Problem(path, message)
+    for line in parts.lines:
+        if line.startswith("train."):
+            yield Problem(("set", line), f"{nothing} it would change nothing: remove it", on_key=True)
+
+
 def _fields(parts: Parts) -> Iterator[Problem]:
-    documents = {"model": parts.base.model_dump(mode="json"), "train": parts.train.model_dump(mode="json")}
+    documents = {"model": deepcopy(parts.model), "train": parts.train.model_dump(mode="json")}
     for path, value in parts.lines.items():
         try:
             _check_path(documents, path, None if isinstance(value, Expression) else value)
@@ -159,11 +194,10 @@ def _placements(parts: Parts) -> Iterator[Problem]:
         elif isinstance(variable, SequenceVariable):
             yield from _layers_set(parts, ("variables", name, "sequence", "length"), variable.sequence.length)
             for index, letter in enumerate(variable.sequence.letters):
-                if letter not in base.blocks:
-                    yield Problem(
-                        ("variables", name, "sequence", "letters", index),
-                        f"no block of {base.name} is called {letter} (blocks: {some(sorted(base.blocks), 30)})",
-                    )
+                if letter not in parts.model["blocks"]:
+                    known = some(sorted(parts.model["blocks"]), 30)
+                    message = f"no block of {base.name} is called {letter} (blocks: {known})"
+                    yield Problem(("variables", name, "sequence", "letters", index), message)
     pattern = parts.lines.get("pattern")
     names = pattern.names if isinstance(pattern, Expression) and "last" not in parts.lines else ()
     by = [name for name in names if isinstance(variables.get(name), Placement)]

@@ -23,7 +23,7 @@ from miniwin.search.study_json import write_about
 from miniwin.specs import UserError
 
 FILES, PLACE, DATA, RESULT = "miniwin_files", "miniwin_place", "miniwin_data", "miniwin_result"
-SHARED = ("train_base", "choices", "tracking")  # of study.json
+SHARED = ("train_base", "choices", "tracking", "weights")  # of study.json
 NAMES = ("search.yaml", "model.yaml", "train.yaml", "baseline.yaml")
 
 

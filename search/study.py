@@ -30,6 +30,7 @@ from miniwin.search.at_once import set_trial_attributes
 from miniwin.search.brackets import Rule, rule_of
 from miniwin.search.candidate import Candidate
 from miniwin.search.entries import LEASE, Entry, FileEntry, StoredEntry
+from miniwin.search.first_weights import FirstWeights
 from miniwin.search.joining import is_url, join_study, move_place
 from miniwin.search.journal import JOURNAL, Journal, Known, Told, from_optuna
 from miniwin.search.leases import Lease, lease_of, read_lease
@@ -98,6 +99,8 @@ class Study:
         self.about = read_about(self.folder)
         self.spec = load_search_spec(self.folder / "search.yaml")
         self.__dict__.pop("space", None)  # cached_property
+        if (weights := self.__dict__.get("weights")) is not None and weights.record != self.about.get("weights"):
+            del self.__dict__["weights"]
 
     def _spec_version(self) -> tuple[int, int, int]:
         """Another one for each time that the search spec was written."""
@@ -203,7 +206,17 @@ class Study:
 
     @cached_property
     def space(self) -> Space:
-        return Space(self.spec, self.base, self.train, first_choices=self.about.get("choices"))
+        more: dict[str, Any] = {"first_choices": self.about.get("choices"), "weights": self.weights}
+        return Space(self.spec, self.base, self.train, fitting=not self.reading, **more)
+
+    @cached_property
+    def weights(self) -> FirstWeights | None:
+        """What every trial begins with; None for random weights."""
+        if self.spec.weights is None:
+            return None
+        if "weights" not in self.about:
+            raise UserError(f"{self.folder / 'study.json'} does not say which weights it began with; put it back")
+        return FirstWeights(self.about["weights"], self.spec.map)
 
     @cached_property
     def rungs(self) -> list[int]:
@@ -285,7 +298,7 @@ class Study:
     def baseline_candidate(self) -> Candidate:
         """The baseline, trained as every trial is, and resized if `match` asks for it."""
         assert self.baseline is not None
-        return Candidate(self.space.matched(self.baseline), self.space.train)
+        return self.space.candidate(self.space.matched(self.baseline))
 
     def new_baseline(self) -> Outcome:
         """The outcome of a baseline that nobody has worked on yet."""

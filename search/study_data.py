@@ -155,6 +155,11 @@ class StudyData:
         return of_trials if self.baseline is None else {**of_trials, None: self.baseline.learning_rate}
 
     @property
+    def untrained(self) -> bool:
+        """Whether trials are measured with the first weights as they are."""
+        return bool(self.train.tokens == 0)
+
+    @property
     def anew(self) -> list[tuple[str, Sequence[Training]]]:
         """What is trained when the trials are over, each with what it is for."""
         confirming = [] if self.confirmation is None else [("confirming", self.confirmation.trainings)]

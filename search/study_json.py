@@ -5,6 +5,7 @@ format 2: what workers share is in the storage (stored.py); place: where run fol
 specs here, which are copies of those in the storage
 choices: how many choices a variable had when the study began, if it has more by now
 tracking: the MLflow run of the search; ready: false until the storage has the study
+weights: the model whose weights every trial begins with, if there is one (first_weights.py)
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ KINDS: dict[str, Any] = {
     "train_base": str,
     "tracking": dict | None,
 }
+WEIGHTS = ("ref", "sha256", "spec_hash")
 KINDS_STORED: dict[str, Any] = {"storage": str, "place": str}
 
 
@@ -48,6 +50,9 @@ def read_about(folder: Path) -> dict[str, Any]:
             raise UserError(
                 f"{folder / 'study.json'}: {name} is not what `miniwin search` wrote; put it back from a copy"
             )
+    weights = about.get("weights", {})
+    if not isinstance(weights, dict) or not all(isinstance(weights.get(k), str) for k in weights and WEIGHTS):
+        raise UserError(f"{folder / 'study.json'}: weights is not what `miniwin search` wrote; put it back from a copy")
     choices = about.get("choices", {})
     if not isinstance(choices, dict) or not all(isinstance(count, int) for count in choices.values()):
         raise UserError(f"{folder / 'study.json'}: choices is not what `miniwin search` wrote; put it back from a copy")

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +82,7 @@ def training_of(
 
 def with_seed(candidate: Candidate, seed: int) -> Candidate:
     """The same, trained with a seed; of a number beyond the largest seed, the first ones."""
-    return Candidate(candidate.model, candidate.train.model_copy(update={"seed": seed % SEEDS}))
+    return replace(candidate, train=candidate.train.model_copy(update={"seed": seed % SEEDS}))
 
 
 def progress(doing: str, trainings: Sequence[Training]) -> str | None:

@@ -16,18 +16,19 @@ from miniwin.specs.conditional import same
 from miniwin.specs.variables import ChoiceVariable
 
 
-def mutated(variables: Variables, values: Mapping[str, Any], random: Random) -> Values:
+def mutated(variables: Variables, values: Mapping[str, Any], random: Random, far: bool = False) -> Values:
     """The values with a small change of one variable.
 
     An int moves by a step or a tenth of its range, a float by a tenth of its range or so, a choice becomes another one.
-    A placement swaps two places, mostly neighbours, or changes one. What hangs on the changed variable follows: it is
-    drawn anew where it had no value, and a placement of another size becomes the nearest one of that size.
+    A placement swaps two places, mostly neighbours unless `far`, or changes one. What hangs on the changed variable
+    follows: it is drawn anew where it had no value, and a placement of another size becomes the nearest one of that
+    size.
     """
     free = [name for name in variables.order if name in values and variables.count(name, values) > 1]
     if not free:
         return variables.in_spec_order(values)
     name = random.choice(free)
-    return completed(variables, {**values, name: _changed(variables, name, values, random)}, random)
+    return completed(variables, {**values, name: _changed(variables, name, values, random, far)}, random)
 
 
 def crossed(variables: Variables, one: Mapping[str, Any], other: Mapping[str, Any], random: Random) -> Values:
@@ -63,8 +64,10 @@ def completed(variables: Variables, values: Mapping[str, Any], random: Random) -
     return variables.in_spec_order(whole)
 
 
-def _changed(variables: Variables, name: str, values: Mapping[str, Any], random: Random) -> Any:
+def _changed(variables: Variables, name: str, values: Mapping[str, Any], random: Random, far: bool) -> Any:
     if name in variables.placed:
+        if far:
+            return variables.placed[name].swapped(values[name], values, random)
         return variables.placed[name].changed(values[name], values, random)
     variable = variables.specs[name]
     if isinstance(variable, ChoiceVariable):

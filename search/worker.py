@@ -80,16 +80,15 @@ def work(folder: Path, worker: str, threads: int | None = None, known: str | Non
     """
     import torch
 
-    from miniwin.data import prepare
+    from miniwin.search.first_weights import prepared
     from miniwin.search.measure import check_same_data
     from miniwin.search.stopping import Listening
-    from miniwin.tokenizer import load_tokenizer
 
     if threads is not None:
         torch.set_num_threads(threads)
     study = _opened(folder)
     study.check_place()
-    corpus = prepare(study.train.data, load_tokenizer(study.train.tokenizer, study.train_base), study.train_base)
+    _, corpus = prepared(study.train, study.train_base, study.weights)
     check_same_data(study, corpus)
     with Listening(study, known) as listening:
         try:
@@ -177,7 +176,8 @@ def _work_on(study: Study, claim: Claim, corpus: Corpus) -> None:
             traceback.print_exc()
             claim.outcome.end("failed", f"{type(error).__name__}: {error}")
         over = claim.outcome.state in TRAINED
-        study.place.push(claim.folder, over=over)
+        if claim.folder.is_dir():  # a trial without training leaves no files, unless its outcome is one
+            study.place.push(claim.folder, over=over)
         holding.end()  # or it could renew what `finish` gives up
         finish(study, claim)
         holding.given_up = study.stored  # by `finish`

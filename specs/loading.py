@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -130,9 +130,13 @@ def parse_spec(data: dict[str, Any], kind: str) -> Any:
         raise explain(error, data, cls, None) from None
 
 
-def dump_yaml(spec: BaseModel) -> str:
-    """Canonical YAML: every field written out, in the order of the class. Loads back to an equal spec."""
-    return yaml.dump(spec.model_dump(mode="json"), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110)
+def dump_yaml(spec: BaseModel, leave_out: Collection[str] = ()) -> str:
+    """Canonical YAML: every field written out, in the order of the class. Loads back to an equal spec.
+
+    leave_out: fields that are not written; they have their defaults.
+    """
+    said = {name: value for name, value in spec.model_dump(mode="json").items() if name not in leave_out}
+    return yaml.dump(said, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110)
 
 
 class _Dumper(yaml.SafeDumper):

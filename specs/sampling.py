@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, JsonValue
 
 from miniwin.specs.base import Count, Fraction, PositiveInt, Strict
+from miniwin.specs.placements import Placement, Subset, SubsetVariable
 from miniwin.specs.variables import FloatVariable, IntVariable
 
 Population = Annotated[int, Field(ge=2)]
@@ -105,6 +106,77 @@ class EvolutionSampler(_Sampler):
         return None
 
 
+class SwapsSampler(_Sampler):
+    """Hill climbing over placements: `startup` random trials, then small changes of the best so far. A placement swaps
+    any two places, or changes one where its size may change."""
+
+    type: Literal["swaps"] = "swaps"
+    startup: PositiveInt = 6
+
+    def problem(self, variables: Mapping[str, Any], objectives: int) -> tuple[str, str] | None:
+        if not any(isinstance(variable, Placement) for variable in variables.values()):
+            return "type", "swaps is for placements, and no variable is a subset or a sequence: use evolution or tpe"
+        return None
+
+
+class _Greedy(_Sampler):
+    type: str
+
+    def problem(self, variables: Mapping[str, Any], objectives: int) -> tuple[str, str] | None:
+        subsets = [name for name, variable in variables.items() if isinstance(variable, SubsetVariable)]
+        others = [name for name in variables if name not in subsets[:1]]
+        if not subsets:
+            return "type", f"{self.type} grows or shrinks a subset, and no variable is one: use swaps or evolution"
+        if others:
+            return (
+                "type",
+                f"{self.type} changes one subset alone, and {others[0]} is a variable too: fix it, or use swaps",
+            )
+        subset = variables[subsets[0]].subset
+        if not isinstance(subset.size, list):
+            return "type", (
+                f"{self.type} changes the size of {subsets[0]}, which is {subset.size}: give it a range, such as "
+                "[0, 4], or use swaps"
+            )
+        return self.beginning(subsets[0], subset)
+
+    def beginning(self, name: str, subset: Subset) -> tuple[str, str] | None:
+        """What is wrong with the sizes."""
+        raise NotImplementedError
+
+
+class GreedyAdditionSampler(_Greedy):
+    """Begins with an empty subset, and adds the place that helps most, again and again: each round tries every place
+    that is left. Once the subset is as large as it may be, as `swaps`."""
+
+    type: Literal["greedy-addition"] = "greedy-addition"
+
+    def beginning(self, name: str, subset: Subset) -> tuple[str, str] | None:
+        low = subset.size[0] if isinstance(subset.size, list) else 0
+        if low > 1:
+            return (
+                "type",
+                f"greedy-addition begins with nothing, and {name} has at least {low}: let its size begin at 0",
+            )
+        return None
+
+
+class GreedyRemovalSampler(_Greedy):
+    """Begins with all places, and takes away the one that is missed least, again and again: each round tries every
+    place that is left. Once the subset is as small as it may be, as `swaps`."""
+
+    type: Literal["greedy-removal"] = "greedy-removal"
+
+    def beginning(self, name: str, subset: Subset) -> tuple[str, str] | None:
+        high = subset.size[1] if isinstance(subset.size, list) else 0
+        if isinstance(subset.of, int) and high < subset.of:
+            return "type", (
+                f"greedy-removal begins with all {subset.of} places, and {name} has at most {high}: let its size "
+                "end there"
+            )
+        return None
+
+
 class HubSampler(_Sampler):
     """A sampler of OptunaHub, from the cache of the package optunahub on this machine."""
 
@@ -123,6 +195,9 @@ SamplerSpec = Annotated[
     | GridSampler
     | QuasiRandomSampler
     | EvolutionSampler
+    | SwapsSampler
+    | GreedyAdditionSampler
+    | GreedyRemovalSampler
     | HubSampler,
     Field(discriminator="type"),
 ]

@@ -9,6 +9,8 @@
 A string under `set` is an expression over the variables and the pattern letters of the base model
 (specs/expressions.py); text is quoted twice, `"'rope'"`. Anything else is a literal. A line that needs a variable which
 has no value here (`when`) is left out: the base model keeps its field.
+
+With `weights: REF` every trial begins with the weights of a model that exists.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BeforeValidator, Field, JsonValue, field_validator, model_validator
 
 from miniwin.blocks.positions.base import located, located_all
+from miniwin.specs.added_blocks import AddedBlock, Letter
 from miniwin.specs.base import Count, Fraction, Grown, PositiveInt, PositiveReal, Strict, UserError
 from miniwin.specs.confirmation import ConfirmSpec
 from miniwin.specs.expressions import FUNCTION_NAMES, Expression
@@ -34,16 +37,18 @@ from miniwin.specs.variables import Variable
 from miniwin.specs.yaml_scalars import NOTHING, shown
 
 RUNGS = [0.25, 0.5]
+WEIGHTS = "weights"  # as base or baseline: the model spec of `weights`
 MOST_SEEDS = 100
 
 
 class Budget(Strict):
     """How much a study trains. `trials` counts the trained trials, finished or pruned. A trial that breaks a constraint
     or repeats an architecture does not count. `trials` may grow later. With several seeds, or a tuned learning rate,
-    tokens and seconds are those of one training, and a trial costs more."""
+    tokens and seconds are those of one training, and a trial costs more. With 0 tokens a trial is measured with the
+    `weights` as they are."""
 
     trials: PositiveInt
-    tokens_per_trial: Annotated[Count, Field(ge=1)] | None = None  # null: `tokens` of the train spec
+    tokens_per_trial: Count | None = None  # null: `tokens` of the train spec; 0: only with `weights`
     seconds_per_trial: PositiveReal | None = None  # of training; null: no limit
 
 
@@ -54,13 +59,18 @@ def _listed(value: Any) -> Any:
 class SearchSpec(Grown):
     """One architecture search. Paths are relative to the YAML file; a shipped spec may be named by its stem."""
 
-    LATER: ClassVar[frozenset[str]] = frozenset({"match", "speeds", "warm_start", "confirm", "seeds", "learning_rate"})
+    LATER: ClassVar[frozenset[str]] = frozenset(
+        {"match", "speeds", "warm_start", "confirm", "seeds", "learning_rate", "base", "weights", "map", "blocks"}
+    )
     _WRITTEN: ClassVar[frozenset[str]] = frozenset({"match", "warm_start", "confirm"})  # also where they say nothing
 
     kind: Literal["search"] = "search"
     format: Literal[1] = 1
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=80)]
-    base: str  # the model spec that every trial starts from
+    base: str | None = None  # the model spec that every trial starts from; null: that of `weights`
+    weights: str | None = None  # a run, a zoo entry or an imported folder, whose weights every trial begins with
+    map: Annotated[list[str], BeforeValidator(_listed)] = []  # of tensors that do not fit: texts of `train --map`
+    blocks: dict[Letter, AddedBlock] = {}  # beside those of the base model: copies with changes
     train: str  # the train spec that every trial and the baseline are trained with
     baseline: str | None = None  # a model spec that is trained with the same budget, to compare with
     variables: Annotated[dict[str, Variable], Field(min_length=1)]
@@ -83,12 +93,30 @@ class SearchSpec(Grown):
     seed: Count = 0  # of the sampler and of the evaluation; a model's seed is the train spec's
     workers: PositiveInt = 2
 
-    @field_validator("baseline")
+    @field_validator("base", "baseline", "weights")
     @classmethod
-    def _no_word_for_nothing(cls, baseline: str | None) -> str | None:
-        if baseline is not None and baseline.strip().lower() in NOTHING:
-            raise ValueError(f"got {shown(baseline)}; expected a model spec, or null: write null, without quotes")
-        return baseline
+    def _no_word_for_nothing(cls, ref: str | None) -> str | None:
+        if ref is not None and ref.strip().lower() in NOTHING:
+            raise ValueError(f"got {shown(ref)}; expected a model, or null: write null, without quotes")
+        return ref
+
+    @model_validator(mode="after")
+    def _beginning(self) -> SearchSpec:
+        if self.weights is not None:
+            return self
+        if self.base is None or self.base == WEIGHTS:
+            got = "missing" if self.base is None else f"got {self.base}"
+            raise located("base", f"{got}; expected a model spec, or `weights`: a model that trials begin with")
+        if self.baseline == WEIGHTS:
+            raise located("baseline", "got weights, and there are none: set `weights`, or name a model spec")
+        if self.map:
+            raise located("map", f"got {self.map[0]} without `weights`; expected the model whose tensors it is about")
+        if self.budget.tokens_per_trial == 0:
+            raise located(
+                "budget.tokens_per_trial",
+                "got 0; expected at least 1, or `weights`, a model to begin with, which is then measured as it is",
+            )
+        return self
 
     @field_validator("variables")
     @classmethod
@@ -268,7 +296,9 @@ class SearchSpec(Grown):
 
     @property
     def needs_torch(self) -> bool:
-        """Whether a constraint or an objective asks for the frequencies of a rotary encoding."""
+        """Whether weights have to fit, or a constraint or an objective asks for frequencies of a rotary encoding."""
+        if self.weights is not None:
+            return True
         names = [name for text in self.constraints for name in Expression(text).names]
         names += [objective.metric for objective in self.parsed_objectives]
         rows = [find(name.partition("@")[0]) for name in names]

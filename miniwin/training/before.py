@@ -106,20 +106,34 @@ def check_start(
 
 
 def _of_weights(start: Start, given: TrainSpec, spec: TrainSpec, out: Path) -> tuple[Tokenizer, TrainSpec]:
-    """The tokenizer that the weights were trained with. The run's train.yaml names the copy in the run's own folder."""
-    own = start.origin.tokenizer
-    if own is None:  # its vocabulary is no text
-        return load_tokenizer(spec.tokenizer), spec
+    """The tokenizer of the run. Its train.yaml names the copy in the run's own folder."""
+    tokenizer = tokenizer_of_weights(start.origin, given, spec)
+    if start.origin.tokenizer is None:
+        return tokenizer, spec
+    named = "byte" if tokenizer.name == "byte" else str(out.resolve() / TOKENIZER)
+    return tokenizer, spec.model_copy(update={"tokenizer": named})
+
+
+def tokenizer_of_weights(origin: Origin, given: TrainSpec, spec: TrainSpec) -> Tokenizer:
+    """The tokenizer that the weights were trained with; of a vocabulary that is no text, that of the train spec.
+
+    spec: `given` with its paths joined to the folder that they start from.
+
+    Raises:
+        UserError: the train spec names another tokenizer.
+    """
+    own = origin.tokenizer
+    if own is None:
+        return load_tokenizer(spec.tokenizer)
     if "tokenizer" in given.model_fields_set:
         said = load_tokenizer(spec.tokenizer)
         if said.identity.partition("+")[0] != own.identity.partition("+")[0]:
             raise UserError(
-                f"tokenizer: got {given.tokenizer} ({said.name}), and the weights of {start.origin.ref} know the ids "
+                f"tokenizer: got {given.tokenizer} ({said.name}), and the weights of {origin.ref} know the ids "
                 f"of {own.name}; leave out tokenizer, which then is that of the weights, or set it to "
-                f"{start.origin.folder / TOKENIZER}"
+                f"{origin.folder / TOKENIZER}"
             )
-    named = "byte" if own.name == "byte" else str(out.resolve() / TOKENIZER)
-    return own, spec.model_copy(update={"tokenizer": named})
+    return own
 
 
 def _of_any(ref: str, overrides: Sequence[str], origin: Origin) -> ModelSpec:

@@ -38,10 +38,14 @@ def confirm_search(
     """
     folder = find_study(study)
     data = read_study(folder)
-    asked = data.spec.confirm or ConfirmSpec()
+    asked = data.spec.confirm or ConfirmSpec(seeds=1 if data.untrained else ConfirmSpec().seeds)
     for option, count in (("--top", top), ("--seeds", seeds)):
         if count is not None and count < 1:
             raise UserError(f"{option}: got {count}; expected at least 1")
+    if data.untrained and seeds not in (None, 1):
+        raise UserError(
+            f"--seeds: got {seeds}; nothing is trained in {folder}, so a seed changes nothing: leave it out"
+        )
     if lacking := without_test(data.train.data):
         raise UserError(
             f"{folder} cannot be confirmed: its data keep nothing back for a test ({lacking[0]} of the train spec, "

@@ -26,6 +26,8 @@ from miniwin.specs.speeds import Speeds
 Trained = list[tuple[Training, Scores | None]]  # of one variant, by seed
 Array = NDArray[np.float64]
 Difference = tuple[Interval, int, str]  # and how many draws of what it rests on
+Way = Callable[[Objective, int, Sequence[Scores], Sequence[Scores]], Difference]
+Ways = dict[str, Way]  # by how an objective is measured
 
 
 def conclude(study: Study, confirmation: Confirmation) -> Result:
@@ -50,6 +52,7 @@ def conclude(study: Study, confirmation: Confirmation) -> Result:
         seeds=list(dict.fromkeys(training.candidate.train.seed for training in confirmation.trainings)),
         tokens=0 if text is None else len(text.bytes) * max(lengths),
         fingerprint=None if text is None else text.fingerprint,
+        untrained=study.space.untrained,
         variants=[_variant(variant, trained) for variant, trained in variants],
         comparisons=list(_comparisons(study, variants)),
     )
@@ -117,7 +120,8 @@ def _measures(study: Study, ours: Trained, theirs: Trained) -> Iterator[Measured
 def _measured(
     study: Study, objective: Objective, asked: bool, trained: int, ours: Trained, theirs: Trained
 ) -> Measured:
-    found, draws, of = _difference(objective, trained, ours, theirs, study.spec.speeds)
+    ways = OF_ONE if study.space.untrained else DIFFERENCES
+    found, draws, of = _difference(objective, trained, ours, theirs, study.spec.speeds, ways)
     return Measured(
         name=objective.name,
         objective=asked,
@@ -140,7 +144,7 @@ def _verdict(found: Interval, lower_is_better: bool) -> str:
 
 
 def _difference(
-    objective: Objective, trained: int, ours: Trained, theirs: Trained, speeds: Speeds | None
+    objective: Objective, trained: int, ours: Trained, theirs: Trained, speeds: Speeds | None, ways: Ways
 ) -> Difference:
     first, other = [scores for _, scores in ours], [scores for _, scores in theirs]
     if not objective.measured:
@@ -148,19 +152,33 @@ def _difference(
         return Interval(known - same, known - same, known - same, len(ours)), 0, "spec"
     if any(one is None for one in (*first, *other)):
         return Interval(math.nan, -math.inf, math.inf, len(first)), 0, "seeds"
-    way = DIFFERENCES.get(objective.row.how, _of_values)
+    way = ways.get(objective.row.how, _of_values)
     return way(objective, trained, [one for one in first if one], [one for one in other if one])
 
 
-def _of_text(objective: Objective, trained: int, ours: Sequence[Scores], theirs: Sequence[Scores]) -> Difference:
-    length = str(objective.length(trained))
-    units, of, draws = draws_of(ours[0])
-    first, other = (np.array([draws(one.nats[length]) for one in side]) for side in (ours, theirs))
-    found = crossed.loss_difference(first, other, units)
-    return found.through(lambda nats: nats * objective.row.per_nat), len(units), of
+def _of_text(way: Callable[[Array, Array, Array], Interval]) -> Way:
+    def difference(objective: Objective, trained: int, ours: Sequence[Scores], theirs: Sequence[Scores]) -> Difference:
+        length = str(objective.length(trained))
+        units, of, draws = draws_of(ours[0])
+        first, other = (np.array([draws(one.nats[length]) for one in side]) for side in (ours, theirs))
+        found = way(first, other, units)
+        return found.through(lambda nats: nats * objective.row.per_nat), len(units), of
+
+    return difference
 
 
-def _of_examples(way: Callable[[Array, Array, Array], Interval]) -> Callable[..., Difference]:
+def _of_one(way: Callable[..., Interval]) -> Callable[[Array, Array, Array], Interval]:
+    """An interval over the text alone, of two models that are each measured once: nothing was trained."""
+
+    def interval(first: Array, other: Array, units: Array) -> Interval:
+        if (first == other).all():  # one model twice: no other text could tell them apart
+            return Interval(0.0, 0.0, 0.0, 1)
+        return way(first[0], other[0], units)
+
+    return interval
+
+
+def _of_examples(way: Callable[[Array, Array, Array], Interval]) -> Way:
     def difference(objective: Objective, _: int, ours: Sequence[Scores], theirs: Sequence[Scores]) -> Difference:
         answers = np.array(ours[0].answers[objective.name].answers)
         first, other = (np.array([one.answers[objective.name].counts for one in side]) for side in (ours, theirs))
@@ -175,10 +193,15 @@ def _of_values(objective: Objective, _: int, ours: Sequence[Scores], theirs: Seq
     return intervals.mean(pairs), 0, "seeds"
 
 
-DIFFERENCES: dict[str, Callable[..., Difference]] = {
-    "text": _of_text,
+DIFFERENCES: Ways = {
+    "text": _of_text(crossed.loss_difference),
     "task": _of_examples(crossed.share_difference),
     "task nats": _of_examples(crossed.loss_difference),
+}
+OF_ONE: Ways = {
+    "text": _of_text(_of_one(intervals.loss_difference)),
+    "task": _of_examples(_of_one(intervals.share_difference)),
+    "task nats": _of_examples(_of_one(intervals.loss_difference)),
 }
 
 

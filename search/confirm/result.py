@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import ValidationError
 
@@ -13,7 +13,7 @@ from miniwin.files.json_files import JSONProblem, read_json
 from miniwin.files.writing import finite, write_json
 from miniwin.search.stored import RESULT
 from miniwin.specs import UserError
-from miniwin.specs.base import Strict
+from miniwin.specs.base import Grown, Strict
 from miniwin.specs.validation_errors import explain
 
 if TYPE_CHECKING:
@@ -75,9 +75,12 @@ class VariantResult(Strict):
     values: dict[str, float | None]
 
 
-class Result(Strict):
+class Result(Grown):
     """trained: how many trials the study had when the variants were chosen. chosen_by: the objective that chose them,
-    the best first. tokens: that were predicted on the test split, at each length. fingerprint: of the text."""
+    the best first. tokens: that were predicted on the test split, at each length. fingerprint: of the text. untrained:
+    each variant is measured once, with the first weights as they are; intervals are over the text alone."""
+
+    LATER: ClassVar[frozenset[str]] = frozenset({"untrained"})
 
     format: Literal[1] = FORMAT
     study: str
@@ -89,6 +92,7 @@ class Result(Strict):
     seeds: list[int]
     tokens: int
     fingerprint: str | None
+    untrained: bool = False
     variants: list[VariantResult]
     comparisons: list[Comparison]
 

@@ -42,6 +42,8 @@ def lines(confirmation: Confirmation, asked: Sequence[str], trained: int) -> lis
 
 def about(result: Result) -> str:
     text = f", {count_text(result.tokens)} tokens at each length" if result.tokens else ""
+    if result.untrained:
+        return f"confirmed on the {result.split} split, with the weights as they are{text}:"
     return f"confirmed on the {result.split} split, with {plural(len(result.seeds), 'new seed')} each{text}:"
 
 
@@ -85,12 +87,13 @@ def sentence(result: Result, comparison: Comparison, trained: int) -> str:
     first, second = comparison.first.capitalize(), other(comparison)
     if measured.value is None:
         return f"{first} and {second} could not be compared: a training did not come to its end."
-    where, seeds = f"on the {result.split} split", plural(len(result.seeds), "seed")
+    where, seeds = f"on the {result.split} split", f"{plural(len(result.seeds), 'seed')} each"
+    seeds = f"over {measured.draws:,} {measured.of}" if result.untrained else seeds
     if measured.verdict == "the same":
         return f"{first} and {second} are the same in {titled(objective, trained)}."
-    known = "" if measured.of == "spec" else f" (95 % interval {interval(measured)}, {seeds} each)"
+    known = "" if measured.of == "spec" else f" (95 % interval {interval(measured)}, {seeds})"
     if measured.low is None and measured.of != "spec":
-        known = f" ({seeds} each, too little for an interval)"
+        known = f" ({seeds}, too little for an interval)"
     size = f"{signed(objective, measured.value)} in {titled(objective, trained)}{known}"
     if measured.verdict == "not distinguishable":
         return f"{first} is not distinguishable from {second} {where}: {size}."
@@ -106,20 +109,24 @@ def plainly(result: Result, comparison: Comparison, trained: int) -> list[str]:
         return [f"{first.capitalize()} and {second} could not be compared: a training did not come to its end."]
     if measured.of == "spec" or measured.verdict == "the same":
         return [sentence(result, comparison, trained)]
+    trained_anew = f"Trained anew with {plural(len(result.seeds), 'other seed')} and measured"
     said = [
-        f"Trained anew with {plural(len(result.seeds), 'other seed')} and measured on the {result.split} split, "
+        f"{'Measured' if result.untrained else trained_anew} on the {result.split} split, "
         f"{first} differs from {second} by {signed(objective, measured.value)} {title}."
     ]
     if measured.low is None or measured.high is None:
-        return [*said, "With one seed each nobody can say how much of that is chance."]
+        few = "So little text does not say" if result.untrained else "With one seed each nobody can say"
+        return [*said, f"{few} how much of that is chance."]
+    more = "more text" if result.untrained else "more seeds and more text"
     said.append(
-        f"The 95 % interval goes from {interval(measured)}: of 20 such intervals 19 hold the difference that more "
-        "seeds and more text would show."
+        f"The 95 % interval goes from {interval(measured)}: of 20 such intervals 19 hold the difference that {more} "
+        "would show."
     )
     if measured.verdict == "not distinguishable":
+        more = "text" if result.untrained else "seeds"
         return [
             *said,
-            f"It holds 0, so {first} and {second} are not distinguishable; more seeds might tell them apart.",
+            f"It holds 0, so {first} and {second} are not distinguishable; more {more} might tell them apart.",
         ]
     return [*said, f"It does not hold 0, so {first} is {measured.verdict} than {second}, and not only by chance."]
 

@@ -169,6 +169,11 @@ def _check_study(study: Study, data: StudyData, wish: Wish) -> None:
     folder = study.folder
     if wish.sizes is None:
         raise UserError(f"{folder} has no ladder yet: say which sizes, such as --sizes 0.3M,1M,3M")
+    if study.spec.weights is not None:
+        raise UserError(
+            f"{folder} begins with the weights of {study.spec.weights}, which have one size, and a ladder trains at "
+            "several: search from random weights for a ladder"
+        )
     if study.baseline is None:
         raise UserError(
             f"{folder} has no baseline to hold its winner against: search with `baseline: MODEL` in the search spec, "

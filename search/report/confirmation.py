@@ -38,11 +38,13 @@ def section(study: StudyData) -> str:
     if result is None or not result.variants:
         return ""
     seeds = ", ".join(map(str, result.seeds))
+    how, over = f"trained anew with {plural(len(result.seeds), 'new seed')} ({seeds}), and", "both seeds and text"
+    if result.untrained:
+        how, over = "with the weights as they are,", "the text alone"
     about = (
-        f"The best of {plural(result.trained, 'trial')} by {result.chosen_by}, trained anew with "
-        f"{plural(len(result.seeds), 'new seed')} ({seeds}), and measured on the {result.split} split, which neither "
-        "training nor the search has seen. An interval covers both seeds and text; where it contains 0, the two are "
-        "not distinguishable."
+        f"The best of {plural(result.trained, 'trial')} by {result.chosen_by}, {how} measured on the {result.split} "
+        f"split, which neither training nor the search has seen. An interval covers {over}; where it contains 0, the "
+        "two are not distinguishable."
     )
     return (
         f'<p class="note">{escape(about)}</p>'
@@ -76,7 +78,8 @@ def _chart(result: Result, trained: int) -> str:
     if not chart:
         return ""
     keys = "".join(stroke(one.kind, pair.first) for one, pair in zip(series, pairs, strict=False))
-    return figure(chart, keys, "Below the line is better than the baseline. Bars: 95 % intervals, over seeds and text.")
+    over = "text" if result.untrained else "seeds and text"
+    return figure(chart, keys, f"Below the line is better than the baseline. Bars: 95 % intervals, over {over}.")
 
 
 def _losses(one: Comparison, trained: int) -> list[tuple[int, Measured, float]]:
@@ -97,7 +100,7 @@ def _differences(result: Result, trained: int) -> str:
             words.titled(words.objective_of(measured), trained),
             "not measured" if measured.value is None else words.signed(words.objective_of(measured), measured.value),
             "exact" if measured.of == "spec" else words.interval(measured),
-            _rests_on(measured, len(result.seeds)),
+            _rests_on(measured, None if result.untrained else len(result.seeds)),
             measured.verdict,
         )
         for one in result.comparisons
@@ -107,11 +110,12 @@ def _differences(result: Result, trained: int) -> str:
     return plain_table("Confirmed differences", heads, rows, text=(0, 1, 2, 5, 6)) if rows else ""
 
 
-def _rests_on(measured: Measured, seeds: int) -> str:
+def _rests_on(measured: Measured, seeds: int | None) -> str:
+    """seeds: None where nothing was trained."""
     if measured.of == "spec":
         return "the spec"
-    draws = f", {measured.draws:,} {measured.of}" if measured.draws else ""
-    return f"{plural(seeds, 'seed')}{draws}"
+    draws = f"{measured.draws:,} {measured.of}" if measured.draws else ""
+    return ", ".join(filter(None, ["" if seeds is None else plural(seeds, "seed"), draws])) or "one measurement"
 
 
 def _means(result: Result) -> str:
@@ -122,8 +126,11 @@ def _means(result: Result) -> str:
         bits = [known(variant.losses.get(str(length))) / LN2 for length in lengths]
         texts = [bits_text(value) if math.isfinite(value) else "–" for value in bits]
         rows.append((variant.label, variant.layout, f"{complete} of {len(variant.runs)}", *texts))
-    heads = ("mean over seeds", "layout", "trained", *(f"bits/byte at {length_text(n)}" for n in lengths))
-    return plain_table("Means over seeds", heads, rows, text=(0, 1))
+    first, done, name = ("mean over seeds", "trained", "Means over seeds")
+    if result.untrained:
+        first, done, name = ("", "measured", "Measured")
+    heads = (first, "layout", done, *(f"bits/byte at {length_text(n)}" for n in lengths))
+    return plain_table(name, heads, rows, text=(0, 1))
 
 
 def plain_table(name: str, heads: Sequence[str], rows: Sequence[Sequence[str]], text: Sequence[int]) -> str:

@@ -28,6 +28,7 @@ CLOSE = 0.005  # a difference of this share of the loss may come from the seed a
 MANY = 200  # trials with which a difference that matters would show
 SIZES = (1, 2, 4)  # of a ladder, in sizes of the winner
 NAMED = 5  # trials that a sentence names
+HEALING = 1_000_000  # tokens that are proposed for a winner that was not trained
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,8 @@ def _confirm(study: StudyData) -> Iterator[Step]:
         return
     found = study.confirmation
     if found is None or (found.result is None and not found.trainings):
-        chosen = f"The winner is measured on the text that it was chosen by, with {_seeds(study)}"
+        seeds = "" if study.untrained else f", with {_seeds(study)}"
+        chosen = f"The winner is measured on the text that it was chosen by{seeds}"
         if lacking := without_test(study.train.data):
             yield Step(
                 f"{chosen}, and it cannot be confirmed: the data keep nothing back for a test ({lacking[0]} of the "
@@ -128,7 +130,9 @@ def _after(study: StudyData, result: Result) -> Iterator[Step]:
     if measured is None:
         return
     seeds = len(result.seeds)
-    if measured.verdict == "not distinguishable":
+    if study.untrained:
+        yield from _after_measuring(study, pair.first, words.other(pair), measured.verdict)
+    elif measured.verdict == "not distinguishable":
         yield Step(
             f"{pair.first.capitalize()} and {words.other(pair)} cannot be told apart with {plural(seeds, 'seed')}: "
             "more seeds make the interval narrower.",
@@ -148,6 +152,21 @@ def _after(study: StudyData, result: Result) -> Iterator[Step]:
                 "Whether that holds at other sizes, a ladder says. It predicts the largest size before it trains it.",
                 command(study, "ladder", "--sizes", sizes),
             )
+
+
+def _after_measuring(study: StudyData, first: str, other: str, verdict: str) -> Iterator[Step]:
+    """What follows from a confirmation without training."""
+    if verdict == "not distinguishable":
+        yield Step(
+            f"{first.capitalize()} and {other} cannot be told apart on this text: more of it might (confirm.tokens)."
+        )
+    elif study.best is not None:
+        name, trial = f"{study.name.lower()}-winner", str(study.best.number)
+        yield Step(
+            f"{first.capitalize()} is {verdict} than {other} on unseen text, without training: some training from "
+            "these weights on may close a gap.",
+            command(study, "promote", "--trial", trial, "--name", name, "--tokens", str(HEALING)),
+        )
 
 
 def _climb(study: StudyData) -> Iterator[Step]:

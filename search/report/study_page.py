@@ -157,9 +157,10 @@ def _beyond(study: StudyData, best: TrialRecord) -> str:
     if not math.isfinite(theirs):
         return f"{won}. The baseline has not been measured there ({baseline.reason or baseline.state})."
     name = baseline.spec.name if baseline.spec is not None else "model"
-    won += f"; the baseline {name}, trained with {_tokens(best, baseline)}, needs {bits_text(theirs)}"
+    how = "with the same weights" if study.untrained else f"trained with {_tokens(best, baseline)}"
+    won += f"; the baseline {name}, {how}, needs {bits_text(theirs)}"
     if abs(ours - theirs) <= EQUAL * theirs:
-        return f"{won}: no difference to speak of, on {_seeds(study)}."
+        return f"{won}: no difference to speak of{'' if study.untrained else f', on {_seeds(study)}'}."
     if ours < theirs:
         return f"{won}: {1 - ours / theirs:.1%} fewer for the winner."
     return f"{won}: the baseline is better, by {1 - theirs / ours:.1%}."
@@ -187,9 +188,14 @@ def _facts(study: StudyData) -> str:
         ("Tokens, all trials", count_text(sum(t.tokens for t in everything)), False),
         ("Each trial", f"{each}{count_text(study.train.tokens)} tokens of length {lengths}", False),
     ]
+    if study.untrained:
+        facts[-1] = ("Each trial", "measured without training", False)
+    if study.spec.weights is not None:
+        facts.append(("Weights", study.spec.weights, True))
     about = _about(study)
     data, machine = (found if isinstance(found := about.get(key), dict) else {} for key in ("data", "machine"))
-    if data:
+    if data or study.untrained:
+        data = data or {"source": study.train.data.source}
         facts.append(("Data", str(data.get("source", "")), False))
     words = [
         str(machine.get("gpu") or machine.get("cpu") or ""),
@@ -231,9 +237,12 @@ def _winner(study: StudyData, best: TrialRecord) -> str:
     promote = next_steps.command(
         study, "promote", "--trial", str(best.number), "--name", f"{study.name.lower()}-winner"
     )
+    tokens, more = 10 * study.train.tokens, "trained afresh, on ten times as many"
+    if study.untrained:
+        tokens, more = next_steps.HEALING, "trained, from these weights on"
     return (
         f"<p>Make trial {best.number} an entry of your zoo, to load and to share. With "
-        f"<code>--tokens {10 * study.train.tokens}</code> it is first trained afresh, on ten times as many.</p>"
+        f"<code>--tokens {tokens}</code> it is first {more}.</p>"
         f"{copyable(promote)}" + (_folded("Its model spec", dump_yaml(best.spec)) if best.spec is not None else "")
     )
 
@@ -244,6 +253,8 @@ def _footer(study: StudyData) -> str:
     seeds = "one seed"
     if study.spec.seeds > 1:
         seeds = f"{_seeds(study)}: its values are means, ± their standard errors"
+    if study.untrained:
+        seeds = "the same weights in another architecture, measured once"
     now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
     return (
         "<footer>Bits per byte is the cross-entropy on held-out text divided by the bytes of that text: lower is "

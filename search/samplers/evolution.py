@@ -28,15 +28,16 @@ def propose(spec: EvolutionSampler, past: Past, seed: int) -> dict[str, Any]:
         return past.draw(seed)
     draw, space = random.Random(seed), past.space
     signs = [-1.0 if direction == "maximize" else 1.0 for direction in past.directions]
-    child = space.decode(_winner(population, spec.tournament, signs, draw).params)
+    child = space.decode(winner(population, spec.tournament, signs, draw).params)
     if draw.random() < spec.crossover:
-        child = space.cross(child, space.decode(_winner(population, spec.tournament, signs, draw).params), draw)
+        child = space.cross(child, space.decode(winner(population, spec.tournament, signs, draw).params), draw)
     return space.encode(space.mutate(child, draw))
 
 
-def _winner(
+def winner(
     population: Sequence[FrozenTrial], tournament: int, signs: Sequence[float], draw: random.Random
 ) -> FrozenTrial:
+    """The best of some trials that are drawn; of several that no other of them dominates, one that is drawn."""
     drawn = draw.sample(population, min(tournament, len(population)))
     values = [[sign * value for sign, value in zip(signs, trial.values, strict=True)] for trial in drawn]
     best = [

@@ -54,11 +54,14 @@ class Variables(Protocol):
     def draw(self, random: Random) -> dict[str, Any]:
         """Values at random."""
 
-    def mutate(self, values: Mapping[str, Any], random: Random) -> dict[str, Any]:
-        """The values with a small change of one variable."""
+    def mutate(self, values: Mapping[str, Any], random: Random, far: bool = False) -> dict[str, Any]:
+        """The values with a small change of one variable. far: a placement swaps any two places, not neighbours."""
 
     def cross(self, one: Mapping[str, Any], other: Mapping[str, Any], random: Random) -> dict[str, Any]:
         """A mixture of two assignments."""
+
+    def places(self, name: str) -> int:
+        """How many places a placement variable has at most."""
 
     def most_placements(self) -> int:
         """How many values a placement has at most; of several, the one with the most. 0: there is none."""

@@ -6,18 +6,21 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from miniwin.search.samplers import cma, evolution, grid, hub, optuna_samplers, quasi_random
+from miniwin.search.samplers import cma, evolution, greedy, grid, hub, optuna_samplers, quasi_random, swaps
 from miniwin.search.samplers.past import Past, Variables
 from miniwin.specs.sampling import (
     CMASampler,
     EvolutionSampler,
     GPSampler,
+    GreedyAdditionSampler,
+    GreedyRemovalSampler,
     GridSampler,
     HubSampler,
     NSGA2Sampler,
     NSGA3Sampler,
     QuasiRandomSampler,
     RandomSampler,
+    SwapsSampler,
     TPESampler,
 )
 
@@ -48,6 +51,9 @@ _WAYS: dict[type, Way] = {
     GridSampler: Way(grid.propose, 1, grid.check),
     QuasiRandomSampler: Way(quasi_random.propose, 1, quasi_random.check),
     EvolutionSampler: Way(evolution.propose, tries=10),
+    SwapsSampler: Way(swaps.propose, tries=10),
+    GreedyAdditionSampler: Way(greedy.add, tries=10),
+    GreedyRemovalSampler: Way(greedy.remove, 10, greedy.check_removal),
     HubSampler: Way(hub.propose, 1, hub.check),
 }
 

@@ -64,6 +64,7 @@ TITLES = {
     "WSDSchedule": "schedule, type: wsd",
     "StopSpec": "stop",
     "DistillSpec": "distill",
+    "LoraSpec": "lora",
     "EvalSpec": "eval",
     "IntVariable": "variables, int",
     "FloatVariable": "variables, float",

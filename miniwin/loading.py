@@ -19,7 +19,7 @@ from miniwin.machine.matmul_choice import settle
 from miniwin.machine.memory import refuse_too_large
 from miniwin.references import Found, resolve
 from miniwin.runs import MODEL
-from miniwin.specs import ModelSpec, UserError, load_model_spec, shipped_specs
+from miniwin.specs import ModelSpec, UserError, load_model_spec, shipped_specs, user_path
 from miniwin.stored_model import opened
 from miniwin.tokenizer import Tokenizer, load_tokenizer
 from miniwin.weights import DTYPES, put_weights
@@ -31,6 +31,7 @@ def load(
     device: str | torch.device = "cpu",
     dtype: str | torch.dtype | None = None,
     seed: int = 0,
+    adapter: str | os.PathLike[str] | None = None,
 ) -> LanguageModel:
     """Load a model in eval mode: `ref` is a zoo name, a run folder, an entry folder, or a model spec.
 
@@ -38,12 +39,14 @@ def load(
         miniwin.load("runs/my-run")               # a training run; its last checkpoint if it has not ended
         miniwin.load("runs/my-run/best.safetensors")  # the weights of its best evaluation (`eval.keep_best`)
         miniwin.load("specs/models/my-model.yaml")  # random weights from `seed`
+        miniwin.load("SmolLM2", adapter="runs/my-run/adapter")  # merged with an adapter that was trained from it
 
     `dtype` (a torch dtype or its name) converts the weights; by default they stay as they were saved. Matrices that
     were saved in int8 stay in int8 all the same, and the model computes in `dtype`.
 
     Raises:
-        UserError: `ref` names no model, its files are damaged, or the device or dtype cannot be used.
+        UserError: `ref` names no model, its files are damaged, or the device or dtype cannot be used; `adapter` is no
+            adapter, or that of another model.
     """
     if not isinstance(ref, str | os.PathLike):
         raise UserError(
@@ -52,9 +55,16 @@ def load(
     where, chosen = find_device(device), _dtype(dtype)
     found = resolve(os.fspath(ref))
     if found.spec is not None:
+        if adapter is not None:
+            raise UserError(f"adapter: {ref} is a model spec, which has no weights; expected the model it belongs to")
         model = _fresh(load_model_spec(found.spec), f"{found.name} (random weights)", seed)
         return _settled(model.to(device=where, dtype=chosen).eval(), where)
-    return _settled(_from_folder(found, where, chosen).to(dtype=chosen).eval(), where)
+    model = _from_folder(found, where, chosen)
+    if adapter is not None:
+        from miniwin.training.adapter_folder import with_adapter
+
+        model.decoder = with_adapter(model.decoder, model.spec, user_path(adapter), found.name)
+    return _settled(model.to(dtype=chosen).eval(), where)
 
 
 def build(

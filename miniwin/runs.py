@@ -11,6 +11,7 @@
     before-decay-best.safetensors  best.safetensors as it was then
     model.safetensors  the weights, once the budget is spent
     best.safetensors   the weights of the best evaluation so far, where the training spec says `eval.keep_best`
+    adapter            a folder with the adapter that was trained, where the training spec says `lora`
 
 Every file is replaced as a whole (written aside, flushed, renamed), so that a crash leaves either the old
 file or the new one. Only `metrics.jsonl` is appended to; a run that continues cuts it back to the step of its
@@ -46,6 +47,8 @@ METRICS, CHECKPOINT, WEIGHTS, LOCK = "metrics.jsonl", "checkpoint.pt", "model.sa
 BEST = "best.safetensors"
 BEFORE_DECAY, BEFORE_DECAY_BEST = "before-decay.pt", "before-decay-best.safetensors"
 CHECKPOINTS = (CHECKPOINT, BEFORE_DECAY)
+ADAPTER = "adapter"
+TRAINED = "trained_parameters"  # in run.json: where these are not all, or not the model's own
 GROWN = "grown"  # in run.json: what a run keeps whose budget has grown
 CHAT = ("chat_template.jinja", "chat.json")  # as miniwin/chat/format.py writes them
 FILES = (  # in the order in which a run is cleared
@@ -96,7 +99,7 @@ class RunResult:
 
 KINDS: dict[str, Any] = {  # types of the fields of run.json that are computed with; a field may be missing
     **dict.fromkeys(("status", "model", "spec_hash"), str),
-    **dict.fromkeys(("parameters", "seed", "steps", "tokens"), int),
+    **dict.fromkeys(("parameters", TRAINED, "seed", "steps", "tokens"), int),
     **dict.fromkeys(("seconds", "tokens_per_second", "final_loss"), int | float),
     **dict.fromkeys(("train", "data", "machine", "tracking", "best", FROM, TEACHER, GROWN), dict),
 }
@@ -106,7 +109,7 @@ def new_record(
     model: ModelSpec,
     train: TrainSpec,
     *,
-    parameters: int,
+    parameters: tuple[int, int],
     data: dict[str, Any],
     device: torch.device,
     product: str | None,
@@ -117,9 +120,10 @@ def new_record(
 ) -> dict[str, Any]:
     """What run.json says of a run that begins or continues, all but its progress.
 
-    product: the library of float32 products on a CPU. before: what run.json said of the run so far. The start of the
-    run is taken from there, and the tracking too where `tracking` has no run. origin: the model whose weights the run
-    begins with; None: random ones. teacher: the model that it learns from.
+    parameters: of the model, and how many numbers are trained. product: the library of float32 products on a CPU.
+    before: what run.json said of the run so far. The start of the run is taken from there, and the tracking too where
+    `tracking` has no run. origin: the model whose weights the run begins with; None: random ones. teacher: the model
+    that it learns from.
     """
     return {
         "format": FORMAT,
@@ -129,7 +133,8 @@ def new_record(
         "spec_hash": model.hash,
         **({} if origin is None else {FROM: origin}),
         **({} if teacher is None else {TEACHER: teacher}),
-        "parameters": parameters,
+        "parameters": parameters[0],
+        **({} if parameters[1] == parameters[0] else {TRAINED: parameters[1]}),
         "train": train.model_dump(mode="json"),
         "seed": train.seed,
         "data": data,
@@ -270,8 +275,16 @@ def clear_run(folder: Path) -> None:
     for name in FILES:
         with said_if_unwritable(folder / name):
             (folder / name).unlink(missing_ok=True)
+        if name == WEIGHTS:
+            remove_adapter(folder)
         if name == CHECKPOINT:
             remove_shards(folder)
+
+
+def remove_adapter(folder: Path) -> None:
+    """Remove the folder of the adapter that was trained, if there is one."""
+    if (folder / ADAPTER).is_dir():
+        remove_tree(folder / ADAPTER)
 
 
 def remove_shards(folder: Path, but: str | None = None, of: str | None = None) -> None:

@@ -40,6 +40,7 @@ from miniwin.specs.data import DataSpec, MixtureData, has_text
 from miniwin.specs.model import Name
 from miniwin.specs.train_distill import DistillSpec
 from miniwin.specs.train_eval import EvalSpec
+from miniwin.specs.train_lora import LoraSpec
 
 
 def _several(lengths: tuple[int, ...]) -> tuple[int, ...]:
@@ -133,7 +134,9 @@ class StopSpec(Strict):
 class TrainSpec(Grown):
     """One training run, without the model."""
 
-    LATER: ClassVar[frozenset[str]] = frozenset({"compile", "packing", "seq_len_weights", "eval", "freeze", "distill"})
+    LATER: ClassVar[frozenset[str]] = frozenset(
+        {"compile", "packing", "seq_len_weights", "eval", "freeze", "distill", "lora"}
+    )
 
     kind: Literal["train"] = "train"
     format: Literal[1] = 1
@@ -164,6 +167,7 @@ class TrainSpec(Grown):
     checkpoint_seconds: Annotated[Real, Field(ge=0)] = 60.0  # 0: after every step
     stop: StopSpec = StopSpec()
     freeze: Patterns = ()  # globs over the names of parameters that stay as they are, such as layers.*.mlp.*
+    lora: LoraSpec | None = None  # adapters are trained, and all else stays as it is; only with `--from`
     distill: DistillSpec | None = None  # a teacher; null: none
     eval: EvalSpec | None = None  # null: nothing is measured while training
 
@@ -171,6 +175,12 @@ class TrainSpec(Grown):
     def _can_be_evaluated(self) -> TrainSpec:
         if self.eval is not None:
             self.eval.check(self.lengths, self.tokens_per_step, has_text(self.data))
+        return self
+
+    @model_validator(mode="after")
+    def _lora_freezes(self) -> TrainSpec:
+        if self.lora is not None and self.freeze:
+            raise located("freeze", "lora keeps all weights as they are; expected lora or freeze, not both")
         return self
 
     @model_validator(mode="after")

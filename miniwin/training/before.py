@@ -16,6 +16,7 @@ from miniwin.runs import IMPORT, MODEL, RUN, TOKENIZER, TRAIN, WEIGHTS
 from miniwin.specs import ModelSpec, TrainSpec, UserError, load_model_spec, resolve_spec_path, user_path
 from miniwin.stored_model import opened
 from miniwin.tokenizer import Tokenizer, load_tokenizer
+from miniwin.training.adapter_targets import adapter_table, check_lora
 from miniwin.training.origin import Origin
 from miniwin.training.ready import check_freeze, make_ready
 from miniwin.training.start import Start
@@ -76,8 +77,9 @@ def check_start(
     """The tokenizer of a run, and the train spec with its paths joined to `base` and this tokenizer.
 
     Raises:
-        UserError: the tokenizer is not that of the weights, or has more ids than the model; `freeze` names nothing; the
-            budget is 0 without weights; `out` holds the very weights that the run begins with.
+        UserError: the tokenizer is not that of the weights, or has more ids than the model; `freeze` names nothing;
+            `lora` cannot be honoured; the budget is 0 without weights; `out` holds the weights that the run begins
+            with.
     """
     spec = train.resolved(base)
     if start is None:
@@ -102,6 +104,7 @@ def check_start(
             f"set the model's vocab_size to {ids}, or take a smaller tokenizer"
         )
     check_freeze(model, spec)
+    check_lora(model, spec, start)
     return tokenizer, spec
 
 
@@ -167,6 +170,7 @@ def begins_with(ref: str | os.PathLike[str], spec: ModelSpec, train: TrainSpec, 
     frozen, taught = _frozen(spec, train), _taught(train)
     if start is not None:
         lines = [f"{spec.name}: training starts from the weights of {start.origin.described()}", *start.table()]
+        lines += [] if train.lora is None else adapter_table(spec, train.lora)
         return "\n".join([*lines, *(f"  {said}" for said in (frozen, taught) if said)])
     unused, folder = "", user_path(ref).parent
     if os.fspath(ref) in {entry.name for entry in local_entries()}:

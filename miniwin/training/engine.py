@@ -20,6 +20,7 @@ from miniwin.blocks.matmul_library import Product, choose
 from miniwin.checkpoint import load_checkpoint, save_checkpoint
 from miniwin.language_model import LanguageModel
 from miniwin.specs import ModelSpec, TrainSpec
+from miniwin.training.adapters import plain_weights
 from miniwin.training.compilation import compile_layers
 from miniwin.training.distributed import Group
 from miniwin.training.one_pass import OnePass
@@ -67,8 +68,8 @@ class Engine:
         return float(nn.utils.clip_grad_norm_(parameters, float("inf") if limit is None else limit))
 
     def weights(self) -> dict[str, Tensor] | None:
-        """All weights, in the first process; None in the others. Called together."""
-        return dict(self.decoder.state_dict()) if self.group.leads else None
+        """All weights, adapters merged, in the first process; None in the others. Called together."""
+        return plain_weights(self.decoder) if self.group.leads else None
 
     def whole(self, model: LanguageModel) -> LanguageModel | None:
         """`model` with all weights, for an evaluation, in the first process; None in the others. Called together."""

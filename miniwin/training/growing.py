@@ -44,6 +44,7 @@ class Growth:
                 _remove(best)
             copy_file(self.source, folder / runs.CHECKPOINT)
         _remove(folder / runs.WEIGHTS)
+        runs.remove_adapter(folder)
 
 
 def growth(folder: Path, before: dict[str, Any], now: TrainSpec) -> Growth | None:

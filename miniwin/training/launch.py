@@ -31,6 +31,7 @@ from miniwin.specs import (
     user_path,
 )
 from miniwin.tracking import OFF, Tracker
+from miniwin.training.adapter_targets import check_lora_group, check_rows
 from miniwin.training.before import check_start, spec_to_train
 from miniwin.training.distilling.check import check_processes, find_teacher
 from miniwin.training.distilling.teacher import Teacher
@@ -126,6 +127,7 @@ def train(
     for length in spec.lengths:
         group.check(spec.batch_size * spec.longest // length)
     check_processes(spec, group)
+    check_lora_group(spec, group.size, distributed)
     own = None if start is None else start.origin.chat_format
     corpus = prepare(spec.data, tokenizer, progress=progress and group.leads, chat_format=own)
     for length in spec.lengths:
@@ -152,8 +154,10 @@ def train(
         over = before is not None and grows is None and _over(folder, before["status"], asks=on_eval is not None)
         if group.share(over):
             return runs.read_result(folder)
-        if group.leads and start is not None and not (before is not None and (folder / runs.CHECKPOINT).exists()):
+        resumed = before is not None and (folder / runs.CHECKPOINT).exists()
+        if group.leads and start is not None and (spec.lora is not None or not resumed):
             start.read()
+            check_rows(model_spec, spec, start)
         product = group.share(of_run(before, where, folder, spec.compile))
         left = spec.steps - (before["steps"] if before else 0)
         by = len(model_spec.layout), where, product

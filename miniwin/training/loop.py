@@ -32,6 +32,7 @@ from miniwin.runs import RunResult, Status
 from miniwin.specs import ModelSpec, TrainSpec
 from miniwin.tokenizer import Tokenizer
 from miniwin.tracking import Tracker
+from miniwin.training.adapters import counts
 from miniwin.training.distilling.teacher import Teacher
 from miniwin.training.distributed import Group
 from miniwin.training.engines import Distributed, make_engine
@@ -84,7 +85,7 @@ class TrainingLoop:
         self.validation = None if spec.eval is None else Validation(spec, corpus.texts)
 
         goes_on = before is not None and group.share(self.checkpoint.exists())
-        first = start if group.leads and not goes_on else None
+        first = start if group.leads and (not goes_on or spec.lora is not None) else None
         self.warmup = ((before or {}).get(runs.GROWN) or {}).get(WARMUP)  # steps of it, if they are not a share
         self.decays_at = before_decay(spec.schedule, spec.steps, self.warmup)
         self.engine = make_engine(distributed, model_spec, spec, group, device, product, first)
@@ -103,7 +104,7 @@ class TrainingLoop:
         record = runs.new_record(
             model_spec,
             spec,
-            parameters=sum(parameter.numel() for parameter in decoder.parameters()),
+            parameters=counts(decoder),
             data={**corpus.describe(), "fingerprint": corpus.fingerprint},
             device=device,
             product=product,
@@ -160,7 +161,7 @@ class TrainingLoop:
     def _train(
         self, on_eval: OnEval | None, rungs: list[int], stop_after_tokens: int | None, stop: StopRequest
     ) -> tuple[Status, str | None]:
-        steps = self.spec.steps
+        spec, steps = self.spec, self.spec.steps
         saved = time.monotonic()
         self.model.train()
         while True:
@@ -174,6 +175,8 @@ class TrainingLoop:
                 self._save_before_decay()
             if self.step == steps:
                 self._save()
+                if spec.lora is not None and self.group.leads:
+                    self.writer.adapter(self.engine.decoder, self.model.spec)
                 self.writer.weights(self.engine.weights())
                 return "complete", None
             late = self.group.leads and self.step > 0 and time.monotonic() - saved >= self.spec.checkpoint_seconds

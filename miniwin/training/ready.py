@@ -1,7 +1,7 @@
-"""The decoder that a run trains: its modules, its first weights, and which of them are trained.
+"""The decoder that a run trains: its modules, its first weights, its adapters, and what of it is trained.
 
-This is the one place where a model is made ready for training. Whatever else changes a model for a run, such as an
-adapter, belongs here, so that every engine (engines.py) and every evaluation gets the same modules.
+This is the one place where a model is made ready for training. Whatever changes a model for a run belongs here, so that
+every engine (engines.py) and every evaluation gets the same modules.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from miniwin.blocks import Decoder
 from miniwin.blocks.messages.listing import some
 from miniwin.blocks.messages.nearest import nearest
 from miniwin.specs import ModelSpec, TrainSpec, UserError
+from miniwin.training.adapters import adapt
 from miniwin.training.start import Start
 from miniwin.training.weight_rules import pattern_of
 
@@ -26,12 +27,14 @@ def make_ready(model: ModelSpec, train: TrainSpec, start: Start | None = None) -
     start: the weights that it begins with. By default they are random, from torch's generator.
 
     Raises:
-        UserError: `freeze` names no parameter, or leaves none to train.
+        UserError: `freeze` names no parameter, or leaves none to train; `lora` cannot be honoured.
     """
     decoder = model.build()
     if start is not None:
         start.put(decoder)
     freeze(decoder, train.freeze)
+    if train.lora is not None:
+        adapt(decoder, train.lora)
     return decoder
 
 

@@ -11,12 +11,14 @@ from safetensors.torch import save
 from torch import Tensor
 
 from miniwin import runs
+from miniwin.blocks import Decoder
 from miniwin.chat.format import ChatFormat
 from miniwin.files.writing import finite, replacing, write_text
 from miniwin.runs import RunResult, Status
 from miniwin.specs import ModelSpec, TrainSpec, dump_yaml
 from miniwin.tokenizer import Tokenizer
 from miniwin.tracking import Tracker
+from miniwin.training.adapter_folder import write_adapter
 from miniwin.training.standing import Standing
 
 
@@ -78,6 +80,10 @@ class RunWriter:
         weights = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
         with replacing(self.folder / name) as temporary:
             temporary.write_bytes(save(weights, metadata={"format": "pt"}))
+
+    def adapter(self, decoder: Decoder, spec: ModelSpec) -> None:
+        """The adapter by itself, in a folder of its own."""
+        write_adapter(self.folder / runs.ADAPTER, decoder, spec)
 
     def end(self, status: Status, reason: str | None, paused: bool = False) -> RunResult:
         try:

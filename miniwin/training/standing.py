@@ -15,6 +15,7 @@ from torch.optim import Optimizer
 from miniwin.blocks import Decoder
 from miniwin.checkpoint import restore_rng, rng_state
 from miniwin.specs import TrainSpec, UserError
+from miniwin.training.adapters import adapter_weights, plain_weights, put_adapter
 from miniwin.training.batch_loss import PartLosses
 from miniwin.training.divergence import LossWatch
 from miniwin.training.optimizer import Together
@@ -75,7 +76,8 @@ class Standing:
             "passed": self.passed,
             "seconds": self.all_seconds(),
             "step_seconds": self.step_seconds,
-            "model": dict(self.decoder.state_dict()),
+            "model": plain_weights(self.decoder),
+            **({} if self.spec.lora is None else {"adapter": adapter_weights(self.decoder)}),
             "optimizer": self.optimizer.state_dict(),
             "random": rng_state(self.device),
             "watch": self.watch.state(),
@@ -91,7 +93,10 @@ class Standing:
         """
         self.step, self.passed = state["step"], list(state["passed"])
         self.seconds, self.step_seconds = state["seconds"], state["step_seconds"]
-        self.decoder.load_state_dict(state["model"])
+        if self.spec.lora is None:
+            self.decoder.load_state_dict(state["model"])
+        else:  # the model beside it is merged, and the weights around which it is trained are in the decoder
+            put_adapter(self.decoder, state["adapter"])
         try:
             self.optimizer.load_state_dict(state["optimizer"])
         except ValueError:  # another version may decay other parameters

@@ -35,6 +35,11 @@ class Start:
         """Read the weights, which `put` then needs. Errors in the file come before anything is written."""
         self._tensors = self.origin.tensors()
 
+    def matrix(self, name: str) -> Tensor:
+        """The weights that a matrix of the new model begins with, once they are read. It comes from the base whole."""
+        assert self._tensors is not None
+        return self._tensors[next(move.source or name for move in self.moves if move.name == name)]
+
     def put(self, decoder: Decoder) -> None:
         """Write the weights into a decoder whose weights are fresh, and let go of them."""
         assert self._tensors is not None

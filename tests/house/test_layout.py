@@ -104,7 +104,7 @@ def test_a_room_cannot_be_imported_under_its_bare_name(room: str) -> None:
 CORE = {"torch", "numpy", "pydantic", "pydantic_core"}
 SPECS = CORE | {"yaml"}
 ENGINE = SPECS | {"mlflow", "sqlalchemy", "tokenizers", "safetensors", "rich", "platformdirs", "filelock", "jinja2"}
-ENGINE |= {"lm_eval", "tqdm", "pyarrow"}
+ENGINE |= {"lm_eval", "tqdm", "pyarrow", "peft"}
 ZOO = ENGINE | {"pooch", "gguf"}
 SEARCH = ZOO | {"optuna", "optunahub", "submitit", "pandas", "grpc", "fsspec"}
 
@@ -123,7 +123,7 @@ LAZILY = {"miniwin.references": {"zoo"}}
 # Optional dependencies: imported only where they are used.
 ALWAYS_LAZY = {
     *("mlflow", "sqlalchemy", "xformers", "lm_eval", "tqdm", "pyarrow", "pandas", "optunahub", "submitit"),
-    *("grpc", "fsspec", "gguf"),
+    *("grpc", "fsspec", "gguf", "peft"),
 }
 # Files that are nothing without their library, and the library. They are themselves imported only inside functions.
 ONLY_WITH = {

@@ -174,7 +174,9 @@ def test_several_processes() -> None:
     together(in_two_processes, "ddp")
     lora = {**LORA, "lora_dropout": 0.0}
     go("alone", lora=lora)
-    torch.testing.assert_close(weights("dense"), weights("alone"), rtol=0, atol=1e-5)
+    for name, alone in weights("alone").items():  # rounding, that AdamW may make larger, beside what training did
+        off, done = (weights("dense")[name] - alone).norm(), (alone - weights("base")[name]).norm()
+        assert off <= 0.01 * done, name
     go("dense", lora=lora)
     moved = {n for n, t in weights("experts").items() if not torch.equal(t, weights("experts base")[n])}
     assert any(".experts." in name for name in moved) and "layers.1.mlp.router.weight" not in moved

@@ -38,6 +38,19 @@ class Part:
         return runs([head - first for head in self.heads if first <= head < end])
 
 
+@dataclass(frozen=True)
+class Heads:
+    """Heads of a part that have one encoding. place: of the encoding's group among the layer's.
+
+    own, shared: the runs of query heads, and of key/value heads, counted from the group's first. group: these heads.
+    """
+
+    place: int
+    own: list[Run]
+    shared: list[Run]
+    group: HeadGroup
+
+
 def parts(windows: Sequence[int | None], keep_first: int = 0) -> list[Part]:
     """The heads that have a window in common, for each window, in the order of their first heads.
 
@@ -74,14 +87,16 @@ class SplitAttention(Attention):
                 placed.append((first, i, done, done + end - first))
                 done += end - first
         self._order = sorted(placed)
+        # Not registered as modules: the encodings belong to `position`.
+        self._heads = [self._heads_of(part) for part in self.parts]
 
     def forward(
         self, x: Tensor, positions: Positions, cache: LayerCache | None = None, pad: Tensor | None = None
     ) -> Tensor:
         whole = self._entered(x, positions)
         outs = [
-            self._attended(self._of(whole, part), part.visibility, positions, held, pad)
-            for part, held in zip(self.parts, self._caches(cache), strict=True)
+            self._attended(self._of(whole, i), part.visibility, positions, held, pad)
+            for i, (part, held) in enumerate(zip(self.parts, self._caches(cache), strict=True))
         ]
         sharing = self.num_heads // self.num_kv_heads
         joined = torch.cat([outs[i][:, :, first * sharing : end * sharing] for _, i, first, end in self._order], 2)
@@ -90,41 +105,49 @@ class SplitAttention(Attention):
 
     def remember(self, x: Tensor, positions: Positions, cache: LayerCache, pad: Tensor | None = None) -> None:
         whole = self._entered(x, positions)
-        for part, held in zip(self.parts, self._caches(cache), strict=True):
-            assert held is not None
-            self._remembered(self._of(whole, part).entry, part.visibility, positions, held, pad)
+        for i, (part, held) in enumerate(zip(self.parts, cache.parts, strict=True)):
+            self._remembered(self._of(whole, i).entry, part.visibility, positions, held, pad)
 
     def new_cache(self, batch_size: int, dtype: torch.dtype, device: torch.device) -> LayerCache:
         whole = self._one_token(batch_size)
-        made = [self._new_cache(self._of(whole, part), part.visibility, dtype, device) for part in self.parts]
+        made = [
+            self._new_cache(self._of(whole, i), part.visibility, dtype, device) for i, part in enumerate(self.parts)
+        ]
         return SplitCache(made)
 
     def _caches(self, cache: LayerCache | None) -> Sequence[LayerCache | None]:
         return [None] * len(self.parts) if cache is None else cache.parts
 
-    def _of(self, whole: Entered, part: Part) -> Entered:
-        """The heads of a part. An encoding that has none of them is left out."""
-        count, sharing = len(whole.groups), self.num_heads // self.num_kv_heads
-        gates = iter(whole.entry[2 * count :])
-        groups, queries, pairs, own_gates, gated, before = [], [], list[Tensor](), [], [], 0
-        for i, group in enumerate(whole.groups):
+    def _heads_of(self, part: Part) -> list[Heads]:
+        """The heads of a part in each group of heads with an encoding of their own, where there are some."""
+        found, before = [], 0
+        sharing = self.num_heads // self.num_kv_heads
+        for i, group in enumerate(self.groups):
             shared = part.within(before, before + group.num_kv_heads)
-            own = [(first * sharing, end * sharing) for first, end in shared]
             before += group.num_kv_heads
-            all_gates = next(gates) if whole.gated[i] else None
-            if not shared:
-                continue
-            heads = sum(end - first for first, end in shared)
-            groups.append(HeadGroup(SomeHeads(group.encoding, own), heads * sharing, heads))
-            queries.append(taken(whole.queries[i], 2, own))
-            pairs += [taken(t, 2, shared) for t in whole.entry[2 * i : 2 * i + 2]]
-            gated.append(all_gates is not None)
-            if all_gates is not None:
-                own_gates.append(taken(all_gates, 2, own))
-        sinks = whole.sinks
+            if shared:
+                own = [(first * sharing, end * sharing) for first, end in shared]
+                count = sum(end - first for first, end in shared)
+                found.append(Heads(i, own, shared, HeadGroup(SomeHeads(group.encoding, own), count * sharing, count)))
+        return found
+
+    def _of(self, whole: Entered, i: int) -> Entered:
+        """The heads of part i."""
+        heads, count = self._heads[i], len(whole.groups)
+        pairs = [taken(t, 2, one.shared) for one in heads for t in whole.entry[2 * one.place : 2 * one.place + 2]]
+        gates = iter(whole.entry[2 * count :])
+        gates_of = [next(gates) if gated else None for gated in whole.gated]  # of every group
+        own = [None if (t := gates_of[one.place]) is None else taken(t, 2, one.own) for one in heads]
+        sinks, sharing = whole.sinks, self.num_heads // self.num_kv_heads
         if sinks is not None:
-            sinks = taken(sinks, 0, [(first * sharing, end * sharing) for first, end in runs(part.heads)])
-        return Entered(groups, queries, (*pairs, *own_gates), gated, sinks)
+            sinks = taken(sinks, 0, [(first * sharing, end * sharing) for first, end in runs(self.parts[i].heads)])
+        return Entered(
+            [one.group for one in heads],
+            [taken(whole.queries[one.place], 2, one.own) for one in heads],
+            (*pairs, *(t for t in own if t is not None)),
+            [t is not None for t in own],
+            sinks,
+        )
 
 
 def runs(heads: Sequence[int]) -> list[Run]:

@@ -18,7 +18,7 @@ from miniwin.blocks.attention.spec import AttentionSpec
 from miniwin.blocks.attention.split import runs
 from miniwin.blocks.attention_ops import use_backend
 from miniwin.blocks.cache import GrowingCache, Int8Cache, RingCache
-from miniwin.blocks.decode import graph_step, native_step
+from miniwin.blocks.decode import graph_step
 from miniwin.blocks.positions import Positions
 from miniwin.explain import explanation
 from miniwin.explain.backends import backends
@@ -199,7 +199,6 @@ def test_each_window_has_a_cache_of_its_own() -> None:
         assert [part.entries for part in layer.parts] == [30, 7, 3]
     layer.parts[1].length -= 1
     assert cache.halfway, "heads that lack a token show"
-    assert "see differently" in (native_step.declines(decoder, cache) or "")
     assert "see differently" in (graph_step.declines(decoder, cache) or "")
 
 

@@ -115,9 +115,11 @@ def _check(space: Space, train_base: Path) -> None:
 
 def _prepare(space: Space, train_base: Path) -> Corpus:
     """Tokenise once, before the workers ask for the corpus. UserError if it is too short to measure on."""
+    from miniwin.training.distilling.check import find_teacher
     from miniwin.training.validation import check_validation
 
     tokenizer, corpus = prepared(space.train, train_base, space.weights)
+    find_teacher(space.base, space.train.resolved(train_base), tokenizer)
     check_corpus(space.spec, space.train, corpus)
     check_test(space.spec, space.train, corpus)
     check_validation(space.train, tokenizer, corpus.texts)

@@ -16,8 +16,10 @@ from miniwin.training.origin import Origin, find_origin
 FIELD = "distill.teacher"
 
 
-def find_teacher(model: ModelSpec, spec: TrainSpec, tokenizer: Tokenizer, out: Path) -> Origin | None:
-    """The teacher of a run, of which no weights are read yet; None for a run without. spec: with its paths joined.
+def find_teacher(model: ModelSpec, spec: TrainSpec, tokenizer: Tokenizer, out: Path | None = None) -> Origin | None:
+    """The teacher of a run, of which no weights are read yet; None for a run without.
+
+    spec: with its paths joined. out: the folder of the run.
 
     Raises:
         UserError: it is no model with weights, or it cannot teach this one.
@@ -30,7 +32,7 @@ def find_teacher(model: ModelSpec, spec: TrainSpec, tokenizer: Tokenizer, out: P
     except UserError as error:
         said = str(error)
         raise UserError(said if said.startswith(FIELD) else f"{FIELD}: {said}") from None
-    if out.resolve() == teacher.folder.resolve():
+    if out is not None and out.resolve() == teacher.folder.resolve():
         raise UserError(
             f"{FIELD}: {how.teacher} is the folder that the run is written to (--out); choose another --out"
         )

@@ -7,6 +7,7 @@ Both arms read the same rows of two novels. The learning rate of each is chosen 
 from the same rates and by the same rule, with the first seed. Then each is trained with all seeds, and measured on the
 ends of the two novels and on a third one, which nothing was chosen by.
 
---only text, kl or states does a part of the work, so that two processes can share it; a later call finds what is done.
-`states` computes what the teacher says of all rows, which every run then takes from the disk (`distill.cache`).
+Several processes may do the same work: each takes what nobody else is at, and a later call finds what is done. --only
+text, kl or states does a part of it. `states` computes what the teacher says of all rows, which every run then takes
+from the disk (`distill.cache`).
 """

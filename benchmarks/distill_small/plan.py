@@ -10,12 +10,12 @@ from miniwin.specs import ModelSpec, TrainSpec, parse_spec
 ARMS = ("text", "kl")
 SEEDS = (0, 1, 2)
 RATES = (2e-3, 4e-3, 8e-3)  # where the best is the first or the last, its other neighbour is tried too
-MORE = 2  # times
-TOKENS = 256_000
+MORE = 1  # times
+TOKENS = 192_512
 LENGTH, BATCH = 256, 4
 NOVELS = ("novel-dickens-bleak-house.txt", "novel-eliot-middlemarch.txt")
 UNSEEN = "novel-melville-moby-dick.txt"
-MEASURED = 65_536  # tokens predicted of each text, in windows of LENGTH
+MEASURED = 32_768  # tokens predicted of each text, in windows of LENGTH
 DISTILL: dict[str, Any] = {"loss": "kl", "temperature": 1.0, "weight": 0.5}
 
 

@@ -6,12 +6,15 @@ import json
 import math
 import sys
 import time
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from filelock import FileLock, Timeout
 
 import miniwin
 from benchmarks.distill_small.plan import (
@@ -42,7 +45,7 @@ from miniwin.training.distilling.teacher import Teacher
 from miniwin.training.launch import train as run
 from miniwin.training.origin import find_origin
 
-TEXTS = {"valid": "validation", "test": "held-out ends", "unseen": "held-out novel"}
+WAIT_SECONDS = 5.0
 CPU = torch.device("cpu")
 
 
@@ -112,11 +115,28 @@ def measure(measured: LanguageModel, places: Places) -> dict[str, float]:
     return found
 
 
+def together(asked: Sequence[tuple[str, float, int]], places: Places) -> list[dict[str, Any]]:
+    """What was found of several runs: arm, rate and seed of each. Other processes may be at some of them."""
+    (places.work / "locks").mkdir(parents=True, exist_ok=True)
+    found: dict[tuple[str, float, int], dict[str, Any]] = {}
+    while len(found) < len(asked):
+        before = len(found)
+        for each in asked:
+            if each in found:
+                continue
+            with suppress(Timeout), FileLock(places.work / "locks" / "{}-{:g}-{}".format(*each), timeout=0):
+                found[each] = one(*each, places)
+        if len(found) == before:
+            time.sleep(WAIT_SECONDS)
+    return [found[each] for each in asked]
+
+
 def tuned(arm: str, places: Places) -> float:
     """The rate with the fewest bits per byte on validation text, with the first seed."""
     rates = list(RATES)
     for _ in range(MORE + 1):
-        scores = {rate: _score(one(arm, rate, SEEDS[0], places)) for rate in sorted(rates)}
+        found = together([(arm, rate, SEEDS[0]) for rate in rates], places)
+        scores = {rate: _score(each) for rate, each in zip(rates, found, strict=True)}
         best = min(scores, key=lambda rate: scores[rate])
         if best not in (min(rates), max(rates)):
             break
@@ -127,8 +147,7 @@ def tuned(arm: str, places: Places) -> float:
 def arm_of(arm: str, places: Places) -> None:
     """All runs of an arm."""
     rate = tuned(arm, places)
-    for seed in SEEDS:
-        one(arm, rate, seed, places)
+    together([(arm, rate, seed) for seed in SEEDS], places)
 
 
 def states(places: Places) -> None:

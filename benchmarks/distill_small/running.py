@@ -86,6 +86,8 @@ def one(arm: str, rate: float, seed: int, places: Places) -> dict[str, Any]:
     spec = train(arm, rate, seed, places.teacher, places.corpora, places.states)
     began = time.process_time()
     result = run(model(), spec, out=places.work / "runs" / name, progress=False, tracking="off", device="cpu")
+    if result.status == "interrupted":
+        raise KeyboardInterrupt(result.reason)
     seconds = time.process_time() - began
     found = {
         "arm": arm,

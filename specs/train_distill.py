@@ -29,6 +29,12 @@ def _named(text: Any) -> Any:
     return text
 
 
+def _folder(text: Any) -> Any:
+    if text == "":
+        raise ValueError("got an empty name; expected true, false or a folder")
+    return text
+
+
 Weight = Annotated[Real, BeforeValidator(_some), Field(gt=0, le=1)]
 
 
@@ -47,7 +53,7 @@ class DistillSpec(Grown):
     # the teacher's layer for each of the student's, from 0; null: evenly, the last with the last. Not with kl
     layers: Annotated[tuple[Count, ...], Field(strict=False)] | None = None
     # true: keep the teacher's states in MiniWin's cache; or a folder to keep them in; with kl only
-    cache: bool | Annotated[str, BeforeValidator(_named)] = False
+    cache: bool | Annotated[str, BeforeValidator(_folder)] = False
 
     @model_validator(mode="after")
     def _is_used(self) -> DistillSpec:

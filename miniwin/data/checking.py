@@ -14,6 +14,7 @@ from miniwin.chat.format import template_text
 from miniwin.data.examples import check_task
 from miniwin.data.sources import check_apart, check_source, list_source
 from miniwin.evaluation.tasks import draw
+from miniwin.references import resolve
 from miniwin.specs import SuiteSpec, TrainSpec, UserError, user_path
 from miniwin.specs.data import ChatData, DataSpec, ExamplesData, MixtureData, PythonStdlibData, Stored
 from miniwin.specs.loading import SET, at_their_places
@@ -26,13 +27,15 @@ _FIELD = re.compile(r"((?:data|tokenizer|eval|tokens|freeze|distill)(?:\.\w+)*):
 
 
 def check_data(spec: TrainSpec, path: Path, overrides: Sequence[str] = (), option: str = SET) -> None:
-    """Raise UserError if text or tokenizer cannot be found or read, with the place in the YAML file at `path`.
+    """Raise UserError if text, tokenizer or teacher cannot be found or read, with the place in the YAML file at `path`.
 
     overrides, option: those that the spec was loaded with.
     """
     base = path.resolve().parent
     looks: dict[str, Callable[[], object]] = {"tokenizer": lambda: load_tokenizer(spec.tokenizer, base)}
     looks |= _looks(spec.data, base, min(spec.lengths))
+    if spec.distill is not None:
+        looks["distill.teacher"] = partial(resolve, spec.distill.resolved(base).teacher)
     if spec.eval is not None:
         looks["eval"] = lambda: check_eval_tasks(spec, load_tokenizer(spec.tokenizer, base))
     if problems := _problems(looks):

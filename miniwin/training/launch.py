@@ -123,6 +123,8 @@ def train(
     rungs = _rungs(eval_at, on_eval, spec)
     asked = None if device is None else find_device(device)
     refuse_too_large(model_spec, TRAINED if (asked or find_device(None)).type == "cpu" else 1)
+    if taught_by is not None:
+        refuse_too_large(taught_by.spec)
     group = join(device)
     for length in spec.lengths:
         group.check(spec.batch_size * spec.longest // length)

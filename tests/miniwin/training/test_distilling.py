@@ -51,6 +51,16 @@ def _folder(tmp_path: Path, teachers: Path, monkeypatch: pytest.MonkeyPatch) -> 
     write_text(tmp_path)
 
 
+def write_chats() -> None:
+    chats = [[("user", str(number) * 2), ("assistant", "yes " * (number % 5 + 1))] for number in range(60)]
+    lines = [{"conversations": [{"role": role, "content": said} for role, said in chat]} for chat in chats]
+    Path("chats.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    Path("template.jinja").write_text(
+        "{% for m in messages %}<{{ m.role }}>{{ m.content }}{{ '\\x00' }}\n{% endfor %}"
+        "{% if add_generation_prompt %}<assistant>{% endif %}"
+    )
+
+
 def briefly(seed: int = 3) -> TrainSpec:
     return tiny_train(tokens=8 * 128, seed=seed)
 
@@ -178,12 +188,18 @@ EVERYTHING: dict[str, dict[str, Any]] = {
     "text": {},
     "mixture of two lengths": {**MIXTURE, "batch_size": 2, "packing": "documents"},
     "bfloat16": {"dtype": "bfloat16", "gradient_accumulation": 2},
+    "chats": {
+        "data": {"source": "chat", "paths": ["chats.jsonl"], "template": "template.jinja"},
+        "seq_len": 64,
+        "packing": "documents",
+    },
 }
 
 
 @pytest.mark.parametrize("loss", ["kl", *LAYERS])
 @pytest.mark.parametrize("data", list(EVERYTHING))
 def test_pieces_equal_the_whole(loss: str, data: str) -> None:
+    write_chats()
     how, changes = {"teacher": "twin", "loss": loss}, {"train": {**EVERYTHING[data], "tokens": 1000}}
     go("whole", how, **changes)
     go("pieces", how, **changes, stop_after_tokens=300)

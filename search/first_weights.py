@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from miniwin.tokenizer import Tokenizer
     from miniwin.training.origin import Origin
     from miniwin.training.start import Start
+    from miniwin.training.weight_rules import Move
 
 
 class FirstWeights:
@@ -66,6 +67,12 @@ class FirstWeights:
     @property
     def ref(self) -> str:
         return str(self.record["ref"])
+
+    @property
+    def described(self) -> str:
+        """Which weights, for a person."""
+        licence = self.record.get("licence")
+        return f"{self.ref} ({', '.join(filter(None, [self.record['kind'], licence]))})"
 
     @property
     def identity(self) -> tuple[str, ...]:
@@ -136,7 +143,7 @@ class FirstWeights:
         if model.hash not in self._fitting:
             why = None
             try:
-                self.start(model)
+                self._moves(model)
             except UserError as error:
                 why = _said(error)
             self._fitting[model.hash] = why
@@ -148,6 +155,19 @@ class FirstWeights:
         from miniwin.training.start import Start
 
         return Start(self.origin, model, self.maps)
+
+    def _moves(self, model: ModelSpec) -> list[Move]:
+        import torch
+
+        from miniwin.training.weight_rules import moves
+
+        with torch.device("meta"):
+            new = model.build()
+        return moves(self._shapes, new, self.maps, (self.origin.ref, model.name))
+
+    @cached_property
+    def _shapes(self) -> Decoder:
+        return self.origin.shapes()
 
     def model(self, spec: ModelSpec, train: TrainSpec, device: torch.device) -> LanguageModel:
         """The model that a training of 0 tokens would end with. Its tensors are shared with all others: only read them.
@@ -167,7 +187,7 @@ class FirstWeights:
     def _decoder(self, spec: ModelSpec, train: TrainSpec, device: torch.device) -> Decoder:
         import torch
 
-        tensors, moves = self._read(device), self.start(spec).moves
+        tensors, moves = self._read(device), self._moves(spec)
         with torch.device("meta"):
             decoder = spec.build()
         wanted = decoder.state_dict()
@@ -188,8 +208,10 @@ class FirstWeights:
 
     def _read(self, device: torch.device) -> dict[str, Tensor]:
         """The weights on a device, read once."""
+        from miniwin.weights import wide
+
         if self._tensors is None or self._tensors[0] != device:
-            tensors = self.origin.tensors()
+            tensors = wide(self.origin.tensors())
             self._tensors = device, {name: _single(tensor).to(device) for name, tensor in tensors.items()}
         return self._tensors[1]
 

@@ -343,7 +343,18 @@ def check_space(space: Space) -> str:
 
 
 def _trainings(space: Space) -> str:
-    """What a trial is, where it is more than one training."""
+    """What a trial is, where it is more than one training from random weights."""
+    return _beginning(space) + _several(space)
+
+
+def _beginning(space: Space) -> str:
+    if space.weights is None:
+        return ""
+    how = "a trial is measured with" if space.untrained else "a trial begins with"
+    return f"; {how} the weights of {space.weights.described}"
+
+
+def _several(space: Space) -> str:
     if not has_several(space.spec):
         return ""
     count, tokens = len(planned(space.spec, space.train, [])), tokens_of_trial(space.spec, space.train)

@@ -69,6 +69,7 @@ def check_links(parts: Parts) -> None:
         *_sizes(parts),
         *_trainings(parts),
         *_confirmation(parts),
+        *_blocks(parts),
         *(_untrained(parts) if parts.train.tokens == 0 else ()),
     ]
     problems += [
@@ -155,6 +156,16 @@ def _untrained(parts: Parts) -> Iterator[Problem]:
     for line in parts.lines:
         if line.startswith("train."):
             yield Problem(("set", line), f"{nothing} it would change nothing: remove it", on_key=True)
+
+
+def _blocks(parts: Parts) -> Iterator[Problem]:
+    """Blocks that the search adds and does not use."""
+    placed = [one.sequence.letters for one in parts.spec.variables.values() if isinstance(one, SequenceVariable)]
+    texts = [*map(str, parts.spec.set.values()), *("".join(letters) for letters in placed)]
+    for letter in parts.spec.blocks:
+        if not any(letter in text for text in texts):
+            message = "nothing under `set` uses it: use it in a pattern, such as place(layers, G, W), or remove it"
+            yield Problem(("blocks", letter), message, on_key=True)
 
 
 def _fields(parts: Parts) -> Iterator[Problem]:

@@ -204,7 +204,7 @@ def test_what_cannot_be_is_refused_before_anything_starts(search: Path, changes:
 def test_a_train_spec_without_tokens_needs_weights(search: Path) -> None:
     (search.parent / "train.yaml").write_text(yaml.safe_dump({**TRAIN, "tokens": 0}))
     changed(search, budget={"trials": 1})
-    assert "6 assignments" in check_search(search)
+    assert "6 assignments" in (said := check_search(search)) and "measured with the weights of" in said
     with pytest.raises(UserError, match="train: its tokens are 0; expected at least 1, or `weights`"):
         check_search(changed(search, weights=None, base="model.yaml", baseline=None))
 
@@ -320,6 +320,7 @@ def test_blocks_that_the_model_lacks_are_copies_with_changes(search: Path) -> No
         ({"S": {"like": "G"}}, "blocks.S: speck has a block S already"),
         ({"W": {"like": "X"}}, r"blocks.W.like: got X; speck has no such block \(its blocks: G, S\)"),
         ({"W": {"like": "G", "set": {"attention.windw": 3}}}, "blocks.W.set.*did you mean 'attention.window'"),
+        ({**added, "X": {"like": "G"}}, "blocks.X: nothing under `set` uses it"),
         ({"W": {"like": "G", "set": {"a b": 3}}}, "blocks.W.set: got 'a b'; expected a field"),
         ({"W": {"like": "G", "set": {"attention.window": -3}}}, "none of .* gave an architecture"),
     ):

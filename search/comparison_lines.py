@@ -25,6 +25,11 @@ def comparison_lines(found: Comparison) -> list[str]:
     if found.reference:
         point = ", ".join(f"{name.split()[1]} {shown(value)}" for name, value in found.reference.items())
         lines.append(f"volume: the share of the box up to {point} that the front dominates; more is better")
+    if all(side.asked.get("tokens_per_trial") == 0 for side in found.sides):
+        return [
+            *lines,
+            "Nothing was trained: on this text the differences are as they are, on another they may differ.",
+        ]
     one = all("seeds" not in side.asked for side in found.sides)
     return [*lines, f"{'Each trial is one seed: a' if one else 'A'} small difference may be chance."]
 

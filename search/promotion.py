@@ -191,6 +191,7 @@ def _confirmed(data: StudyData, chosen: TrialRecord) -> dict[str, Any]:
         return {}
     trained = data.train.longest
     about = {"split": result.split, "seeds": result.seeds, "tokens": data.train.tokens, "trials": result.trained}
+    about |= {"untrained": True} if result.untrained else {}
     differences = [
         {
             **measured.model_dump(mode="json"),
@@ -248,6 +249,8 @@ def _provenance(
 ) -> dict[str, Any]:
     """Facts about the search. The zoo adds those of the run (data, seed, code, machine) from the run folder."""
     search = study.spec.model_dump(mode="json")
+    if study.weights is not None and Path(study.weights.ref).is_absolute():
+        search["weights"] = Path(study.weights.ref).name  # whose folder is nobody's business
     return {
         "study": study.spec.name,
         "study_id": study.about["id"],

@@ -189,6 +189,11 @@ def _confirmation(provenance: dict[str, Any]) -> list[str]:
         "The search trained this architecture and others anew, with new seeds, and measured them on text that neither "
         "training nor the search has seen. Intervals cover both seeds and text."
     )
+    if provenance["confirmation"].get("untrained") is True:
+        about = (
+            "The search measured these weights in this architecture and in others, without training, on text that it "
+            "has not seen. Intervals cover the text alone."
+        )
     return ["## Confirmation", f"{_cell(sentence)} {about}", _table(HEADINGS, rows)]
 
 

@@ -1,8 +1,8 @@
 """What provenance.json says of a confirmation: the architecture once more, with new seeds, on text nothing has seen;
 and of a ladder: the architecture at several sizes.
 
-    confirmation: {sentence, split, seeds, tokens, trials, differences: [{against, measure, difference, interval,
-                   verdict, ...}, ...]}
+    confirmation: {sentence, split, seeds, tokens, trials, untrained, differences: [{against, measure, difference,
+                   interval, verdict, ...}, ...]}
     ladder: {sentence, ...}
 
 Anybody may have written the file. So what the card shows is checked, and everything else is left alone.

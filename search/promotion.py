@@ -41,6 +41,7 @@ def promote(
     lengths: Sequence[int] | None = None,
     zoo: Path | str | None = None,
     description: str = "",
+    licence: str | None = None,
     tracking: str | None = None,
     progress: bool = True,
 ) -> Entry:
@@ -52,7 +53,7 @@ def promote(
     the study folder, and the same call goes on with it. Without these three the trial's own weights are taken; of
     several seeds the first one's, so that no text has chosen them. Of a trial of 0 tokens they are those that the study
     began with. lengths: the lengths to evaluate at; by default those that the study reports, and of tasks those of
-    `miniwin zoo add`.
+    `miniwin zoo add`. licence: as for `zoo.add`.
     """
     from miniwin.data import prepare
     from miniwin.evaluation.data import refuse_other_data
@@ -70,7 +71,7 @@ def promote(
     longer = spec != chosen.train
     if longer or opened.space.untrained:  # without training there is no run yet
         run = _train_afresh(opened, chosen, spec, base, tracking, progress)
-    check_addable(run, name=name, version=version, zoo=zoo)  # before the time for the evaluation is spent
+    check_addable(run, name=name, version=version, zoo=zoo, licence=licence)  # before an evaluation takes its time
     model = load(run, device=find_device(None))
     assert model.tokenizer is not None
     corpus = prepare(spec.data, model.tokenizer, base, chat_format=model.chat_format if opened.weights else None)
@@ -84,6 +85,7 @@ def promote(
         suite=suite,
         provenance=_provenance(opened, data, chosen, spec, corpus.fingerprint, retrained=longer),
         description=description,
+        licence=licence,
         zoo=zoo,
     )
 

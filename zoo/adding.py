@@ -19,8 +19,9 @@ from miniwin.evaluation.suite.result import SuiteResult
 from miniwin.files.hashing import sha256_file
 from miniwin.files.tensor_files import load_tensors, save_tensors
 from miniwin.files.writing import named, write_flushed
+from miniwin.licences import UNKNOWN
 from miniwin.provenance import code_version
-from miniwin.runs import BEST, FROM, RUN, read_run
+from miniwin.runs import BEST, CHAT, FROM, RUN, read_run
 from miniwin.specs import ModelSpec, dump_yaml, load_model_spec, user_path
 from miniwin.tokenizer import load_tokenizer
 from miniwin.version import __version__
@@ -69,6 +70,8 @@ class _Source:
     confirm: Callable[[], None] = lambda: None  # raises if the source changed while it was read
     weights: str = WEIGHTS
     dtype: str | None = None  # what the weights were rounded to
+    chat: tuple[str, ...] = ()  # the files of its chat format
+    licence: str | None = None  # of an entry
 
 
 def add(
@@ -89,16 +92,16 @@ def add(
 
     source: a run folder; its best.safetensors, for the weights of its best evaluation; or an entry's folder.
     version: by default 1.0.0 for a new name, else the one after the newest version: major if the architecture or the
-    tokenizer changed, minor if only the weights did, patch if only the card did. metrics: `Metrics.to_dict()`.
-    suite: what a suite found for these weights; by default that of the entry, if the source is one. provenance: keys
-    such as `study` and `trial`, added to what the run recorded. allow_incomplete: also take a run that did not
-    complete. licence: by default that of the weights that the run began with, if it is known, else apache-2.0. zoo: the
-    folder to write to, `user_zoo()` by default. dtype: round the weights to float32, bfloat16 or
-    float16; by default they stay as they were saved.
+    tokenizer changed, minor if only the weights or the chat format did, patch if only the card did. metrics:
+    `Metrics.to_dict()`. suite: what a suite found for these weights; by default that of the entry, if the source is
+    one. provenance: keys such as `study` and `trial`, added to what the run recorded. allow_incomplete: also take a run
+    that did not complete. licence: by default that of the entry, or of the weights that the run began with; apache-2.0
+    where it began with none of others. zoo: the folder to write to, `user_zoo()` by default. dtype: round the weights
+    to float32, bfloat16 or float16; by default they stay as they were saved.
 
     Raises:
         ZooError: the version exists, the run is not complete, the weights hold NaN or do not fit the spec or the dtype,
-            or the suite measured another model.
+            the suite measured another model, or nobody knows the licence of the weights that the run began with.
     """
     known, wanted = _destination(name, version, zoo)
     try:
@@ -124,6 +127,7 @@ def check_addable(
     zoo: Path | str | None = None,
     allow_incomplete: bool = False,
     dtype: str | None = None,
+    licence: str | None = None,
 ) -> None:
     """Raise the errors of `add` that can be known beforehand: worth it before a long evaluation.
 
@@ -132,6 +136,8 @@ def check_addable(
     _destination(name, version, zoo)
     read = _read_source(user_path(source), allow_incomplete)
     _check_weights(read.folder / read.weights, read.spec)
+    if not licence:
+        _licence(read)
     with rounded(user_path(source), dtype) as kept:
         if suite is not None:
             folder = kept.parent if kept.name == BEST else kept
@@ -161,7 +167,7 @@ def _write(
     description: str,
     licence: str | None,
 ) -> Entry:
-    licence = licence or _licence(source.provenance)
+    licence = licence or _licence(source)
     _check_written("provenance", check_provenance, source.provenance)
     measured = _without_folders(dict(metrics) if metrics is not None else source.metrics or {})
     whole = _without_folders(_merge(source.provenance, extra))
@@ -175,7 +181,8 @@ def _write(
     write_flushed(staged / METRICS, metrics_text)
     write_flushed(staged / PROVENANCE, provenance_text)
     _copy_weights(source.folder / source.weights, staged / WEIGHTS, source.spec)
-    shutil.copyfile(source.folder / TOKENIZER, staged / TOKENIZER)
+    for file in (TOKENIZER, *source.chat):
+        shutil.copyfile(source.folder / file, staged / file)
     suite = _write_suite(source.suite if suite is None else suite, staged, source)
     source.confirm()
     write_reference(staged / REFERENCE, open_model(staged))
@@ -196,7 +203,7 @@ def _write(
             stored_as=stored_types(staged / WEIGHTS),
         )
         write_flushed(staged / CARD, card)
-        files = (*HASHED_FILES, *(() if suite is None else (SUITE,)))
+        files = (*HASHED_FILES, *(() if suite is None else (SUITE,)), *source.chat)
         manifest = Manifest(
             schema_number=schema_of(files),
             name=name,
@@ -214,12 +221,25 @@ def _write(
         return known[0].commit(staged, name, version)
 
 
-def _licence(provenance: Mapping[str, Any]) -> str:
-    """That of the weights that the run began with, or else ours. What is of a wrong kind is refused where it is
-    written."""
-    run = provenance.get("run")
+def _licence(source: _Source) -> str:
+    """That of the entry, or of the weights that the run began with, or else ours.
+
+    Raises:
+        ZooError: the run began with weights whose licence nobody knows.
+    """
+    if source.licence is not None:
+        return source.licence
+    run = source.provenance.get("run")
     origin = run.get(FROM) if isinstance(run, Mapping) else None
-    licence = origin.get("licence") if isinstance(origin, Mapping) else None
+    if not isinstance(origin, Mapping):  # what is of a wrong kind is refused where it is written
+        return LICENCE
+    licence = origin.get("licence")
+    imported = origin.get("kind") == "imported model"  # versions before 0.2.0 recorded none
+    if licence == UNKNOWN or (imported and not licence):
+        raise ZooError(
+            f"{source.folder}: the run began with the weights of {origin.get('ref')}, whose licence is not known; say "
+            "it, if it allows this: --licence NAME (licence= in Python), its SPDX name in lower case"
+        )
     return licence if isinstance(licence, str) and licence else LICENCE
 
 
@@ -235,7 +255,12 @@ def _read_source(source: Path, allow_incomplete: bool) -> _Source:
     if (folder / MANIFEST).is_file():
         entry = open_entry(folder, "folder")
         confirm = watched(entry)
-        return _Source(folder, entry.spec, entry.provenance, entry.metrics, entry.suite, confirm)
+        licence = entry.require_manifest().licence
+        return _Source(
+            *(folder, entry.spec, entry.provenance, entry.metrics, entry.suite, confirm),
+            chat=_chat(folder),
+            licence=licence,
+        )
     run = read_run(folder)
     status = run.get("status")
     if status != "complete" and not allow_incomplete:
@@ -260,7 +285,14 @@ def _read_source(source: Path, allow_incomplete: bool) -> _Source:
     # The tracking address is left out: it may hold a password, and means nothing elsewhere.
     recorded = {key: value for key, value in run.items() if key != "tracking"}
     chosen = {"weights": run.get("best")} if weights == BEST else {}
-    return _Source(folder, spec, {"schema": 1, "run": recorded, **chosen}, None, weights=weights)
+    return _Source(folder, spec, {"schema": 1, "run": recorded, **chosen}, None, weights=weights, chat=_chat(folder))
+
+
+def _chat(folder: Path) -> tuple[str, ...]:
+    """The files of the chat format in a folder. Raises UserError where they are damaged."""
+    from miniwin.chat.format import read_chat_format
+
+    return () if read_chat_format(folder) is None else CHAT
 
 
 def _merge(recorded: dict[str, Any], extra: Mapping[str, Any]) -> dict[str, Any]:
@@ -327,9 +359,17 @@ def _next_version(known: list[Store], name: str, staged: Path, spec: ModelSpec) 
     part: Bump = "patch"
     if manifest.spec_hash != spec.hash or _tokenizer(latest.folder) != _tokenizer(staged):
         part = "major"
-    elif manifest.files[WEIGHTS].sha256 != sha256_file(staged / WEIGHTS):
+    elif any(_sha256(manifest, file) != _sha256_there(staged / file) for file in (WEIGHTS, *CHAT)):
         part = "minor"
     return latest.parsed_version.bump(part)
+
+
+def _sha256(manifest: Manifest, file: str) -> str | None:
+    return manifest.files[file].sha256 if file in manifest.files else None
+
+
+def _sha256_there(path: Path) -> str | None:
+    return sha256_file(path) if path.is_file() else None
 
 
 def _tokenizer(folder: Path) -> str:

@@ -17,6 +17,7 @@ import yaml
 from miniwin.display.formats import decimal_bytes
 from miniwin.evaluation.suite.result import SuiteResult
 from miniwin.evaluation.tasks import Example, Task, draw
+from miniwin.licences import UNKNOWN
 from miniwin.specs import ModelSpec
 from miniwin.zoo.card_values import by_length, trained_tasks, training_length, training_lengths
 from miniwin.zoo.confirmation import HEADER as HEADINGS
@@ -243,7 +244,8 @@ def _origin(origin: Any) -> str | None:
     """`smollm2 (imported model, sha256 1a2b3c4d5e6f, apache-2.0)`; None for a run that began with random weights."""
     if not isinstance(origin, dict):
         return None
-    said = [origin.get("kind"), f"sha256 {str(origin.get('sha256'))[:12]}", origin.get("licence")]
+    licence = origin.get("licence")
+    said = [origin.get("kind"), f"sha256 {str(origin.get('sha256'))[:12]}", None if licence == UNKNOWN else licence]
     return f"{origin.get('ref')} ({', '.join(str(one) for one in said if one)})"
 
 

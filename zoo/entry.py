@@ -1,4 +1,4 @@
-"""What an entry is: a folder of eight files, or nine, described and hashed by the last, `entry.json`.
+"""What an entry is: a folder of eight files, or a few more, described and hashed by the last, `entry.json`.
 
     README.md               the card, with YAML front matter as the Hugging Face Hub reads it
     model.yaml              the model spec
@@ -8,6 +8,8 @@
     provenance.json         where it came from: study, trial, data fingerprint, seed, code version, machine
     reference.safetensors   input_ids, positions and logits: what this model must answer anywhere
     suite.json              the result of a suite, if the entry has one: every score with n, chance and interval
+    chat_template.jinja     how chats are written, if the model was made for chats; run within limits, without reach
+    chat.json               beside it: the tokens that the template names, and those that end an answer
     entry.json              schema number, name, version, size and sha256 of every other file
 
 `entry.json` holds a digest of its own content, so that no file of an entry can change unnoticed. Name, version and
@@ -28,6 +30,7 @@ from miniwin.blocks.messages.escaping import escaped_line
 from miniwin.blocks.messages.listing import some
 from miniwin.evaluation.suite.result import SuiteResult
 from miniwin.files.hashing import sha256_json
+from miniwin.runs import CHAT
 from miniwin.specs import ModelSpec, Strict, load_model_spec
 from miniwin.zoo.errors import ZooError
 from miniwin.zoo.json_objects import read_object, to_json
@@ -43,18 +46,19 @@ REFERENCE = "reference.safetensors"
 SUITE = "suite.json"
 MANIFEST = "entry.json"
 
-# The allow-list. No archives, no pickles, no code: an entry is made of these files and of nothing else.
+# The allow-list. No archives, no pickles, no code but a chat template, which has a sandbox: an entry is made of these
+# files and of nothing else.
 HASHED_FILES = (CARD, MODEL, TOKENIZER, WEIGHTS, METRICS, PROVENANCE, REFERENCE)
-OPTIONAL_FILES = (SUITE,)  # hashed too, where an entry has them
+OPTIONAL_FILES = (SUITE, *CHAT)  # hashed too, where an entry has them
 ENTRY_FILES = (*HASHED_FILES, MANIFEST)  # what every entry has
-NEWEST_SCHEMA = 2
+NEWEST_SCHEMA = 3
 LARGEST_MANIFEST = 1 << 20  # bytes; two thousand are usual
 
 Name = Annotated[str, Field(pattern=rf"^{NAME_PATTERN}$")]
 VersionText = Annotated[str, Field(pattern=rf"^{VERSION_PATTERN}$")]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Requirement = Annotated[str, Field(pattern=r"^>=[0-9]+(\.[0-9]+){0,2}$")]
-Schema = Literal[1, 2]  # 2: there is a suite.json, which older versions of miniwin do not know
+Schema = Literal[1, 2, 3]  # 2: there is a suite.json, 3: a chat format; older versions of miniwin do not know them
 Size = Annotated[int, Field(ge=0, lt=1 << 62)]
 Status = Literal["active", "deprecated", "yanked", "broken"]
 
@@ -125,13 +129,16 @@ def read_manifest(folder: Path) -> Manifest:
 
 
 def wrong_files(found: Iterable[str], expected: Iterable[str]) -> list[str]:
-    """Names that are lacking, and names that do not belong. Optional files may be there."""
-    return sorted((set(found) - set(OPTIONAL_FILES)) ^ set(expected))
+    """Names that are lacking, and names that do not belong. Optional files may be there, those of a chat together."""
+    there = set(found)
+    lacking = set(CHAT) - there if there & set(CHAT) else set()
+    return sorted((there - set(OPTIONAL_FILES)) ^ set(expected) | lacking)
 
 
 def schema_of(files: Iterable[str]) -> Schema:
     """The oldest schema that has all these files."""
-    return 2 if set(files) & set(OPTIONAL_FILES) else 1
+    there = set(files)
+    return 3 if there & set(CHAT) else 2 if SUITE in there else 1
 
 
 def check_schema(data: dict[str, Any], where: object) -> None:

@@ -28,6 +28,7 @@ from miniwin.evaluation.suite.result import SuiteResult
 from miniwin.files.folders import cache_folder
 from miniwin.files.hashing import sha256_file, sha256_json
 from miniwin.files.json_files import JSONProblem, read_json
+from miniwin.runs import CHAT
 from miniwin.specs import UserError
 from miniwin.zoo.card_values import check_metrics, check_provenance
 from miniwin.zoo.entry import MANIFEST, METRICS, PROVENANCE, SUITE, Entry, FileRecord, Manifest
@@ -144,7 +145,8 @@ def _problem(path: Path, record: FileRecord) -> str | None:
 
 
 def written_problems(folder: Path) -> list[Problem]:
-    """Values of metrics.json and provenance.json that the list and the card could not show; a damaged suite.json."""
+    """Values of metrics.json and provenance.json that the list and the card could not show; a damaged suite.json or
+    chat format."""
     problems = []
     for name, check_written in ((METRICS, check_metrics), (PROVENANCE, check_provenance)):
         try:
@@ -156,6 +158,14 @@ def written_problems(folder: Path) -> list[Problem]:
             SuiteResult.read(folder / SUITE)
         except UserError as error:
             problems.append(Problem(SUITE, str(error)))
+    if (folder / CHAT[0]).is_file():
+        from miniwin.chat.format import read_chat_format
+
+        try:
+            read_chat_format(folder)
+        except UserError as error:
+            of_tokens = str(error).startswith(str(folder / CHAT[1]))
+            problems.append(Problem(CHAT[of_tokens], str(error)))
     return problems
 
 

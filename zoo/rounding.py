@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 
 from miniwin.files.tensor_files import load_tensors, save_tensors
-from miniwin.runs import BEST, MODEL, RUN
+from miniwin.runs import BEST, CHAT, MODEL, RUN
 from miniwin.weights import DTYPES
 from miniwin.zoo.entry import MANIFEST, TOKENIZER, WEIGHTS
 from miniwin.zoo.errors import ZooError
@@ -41,7 +41,7 @@ def rounded(source: Path, dtype: str | None) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="miniwin-rounded-") as made:
         copy = Path(made) / folder.resolve().name
         copy.mkdir()
-        for file in (RUN, MODEL, TOKENIZER, name):
+        for file in (RUN, MODEL, TOKENIZER, *CHAT, name):
             if (folder / file).is_file():  # what is missing is said by `add`
                 shutil.copyfile(folder / file, copy / file)
         if (copy / name).is_file():

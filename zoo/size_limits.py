@@ -10,6 +10,7 @@ import shutil
 from pathlib import Path
 
 from miniwin.display.formats import decimal_bytes
+from miniwin.runs import CHAT
 from miniwin.specs import UserError, load_model_spec
 from miniwin.specs.yaml_file import MOST_BYTES
 from miniwin.zoo.entry import (
@@ -36,6 +37,7 @@ LARGEST = {
     REFERENCE: 64 << 20,
     SUITE: 16 << 20,
     MANIFEST: LARGEST_MANIFEST,
+    **dict.fromkeys(CHAT, 1 << 20),
 }
 BYTES = 8  # of a parameter: float64 is the widest that is loaded
 HEADER = 16 << 20  # of a safetensors file, generously

@@ -7,6 +7,8 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError
 
+from miniwin.chat.format import TEMPLATE, read_chat_format
+from miniwin.chat.rendering import TemplateProblem
 from miniwin.evaluation.suite.result import SuiteResult
 from miniwin.files.tensor_files import load_tensors
 from miniwin.specs import ModelSpec, UserError, load_model_spec
@@ -39,6 +41,8 @@ def verify(entry: Entry | str | Path, *, logits: bool = True) -> list[Problem]:
     try:
         problems += _of_others(problems, written_problems(entry.folder))
         problems += _of_others(problems, _content_problems(entry.folder, now.manifest))
+        if not problems:
+            problems += _chat_problems(entry.folder)
         if logits and not problems:
             problems += _logit_problems(entry.folder)
     except Exception as error:  # anybody may have made the entry: no error of one stops the check of the next
@@ -100,6 +104,17 @@ def _content_problems(folder: Path, manifest: Manifest) -> list[Problem]:
         except UserError as error:
             problems.append(Problem(SUITE, str(error)))
     return problems
+
+
+def _chat_problems(folder: Path) -> list[Problem]:
+    """A chat template that cannot be used. One that refuses the message which is tried here may take others."""
+    chat_format = read_chat_format(folder)  # which has been read before
+    try:
+        if chat_format is not None:
+            chat_format.render([{"role": "user", "content": "Hi"}], add_generation_prompt=True)
+    except TemplateProblem as problem:
+        return [Problem(TEMPLATE, str(problem))] if problem.chat is None else []
+    return []
 
 
 def _logit_problems(folder: Path) -> list[Problem]:

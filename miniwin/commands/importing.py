@@ -39,6 +39,9 @@ def import_command(
     tokenizer: Annotated[
         str | None, typer.Option(help="A tokenizer.json to carry over instead of the source's; or none.")
     ] = None,
+    licence: Annotated[
+        str | None, typer.Option(help="The licence of the weights, an SPDX name, where the source does not say it.")
+    ] = None,
 ) -> None:
     """Import a model: spec, weights and tokenizer into one folder, with a record of where they came from."""
     from miniwin.blocks.messages.escaping import escaped_line
@@ -54,6 +57,7 @@ def import_command(
             family=family,
             dtype=dtype,
             tokenizer=tokenizer,
+            licence=licence,
             progress=shown.update,
         )
     for note in made.notes:
@@ -68,6 +72,7 @@ def import_command(
         ("parameters", f"{spec.parameters():,}, {record['dtype']}{converted}"),
         ("quantised", ", ".join(f"{count} tensors {kind}" for kind, count in record.get("quantization", {}).items())),
         ("tokenizer", record["tokenizer"] or "none: it takes token ids only"),
+        ("licence", record["licence"] or "not known; --licence says it"),
         ("said", said),
         ("inferred", inferred),
         ("left out", some(record["ignored"], 40)),

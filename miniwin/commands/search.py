@@ -326,6 +326,7 @@ def promote(
     ] = None,
     zoo: Annotated[Path | None, typer.Option(help="Zoo folder. Default: $MINIWIN_ZOO, or the user's zoo.")] = None,
     description: Annotated[str, typer.Option(help="A line for the model card.")] = "",
+    licence: Annotated[str | None, typer.Option(help="SPDX name, as in `miniwin zoo add`.")] = None,
     tracking: Annotated[str | None, typer.Option(help='MLflow tracking URI, or "off".')] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
 ) -> None:
@@ -345,6 +346,7 @@ def promote(
             lengths=None if lengths is None else counts("--lengths", lengths),
             zoo=zoo,
             description=description,
+            licence=licence,
             tracking=tracking,
             progress=not quiet,
         )

@@ -148,7 +148,9 @@ def add(
     description: Annotated[str, typer.Option(help="The first paragraph of the card.")] = "",
     licence: Annotated[
         str | None,
-        typer.Option(help="SPDX name, in lower case. Default: that of what the run began with, else apache-2.0."),
+        typer.Option(
+            help="SPDX name, in lower case. Default: that of what the run began with; of nothing: apache-2.0."
+        ),
     ] = None,
     zoo: Annotated[Path | None, typer.Option(help="The zoo to write to. Default: yours.")] = None,
     dtype: Annotated[
@@ -189,6 +191,7 @@ def add(
             zoo=zoo,
             allow_incomplete=allow_incomplete,
             dtype=dtype,
+            licence=licence,
         )
     with rounded(source, dtype) as kept:
         if measuring:

@@ -17,9 +17,9 @@ from torch import Tensor
 from miniwin.blocks import Decoder
 from miniwin.chat.format import ChatFormat
 from miniwin.files.hashing import sha256_file
-from miniwin.files.json_files import read_json
+from miniwin.licences import licence_of
 from miniwin.references import Found, resolve
-from miniwin.runs import FROM, IMPORT, RUN, WEIGHTS
+from miniwin.runs import RUN, WEIGHTS
 from miniwin.specs import ModelSpec, UserError
 from miniwin.stored_model import opened
 from miniwin.tokenizer import Tokenizer
@@ -119,7 +119,7 @@ def find_origin(ref: str | os.PathLike[str], asked: str = ASKED) -> Origin:
             tokenizer=stored.tokenizer(special),
             special=special,
             chat_format=stored.chat_format(),
-            licence=_licence(found),
+            licence=licence_of(stored.folder),
             asked=asked,
         )
 
@@ -138,18 +138,3 @@ def _sha256(found: Found, file: Path, asked: str) -> str:
         return sha256_file(file)
     except OSError as error:
         raise UserError(f"{asked}: {file} cannot be read: {error.strerror or error}") from None
-
-
-def _licence(found: Found) -> str | None:
-    """The licence of the weights: an entry's, or what an import or the run says of where its own weights came from."""
-    if found.entry is not None:
-        return found.entry.require_manifest().licence
-    assert found.folder is not None
-    try:
-        if (found.folder / IMPORT).is_file():
-            said = read_json(found.folder / IMPORT).get("licence")
-        else:
-            said = (read_json(found.folder / RUN, names=True).get(FROM) or {}).get("licence")
-    except (OSError, ValueError, AttributeError):
-        return None
-    return said if isinstance(said, str) else None

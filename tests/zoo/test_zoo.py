@@ -588,8 +588,8 @@ def test_an_entry_in_the_wrong_place_is_broken(entry: Entry, zoo: Path) -> None:
 
 def test_a_newer_schema_says_to_upgrade(entry: Entry) -> None:
     data = json.loads((entry.folder / "entry.json").read_text(encoding="utf-8"))
-    overwrite(entry.folder / "entry.json", json.dumps(data | {"schema": 3, "colour": "red"}).encode())
-    with pytest.raises(ZooError, match=r"schema 3 is newer than this miniwin reads \(2\); upgrade miniwin"):
+    overwrite(entry.folder / "entry.json", json.dumps(data | {"schema": 4, "colour": "red"}).encode())
+    with pytest.raises(ZooError, match=r"schema 4 is newer than this miniwin reads \(3\); upgrade miniwin"):
         resolve("tiny")
 
 

@@ -13,10 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from miniwin.chat.format import TEMPLATE
 from miniwin.files.writing import write_flushed
 from miniwin.language_model import LanguageModel
+from miniwin.licences import UNKNOWN, licence_of
 from miniwin.loading import load
-from miniwin.specs import ModelSpec, UserError, dump_yaml, user_path
+from miniwin.specs import UserError, dump_yaml, user_path
 from miniwin.version import __version__
 from miniwin.weights import wide
 from miniwin.zoo.exporting.stock import Refusal, Stock, find_stock
@@ -73,8 +75,10 @@ def export_model(
         if model.special is not None:  # transformers generates by this file; without it, by one made of config.json
             _write_json(ids, part / "generation_config.json")
         if model.tokenizer is not None:
-            write_tokenizer(model.tokenizer, ids, part)
-        write_flushed(part / "README.md", _card(model.spec, stock, random))
+            write_tokenizer(model.tokenizer, ids, part, {} if model.chat_format is None else model.chat_format.names)
+        if model.chat_format is not None:
+            write_flushed(part / TEMPLATE, model.chat_format.template)
+        write_flushed(part / "README.md", _card(model, stock, random))
         write_flushed(part / "model.yaml", dump_yaml(model.spec))
     return Exported(folder, "custom" if stock is None else stock.model_type, refusals, random)
 
@@ -132,7 +136,9 @@ def _write_json(data: dict[str, Any], path: Path) -> None:
     write_flushed(path, json.dumps(data, indent=2) + "\n")
 
 
-def _card(spec: ModelSpec, stock: Stock | None, random: bool) -> str:
+def _card(model: LanguageModel, stock: Stock | None, random: bool) -> str:
+    licence = None if model.folder is None else licence_of(model.folder)
+    licensed = "" if licence in (None, UNKNOWN) else f"license: {json.dumps(licence)}\n"
     code = "" if stock is not None else ", trust_remote_code=True"
     needs = (
         f"It is a stock `{stock.model_type}` model."
@@ -142,12 +148,12 @@ def _card(spec: ModelSpec, stock: Stock | None, random: bool) -> str:
     if random:
         needs += " Its weights are random: nobody trained it."
     return f"""---
-library_name: transformers
+{licensed}library_name: transformers
 pipeline_tag: text-generation
 tags: [miniwin]
 ---
 
-# {spec.name}
+# {model.spec.name}
 
 Exported by MiniWin {__version__}. {needs}
 

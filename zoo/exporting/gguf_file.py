@@ -17,9 +17,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from miniwin.chat.format import TEMPLATE, template_text
 from miniwin.files.writing import replacing, said_if_unwritable
 from miniwin.language_model import LanguageModel
+from miniwin.licences import UNKNOWN, licence_of
 from miniwin.loading import load
 from miniwin.specs import UserError, user_path
 from miniwin.tokenizer import ByteTokenizer, HFTokenizer
@@ -84,6 +84,7 @@ def export_gguf(
         "general.name": model.spec.name,
         "general.quantization_version": gguf.GGML_QUANT_VERSION,
         "general.file_type": int(gguf.LlamaFileType[file_type]),
+        **_licence(model),
         **plan.fields,
         **words,
     }
@@ -93,6 +94,11 @@ def export_gguf(
             notes = _write(part, plan, fields, model, gguf.GGMLQuantizationType[kind])
     random = model is not ref and model.folder is None
     return ExportedFile(path, plan.architecture.name, refusals, random, notes)
+
+
+def _licence(model: LanguageModel) -> dict[str, str]:
+    known = None if model.folder is None else licence_of(model.folder)
+    return {} if known in (None, UNKNOWN) else {"general.license": str(known)}
 
 
 def _write(path: Path, plan: Plan, fields: dict[str, Any], model: LanguageModel, kind: Any) -> list[str]:
@@ -174,6 +180,6 @@ def _tokenizer(model: LanguageModel) -> dict[str, Any]:
         key = f"tokenizer.ggml.{name}_token_id"
         if number is not None and fields.setdefault(key, number) != number:
             raise CannotSay("tokenizer", f"{name}: texts are framed by id {fields[key]}, and the model says {number}")
-    if model.folder is not None and (model.folder / TEMPLATE).is_file():
-        fields["tokenizer.chat_template"] = template_text(model.folder / TEMPLATE)
+    if model.chat_format is not None:
+        fields["tokenizer.chat_template"] = model.chat_format.template
     return fields

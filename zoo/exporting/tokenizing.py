@@ -21,8 +21,14 @@ def byte_alphabet() -> list[str]:
     return [chr(byte if byte in printable else next(hidden)) for byte in range(256)]
 
 
-def write_tokenizer(tokenizer: Tokenizer, ids: Mapping[str, Any], folder: Path) -> None:
-    """Write both files into `folder`. ids: eos_token_id, bos_token_id and pad_token_id, as in config.json."""
+def write_tokenizer(
+    tokenizer: Tokenizer, ids: Mapping[str, Any], folder: Path, names: Mapping[str, str] | None = None
+) -> None:
+    """Write both files into `folder`.
+
+    ids: eos_token_id, bos_token_id and pad_token_id, as in config.json. names: the tokens that a chat template knows as
+    bos_token and the like.
+    """
     from tokenizers import Tokenizer as Fast
     from tokenizers import decoders, models, pre_tokenizers
 
@@ -47,4 +53,7 @@ def write_tokenizer(tokenizer: Tokenizer, ids: Mapping[str, Any], folder: Path) 
         if number is not None and (number in special or not imported):
             token = fast.id_to_token(number)
             settings |= {} if token is None else {f"{name}_token": token}
+    for name, token in (names or {}).items():  # what the template says of them is what the model has learned
+        if fast.token_to_id(token) in special:
+            settings[name] = token
     write_flushed(folder / "tokenizer_config.json", json.dumps(settings, indent=2) + "\n")

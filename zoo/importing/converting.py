@@ -40,6 +40,7 @@ from miniwin.zoo.importing.asked import Asked
 from miniwin.zoo.importing.chat import chat_format
 from miniwin.zoo.importing.family import DERIVED, Family, Rule, fitting, unchanged
 from miniwin.zoo.importing.initializer import with_init
+from miniwin.zoo.importing.licence import licence as licence_of
 from miniwin.zoo.importing.opening import open_source
 from miniwin.zoo.importing.source import Source, short, size
 from miniwin.zoo.importing.special_ids import special_ids
@@ -82,6 +83,7 @@ def import_model(
     family: str | None = None,
     dtype: str = KEEP,
     tokenizer: str | Path | None = None,
+    licence: str | None = None,
     progress: Progress | None = None,
 ) -> Imported:
     """Import the model at `src` into the new folder `to`.
@@ -89,7 +91,8 @@ def import_model(
     name: of the spec; by default the source's. settings: fields that the source does not say. family: the model_type of
     a source that does not say it. dtype: of the weights written; `keep` is the type that most of them have; with
     `int8` matrices are in eight bits with a scale for each row, and all else is float32. tokenizer:
-    a tokenizer.json to take instead of the source's, or "none". progress: called as steps are done.
+    a tokenizer.json to take instead of the source's, or "none". licence: of the weights, where the source does not say
+    it. progress: called as steps are done.
 
     Raises:
         UserError: the source, the settings or the destination cannot be used. Nothing is written.
@@ -108,6 +111,7 @@ def import_model(
     asked.refuse_unused()
     carried = _tokenizer(source, tokenizer, spec, special)
     chats = chat_format(source, special, carried.tokenizer if carried else None)
+    allowed = licence_of(source, licence)
     target = plan.common_dtype() if dtype == KEEP else DTYPES[dtype]
     tell = progress or (lambda what, done, whole: None)
     with appearing(to) as part:
@@ -133,6 +137,7 @@ def import_model(
             "spec_hash": spec.hash,
             "parameters": spec.parameters(),
             "tokenizer": carried.tokenizer.name if carried else None,
+            "licence": allowed,
             **({"end_tokens": list(chats.end_tokens)} if chats is not None else {}),
             KEY: special.record(),
             "miniwin": __version__,

@@ -23,6 +23,7 @@ from miniwin.files.tensor_files import readable
 from miniwin.specs.base import UserError
 from miniwin.specs.yaml_scalars import shown
 from miniwin.zoo.importing.chat import special_tokens, template_of
+from miniwin.zoo.importing.licence import CARD, of_card, said
 from miniwin.zoo.importing.source import Source
 
 CONFIG = "config.json"
@@ -84,6 +85,9 @@ class HFFolder(Source):
         elif self._inside("tokenizer.model") is not None:
             self.notes.append("tokenizer.model is not read; save the tokenizer as tokenizer.json to carry it over")
         self._read_chat()
+        card = self._inside(CARD)
+        self.licence = None if card is None else of_card(card)
+        self.licence = self.licence or said(self.config)
 
     def where(self, name: str) -> str:
         return self._names.get(name, self.path.name)

@@ -24,7 +24,7 @@ class Source(ABC):
     generation_config.json. chat_template, special_tokens: how chats are written, and the tokens that a template names
     (bos_token and the like). shapes, dtypes: of every tensor, in the order of the file. files: all files that make the
     model, by the name in messages, for their hashes. quantization: how many tensors of each type a file has that may
-    hold quantised ones. notes: what a person should know about how the source was read.
+    hold quantised ones. licence: as the files say it. notes: what a person should know about how the source was read.
     """
 
     kind: Literal["hf", "pth", "gguf"]
@@ -40,6 +40,7 @@ class Source(ABC):
         self.special_tokens: dict[str, str] = {}
         self.files: dict[str, Path] = {}
         self.quantization: dict[str, int] = {}
+        self.licence: str | None = None
         self.notes: list[str] = []
 
     @abstractmethod

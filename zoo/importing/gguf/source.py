@@ -65,6 +65,8 @@ class GgufFile(Source):
         template = header.metadata.get("tokenizer.chat_template")
         self.chat_template = template if isinstance(template, str) and template.strip() else None
         self.special_tokens = self._special_tokens()
+        licence = header.metadata.get("general.license")
+        self.licence = licence if isinstance(licence, str) else None
         self.quantization = dict(Counter(kind_name(info) for info in header.tensors.values()))
 
     def where(self, name: str) -> str:

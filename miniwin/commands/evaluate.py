@@ -139,8 +139,9 @@ def _print(metrics: Metrics) -> None:
     console = Console(highlight=False)
     split = "test" if metrics.data.get("measured_on") == "test" else "validation"
     model, source = escaped_line(metrics.model), escaped_line(str(metrics.data.get("source", "corpus")))
+    answers = ", of which answers count" if metrics.data.get("counted_of") else ""
     console.print(
-        f"{model}: {metrics.parameters:,} parameters, {metrics.tokens:,} {split} tokens of {source}",
+        f"{model}: {metrics.parameters:,} parameters, {metrics.tokens:,} {split} tokens of {source}{answers}",
         markup=False,
         soft_wrap=True,
     )

@@ -37,6 +37,12 @@ class ChatRows:
                 f"{longest:,}: make seq_len longer"
             )
 
+    def too_long(self, seq_len: int) -> dict[str, int]:
+        """How many chats a row is too short for: those that are cut, and those left out, without an answer in it."""
+        longer = np.flatnonzero(np.diff(self.starts) - 1 > seq_len)
+        cut = int(np.isin(longer, self._kept(seq_len)).sum())
+        return {"cut": cut, "left_out": len(longer) - cut}
+
     def rows(self, first: int, count: int, seq_len: int, seed: int) -> list[Row]:
         return [self._row(chats, seq_len) for chats in self._chats(first, count, seq_len, seed)]
 

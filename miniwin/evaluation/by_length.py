@@ -21,6 +21,7 @@ from miniwin.specs import UserError
 
 if TYPE_CHECKING:
     from miniwin.data import Corpus
+    from miniwin.data.corpus import Text
     from miniwin.language_model import LanguageModel
     from miniwin.specs import DataSpec
 
@@ -76,7 +77,7 @@ def evaluate(
     with EvaluationProgress(progress) as bar:
         for length in lengths if texts else ():
             advance = bar.task(f"bits per byte at {length:,}", tokens * len(texts))
-            losses = [position_losses(model, text.ids, length, tokens, chunk, advance) for text in texts]
+            losses = [position_losses(model, text.ids, length, tokens, chunk, advance, text.counted) for text in texts]
             by_length[length] = mixed(losses, texts)
             for name, found in by_part.items():
                 at = [text.name for text in texts].index(name)
@@ -97,7 +98,7 @@ def evaluate(
     return Metrics(
         model=model.ref,
         parameters=model.spec.parameters(),
-        data=corpus.describe() | ({} if split == "valid" else {"measured_on": split}),
+        data=corpus.describe() | ({} if split == "valid" else {"measured_on": split}) | _of_answers(texts),
         tokens=tokens,
         loss={length: losses.nats_per_byte for length, losses in by_length.items()},
         bits_per_byte={length: losses.nats_per_byte / math.log(2) for length, losses in by_length.items()},
@@ -110,6 +111,12 @@ def evaluate(
         speed_length=None if measured is None else measured.length,
         device=str(model.device),
     )
+
+
+def _of_answers(texts: Sequence[Text]) -> dict[str, list[str]]:
+    """Of which texts only a part counts: the answers of chats."""
+    found = [text.name for text in texts if text.counted is not None]
+    return {"counted_of": found} if found else {}
 
 
 def _checked(lengths: Sequence[int]) -> list[int]:

@@ -121,14 +121,19 @@ def position_losses(
     tokens: int,
     chunk: int | None = None,
     advance: Advance | None = None,
+    counted: np.ndarray | None = None,
 ) -> PositionLosses:
     """Losses by position for the first `tokens` predicted tokens of `valid`, in windows of `length`.
 
+    counted: 1 for the tokens of `valid` whose loss and bytes count; None where all do.
+
     Raises:
-        UserError: the model has no tokenizer, or the chunk is below 1.
+        UserError: the model has no tokenizer, the chunk is below 1, or none of these tokens counts.
     """
     if model.tokenizer is None:
         raise UserError(f"{model.ref} has no tokenizer, so its loss per byte is not defined")
+    if counted is not None and not np.any(counted[1 : tokens + 1]):
+        raise UserError(f"there is no answer in the first {tokens:,} tokens of the chats: measure more tokens")
     length = min(length, tokens)
     chunk = chunk_for(length) if chunk is None else chunk
     if chunk < 1:
@@ -149,8 +154,13 @@ def position_losses(
             prefixes = np.broadcast_to(prefix, (count, len(prefix)))  # (B, P)
             whole_ids = np.concatenate([prefixes, windows], axis=1)  # (B, P + N + 1)
             losses = sequence_loss(model, torch.from_numpy(whole_ids), chunk, advance)[:, len(prefix) :]  # (B, N)
-            nats[:size] += losses.to(torch.float64).sum(0).numpy()
-            sizes[:size] += model.tokenizer.token_bytes(windows[:, 1:].ravel()).reshape(count, size).sum(0)
+            found = losses.to(torch.float64).numpy()
+            lengths = model.tokenizer.token_bytes(windows[:, 1:].ravel()).reshape(count, size)
+            if counted is not None:
+                kept = np.asarray(counted[start + 1 : start + count * size + 1]).reshape(count, size)
+                found, lengths = found * kept, lengths * kept
+            nats[:size] += found.sum(0)
+            sizes[:size] += lengths.sum(0)
     return PositionLosses(nats, sizes)
 
 
@@ -167,5 +177,5 @@ def loss_at(
     more if the length is longer.
     """
     tokens = span_of(corpus.texts, length, tokens)
-    losses = [position_losses(model, text.ids, length, tokens, chunk) for text in corpus.texts]
+    losses = [position_losses(model, text.ids, length, tokens, chunk, None, text.counted) for text in corpus.texts]
     return mixed(losses, corpus.texts).nats_per_byte

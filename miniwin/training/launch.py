@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -16,8 +17,9 @@ from typing import get_args
 import torch
 
 from miniwin import runs
-from miniwin.data import prepare
+from miniwin.data import Corpus, prepare
 from miniwin.data.checking import check_data
+from miniwin.display.formats import plural
 from miniwin.machine.devices import find_device, settled
 from miniwin.machine.matmul_choice import of_run
 from miniwin.machine.memory import TRAINED, refuse_too_large
@@ -134,6 +136,7 @@ def train(
     corpus = prepare(spec.data, tokenizer, progress=progress and group.leads, chat_format=own)
     for length in spec.lengths:
         corpus.rows.check(length)  # too little data is an error before there is a folder
+    _say_too_long(corpus, spec.lengths)
     check_validation(spec, tokenizer, corpus.texts)
     with _place(folder, group) as place:
         where = group.device if group.size > 1 else asked or find_device(None)
@@ -183,6 +186,15 @@ def train(
             session = TrainingLoop(place, *what, distributed, folder, on_checkpoint, start, teacher)
             result = session.run(on_eval, rungs, stop_after_tokens, workers, progress and group.leads)
         return replace(result, folder=folder)
+
+
+def _say_too_long(corpus: Corpus, lengths: Sequence[int]) -> None:
+    for length, chats in corpus.too_long(lengths).items():
+        warnings.warn(
+            f"data: {plural(chats['cut'], 'chat')} cut at seq_len {length}, and {chats['left_out']} left out that have "
+            "no answer before it; a longer seq_len keeps them whole",
+            stacklevel=2,
+        )
 
 
 def _check_packing(model: ModelSpec, spec: TrainSpec) -> None:

@@ -105,7 +105,7 @@ class TrainingLoop:
             model_spec,
             spec,
             parameters=counts(decoder),
-            data={**corpus.describe(), "fingerprint": corpus.fingerprint},
+            data={**corpus.describe(spec.lengths), "fingerprint": corpus.fingerprint},
             device=device,
             product=product,
             tracking={"uri": masked(tracker.uri), "run_id": tracker.run_id},

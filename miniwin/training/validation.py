@@ -80,7 +80,7 @@ class Validation:
         size = span_of(self.texts, self.lengths[-1], self.spec.tokens or None)
         for length in self.lengths:
             tell(f"bits per byte at {length:,}")
-            losses = [position_losses(model, text.ids, length, size) for text in self.texts]
+            losses = [position_losses(model, text.ids, length, size, counted=text.counted) for text in self.texts]
             nats = mixed(losses, self.texts).nats_per_byte
             yield {
                 f"loss@{length}": {"value": nats, "n": size * len(losses)},

@@ -200,6 +200,21 @@ def test_a_chat_that_is_too_long_is_cut_at_its_end(tmp_path: Path) -> None:
         rows.check(10)
 
 
+def test_how_many_chats_are_too_long_is_known(tmp_path: Path) -> None:
+    made = corpus(tmp_path, chat("Hi", "x" * 100), chat("q" * 100, "never"), chat("q" * 100, "never"), chat("a", "b"))
+    assert made.too_long([40, 500]) == {"40": {"cut": 1, "left_out": 2}}
+    assert made.describe([40])["too_long"] == {"40": {"cut": 1, "left_out": 2}}
+    assert "too_long" not in made.describe([500]) and made.too_long([]) == {}
+
+
+def test_answers_are_counted_on_each_side(tmp_path: Path) -> None:
+    (text,) = corpus(tmp_path, chat("a", "b")).texts
+    assert text.counted is not None and len(text.counted) == len(text.ids)
+    assert BYTE.decode(text.ids[text.counted != 0].tolist()) == "w\0"
+    (text,) = corpus(tmp_path, chat("a", "b"), loss="all").texts
+    assert text.counted is not None and text.counted.tolist() == [1] * (len(text.ids) - 1) + [0], "the separator"
+
+
 def test_a_token_sees_its_own_chat_only(tmp_path: Path) -> None:
     rows = many(tmp_path).rows
     decoder = tiny_model().build()

@@ -18,7 +18,7 @@ from search_helpers import write_search
 from tiny import run_cli
 from tiny_runs import tiny_train
 
-from miniwin.data import Corpus, batch_at, loader, prepare, preparing, windows_per_epoch
+from miniwin.data import Corpus, batch_at, corpus_files, loader, prepare, windows_per_epoch
 from miniwin.data.batches import TextRows, _Steps
 from miniwin.data.passes import Passes
 from miniwin.data.sources import list_source, side_of
@@ -497,7 +497,7 @@ def test_the_fingerprint_does_not_run_documents_together(tmp_path: Path) -> None
 
 def test_it_is_prepared_once(texts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = prepare(SPEC, BYTE, base=texts)
-    monkeypatch.setattr(preparing, "_make", lambda *_: pytest.fail("prepared again"))
+    monkeypatch.setattr(corpus_files, "_make", lambda *_: pytest.fail("prepared again"))
     again = prepare(SPEC, BYTE, base=texts)
     assert again.fingerprint == first.fingerprint and again.describe() == first.describe()
     assert np.array_equal(again.train, first.train)
@@ -546,7 +546,7 @@ def test_a_damaged_corpus_is_prepared_again(texts: Path, cache: Path, damage: st
 def test_a_corpus_only_touched_or_copied_is_kept(texts: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     prepare(SPEC, BYTE, base=texts)
     os.utime(entry(cache) / "train.npy", (5, 5))
-    monkeypatch.setattr(preparing, "_make", lambda *_: pytest.fail("prepared again"))
+    monkeypatch.setattr(corpus_files, "_make", lambda *_: pytest.fail("prepared again"))
     prepare(SPEC, BYTE, base=texts)
 
 
@@ -558,14 +558,14 @@ def test_a_failure_leaves_nothing_behind(tmp_path: Path, cache: Path) -> None:
 
 
 def _prepare_and_report(base: Path, log: Path, barrier: Any) -> None:
-    make = preparing._make
+    make = corpus_files._make
 
     def logged(*arguments: Any) -> None:
         with log.open("a") as file:
             file.write("made\n")
         make(*arguments)
 
-    preparing._make = logged  # type: ignore[assignment]
+    corpus_files._make = logged  # type: ignore[assignment]
     barrier.wait()
     corpus = prepare(SPEC, BYTE, base=base)
     with log.open("a") as file:
@@ -619,7 +619,7 @@ def test_another_tokenizer_makes_another_corpus(texts: Path, monkeypatch: pytest
     )
     inner.train_from_iterator(["abc\nxyz\n"] * 9, trainer)
     tokenizer = HFTokenizer(inner.to_str())
-    monkeypatch.setattr(preparing, "PIECE", 64)
+    monkeypatch.setattr(corpus_files, "PIECE", 64)
     corpus = prepare(SPEC, tokenizer, base=texts)
     assert corpus.fingerprint != prepare(SPEC, BYTE, base=texts).fingerprint
     assert tokenizer.decode(corpus.train[:-1].tolist()) == "abc\n" * 200

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from zoo_runs import make_run
 
-from miniwin.data.preparing import _open as open_corpus
+from miniwin.data.corpus_files import open_corpus
 from miniwin.files.json_files import LARGEST, JSONProblem, parse_json, read_json
 from miniwin.runs import read_metrics, read_result, read_run
 from miniwin.search.leases import read_lease

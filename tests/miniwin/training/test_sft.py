@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from forked import kill, start
@@ -17,6 +18,8 @@ from tiny_runs import assert_equal, tiny_model, tiny_train, train_there
 import miniwin
 from miniwin.chat import ChatFormat
 from miniwin.checkpoint import load_checkpoint
+from miniwin.evaluation import evaluate
+from miniwin.evaluation.by_length import loss_at
 from miniwin.evaluation.data import corpus_for
 from miniwin.runs import RunResult, read_metrics, read_run
 from miniwin.specs import TrainSpec, UserError, dump_yaml
@@ -83,6 +86,32 @@ def test_a_model_learns_its_answers_and_can_be_talked_with(base: str) -> None:
     assert record["source"] == "chat" and record["loss"] == "answers" and record["train_documents"] > 30
     assert corpus_for(model, None).fingerprint == record["fingerprint"]
     assert miniwin.load(go("more", tiny_train(tokens=640), from_="run").folder).chat_format == FORMAT
+
+
+def test_an_evaluation_measures_the_answers(base: str) -> None:
+    go("run", sft(tokens=30 * 4 * 96), from_=base)
+    model = miniwin.load("run")
+    corpus = corpus_for(model, None)
+    (text,) = corpus.texts
+    tokens = len(text.ids) - 1
+    ids = torch.from_numpy(np.asarray(text.ids).astype(np.int64)).unsqueeze(0)
+    with torch.no_grad():
+        nats = torch.nn.functional.cross_entropy(model(ids[:, :-1])[0], ids[0, 1:], reduction="none").numpy()
+    answers = np.asarray(text.counted[1:] != 0)
+    assert answers.sum() < tokens / 3
+    expected = nats[answers].sum() / answers.sum()  # a byte each
+    found = evaluate(model, lengths=[tokens], tokens_per_length=tokens, recall=False, speed=False)
+    assert found.loss[tokens] == pytest.approx(expected, rel=1e-4) and found.data["counted_of"] == ["chat"]
+    assert loss_at(model, corpus, tokens, tokens) == found.loss[tokens]
+    assert found.loss[tokens] < 0.5 * nats.mean()
+    code, out, err = run_cli("eval", "run", "--lengths", "64", "--tokens", "128", "--no-recall", "--no-speed")
+    assert code == 0 and "128 validation tokens of chat, of which answers count" in out, err
+
+
+def test_chats_that_are_too_long_are_told(base: str) -> None:
+    with pytest.warns(UserWarning, match="data: [1-9][0-9]* chats cut at seq_len 42, and 0 left out"):
+        go("run", sft(seq_len=42, tokens=4 * 42), from_=base)
+    assert read_run("run")["data"]["too_long"]["42"]["cut"] > 1
 
 
 def test_a_run_that_is_killed_ends_the_same(base: str) -> None:

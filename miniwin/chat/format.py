@@ -167,6 +167,8 @@ def make_chat_format(
     Raises:
         TemplateProblem: the template cannot be used.
     """
+    if len(template.encode("utf-8", "replace")) > LARGEST:
+        raise TemplateProblem(f"it is larger than {LARGEST >> 20} MiB")
     names = {name: names[name] for name in NAMES if names.get(name)}
     plain = ChatFormat(template, (), names)
     found = [token for token in (names.get("eos_token"), *ends, _closing(plain, tokenizer.special)) if token]

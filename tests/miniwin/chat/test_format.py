@@ -178,7 +178,7 @@ def test_a_file_comes_before_a_field_and_default_before_others(tmp_path: Path) -
     assert model.chat_format is not None and model.chat_format.template == TURNS
 
 
-@pytest.mark.parametrize(("template", "said"), [("{% if %}", "line 1"), ("x", None)])
+@pytest.mark.parametrize(("template", "said"), [("{% if %}", "line 1"), ("x", None), ("x" * (1 << 20) + "y", "larger")])
 def test_a_template_that_cannot_be_used_is_noted(tmp_path: Path, template: str, said: str | None) -> None:
     made = imported(tmp_path, template, eos_token=EOS if said else None)
     assert made.notes == [f"the chat template is left out: {made.notes[0].partition(': ')[2]}"]

@@ -129,6 +129,20 @@ class Attention(nn.Module):
         """Heads with an encoding of their own, in order. Usually one group: all heads."""
         return self.position.groups(self.num_heads, self.num_kv_heads)
 
+    @property
+    def runs(self) -> list[list[tuple[int, int]]]:
+        """The key/value heads of each part of its cache, as (first, end) of each run of neighbours."""
+        return [[(0, self.num_kv_heads)]]
+
+    def query_scale(self, index: Tensor, total: int) -> Tensor | None:
+        """What multiplies the queries at these positions (1 or B, N), if all heads have one encoding.
+
+        (1 or B, N, H or 1, 1), or None. total: tokens so far.
+        """
+        if not self.scales_queries:
+            return None
+        return self.position.query_scale(self.visibility.count_visible(index), total)
+
     def forward(
         self, x: Tensor, positions: Positions, cache: LayerCache | None = None, pad: Tensor | None = None
     ) -> Tensor:

@@ -90,6 +90,22 @@ class SplitAttention(Attention):
         # Not registered as modules: the encodings belong to `position`.
         self._heads = [self._heads_of(part) for part in self.parts]
 
+    @property
+    def runs(self) -> list[list[Run]]:
+        return [runs(part.heads) for part in self.parts]
+
+    def query_scale(self, index: Tensor, total: int) -> Tensor | None:
+        if not self.scales_queries:
+            return None
+        scales = [self.position.query_scale(part.visibility.count_visible(index), total) for part in self.parts]
+        sharing, found = self.num_heads // self.num_kv_heads, []
+        for head, i, first, end in self._order:
+            if (scale := scales[i]) is None:
+                return None
+            every = scale.expand(-1, -1, self.num_heads, -1)  # (1 or B, N, H or 1, 1) -> (1 or B, N, H, 1)
+            found.append(every[:, :, head * sharing : (head + end - first) * sharing])
+        return torch.cat(found, 2)
+
     def forward(
         self, x: Tensor, positions: Positions, cache: LayerCache | None = None, pad: Tensor | None = None
     ) -> Tensor:

@@ -6,6 +6,8 @@ Here all of them are one call. The encodings still compute positions, and what d
 
 from __future__ import annotations
 
+import ctypes
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -13,6 +15,7 @@ from torch import Tensor, nn
 
 from miniwin.blocks import native
 from miniwin.blocks.attention import Attention
+from miniwin.blocks.attention.split import SplitAttention
 from miniwin.blocks.attention_ops import cpu_native, may_use
 from miniwin.blocks.cache import Cache, LayerCache
 from miniwin.blocks.decoder import Decoder
@@ -28,6 +31,7 @@ from miniwin.blocks.positions.nope import Nope
 from miniwin.blocks.positions.rope import Rope
 
 PLACES = ("cpu", "meta")  # devices
+ATTENTIONS = (Attention, SplitAttention)
 MATRICES = ("q", "k", "v", "o", "gate", "up", "down")
 NORMS = ("attention_norm", "attention_post_norm", "mlp_norm", "mlp_post_norm")
 
@@ -43,7 +47,9 @@ class NativeStep:
         assert reason is None, reason
         self.decoder, self.cache = decoder, cache
         self.kept: list[Tensor] = []  # tensors whose addresses the structures hold, and nothing else keeps alive
+        self.structures: list[Any] = []  # likewise, the structures of heads
         self.layers = (native_step.LayerStep * len(decoder.layers))()
+        self.held: list[list[Any]] = []  # of each part of the cache: the structures of its runs of heads
         for place, layer in zip(self.layers, decoder.layers, strict=True):
             self._fill(place, layer)
         self.norm = self._norm(decoder.norm)
@@ -51,7 +57,7 @@ class NativeStep:
         size = decoder.embed_tokens.embedding_dim
         floats = cache.batch_size * native_step.floats(list(self.layers), size)
         self.room = torch.empty(floats, dtype=torch.float32, device="cpu")
-        self.storages: list[Tensor | None] = [None] * len(self.layers)
+        self.storages: list[Tensor | None] = [None] * len(cache.parts)
         self.pad: Tensor | None = None
         self.padding = self.least = 0  # tokens of padding in the row that has most, and least
 
@@ -61,14 +67,16 @@ class NativeStep:
         if self.pad is not self.cache.pad:  # the first time, or when rows have left
             self.pad = self.cache.pad
             self.padding, self.least = (0, 0) if self.pad is None else (int(self.pad.max()), int(self.pad.min()))
-        if any(self._out_of_order(held) for held in self.cache.layers):
+        if any(self._out_of_order(part) for part in self.cache.parts):
             return self.decoder(ids, cache=self.cache, logits_to_keep=1)  # type: ignore[no-any-return]
         if self.pad is not None:
             index = index - self.pad.unsqueeze(1)  # (B, 1)
         where, meanwhile = Positions(index), list[Tensor]()
         h = self.decoder.embed(ids)[:, 0].contiguous()  # (B, C), new memory: the kernel writes into it
-        for i, (attention, held) in enumerate(zip(self.decoder.attentions, self.cache.layers, strict=True)):
-            self._enter(i, attention, held, where, meanwhile)
+        for place, attention in zip(self.layers, self.decoder.attentions, strict=True):
+            self._turn(place, attention, where, self.cache.length + 1, meanwhile)
+        for i, part in enumerate(self.cache.parts):
+            self._enter(i, part)
         logits = native_step.run(self.layers, h, self.norm, self.head, self.room)
         self.cache.length += 1  # last: an interrupted step leaves layers that are longer than the cache, which shows
         return self.decoder.shaped(logits).unsqueeze(1)  # (B, V) -> (B, 1, V)
@@ -85,47 +93,68 @@ class NativeStep:
                 return True
         return 0 < tokens - held.room(tokens) < self.padding
 
-    def _enter(self, i: int, attention: Attention, held: LayerCache, where: Positions, meanwhile: list[Tensor]) -> None:
-        """Claim the new token's slot in a layer's cache, and set the layer's structure for this step.
+    def _enter(self, i: int, part: LayerCache) -> None:
+        """Claim the new token's slot in a cache, and set the structures of its heads for this step. i: the part's."""
+        slot = part.slot(part.length)
+        part.claim(1)
+        entries = part.in_sight(self.padding)
+        pad = self.pad.data_ptr() if self.pad is not None and part.entries == part.length else None
+        keys, values, *scales = part.stored
+        moved = self.storages[i] is not keys  # the first time, when it has grown, or when rows have left
+        self.storages[i] = keys
+        before = 0  # heads of the part in the runs so far
+        for place in self.held[i]:
+            place.slot, place.entries, place.pad = slot, entries, pad
+            if moved:
+                own = slice(before, before + place.count)
+                place.keys, place.values = keys[:, :, own].data_ptr(), values[:, :, own].data_ptr()
+                place.k_stride[:], place.v_stride[:] = keys.stride()[:3], values.stride()[:3]
+                place.kv_type = native.CODES[keys.dtype]
+                for name, scale in zip(("k_scale", "v_scale"), scales, strict=False):
+                    setattr(place, name, scale[:, :, own].data_ptr())
+                    getattr(place, f"{name}_stride")[:] = scale.stride()[:2]
+            before += place.count
+
+    def _turn(self, place: Any, attention: Attention, where: Positions, length: int, meanwhile: list[Tensor]) -> None:
+        """Set what depends on the position in a layer's structure. length: of its cache, the new token included.
 
         meanwhile: receives tensors that must stay alive during the step.
         """
-        place: Any = self.layers[i]
-        place.slot = held.slot(held.length)
-        held.claim(1)
-        place.entries = held.in_sight(self.padding)
-        keys, values, *scales = held.stored
-        if self.storages[i] is not keys:  # the first time, when it has grown, or when rows have left
-            self.storages[i] = keys
-            place.keys, place.values = keys.data_ptr(), values.data_ptr()
-            place.k_stride[:], place.v_stride[:] = keys.stride()[:3], values.stride()[:3]
-            place.kv_type = native.CODES[keys.dtype]
-            for name, held_scale in zip(("k_scale", "v_scale"), scales, strict=False):
-                setattr(place, name, held_scale.data_ptr())
-                getattr(place, f"{name}_stride")[:] = held_scale.stride()[:2]
-        place.pad = self.pad.data_ptr() if self.pad is not None and held.entries == held.length else None
         rows = where.index.shape[0]
         if isinstance(attention.position, Rope):
             cos, sin = attention.position.shared(where, torch.float32)  # (1 or B, 1, K)
             place.cos, place.sin, place.half = cos.data_ptr(), sin.data_ptr(), cos.shape[-1]
             place.angle_step = 0 if rows == 1 else cos.shape[-1]
-        if attention.scales_queries:
-            seen = attention.visibility.count_visible(where.index)
-            scale = attention.position.query_scale(seen, held.length)
-            if scale is not None:
-                whole = scale.to(torch.float32).expand(rows, 1, attention.num_heads, 1).contiguous()
-                meanwhile.append(whole)
-                place.query_scale, place.scale_step = whole.data_ptr(), 0 if rows == 1 else attention.num_heads
+        scale = attention.query_scale(where.index, length)
+        if scale is not None:
+            whole = scale.to(torch.float32).expand(rows, 1, attention.num_heads, 1).contiguous()
+            meanwhile.append(whole)
+            place.query_scale, place.scale_step = whole.data_ptr(), 0 if rows == 1 else attention.num_heads
 
     def _fill(self, place: Any, layer: Any) -> None:
         attention = layer.attention
         place.heads, place.kv_heads, place.dim = attention.num_heads, attention.num_kv_heads, attention.head_dim
         place.score_scale = attention.score_scale
+        self._share_out(place, attention.runs)
         for name in NORMS:
             setattr(place, name, self._norm(getattr(layer, name)))
         place.q_norm, place.k_norm = self._norm(attention.q_norm), self._norm(attention.k_norm)
         for name, module in zip(MATRICES, _projections(layer), strict=True):
             setattr(place, name, self._matrix(module))
+
+    def _share_out(self, place: Any, parts: Sequence[Sequence[tuple[int, int]]]) -> None:
+        """A structure for each run of heads. parts: the runs of each part of the layer's cache."""
+        held = (native_step.Held * sum(map(len, parts)))()
+        self.structures.append(held)
+        place.held, place.helds = ctypes.addressof(held), len(held)
+        each = iter(held)
+        for runs in parts:
+            mine = []
+            for first, end in runs:
+                one = next(each)
+                one.first, one.count = first, end - first
+                mine.append(one)
+            self.held.append(mine)
 
     def _norm(self, norm: Any) -> native_step.Norm:
         if norm is None:
@@ -155,9 +184,7 @@ def declines(decoder: Decoder, cache: Cache) -> str | None:
         return f"there are more than {FEW} rows, or positions that the caller gives"
     if decoder.embed_positions is not None:
         return "positions are added to the embeddings"
-    for held in cache.layers:
-        if len(held.parts) > 1:
-            return "heads of a layer see differently"
+    for held in cache.parts:
         if not held.plain:
             return "a layer keeps more than keys and values"
         if held.stored[0].dtype not in native.CODES or held.stored[0].device.type not in PLACES:
@@ -168,7 +195,7 @@ def declines(decoder: Decoder, cache: Cache) -> str | None:
     if not all(norm is None or _is_rms(norm) for norm in norms):
         return "a norm is no RMSNorm, or not a multiple of 16 wide"
     for layer in decoder.layers:
-        if type(layer) is not Layer or type(layer.attention) is not Attention or type(layer.mlp) is not SwiGLU:
+        if type(layer) is not Layer or type(layer.attention) not in ATTENTIONS or type(layer.mlp) is not SwiGLU:
             return "a layer is not attention and then a SwiGLU"
         if layer.residual_scale is not None:
             return "what a layer adds is scaled"

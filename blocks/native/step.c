@@ -16,18 +16,25 @@ typedef struct {
     float eps;
 } Norm;
 
+/* Neighbouring key/value heads of a layer, with a cache of their own: all of them, unless heads see differently. Mirrored
+ * in step.py. */
+typedef struct {
+    void *keys, *values;      /* the cache; k_stride, v_stride: of rows, slots and heads */
+    float *k_scale, *v_scale; /* of int8: (rows, slots, heads); k_scale_stride, v_scale_stride: of rows and slots */
+    const int64_t *pad;       /* (rows,) or null: how many slots of each row, the first ones, are padding */
+    /* slot: the new token's. entries: the number of filled slots, the new token's included. */
+    int64_t k_stride[3], v_stride[3], k_scale_stride[2], v_scale_stride[2], kv_type, slot, entries;
+    int64_t first, count; /* of the layer's key/value heads, the first one that is meant, and how many are */
+} Held;
+
 /* Mirrored in step.py. */
 typedef struct {
     Matrix q, k, v, o, gate, up, down;
     Norm attention_norm, attention_post_norm, mlp_norm, mlp_post_norm, q_norm, k_norm;
     const float *cos, *sin;   /* (half,), or (rows, half) if angle_step is half; or null: no rotation */
     const float *query_scale; /* (heads,), or (rows, heads) if scale_step is heads; or null */
-    void *keys, *values;      /* the cache; k_stride, v_stride: of rows, slots and heads */
-    float *k_scale, *v_scale; /* of int8: (rows, slots, kv_heads); k_scale_stride, v_scale_stride: of rows and slots */
-    const int64_t *pad;       /* (rows,) or null: how many slots of each row, the first ones, are padding */
-    /* slot: the new token's. entries: the number of filled slots, the new token's included. */
-    int64_t k_stride[3], v_stride[3], k_scale_stride[2], v_scale_stride[2], kv_type, slot, entries;
-    int64_t heads, kv_heads, dim, half, angle_step, scale_step;
+    const Held *held;
+    int64_t helds, heads, kv_heads, dim, half, angle_step, scale_step;
     float score_scale;
 } LayerStep;
 
@@ -65,17 +72,45 @@ static float rounded(const float *x, int8_t *to, int64_t dim) {
     return scale;
 }
 
-/* Store keys or values x (rows, kv_heads, dim) in the new token's slot. */
-static void stored(const LayerStep *l, const float *x, void *held, const int64_t *stride, float *scale,
+/* Store keys or values x (rows, kv_heads, dim) of these heads in the new token's slot. */
+static void stored(const LayerStep *l, const Held *c, const float *x, void *held, const int64_t *stride, float *scale,
                    const int64_t *scale_stride, int64_t rows) {
     for (int64_t b = 0; b < rows; b++)
-        for (int64_t h = 0; h < l->kv_heads; h++, x += l->dim) {
-            const int64_t at = b * stride[0] + l->slot * stride[1] + h * stride[2];
-            if (l->kv_type == INT8)
-                scale[b * scale_stride[0] + l->slot * scale_stride[1] + h] = rounded(x, (int8_t *)held + at, l->dim);
+        for (int64_t h = 0; h < c->count; h++) {
+            const float *from = x + (b * l->kv_heads + c->first + h) * l->dim;
+            const int64_t at = b * stride[0] + c->slot * stride[1] + h * stride[2];
+            if (c->kv_type == INT8)
+                scale[b * scale_stride[0] + c->slot * scale_stride[1] + h] = rounded(from, (int8_t *)held + at, l->dim);
             else
-                for (int64_t d = 0; d < l->dim; d += VL) put(held, at + d, l->kv_type, v_load(x + d));
+                for (int64_t d = 0; d < l->dim; d += VL) put(held, at + d, c->kv_type, v_load(from + d));
         }
+}
+
+/* The attention of the new token over all caches of a layer: q (rows, heads, dim) -> out, likewise. some: as large as out, if
+ * there are several caches. Returns whether memory was refused. */
+static int attended(const LayerStep *l, const float *q, const float *k, const float *v, float *out, float *some, int64_t rows,
+                    int64_t threads) {
+    const int64_t sharing = l->heads / l->kv_heads, wide = l->heads * l->dim;
+    for (const Held *c = l->held; c < l->held + l->helds; c++) {
+        const int64_t first = c->first * sharing * l->dim, size = c->count * sharing * l->dim;
+        stored(l, c, k, c->keys, c->k_stride, c->k_scale, c->k_scale_stride, rows);
+        stored(l, c, v, c->values, c->v_stride, c->v_scale, c->v_scale_stride, rows);
+        float *to = size == wide ? out : some;
+        Call call = {
+            .batch = rows, .queries = 1, .keys = c->entries, .heads = c->count * sharing, .kv_heads = c->count,
+            .dim = l->dim, .window = c->entries, .threads = threads, .q_type = FLOAT32, .kv_type = c->kv_type,
+            .q_stride = {wide, wide, l->dim}, .q = q + first, .k = c->keys, .v = c->values, .out = to,
+            .scale = l->score_scale, .k_scale = c->k_scale, .v_scale = c->v_scale, .pad = c->pad,
+        };
+        memcpy(call.k_stride, c->k_stride, sizeof call.k_stride);
+        memcpy(call.v_stride, c->v_stride, sizeof call.v_stride);
+        memcpy(call.k_scale_stride, c->k_scale_stride, sizeof call.k_scale_stride);
+        memcpy(call.v_scale_stride, c->v_scale_stride, sizeof call.v_scale_stride);
+        if (miniwin_attention_forward(&call)) return 1;
+        for (int64_t b = 0; to != out && b < rows; b++)
+            memcpy(out + b * wide + first, to + b * size, (size_t)size * sizeof *out);
+    }
+    return 0;
 }
 
 /* h (rows, size) through all layers and the head: logits (rows, head->outs). Overwrites h. room: working memory, for each
@@ -95,19 +130,7 @@ PUBLIC int miniwin_step(const LayerStep *layers, int64_t count, float *h, int64_
         turned(l, k, l->kv_heads, rows, threads);
         for (int64_t i = 0; l->query_scale && i < rows * wide; i++)
             q[i] *= l->query_scale[i / wide * l->scale_step + i / l->dim % l->heads];
-        stored(l, k, l->keys, l->k_stride, l->k_scale, l->k_scale_stride, rows);
-        stored(l, v, l->values, l->v_stride, l->v_scale, l->v_scale_stride, rows);
-        Call call = {
-            .batch = rows, .queries = 1, .keys = l->entries, .heads = l->heads, .kv_heads = l->kv_heads, .dim = l->dim,
-            .window = l->entries, .threads = threads, .q_type = FLOAT32, .kv_type = l->kv_type,
-            .q_stride = {wide, wide, l->dim}, .q = q, .k = l->keys, .v = l->values, .out = out, .scale = l->score_scale,
-            .k_scale = l->k_scale, .v_scale = l->v_scale, .pad = l->pad,
-        };
-        memcpy(call.k_stride, l->k_stride, sizeof call.k_stride);
-        memcpy(call.v_stride, l->v_stride, sizeof call.v_stride);
-        memcpy(call.k_scale_stride, l->k_scale_stride, sizeof call.k_scale_stride);
-        memcpy(call.v_scale_stride, l->v_scale_stride, sizeof call.v_scale_stride);
-        if (miniwin_attention_forward(&call)) return 1;
+        if (attended(l, q, k, v, out, out + rows * wide, rows, threads)) return 1;
         onto(h, out, &l->o, &l->attention_post_norm, x, rows, threads);
         n = normed(&l->mlp_norm, h, x, rows, size, threads);
         float *gate = room + rows * size, *up = gate + rows * l->gate.outs;

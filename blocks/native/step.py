@@ -27,15 +27,21 @@ class Norm(ctypes.Structure):
     _fields_ = [("gain", _Address), ("eps", ctypes.c_float)]
 
 
+class Held(ctypes.Structure):
+    _fields_ = [
+        *((name, _Address) for name in ("keys", "values", "k_scale", "v_scale", "pad")),
+        *((name, _Whole * 3) for name in ("k_stride", "v_stride")),
+        *((name, _Whole * 2) for name in ("k_scale_stride", "v_scale_stride")),
+        *((name, _Whole) for name in ("kv_type", "slot", "entries", "first", "count")),
+    ]
+
+
 class LayerStep(ctypes.Structure):
     _fields_ = [
         *((name, Matrix) for name in ("q", "k", "v", "o", "gate", "up", "down")),
         *((f"{name}_norm", Norm) for name in ("attention", "attention_post", "mlp", "mlp_post", "q", "k")),
-        *((name, _Address) for name in ("cos", "sin", "query_scale", "keys", "values", "k_scale", "v_scale", "pad")),
-        *((name, _Whole * 3) for name in ("k_stride", "v_stride")),
-        *((name, _Whole * 2) for name in ("k_scale_stride", "v_scale_stride")),
-        *((name, _Whole) for name in ("kv_type", "slot", "entries", "heads", "kv_heads", "dim", "half")),
-        *((name, _Whole) for name in ("angle_step", "scale_step")),
+        *((name, _Address) for name in ("cos", "sin", "query_scale", "held")),
+        *((name, _Whole) for name in ("helds", "heads", "kv_heads", "dim", "half", "angle_step", "scale_step")),
         ("score_scale", ctypes.c_float),
     ]
 
@@ -58,7 +64,7 @@ def few_product(x: Tensor, values: Tensor, scale: Tensor, outs: int) -> Tensor:
 
 def floats(layers: Sequence[LayerStep], size: int) -> int:
     """The floats of working memory that a step needs for each row. size: hidden_size."""
-    return size + max(max(2 * one.dim * (one.heads + one.kv_heads), 2 * one.gate.outs) for one in layers)
+    return size + max(max(one.dim * (3 * one.heads + 2 * one.kv_heads), 2 * one.gate.outs) for one in layers)
 
 
 def run(layers: Any, h: Tensor, norm: Norm, head: Matrix, room: Tensor) -> Tensor:

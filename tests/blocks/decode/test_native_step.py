@@ -51,6 +51,12 @@ MODELS: dict[str, dict[str, Any]] = {
         "blocks": {"S": layer(7, HARMONIC, qk_norm=RMS["norm"], qkv_bias=True, o_bias=True), "G": layer(None, ROPE)},
     },
     "first tokens": {"blocks": {"S": layer(7, HARMONIC, keep_first=2), "T": layer(3, SCALED, keep_first=5)}},
+    "heads that see differently": {
+        "blocks": {
+            "S": layer(None, SCALED, windows=[7, None, 3, 7, None], heads=10, kv_heads=5, keep_first=2),
+            "G": layer(None, ROPE, windows=[None, 5]),
+        }
+    },
     "norms after": {"blocks": {"S": {**layer(7, HARMONIC), "residual": "post"}}},
     "norms around, all heads apart": {
         "blocks": {"S": {**layer(7, HARMONIC, kv_heads=4), "residual": "sandwich"}},
@@ -145,8 +151,9 @@ def test_any_number_of_rows(rows: int, build: str) -> None:
     assert compared(built("published p-rope, scaled nope"), random_ids(tiny_spec(), rows, 20), 9) < 1e-5
 
 
-def test_a_cache_that_grows_and_one_that_is_rounded(build: str) -> None:
-    decoder, ids = built("published p-rope, scaled nope"), random_ids(tiny_spec(), 1, 300)
+@pytest.mark.parametrize("name", ["published p-rope, scaled nope", "heads that see differently"])
+def test_a_cache_that_grows_and_one_that_is_rounded(name: str, build: str) -> None:
+    decoder, ids = built(name), random_ids(tiny_spec(), 1, 300)
     assert compared(decoder, ids, 250) < 1e-5, "256 is where it grows"
     assert compared(decoder, ids[:, :40], 5, torch.bfloat16) < 2e-2
     assert compared(decoder, ids, 250, torch.int8) < 2e-2
@@ -185,7 +192,13 @@ def test_it_goes_on_after_tokens_were_taken_back(build: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["published p-rope, scaled nope", "untied, capped and scaled", "norms around, all heads apart"]
+    "name",
+    [
+        "published p-rope, scaled nope",
+        "untied, capped and scaled",
+        "norms around, all heads apart",
+        "heads that see differently",
+    ],
 )
 def test_int8_weights(name: str, build: str) -> None:
     model = LanguageModel(built(name), tiny_spec(**MODELS[name]), None, "here")
@@ -263,7 +276,6 @@ def test_what_it_declines() -> None:
         (layer(None, {"type": "alibi"}), "more than a softmax"),
         (layer(None, ROPE, softcap=9.0), "more than a softmax"),
         (layer(7, ROPE, sinks=True), "more than a softmax"),
-        (layer(None, ROPE, windows=[None, 7]), "see differently"),
         (layer(None, {"type": "forgetting"}), "more than"),
         (layer(7, ROPE, qk_norm={"type": "layernorm"}), "another norm"),
         ({**layer(7, ROPE), "mlp": experts}, "then a SwiGLU"),

@@ -152,16 +152,16 @@ class SplitAttention(Attention):
         heads, count = self._heads[i], len(whole.groups)
         pairs = [taken(t, 2, one.shared) for one in heads for t in whole.entry[2 * one.place : 2 * one.place + 2]]
         gates = iter(whole.entry[2 * count :])
-        gates_of = [next(gates) if gated else None for gated in whole.gated]  # of every group
-        own = [None if (t := gates_of[one.place]) is None else taken(t, 2, one.own) for one in heads]
+        gates_of = {place: next(gates) for place, gated in enumerate(whole.gated) if gated}
+        own = [taken(gates_of[one.place], 2, one.own) for one in heads if one.place in gates_of]
         sinks, sharing = whole.sinks, self.num_heads // self.num_kv_heads
         if sinks is not None:
             sinks = taken(sinks, 0, [(first * sharing, end * sharing) for first, end in runs(self.parts[i].heads)])
         return Entered(
             [one.group for one in heads],
             [taken(whole.queries[one.place], 2, one.own) for one in heads],
-            (*pairs, *(t for t in own if t is not None)),
-            [t is not None for t in own],
+            (*pairs, *own),
+            [one.place in gates_of for one in heads],
             sinks,
         )
 

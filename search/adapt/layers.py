@@ -10,6 +10,8 @@ Shapes: N tokens of a row, C hidden_size, V vocabulary.
 
 from __future__ import annotations
 
+from threading import Lock
+
 import torch
 from torch import Tensor, nn
 
@@ -30,6 +32,7 @@ class SharedLayers:
         self.plan, self.memory = plan, memory
         self._local: dict[int, nn.Module] = {}
         self._kept: dict[tuple[int, int], Tensor] = {}  # (row, layers done) -> (1, N, C)
+        self._lock = Lock()  # rows may go through at the same time
         self._incumbent: tuple[bool, ...] | None = None
         self.layers_run = 0
 
@@ -47,8 +50,9 @@ class SharedLayers:
         same = 0 if row is None or self._incumbent is None else _shared(settings, self._incumbent)
         start, h = 0, None
         if row is not None:
-            start = max((done for (one, done) in self._kept if one == row and done <= same), default=0)
-            h = self._kept.get((row, start))
+            with self._lock:
+                start = max((done for (one, done) in self._kept if one == row and done <= same), default=0)
+                h = self._kept.get((row, start))
         x = check_input(ids, None, decoder.vocab_size, decoder.embed_tokens.embedding_dim)
         where = placed(x, None, None, None, None, [])
         if h is None:
@@ -57,9 +61,10 @@ class SharedLayers:
                 h = h + decoder.embed_positions(where, x.shape[1])
         for number in range(start, len(settings)):
             h = self.layer(number, settings[number])(h, where, None, None)
-            self.layers_run += 1
-            if row is not None and number + 1 <= same and self._has_room(h):
-                self._kept[row, number + 1] = h
+            with self._lock:
+                self.layers_run += 1
+                if row is not None and number + 1 <= same and self._has_room(h):
+                    self._kept[row, number + 1] = h
         out: Tensor = decoder.norm(h)
         return out
 
@@ -68,13 +73,14 @@ class SharedLayers:
         own = self.decoder.layers[number]
         if original:
             return own
-        if number not in self._local:
-            with torch.device("meta"):
-                made = self.plan.layer(number, False).build(self.plan.spec.hidden_size)
-            made.load_state_dict(own.state_dict(), assign=True)
-            choose(made, self.decoder.product)
-            self._local[number] = made.train(own.training)
-        return self._local[number]
+        with self._lock:
+            if number not in self._local:
+                with torch.device("meta"):
+                    made = self.plan.layer(number, False).build(self.plan.spec.hidden_size)
+                made.load_state_dict(own.state_dict(), assign=True)
+                choose(made, self.decoder.product)
+                self._local[number] = made.train(own.training)
+            return self._local[number]
 
     def _has_room(self, h: Tensor) -> bool:
         held = sum(t.numel() * t.element_size() for t in self._kept.values())

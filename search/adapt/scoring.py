@@ -11,6 +11,7 @@ Shapes: N tokens of a row, V vocabulary.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -105,13 +106,24 @@ def score_rows(
     keep: bool = True,
     advance: Callable[[], object] = lambda: None,
 ) -> Score:
-    """keep: rows are those whose states may be kept."""
-    found = []
-    with torch.no_grad():
-        for number, row in enumerate(rows):
-            found.append(score_row(shared, placement, row, number if keep else None, every))
-            advance()
-    return tuple(found)
+    """keep: rows are those whose states may be kept. On a CPU a thread takes a row, so no thread waits for another."""
+
+    def one(number: int) -> RowScore:
+        with torch.no_grad():  # is of each thread
+            found = score_row(shared, placement, rows[number], number if keep else None, every)
+        advance()
+        return found
+
+    threads = torch.get_num_threads()
+    workers = min(threads, len(rows))
+    if workers < 2 or shared.decoder.embed_tokens.weight.device.type != "cpu":
+        return tuple(map(one, range(len(rows))))
+    torch.set_num_threads(1)
+    try:
+        with ThreadPoolExecutor(workers) as pool:
+            return tuple(pool.map(one, range(len(rows))))
+    finally:
+        torch.set_num_threads(threads)
 
 
 @dataclass(frozen=True)

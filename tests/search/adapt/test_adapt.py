@@ -239,6 +239,25 @@ def test_scores_are_those_of_the_model_itself(model: Path) -> None:
     assert math.isclose(found.text, (sum(score.text) - sum(base[0].text)) / len(row.text))
 
 
+def test_rows_in_threads_give_the_same_scores(model: Path) -> None:
+    """States are kept while other rows go through, too. The number of threads is as it was."""
+    original = miniwin.load(model)
+    rows = make_rows(read_texts([], [])[0], load_tokenizer("byte"), Wanted(4, 900, 3), search=True)
+    plan = Plan(original.spec, 16, 2, 256)
+    alone, shared = SharedLayers(original, plan), SharedLayers(original, plan)
+    before = torch.get_num_threads()
+    try:
+        for placement in ((1, 2), (1, 4), (0, 4)):
+            torch.set_num_threads(1)
+            expected = score_rows(alone, placement, rows, 2, keep=False)
+            torch.set_num_threads(3)
+            shared.keep((1, 4))
+            assert score_rows(shared, placement, rows, 2) == expected and torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
+    assert shared.layers_run < alone.layers_run
+
+
 # The search, on damages that are made up.
 
 

@@ -105,6 +105,11 @@ def _row(
             f"{text.name}: too short for the questions. {wanted.rows} rows of {wanted.tokens:,} tokens are asked for, "
             f"and a row's share of the text is {room:,} tokens short; give more --text, or ask for fewer rows"
         )
+    if not filler:
+        raise UserError(
+            f"rows of {wanted.tokens:,} tokens have no room for the first piece of text, beside {len(questions)} "
+            "questions and their facts; make --seq-len and --search-len longer, or ask fewer --questions"
+        )
     ids, counted, at = _mixed(random, prefix, filler, facts)
     whole = len(ids)
     found = []

@@ -242,7 +242,7 @@ def test_scores_are_those_of_the_model_itself(model: Path) -> None:
 def test_rows_in_threads_give_the_same_scores(model: Path) -> None:
     """States are kept while other rows go through, too. The number of threads is as it was."""
     original = miniwin.load(model)
-    rows = make_rows(read_texts([], [])[0], load_tokenizer("byte"), Wanted(4, 900, 3), search=True)
+    rows = make_rows(read_texts([], [])[0], load_tokenizer("byte"), Wanted(4, 1400, 3), search=True)
     plan = Plan(original.spec, 16, 2, 256)
     alone, shared = SharedLayers(original, plan), SharedLayers(original, plan)
     before = torch.get_num_threads()

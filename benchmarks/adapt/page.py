@@ -10,6 +10,7 @@ from typing import Any
 
 from benchmarks.adapt.keeping import RESULTS
 from miniwin.display.formats import bytes_text, duration
+from miniwin.search.adapt.plan import Named
 from miniwin.search.adapt.words import interval_text, layers_text, verdicts
 
 PAGE = Path(__file__).parent / "README.md"
@@ -70,7 +71,8 @@ def _about(result: dict[str, Any]) -> list[str]:
     seconds = result["seconds"]
     layers = ", ".join(map(str, result["chosen"]))
     return [
-        f"{len(result['chosen'])} of {len(result['units'])} layers stay global ({layers}); the others see",
+        f"{result['size']} of {result['units']} {'key/value heads' if settings['heads'] else 'layers'} stay global",
+        f"({layers}); the others see",
         f"{settings['window']} tokens and the first {settings['sinks']}: `{result['placements']['chosen']['layout']}`.",
         f"Weights: sha256 {base['sha256'][:12]}, {base['licence'] or 'licence not known'}.",
         f"Search on {texts['search']['name']}, {duration(seconds['search'])}.",
@@ -90,9 +92,10 @@ def command(name: str, result: dict[str, Any]) -> str:
             *("search_rows", "rows", "questions", "harder", "text_weight", "seed"),
         )
     }
+    options |= {"heads": ""} if settings["heads"] else {}
     read = [f"--text {one}" for one in texts["search"]["name"].split(", ")]
     read += [f"--test-text {one}" for one in texts["report"]["name"].split(", ")]
-    said = " ".join([*(f"--{key} {value}" for key, value in options.items()), *read])
+    said = " ".join([*(f"--{key} {value}".strip() for key, value in options.items()), *read])
     return f"miniwin adapt {base['ref']} {said} --out {name}"
 
 
@@ -104,7 +107,7 @@ def _placements(result: dict[str, Any]) -> list[str]:
         rows.append(
             (
                 name,
-                layers_text(one["layers"], len(result["units"])),
+                layers_text(one["layers"], len(result["whole_layers"])),
                 f"{one['cache_share']:.1%}",
                 f"{text['value']:.4f}",
                 "" if first else f"{text['more']:+.2%} {interval_text(text['difference'], 4)}",
@@ -138,7 +141,7 @@ def _front(result: dict[str, Any]) -> list[str]:
     rows = [
         (
             str(len(one["layers"])),
-            layers_text(one["layers"], len(result["units"])),
+            layers_text(one["layers"], len(result["whole_layers"])),
             bytes_text(one["cache_bytes"]),
             f"{one['cache_share']:.1%}",
             f"{one['text']:+.3f}",
@@ -159,7 +162,8 @@ def _foretold(result: dict[str, Any]) -> list[str]:
     ]
     if found["spearman"] >= 0.7:
         return said
-    alone = ", ".join(f"{layer}: {_gain(result, layer):+.3f}" for layer in result["chosen"])
+    known = [one["layers"] for one in result["search"]["scored"]]
+    alone = ", ".join(f"{layer}: {_gain(result, layer):+.3f}" for layer in result["chosen"] if [layer] in known)
     together = _scored(result, result["chosen"]) - _scored(result, [])
     return [
         *said,
@@ -168,11 +172,11 @@ def _foretold(result: dict[str, Any]) -> list[str]:
     ]
 
 
-def _gain(result: dict[str, Any], layer: int) -> float:
+def _gain(result: dict[str, Any], layer: Named) -> float:
     return _scored(result, [layer]) - _scored(result, [])
 
 
-def _scored(result: dict[str, Any], layers: list[int]) -> float:
+def _scored(result: dict[str, Any], layers: list[Named]) -> float:
     return next(float(one["damage"]) for one in result["search"]["scored"] if one["layers"] == layers)
 
 

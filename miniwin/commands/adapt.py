@@ -43,6 +43,11 @@ def adapt_command(
     questions: Annotated[int, typer.Option(help="Questions of a text that judge a placement.")] = 12,
     harder: Annotated[int, typer.Option(help="Harder questions of a text of the report.")] = 4,
     text_weight: Annotated[float, typer.Option(help="Weight of a nat of text beside a nat of answers.")] = 1.0,
+    heads: Annotated[bool, typer.Option("--heads", help="After the layers go on with single key/value heads.")] = False,
+    known: Annotated[
+        str | None,
+        typer.Option(metavar="DIR", help="What this command made before: its scores are not computed again."),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of questions and placements.")] = 0,
     name: Annotated[str | None, typer.Option(help="The new model's name. Default: the old one's, with -local.")] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1.")] = "cpu",
@@ -75,6 +80,8 @@ def adapt_command(
         evaluations=evaluations,
         text_weight=text_weight,
         seed=seed,
+        heads=heads,
+        known=known,
         name=name,
         beyond=beyond,
     )

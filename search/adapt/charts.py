@@ -21,7 +21,7 @@ def front(result: dict[str, Any]) -> str:
             one["cache_bytes"],
             one["damage"],
             "best" if one["layers"] == result["chosen"] else "complete",
-            f"{len(one['layers'])} global layers ({', '.join(map(str, one['layers'])) or 'none'}): "
+            f"{', '.join(map(str, one['layers'])) or 'no global layer'}: "
             f"{one['damage']:+.3f}, {bytes_text(one['cache_bytes'])}",
             label=CHOSEN if one["layers"] == result["chosen"] else None,
         )
@@ -45,7 +45,7 @@ def front(result: dict[str, Any]) -> str:
 
 def layers(result: dict[str, Any]) -> str:
     """The damage where one layer alone is global, layer by layer."""
-    alone = {one["layers"][0]: one for one in result["search"]["scored"] if len(one["layers"]) == 1}
+    alone = {one["layers"][0]: one for one in result["search"]["scored"] if [type(n) for n in one["layers"]] == [int]}
     none = next((one for one in result["search"]["scored"] if not one["layers"]), None)
     if none is None or not alone:
         return ""

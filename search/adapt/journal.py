@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from miniwin.files.writing import said_if_unwritable
-from miniwin.search.adapt.plan import Placement
+from miniwin.search.adapt.plan import Named
 from miniwin.search.adapt.scoring import RowScore, Score
 from miniwin.specs import UserError
 
@@ -31,43 +31,30 @@ class Entry:
 
 
 class Journal:
-    """path: the file. settings: everything that the scores depend on.
+    """path: the file. settings: everything that the scores depend on. known: a journal whose scores a new one begins
+    with.
 
     Raises:
-        UserError: the file is of other settings, or is no journal.
+        UserError: a file is of other settings, or is no journal.
     """
 
-    def __init__(self, path: Path, settings: dict[str, Any]) -> None:
+    def __init__(self, path: Path, settings: dict[str, Any], known: Path | None = None) -> None:
         self.path = path
-        self.entries: dict[tuple[str, Placement], Entry] = {}
+        self.entries: dict[tuple[str, tuple[Named, ...]], Entry] = {}
         head = json.dumps({"format": FORMAT, "settings": settings}, sort_keys=True)
         with said_if_unwritable(path):
             whole = _whole_lines(path)
-            if whole:
-                self._read(whole, json.loads(head))
-            else:
+            if not whole:
+                earlier: list[str] = []
+                if known is not None:
+                    earlier = known.read_text(encoding="utf-8").splitlines()
+                    self.entries = _read(known, earlier, json.loads(head))
                 path.parent.mkdir(parents=True, exist_ok=True)
-                _append(path, head)
+                _append(path, "\n".join([head, *earlier[1:]]))
+            else:
+                self.entries = _read(path, whole, json.loads(head))
 
-    def _read(self, lines: list[str], head: dict[str, Any]) -> None:
-        try:
-            first = json.loads(lines[0])
-            if first["format"] != FORMAT:
-                raise ValueError
-            found = {(e["rows"], tuple(e["placement"])): _entry(e) for e in map(json.loads, lines[1:])}
-        except (ValueError, KeyError, TypeError):
-            raise UserError(
-                f"{self.path}: is not a journal of `miniwin adapt`; remove it, or choose another --out"
-            ) from None
-        other = sorted(name for name, value in head["settings"].items() if first["settings"].get(name) != value)
-        if other:
-            raise UserError(
-                f"{self.path}: is of an unfinished `miniwin adapt` with other settings ({', '.join(other)}); give the "
-                "same command to go on, choose another --out, or remove this file"
-            )
-        self.entries = found
-
-    def add(self, rows: str, placement: Placement, score: Score, seconds: float) -> Entry:
+    def add(self, rows: str, placement: tuple[Named, ...], score: Score, seconds: float) -> Entry:
         """Write one score, and see it on the disk."""
         entry = Entry(score, round(seconds, 3))
         data = {"rows": rows, "placement": list(placement), "seconds": entry.seconds}
@@ -79,6 +66,24 @@ class Journal:
     def seconds(self, rows: str) -> float:
         """That scoring took so far, in all sessions."""
         return sum(entry.seconds for (name, _), entry in self.entries.items() if name == rows)
+
+
+def _read(path: Path, lines: list[str], head: dict[str, Any]) -> dict[tuple[str, tuple[Named, ...]], Entry]:
+    """The scores of a journal that has the same settings."""
+    try:
+        first = json.loads(lines[0])
+        if first["format"] != FORMAT:
+            raise ValueError
+        found = {(e["rows"], tuple(e["placement"])): _entry(e) for e in map(json.loads, lines[1:])}
+    except (ValueError, LookupError, TypeError):
+        raise UserError(f"{path}: is not a journal of `miniwin adapt`; remove it, or choose another --out") from None
+    other = sorted(name for name, value in head["settings"].items() if first["settings"].get(name) != value)
+    if other:
+        raise UserError(
+            f"{path}: is of an unfinished `miniwin adapt` with other settings ({', '.join(other)}); give the "
+            "same command to go on, choose another --out, or remove this file"
+        )
+    return found
 
 
 def _entry(data: dict[str, Any]) -> Entry:

@@ -19,7 +19,7 @@ from miniwin.blocks import Decoder
 from miniwin.blocks.decoder_inputs import check_input, placed
 from miniwin.blocks.matmul_library import choose
 from miniwin.language_model import LanguageModel
-from miniwin.search.adapt.plan import Placement, Plan
+from miniwin.search.adapt.plan import Placement, Plan, Setting
 
 MEMORY = 2 << 30  # bytes of kept states
 
@@ -30,10 +30,10 @@ class SharedLayers:
     def __init__(self, model: LanguageModel, plan: Plan, memory: int = MEMORY) -> None:
         self.decoder: Decoder = model.decoder
         self.plan, self.memory = plan, memory
-        self._local: dict[int, nn.Module] = {}
+        self._local: dict[tuple[int, Setting], nn.Module] = {}
         self._kept: dict[tuple[int, int], Tensor] = {}  # (row, layers done) -> (1, N, C)
         self._lock = Lock()  # rows may go through at the same time
-        self._incumbent: tuple[bool, ...] | None = None
+        self._incumbent: tuple[Setting, ...] | None = None
         self.layers_run = 0
 
     def keep(self, placement: Placement) -> None:
@@ -68,25 +68,25 @@ class SharedLayers:
         out: Tensor = decoder.norm(h)
         return out
 
-    def layer(self, number: int, original: bool) -> nn.Module:
-        """The layer as it is in the original, or with its window."""
+    def layer(self, number: int, setting: Setting) -> nn.Module:
+        """The layer as it is in the original, or with its windows."""
         own = self.decoder.layers[number]
-        if original:
+        if all(setting):
             return own
         with self._lock:
-            if number not in self._local:
+            if (number, setting) not in self._local:
                 with torch.device("meta"):
-                    made = self.plan.layer(number, False).build(self.plan.spec.hidden_size)
+                    made = self.plan.layer(number, setting).build(self.plan.spec.hidden_size)
                 made.load_state_dict(own.state_dict(), assign=True)
                 choose(made, self.decoder.product)
-                self._local[number] = made.train(own.training)
-            return self._local[number]
+                self._local[number, setting] = made.train(own.training)
+            return self._local[number, setting]
 
     def _has_room(self, h: Tensor) -> bool:
         held = sum(t.numel() * t.element_size() for t in self._kept.values())
         return held + h.numel() * h.element_size() <= self.memory
 
 
-def _shared(one: tuple[bool, ...], other: tuple[bool, ...]) -> int:
+def _shared(one: tuple[Setting, ...], other: tuple[Setting, ...]) -> int:
     """How many of the first layers are equal."""
     return next((i for i, (a, b) in enumerate(zip(one, other, strict=True)) if a != b), len(one))

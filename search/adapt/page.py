@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from html import escape
 from typing import Any
@@ -25,9 +26,10 @@ METHOD = (
 
 def page(result: dict[str, Any]) -> str:
     base, settings = result["base"], result["settings"]
+    unit = "key/value head" if settings["heads"] else "layer"
     said = (
-        f"{plural(result['size'], 'layer')} of {len(result['units'])} stay global; the others see "
-        f"{settings['window']} tokens and the first {settings['sinks']}. Nothing was trained."
+        f"{plural(result['size'], unit)} of {result['units']} stay global; the others see {settings['window']} tokens "
+        f"and the first {settings['sinks']}. Nothing was trained."
     )
     figures = [
         section(title, chart)
@@ -62,48 +64,52 @@ def _apart(result: dict[str, Any]) -> bool:
 
 
 def _strip(result: dict[str, Any]) -> str:
-    """A box for each layer, filled where it sees the whole context, and what each global layer is worth."""
-    layout, chosen = result["placements"][CHOSEN]["layout"], set(result["chosen"])
-    units = set(result["units"])
+    """A box for each layer, filled as far as its heads see the whole context, and what each of these is worth."""
+    layout, local = result["placements"][CHOSEN]["layout"], set(result["whole_layers"])
+    parts = Counter(int(str(one).partition(".")[0]) for one in result["chosen"])
+    whole = {one for one in result["chosen"] if isinstance(one, int)}
     boxes = []
     for place, letter in enumerate(layout):
-        whole = place in chosen
-        kind = "whole" if whole else "local"
-        seen = "the whole context" if whole else "a window" if place in units else "what it saw in the original"
+        kind = "whole" if place in whole else "local"
+        seen = "the whole context" if place in whole else "a window" if place in local else "as in the original"
+        seen += f", {plural(parts[place], 'head')} the whole context" if place in parts and place not in whole else ""
         x = place * CELL
         boxes.append(
             f'<rect class="layer {kind}" x="{x + 1}" y="1" width="{CELL - 2}" height="{HEIGHT - 2}"><title>'
             f"{escape(f'layer {place}: {seen}')}</title></rect>"
-            f'<text class="{kind}" x="{x + CELL / 2:g}" y="15">{escape(letter)}</text>'
         )
+        if place in parts and place not in whole:  # a bar at the foot
+            boxes.append(f'<rect class="layer whole" x="{x + 1}" y="{HEIGHT - 6}" width="{CELL - 2}" height="5"/>')
+        boxes.append(f'<text class="{kind}" x="{x + CELL / 2:g}" y="14">{escape(letter)}</text>')
     total = CELL * len(layout)
-    label = f"{layout}: layers {', '.join(map(str, result['chosen'])) or 'none'} see the whole context"
+    label = f"{layout}: {', '.join(map(str, result['chosen'])) or 'none'} see the whole context"
     strip = (
         f'<svg class="strip" width="{total}" height="{HEIGHT}" viewBox="0 0 {total} {HEIGHT}" role="img" '
         f'aria-label="{escape(label)}">{"".join(boxes)}</svg>'
     )
-    note = "Each layer is a box, the first on the left. A filled box sees the whole context; the others see a window."
+    note = (
+        "Each layer is a box, the first on the left. A filled box sees the whole context; the others see a window. A "
+        "bar at the foot: some of its heads see the whole context."
+    )
     return f'<p class="note">{note}</p>{scrolling("Layers", strip)}{_missed(result)}'
 
 
 def _missed(result: dict[str, Any]) -> str:
-    """What each global layer is worth: the damage without it, as the search measured it."""
-    scored = {tuple(one["layers"]): one for one in result["search"]["scored"]}
-    chosen = tuple(result["chosen"])
-    rows = []
-    for layer in chosen:
-        without = scored.get(tuple(one for one in chosen if one != layer))
-        alone = scored.get((layer,))
-        if without is not None and alone is not None:
-            rows.append((f"layer {layer}", *(f"{one[key]:+.3f}" for one in (without, alone) for key in PARTS)))
-    if not rows:
-        return ""
+    """What each global unit is worth: the damage without it and with it alone, as the search measured them."""
+    rows = [
+        (
+            f"{'layer' if isinstance(one['unit'], int) else 'head'} {one['unit']}",
+            *(
+                "–" if one[how] is None else f"{one[how][part]:+.3f}"
+                for how in ("without", "alone")
+                for part in ("text", "answers")
+            ),
+        )
+        for one in result["search"]["worth"]
+    ]
     heads = ("", "without it: text", "answers", "only it: text", "answers")
-    note = "Damage in nats a token above the original, on the questions of the search."
-    return f'<p class="note">{note}</p>' + scrolling("What each layer is worth", table(heads, rows))
-
-
-PARTS = ("text", "answers")
+    note = "Damage in nats a token above the original, on the questions of the search; –: not scored."
+    return f'<p class="note">{note}</p>' + scrolling("What each is worth", table(heads, rows)) if rows else ""
 
 
 def _table(result: dict[str, Any]) -> str:

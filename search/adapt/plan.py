@@ -1,14 +1,15 @@
-"""Which layers of a model can become local, how many of them may stay global, and the spec of each placement.
+"""What of a model can become local, how much of it may stay global, and the spec of each placement.
 
-A placement is a set of units that stay global. A unit is a layer that sees the whole context. All other units get a
-window and the sink tokens that go with it:
+A placement is a set of units that stay global. A unit is a layer that sees the whole context, or one key/value head of
+such a layer. All other units get a window and the sink tokens that go with it:
 
     cache_bytes(placement) <= share * cache_bytes(original)        both at `length` tokens, from the specs alone
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from bisect import bisect_right
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -17,60 +18,98 @@ from miniwin.specs import ModelSpec, UserError, parse_spec
 from miniwin.zoo.importing.layout import lay_out
 
 Placement = tuple[int, ...]  # the units that stay global, in order
+Setting = tuple[
+    bool, ...
+]  # of a layer: whether each key/value head is as in the original; one for all if it has no units
+WHOLE: Setting = (True,)
+Named = int | str  # a layer, 7, or a head of one, "7.1"
 
 
 @dataclass(frozen=True)
 class Plan:
-    """spec: the original. window, sinks: of the units that become local. length: where cache bytes are counted."""
+    """spec: the original. window, sinks: of the units that become local. length: where cache bytes are counted.
+
+    heads: units are key/value heads. Head h of layer i is unit i * H + h, where H is the most heads that a layer has.
+    """
 
     spec: ModelSpec
     window: int
     sinks: int
     length: int
+    heads: bool = False
+    _local: dict[tuple[int, Setting], LayerSpec] = field(default_factory=dict, repr=False, compare=False)
 
     @cached_property
     def layers(self) -> tuple[LayerSpec, ...]:
         return self.spec.layer_specs
 
     @cached_property
-    def units(self) -> tuple[int, ...]:
+    def whole_layers(self) -> tuple[int, ...]:
         """The layers that see the whole context, which is what can be taken from them."""
         return tuple(i for i, layer in enumerate(self.layers) if _sees_all(layer))
+
+    def _kv_heads(self, number: int) -> int:
+        attention: Any = self.layers[number].attention
+        return int(attention.kv_heads)
+
+    @cached_property
+    def stride(self) -> int:
+        """The numbers of units that belong to a layer."""
+        return max(map(self._kv_heads, self.whole_layers), default=1) if self.heads else 1
+
+    def units_of(self, number: int) -> Placement:
+        first = number * self.stride
+        return tuple(range(first, first + (self._kv_heads(number) if self.heads else 1)))
+
+    @cached_property
+    def units(self) -> Placement:
+        return tuple(unit for number in self.whole_layers for unit in self.units_of(number))
 
     @property
     def all(self) -> Placement:
         """Everything stays global: the original."""
         return self.units
 
-    def settings(self, placement: Placement) -> tuple[bool, ...]:
-        """For each layer whether it is as in the original."""
-        stay = set(placement) | (set(range(len(self.layers))) - set(self.units))
-        return tuple(i in stay for i in range(len(self.layers)))
+    def settings(self, placement: Placement) -> tuple[Setting, ...]:
+        """One for each layer. Two layers with equal settings compute the same from the same states."""
+        stay, whole = set(placement), set(self.whole_layers)
+        return tuple(
+            tuple(unit in stay for unit in self.units_of(i)) if i in whole else WHOLE for i in range(len(self.layers))
+        )
 
-    def layer(self, number: int, original: bool) -> LayerSpec:
-        return self.layers[number] if original else self._local[number]
+    def named(self, placement: Placement) -> list[Named]:
+        """Layers by their numbers; heads of layers that stay in part by 7.1."""
+        found: list[Named] = []
+        stay = set(placement)
+        for number in self.whole_layers:
+            mine = [unit for unit in self.units_of(number) if unit in stay]
+            if mine and len(mine) == len(self.units_of(number)):
+                found.append(number)
+            else:
+                found += [f"{number}.{unit - number * self.stride}" for unit in mine]
+        return found
 
-    @cached_property
-    def _local(self) -> dict[int, LayerSpec]:
-        """Each unit with its window.
-
-        Raises:
-            UserError: a layer cannot have a window, or no sink tokens.
+    def layer(self, number: int, setting: Setting) -> LayerSpec:
         """
-        changed = {"window": self.window, **({"keep_first": self.sinks} if self.sinks else {})}
-        found = {}
-        for number in self.units:
-            data = _data(self.layers[number])
-            data["attention"] = {**data["attention"], **changed}
-            found[number] = data
-        names = {**{i: _data(layer) for i, layer in enumerate(self.layers)}, **found}
-        whole = self._spec([names[i] for i in range(len(self.layers))], f"{self.spec.name}-local")
-        return {number: whole.layer_specs[number] for number in self.units}
+        Raises:
+            UserError: the layer cannot have such windows, or no sink tokens.
+        """
+        if all(setting):
+            return self.layers[number]
+        if (number, setting) not in self._local:
+            data = [_data(layer) for layer in self.layers]
+            changed: dict[str, Any] = {"window": self.window}
+            if any(setting):
+                changed = {"window": None, "windows": [None if stays else self.window for stays in setting]}
+            if self.sinks:
+                changed["keep_first"] = self.sinks
+            data[number]["attention"] = {**data[number]["attention"], **changed}
+            self._local[number, setting] = self._spec(data, self.spec.name).layer_specs[number]
+        return self._local[number, setting]
 
     def spec_of(self, placement: Placement, name: str | None = None) -> ModelSpec:
         """The spec of a placement: the original's, with windows."""
-        settings = self.settings(placement)
-        layers = [_data(self.layer(i, original)) for i, original in enumerate(settings)]
+        layers = [_data(self.layer(i, setting)) for i, setting in enumerate(self.settings(placement))]
         return self._spec(layers, name or self.spec.name)
 
     def _spec(self, layers: list[dict[str, Any]], name: str) -> ModelSpec:
@@ -104,16 +143,16 @@ class Plan:
         least, most = self.share(()), self.share(self.all)
         if share < least or share >= most:
             raise UserError(
-                f"--cache {share:.1%}: no layout meets it. With windows of {self.window} in all {len(self.units)} "
-                f"layers that see the whole context, {least:.1%} of the cache at {self.length:,} tokens are left; "
-                f"expected from {least:.1%} to below {most:.1%}, or another --window"
+                f"--cache {share:.1%}: no layout meets it. With windows of {self.window} in all "
+                f"{len(self.whole_layers)} layers that see the whole context, {least:.1%} of the cache at "
+                f"{self.length:,} tokens are left; expected from {least:.1%} to below {most:.1%}, or another --window"
             )
-        return max(k for k in range(len(self.units)) if self.share(self.units[:k]) <= share)
+        return bisect_right(range(len(self.units)), share, key=lambda k: self.share(self.units[:k])) - 1
 
 
 def _sees_all(layer: LayerSpec) -> bool:
     attention: Any = layer.attention
-    return getattr(attention, "window", 0) is None and getattr(attention, "chunk", None) is None
+    return all(getattr(attention, name, None) is None for name in ("window", "windows", "chunk"))
 
 
 def _data(layer: LayerSpec) -> dict[str, Any]:

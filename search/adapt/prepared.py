@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import ceil
 from typing import Any
 
 from miniwin.search.adapt.plan import Plan
 from miniwin.search.adapt.rows import Row, Wanted, make_rows
+from miniwin.search.adapt.searching import needed
 from miniwin.search.adapt.settings import Settings
 from miniwin.search.adapt.texts import Text, read_texts
 from miniwin.specs import UserError
@@ -17,7 +19,8 @@ from miniwin.training.origin import Origin, find_origin
 
 @dataclass(frozen=True)
 class Prepared:
-    """plan, rows: of the report. search_plan: with the shorter windows of search_rows. size: how many layers stay."""
+    """plan, rows: of the report. search_plan: with the shorter windows of search_rows. size: how many
+    units stay."""
 
     origin: Origin
     settings: Settings
@@ -30,7 +33,7 @@ class Prepared:
 
     def journal_settings(self) -> dict[str, Any]:
         return {
-            **self.settings.record(),
+            **self.settings.of_scores(),
             "weights": self.origin.sha256,
             "spec": self.origin.spec.hash,
             "texts": [text.sha256 for text in self.texts],
@@ -38,8 +41,16 @@ class Prepared:
 
     @property
     def budget(self) -> int:
-        """The placements that the search scores: those of --evaluations but the original."""
-        return self.settings.evaluations - 1
+        """The placements of layers that the search scores: those of --evaluations but the original."""
+        left = self.settings.evaluations - 1
+        return left * 2 // 3 if self.settings.heads else left
+
+    @property
+    def layers(self) -> int:
+        """How many layers stay in the search over layers. Where heads follow, more than they would fill."""
+        if not self.settings.heads:
+            return self.size
+        return layers_before_heads(self.plan, self.size)
 
 
 def prepare(ref: str, settings: Settings) -> Prepared:
@@ -51,16 +62,10 @@ def prepare(ref: str, settings: Settings) -> Prepared:
     settings.check(origin.chat_format, ref)
     if origin.tokenizer is None:
         raise UserError(f"{ref} has no tokenizer, and questions are asked in words; use a model with a tokenizer")
-    plan = Plan(origin.spec, settings.window, settings.sinks, settings.length)
+    plan = Plan(origin.spec, settings.window, settings.sinks, settings.length, settings.heads)
     size = plan.count(settings.cache)
-    least = len(plan.units) + 3  # the original, none, each unit alone, one candidate
-    if settings.evaluations < least:
-        raise UserError(
-            f"--evaluations: got {settings.evaluations}, and the search would end before one candidate: the original, "
-            f"the model without global layers and each of {len(plan.units)} layers alone come first; expected "
-            f"{least} or more"
-        )
-    shorter = Plan(origin.spec, settings.search_window, settings.sinks, settings.length)
+    _check_budget(plan, size, settings)
+    shorter = Plan(origin.spec, settings.search_window, settings.sinks, settings.length, settings.heads)
     texts = read_texts(settings.text, settings.test_text)
     asked = Wanted(settings.search_rows, settings.search_len, settings.questions)
     told = Wanted(settings.rows, settings.seq_len, settings.questions, settings.harder)
@@ -68,6 +73,26 @@ def prepare(ref: str, settings: Settings) -> Prepared:
     rows = make_rows(texts[1], origin.tokenizer, told, search=False, seed=settings.seed)
     _check_ids(origin.spec.vocab_size, origin.tokenizer, [*search_rows, *rows], ref)
     return Prepared(origin, settings, plan, shorter, size, texts, search_rows, rows)
+
+
+def _check_budget(plan: Plan, size: int, settings: Settings) -> None:
+    """Raise UserError if the search would end before one candidate."""
+    layers = len(plan.whole_layers)
+    least, first = layers + 3, f"the original, the model without global layers and each of {layers} layers alone"
+    if settings.heads:  # which get a third
+        fewer = needed(layers_before_heads(plan, size) * plan.stride, size)
+        least = max(3 * (fewer + 1), (least - 1) * 3 // 2 + 2)
+        first += f", and {fewer} placements of single heads,"
+    if settings.evaluations < least:
+        raise UserError(
+            f"--evaluations: got {settings.evaluations}, and the search would end before one candidate: {first} come "
+            f"first; expected {least} or more"
+        )
+
+
+def layers_before_heads(plan: Plan, size: int) -> int:
+    """How many layers the search over layers keeps where heads follow: more than they would fill."""
+    return min(2 * ceil(size / plan.stride) + 1, len(plan.whole_layers) - 1)
 
 
 def _check_ids(vocab_size: int, tokenizer: Tokenizer, rows: Sequence[Row], ref: str) -> None:

@@ -19,13 +19,13 @@ DTYPE = "bfloat16"  # of the cache in tables
 
 
 def result_of(prepared: Prepared, searched: Searched, measured: Measured) -> dict[str, Any]:
-    plan, found, rows = prepared.plan, searched.found, prepared.rows
+    plan, rows, found = prepared.plan, prepared.rows, _Scored(prepared, searched)
     original, chosen = measured.scores["original"], measured.scores["chosen"]
     placements = {}
     for name, placement in measured.placements.items():
         score = measured.scores[name]
         placements[name] = {
-            "layers": list(placement),
+            "layers": plan.named(placement),
             **cost(plan, placement),
             **compared(score, original, rows),
             "chosen_minus_this": None
@@ -40,30 +40,54 @@ def result_of(prepared: Prepared, searched: Searched, measured: Measured) -> dic
         "base": prepared.origin.record() | {"name": prepared.origin.spec.name},
         "settings": prepared.settings.record() | {"search_window": prepared.settings.search_window},
         "size": prepared.size,
-        "units": list(plan.units),
-        "chosen": list(searched.chosen),
+        "units": len(plan.units),
+        "whole_layers": list(plan.whole_layers),
+        "chosen": plan.named(searched.chosen),
         "texts": {
             name: {"name": text.name, "sha256": text.sha256}
             for name, text in zip(("search", "report"), prepared.texts, strict=True)
         },
         "placements": placements,
         "search": {
-            "scored": [{"layers": list(placement), **_damage(one)} for placement, one in found.scored.items()],
-            "draws": [list(one) for one in found.draws if one in found.scored],
-            "stages": found.stages,
-            "prediction": _prediction(found.draws, found.scored),
+            "scored": [{"layers": plan.named(placement), **_damage(one)} for placement, one in found.all.items()],
+            "stages": searched.layers.stages | ({} if searched.heads is None else searched.heads.stages),
+            "worth": found.worth(searched.chosen),
+            "prediction": _prediction(searched.layers.draws, searched.layers.scored),
         },
-        "front": [
-            {"layers": list(best), **cost(plan, best), **_damage(found.scored[best])}
-            for size in range(len(plan.units))
-            if (best := found.best(size)) is not None
-        ],
+        "front": [{"layers": plan.named(one), **cost(plan, one), **_damage(found.all[one])} for one in found.front()],
         "seconds": {"search": round(searched.seconds, 1), "report": round(measured.seconds, 1)},
         "miniwin": __version__,
         "code": code_version(),
         "machine": machine(),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
     }
+
+
+class _Scored:
+    """Everything that the search scored, by units."""
+
+    def __init__(self, prepared: Prepared, searched: Searched) -> None:
+        self._plan = prepared.plan
+        self.all = {self._units(layers): one for layers, one in searched.layers.scored.items()}
+        self.all |= {} if searched.heads is None else searched.heads.scored
+
+    def _units(self, layers: Placement) -> Placement:
+        return tuple(unit for layer in layers for unit in self._plan.units_of(layer))
+
+    def front(self) -> list[Placement]:
+        """The best of each size."""
+        sizes = sorted({len(placement) for placement in self.all})
+        return [min((p for p in self.all if len(p) == n), key=lambda p: self.all[p].total) for n in sizes]
+
+    def worth(self, chosen: Placement) -> list[dict[str, Any]]:
+        """For each chosen unit the damage without it and with it alone, where they were scored."""
+        rows = []
+        for unit in chosen:
+            without = self.all.get(tuple(one for one in chosen if one != unit))
+            alone = self.all.get((unit,))
+            name = self._plan.named((unit,))[0]
+            rows.append({"unit": name, "without": without and _damage(without), "alone": alone and _damage(alone)})
+        return rows
 
 
 def cost(plan: Plan, placement: Placement) -> dict[str, Any]:

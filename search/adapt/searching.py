@@ -14,6 +14,7 @@ journal goes on where it was.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import count
 from math import ceil
@@ -62,17 +63,15 @@ class Search:
 
     def run(self) -> Placement | None:
         """The best placement of the size that the budget allowed to find; None if it allowed none."""
-        try:
+        with suppress(SpentError):
             self._repairs()
             self._draws()
             self._wide()
             self._swaps()
             self._front()
-        except SpentError:
-            pass
         return self.found.best(self.size)
 
-    def _damage(self, placement: Placement) -> float:
+    def damage(self, placement: Placement) -> float:
         known = self.found.scored.get(placement)
         if known is None:
             if len(self.found.scored) >= self.budget:
@@ -85,9 +84,9 @@ class Search:
     def _repairs(self) -> None:
         self.stage = "repairs"
         self._keep(())
-        self._damage(())
+        self.damage(())
         for unit in self.units:
-            self._damage((unit,))
+            self.damage((unit,))
 
     def _draws(self) -> None:
         """Random sets: the best of them is what the winner is held against."""
@@ -98,7 +97,7 @@ class Search:
             if (placement := next(drawn, None)) is None:
                 return
             self.found.draws.append(placement)
-            self._damage(placement)
+            self.damage(placement)
 
     def _wide(self) -> None:
         """A larger set, improved by swaps, and taken apart down to the size that is wanted."""
@@ -110,11 +109,11 @@ class Search:
         drawn = self._random_sets(size)
         draws = [placement for _, placement in zip(range(left // 10), drawn, strict=False)]
         for placement in draws:
-            self._damage(placement)
+            self.damage(placement)
         best = self.found.best(size)
         assert best is not None
         self.stage = "wide swaps"
-        wide = self._improved(best, len(self.found.scored) + left * 2 // 5)
+        wide = self.improved(best, len(self.found.scored) + left * 2 // 5)
         self.stage = "removal"
         self._taken_apart(wide, self.size)
 
@@ -123,7 +122,7 @@ class Search:
         best = self.found.best(self.size)
         assert best is not None
         below = self.size * (self.size + 1) // 2  # what the front takes
-        self._improved(best, self.budget - below)
+        self.improved(best, self.budget - below)
 
     def _front(self) -> None:
         self.stage = "front"
@@ -131,15 +130,15 @@ class Search:
         assert best is not None
         self._taken_apart(best, 1)
 
-    def _improved(self, placement: Placement, until: int) -> Placement:
+    def improved(self, placement: Placement, until: int) -> Placement:
         """Swaps in random order, each kept that loses less, until so many placements are scored."""
-        here = self._damage(placement)
+        here = self.damage(placement)
         self._keep(placement)
         while True:
             for other in self._neighbours(placement):
                 if len(self.found.scored) >= until:
                     return placement
-                if (there := self._damage(other)) < here:
+                if (there := self.damage(other)) < here:
                     placement, here = other, there
                     self._keep(placement)
                     break
@@ -158,7 +157,7 @@ class Search:
         while len(placement) > size:
             self._keep(placement)
             smaller = [tuple(one for one in placement if one != unit) for unit in placement]
-            placement = min(smaller, key=self._damage)
+            placement = min(smaller, key=self.damage)
 
     def _random_sets(self, size: int) -> Iterator[Placement]:
         seen: set[Placement] = set()
@@ -178,6 +177,60 @@ def _choices(n: int, k: int) -> int:
         found = found * (n - i) // (i + 1)
         if found > 1000 and i + 1 <= n // 2:
             return 1000
+    return found
+
+
+class HeadSearch:
+    """Single heads, from the heads of whole layers on: some are taken away at a time, and then swapped.
+
+    budget: placements to score. start: the units of the layers, more than `size`.
+    """
+
+    def __init__(
+        self, units: Placement, start: Placement, size: int, evaluate: Evaluate, keep: Keep, *, budget: int, seed: int
+    ) -> None:
+        self.start, self.size, self.budget = start, size, budget
+        self._swaps = Search(units, size, evaluate, keep, budget=budget, seed=seed)
+        self._keep = keep
+        self.found = self._swaps.found
+
+    @property
+    def stage(self) -> str:
+        return self._swaps.stage
+
+    def run(self) -> Placement | None:
+        """The best placement of the size; None if the budget ended before one."""
+        with suppress(SpentError):
+            self._swaps.stage = "heads taken away"
+            here = self.start
+            while len(here) > self.size:
+                here = self._fewer(here)
+            self._swaps.stage = "swaps of heads"
+            self._swaps.improved(here, self.budget)
+        return self.found.best(self.size)
+
+    def _fewer(self, here: Placement) -> Placement:
+        """Without the heads that are missed least one by one: half of those that have to go. What is left is scored."""
+        self._keep(here)
+        damage = self._swaps.damage
+        missed = sorted(here, key=lambda unit: damage(tuple(one for one in here if one != unit)))
+        gone = set(missed[: _gone(len(here), self.size)])
+        left = tuple(one for one in here if one not in gone)
+        damage(left)
+        return left
+
+
+def _gone(here: int, size: int) -> int:
+    return (here - size + 1) // 2
+
+
+def needed(start: int, size: int) -> int:
+    """How many placements it takes to come from so many heads to `size`."""
+    found = 0
+    while start > size:
+        gone = _gone(start, size)
+        found += start + (gone > 1)  # what is left is scored already if one is gone
+        start -= gone
     return found
 
 

@@ -20,6 +20,8 @@ class Settings:
     seq_len: tokens of a row of the report. search_len: of a row of the search, whose windows are as much shorter.
     text, test_text: files; none is the source of Python's standard library. search_rows, rows: how many rows the search
     and the report have. questions: judged questions of a row; harder: those that ask for more, in the report alone.
+    heads: after the layers go on with single key/value heads. known: a folder of `adapt` whose scores are not computed
+    again.
     evaluations: placements that the search scores. text_weight: of a nat of text against a nat of answers.
     """
 
@@ -39,6 +41,8 @@ class Settings:
     text_weight: float = 1.0
     text_every: int = 4
     seed: int = 0
+    heads: bool = False
+    known: str | None = None
     name: str | None = None
     beyond: bool = False
 
@@ -47,11 +51,16 @@ class Settings:
         return max(self.window * self.search_len // self.seq_len, LEAST_WINDOW)
 
     def record(self) -> dict[str, Any]:
-        """What scores depend on, without the names of files, whose contents count."""
+        """Without the names of files, whose contents count."""
         data = asdict(self)
-        for name in ("text", "test_text", "name", "beyond"):
+        for name in ("text", "test_text", "known", "name", "beyond"):
             del data[name]
         return data
+
+    def of_scores(self) -> dict[str, Any]:
+        """What the scores of a placement depend on: its windows, and the rows."""
+        names = ("window", "sinks", "seq_len", "search_len", "search_rows", "rows", "questions", "harder", "text_every")
+        return {name: getattr(self, name) for name in (*names, "seed")}
 
     def check(self, chat_format: ChatFormat | None, ref: str) -> None:
         """

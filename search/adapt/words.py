@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from miniwin.display.formats import bytes_text, duration, plural
+from miniwin.search.adapt.plan import Named
 from miniwin.search.adapt.prepared import Prepared
 
 
@@ -12,12 +13,13 @@ def intention(prepared: Prepared, seconds: dict[str, float], known: int) -> str:
     """What will be done, and about how long it takes."""
     settings, plan, size = prepared.settings, prepared.plan, prepared.size
     some = plan.units[:size]
+    kept, whole = (one.cache_bytes(settings.length, "bfloat16") for one in (plan.spec_of(some), plan.spec))
+    unit = "key/value head" if plan.heads else "layer"
     lines = [
         f"adapt {prepared.origin.described()}",
-        f"  {plural(size, 'layer')} of {len(plan.units)} stay global, the others see {settings.window} tokens and the "
+        f"  {plural(size, unit)} of {len(plan.units)} stay global, the others see {settings.window} tokens and the "
         f"first {settings.sinks}: {plan.share(some):.1%} of the cache at {settings.length:,} tokens "
-        f"({bytes_text(plan.spec_of(some).cache_bytes(settings.length, 'bfloat16'))} of "
-        f"{bytes_text(plan.spec.cache_bytes(settings.length, 'bfloat16'))} in bfloat16)",
+        f"({bytes_text(kept)} of {bytes_text(whole)} in bfloat16)",
         f"  search: {settings.evaluations} placements on {plural(settings.search_rows, 'row')} of "
         f"{settings.search_len:,} tokens with windows of {settings.search_window}, "
         f"{settings.questions * settings.search_rows} questions, text from {prepared.texts[0].name}; "
@@ -40,7 +42,7 @@ def outcome(result: dict[str, Any]) -> list[str]:
         rows.append(
             (
                 name,
-                layers_text(one["layers"], len(result["units"])),
+                layers_text(one["layers"], len(result["whole_layers"])),
                 f"{one['cache_share']:.1%}",
                 f"{one['bits_per_byte']['value']:.4f}",
                 f"{answers['nats']:.3f}",
@@ -59,7 +61,7 @@ def outcome(result: dict[str, Any]) -> list[str]:
     ]
 
 
-def layers_text(layers: list[int], of: int) -> str:
+def layers_text(layers: list[Named], of: int) -> str:
     if len(layers) == of:
         return f"all {of}"
     return ", ".join(map(str, layers)) or "none"

@@ -15,10 +15,25 @@ from miniwin.search.adapt.layers import SharedLayers
 from miniwin.search.adapt.plan import Placement, evenly
 from miniwin.search.adapt.prepared import Prepared
 from miniwin.search.adapt.scoring import Damage, Score, damage, score_rows
-from miniwin.search.adapt.searching import Found, Search
-from miniwin.specs import UserError
+from miniwin.search.adapt.searching import Found, HeadSearch, Search
+from miniwin.specs import UserError, user_path
 
 SEARCH, REPORT = "search", "report"
+EVEN = "evenly spaced"
+EVALUATIONS = "evaluations.jsonl"  # the journal in the folder of the result
+
+
+def scores_of(folder: str) -> Path:
+    """The journal that a folder of `adapt` keeps, or one that is not finished.
+
+    Raises:
+        UserError: there is none.
+    """
+    path = user_path(folder)
+    for journal in (path / EVALUATIONS, path):
+        if journal.is_file():
+            return journal
+    raise UserError(f"--known: {folder}: no {EVALUATIONS} there; give a folder that `miniwin adapt` made")
 
 
 class Told(Protocol):
@@ -37,9 +52,14 @@ class Silent:
 
 @dataclass(frozen=True)
 class Searched:
-    """What the search found. size: of the chosen placement."""
+    """What the search found. layers: of whole layers, by their numbers. heads: by units; None where there are none.
 
-    found: Found
+    start: the layers whose heads were looked at. chosen: units.
+    """
+
+    layers: Found
+    heads: Found | None
+    start: Placement
     original: Score
     chosen: Placement
     seconds: float
@@ -59,7 +79,8 @@ class Adapting:
 
     def __init__(self, prepared: Prepared, model: LanguageModel, journal: Path, told: Told | None = None) -> None:
         self.prepared, self.model, self.told = prepared, model, told or Silent()
-        self.journal = Journal(journal, prepared.journal_settings())
+        known = prepared.settings.known
+        self.journal = Journal(journal, prepared.journal_settings(), None if known is None else scores_of(known))
         self._shared: dict[str, SharedLayers] = {}
 
     def search(self) -> Searched:
@@ -67,37 +88,68 @@ class Adapting:
         Raises:
             UserError: the budget ended before one candidate.
         """
-        prepared = self.prepared
-        settings, rows, units = prepared.settings, prepared.search_rows, prepared.plan.units
-        shared = self._layers(SEARCH)
-        self.told.stage("search", settings.evaluations)
-        original = self._score(SEARCH, prepared.plan.all)
-        self.told.step()
+        prepared, told = self.prepared, self.told
+        settings, rows, plan = prepared.settings, prepared.search_rows, prepared.plan
+        keep = self._layers(SEARCH).keep
+        told.stage("search", settings.evaluations)
+        original = self._score(SEARCH, plan.all)
+        told.step()
 
         def evaluate(placement: Placement) -> Damage:
-            score = self._score(SEARCH, placement)
-            found = damage(score, original, rows, settings.text_every, settings.text_weight)
-            self.told.step(said=f"{search.stage}: {found.total:+.3f}")
+            found = damage(self._score(SEARCH, placement), original, rows, settings.text_every, settings.text_weight)
+            told.step(said=f"{search.stage}: {found.total:+.3f}")
             return found
 
-        search = Search(units, prepared.size, evaluate, shared.keep, budget=prepared.budget, seed=settings.seed)
-        chosen = search.run()
-        if chosen is None:
-            raise UserError("--evaluations: the search ended before one candidate; give more")
-        return Searched(search.found, original, chosen, self.journal.seconds(SEARCH))
+        search: Search | HeadSearch
+        search = Search(
+            plan.whole_layers,
+            prepared.layers,
+            lambda layers: evaluate(self._units(layers)),
+            lambda layers: keep(self._units(layers)),
+            budget=prepared.budget,
+            seed=settings.seed,
+        )
+        layers, of_heads = search.run(), None
+        chosen = None if layers is None else self._units(layers)
+        found = search.found
+        if layers is not None and settings.heads:
+            budget = settings.evaluations - 1 - prepared.budget
+            search = HeadSearch(
+                plan.units, self._units(layers), prepared.size, evaluate, keep, budget=budget, seed=settings.seed
+            )
+            chosen, of_heads = search.run(), search.found
+        if layers is None or chosen is None:
+            raise UserError(f"--evaluations: got {settings.evaluations}, and the search ended before one candidate")
+        return Searched(found, of_heads, layers, original, chosen, self.journal.seconds(SEARCH))
+
+    def _units(self, layers: Placement) -> Placement:
+        """The units of whole layers."""
+        return tuple(unit for layer in layers for unit in self.prepared.plan.units_of(layer))
 
     def measure(self, searched: Searched) -> Measured:
         """The original, the chosen placement and what it is held against, on the rows of the report."""
-        plan, found, size = self.prepared.plan, searched.found, self.prepared.size
-        alone = sorted(plan.units, key=lambda unit: found.scored[unit,].total)[:size]
+        plan, found, size = self.prepared.plan, searched.layers, self.prepared.layers
+        others: dict[str, Placement]
+        if searched.heads is None:
+            alone = sorted(plan.whole_layers, key=lambda layer: found.scored[layer,].total)[:size]
+            drawn = [one for one in found.draws if one in found.scored]
+            others = {
+                EVEN: evenly(plan.whole_layers, size),
+                f"best of {len(drawn)} random": min(drawn, key=lambda one: found.scored[one].total),
+                "best by single repairs": tuple(sorted(alone)),
+            }
+        else:
+            most = len(searched.chosen) // plan.stride  # whole layers in the same cache
+            best = found.best(most)
+            others = {
+                EVEN: evenly(plan.whole_layers, most) if most else (),
+                "whole layers that it began with": searched.start,
+            }
+            others |= {} if best is None else {"best whole layers": best}
         placements = {
             "original": plan.all,
             "chosen": searched.chosen,
-            "evenly spaced": evenly(plan.units, size),
-            f"best of {len(found.draws)} random": min(
-                (one for one in found.draws if one in found.scored), key=lambda one: found.scored[one].total
-            ),
-            "best by single repairs": tuple(sorted(alone)),
+            **{name: self._units(layers) for name, layers in others.items()},
             "no global layer": (),
         }
         self.told.stage("report", len(placements) * len(self.prepared.rows))
@@ -105,7 +157,8 @@ class Adapting:
         return Measured(placements, scores, self.journal.seconds(REPORT))
 
     def _score(self, which: str, placement: Placement) -> Score:
-        known = self.journal.entries.get((which, placement))
+        named = tuple(self.prepared.plan.named(placement))
+        known = self.journal.entries.get((which, named))
         rows = self.prepared.search_rows if which == SEARCH else self.prepared.rows
         advance: Callable[[], object] = self.told.step if which == REPORT else lambda: None
         if known is not None:
@@ -117,7 +170,7 @@ class Adapting:
         shared = self._layers(which)
         with evaluating(self.model):
             score = score_rows(shared, placement, rows, every, keep=which == SEARCH, advance=advance)
-        self.journal.add(which, placement, score, time.monotonic() - began)
+        self.journal.add(which, named, score, time.monotonic() - began)
         return score
 
     def _layers(self, which: str) -> SharedLayers:

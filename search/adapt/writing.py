@@ -23,12 +23,12 @@ from miniwin.provenance import code_version, machine
 from miniwin.runs import FORMAT, FROM, MODEL, RUN, WEIGHTS
 from miniwin.search.adapt.page import page
 from miniwin.search.adapt.prepared import Prepared
-from miniwin.search.adapt.working import Searched
+from miniwin.search.adapt.working import EVALUATIONS, Searched
 from miniwin.specs import ModelSpec, UserError, dump_yaml
 from miniwin.training.start import MAP, TENSORS, Start
 from miniwin.zoo.importing.writing import appearing
 
-RESULT, PAGE, EVALUATIONS = "adapt.json", "adapt.html", "evaluations.jsonl"
+RESULT, PAGE = "adapt.json", "adapt.html"
 
 
 def refuse_existing(folder: Path) -> None:
@@ -86,7 +86,7 @@ def _record(prepared: Prepared, searched: Searched, spec: ModelSpec) -> dict[str
         "parameters": spec.parameters(),
         # The data is what `miniwin eval` takes where nothing else is said: nobody knows what the original learned.
         "train": {"data": {"source": "python-stdlib"}, "dtype": "float32"},
-        "adapt": {**prepared.settings.record(), "layers": list(searched.chosen)},
+        "adapt": {**prepared.settings.record(), "global": prepared.plan.named(searched.chosen)},
         "seed": prepared.settings.seed,
         "data": {"source": f"none: the weights of {origin.ref} as they were", "fingerprint": origin.sha256},
         "code": code_version(),

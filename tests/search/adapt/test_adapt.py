@@ -23,7 +23,7 @@ from miniwin.search.adapt.plan import Plan, evenly
 from miniwin.search.adapt.prepared import prepare
 from miniwin.search.adapt.rows import Wanted, make_rows
 from miniwin.search.adapt.scoring import Damage, damage, score_row, score_rows
-from miniwin.search.adapt.searching import Search, predicted
+from miniwin.search.adapt.searching import HeadSearch, Search, needed, predicted
 from miniwin.search.adapt.settings import Settings, share_of
 from miniwin.search.adapt.texts import cut, read_texts
 from miniwin.specs import UserError
@@ -88,11 +88,32 @@ def test_windows_that_reach_everything_change_nothing(model: Path) -> None:
 def test_candidates_copy_no_weights(model: Path) -> None:
     original = miniwin.load(model)
     shared = SharedLayers(original, Plan(original.spec, 8, 2, 256))
-    local = shared.layer(2, False)
-    assert local is not original.decoder.layers[2] and local is shared.layer(2, False)
+    local = shared.layer(2, (False,))
+    assert local is not original.decoder.layers[2] and local is shared.layer(2, (False,))
     for name, tensor in local.state_dict().items():
         assert tensor.data_ptr() == original.decoder.layers[2].state_dict()[name].data_ptr()
     assert all(tensor.device.type == "cpu" for tensor in local.state_dict().values())
+
+
+def test_heads_of_a_layer_share_its_weights_too(model: Path) -> None:
+    """Units are heads: what a placement computes is what its spec does, and its named form says which heads."""
+    original = miniwin.load(model)
+    plan = Plan(original.spec, 7, 2, 256, heads=True)
+    assert plan.units == tuple(range(12)) and plan.named((0, 1, 3, 9)) == [0, "1.1", "4.1"]
+    placement = (0, 1, 3, 9)
+    specs = plan.spec_of(placement).layer_specs
+    assert [one.attention.windows for one in specs] == [None, [7, None], None, None, [7, None], None]
+    assert [one.attention.window for one in specs] == [None, None, 7, 7, None, 7]
+    ids = torch.randint(256, (1, 45), generator=torch.Generator().manual_seed(3))
+    built, double = plan.spec_of(placement).build().eval(), plan.spec_of(placement).build().double().eval()
+    for one in (built, double):
+        one.load_state_dict(original.decoder.state_dict())
+    with torch.no_grad():
+        mine = original.decoder.logits(SharedLayers(original, plan).hidden(placement, ids))
+        assert_as_near(mine, built(ids), double(ids))
+        assert torch.equal(original.decoder.logits(SharedLayers(original, plan).hidden(plan.all, ids)), original(ids))
+    count = plan.count(0.3)
+    assert plan.share(plan.units[:count]) <= 0.3 < plan.share(plan.units[: count + 1])
 
 
 @pytest.mark.parametrize("memory", [1 << 30, 3 * 300 * 32 * 4])
@@ -279,6 +300,18 @@ def test_the_search_finds_units_that_work_together_only() -> None:
     assert alone is not None and alone > 1.9  # single repairs foretell nothing
 
 
+def test_the_search_over_heads_keeps_the_two_that_retrieve() -> None:
+    def evaluate(placement: tuple[int, ...]) -> Damage:
+        return Damage(0.0, 2.0 - 1.9 * ({7, 28} <= set(placement)) - 0.01 * len(placement), 0.0)
+
+    start = tuple(unit for layer in (1, 2, 5, 9) for unit in range(3 * layer, 3 * layer + 3))
+    search = HeadSearch(tuple(range(36)), start, 2, evaluate, lambda one: None, budget=80, seed=0)
+    assert search.run() == (7, 28) and len(search.found.scored) <= 80
+    for budget, found in ((needed(12, 2), (7, 28)), (needed(12, 2) - 3, None)):
+        search = HeadSearch(tuple(range(36)), start, 2, evaluate, lambda one: None, budget=budget, seed=0)
+        assert search.run() == found
+
+
 @pytest.mark.parametrize("budget", [14, 15, 20, 40])
 def test_the_search_keeps_to_its_budget_and_is_the_same_again(budget: int) -> None:
     asked: list[tuple[int, ...]] = []
@@ -318,7 +351,30 @@ def test_the_folder_goes_into_the_zoo(made: Path, tmp_path: Path, monkeypatch: p
 
     entry = add(made, name="local", zoo=tmp_path / "zoo")
     assert entry.require_manifest().licence == "mit"
-    assert "sha256" in (entry.folder / "README.md").read_text() and "layers" in entry.provenance["run"]["adapt"]
+    assert "sha256" in (entry.folder / "README.md").read_text() and "global" in entry.provenance["run"]["adapt"]
+
+
+def test_heads_follow_layers_and_known_scores_are_not_computed_again(
+    model: Path, made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "heads"
+    more = ["--cache", "31%", "--heads", "--evaluations", "90", "--known", str(made)]
+    code, said, errors = run_cli("adapt", str(model), "--out", str(out), *OPTIONS, *more)
+    assert code == 0, errors
+    assert "scores of an earlier session are known" in errors and "best whole layers" in said
+    result, adapted = json.loads((out / "adapt.json").read_text()), miniwin.load(out)
+    assert result["placements"]["chosen"]["cache_share"] <= 0.31 and result["units"] == 12
+    assert len(result["chosen"]) >= 2 and any(isinstance(one, str) for one in result["chosen"])
+    assert any(one.attention.windows is not None for one in adapted.spec.layer_specs)
+    earlier = (made / "evaluations.jsonl").read_text().splitlines()
+    assert (out / "evaluations.jsonl").read_text().splitlines()[1 : len(earlier)] == earlier[1:]
+    assert "some of its heads" in (out / "adapt.html").read_text()
+    # Once more, from the whole journal: nothing is left to compute.
+    monkeypatch.setattr("miniwin.search.adapt.working.score_rows", None)
+    again = tmp_path / "again"
+    code, _, errors = run_cli("adapt", str(model), "--out", str(again), *OPTIONS, *more[:-1], str(out))
+    assert code == 0, errors
+    assert json.loads((again / "adapt.json").read_text())["chosen"] == result["chosen"]
 
 
 def test_the_page_stands_alone(made: Path) -> None:
@@ -362,6 +418,8 @@ def test_the_same_command_goes_on_and_scores_nothing_twice(model: Path, made: Pa
             "--window: got 256, and --length is 256: a window as long as the text leaves nothing out",
         ),
         (["--evaluations", "8"], "--evaluations: got 8, and the search would end before one candidate"),
+        (["--heads", "--evaluations", "20"], "and the search would end before one candidate"),
+        (["--known", "nowhere"], "--known: nowhere: no evaluations.jsonl there"),
         (["--search-len", "9000"], "--search-len: got 9,000; expected at most --seq-len, 1,400"),
         (["--seq-len", "500", "--search-len", "300"], "make --seq-len and --search-len longer"),
         (["--rows", "100000"], "too short for the questions"),

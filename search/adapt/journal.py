@@ -40,15 +40,17 @@ class Journal:
 
     def __init__(self, path: Path, settings: dict[str, Any], known: Path | None = None) -> None:
         self.path = path
+        self.known: dict[tuple[str, tuple[Named, ...]], Entry] = {}  # of `known` alone
         self.entries: dict[tuple[str, tuple[Named, ...]], Entry] = {}
         head = json.dumps({"format": FORMAT, "settings": settings}, sort_keys=True)
         with said_if_unwritable(path):
             whole = _whole_lines(path)
+            earlier: list[str] = []
+            if known is not None:
+                earlier = known.read_text(encoding="utf-8").splitlines()
+                self.known = _read(known, earlier, json.loads(head))
             if not whole:
-                earlier: list[str] = []
-                if known is not None:
-                    earlier = known.read_text(encoding="utf-8").splitlines()
-                    self.entries = _read(known, earlier, json.loads(head))
+                self.entries = dict(self.known)
                 path.parent.mkdir(parents=True, exist_ok=True)
                 _append(path, "\n".join([head, *earlier[1:]]))
             else:

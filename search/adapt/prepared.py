@@ -9,12 +9,14 @@ from typing import Any
 
 from miniwin.search.adapt.plan import Plan
 from miniwin.search.adapt.rows import Row, Wanted, make_rows
-from miniwin.search.adapt.searching import needed
+from miniwin.search.adapt.searching import WIDE, needed
 from miniwin.search.adapt.settings import Settings
 from miniwin.search.adapt.texts import Text, read_texts
 from miniwin.specs import UserError
 from miniwin.tokenizer import Tokenizer
 from miniwin.training.origin import Origin, find_origin
+
+FEWEST = 5  # layers before heads: with fewer a search over layers finds no group that retrieves
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,7 @@ def _check_budget(plan: Plan, size: int, settings: Settings) -> None:
     least, first = layers + 3, f"the original, the model without global layers and each of {layers} layers alone"
     if settings.heads:  # which get a third
         fewer = needed(layers_before_heads(plan, size) * plan.stride, size)
-        least = max(3 * (fewer + 1), (least - 1) * 3 // 2 + 2)
+        least = fewer + 2 if settings.known else max(3 * (fewer + 1), (least - 1) * 3 // 2 + 2)
         first += f", and {fewer} placements of single heads,"
     if settings.evaluations < least:
         raise UserError(
@@ -92,7 +94,7 @@ def _check_budget(plan: Plan, size: int, settings: Settings) -> None:
 
 def layers_before_heads(plan: Plan, size: int) -> int:
     """How many layers the search over layers keeps where heads follow: more than they would fill."""
-    return min(2 * ceil(size / plan.stride) + 1, len(plan.whole_layers) - 1)
+    return min(max(ceil(WIDE * size / plan.stride), FEWEST), len(plan.whole_layers) - 1)
 
 
 def _check_ids(vocab_size: int, tokenizer: Tokenizer, rows: Sequence[Row], ref: str) -> None:

@@ -109,11 +109,17 @@ class Adapting:
             budget=prepared.budget,
             seed=settings.seed,
         )
-        layers, of_heads = search.run(), None
+        if settings.heads and (begun := self._begun(original)):
+            search.found.scored |= begun
+            enough = {len(layers) for layers in begun if len(self._units(layers)) > prepared.size}
+            layers = search.found.best(min(enough, key=lambda size: abs(size - prepared.layers)))
+            budget = settings.evaluations - 1
+        else:
+            layers, budget = search.run(), settings.evaluations - 1 - prepared.budget
+        of_heads = None
         chosen = None if layers is None else self._units(layers)
         found = search.found
         if layers is not None and settings.heads:
-            budget = settings.evaluations - 1 - prepared.budget
             search = HeadSearch(
                 plan.units, self._units(layers), prepared.size, evaluate, keep, budget=budget, seed=settings.seed
             )
@@ -121,6 +127,16 @@ class Adapting:
         if layers is None or chosen is None:
             raise UserError(f"--evaluations: got {settings.evaluations}, and the search ended before one candidate")
         return Searched(found, of_heads, layers, original, chosen, self.journal.seconds(SEARCH))
+
+    def _begun(self, original: Score) -> dict[Placement, Damage]:
+        """The whole layers that --known has scored, if there are some with more heads than are wanted."""
+        settings, rows, plan = self.prepared.settings, self.prepared.search_rows, self.prepared.plan
+        found = {}
+        for (which, named), entry in self.journal.known.items():
+            layers = tuple(one for one in named if isinstance(one, int))
+            if which == SEARCH and len(layers) == len(named) < len(plan.whole_layers):
+                found[layers] = damage(entry.score, original, rows, settings.text_every, settings.text_weight)
+        return found if any(len(self._units(layers)) > self.prepared.size for layers in found) else {}
 
     def _units(self, layers: Placement) -> Placement:
         """The units of whole layers."""

@@ -358,7 +358,7 @@ def test_heads_follow_layers_and_known_scores_are_not_computed_again(
     model: Path, made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "heads"
-    more = ["--cache", "31%", "--heads", "--evaluations", "90", "--known", str(made)]
+    more = ["--cache", "31%", "--heads", "--evaluations", "30", "--known", str(made)]
     code, said, errors = run_cli("adapt", str(model), "--out", str(out), *OPTIONS, *more)
     assert code == 0, errors
     assert "scores of an earlier session are known" in errors and "best whole layers" in said

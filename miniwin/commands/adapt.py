@@ -43,6 +43,10 @@ def adapt_command(
     questions: Annotated[int, typer.Option(help="Questions of a text that judge a placement.")] = 12,
     harder: Annotated[int, typer.Option(help="Harder questions of a text of the report.")] = 4,
     text_weight: Annotated[float, typer.Option(help="Weight of a nat of text beside a nat of answers.")] = 1.0,
+    heal: Annotated[
+        str, typer.Option(metavar="TOKENS", help="Train the result on so many tokens, with the original as teacher.")
+    ] = "0",
+    heal_lr: Annotated[float, typer.Option(help="The learning rate of --heal.")] = 3e-4,
     heads: Annotated[bool, typer.Option("--heads", help="After the layers go on with single key/value heads.")] = False,
     known: Annotated[
         str | None,
@@ -81,6 +85,8 @@ def adapt_command(
         text_weight=text_weight,
         seed=seed,
         heads=heads,
+        heal=_tokens(heal),
+        heal_lr=heal_lr,
         known=known,
         name=name,
         beyond=beyond,
@@ -93,6 +99,7 @@ def adapt_command(
             told=shown,
             device=device,
             dry_run=dry_run,
+            progress=not quiet,
             say=lambda said: say(escaped(said), err=True),
         )
     if folder is None:
@@ -101,6 +108,19 @@ def adapt_command(
     for line in outcome(read_json(folder / "adapt.json")):
         say(escaped(line))
     say(escaped(f"wrote {folder}: a model, adapt.json, and adapt.html, the page"))
+
+
+def _tokens(text: str) -> int:
+    """`1e6` or `1000000`."""
+    from miniwin.specs import UserError
+
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < 2**62 or value != int(value):
+        raise UserError(f"--heal: got {text}; expected a number of tokens, such as 1e6")
+    return int(value)
 
 
 class _Shown:

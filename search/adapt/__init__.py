@@ -18,6 +18,7 @@ settings.py    what is asked for
 prepared.py    what is known before anything is scored
 working.py     search and report, with what is scored in the journal
 asking.py      the whole of it, from a reference to the folder
+healing.py     the chosen placement trained, with the original as its teacher
 result.py      adapt.json, with everything that was found and measured
 writing.py     the folder of the result
 words.py       what is said

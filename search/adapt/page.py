@@ -26,10 +26,11 @@ METHOD = (
 
 def page(result: dict[str, Any]) -> str:
     base, settings = result["base"], result["settings"]
+    trained = f"Healed on {settings['heal']:,} tokens." if settings["heal"] else "Nothing was trained."
     unit = "key/value head" if settings["heads"] else "layer"
     said = (
         f"{plural(result['size'], unit)} of {result['units']} stay global; the others see {settings['window']} tokens "
-        f"and the first {settings['sinks']}. Nothing was trained."
+        f"and the first {settings['sinks']}. {trained}"
     )
     figures = [
         section(title, chart)

@@ -20,6 +20,8 @@ class Settings:
     seq_len: tokens of a row of the report. search_len: of a row of the search, whose windows are as much shorter.
     text, test_text: files; none is the source of Python's standard library. search_rows, rows: how many rows the search
     and the report have. questions: judged questions of a row; harder: those that ask for more, in the report alone.
+    heal: tokens that the chosen placement is trained on, with the original as its teacher; 0 is none. heal_lr: its
+    learning rate.
     heads: after the layers go on with single key/value heads. known: a folder of `adapt` whose scores are not computed
     again.
     evaluations: placements that the search scores. text_weight: of a nat of text against a nat of answers.
@@ -42,6 +44,8 @@ class Settings:
     text_every: int = 4
     seed: int = 0
     heads: bool = False
+    heal: int = 0
+    heal_lr: float = 3e-4
     known: str | None = None
     name: str | None = None
     beyond: bool = False
@@ -70,9 +74,11 @@ class Settings:
         for name in ("window", "length", "seq_len", "search_len", "search_rows", "rows", "questions", "evaluations"):
             if getattr(self, name) < 1:
                 raise UserError(f"{_option(name)}: got {getattr(self, name)}; expected 1 or more")
-        for name in ("sinks", "harder"):
+        for name in ("sinks", "harder", "heal"):
             if getattr(self, name) < 0:
                 raise UserError(f"{_option(name)}: got {getattr(self, name)}; expected 0 or more")
+        if self.heal_lr <= 0:
+            raise UserError(f"--heal-lr: got {self.heal_lr}; expected more than 0")
         if not self.text_weight >= 0:
             raise UserError(f"--text-weight: got {self.text_weight}; expected 0 or more")
         for name in ("length", "seq_len"):

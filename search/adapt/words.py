@@ -28,6 +28,10 @@ def intention(prepared: Prepared, seconds: dict[str, float], known: int) -> str:
         f"{(settings.questions + settings.harder) * settings.rows} questions, text from {prepared.texts[1].name}; "
         f"about {duration(seconds['report'])}",
     ]
+    if settings.heal:
+        lines.append(
+            f"  healing: {settings.heal:,} tokens with the original as teacher; about {duration(seconds['healing'])}"
+        )
     if known:
         lines.append(f"  {plural(known, 'score')} of an earlier session are known and not computed again")
     return "\n".join(lines)
@@ -83,9 +87,11 @@ def verdicts(result: dict[str, Any]) -> list[str]:
         f"{interval_text(answers['difference'], 3)} nats a token: {answers['exact']} of {answers['questions']} answers "
         f"are exact, {answers['exact_original']} with the original."
     ]
+    if "healed" in result["placements"]:
+        said.append(_healed(result))
     for name, one in result["placements"].items():
         against = one["chosen_minus_this"]
-        if name in ("original", "chosen") or against["answers"] is None or not one["layers"]:
+        if name in ("original", "chosen", "healed") or against["answers"] is None or not one["layers"]:
             continue
         how = against["answers"]
         low, high = how["low"], how["high"]
@@ -99,3 +105,15 @@ def verdicts(result: dict[str, Any]) -> list[str]:
         )
         said.append(f"The chosen placement {verdict} the one that is {name}: {interval_text(how, 3)} nats a token.")
     return said
+
+
+def _healed(result: dict[str, Any]) -> str:
+    healed, chosen = (result["placements"][name] for name in ("healed", "chosen"))
+    text, answers = healed["bits_per_byte"], healed["answers"]
+    gap = chosen["answers"]["nats"] - chosen["answers"]["original"]
+    closed = "" if gap <= 0 else f", {(chosen['answers']['nats'] - answers['nats']) / gap:.0%} of the gap closed"
+    return (
+        f"Healed on {result['settings']['heal']:,} tokens: text {text['more']:+.2%} "
+        f"({interval_text(text['difference'], 4)}), answers {interval_text(answers['difference'], 3)} nats a "
+        f"token{closed}."
+    )

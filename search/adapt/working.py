@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -12,7 +12,7 @@ from miniwin.inference import evaluating
 from miniwin.language_model import LanguageModel
 from miniwin.search.adapt.journal import Journal
 from miniwin.search.adapt.layers import SharedLayers
-from miniwin.search.adapt.plan import Placement, evenly
+from miniwin.search.adapt.plan import Placement, Plan, evenly
 from miniwin.search.adapt.prepared import Prepared
 from miniwin.search.adapt.scoring import Damage, Score, damage, score_rows
 from miniwin.search.adapt.searching import Found, HeadSearch, Search
@@ -171,6 +171,25 @@ class Adapting:
         self.told.stage("report", len(placements) * len(self.prepared.rows))
         scores = {name: self._score(REPORT, placement) for name, placement in placements.items()}
         return Measured(placements, scores, self.journal.seconds(REPORT))
+
+    def measure_healed(self, measured: Measured, searched: Searched, healed: LanguageModel, weights: str) -> Measured:
+        """The report with the healed model. weights: their sha256."""
+        plan, rows = Plan(healed.spec, self.prepared.settings.window, 0, self.prepared.plan.length), self.prepared.rows
+        named = (f"healed {weights[:16]}",)
+        self.told.stage("report on the healed model", len(rows))
+        entry = self.journal.entries.get((REPORT, named))
+        if entry is None:
+            began = time.monotonic()
+            with evaluating(healed):
+                shared = SharedLayers(healed, plan)
+                score = score_rows(shared, plan.all, rows, 1, keep=False, advance=self.told.step)
+            entry = self.journal.add(REPORT, named, score, time.monotonic() - began)
+        return replace(
+            measured,
+            placements={**measured.placements, "healed": searched.chosen},
+            scores={**measured.scores, "healed": entry.score},
+            seconds=self.journal.seconds(REPORT),
+        )
 
     def _score(self, which: str, placement: Placement) -> Score:
         named = tuple(self.prepared.plan.named(placement))

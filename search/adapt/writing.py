@@ -20,7 +20,8 @@ from miniwin.files.tensor_files import save_tensors
 from miniwin.files.writing import write_flushed, write_json
 from miniwin.machine.matmul_choice import chosen as product
 from miniwin.provenance import code_version, machine
-from miniwin.runs import FORMAT, FROM, MODEL, RUN, WEIGHTS
+from miniwin.runs import CHAT, FORMAT, FROM, METRICS, MODEL, RUN, TOKENIZER, TRAIN, WEIGHTS, read_run
+from miniwin.search.adapt.healing import TEXT, VALID_TEXT
 from miniwin.search.adapt.page import page
 from miniwin.search.adapt.prepared import Prepared
 from miniwin.search.adapt.working import EVALUATIONS, Searched
@@ -29,6 +30,7 @@ from miniwin.training.start import MAP, TENSORS, Start
 from miniwin.zoo.importing.writing import appearing
 
 RESULT, PAGE = "adapt.json", "adapt.html"
+ADAPT = "adapt"  # in run.json
 
 
 def refuse_existing(folder: Path) -> None:
@@ -37,18 +39,20 @@ def refuse_existing(folder: Path) -> None:
         raise UserError(f"--out: {folder} exists already; give the name of a new folder, or remove this one")
 
 
-def write_result(folder: Path, prepared: Prepared, searched: Searched, result: dict[str, Any], journal: Path) -> None:
-    """Write the folder, whole or not at all. The journal moves into it."""
-    origin, settings = prepared.origin, prepared.settings
-    spec = prepared.plan.spec_of(searched.chosen, settings.name or _name(origin.spec.name))
+def write_result(
+    folder: Path,
+    prepared: Prepared,
+    searched: Searched,
+    result: dict[str, Any],
+    journal: Path,
+    run: Path | None = None,
+) -> None:
+    """Write the folder, whole or not at all. The journal moves into it. run: of a model that was healed."""
     with appearing(folder) as part:
-        _write_weights(part / WEIGHTS, prepared, spec)
-        write_flushed(part / MODEL, dump_yaml(spec))
-        assert origin.tokenizer is not None
-        origin.tokenizer.save(part)
-        if origin.chat_format is not None:
-            origin.chat_format.write(part)
-        write_json(part / RUN, _record(prepared, searched, spec))
+        if run is None:
+            _write_model(part, prepared, searched)
+        else:
+            _copy_run(part, run, prepared, searched)
         write_json(part / RESULT, result)
         write_flushed(part / PAGE, page(result))
         shutil.copyfile(journal, part / EVALUATIONS)
@@ -56,8 +60,33 @@ def write_result(folder: Path, prepared: Prepared, searched: Searched, result: d
         journal.unlink()
 
 
-def _name(original: str) -> str:
-    return f"{original[:94]}-local"
+def _write_model(part: Path, prepared: Prepared, searched: Searched) -> None:
+    origin, spec = prepared.origin, prepared.plan.spec_of(searched.chosen, new_name(prepared))
+    _write_weights(part / WEIGHTS, prepared, spec)
+    write_flushed(part / MODEL, dump_yaml(spec))
+    assert origin.tokenizer is not None
+    origin.tokenizer.save(part)
+    if origin.chat_format is not None:
+        origin.chat_format.write(part)
+    write_json(part / RUN, _record(prepared, searched, spec))
+
+
+def _copy_run(part: Path, run: Path, prepared: Prepared, searched: Searched) -> None:
+    """What a training run keeps of a model, with the text that it read beside it, and without its checkpoint."""
+    for name in (WEIGHTS, MODEL, TRAIN, TOKENIZER, METRICS, *CHAT):
+        if (run / name).is_file():
+            shutil.copyfile(run / name, part / name)
+    for name in (TEXT, VALID_TEXT):
+        shutil.copyfile(run.parent / name, part / name)
+    write_json(part / RUN, {**read_run(run), ADAPT: _adapted(prepared, searched)})
+
+
+def _adapted(prepared: Prepared, searched: Searched) -> dict[str, Any]:
+    return {**prepared.settings.record(), "global": prepared.plan.named(searched.chosen)}
+
+
+def new_name(prepared: Prepared) -> str:
+    return prepared.settings.name or f"{prepared.origin.spec.name[:94]}-local"
 
 
 def _write_weights(path: Path, prepared: Prepared, spec: ModelSpec) -> None:
@@ -86,7 +115,7 @@ def _record(prepared: Prepared, searched: Searched, spec: ModelSpec) -> dict[str
         "parameters": spec.parameters(),
         # The data is what `miniwin eval` takes where nothing else is said: nobody knows what the original learned.
         "train": {"data": {"source": "python-stdlib"}, "dtype": "float32"},
-        "adapt": {**prepared.settings.record(), "global": prepared.plan.named(searched.chosen)},
+        ADAPT: _adapted(prepared, searched),
         "seed": prepared.settings.seed,
         "data": {"source": f"none: the weights of {origin.ref} as they were", "fingerprint": origin.sha256},
         "code": code_version(),

@@ -377,6 +377,37 @@ def test_heads_follow_layers_and_known_scores_are_not_computed_again(
     assert json.loads((again / "adapt.json").read_text())["chosen"] == result["chosen"]
 
 
+def test_healing_teaches_the_chosen_placement(model: Path, made: Path, tmp_path: Path) -> None:
+    """By the original, on text of its own, and the report has both. After a stop the same command goes on."""
+    out = tmp_path / "healed"
+    more = ["--known", str(made), "--heal", "5600", "--heal-lr", "1e-2", "--quiet"]
+    code, said, errors = run_cli("adapt", str(model), "--out", str(out), *OPTIONS, *more)
+    assert code == 0, errors
+    assert "healing: 5,600 tokens with the original as teacher" in errors and "\nhealed " in said
+    result, before = (json.loads((folder / "adapt.json").read_text()) for folder in (out, made))
+    assert result["chosen"] == before["chosen"] and result["placements"]["chosen"] == before["placements"]["chosen"]
+    run, healed = json.loads((out / "run.json").read_text()), miniwin.load(out)
+    assert run["tokens"] == 5600 and run["from"]["licence"] == "mit" and run["adapt"]["global"] == result["chosen"]
+    assert run["train"]["distill"]["loss"] == "kl"
+    assert not torch.equal(healed.decoder.head.weight, miniwin.load(made).decoder.head.weight)
+    assert "Healed on 5,600 tokens" in (out / "adapt.html").read_text()
+    assert not list(tmp_path.glob("*.healing")) and not list(tmp_path.glob("*.jsonl"))
+    texts = [json.loads(line)["text"] for line in (out / "healing.jsonl").read_text().splitlines()]
+    assert len(set(texts)) == len(texts) >= 5 and all("Question: " in text for text in texts)
+    # The report's figures of the healed model are those of the folder's weights.
+    nats = result["placements"]["healed"]["answers"]["nats"]
+    rows = prepare(str(model), QUICK).rows
+    plan = Plan(healed.spec, 16, 0, 256)
+    score = score_rows(SharedLayers(healed, plan), plan.all, rows, 1)
+    asked = [
+        (one, cost)
+        for row, mine in zip(rows, score, strict=True)
+        for one, cost in zip(row.answers, mine.answers, strict=True)
+    ]
+    total = sum(cost for one, cost in asked if one.judged) / sum(one.stop - one.start for one, _ in asked if one.judged)
+    assert math.isclose(nats, total, rel_tol=1e-6)
+
+
 def test_the_page_stands_alone(made: Path) -> None:
     page = (made / "adapt.html").read_text()
     for title in ("Which layers stayed global", "Quality against cache", "What a layer is worth", "Loss by position"):
@@ -418,6 +449,8 @@ def test_the_same_command_goes_on_and_scores_nothing_twice(model: Path, made: Pa
             "--window: got 256, and --length is 256: a window as long as the text leaves nothing out",
         ),
         (["--evaluations", "8"], "--evaluations: got 8, and the search would end before one candidate"),
+        (["--heal", "many"], "--heal: got many; expected a number of tokens, such as 1e6"),
+        (["--heal", "1e3"], "--heal: got 1,000 tokens, less than one row of 1,400 (--seq-len); give more"),
         (["--heads", "--evaluations", "20"], "and the search would end before one candidate"),
         (["--known", "nowhere"], "--known: nowhere: no evaluations.jsonl there"),
         (["--search-len", "9000"], "--search-len: got 9,000; expected at most --seq-len, 1,400"),

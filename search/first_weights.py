@@ -42,7 +42,7 @@ class FirstWeights:
     def __init__(self, record: Mapping[str, Any], maps: Sequence[str], origin: Origin | None = None) -> None:
         self.record, self.maps = dict(record), list(maps)
         self._tensors: tuple[torch.device, dict[str, Tensor]] | None = None
-        self._fitting: dict[str, str | None] = {}  # by the hash of a model: why it does not fit
+        self._fitting: dict[str, str | None] = {}  # by a model: why it does not fit
         if origin is not None:
             self.__dict__["origin"] = origin  # cached_property
 
@@ -134,20 +134,25 @@ class FirstWeights:
 
     # -- candidates
 
-    def check(self, model: ModelSpec) -> None:
+    def check(self, model: ModelSpec, train: TrainSpec) -> None:
         """Nothing is read but the spec of the weights.
 
         Raises:
-            UserError: the weights do not fit the model, and no map says what to do.
+            UserError: the weights do not fit the model, and no map says what to do; or `lora` cannot be honoured.
         """
-        if model.hash not in self._fitting:
+        from miniwin.training.adapter_targets import check_lora
+
+        key = f"{model.hash} {train.lora}"
+        if key not in self._fitting:
             why = None
             try:
                 self._moves(model)
+                if train.lora is not None and train.tokens:
+                    check_lora(model, train, self.start(model))
             except UserError as error:
                 why = _said(error)
-            self._fitting[model.hash] = why
-        if why := self._fitting[model.hash]:
+            self._fitting[key] = why
+        if why := self._fitting[key]:
             raise UserError(why)
 
     def start(self, model: ModelSpec) -> Start:

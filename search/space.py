@@ -183,7 +183,7 @@ class Space:
                     judged.need(objective.name, candidate.model)
         if not judged.reason and self.weights is not None and self._fitting:
             try:
-                self.weights.check(candidate.model)
+                self.weights.check(candidate.model, candidate.train)
             except UserError as error:
                 return Assignment(values, None, {**judged.constraints, "fitting weights": 1.0}, str(error))
         return Assignment(values, None if judged.reason else candidate, judged.constraints, judged.reason)
@@ -225,7 +225,7 @@ class Space:
             if baseline is not None:
                 baseline = self.matched(baseline)
                 if self.weights is not None:
-                    self.weights.check(baseline)
+                    self.weights.check(baseline, self.train)
         except UserError as error:
             raise SpaceError([Problem(("baseline",), str(error))]) from None
 

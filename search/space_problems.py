@@ -94,7 +94,12 @@ def _sizes(parts: Parts) -> Iterator[Problem]:
 
 
 def _trainings(parts: Parts) -> Iterator[Problem]:
-    """Lines of `set` that the trainings of a trial would undo."""
+    """Lines of `set` that the trainings of a trial would undo, and adapters around nothing."""
+    if parts.train.lora is not None and parts.spec.weights is None:
+        message = (
+            "its lora trains adapters around the weights of a model, and there are none: set `weights`, or no lora"
+        )
+        yield Problem(("train",), message)
     if parts.spec.seeds > 1 and "train.seed" in parts.lines:
         message = f"each trial is trained with {parts.spec.seeds} seeds (seeds): remove this, or take seeds: 1"
         yield Problem(("set", "train.seed"), message, on_key=True)

@@ -156,6 +156,12 @@ def test_the_variables_shown_make_architectures(shown: int) -> None:
     assert drawn == fine, said
 
 
+def test_the_search_from_weights_shown_is_one() -> None:
+    (shown,) = (text for text in blocks(ROOT / "docs" / "searching.md", "yaml") if text.startswith("weights:"))
+    spec = parse_spec({"kind": "search", "format": 1, "name": "shown", **yaml.safe_load(shown)}, "search")
+    assert spec.blocks["W"].set["attention.keep_first"] == 4 and spec.budget.tokens_per_trial == 0
+
+
 def test_the_rungs_shown_are_those_of_the_halving_shown() -> None:
     (shown,) = (text for text in blocks(ROOT / "docs" / "searching.md", "yaml") if text.startswith("objectives:"))
     shipped: dict[str, Any] = Document(read("specs/searches/period-window-ratio.yaml"), "shipped").data

@@ -26,8 +26,9 @@ from miniwin.search.comparison_lines import comparison_lines
 from miniwin.search.confirm.words import lines
 from miniwin.search.creation import create_study
 from miniwin.search.leases import Lease
+from miniwin.search.named_specs import NamedSpecs
 from miniwin.search.report import write_report
-from miniwin.search.space import check_search
+from miniwin.search.space import Space, check_search
 from miniwin.search.study import Study, find_study
 from miniwin.search.worker import work
 from miniwin.specs import (
@@ -209,6 +210,23 @@ def test_a_train_spec_without_tokens_needs_weights(search: Path) -> None:
     assert "6 assignments" in (said := check_search(search)) and "measured with the weights of" in said
     with pytest.raises(UserError, match="train: its tokens are 0; expected at least 1, or `weights`"):
         check_search(changed(search, weights=None, base="model.yaml", baseline=None))
+
+
+def test_adapters_need_weights_that_fit_as_they_are(search: Path) -> None:
+    pytest.importorskip("peft")
+    (search.parent / "train.yaml").write_text(yaml.safe_dump({**TRAIN, "lora": {"r": 2}}))
+    changed(search, budget={"trials": 1})
+    study = Space(load_search_spec(search), *(specs := named(search))[:2], weights=specs[2])
+    fits, fresh = ({"layers": layers} for layers in ([1, 3], [0, 3]))  # a local layer has no scale of its logits
+    assert study.assign(fits).candidate is not None
+    assert "logit_scale.scale would be drawn anew" in str(study.assign(fresh).reason)
+    with pytest.raises(UserError, match="train: its lora trains adapters around the weights of a model"):
+        check_search(changed(search, **RANDOM))
+
+
+def named(search: Path) -> tuple[Any, Any, Any]:
+    found = NamedSpecs.load(load_search_spec(search), search.parent)
+    return found.base, found.train, found.weights
 
 
 def test_a_study_stays_with_its_weights(search: Path) -> None:

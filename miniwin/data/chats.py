@@ -58,13 +58,17 @@ def read_chats(file: SourceFile, reader: TextReader) -> Iterator[tuple[str, str]
 def _chat(where: str, line: str) -> dict[str, Any]:
     """The variables of the template that a line gives."""
     try:
-        record = _clean(json.loads(line))
+        record = _clean(json.loads(line, object_pairs_hook=_once))
     except (ValueError, RecursionError) as error:
         other = "nested too deeply" if isinstance(error, RecursionError) else "a number is too long"
         reason = error.msg if isinstance(error, json.JSONDecodeError) else other
         raise UserError(f"{where}: not JSON ({reason}); {EXPECTED}") from None
+    except _Twice as twice:
+        raise UserError(f"{where}: {twice} is given twice; which one is meant cannot be known") from None
     if not isinstance(record, dict):
         raise UserError(f"{where}: got {shown(record)}; {EXPECTED}")
+    if all(one in record for one in LISTS):
+        raise UserError(f"{where}: has both {' and '.join(LISTS)}; expected one list of messages")
     name = next((one for one in LISTS if one in record), None)
     if name is None:
         hint = "; for lines of plain text write source: jsonl" if isinstance(record.get("text"), str) else ""
@@ -82,16 +86,35 @@ def _chat(where: str, line: str) -> dict[str, Any]:
         if not isinstance(message.get("content"), str | list) and not message.get("tool_calls"):
             raise UserError(f"{at}: content: got {shown(message.get('content'))}; expected text")
         tools = _parsed(message.get("tools")) if tools is None else tools
-        calls = (
-            {"tool_calls": _parsed(message["tool_calls"]) or message["tool_calls"]} if "tool_calls" in message else {}
-        )
-        found.append({**message, **calls})
+        found.append({**message, **_calls(at, message)})
     if not any(message["role"] == ANSWER for message in found):
         raise UserError(
             f"{where}: no answer in it: {len(found)} messages, none of role {ANSWER}; expected at least one, since "
             "the loss is that of answers"
         )
     return {"messages": found, "tools": tools}
+
+
+class _Twice(Exception):
+    """The name of a field that an object has twice."""
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in found:
+            raise _Twice(shown(name))
+        found[name] = value
+    return found
+
+
+def _calls(at: str, message: dict[str, Any]) -> dict[str, Any]:
+    """tool_calls as templates read them: a list."""
+    said = message.get("tool_calls")
+    calls = _parsed(said)
+    if said and calls is None:
+        raise UserError(f"{at}: tool_calls: got {shown(said)}; expected a list, or a text that is one in JSON")
+    return {} if calls is None else {"tool_calls": calls}
 
 
 def _clean(value: Any) -> Any:

@@ -3,8 +3,10 @@
 opening                  a folder or a file, opened by what it is
 source, hf_folder, pth   reading what may come from anywhere, without running any of it
 gguf/                    likewise: metadata as the config, quantised tensors as Hugging Face's
+licence                  what the weights may be used for, as the source says it
 asked                    what the source does not say: given by the user, or inferred from shapes
 family, families/        how the config and the tensor names of each family become ours, and back
+plan, carrying           which of their tensors make which of ours; the tokenizer that is carried over
 converting, writing      the whole import, and the folder that it writes
 """
 

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import select
-import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 from helpers import enliven
+from terminal import CTRL_C, CTRL_D, terminal
 from tiny import run_cli, spec
 
 import miniwin
@@ -214,64 +212,31 @@ def test_a_wrong_line_of_a_script_ends_it(
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there are no pseudo-terminals")
 def test_on_a_terminal_ctrl_c_stops_an_answer_and_not_the_chat(tmp_path: Path) -> None:
-    import pty
-
-    master, slave = pty.openpty()
-    command = [sys.executable, "-m", "miniwin", *files(tmp_path), "-n", "1000000"]
-    process = subprocess.Popen(
-        command, stdin=slave, stdout=slave, stderr=slave, start_new_session=True, env={**os.environ, "TERM": "dumb"},
-        preexec_fn=take_terminal,
-    )  # fmt: skip
-    os.close(slave)
-    seen = b""
-
-    def more() -> bytes:
-        ready, _, _ = select.select([master], [], [], 120)
-        assert ready, f"nothing comes after {seen[-2000:]!r}"
-        return os.read(master, 1 << 16)
-
-    def until(text: bytes) -> None:
-        nonlocal seen
-        while text not in seen:
-            seen += more()
-        seen = seen[seen.index(text) + len(text) :]
-
-    try:
-        until(b"> ")
+    with terminal(*files(tmp_path), "-n", "1000000") as screen:
+        screen.until(b"> ")
         for _ in range(2):
-            os.write(master, b"Hello\n")
-            until(b"Hello\r\n")
-            while len(seen) < 50:
-                seen += more()
-            assert not re.search(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]", seen)  # nothing that a terminal obeys
-            os.write(master, b"\x03")
-            until(b"(stopped; Ctrl-C once more ends the chat)")
-            until(b"> ")
-            os.write(master, b"/reset\n")  # where an answer was stopped is chance, and so would be the next answer
-            until(b"a new chat")
-            until(b"> ")
-        os.write(master, b"/what\n")
-        until(b"error: /what: no such command")
-        until(b"> ")
+            screen.type(b"Hello\n")
+            screen.until(b"Hello\r\n")
+            while len(screen.seen) < 50:
+                screen.more()
+            assert not re.search(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]", screen.seen)  # nothing that a terminal obeys
+            screen.type(CTRL_C)
+            screen.until(b"(stopped; Ctrl-C once more ends the chat)")
+            screen.until(b"> ")
+            screen.type(b"/reset\n")  # where an answer was stopped is chance, and so would be the next answer
+            screen.until(b"a new chat")
+            screen.until(b"> ")
+        screen.type(b"/what\n")
+        screen.until(b"error: /what: no such command")
+        screen.until(b"> ")
         # Python misses a Ctrl-C between its prompt and its waiting for a key; the next one is heard, as one.
-        os.write(master, b"\x03")
-        while not select.select([master], [], [], 5)[0]:
-            os.write(master, b"\x03")
-        until(b"Ctrl-C once more")
-        until(b"> ")
-        os.write(master, b"\x04")
-        assert process.wait(timeout=120) == 0
-    finally:
-        process.kill()
-        process.wait()
-        os.close(master)
-
-
-def take_terminal() -> None:
-    import fcntl
-    import termios
-
-    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+        screen.type(CTRL_C)
+        while screen.idle(5):
+            screen.type(CTRL_C)
+        screen.until(b"Ctrl-C once more")
+        screen.until(b"> ")
+        screen.type(CTRL_D)
+        assert screen.process.wait(timeout=120) == 0
 
 
 def test_torch_is_left_as_it_was() -> None:

@@ -143,6 +143,22 @@ def test_a_wrong_line_is_named(tmp_path: Path, name: str) -> None:
     assert not list((tmp_path / "cache" / "data").glob("*.tmp"))
 
 
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ('{"messages": [], "messages": [{"role": "user"}]}', "'messages' is given twice; which one is meant"),
+        ('{"messages": [], "conversations": []}', "has both conversations and messages; expected one list"),
+        (
+            '{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "tool_calls": "f()"}]}',
+            r"messages\[1\]: tool_calls: got 'f\(\)'; expected a list, or a text that is one",
+        ),
+    ],
+)
+def test_a_line_that_says_two_things_is_refused(tmp_path: Path, line: str, said: str) -> None:
+    with pytest.raises(UserError, match=rf"chats\.jsonl:2: {said}"):
+        corpus(tmp_path, chat("a", "b"), line)
+
+
 def test_a_chat_that_the_template_refuses_is_named(tmp_path: Path) -> None:
     strict = ChatFormat(
         "{% if messages[0].role == 'system' %}{{ raise_exception('no system') }}{% endif %}" + PLAIN.template, ("\0",)

@@ -104,7 +104,11 @@ def test_a_conversation_is_rendered_as_theirs(read: Read) -> None:
 
 
 def test_llama_cpp_reads_ours(read: Read, tmp_path: Path) -> None:
-    """The file that we export gives the same greedy text in llama.cpp, where its Python package is installed."""
+    """The file that we export gives the same greedy text in llama.cpp, where its Python package is installed.
+
+    `CMAKE_ARGS=-DGGML_NATIVE=OFF pip install llama-cpp-python` compiles it, for twenty minutes of one core. From
+    another environment its folders llama_cpp and diskcache may be linked into a folder that PYTHONPATH names.
+    """
     llama_cpp = pytest.importorskip("llama_cpp")
     path = export_gguf(read.ours, tmp_path / "ours.gguf", "float32").path
     theirs = llama_cpp.Llama(model_path=str(path), n_ctx=256, verbose=False)

@@ -2,6 +2,7 @@
 
 A chapter is one draw: the windows of a chapter are alike. Each window of WINDOW tokens is read by itself, after the one
 token before it; the first is read after the separator. So every token of a chapter is predicted, and counts its bytes.
+Products are in bfloat16, before and after alike, as they are in training.
 
     ratio = nats after / nats before, sums over chapters: the share that is left of bits per byte
 
@@ -29,7 +30,7 @@ def nats(model: LanguageModel, texts: Sequence[str]) -> list[float]:
     tokenizer = model.tokenizer
     assert tokenizer is not None and tokenizer.separator is not None
     found = []
-    with evaluating(model):
+    with evaluating(model), torch.autocast(model.device.type, torch.bfloat16):
         for text in texts:
             ids = torch.tensor([tokenizer.separator, *tokenizer.encode(text)])
             windows = [ids[start : start + WINDOW + 1] for start in range(0, len(ids) - 1, WINDOW)]

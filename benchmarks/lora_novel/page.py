@@ -24,8 +24,8 @@ package's docstring ([`__init__.py`](__init__.py)) says what is trained, what ch
 
 WORDS = """
 Intervals are 95 %, paired over chapters: the same chapters before and after. *ratio* is what is left of bits per byte.
-A bar holds if the whole interval keeps to it. Rate and rank were chosen on chapters of the novel that are neither
-trained on nor measured here.
+A bar holds if the whole interval keeps to it. The learning rate was chosen on chapters of the novel that are
+neither trained on nor measured here.
 """
 
 
@@ -67,9 +67,9 @@ def page(found: dict[str, Any]) -> str:
         "",
         f"Chosen by bits per byte after {chosen['tokens']:,} tokens, {chosen['bits_per_byte']:.4f} before:",
         "",
-        _row("rank", "learning rate", "bits per byte"),
-        "|---" * 3 + "|",
-        *(_row(one["r"], f"{one['lr']:g}", f"{one['bits_per_byte']:.4f}") for one in found["tried"]),
+        _row("learning rate", "bits per byte"),
+        "|---" * 2 + "|",
+        *(_row(f"{one['lr']:g}", f"{one['bits_per_byte']:.4f}") for one in found["tried"]),
     ]
     return "\n".join([*lines, ""])
 

@@ -26,6 +26,7 @@ from miniwin.commands import (
     generate,
     importing,
     lm_eval,
+    merging,
     search,
     search_clean,
     search_ladder,
@@ -57,6 +58,7 @@ app.command("generate")(generate.generate_command)
 app.command("chat")(chat.chat_command)
 app.command("import")(importing.import_command)
 app.command("export")(exporting.export_command)
+app.command("merge")(merging.merge_command)
 app.command("adapt")(adapt.adapt_command)
 app.command("demo")(demo.demo)
 search.app.command("clean")(search_clean.clean)

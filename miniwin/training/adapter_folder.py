@@ -10,6 +10,7 @@ only if the hashes are equal. The hash of tensors does not depend on the file th
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from hashlib import sha256
 from pathlib import Path
@@ -113,7 +114,7 @@ def _read_config(folder: Path) -> LoraSpec:
     except ValidationError as error:
         first = error.errors()[0]
         raise UserError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
-    usual = LoraConfig().to_dict()
+    usual = json.loads(json.dumps(LoraConfig().to_dict(), default=list))  # as a file says it
     for name, value in said.items():
         if name not in LoraSpec.model_fields and name not in MEANINGLESS and value != usual.get(name):
             raise UserError(

@@ -1,17 +1,19 @@
-"""`lora` in a train spec: what a run saves, that the base does not move, and that a run goes on bit for bit."""
+"""`lora` in a train spec: what a run saves, that the base does not move, and that a run goes on bit for bit.
+
+test_sft.py kills such runs.
+"""
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from forked import kill, start, together
+from forked import together
 from safetensors.torch import load_file
 from tiny import run_cli
-from tiny_runs import MIXTURE, assert_equal, tiny_model, tiny_train, train_there, write_text
+from tiny_runs import MIXTURE, assert_equal, tiny_model, tiny_train, write_text
 
 import miniwin
 from miniwin.checkpoint import load_checkpoint
@@ -96,20 +98,6 @@ def test_pieces_equal_the_whole(lora: dict[str, Any]) -> None:
     assert_equal(*({**load_checkpoint(Path(one, "checkpoint.pt")), **CLOCK} for one in ("whole", "pieces")))
     assert_equal(weights("whole"), weights("pieces"))
     assert_equal(*(load_file(f"{one}/adapter/adapter_model.safetensors") for one in ("whole", "pieces")))
-
-
-def test_kill_9() -> None:
-    spec = dump_yaml(tiny_train(tokens=40 * 128, lora=LORA, checkpoint_seconds=0))
-    Path("whole.yaml").write_text(spec)
-    train_there("whole", spec, torch.get_num_threads(), "base")
-    for lines in (3, 20):
-        process = start(train_there, "killed", spec, torch.get_num_threads(), "base")
-        while process.is_alive() and len(read_metrics("killed")) < lines:
-            time.sleep(0.005)
-        kill(process)
-    train_there("killed", spec, torch.get_num_threads(), "base")
-    assert_equal(*({**load_checkpoint(Path(one, "checkpoint.pt")), **CLOCK} for one in ("whole", "killed")))
-    assert_equal(weights("whole"), weights("killed"))
 
 
 def test_a_run_goes_on_only_with_the_same_adapter_and_base() -> None:

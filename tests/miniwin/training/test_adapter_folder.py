@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,14 +24,25 @@ CONFIG, TENSORS, BASE = (ADAPTER / n for n in ("adapter_config.json", "adapter_m
 DORA = {"r": 3, "use_dora": True, "lora_dropout": 0.1, "target_modules": ["q_proj", "layers.0.mlp.*"]}
 
 
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A base and a run with an adapter."""
+    folder = tmp_path_factory.mktemp("made")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MINIWIN_CACHE", str(folder / "cache"))
+        patch.chdir(folder)
+        write_text(folder)
+        go("base")
+        go("run", from_="base", lora=DORA)
+    return folder
+
+
 @pytest.fixture(autouse=True)
-def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def _folder(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copytree(made, tmp_path, dirs_exist_ok=True)
     monkeypatch.setenv("MINIWIN_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("MINIWIN_ZOO", str(tmp_path / "zoo"))
     monkeypatch.chdir(tmp_path)
-    write_text(tmp_path)
-    go("base")
-    go("run", from_="base", lora=DORA)
 
 
 def go(out: str, from_: str | None = None, model: Any = None, **changes: Any) -> None:

@@ -59,12 +59,14 @@ def with_adapter(decoder: Decoder, spec: ModelSpec, folder: Path, ref: str) -> D
     Raises:
         UserError: the folder is no adapter, is damaged, or belongs to other weights.
     """
-    base, lora = _read_base(folder), _read_config(folder)
+    base = _read_base(folder)
     if base["spec_hash"] != spec.hash:
         raise UserError(
             f"{folder} is an adapter for another model ('{base['model']}', {base['spec_hash'][:12]}; {ref} is "
             f"'{spec.name}', {spec.hash[:12]}); expected the model that it was trained from"
         )
+    said, tensors = _object(folder / CONFIG), _read_tensors(folder)
+    lora = _read_config(folder / CONFIG, said)
     # What is stored in fewer bits was trained in float32 too.
     weights = {name: tensor.float() for name, tensor in wide(decoder.state_dict()).items()}
     found = digest(weights)
@@ -73,7 +75,7 @@ def with_adapter(decoder: Decoder, spec: ModelSpec, folder: Path, ref: str) -> D
             f"{folder} is an adapter for other weights of '{spec.name}' (sha256 {base['weights'][:12]} of all tensors; "
             f"{ref} has {found[:12]}); expected the model that it was trained from"
         )
-    tensors = _read_tensors(folder)
+    _refuse_more(folder / CONFIG, said)  # last: peft takes seconds to import
     with torch.device("meta"):
         plain, merged = spec.build(), spec.build()
     plain.load_state_dict(weights, assign=True)
@@ -102,18 +104,19 @@ def _read_base(folder: Path) -> dict[str, Any]:
     return base
 
 
-def _read_config(folder: Path) -> LoraSpec:
-    """What adapter_config.json says, if that is what a LoraSpec can say."""
-    from peft import LoraConfig
-
-    path = folder / CONFIG
-    said = _object(path)
-    fields = {name: said[name] for name in LoraSpec.model_fields if name in said}
+def _read_config(path: Path, said: dict[str, Any]) -> LoraSpec:
+    """What adapter_config.json says of the adapter."""
     try:
-        lora = LoraSpec.model_validate(fields)
+        return LoraSpec.model_validate({name: said[name] for name in LoraSpec.model_fields if name in said})
     except ValidationError as error:
         first = error.errors()[0]
         raise UserError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+
+
+def _refuse_more(path: Path, said: dict[str, Any]) -> None:
+    """Raise UserError if adapter_config.json says more than a LoraSpec can say."""
+    from peft import LoraConfig
+
     usual = json.loads(json.dumps(LoraConfig().to_dict(), default=list))  # as a file says it
     for name, value in said.items():
         if name not in LoraSpec.model_fields and name not in MEANINGLESS and value != usual.get(name):
@@ -121,7 +124,6 @@ def _read_config(folder: Path) -> LoraSpec:
                 f"{path}: {name}: got {value!r}; expected {usual.get(name)!r}: only adapters as `miniwin train` makes "
                 "them can be put on a model"
             )
-    return lora
 
 
 def _object(path: Path) -> dict[str, Any]:

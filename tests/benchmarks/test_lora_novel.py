@@ -46,7 +46,7 @@ def test_every_token_of_a_text_is_counted_once() -> None:
     assert model.tokenizer is not None and model.tokenizer.separator is not None
     ids = torch.tensor([[model.tokenizer.separator, *model.tokenizer.encode("a text")]])
     wanted = -model.eval()(ids)[0, :-1].log_softmax(-1).gather(1, ids[0, 1:, None]).sum()
-    assert nats(model, ["a text"])[0] == pytest.approx(float(wanted), rel=1e-4)
+    assert nats(model, ["a text"])[0] == pytest.approx(float(wanted.detach()), rel=0.02), "a token is a sixth of it"
     long, whole = "x y " * 300, "x y " * 128
     first, rest = nats(model, [whole])[0], nats(model, [long])[0]
     assert first < rest < 1200 * np.log(model.spec.vocab_size) * 1.2

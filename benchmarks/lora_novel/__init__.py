@@ -1,6 +1,6 @@
 """A pretrained model, fine-tuned on one novel with LoRA: what it learns of that novel, and what it loses on another.
 
-    python -m benchmarks.lora_novel --gguf SmolLM2-135M-Instruct.Q4_1.gguf --novel A.txt --other B.txt --work DIR
+    python -m benchmarks.lora_novel --gguf FILE --novel FILE --other FILE --work DIR
     python -m benchmarks.lora_novel --page       writes README.md from results.json
 
 The novel is cut by chapters: the first 70 % of its bytes are trained on, the next 15 % choose the learning rate, and

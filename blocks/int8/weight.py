@@ -55,12 +55,11 @@ class Int8Weight(Tensor):
 
     @classmethod
     def stored(cls, values8: Tensor, scale: Tensor, dtype: torch.dtype) -> Int8Weight:
-        """The matrix of values (O, I) and scales (O,) as `in_eight_bits` gives them."""
+        """The matrix of values (O, I) and scales (O,) as `in_eight_bits` gives them. They are copied."""
         size = (values8.shape[0], values8.shape[1])
         more = [-n % tile for n, tile in zip(size, TILE, strict=True)]
-        if any(more):
-            values8, scale = F.pad(values8, (0, more[1], 0, more[0])), F.pad(scale, (0, more[0]))
-        return cls(values8.contiguous(), scale.contiguous(), size, dtype)
+        # Pad copies, also by nothing. Torch's kernel crashes on memory of a file, which begins at any address.
+        return cls(F.pad(values8, (0, more[1], 0, more[0])), F.pad(scale, (0, more[0])), size, dtype)
 
     def of_dtype(self, dtype: torch.dtype) -> Int8Weight:
         """The same integers as a matrix of another type."""

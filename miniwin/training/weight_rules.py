@@ -253,7 +253,7 @@ def _refuse_idle(patterns: dict[str, str], names: Iterable[str], whose: str) -> 
 
 
 def _unfit(name: str, shape: tuple[int, ...], got: tuple[int, ...] | None, named: tuple[str, str]) -> str:
-    there = "is not there" if got is None else f"is {_size(got)} there"
+    there = "is not there" if got is None else f"is {_size(got)} there" if got != shape else "is dropped by a map"
     return f"{name}: {there}, expected {_size(shape)}; to draw it anew: --map '{pattern_of(name)}={FRESH}'"
 
 

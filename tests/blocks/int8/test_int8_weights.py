@@ -57,6 +57,17 @@ def test_a_product_is_that_of_the_rounded_matrix(rows: int, bias: bool, shape: t
     assert bool(((got - expected).abs() <= spread * (2**-6 if rounds else 1e-6) + 1e-6).all())
 
 
+def test_the_memory_of_a_file_is_copied() -> None:
+    """A file is mapped at any address, and torch's kernel takes some only."""
+    for shape in ((32, 64), (33, 20)):
+        room = torch.zeros(shape[0] * shape[1] + 1, dtype=torch.int8)
+        values = room[1:].view(shape)
+        made = Int8Weight.stored(values, torch.ones(shape[0], dtype=torch.bfloat16), torch.float32)
+        assert made.values8.data_ptr() % 64 == made.scale.data_ptr() % 64 == 0
+        values.fill_(1)
+        assert not made.wide().any()
+
+
 @pytest.mark.parametrize("rows", [1, 3, 4, 5, FEW])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_our_kernel_rounds_nothing_but_the_matrix(rows: int, dtype: torch.dtype, build: str) -> None:

@@ -41,9 +41,10 @@ def test_a_chat_on_a_terminal(folder: Path, tmp_path: Path) -> None:
             screen.until(f"{question}\r\n".encode())
             answer = screen.until(b"\r\n> ")  # it ends by itself, before it would be cut
             assert expected in answer and b"<|" not in answer and b"(cut" not in answer, answer
-        screen.type(b"Count from one to two hundred, in words, one to a line.\n")
-        screen.until(b"to a line.\r\n")
-        screen.until(b"two")  # it is streamed
+        screen.type(b"Write a long story about a fox.\n")
+        screen.until(b"a fox.\r\n")
+        while len(screen.seen) < 40:  # it is streamed
+            screen.more()
         screen.type(CTRL_C)
         screen.until(b"(stopped; Ctrl-C once more ends the chat)")
         screen.until(b"> ")
@@ -54,7 +55,7 @@ def test_a_chat_on_a_terminal(folder: Path, tmp_path: Path) -> None:
         assert screen.process.wait(timeout=120) == 0
     said = json.loads(saved.read_text())["conversations"]
     assert [message["role"] for message in said] == ["user", "assistant"] * 3
-    assert "two" in said[-1]["content"].lower() and "two hundred" not in said[-1]["content"].lower()
+    assert len(said[-1]["content"]) > 20, "what was said before the answer was stopped"
 
 
 def test_the_history_is_not_read_again(folder: Path) -> None:

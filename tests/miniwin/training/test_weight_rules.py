@@ -201,6 +201,7 @@ def test_matrices_are_drawn_or_dropped_where_the_user_says_so() -> None:
             ["norm.wight=fresh"],
             "--map norm.wight=fresh: no tensor of model has a name like this; did you mean norm.w",
         ),
+        ([], ["embed_tokens.*=dropped"], r"embed_tokens.weight: is dropped by a map, expected \(256, 32\); to draw it"),
         ([], ["*.sinks=dropped"], r"--map \*.sinks=dropped: no tensor of base has a name like this; it has "),
     ],
 )

@@ -10,7 +10,7 @@ from report_helpers import make_study
 
 from miniwin.search.report import layouts
 from miniwin.search.report.layouts import said, section, strip
-from miniwin.specs import load_model_spec
+from miniwin.specs import load_model_spec, parse_spec
 
 
 def test_a_strip_has_a_box_for_each_layer_and_a_sentence(tmp_path: Path) -> None:
@@ -31,6 +31,19 @@ def test_what_is_said_of_a_layout() -> None:
     assert said(tiny).startswith(f"{tiny.layout}: {len(tiny.layout)} layers, of which ")
     assert all(place in said(tiny) for place in places) and said(tiny).endswith("the whole context")
     assert said(plain) == f"{plain.layout}: {len(plain.layout)} layers, of which all see the whole context"
+
+
+def test_a_layer_whose_heads_differ_is_not_whole(tmp_path: Path) -> None:
+    best = make_study(tmp_path).best
+    assert best is not None
+    data = load_model_spec("miniwin-tiny").model_dump(mode="json")
+    data["blocks"]["G"]["attention"]["windows"] = [None, 32]
+    mixed = parse_spec(data, "model")
+    drawn = Page(strip(replace(best, spec=mixed)))
+    assert {attrs["class"] for attrs in drawn.all("rect")} == {"layer local"}
+    first = mixed.layout.index("G")
+    assert f"layer {first}: G, all in 1 of 2 KV heads, 32 keys in 1, nope" in drawn.text
+    assert said(mixed).endswith("of which none sees the whole context")
 
 
 def test_the_best_come_first_and_the_baseline_last(tmp_path: Path) -> None:

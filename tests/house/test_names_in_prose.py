@@ -42,6 +42,9 @@ ELSEWHERE = {
     "A.txt": "an example",
     "text.txt": "made by a test",
     "novel.txt": "docs/tasks.md's example",
+    "novel-melville-moby-dick.txt": "of Project Gutenberg, read by benchmarks/adapt",
+    "novel-eliot-middlemarch.txt": "of Project Gutenberg, read by benchmarks/adapt",
+    "novel-dickens-bleak-house.txt": "of Project Gutenberg, read by benchmarks/adapt",
     "specs/run": "docs/errors.md's example",
     "miniwin.plugins": "a group of entry points",
 }

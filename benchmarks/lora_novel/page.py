@@ -41,8 +41,9 @@ def write_page(results: Path = RESULTS, out: Path = FOLDER) -> Path:
 def page(found: dict[str, Any]) -> str:
     train, training, machine = found["train"], found["training"], found["machine"]
     lora = train["lora"]
+    novel, other = (Path(found[name]["file"]).stem for name in ("novel", "other"))
     facts = [
-        f"{found['model']['file']}, imported, and trained on {training['tokens']:,} tokens of {found['novel']['file']} "
+        f"{found['model']['file']}, imported, and trained on {training['tokens']:,} tokens of {novel} "
         f"({found['novel']['chapters']} chapters): rank {lora['r']}, lora_alpha {lora['lora_alpha']:g}, learning rate "
         f"{train['optimizer']['lr']:g}, rows of {train['seq_len']}, {train['dtype']}. Trained: "
         f"{found['trained_parameters']:,} numbers beside {found['parameters']:,} that stay.",
@@ -55,7 +56,7 @@ def page(found: dict[str, Any]) -> str:
     ]
     columns = ("measured on", "chapters", "bits per byte before", "after", "difference", "ratio", "bar", "")
     lines = [HEAD, *facts, WORDS, _row(*columns), "|---" * 8 + "|"]
-    names = {"end": f"the end of {found['novel']['file']}", "other": f"the end of {found['other']['file']}"}
+    names = {"end": f"the end of {novel}", "other": f"the end of {other}"}
     for name, one in found["measured"].items():
         difference, ratio = change(one["before"], one["after"], one["bytes"])
         before, after = (bits(one[side], one["bytes"]).value for side in ("before", "after"))

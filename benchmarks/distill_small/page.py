@@ -66,6 +66,8 @@ def page(results: dict[str, Any]) -> str:
         lines.append(f"| {rate:g} | " + " | ".join(cells) + " |")
     seconds = {arm: _mean([run["cpu_seconds"] for run in runs if run["arm"] == arm]) for arm in ARMS}
     codes = ", ".join(sorted({run["code"] for run in runs}))
+    if landed := results.get("landed"):  # the runs were made before their commit was put on top of others
+        codes += f" (this benchmark and distillation as in {landed})"
     lines += [
         "",
         "## Where and when",

@@ -1,4 +1,7 @@
-"""What is trained, on what, and which learning rates are tried. Set down before the first run."""
+"""What is trained, on what, and which learning rates are tried.
+
+Set down before the first of the runs that are reported. A run of a larger budget was begun before them and stopped
+unmeasured, since it would have taken too long."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import torch
 from torch import Tensor, nn
@@ -135,9 +135,32 @@ def moves(
                 f"'{pattern_of(name)}={DROPPED}'"
             )
         found.append(Move(DROPPED, name, shape))
+    problems += _other_heads(base, new, said, found, named)
     if problems:
         raise UserError(f"--from: the weights of {named[0]} do not fit: {some(_one_a_pattern(problems), 3, '; ')}")
     return found
+
+
+def _other_heads(base: Decoder, new: Decoder, said: Maps, found: Iterable[Move], named: tuple[str, str]) -> list[str]:
+    """Projections that have the shape of the base's and mean something else: their rows belong to other heads."""
+    problems, taken = [], {move.name for move in found if move.source is not None}
+    for place, layer in enumerate(new.layers):
+        source = place if said.layers is None else said.layers[place]
+        name = f"layers.{place}.attention.q_proj.weight"
+        if source is None or name not in taken:
+            continue
+        theirs, ours = (_heads(one) for one in (base.layers[source], layer))
+        if theirs != ours:
+            problems.append(
+                f"{name}: {named[0]} has {theirs} there, and {named[1]} has {ours}; give it the heads of "
+                f"{named[0]}, or draw the layer's projections anew: --map 'layers.*.attention.*_proj.*={FRESH}'"
+            )
+    return problems
+
+
+def _heads(layer: Any) -> str:
+    attention = layer.attention
+    return f"{attention.num_heads} heads ({attention.num_kv_heads} for keys and values) of {attention.head_dim}"
 
 
 def put(decoder: Decoder, moves: Iterable[Move], tensors: dict[str, Tensor]) -> None:

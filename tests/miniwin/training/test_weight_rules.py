@@ -201,6 +201,12 @@ def test_matrices_are_drawn_or_dropped_where_the_user_says_so() -> None:
             ["norm.wight=fresh"],
             "--map norm.wight=fresh: no tensor of model has a name like this; did you mean norm.w",
         ),
+        (
+            ["blocks.S.attention.num_heads=4", "blocks.S.attention.num_kv_heads=2"],
+            [],
+            r"layers.0.attention.q_proj.weight: base has 2 heads \(1 for keys and values\) of 16 there, and model "
+            r"has 4 heads \(2 for keys and values\) of 8; give it the heads of base",
+        ),
         ([], ["embed_tokens.*=dropped"], r"embed_tokens.weight: is dropped by a map, expected \(256, 32\); to draw it"),
         ([], ["*.sinks=dropped"], r"--map \*.sinks=dropped: no tensor of base has a name like this; it has "),
     ],

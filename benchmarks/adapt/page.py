@@ -37,8 +37,9 @@ def page() -> str:
 
 def _model(name: str, result: dict[str, Any]) -> list[str]:
     settings = result["settings"]
+    units = "key/value heads" if settings.get("heads") else "layers"
     return [
-        f"## {result['base']['name']}",
+        f"## {result['base']['name']}: {settings['cache']:.0%} of the cache, by {units}",
         "",
         f"`{command(name, result)}`",
         "",

@@ -48,6 +48,7 @@ BEST = "best.safetensors"
 BEFORE_DECAY, BEFORE_DECAY_BEST = "before-decay.pt", "before-decay-best.safetensors"
 CHECKPOINTS = (CHECKPOINT, BEFORE_DECAY)
 ADAPTER = "adapter"
+PARAMETERS = "parameters"  # in run.json: how many numbers the model has
 TRAINED = "trained_parameters"  # in run.json: where these are not all, or not the model's own
 GROWN = "grown"  # in run.json: what a run keeps whose budget has grown
 CHAT = ("chat_template.jinja", "chat.json")  # as miniwin/chat/format.py writes them
@@ -99,7 +100,7 @@ class RunResult:
 
 KINDS: dict[str, Any] = {  # types of the fields of run.json that are computed with; a field may be missing
     **dict.fromkeys(("status", "model", "spec_hash"), str),
-    **dict.fromkeys(("parameters", TRAINED, "seed", "steps", "tokens"), int),
+    **dict.fromkeys((PARAMETERS, TRAINED, "seed", "steps", "tokens"), int),
     **dict.fromkeys(("seconds", "tokens_per_second", "final_loss"), int | float),
     **dict.fromkeys(("train", "data", "machine", "tracking", "best", FROM, TEACHER, GROWN), dict),
 }
@@ -133,7 +134,7 @@ def new_record(
         "spec_hash": model.hash,
         **({} if origin is None else {FROM: origin}),
         **({} if teacher is None else {TEACHER: teacher}),
-        "parameters": parameters[0],
+        PARAMETERS: parameters[0],
         **({} if parameters[1] == parameters[0] else {TRAINED: parameters[1]}),
         "train": train.model_dump(mode="json"),
         "seed": train.seed,

@@ -20,7 +20,7 @@ from miniwin.files.tensor_files import save_tensors
 from miniwin.files.writing import write_flushed, write_json
 from miniwin.machine.matmul_choice import chosen as product
 from miniwin.provenance import code_version, machine
-from miniwin.runs import CHAT, FORMAT, FROM, METRICS, MODEL, RUN, TOKENIZER, TRAIN, WEIGHTS, read_run
+from miniwin.runs import CHAT, FORMAT, FROM, METRICS, MODEL, PARAMETERS, RUN, TOKENIZER, TRAIN, WEIGHTS, read_run
 from miniwin.search.adapt.healing import TEXT, VALID_TEXT
 from miniwin.search.adapt.page import page
 from miniwin.search.adapt.prepared import Prepared
@@ -112,7 +112,7 @@ def _record(prepared: Prepared, searched: Searched, spec: ModelSpec) -> dict[str
         "model": spec.name,
         "spec_hash": spec.hash,
         FROM: {**origin.record(), MAP: [], TENSORS: {"kept": count}},
-        "parameters": spec.parameters(),
+        PARAMETERS: spec.parameters(),
         # The data is what `miniwin eval` takes where nothing else is said: nobody knows what the original learned.
         "train": {"data": {"source": "python-stdlib"}, "dtype": "float32"},
         ADAPT: _adapted(prepared, searched),

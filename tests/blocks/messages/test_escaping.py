@@ -143,7 +143,7 @@ def test_an_import_cannot_speak_to_the_terminal(tmp_path: Path, monkeypatch: pyt
     assert "owned" in str(run("import", str(tmp_path), "--to", str(tmp_path / "to")).exception)
 
     said: dict[str, Any] = {"source": "x", "model_type": HOSTILE, "said": {HOSTILE: HOSTILE}, "inferred": {}}
-    said |= {"converted": {}, "dtype": "float32", "tokenizer": None, "ignored": [f"{HOSTILE}\n"]}
+    said |= {"converted": {}, "dtype": "float32", "tokenizer": None, "ignored": [f"{HOSTILE}\n"], "licence": HOSTILE}
     made = SimpleNamespace(notes=[HOSTILE], spec=tiny_spec(), record=said, folder=tmp_path / "to")
     monkeypatch.setattr("miniwin.zoo.importing.import_model", lambda *_, **__: made)
     shown = run("import", "x", "--to", "y")

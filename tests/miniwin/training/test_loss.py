@@ -134,7 +134,7 @@ def test_as_on_a_gpu_it_never_waits_for_a_number(
 
 def test_a_gpu_takes_longer_chunks() -> None:
     for vocabulary, on_cpu, on_gpu in ((50_304, 256, 1280), (6400, 512, 10_240), (1 << 27, 256, 256)):
-        assert (loss.default_chunk(vocabulary, "cpu"), loss._default_chunk(vocabulary, "cuda")) == (on_cpu, on_gpu)
+        assert (loss.default_chunk(vocabulary, "cpu"), loss.default_chunk(vocabulary, "cuda")) == (on_cpu, on_gpu)
 
 
 def test_targets_that_are_ignored_pull_at_nothing() -> None:

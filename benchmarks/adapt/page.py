@@ -91,6 +91,11 @@ def _about(result: dict[str, Any]) -> list[str]:
         f"({layers}); the others see",
         f"{settings['window']} tokens and the first {settings['sinks']}: `{result['placements']['chosen']['layout']}`.",
         f"Weights: sha256 {base['sha256'][:12]}, {base['licence'] or 'licence not known'}.",
+        *(
+            ["It began with the scores of the search by layers (`--known`), in these minutes too."]
+            if settings["heads"]
+            else []
+        ),
         f"Search on {texts['search']['name']}, {duration(seconds['search'])}.",
         f"Report on {texts['report']['name']}, {duration(seconds['report'])}.",
         f"{machine['cpu']}, {machine['threads']} threads, with other work on the same cores; code {result['code']}.",

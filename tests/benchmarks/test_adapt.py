@@ -16,6 +16,8 @@ def test_the_command_shown_says_what_was_asked_for() -> None:
     for path in keeping.RESULTS.glob("*.json"):
         result = json.loads(path.read_text(encoding="utf-8"))
         words = shlex.split(page.command(path.stem, result))
+        assert ("--heads" in words) == result["settings"]["heads"]
+        words = [word for word in words if word != "--heads"]  # which has no value
         given = dict(zip(words[3::2], words[4::2], strict=False))
         assert words[:3] == ["miniwin", "adapt", result["base"]["ref"]] and given["--out"] == path.stem
         for name in ("window", "sinks", "length", "seq_len", "rows", "evaluations"):

@@ -206,7 +206,9 @@ def trials(count: int) -> list[dict[str, Any]]:
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="What a search costs beside training and evaluating.")
-    parser.add_argument("parts", nargs="*", choices=["looking", "no-op", "trials"], metavar="PART", help="default: all")
+    parts = ("looking", "no-op", "trials")
+    # A default that is one of the choices: argparse refuses an empty list.
+    parser.add_argument("parts", nargs="*", choices=[*parts, "all"], default="all", metavar="PART", help="default: all")
     parser.add_argument("--looked-at", type=int, default=5000, help="trials of the study that is looked at")
     parser.add_argument("--claimed", type=int, default=1000, help="no-op trials")
     parser.add_argument("--workers", type=int, default=8)
@@ -214,7 +216,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--journal", action="store_true", help="no-op trials in a journal file, not in PostgreSQL")
     parser.add_argument("--json", type=Path, help="also write the figures here, with the commit and the machine")
     options = parser.parse_args(arguments)
-    wanted = options.parts or ["looking", "no-op", "trials"]
+    wanted = parts if "all" in options.parts else options.parts
     rows: list[dict[str, Any]] = []
     if "looking" in wanted:
         rows += looking(options.looked_at)

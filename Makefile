@@ -12,7 +12,7 @@ export PYTHONDONTWRITEBYTECODE =
 
 help:
 	@echo "make demo    search, confirm, train, generate: the whole line on this machine, about 5 minutes on 2 cores"
-	@echo "make test    ruff, mypy and the whole test suite, about 6 minutes on 2 quiet cores"
+	@echo "make test    ruff, mypy and the whole test suite, about 7 minutes on 2 quiet cores"
 	@echo "make test-machines   the suite as other processors compute: other instructions, kernels, threads; half an hour"
 	@echo "make lint    ruff and mypy only"
 	@echo "make bench   the quick benchmark against peers, about 11 minutes on 2 quiet cores"

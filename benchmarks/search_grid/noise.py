@@ -4,23 +4,15 @@ Seeds share the order of the data and the examples between architectures, so wha
 noise: only what it does to one against another is.
 
     noise = standard deviation of (first seed - second seed) / sqrt(2)
-
-Sources: the rank correlation is Spearman's, 1 for the same order; its interval is that of Bonett and Wright 2000
-(Psychometrika 65, 23).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-
-import numpy as np
-from numpy.typing import ArrayLike, NDArray
 
 from benchmarks.search_grid.table import Row, Table
-from miniwin.evaluation.intervals import Interval, Z, spread
-
-FEWEST = 5  # pairs of numbers, below which a rank correlation has no interval
+from miniwin.evaluation.intervals import Interval, spread
+from miniwin.evaluation.ranks import rank_correlation
 
 
 def metrics(table: Table) -> list[str]:
@@ -56,30 +48,10 @@ def between(table: Table, metric: str, rung: int = -1) -> Interval | None:
 def rung_correlation(table: Table, metric: str, rung: int) -> Interval | None:
     """The rank correlation of a metric at a rung with itself at the end."""
     rows = whole(table)
-    return spearman([row.value(metric, rung) for row in rows], [row.value(metric) for row in rows])
+    return rank_correlation([row.value(metric, rung) for row in rows], [row.value(metric) for row in rows])
 
 
 def seed_correlation(table: Table, metric: str) -> Interval | None:
     """The rank correlation of a metric at the end between the two seeds: no rung can be expected to do better."""
     pairs = [(first, second) for first, second in table.pairs() if first.status == second.status == "complete"]
-    return spearman([first.value(metric) for first, _ in pairs], [second.value(metric) for _, second in pairs])
-
-
-def spearman(x: Sequence[float], y: Sequence[float]) -> Interval | None:
-    """The rank correlation of x and y, (P,) each. None where one of them is all alike, or there are fewer than two."""
-    points = len(x)
-    if len(set(x)) < 2 or len(set(y)) < 2:
-        return None
-    value = float(np.corrcoef(ranks(x), ranks(y))[0, 1])
-    if points < FEWEST or abs(value) > 1 - 1e-12:
-        return Interval(value, -1.0, 1.0, points)
-    half = Z * math.sqrt((1 + value * value / 2) / (points - 3))
-    return Interval(value, math.tanh(math.atanh(value) - half), math.tanh(math.atanh(value) + half), points)
-
-
-def ranks(values: ArrayLike) -> NDArray[np.float64]:
-    """The rank of each value, from 1; equal values share the mean of theirs. values: (P,)."""
-    _, where, counts = np.unique(np.asarray(values), return_inverse=True, return_counts=True)
-    last = np.cumsum(counts)
-    mean: NDArray[np.float64] = last - (counts - 1) / 2
-    return mean[where]
+    return rank_correlation([first.value(metric) for first, _ in pairs], [second.value(metric) for _, second in pairs])

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from miniwin.commands.printing import say
+from miniwin.commands.printing import bar, say
 
 PLAIN_SECONDS = 30.0  # between two lines of progress where there is no terminal
 
@@ -61,7 +61,10 @@ def adapt_command(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be done, and for how long.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress.")] = False,
 ) -> None:
-    """Find out which layers of a pretrained model may see a window only, and make that model. Nothing is trained."""
+    """Find out which layers of a pretrained model may see a window only, and make that model.
+
+    It keeps the weights; --heal trains them.
+    """
     from miniwin.blocks.messages.escaping import escaped
     from miniwin.files.json_files import read_json
     from miniwin.search.adapt.asking import adapt
@@ -134,13 +137,7 @@ class _Shown:
         self._began = self._last = time.monotonic()
 
     def __enter__(self) -> _Shown:
-        if sys.stderr.isatty() and not self._quiet:
-            from rich.console import Console
-            from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
-
-            columns = (TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn())
-            self._bar = Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True)
-            self._bar.start()
+        self._bar = None if self._quiet else bar()
         return self
 
     def __exit__(self, *error: object) -> None:

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from miniwin.commands.printing import say
+from miniwin.commands.printing import bar, say
 
 PLAIN_SECONDS = 10.0  # between two lines of progress where there is no terminal
 
@@ -108,13 +108,7 @@ class _Shown:
         self._last = time.monotonic()
 
     def __enter__(self) -> _Shown:
-        if sys.stderr.isatty():
-            from rich.console import Console
-            from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
-
-            columns = (TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn())
-            self._bar = Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True)
-            self._bar.start()
+        self._bar = bar()
         return self
 
     def __exit__(self, *error: object) -> None:

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import sys
+from typing import TYPE_CHECKING
 
 import typer
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
 
 
 def say(text: str, *, err: bool = False) -> None:
@@ -49,3 +53,16 @@ def typed_in(option: str) -> str:
             f"{option}: {got} of standard input is not {error.encoding}; give it in that encoding"
         ) from None
     return typed(option, text.removeprefix("\ufeff"))
+
+
+def bar() -> Progress | None:
+    """Bars on stderr with shares and the time left, begun, which are gone when they stop. None without a terminal."""
+    if not sys.stderr.isatty():
+        return None
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn())
+    begun = Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True)
+    begun.start()
+    return begun

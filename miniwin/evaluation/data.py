@@ -84,9 +84,13 @@ def _known(model: LanguageModel, corpus: Corpus) -> Corpus:
 def refuse_other_data(run: Path, corpus: Corpus, otherwise: str = "") -> None:
     """Raise UserError if `corpus` is not what the run was trained on, by its fingerprint.
 
+    A run that trained on no token names the data to measure on, and has no fingerprint of its own.
     otherwise: what the user can do instead of putting the data back, for the message.
     """
-    recorded = read_run(run).get("data")
+    record = read_run(run)
+    if record.get("tokens") == 0:
+        return
+    recorded = record.get("data")
     before = recorded.get("fingerprint") if isinstance(recorded, Mapping) else None
     if before not in (None, corpus.fingerprint):
         raise UserError(

@@ -11,6 +11,7 @@ a clock.
 from __future__ import annotations
 
 import itertools
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from miniwin.evaluation.ranks import rank_correlation
 from miniwin.provenance import machine
 from miniwin.specs import ModelSpec, TrainSpec, parse_spec
 from miniwin.specs.speeds import Speeds, terms
@@ -87,11 +89,12 @@ def fitted(models: Sequence[ModelSpec], times: Sequence[float], train: TrainSpec
     rows = np.array([terms(model, length, tokens) for model in models])  # (M, 3)
     taken = np.array(times)
     left_out = np.array([rows[i] @ _solved(np.delete(rows, i, 0), np.delete(taken, i)) for i in range(len(taken))])
+    rank = rank_correlation(left_out, taken)
     flop, score, layer = (float(f"{constant:.4g}") for constant in _solved(rows, taken))
     return Calibration(
         Speeds(machine=words, tokens=tokens, flop=flop, score=score, layer=layer),
         [float(error) for error in left_out / taken - 1],
-        float(np.corrcoef(_ranks(left_out), _ranks(taken))[0, 1]),
+        math.nan if rank is None else rank.value,
     )
 
 
@@ -112,10 +115,6 @@ def _solved(rows: Array, times: Array) -> Array:
 def _choices(count: int) -> Iterator[list[int]]:
     for size in range(1, count + 1):
         yield from map(list, itertools.combinations(range(count), size))
-
-
-def _ranks(numbers: Array) -> Array:
-    return np.argsort(np.argsort(numbers)).astype(np.float64)
 
 
 def shaped(hidden_size: int, num_layers: int, window: int | None, intermediate_size: int) -> ModelSpec:

@@ -25,8 +25,9 @@ from miniwin.search.adapt.result import result_of
 from miniwin.search.adapt.settings import Settings
 from miniwin.search.adapt.words import intention
 from miniwin.search.adapt.working import Adapting, Told
-from miniwin.search.adapt.writing import new_name, refuse_existing, write_result
+from miniwin.search.adapt.writing import OUT, new_name, write_result
 from miniwin.specs import user_path
+from miniwin.zoo.importing.writing import refuse_existing
 
 JOURNAL, HEALING = ".adapt.jsonl", ".healing"  # behind the name of the folder
 
@@ -51,7 +52,7 @@ def adapt(
         UserError: something that was asked for cannot be done. The folder is then not there.
     """
     folder = user_path(out).absolute()
-    refuse_existing(folder)
+    refuse_existing(folder, OUT)
     prepared = prepare(ref, settings)
     if settings.heal:
         healing_spec(prepared, new_name(prepared))

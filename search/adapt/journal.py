@@ -3,7 +3,7 @@
     {"format": 1, "settings": {...}}                          the first line: what the scores depend on
     {"rows": "search", "placement": [7, 8], "seconds": 4.1, "scores": [...]}
 
-A line that was being written when the process died is cut off.
+A line that was being written when the process died is cut off. In a file of `--known` it is left alone, and not read.
 """
 
 from __future__ import annotations
@@ -20,6 +20,10 @@ from miniwin.search.adapt.scoring import RowScore, Score
 from miniwin.specs import UserError
 
 FORMAT = 1
+OWN = "give the same command to go on, choose another --out, or remove this file"
+ANOTHERS = "give the settings that it was made with, or leave --known out"
+
+Key = tuple[str, tuple[Named, ...]]  # (rows, placement)
 
 
 @dataclass(frozen=True)
@@ -32,29 +36,37 @@ class Entry:
 
 class Journal:
     """path: the file. settings: everything that the scores depend on. known: a journal whose scores a new one begins
-    with.
+    with; nothing is written to it.
 
     Raises:
-        UserError: a file is of other settings, or is no journal.
+        UserError: a file is of other settings, or is no journal, or cannot be read or written.
     """
 
     def __init__(self, path: Path, settings: dict[str, Any], known: Path | None = None) -> None:
         self.path = path
-        self.known: dict[tuple[str, tuple[Named, ...]], Entry] = {}  # of `known` alone
-        self.entries: dict[tuple[str, tuple[Named, ...]], Entry] = {}
+        self.known: dict[Key, Entry] = {}  # of `known` alone
+        self.entries: dict[Key, Entry] = {}
         head = json.dumps({"format": FORMAT, "settings": settings}, sort_keys=True)
+        asked, earlier = json.loads(head)["settings"], list[str]()
+        if known is not None:
+            try:
+                raw = known.read_bytes()
+            except OSError as error:
+                raise UserError(f"--known: {known}: cannot be read: {error.strerror or error}") from None
+            earlier = _whole_lines(raw)
+            self.known = _read(f"--known: {known}", earlier, asked, ANOTHERS)
         with said_if_unwritable(path):
-            whole = _whole_lines(path)
-            earlier: list[str] = []
-            if known is not None:
-                earlier = known.read_text(encoding="utf-8").splitlines()
-                self.known = _read(known, earlier, json.loads(head))
-            if not whole:
-                self.entries = dict(self.known)
-                path.parent.mkdir(parents=True, exist_ok=True)
-                _append(path, "\n".join([head, *earlier[1:]]))
-            else:
-                self.entries = _read(path, whole, json.loads(head))
+            raw = path.read_bytes() if path.is_file() else b""
+            whole = _whole_lines(raw)
+            if whole or not head.encode().startswith(raw):  # else nothing, or a first line that was being written
+                self.entries = _read(str(path), whole, asked, OWN)
+            if (end := raw.rfind(b"\n") + 1) < len(raw):
+                os.truncate(path, end)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            new = {_key(json.loads(line)): line for line in earlier[1:]}
+            if lines := [*([] if whole else [head]), *(line for key, line in new.items() if key not in self.entries)]:
+                _append(path, "\n".join(lines))
+            self.entries = self.known | self.entries
 
     def add(self, rows: str, placement: tuple[Named, ...], score: Score, seconds: float) -> Entry:
         """Write one score, and see it on the disk."""
@@ -70,37 +82,33 @@ class Journal:
         return sum(entry.seconds for (name, _), entry in self.entries.items() if name == rows)
 
 
-def _read(path: Path, lines: list[str], head: dict[str, Any]) -> dict[tuple[str, tuple[Named, ...]], Entry]:
-    """The scores of a journal that has the same settings."""
+def _read(where: str, lines: list[str], asked: dict[str, Any], mend: str) -> dict[Key, Entry]:
+    """The scores of a journal that has the settings `asked`. where, mend: how the message begins and ends."""
     try:
         first = json.loads(lines[0])
+        settings = dict(first["settings"])
         if first["format"] != FORMAT:
             raise ValueError
-        found = {(e["rows"], tuple(e["placement"])): _entry(e) for e in map(json.loads, lines[1:])}
+        found = {_key(data): _entry(data) for data in map(json.loads, lines[1:])}
     except (ValueError, LookupError, TypeError):
-        raise UserError(f"{path}: is not a journal of `miniwin adapt`; remove it, or choose another --out") from None
-    other = sorted(name for name, value in head["settings"].items() if first["settings"].get(name) != value)
+        raise UserError(f"{where}: is not a journal of `miniwin adapt`; {mend}") from None
+    other = sorted(name for name, value in asked.items() if settings.get(name) != value)
     if other:
-        raise UserError(
-            f"{path}: is of an unfinished `miniwin adapt` with other settings ({', '.join(other)}); give the "
-            "same command to go on, choose another --out, or remove this file"
-        )
+        raise UserError(f"{where}: is of a `miniwin adapt` with other settings ({', '.join(other)}); {mend}")
     return found
+
+
+def _key(data: dict[str, Any]) -> Key:
+    return data["rows"], tuple(data["placement"])
 
 
 def _entry(data: dict[str, Any]) -> Entry:
     return Entry(tuple(RowScore.from_list(one) for one in data["scores"]), float(data["seconds"]))
 
 
-def _whole_lines(path: Path) -> list[str]:
-    """The lines of the file. A last line without its end is cut off, on the disk too."""
-    if not path.is_file():
-        return []
-    raw = path.read_bytes()
-    end = raw.rfind(b"\n") + 1
-    if end < len(raw):
-        os.truncate(path, end)
-    return raw[:end].decode("utf-8", "replace").splitlines()
+def _whole_lines(raw: bytes) -> list[str]:
+    """The lines that have an end."""
+    return raw[: raw.rfind(b"\n") + 1].decode("utf-8", "replace").splitlines()
 
 
 def _append(path: Path, line: str) -> None:

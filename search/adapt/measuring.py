@@ -132,18 +132,3 @@ def told(interval: Interval) -> dict[str, Any]:
     """An interval for JSON: an end that is not known is null."""
     low, high = (end if math.isfinite(end) else None for end in (interval.low, interval.high))
     return {"value": interval.value, "low": low, "high": high, "n": interval.n}
-
-
-def spearman(x: Sequence[float], y: Sequence[float]) -> float | None:
-    """The correlation of ranks; ties share a rank. None where one of the two does not vary."""
-    a, b = _ranks(np.asarray(x)), _ranks(np.asarray(y))
-    if len(a) < 3 or not a.std() or not b.std():
-        return None
-    return float(np.corrcoef(a, b)[0, 1])
-
-
-def _ranks(values: np.ndarray) -> np.ndarray:
-    order = np.unique(values, return_inverse=True)
-    counts = np.bincount(order[1])
-    starts = np.cumsum(counts) - counts
-    return np.asarray((starts + (counts - 1) / 2)[order[1]])

@@ -5,8 +5,9 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
+from miniwin.evaluation.ranks import FEWEST, rank_correlation
 from miniwin.provenance import code_version, machine
-from miniwin.search.adapt.measuring import answer_difference, compared, spearman, text_difference, told
+from miniwin.search.adapt.measuring import answer_difference, compared, text_difference, told
 from miniwin.search.adapt.plan import Placement, Plan
 from miniwin.search.adapt.prepared import Prepared
 from miniwin.search.adapt.scoring import Damage
@@ -107,7 +108,8 @@ def _prediction(draws: list[Placement], scored: dict[Placement, Damage]) -> dict
         for one in draws
         if one in scored and (foretold := predicted(one, scored)) is not None
     ]
-    return {"pairs": [list(pair) for pair in pairs], "spearman": spearman(*zip(*pairs, strict=True)) if pairs else None}
+    found = rank_correlation(*zip(*pairs, strict=True)) if len(pairs) >= FEWEST else None
+    return {"pairs": [list(pair) for pair in pairs], "spearman": found and found.value}
 
 
 def _damage(one: Damage) -> dict[str, float]:

@@ -103,7 +103,9 @@ def verdicts(result: dict[str, Any]) -> list[str]:
             if how["value"] < 0
             else "is worse on answers than"
         )
-        said.append(f"The chosen placement {verdict} the one that is {name}: {interval_text(how, 3)} nats a token.")
+        share = f"{one['cache_share']:.1%}"
+        other = name if share == f"{chosen['cache_share']:.1%}" else f"{name}, with {share} of the cache"
+        said.append(f"The chosen placement {verdict} the one that is {other}: {interval_text(how, 3)} nats a token.")
     return said
 
 

@@ -25,18 +25,13 @@ from miniwin.search.adapt.healing import TEXT, VALID_TEXT
 from miniwin.search.adapt.page import page
 from miniwin.search.adapt.prepared import Prepared
 from miniwin.search.adapt.working import EVALUATIONS, Searched
-from miniwin.specs import ModelSpec, UserError, dump_yaml
+from miniwin.specs import ModelSpec, UserError, dump_yaml, load_train_spec
 from miniwin.training.start import MAP, TENSORS, Start
 from miniwin.zoo.importing.writing import appearing
 
 RESULT, PAGE = "adapt.json", "adapt.html"
 ADAPT = "adapt"  # in run.json
-
-
-def refuse_existing(folder: Path) -> None:
-    """Raise UserError unless the folder is empty or does not exist."""
-    if folder.is_symlink() or (folder.exists() and not (folder.is_dir() and not any(folder.iterdir()))):
-        raise UserError(f"--out: {folder} exists already; give the name of a new folder, or remove this one")
+OUT = "--out"
 
 
 def write_result(
@@ -48,7 +43,7 @@ def write_result(
     run: Path | None = None,
 ) -> None:
     """Write the folder, whole or not at all. The journal moves into it. run: of a model that was healed."""
-    with appearing(folder) as part:
+    with appearing(folder, OUT) as part:
         if run is None:
             _write_model(part, prepared, searched)
         else:
@@ -73,12 +68,16 @@ def _write_model(part: Path, prepared: Prepared, searched: Searched) -> None:
 
 def _copy_run(part: Path, run: Path, prepared: Prepared, searched: Searched) -> None:
     """What a training run keeps of a model, with the text that it read beside it, and without its checkpoint."""
-    for name in (WEIGHTS, MODEL, TRAIN, TOKENIZER, METRICS, *CHAT):
+    spec, record = load_train_spec(run / TRAIN), read_run(run)
+    texts = {"paths": (TEXT,), "valid_paths": (VALID_TEXT,)}  # as `miniwin eval` finds them in this folder
+    spec = spec.model_copy(update={"data": spec.data.model_copy(update=texts)})
+    write_flushed(part / TRAIN, dump_yaml(spec))
+    for name in (WEIGHTS, MODEL, TOKENIZER, METRICS, *CHAT):
         if (run / name).is_file():
             shutil.copyfile(run / name, part / name)
     for name in (TEXT, VALID_TEXT):
         shutil.copyfile(run.parent / name, part / name)
-    write_json(part / RUN, {**read_run(run), ADAPT: _adapted(prepared, searched)})
+    write_json(part / RUN, {**record, "train": spec.model_dump(mode="json"), ADAPT: _adapted(prepared, searched)})
 
 
 def _adapted(prepared: Prepared, searched: Searched) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from miniwin.evaluation.ranks import ranks
 from miniwin.search.report.ped_anova import Array, Column
 
 DEALS = 400
@@ -27,8 +28,9 @@ def by_chance(variables: Sequence[Sequence[Column]], costs: Array) -> list[bool]
 
     variables: the columns of each, one for each place of a placement. costs: of the trials, (n,).
     """
-    chance, ranks = np.random.default_rng(0), _ranks(costs)
-    dealt = np.stack([ranks, *(chance.permutation(ranks) for _ in range(DEALS))])
+    chance = np.random.default_rng(0)
+    around = ranks(costs) - (len(costs) + 1) / 2  # around 0, which keeps the sums exact
+    dealt = np.stack([around, *(chance.permutation(around) for _ in range(DEALS))])
     found = []
     for columns in variables:
         apart = sum((_apart(column, dealt) for column in columns), np.zeros(DEALS + 1))
@@ -52,10 +54,3 @@ def _groups(column: Column) -> NDArray[np.intp]:
         return values
     edges = np.quantile(values, np.arange(1, GROUPS) / GROUPS, method="higher")
     return np.searchsorted(edges, values)
-
-
-def _ranks(costs: Array) -> Array:
-    """From 0; equal values share the mean of their ranks. Around 0, which keeps the sums exact."""
-    where, sizes = np.unique(costs, return_inverse=True, return_counts=True)[1:]
-    means = np.cumsum(sizes) - (sizes + 1) / 2
-    return means[where] - (len(costs) - 1) / 2

@@ -292,15 +292,6 @@ def test_noise_is_what_a_seed_does_to_one_architecture_against_others() -> None:
     assert correlation is not None and 0.98 < correlation.low < correlation.high < 1
 
 
-def test_equal_ranks_are_shared_and_what_is_alike_has_no_order() -> None:
-    assert noise.ranks([3.0, 1.0, 3.0, 2.0]).tolist() == [3.5, 1.0, 3.5, 2.0]
-    found = noise.spearman([1, 2, 3, 4, 5], [5, 4, 3, 2, 1])
-    assert found is not None and found.value == pytest.approx(-1)
-    assert noise.spearman([1, 1, 1], [1, 2, 3]) is None
-    tied = noise.spearman([1, 2, 2, 3, 4, 5], [1, 3, 2, 3, 5, 4])
-    assert tied is not None and tied.value == pytest.approx(0.8971, abs=1e-4)  # by hand: ranks, then Pearson
-
-
 def test_the_card_says_what_the_results_say(folder: Path) -> None:
     text = card(made(folder))
     assert f"22 of {len(runs())} runs: 20 architectures with seed 0, and 2 of them with seed 1" in text

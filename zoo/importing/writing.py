@@ -94,23 +94,24 @@ class TensorFile:
         self.write(name + SCALE, torch.cat(scales))
 
 
-def refuse_existing(folder: Path) -> None:
-    """Raise UserError unless the folder is empty or does not exist."""
+def refuse_existing(folder: Path, option: str = "--to") -> None:
+    """Raise UserError unless the folder is empty or does not exist. option: that names the folder."""
     if folder.is_dir() and not any(folder.iterdir()):
         return
     if folder.is_symlink() or folder.exists():
-        raise UserError(f"{folder}: exists already; give --to the name of a new folder, or remove this one")
+        raise UserError(f"{folder}: exists already; give {option} the name of a new folder, or remove this one")
 
 
 @contextmanager
-def appearing(folder: Path) -> Iterator[Path]:
+def appearing(folder: Path, option: str = "--to") -> Iterator[Path]:
     """A folder to write in. When the block ends well it is renamed to `folder`; otherwise it is removed.
 
     A process that is killed leaves its folder; the next import beside it removes that. A lock shows whether the owner
-    of such a folder lives: the system releases the lock when the process dies, however it dies.
+    of such a folder lives: the system releases the lock when the process dies, however it dies. option: that names the
+    folder.
 
     Raises:
-        UserError: the folder cannot be written.
+        UserError: the folder cannot be written, or was made by somebody else meanwhile.
     """
     folder = folder.absolute()
     made = _make_parents(folder.parent)
@@ -124,7 +125,7 @@ def appearing(folder: Path) -> Iterator[Path]:
         for path in part.iterdir():
             flush(path)
         flush(part)
-        refuse_existing(folder)
+        refuse_existing(folder, option)
         with suppress(FileNotFoundError):
             folder.rmdir()  # an empty folder, which not every system replaces
         move(part, folder)

@@ -17,6 +17,7 @@ from tiny import run_cli
 
 import miniwin
 from miniwin.search.adapt.asking import adapt
+from miniwin.search.adapt.journal import Journal
 from miniwin.search.adapt.kinds import HARDER, JUDGED
 from miniwin.search.adapt.layers import SharedLayers
 from miniwin.search.adapt.plan import Plan, evenly
@@ -26,6 +27,7 @@ from miniwin.search.adapt.scoring import Damage, damage, score_row, score_rows
 from miniwin.search.adapt.searching import HeadSearch, Search, needed, predicted
 from miniwin.search.adapt.settings import Settings, share_of
 from miniwin.search.adapt.texts import cut, read_texts
+from miniwin.search.adapt.words import verdicts
 from miniwin.specs import UserError
 from miniwin.tokenizer import load_tokenizer
 
@@ -46,6 +48,7 @@ OPTIONS = shlex.split(
     "--cache 60% --window 16 --sinks 2 --length 256 --seq-len 1400 --search-len 1000 --search-rows 1 --rows 4 "
     "--questions 3 --harder 2 --evaluations 24"
 )
+EVALUATED = shlex.split("--lengths 128 --tokens 512 --no-recall --no-speed")
 
 
 @pytest.fixture(scope="module")
@@ -346,6 +349,22 @@ def test_the_folder_is_a_model_with_its_provenance(model: Path, made: Path) -> N
     assert not list(made.parent.glob("*.jsonl")) and (made / "evaluations.jsonl").is_file()
 
 
+def test_the_folder_is_evaluated_without_naming_data(made: Path) -> None:
+    """As docs/adapting.md says: it was trained on nothing, so there is no data that could have changed."""
+    code, said, errors = run_cli("eval", str(made), *EVALUATED)
+    assert code == 0 and "128" in said, errors
+
+
+def test_verdicts_say_the_cache_of_what_has_another_share(made: Path) -> None:
+    result = json.loads((made / "adapt.json").read_text())
+    even = result["placements"]["evenly spaced"]
+    (said,) = [one for one in verdicts(result) if "evenly spaced" in one]
+    assert "of the cache" not in said
+    even["cache_share"] = 0.094
+    (said,) = [one for one in verdicts(result) if "evenly spaced" in one]
+    assert "the one that is evenly spaced, with 9.4% of the cache: " in said
+
+
 def test_the_folder_goes_into_the_zoo(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from miniwin.zoo import add
 
@@ -390,6 +409,7 @@ def test_healing_teaches_the_chosen_placement(model: Path, made: Path, tmp_path:
     assert run["tokens"] == 5600 and run["from"]["licence"] == "mit" and run["adapt"]["global"] == result["chosen"]
     assert run["train"]["distill"]["loss"] == "kl"
     assert not torch.equal(healed.decoder.head.weight, miniwin.load(made).decoder.head.weight)
+    assert run_cli("eval", str(out), *EVALUATED)[0] == 0  # on the text that it was healed with
     assert "Healed on 5,600 tokens" in (out / "adapt.html").read_text()
     assert not list(tmp_path.glob("*.healing")) and not list(tmp_path.glob("*.jsonl"))
     texts = [json.loads(line)["text"] for line in (out / "healing.jsonl").read_text().splitlines()]
@@ -471,17 +491,42 @@ def test_mistakes(model: Path, tmp_path: Path, options: list[str], message: str)
 
 def test_a_folder_that_exists_is_refused(model: Path, made: Path) -> None:
     code, _, errors = run_cli("adapt", str(model), "--out", str(made), *OPTIONS)
-    assert code == 2 and "exists already; give the name of a new folder" in errors
+    assert code == 2 and "exists already; give --out the name of a new folder" in errors
 
 
 def test_a_journal_of_other_settings_is_refused(model: Path, made: Path, tmp_path: Path) -> None:
     journal = tmp_path / "out.adapt.jsonl"
     journal.write_bytes((made / "evaluations.jsonl").read_bytes())
     code, _, errors = run_cli("adapt", str(model), "--out", str(tmp_path / "out"), *OPTIONS, "--window", "20")
-    assert code == 2 and "is of an unfinished `miniwin adapt` with other settings (window)" in errors
-    journal.write_text("hello\n")
-    code, _, errors = run_cli("adapt", str(model), "--out", str(tmp_path / "out"), *OPTIONS)
-    assert code == 2 and "is not a journal of `miniwin adapt`" in errors
+    assert code == 2 and "is of a `miniwin adapt` with other settings (window); give the same command" in errors
+    for text in ("hello\n", "hello", "[]\n", '{"format": 1}\n', '{"format": 1, "settings": 3}\n'):
+        journal.write_text(text)
+        code, _, errors = run_cli("adapt", str(model), "--out", str(tmp_path / "out"), *OPTIONS)
+        assert code == 2 and "is not a journal of `miniwin adapt`; give the same" in errors and "--known" not in errors
+        assert journal.read_text() == text
+
+
+def test_known_scores_are_of_the_same_settings_and_stay_as_they_are(model: Path, made: Path, tmp_path: Path) -> None:
+    """A last line that is half written is not read, and not cut off either: the file is somebody else's."""
+    known, settings = tmp_path / "known.jsonl", {"window": 16}
+    lines = (made / "evaluations.jsonl").read_bytes().splitlines(keepends=True)
+    known.write_bytes(whole := b"".join(lines[:4]) + lines[4][:20])
+    asked = json.loads(lines[0])["settings"]
+    journal = Journal(tmp_path / "a.jsonl", asked, known)
+    assert len(journal.entries) == 3 and known.read_bytes() == whole
+    assert (tmp_path / "a.jsonl").read_bytes() == b"".join(lines[:4])
+    # A journal that has begun takes what it lacks, once.
+    (tmp_path / "b.jsonl").write_bytes(b"".join(lines[:2]) + lines[2][:9])
+    for _ in range(2):
+        assert Journal(tmp_path / "b.jsonl", asked, known).entries == journal.entries
+        assert (tmp_path / "b.jsonl").read_bytes() == b"".join(lines[:4])
+    with pytest.raises(UserError, match=r"^--known: .*other settings \(window\); give the settings that it was made"):
+        Journal(tmp_path / "c.jsonl", asked | {"window": 17}, known)
+    for wrong in (b"\xff\xfe\n", b"", b"{}\n"):
+        known.write_bytes(wrong)
+        with pytest.raises(UserError, match=r"^--known: .*is not a journal of `miniwin adapt`; give the settings"):
+            Journal(tmp_path / "c.jsonl", settings, known)
+    assert not (tmp_path / "c.jsonl").exists()
 
 
 def test_a_length_beyond_training_has_to_be_said(tmp_path: Path) -> None:

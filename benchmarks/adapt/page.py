@@ -93,10 +93,11 @@ def _about(result: dict[str, Any]) -> list[str]:
         f"Weights: sha256 {base['sha256'][:12]}, {base['licence'] or 'licence not known'}.",
         *(
             ["It began with the scores of the search by layers (`--known`), in these minutes too."]
-            if settings["heads"]
+            if settings["heads"] and "gates" not in settings
             else []
         ),
         f"Search on {texts['search']['name']}, {duration(seconds['search'])}.",
+        *([f"Gates learnt in {duration(seconds['gates'])}."] if settings.get("gates") else []),
         f"Report on {texts['report']['name']}, {duration(seconds['report'])}.",
         f"{machine['cpu']}, {machine['threads']} threads, with other work on the same cores; code {result['code']}.",
     ]
@@ -113,6 +114,7 @@ def command(name: str, result: dict[str, Any]) -> str:
             *("search_rows", "rows", "questions", "harder", "text_weight", "seed"),
         )
     }
+    options |= {"gates": f"{settings['gates']}"} if "gates" in settings else {}
     options |= {"heads": ""} if settings["heads"] else {}
     read = [f"--text {one}" for one in texts["search"]["name"].split(", ")]
     read += [f"--test-text {one}" for one in texts["report"]["name"].split(", ")]

@@ -37,6 +37,9 @@ def adapt_command(
         list[str] | None,
         typer.Option(help="A text file for the report, repeatable. Default: the half of each --text not searched on."),
     ] = None,
+    gates: Annotated[
+        int, typer.Option(help="Texts on which gates learn which layers or heads to keep; 0: no gates.")
+    ] = 60,
     evaluations: Annotated[int, typer.Option(help="Placements that the search scores.")] = 160,
     search_rows: Annotated[int, typer.Option(help="Texts of the search.")] = 4,
     rows: Annotated[int, typer.Option(help="Texts of the report.")] = 20,
@@ -47,7 +50,7 @@ def adapt_command(
         str, typer.Option(metavar="TOKENS", help="Train the result on so many tokens, with the original as teacher.")
     ] = "0",
     heal_lr: Annotated[float, typer.Option(help="The learning rate of --heal.")] = 3e-4,
-    heads: Annotated[bool, typer.Option("--heads", help="After the layers go on with single key/value heads.")] = False,
+    heads: Annotated[bool, typer.Option("--heads", help="Single heads stay global, not whole layers.")] = False,
     known: Annotated[
         str | None,
         typer.Option(metavar="DIR", help="What this command made before: its scores are not computed again."),
@@ -84,6 +87,7 @@ def adapt_command(
         rows=rows,
         questions=questions,
         harder=harder,
+        gates=gates,
         evaluations=evaluations,
         text_weight=text_weight,
         seed=seed,

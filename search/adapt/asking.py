@@ -93,6 +93,7 @@ def expected_seconds(model: LanguageModel, prepared: Prepared) -> dict[str, floa
 
     return {
         "search": settings.evaluations * seconds(prepared.search_plan, settings.search_len, settings.search_rows) * 0.8,
+        "gates": 3.5 * seconds(prepared.search_plan, settings.search_len, settings.gates),
         "report": 6 * seconds(prepared.plan, settings.seq_len, settings.rows),
         "healing": 4 * seconds(prepared.plan, settings.seq_len, 1) * settings.heal / settings.seq_len,
     }

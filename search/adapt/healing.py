@@ -15,7 +15,7 @@ from typing import Any
 from miniwin.files.writing import write_text
 from miniwin.search.adapt.plan import Placement
 from miniwin.search.adapt.prepared import Prepared
-from miniwin.search.adapt.rows import Row, Wanted, make_rows
+from miniwin.search.adapt.rows import PASS, Row, Wanted, many_rows
 from miniwin.specs import TrainSpec, UserError, parse_spec
 from miniwin.tracking import OFF
 from miniwin.training.launch import train
@@ -23,7 +23,6 @@ from miniwin.training.start import Start
 
 TEXT, VALID_TEXT = "healing.jsonl", "healing-valid.jsonl"
 VALID = 2  # rows for validation
-USED = 0.8  # of the text at a time: rows take a little more or less than their share
 
 
 def heal(prepared: Prepared, chosen: Placement, name: str, folder: Path, *, device: str, progress: bool) -> Path:
@@ -87,16 +86,8 @@ def healing_spec(prepared: Prepared, name: str) -> TrainSpec:
 
 def _rows(prepared: Prepared) -> Iterator[Row]:
     """Rows of as many tokens as healing takes, and a few for validation: the text of the search, again and again."""
-    settings, text, tokenizer = prepared.settings, prepared.texts[0], prepared.origin.tokenizer
+    settings, tokenizer = prepared.settings, prepared.origin.tokenizer
     assert tokenizer is not None
-    some = prepared.search_rows
-    each = sum(row.bytes for row in some) / max(sum(len(row.text) for row in some), 1)  # bytes of a token
-    whole = len("".join(text.pieces).encode()) / max(each, 1e-9)
-    at_once = max(int(USED * whole / settings.seq_len), 1)
-    wanted = settings.heal * 5 // 4 // settings.seq_len + 2 + VALID
-    passes = 0
-    while wanted > 0:
-        count, passes = min(wanted, at_once), passes + 1
-        asked = Wanted(count, settings.seq_len, settings.questions)
-        yield from make_rows(text, tokenizer, asked, search=True, seed=settings.seed + 1_000_003 * passes)
-        wanted -= count
+    count = settings.heal * 5 // 4 // settings.seq_len + 2 + VALID
+    wanted = Wanted(count, settings.seq_len, settings.questions)
+    return many_rows(prepared.texts[0], tokenizer, wanted, prepared.search_rows, settings.seed + PASS)

@@ -51,6 +51,7 @@ def page(result: dict[str, Any]) -> str:
         *(f'<p class="verdict">{escape(one)}</p>' for one in verdicts(result)),
         section("Which layers stayed global", _strip(result)),
         section("On unseen texts and questions", _table(result)),
+        _gates(result),
         f'<div class="figures">{"".join(figures)}</div>',
         section("By kind of question", _kinds(result)),
         section("Cost", _cost(result)),
@@ -93,6 +94,33 @@ def _strip(result: dict[str, Any]) -> str:
         "bar at the foot: some of its heads see the whole context."
     )
     return f'<p class="note">{note}</p>{scrolling("Layers", strip)}{_missed(result)}'
+
+
+def _gates(result: dict[str, Any]) -> str:
+    """How long each gate stayed open: a column for each layer, a row for each head."""
+    found = result["search"]["gates"]
+    if found is None:
+        return ""
+    boxes, tallest, widest = [], 1, 0
+    for one in found["units"]:
+        layer, head = (int(part or 0) for part in str(one["unit"]).partition(".")[::2])
+        tallest, widest = max(tallest, head + 1), max(widest, layer + 1)
+        stays = one["unit"] in result["chosen"] or layer in result["chosen"]
+        said = f"{one['unit']}: {one['open']:.0%} open on average, {one['end']:.0%} at the end"
+        ring = ' stroke="currentColor" stroke-width="2"' if stays else ""
+        boxes.append(
+            f'<rect class="layer whole" x="{layer * CELL + 2}" y="{head * CELL + 2}" width="{CELL - 4}" '
+            f'height="{CELL - 4}" fill-opacity="{one["open"]:.3f}"{ring}><title>{escape(said)}</title></rect>'
+        )
+    chart = (
+        f'<svg class="strip" width="{widest * CELL}" height="{tallest * CELL}" viewBox="0 0 {widest * CELL} '
+        f'{tallest * CELL}" role="img" aria-label="How long each gate stayed open">{"".join(boxes)}</svg>'
+    )
+    note = (
+        "A column is a layer, the first on the left, and a box one of its key/value heads, or the layer. Full colour: "
+        "its gate was open to the end. A ring: it was chosen."
+    )
+    return section("What the gates say", f'<p class="note">{note}</p>{scrolling("Gates", chart)}')
 
 
 def _missed(result: dict[str, Any]) -> str:

@@ -9,6 +9,7 @@ such a layer. All other units get a window and the sink tokens that go with it:
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -61,9 +62,12 @@ class Plan:
         first = number * self.stride
         return tuple(range(first, first + (self._kv_heads(number) if self.heads else 1)))
 
+    def units_of_layers(self, numbers: Iterable[int]) -> Placement:
+        return tuple(unit for number in numbers for unit in self.units_of(number))
+
     @cached_property
     def units(self) -> Placement:
-        return tuple(unit for number in self.whole_layers for unit in self.units_of(number))
+        return self.units_of_layers(self.whole_layers)
 
     @property
     def all(self) -> Placement:

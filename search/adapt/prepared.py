@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from math import ceil
+from dataclasses import dataclass, replace
 from typing import Any
 
+from miniwin.display.formats import plural
 from miniwin.search.adapt.plan import Plan
-from miniwin.search.adapt.rows import Row, Wanted, make_rows
-from miniwin.search.adapt.searching import WIDE, needed
+from miniwin.search.adapt.rows import Row, Wanted, make_rows, many_rows
+from miniwin.search.adapt.searching import needed
 from miniwin.search.adapt.settings import Settings
 from miniwin.search.adapt.texts import Text, read_texts
 from miniwin.specs import UserError
 from miniwin.tokenizer import Tokenizer
 from miniwin.training.origin import Origin, find_origin
 
-FEWEST = 5  # layers before heads: with fewer a search over layers finds no group that retrieves
+GATES = 2_000_003  # added to the seed: other facts, other places
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """plan, rows: of the report. search_plan: with the shorter windows of search_rows. size: how many
-    units stay."""
+    """plan, rows: of the report. search_plan: with the shorter windows of search_rows, and of gate_rows, on which gates
+    are learnt. size: how many units stay."""
 
     origin: Origin
     settings: Settings
@@ -31,6 +31,7 @@ class Prepared:
     size: int
     texts: tuple[Text, Text]
     search_rows: list[Row]
+    gate_rows: list[Row]
     rows: list[Row]
 
     def journal_settings(self) -> dict[str, Any]:
@@ -40,19 +41,6 @@ class Prepared:
             "spec": self.origin.spec.hash,
             "texts": [text.sha256 for text in self.texts],
         }
-
-    @property
-    def budget(self) -> int:
-        """The placements of layers that the search scores: those of --evaluations but the original."""
-        left = self.settings.evaluations - 1
-        return left * 2 // 3 if self.settings.heads else left
-
-    @property
-    def layers(self) -> int:
-        """How many layers stay in the search over layers. Where heads follow, more than they would fill."""
-        if not self.settings.heads:
-            return self.size
-        return layers_before_heads(self.plan, self.size)
 
 
 def prepare(ref: str, settings: Settings) -> Prepared:
@@ -72,29 +60,25 @@ def prepare(ref: str, settings: Settings) -> Prepared:
     asked = Wanted(settings.search_rows, settings.search_len, settings.questions)
     told = Wanted(settings.rows, settings.seq_len, settings.questions, settings.harder)
     search_rows = make_rows(texts[0], origin.tokenizer, asked, search=True, seed=settings.seed)
+    learnt = replace(asked, rows=settings.gates)
+    gate_rows = list(many_rows(texts[0], origin.tokenizer, learnt, search_rows, settings.seed + GATES))
     rows = make_rows(texts[1], origin.tokenizer, told, search=False, seed=settings.seed)
-    _check_ids(origin.spec.vocab_size, origin.tokenizer, [*search_rows, *rows], ref)
-    return Prepared(origin, settings, plan, shorter, size, texts, search_rows, rows)
+    _check_ids(origin.spec.vocab_size, origin.tokenizer, [*search_rows, *gate_rows, *rows], ref)
+    return Prepared(origin, settings, plan, shorter, size, texts, search_rows, gate_rows, rows)
 
 
 def _check_budget(plan: Plan, size: int, settings: Settings) -> None:
     """Raise UserError if the search would end before one candidate."""
     layers = len(plan.whole_layers)
-    least, first = layers + 3, f"the original, the model without global layers and each of {layers} layers alone"
-    if settings.heads:  # which get a third
-        fewer = needed(layers_before_heads(plan, size) * plan.stride, size)
-        least = fewer + 2 if settings.known else max(3 * (fewer + 1), (least - 1) * 3 // 2 + 2)
-        first += f", and {fewer} placements of single heads,"
+    gates = needed(len(plan.units), size) if settings.gates else 0
+    least = layers + 3 + gates
     if settings.evaluations < least:
+        more = f", {plural(gates, 'placement')} that the gates lead to" if gates else ""
         raise UserError(
-            f"--evaluations: got {settings.evaluations}, and the search would end before one candidate: {first} come "
-            f"first; expected {least} or more"
+            f"--evaluations: got {settings.evaluations}, and the search would end before one candidate: the original, "
+            f"the model without global layers, each of {layers} layers alone{more}, and a random set come first; "
+            f"expected {least} or more"
         )
-
-
-def layers_before_heads(plan: Plan, size: int) -> int:
-    """How many layers the search over layers keeps where heads follow: more than they would fill."""
-    return min(max(ceil(WIDE * size / plan.stride), FEWEST), len(plan.whole_layers) - 1)
 
 
 def _check_ids(vocab_size: int, tokenizer: Tokenizer, rows: Sequence[Row], ref: str) -> None:

@@ -7,11 +7,12 @@ from typing import Any
 
 from miniwin.evaluation.ranks import FEWEST, rank_correlation
 from miniwin.provenance import code_version, machine
+from miniwin.search.adapt.gate_learning import worth
 from miniwin.search.adapt.measuring import answer_difference, compared, text_difference, told
 from miniwin.search.adapt.plan import Placement, Plan
 from miniwin.search.adapt.prepared import Prepared
 from miniwin.search.adapt.scoring import Damage
-from miniwin.search.adapt.searching import predicted
+from miniwin.search.adapt.searching import Found, predicted
 from miniwin.search.adapt.working import Measured, Searched
 from miniwin.version import __version__
 
@@ -20,7 +21,7 @@ DTYPE = "bfloat16"  # of the cache in tables
 
 
 def result_of(prepared: Prepared, searched: Searched, measured: Measured) -> dict[str, Any]:
-    plan, rows, found = prepared.plan, prepared.rows, _Scored(prepared, searched)
+    plan, rows, found = prepared.plan, prepared.rows, searched.found
     original, chosen = measured.scores["original"], measured.scores["chosen"]
     placements = {}
     for name, placement in measured.placements.items():
@@ -50,13 +51,20 @@ def result_of(prepared: Prepared, searched: Searched, measured: Measured) -> dic
         },
         "placements": placements,
         "search": {
-            "scored": [{"layers": plan.named(placement), **_damage(one)} for placement, one in found.all.items()],
-            "stages": searched.layers.stages | ({} if searched.heads is None else searched.heads.stages),
-            "worth": found.worth(searched.chosen),
-            "prediction": _prediction(searched.layers.draws, searched.layers.scored),
+            "scored": [{"layers": plan.named(placement), **_damage(one)} for placement, one in found.scored.items()],
+            "stages": found.stages,
+            "worth": _worth(plan, found, searched.chosen),
+            "prediction": _prediction(found.draws, found.scored),
+            "gates": _gates(plan, found),
         },
-        "front": [{"layers": plan.named(one), **cost(plan, one), **_damage(found.all[one])} for one in found.front()],
-        "seconds": {"search": round(searched.seconds, 1), "report": round(measured.seconds, 1)},
+        "front": [
+            {"layers": plan.named(one), **cost(plan, one), **_damage(found.scored[one])} for one in _front(found)
+        ],
+        "seconds": {
+            "search": round(searched.seconds, 1),
+            "gates": round(sum(step.seconds for step in found.gates), 1),
+            "report": round(measured.seconds, 1),
+        },
         "miniwin": __version__,
         "code": code_version(),
         "machine": machine(),
@@ -64,31 +72,35 @@ def result_of(prepared: Prepared, searched: Searched, measured: Measured) -> dic
     }
 
 
-class _Scored:
-    """Everything that the search scored, by units."""
+def _front(found: Found) -> list[Placement]:
+    """The best of each size."""
+    sizes = sorted({len(placement) for placement in found.scored})
+    return [best for size in sizes if (best := found.best(size)) is not None]
 
-    def __init__(self, prepared: Prepared, searched: Searched) -> None:
-        self._plan = prepared.plan
-        self.all = {self._units(layers): one for layers, one in searched.layers.scored.items()}
-        self.all |= {} if searched.heads is None else searched.heads.scored
 
-    def _units(self, layers: Placement) -> Placement:
-        return tuple(unit for layer in layers for unit in self._plan.units_of(layer))
+def _worth(plan: Plan, found: Found, chosen: Placement) -> list[dict[str, Any]]:
+    """For each chosen unit the damage without it and with it alone, where they were scored."""
+    rows = []
+    for unit in chosen:
+        without = found.scored.get(tuple(one for one in chosen if one != unit))
+        alone = found.scored.get((unit,))
+        name = plan.named((unit,))[0]
+        rows.append({"unit": name, "without": without and _damage(without), "alone": alone and _damage(alone)})
+    return rows
 
-    def front(self) -> list[Placement]:
-        """The best of each size."""
-        sizes = sorted({len(placement) for placement in self.all})
-        return [min((p for p in self.all if len(p) == n), key=lambda p: self.all[p].total) for n in sizes]
 
-    def worth(self, chosen: Placement) -> list[dict[str, Any]]:
-        """For each chosen unit the damage without it and with it alone, where they were scored."""
-        rows = []
-        for unit in chosen:
-            without = self.all.get(tuple(one for one in chosen if one != unit))
-            alone = self.all.get((unit,))
-            name = self._plan.named((unit,))[0]
-            rows.append({"unit": name, "without": without and _damage(without), "alone": alone and _damage(alone)})
-        return rows
+def _gates(plan: Plan, found: Found) -> dict[str, Any] | None:
+    """How far open each gate was, on average and at the end, and what each step saw."""
+    if not found.gates:
+        return None
+    last = found.gates[-1].values
+    return {
+        "units": [
+            {"unit": plan.named((unit,))[0], "open": mean, "end": end}
+            for unit, mean, end in zip(plan.units, worth(found.gates), last, strict=True)
+        ],
+        "steps": [{"open": sum(step.values), "text": step.text, "answers": step.answers} for step in found.gates],
+    }
 
 
 def cost(plan: Plan, placement: Placement) -> dict[str, Any]:

@@ -14,8 +14,8 @@ encoded for itself, so the tokens of an answer are known without doubt.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import chain
 from random import Random
 
@@ -24,6 +24,8 @@ from miniwin.search.adapt.texts import Text
 from miniwin.specs import UserError
 from miniwin.tokenizer import Tokenizer
 
+USED = 0.8  # of the text in a pass: rows take a little more or less than their share
+PASS = 1_000_003  # added to the seed
 ASKED = "\n\nQuestion: {text}\nAnswer:"
 
 
@@ -75,6 +77,21 @@ def make_rows(text: Text, tokenizer: Tokenizer, wanted: Wanted, *, search: bool,
         pieces = text.pieces[starts[i] : starts[i + 1]]
         made.append(_row(random, questions, pieces, text, tokenizer, wanted))
     return made
+
+
+def many_rows(text: Text, tokenizer: Tokenizer, wanted: Wanted, like: Sequence[Row], seed: int) -> Iterator[Row]:
+    """As `make_rows` for the search, and more than the text has room for: then it is read again, with other facts.
+
+    like: rows of it, which tell how many bytes a token has. seed: of the first pass.
+    """
+    each = sum(row.bytes for row in like) / max(sum(len(row.text) for row in like), 1)
+    whole = len("".join(text.pieces).encode()) / max(each, 1e-9)
+    at_once = max(int(USED * whole / wanted.tokens), 1)
+    left, passes = wanted.rows, 0
+    while left > 0:
+        some = replace(wanted, rows=min(left, at_once))
+        yield from make_rows(text, tokenizer, some, search=True, seed=seed + PASS * passes)
+        left, passes = left - some.rows, passes + 1
 
 
 def _row(

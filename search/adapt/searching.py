@@ -1,11 +1,14 @@
 """The search for a placement of a given size: which units stay global.
 
-    repairs    all units local but one: what each is worth alone. Alone misleads: units that retrieve do so together
-    draws      random sets of the size that is wanted
-    wide       random sets half as large again, which hold such a group more often; the best is improved by swaps
-    removal    units are taken from it one by one, each time the one that is missed least
-    swaps      the best set of the right size so far: one unit for another, kept if it loses less
-    front      from the winner on units are taken away, down to none: quality against cache bytes
+    repairs    everything local but one layer: what each is worth alone. Alone misleads: units that retrieve do so
+               together
+    draws      random sets of the size that is wanted: the best of them is what the winner is held against
+    gates      all units together, learnt (gate_learning.py); then the units whose gates are most open
+    removal    if these are more than are wanted: those that are missed least are taken away
+    swaps      from the best set so far: one unit for another, kept if it loses less. Closed gates go first, and those
+               that were open longest come first
+    front      quality against cache bytes: larger sets as the gates had them on the way, and smaller ones, from the
+               winner on without the units that are missed least
 
 The order of everything follows from the seed and from the scores. So a search that reads its earlier scores from a
 journal goes on where it was.
@@ -13,18 +16,20 @@ journal goes on where it was.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import count
 from math import ceil
 from random import Random
 
+from miniwin.search.adapt.gate_learning import GateStep, placements_of, worth
 from miniwin.search.adapt.plan import Placement
 from miniwin.search.adapt.scoring import Damage
 
 DRAWS = 20
-WIDE = 1.6  # times as many units as are wanted
+LARGER = (1.25, 1.6, 2.0, 3.0)  # of the front, times as many units as are wanted
+SINGLY = 6  # units from which they are taken away one by one
 
 
 class SpentError(Exception):
@@ -37,11 +42,12 @@ Keep = Callable[[Placement], None]  # told which placement the next ones are lik
 
 @dataclass
 class Found:
-    """What a search has scored. stages: how many placements each stage scored anew."""
+    """What a search has scored. stages: how many placements each stage scored anew. gates: each step."""
 
     scored: dict[Placement, Damage] = field(default_factory=dict)
     draws: list[Placement] = field(default_factory=list)
     stages: dict[str, int] = field(default_factory=dict)
+    gates: list[GateStep] = field(default_factory=list)
 
     def best(self, size: int) -> Placement | None:
         """The best placement of a size; None if there is none."""
@@ -50,13 +56,25 @@ class Found:
 
 
 class Search:
-    """units: of the model. size: how many stay global. budget: placements to score, those before the search aside."""
+    """units: of the model. layers: the units of each layer. size: how many stay global. budget: placements to score.
+
+    learn: what learns the gates; None: they are left out.
+    """
 
     def __init__(
-        self, units: Placement, size: int, evaluate: Evaluate, keep: Keep, *, budget: int, seed: int = 0
+        self,
+        units: Placement,
+        layers: Sequence[Placement],
+        size: int,
+        evaluate: Evaluate,
+        keep: Keep,
+        *,
+        budget: int,
+        seed: int = 0,
+        learn: Callable[[], list[GateStep]] | None = None,
     ) -> None:
-        self.units, self.size, self.budget = units, size, budget
-        self._evaluate, self._keep = evaluate, keep
+        self.units, self.layers, self.size, self.budget = units, layers, size, budget
+        self._evaluate, self._keep, self._learn = evaluate, keep, learn
         self._random = Random(f"adapt placements {seed}")
         self.found = Found()
         self.stage = ""
@@ -66,7 +84,7 @@ class Search:
         with suppress(SpentError):
             self._repairs()
             self._draws()
-            self._wide()
+            self._gates()
             self._swaps()
             self._front()
         return self.found.best(self.size)
@@ -85,13 +103,12 @@ class Search:
         self.stage = "repairs"
         self._keep(())
         self.damage(())
-        for unit in self.units:
-            self.damage((unit,))
+        for layer in self.layers:
+            self.damage(layer)
 
     def _draws(self) -> None:
-        """Random sets: the best of them is what the winner is held against."""
         self.stage = "draws"
-        left = self.budget - len(self.found.scored)
+        left = self.budget - len(self.found.scored) - (needed(len(self.units), self.size) if self._learn else 0)
         drawn = self._random_sets(self.size)
         for _ in range(max(1, min(DRAWS, left // 3))):
             if (placement := next(drawn, None)) is None:
@@ -99,39 +116,55 @@ class Search:
             self.found.draws.append(placement)
             self.damage(placement)
 
-    def _wide(self) -> None:
-        """A larger set, improved by swaps, and taken apart down to the size that is wanted."""
-        self.stage = "wide"
-        size = min(ceil(self.size * WIDE), len(self.units) - 1)
-        left = self.budget - len(self.found.scored)
-        if size <= self.size or left < 20:
+    def _gates(self) -> None:
+        if self._learn is None or len(self.found.scored) >= self.budget:
             return
-        drawn = self._random_sets(size)
-        draws = [placement for _, placement in zip(range(left // 10), drawn, strict=False)]
-        for placement in draws:
-            self.damage(placement)
-        best = self.found.best(size)
-        assert best is not None
-        self.stage = "wide swaps"
-        wide = self.improved(best, len(self.found.scored) + left * 2 // 5)
+        self.stage = "gates"
+        self.found.gates = self._learn()
+        (here,) = placements_of(self.found.gates, self.units, [opened(len(self.units), self.size)])
+        self.damage(here)
         self.stage = "removal"
-        self._taken_apart(wide, self.size)
+        while len(here) > self.size:
+            here = self._without(here, _taken(len(here), self.size))
 
     def _swaps(self) -> None:
         self.stage = "swaps"
         best = self.found.best(self.size)
         assert best is not None
-        below = self.size * (self.size + 1) // 2  # what the front takes
-        self.improved(best, self.budget - below)
+        self.improved(best, self.budget - self._front_needs())
 
     def _front(self) -> None:
         self.stage = "front"
-        best = self.found.best(self.size)
-        assert best is not None
-        self._taken_apart(best, 1)
+        for placement in placements_of(self.found.gates, self.units, self._larger()) if self.found.gates else ():
+            self.damage(placement)
+        here = self.found.best(self.size)
+        assert here is not None
+        while len(here) > 1:
+            here = self._without(here, _gone(len(here)))
+
+    def _larger(self) -> list[int]:
+        least = opened(len(self.units), self.size)
+        return sorted({min(round(least * times), len(self.units) - 1) for times in LARGER} - {self.size})
+
+    def _front_needs(self) -> int:
+        """How many placements the front takes."""
+        needs, size = len(self._larger()) if self.found.gates else 0, self.size
+        while size > 1:
+            gone = _gone(size)
+            needs, size = needs + size + (gone > 1), size - gone
+        return needs
+
+    def _without(self, here: Placement, count: int) -> Placement:
+        """Without the `count` units that are missed least one by one. What is left is scored."""
+        self._keep(here)
+        missed = sorted(here, key=lambda unit: self.damage(tuple(one for one in here if one != unit)))
+        gone = set(missed[:count])
+        left = tuple(one for one in here if one not in gone)
+        self.damage(left)
+        return left
 
     def improved(self, placement: Placement, until: int) -> Placement:
-        """Swaps in random order, each kept that loses less, until so many placements are scored."""
+        """Swaps, each kept that loses less, until so many placements are scored."""
         here = self.damage(placement)
         self._keep(placement)
         while True:
@@ -146,18 +179,15 @@ class Search:
                 return placement
 
     def _neighbours(self, placement: Placement) -> Iterator[Placement]:
+        """All swaps: in random order, or, where gates were learnt, those first that they speak for."""
         others = [unit for unit in self.units if unit not in placement]
         pairs = [(out, new) for out in placement for new in others]
         self._random.shuffle(pairs)
+        if self.found.gates:
+            of = dict(zip(self.units, worth(self.found.gates), strict=True))
+            pairs.sort(key=lambda pair: of[pair[0]] - of[pair[1]])
         for out, new in pairs:
             yield tuple(sorted({*placement, new} - {out}))
-
-    def _taken_apart(self, placement: Placement, size: int) -> None:
-        """Take units away down to a size, each time the one without which the damage is least."""
-        while len(placement) > size:
-            self._keep(placement)
-            smaller = [tuple(one for one in placement if one != unit) for unit in placement]
-            placement = min(smaller, key=self.damage)
 
     def _random_sets(self, size: int) -> Iterator[Placement]:
         seen: set[Placement] = set()
@@ -180,57 +210,27 @@ def _choices(n: int, k: int) -> int:
     return found
 
 
-class HeadSearch:
-    """Single heads, from the heads of whole layers on: some are taken away at a time, and then swapped.
-
-    budget: placements to score. start: the units of the layers, more than `size`.
-    """
-
-    def __init__(
-        self, units: Placement, start: Placement, size: int, evaluate: Evaluate, keep: Keep, *, budget: int, seed: int
-    ) -> None:
-        self.start, self.size, self.budget = start, size, budget
-        self._swaps = Search(units, size, evaluate, keep, budget=budget, seed=seed)
-        self._keep = keep
-        self.found = self._swaps.found
-
-    @property
-    def stage(self) -> str:
-        return self._swaps.stage
-
-    def run(self) -> Placement | None:
-        """The best placement of the size; None if the budget ended before one."""
-        with suppress(SpentError):
-            self._swaps.stage = "heads taken away"
-            here = self.start
-            while len(here) > self.size:
-                here = self._fewer(here)
-            self._swaps.stage = "swaps of heads"
-            self._swaps.improved(here, self.budget)
-        return self.found.best(self.size)
-
-    def _fewer(self, here: Placement) -> Placement:
-        """Without the heads that are missed least one by one: half of those that have to go. What is left is scored."""
-        self._keep(here)
-        damage = self._swaps.damage
-        missed = sorted(here, key=lambda unit: damage(tuple(one for one in here if one != unit)))
-        gone = set(missed[: _gone(len(here), self.size)])
-        left = tuple(one for one in here if one not in gone)
-        damage(left)
-        return left
+def _gone(size: int) -> int:
+    """How many units are taken from so many at a time."""
+    return 1 if size <= SINGLY else size // 2
 
 
-def _gone(here: int, size: int) -> int:
+def opened(units: int, size: int) -> int:
+    """How many gates stay open: with fewer than a sixth of all, learning them finds no group that retrieves."""
+    return max(size, min(ceil(units / 6), units - 1))
+
+
+def _taken(here: int, size: int) -> int:
+    """Half of those that have to go."""
     return (here - size + 1) // 2
 
 
-def needed(start: int, size: int) -> int:
-    """How many placements it takes to come from so many heads to `size`."""
-    found = 0
-    while start > size:
-        gone = _gone(start, size)
-        found += start + (gone > 1)  # what is left is scored already if one is gone
-        start -= gone
+def needed(units: int, size: int) -> int:
+    """How many placements it takes to come from the gates to `size`."""
+    here, found = opened(units, size), 1
+    while here > size:
+        gone = _taken(here, size)
+        found, here = found + here + (gone > 1), here - gone
     return found
 
 

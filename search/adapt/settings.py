@@ -22,9 +22,9 @@ class Settings:
     and the report have. questions: judged questions of a row; harder: those that ask for more, in the report alone.
     heal: tokens that the chosen placement is trained on, with the original as its teacher; 0 is none. heal_lr: its
     learning rate.
-    heads: after the layers go on with single key/value heads. known: a folder of `adapt` whose scores are not computed
-    again.
-    evaluations: placements that the search scores. text_weight: of a nat of text against a nat of answers.
+    heads: units are single key/value heads. known: a folder of `adapt` whose scores are not computed again.
+    gates: steps of learning which units to keep, a row each; 0 is none. evaluations: placements that the search scores.
+    text_weight: of a nat of text against a nat of answers.
     """
 
     cache: float
@@ -39,6 +39,7 @@ class Settings:
     rows: int = 20
     questions: int = 12
     harder: int = 4
+    gates: int = 60
     evaluations: int = 160
     text_weight: float = 1.0
     text_every: int = 4
@@ -66,6 +67,10 @@ class Settings:
         names = ("window", "sinks", "seq_len", "search_len", "search_rows", "rows", "questions", "harder", "text_every")
         return {name: getattr(self, name) for name in (*names, "seed")}
 
+    def of_gates(self) -> dict[str, Any]:
+        """What learning the gates depends on besides."""
+        return {name: getattr(self, name) for name in ("heads", "gates", "text_weight")}
+
     def check(self, chat_format: ChatFormat | None, ref: str) -> None:
         """
         Raises:
@@ -74,7 +79,7 @@ class Settings:
         for name in ("window", "length", "seq_len", "search_len", "search_rows", "rows", "questions", "evaluations"):
             if getattr(self, name) < 1:
                 raise UserError(f"{_option(name)}: got {getattr(self, name)}; expected 1 or more")
-        for name in ("sinks", "harder", "heal"):
+        for name in ("sinks", "harder", "heal", "gates"):
             if getattr(self, name) < 0:
                 raise UserError(f"{_option(name)}: got {getattr(self, name)}; expected 0 or more")
         if self.heal_lr <= 0:

@@ -15,6 +15,8 @@ def intention(prepared: Prepared, seconds: dict[str, float], known: int) -> str:
     some = plan.units[:size]
     kept, whole = (one.cache_bytes(settings.length, "bfloat16") for one in (plan.spec_of(some), plan.spec))
     unit = "key/value head" if plan.heads else "layer"
+    gates = [f"  gates: {plural(settings.gates, 'step')}, a row each; about {duration(seconds['gates'])}"]
+    gates = gates if settings.gates else []
     lines = [
         f"adapt {prepared.origin.described()}",
         f"  {plural(size, unit)} of {len(plan.units)} stay global, the others see {settings.window} tokens and the "
@@ -24,6 +26,7 @@ def intention(prepared: Prepared, seconds: dict[str, float], known: int) -> str:
         f"{settings.search_len:,} tokens with windows of {settings.search_window}, "
         f"{settings.questions * settings.search_rows} questions, text from {prepared.texts[0].name}; "
         f"about {duration(seconds['search'])}",
+        *gates,
         f"  report: 6 placements on {plural(settings.rows, 'row')} of {settings.seq_len:,} tokens, "
         f"{(settings.questions + settings.harder) * settings.rows} questions, text from {prepared.texts[1].name}; "
         f"about {duration(seconds['report'])}",

@@ -10,12 +10,14 @@ from typing import Protocol
 
 from miniwin.inference import evaluating
 from miniwin.language_model import LanguageModel
+from miniwin.search.adapt.gate_learning import GateStep, learn
+from miniwin.search.adapt.gates import GatedLayers
 from miniwin.search.adapt.journal import Journal
 from miniwin.search.adapt.layers import SharedLayers
 from miniwin.search.adapt.plan import Placement, Plan, evenly
 from miniwin.search.adapt.prepared import Prepared
 from miniwin.search.adapt.scoring import Damage, Score, damage, score_rows
-from miniwin.search.adapt.searching import Found, HeadSearch, Search
+from miniwin.search.adapt.searching import Found, Search, opened
 from miniwin.specs import UserError, user_path
 
 SEARCH, REPORT = "search", "report"
@@ -52,14 +54,9 @@ class Silent:
 
 @dataclass(frozen=True)
 class Searched:
-    """What the search found. layers: of whole layers, by their numbers. heads: by units; None where there are none.
+    """What the search found. chosen: units that stay global."""
 
-    start: the layers whose heads were looked at. chosen: units.
-    """
-
-    layers: Found
-    heads: Found | None
-    start: Placement
+    found: Found
     original: Score
     chosen: Placement
     seconds: float
@@ -90,7 +87,6 @@ class Adapting:
         """
         prepared, told = self.prepared, self.told
         settings, rows, plan = prepared.settings, prepared.search_rows, prepared.plan
-        keep = self._layers(SEARCH).keep
         told.stage("search", settings.evaluations)
         original = self._score(SEARCH, plan.all)
         told.step()
@@ -100,72 +96,54 @@ class Adapting:
             told.step(said=f"{search.stage}: {found.total:+.3f}")
             return found
 
-        search: Search | HeadSearch
         search = Search(
-            plan.whole_layers,
-            prepared.layers,
-            lambda layers: evaluate(self._units(layers)),
-            lambda layers: keep(self._units(layers)),
-            budget=prepared.budget,
+            plan.units,
+            [plan.units_of(layer) for layer in plan.whole_layers],
+            prepared.size,
+            evaluate,
+            self._layers(SEARCH).keep,
+            budget=settings.evaluations - 1,
             seed=settings.seed,
+            learn=self._learn if settings.gates else None,
         )
-        if settings.heads and (begun := self._begun(original)):
-            search.found.scored |= begun
-            enough = {len(layers) for layers in begun if len(self._units(layers)) > prepared.size}
-            layers = search.found.best(min(enough, key=lambda size: abs(size - prepared.layers)))
-            budget = settings.evaluations - 1
-        else:
-            layers, budget = search.run(), settings.evaluations - 1 - prepared.budget
-        of_heads = None
-        chosen = None if layers is None else self._units(layers)
-        found = search.found
-        if layers is not None and settings.heads:
-            search = HeadSearch(
-                plan.units, self._units(layers), prepared.size, evaluate, keep, budget=budget, seed=settings.seed
-            )
-            chosen, of_heads = search.run(), search.found
-        if layers is None or chosen is None:
+        chosen = search.run()
+        if chosen is None:
             raise UserError(f"--evaluations: got {settings.evaluations}, and the search ended before one candidate")
-        return Searched(found, of_heads, layers, original, chosen, self.journal.seconds(SEARCH))
+        return Searched(search.found, original, chosen, self.journal.seconds(SEARCH))
 
-    def _begun(self, original: Score) -> dict[Placement, Damage]:
-        """The whole layers that --known has scored, if there are some with more heads than are wanted."""
-        settings, rows, plan = self.prepared.settings, self.prepared.search_rows, self.prepared.plan
-        found = {}
-        for (which, named), entry in self.journal.known.items():
-            layers = tuple(one for one in named if isinstance(one, int))
-            if which == SEARCH and len(layers) == len(named) < len(plan.whole_layers):
-                found[layers] = damage(entry.score, original, rows, settings.text_every, settings.text_weight)
-        return found if any(len(self._units(layers)) > self.prepared.size for layers in found) else {}
+    def _learn(self) -> list[GateStep]:
+        """The gates, from where an earlier session stopped."""
+        prepared, settings = self.prepared, self.prepared.settings
+        size = opened(len(prepared.plan.units), prepared.size)
+        key = settings.of_gates() | {"size": size}
+        done = self.journal.gates(key)
+        self.told.stage("gates", settings.gates)
+        self.told.step(len(done))
 
-    def _units(self, layers: Placement) -> Placement:
-        """The units of whole layers."""
-        return tuple(unit for layer in layers for unit in self.prepared.plan.units_of(layer))
+        def keep(number: int, step: GateStep) -> None:
+            self.journal.add_gates(key, number, step)
+            self.told.step(said=f"KL {step.text:.3f} on text, {step.answers:.3f} on answers")
+
+        with evaluating(self.model):
+            gated = GatedLayers(self._layers(SEARCH))
+            steps = learn(gated, prepared.gate_rows, size, settings.text_weight, settings.text_every, done, keep)
+        self.told.stage("search", settings.evaluations)
+        self.told.step(sum(1 for which, _ in self.journal.entries if which == SEARCH))
+        return steps
 
     def measure(self, searched: Searched) -> Measured:
         """The original, the chosen placement and what it is held against, on the rows of the report."""
-        plan, found, size = self.prepared.plan, searched.layers, self.prepared.layers
-        others: dict[str, Placement]
-        if searched.heads is None:
-            alone = sorted(plan.whole_layers, key=lambda layer: found.scored[layer,].total)[:size]
-            drawn = [one for one in found.draws if one in found.scored]
-            others = {
-                EVEN: evenly(plan.whole_layers, size),
-                f"best of {len(drawn)} random": min(drawn, key=lambda one: found.scored[one].total),
-                "best by single repairs": tuple(sorted(alone)),
-            }
-        else:
-            most = len(searched.chosen) // plan.stride  # whole layers in the same cache
-            best = found.best(most)
-            others = {
-                EVEN: evenly(plan.whole_layers, most) if most else (),
-                "whole layers that it began with": searched.start,
-            }
-            others |= {} if best is None else {"best whole layers": best}
+        plan, found, size = self.prepared.plan, searched.found, self.prepared.size
+        layers = {layer: plan.units_of(layer) for layer in plan.whole_layers}
+        most = size // plan.stride  # whole layers in the same cache
+        alone = sorted(plan.whole_layers, key=lambda layer: found.scored[layers[layer]].total)[:most]
+        drawn = [one for one in found.draws if one in found.scored]
         placements = {
             "original": plan.all,
             "chosen": searched.chosen,
-            **{name: self._units(layers) for name, layers in others.items()},
+            EVEN: plan.units_of_layers(evenly(plan.whole_layers, most) if most else ()),
+            f"best of {len(drawn)} random": min(drawn, key=lambda one: found.scored[one].total),
+            "best by single repairs": plan.units_of_layers(sorted(alone)),
             "no global layer": (),
         }
         self.told.stage("report", len(placements) * len(self.prepared.rows))

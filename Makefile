@@ -34,6 +34,7 @@ demo: $(STAMP)
 
 # mypy runs beside the first tests: alone it leaves a core idle. ruff is quick, and says first what is wrong.
 test: $(STAMP)
+	@$(BIN)/python tests/support/room.py
 	@echo "== ruff"
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check --quiet .

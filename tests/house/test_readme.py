@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, redirect_stdout
 from functools import partial
@@ -168,6 +169,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workplace]:
             if command.line not in place.printed and command.line not in ELSEWHERE:
                 place.run(command.line, fails=command.page == FAILING)
         yield place
+    shutil.rmtree(folder)  # a quarter of a GB
 
 
 def test_every_command_runs_in_order(workplace: Workplace) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -66,7 +67,9 @@ class Read:
 @pytest.fixture(scope="module", params=["smollm2", pytest.param("gemma3", marks=SLOW)])
 def read(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Read]:
     pytest.importorskip("gguf")
-    yield Read(real_model(request.param), tmp_path_factory.mktemp(request.param))
+    folder = tmp_path_factory.mktemp(request.param)
+    yield Read(real_model(request.param), folder)
+    shutil.rmtree(folder)  # half a GB
 
 
 @torch.inference_mode()

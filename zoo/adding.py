@@ -23,7 +23,6 @@ from miniwin.licences import UNKNOWN
 from miniwin.provenance import code_version
 from miniwin.runs import BEST, CHAT, FROM, RUN, read_run
 from miniwin.specs import ModelSpec, dump_yaml, load_model_spec, user_path
-from miniwin.tokenizer import load_tokenizer
 from miniwin.version import __version__
 from miniwin.zoo.card import write_card
 from miniwin.zoo.card_values import check_metrics, check_provenance
@@ -49,12 +48,13 @@ from miniwin.zoo.errors import ZooError
 from miniwin.zoo.integrity import watched
 from miniwin.zoo.json_objects import to_json
 from miniwin.zoo.reference_logits import open_model, write_reference
-from miniwin.zoo.references import Bump, Version, check_new_name
+from miniwin.zoo.references import Version, check_new_name
 from miniwin.zoo.rounding import rounded, stored_types
 from miniwin.zoo.size_limits import LARGEST
 from miniwin.zoo.store import Store, stores
 from miniwin.zoo.suite_results import check_suite
 from miniwin.zoo.verification import weight_problems
+from miniwin.zoo.version_rules import needed_part, tokenizer_identity
 
 LICENCE = "apache-2.0"
 _OWN_KEYS = ("schema", "run", "entry")  # of provenance.json: ours to write, not the caller's
@@ -355,25 +355,13 @@ def _next_version(known: list[Store], name: str, staged: Path, spec: ModelSpec) 
     )
     if latest is None:
         return Version(1, 0, 0)
-    manifest = latest.require_manifest()
-    part: Bump = "patch"
-    if manifest.spec_hash != spec.hash or _tokenizer(latest.folder) != _tokenizer(staged):
-        part = "major"
-    elif any(_sha256(manifest, file) != _sha256_there(staged / file) for file in (WEIGHTS, *CHAT)):
-        part = "minor"
+    part = needed_part(
+        latest.require_manifest(),
+        spec_hash=spec.hash,
+        same_tokenizer=tokenizer_identity(latest.folder) == tokenizer_identity(staged),
+        hashes={file: sha256_file(staged / file) for file in (WEIGHTS, *CHAT) if (staged / file).is_file()},
+    )
     return latest.parsed_version.bump(part)
-
-
-def _sha256(manifest: Manifest, file: str) -> str | None:
-    return manifest.files[file].sha256 if file in manifest.files else None
-
-
-def _sha256_there(path: Path) -> str | None:
-    return sha256_file(path) if path.is_file() else None
-
-
-def _tokenizer(folder: Path) -> str:
-    return load_tokenizer(folder / TOKENIZER).identity
 
 
 def _release(version: str) -> str:

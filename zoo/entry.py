@@ -112,7 +112,11 @@ def read_manifest(folder: Path) -> Manifest:
     path = folder / MANIFEST
     if not path.is_file():
         raise ZooError(f"{path}: the file is missing, so this folder is not a zoo entry")
-    data = read_object(path, LARGEST_MANIFEST)
+    return parse_manifest(read_object(path, LARGEST_MANIFEST), str(path))
+
+
+def parse_manifest(data: dict[str, Any], path: str) -> Manifest:
+    """The content of an entry.json, checked against its own digest. path: its place, for messages. Raises ZooError."""
     check_schema(data, path)
     digest = data.pop("digest", None)
     try:
@@ -141,11 +145,11 @@ def schema_of(files: Iterable[str]) -> Schema:
     return 3 if there & set(CHAT) else 2 if SUITE in there else 1
 
 
-def check_schema(data: dict[str, Any], where: object) -> None:
+def check_schema(data: dict[str, Any], where: object, newest: int = NEWEST_SCHEMA) -> None:
     """Refuse a newer schema, before pydantic complains about fields that this version does not know."""
     schema = data.get("schema")
-    if isinstance(schema, int) and schema > NEWEST_SCHEMA:
-        raise ZooError(f"{where}: schema {schema} is newer than this miniwin reads ({NEWEST_SCHEMA}); upgrade miniwin")
+    if isinstance(schema, int) and schema > newest:
+        raise ZooError(f"{where}: schema {schema} is newer than this miniwin reads ({newest}); upgrade miniwin")
 
 
 @dataclass(frozen=True)

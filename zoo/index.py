@@ -7,12 +7,17 @@
 
 `write_index` makes the index of a zoo folder. Any web server can then serve the folder to others, who pull from it. A
 file is identified by its hash: sources and mirrors need no trust, only the index does.
+
+The index of a zoo that is published to (publishing/) has schema 4, an id of the zoo and a serial number. Every change
+makes the number larger, so that a reader notices an old index and an index of another zoo (rollback.py). Its files may
+lie in `blobs/<first two digits>/<sha256>` beside the index.
 """
 
 from __future__ import annotations
 
 import json
 from collections import Counter
+from contextlib import nullcontext
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Literal
@@ -27,12 +32,12 @@ from miniwin.specs.base import user_path
 from miniwin.zoo.entry import (
     ENTRY_FILES,
     MANIFEST,
+    NEWEST_SCHEMA,
     OPTIONAL_FILES,
     Entry,
     Name,
     Record,
     Requirement,
-    Schema,
     Sha256,
     Size,
     VersionText,
@@ -47,9 +52,13 @@ from miniwin.zoo.references import Version
 from miniwin.zoo.store import Store, built_in_zoo
 
 INDEX = "index.json"
+BLOBS, SIGNATURES = "blobs", "signatures"  # folders beside a published index
+PUBLISHED_SCHEMA = NEWEST_SCHEMA + 1
 MOST_RELEASES = 20_000
 LARGEST_FILE = 64 << 20  # bytes
 ReleaseStatus = Literal["active", "deprecated", "yanked"]
+Serial = Annotated[int, Field(ge=1, lt=1 << 62)]
+ZooId = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
 
 
 class IndexFile(Record):
@@ -97,7 +106,9 @@ class Release(Record):
 
 
 class Index(Record):
-    schema_number: Schema = Field(alias="schema")
+    schema_number: Literal[1, 2, 3, 4] = Field(alias="schema")
+    zoo: ZooId | None = None
+    serial: Serial | None = None
     releases: Annotated[tuple[Release, ...], Field(strict=False)]
 
     @model_validator(mode="after")
@@ -105,7 +116,23 @@ class Index(Record):
         for ref, times in Counter(release.ref for release in self.releases).items():
             if times > 1:
                 raise ValueError(f"{ref} is listed {times} times")
+        if len({self.schema_number == PUBLISHED_SCHEMA, self.zoo is not None, self.serial is not None}) > 1:
+            raise ValueError(f"zoo and serial belong to schema {PUBLISHED_SCHEMA}, and to no other")
         return self
+
+    def find(self, ref: str) -> Release | None:
+        """The release `name@version`."""
+        return next((release for release in self.releases if release.ref == ref), None)
+
+
+def index_text(index: Index) -> str:
+    data = index.model_dump(mode="json", by_alias=True)
+    return to_json({key: value for key, value in data.items() if value is not None}, INDEX)
+
+
+def blob_path(sha256: str) -> str:
+    """Where a file lies, relative to the index, in a zoo that is published to."""
+    return f"{BLOBS}/{sha256[:2]}/{sha256}"
 
 
 def parse_index(text: str | bytes, where: str) -> Index:
@@ -116,7 +143,7 @@ def parse_index(text: str | bytes, where: str) -> Index:
         raise ZooError(f"{where}: is {error}") from None
     if not isinstance(data, dict) or "schema" not in data:
         raise ZooError(f"{where}: is not a zoo index (a JSON object with a schema number and releases)")
-    check_schema(data, where)
+    check_schema(data, where, PUBLISHED_SCHEMA)
     listed = data.get("releases")
     if not isinstance(listed, list):
         raise ZooError(f"{where}: releases: {'Field required' if listed is None else 'Input should be a list'}")
@@ -165,20 +192,46 @@ def local_statuses(root: Path) -> dict[str, tuple[ReleaseStatus, str | None]]:
 
 
 def write_index(zoo: Path | str) -> Path:
-    """Write the index of a zoo folder, `<zoo>/index.json`. Each status and reason of the old index is kept."""
+    """Write the index of a zoo folder, `<zoo>/index.json`. Each status and reason of the old index is kept, and so is
+    what was published into the folder.
+
+    Raises:
+        ZooError: the folder holds no entries, or its index is signed: another one needs a signature, too.
+    """
     root = user_path(zoo)
     path = index_path(root)
-    prefix = "" if path.parent == root else f"package:{root.name}/"
-    before = local_statuses(root)
-    releases = [
-        _release(entry, prefix, *before.get(entry.ref, ("active", None))) for entry in Store(root, "user").entries()
-    ]
-    if not releases:
-        raise ZooError(f"{root}: holds no entries (folders <name>/<version>/), so there is nothing to index")
-    schema = schema_of(file.path for release in releases for file in release.files)
-    index = Index(schema_number=schema, releases=tuple(releases))
-    write_text(path, to_json(index.model_dump(mode="json", by_alias=True), INDEX))
+    store = Store(root, "user")
+    if (root / SIGNATURES).is_dir():
+        raise ZooError(
+            f"{root}: its index is signed, and another one would have no signature; add entries with miniwin zoo "
+            "publish --sign, and change their status with miniwin zoo yank or deprecate"
+        )
+    published = (before := local_index(root)) is not None and before.serial is not None
+    with store.lock("index", "publish") if published else nullcontext():
+        index = _indexed(store, "" if path.parent == root else f"package:{root.name}/")
+        write_text(path, index_text(index))
     return path
+
+
+def _indexed(store: Store, prefix: str) -> Index:
+    """The index of what is in a folder, with what the index there says of it."""
+    before = local_index(store.root) or Index(schema_number=1, releases=())
+    releases = {}
+    for entry in store.entries():
+        old = before.find(entry.ref)
+        release = release_of(entry, prefix=prefix, marked=old)
+        same = old is not None and before.serial is not None and old.digest == release.digest
+        releases[entry.ref] = old if old is not None and same else release
+    for old in before.releases:
+        if before.serial is not None and all((store.root / blob_path(file.sha256)).is_file() for file in old.files):
+            releases.setdefault(old.ref, old)
+    if not releases:
+        raise ZooError(f"{store.root}: holds no entries (folders <name>/<version>/), so there is nothing to index")
+    ordered = tuple(sorted(releases.values(), key=lambda release: (release.name, release.parsed_version)))
+    if before.serial is not None:
+        return before.model_copy(update={"serial": before.serial + 1, "releases": ordered})
+    schema = schema_of(file.path for release in ordered for file in release.files)
+    return Index(schema_number=schema, releases=ordered)
 
 
 @lru_cache(maxsize=8)
@@ -186,7 +239,9 @@ def _read(path: Path, mtime_ns: int, size: int) -> Index:
     return read_index_file(path)
 
 
-def _release(entry: Entry, prefix: str, status: ReleaseStatus, reason: str | None) -> Release:
+def release_of(entry: Entry, *, prefix: str = "", marked: Release | None = None, blobs: bool = False) -> Release:
+    """An entry as an index lists it. prefix: what its sources begin with. marked: the release that has its status.
+    blobs: its sources are named by hash."""
     manifest = entry.require_manifest()
     own = entry.folder / MANIFEST
     records = {name: (record.size, record.sha256) for name, record in manifest.files.items()}
@@ -195,15 +250,20 @@ def _release(entry: Entry, prefix: str, status: ReleaseStatus, reason: str | Non
         name=entry.name,
         version=entry.version,
         digest=manifest.digest,
-        status=status,
-        reason=reason,
+        status="active" if marked is None else marked.status,
+        reason=None if marked is None else marked.reason,
         licence=manifest.licence,
         requires_miniwin=manifest.requires_miniwin,
         description=manifest.description,
         layout=manifest.layout,
         parameters=manifest.parameters,
         files=tuple(
-            IndexFile(path=name, size=size, sha256=sha256, sources=(f"{prefix}{entry.name}/{entry.version}/{name}",))
+            IndexFile(
+                path=name,
+                size=size,
+                sha256=sha256,
+                sources=(blob_path(sha256) if blobs else f"{prefix}{entry.name}/{entry.version}/{name}",),
+            )
             for name, (size, sha256) in records.items()
         ),
     )

@@ -1,4 +1,4 @@
-"""`miniwin zoo`: list, show, verify, add, pull and index the versioned models."""
+"""`miniwin zoo`: list, show, verify, add, pull and index the versioned models; zoo_publishing.py has the rest."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from miniwin.commands import zoo_publishing
 from miniwin.commands.printing import say, typed
 
 if TYPE_CHECKING:
@@ -16,7 +17,9 @@ if TYPE_CHECKING:
     from miniwin.zoo.index_query import Asked
 
 app = typer.Typer(
-    rich_markup_mode=None, help="Versioned, hashed models: list, show, verify, add, pull, index.", no_args_is_help=True
+    rich_markup_mode=None,
+    help="Versioned, hashed models: list, show, verify, add, pull, index, publish, yank.",
+    no_args_is_help=True,
 )
 
 
@@ -229,6 +232,9 @@ def index(zoo: Annotated[Path, typer.Argument(help="A zoo folder.")]) -> None:
     from miniwin.zoo import write_index
 
     say(f"wrote {write_index(zoo)}")
+
+
+zoo_publishing.add_to(app)
 
 
 def _say_what(ref: str, entry: Entry) -> None:

@@ -26,6 +26,7 @@ import miniwin.search.worker
 import miniwin.training.launch
 import miniwin.training.sharded
 import miniwin.zoo
+import miniwin.zoo.publishing.publish
 
 do_not_wait()
 with torch.device("meta"):

@@ -66,6 +66,12 @@ def pull(ref: str) -> None:
     pull(ref, progress=False)
 
 
+def publish(folder: Path, to: Path) -> None:
+    from miniwin.zoo.publishing.publish import publish
+
+    publish(folder, str(to), logits=False)
+
+
 def appear_and_stop(folder: Path, there: Path) -> None:
     """Begin a folder that appears as a whole, make the file `there`, and wait for ever."""
     from miniwin.zoo.importing.writing import appearing

@@ -481,9 +481,9 @@ def test_a_newer_miniwin_is_asked_for(server: Server) -> None:
     change_index(server, lambda data: release(data).update(requires_miniwin=">=99.1"))
     with pytest.raises(ZooError, match=r"tiny@1\.1\.0 needs miniwin >=99\.1, this is .*; upgrade miniwin"):
         pull("tiny")
-    change_index(server, lambda data: data.update(schema=4))
+    change_index(server, lambda data: data.update(schema=5))
     with pytest.raises(
-        ZooError, match=r"index\.json: schema 4 is newer than this miniwin reads \(3\); upgrade miniwin"
+        ZooError, match=r"index\.json: schema 5 is newer than this miniwin reads \(4\); upgrade miniwin"
     ):
         pull("tiny")
 
@@ -494,7 +494,7 @@ def test_a_newer_miniwin_is_asked_for(server: Server) -> None:
         ("<html>", "index.json: is not JSON"),
         ("[]", "index.json: is not a zoo index"),
         ('{"schema": 1}', "index.json: releases: Field required"),
-        ('{"schema": "1", "releases": []}', "index.json: schema: Input should be 1, 2 or 3"),
+        ('{"schema": "1", "releases": []}', "index.json: schema: Input should be 1, 2, 3 or 4"),
     ],
 )
 def test_something_that_is_not_an_index_is_refused(server: Server, content: str, message: str) -> None:

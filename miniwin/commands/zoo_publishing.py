@@ -1,0 +1,64 @@
+"""`miniwin zoo publish`, `yank`, `deprecate` and `restore`: zoos that others pull from."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from miniwin.commands.printing import say, typed
+
+if TYPE_CHECKING:
+    from miniwin.zoo.index import ReleaseStatus
+
+At = Annotated[str, typer.Option("--at", help="The zoo: a folder.")]
+Reason = Annotated[str, typer.Option(help="Why; whoever uses the model will read it.")]
+Exact = Annotated[str, typer.Argument(metavar="NAME@X.Y.Z", help="The release.")]
+
+
+def publish(
+    ref: Annotated[str, typer.Argument(help="The entry: name@1.2.3, an alias, or an entry's folder.")],
+    to: Annotated[str, typer.Option("--to", help="Where: a folder.")],
+    logits: Annotated[bool, typer.Option(help="Run the model first, and compare with the stored logits.")] = True,
+) -> None:
+    """Publish an entry: content first, index last. A version that is there with other content is refused."""
+    from miniwin.zoo.publishing.publish import publish as run
+
+    done = run(ref, to, logits=logits)
+    if ref != done.entry.ref:
+        say(f"{ref} is {done.entry.ref} ({done.entry.folder})", err=True)
+    if done.new:
+        say(f"published {done.entry.ref} to {done.target} (index number {done.serial})")
+    else:
+        say(f"{done.entry.ref} is at {done.target} already, with the same content")
+
+
+def yank(ref: Exact, at: At, reason: Reason) -> None:
+    """Take a release out of use: aliases pass over it, and its exact name warns. Its files stay."""
+    _mark(ref, at, "yanked", reason)
+
+
+def deprecate(ref: Exact, at: At, reason: Reason) -> None:
+    """Say that there is something better than a release. It can be used all the same, with a warning."""
+    _mark(ref, at, "deprecated", reason)
+
+
+def restore(ref: Exact, at: At) -> None:
+    """Take back that a release was yanked or deprecated."""
+    _mark(ref, at, "active", None)
+
+
+def _mark(ref: str, at: str, status: ReleaseStatus, reason: str | None) -> None:
+    from miniwin.zoo.publishing.editing import set_status
+    from miniwin.zoo.publishing.opening import open_target
+
+    typed("--reason", reason or "")
+    target = open_target(at)
+    done = set_status(target, ref, status, reason)
+    said = f"{ref} is {status} at {target.name}"
+    say(f"{said} (index number {done.published.serial})" if done.new else f"{said} already")
+
+
+def add_to(app: typer.Typer) -> None:
+    for command in (publish, yank, deprecate, restore):
+        app.command()(command)

@@ -1,0 +1,18 @@
+"""From what the user named to a target.
+
+folder            any folder, which any web server can serve
+"""
+
+from __future__ import annotations
+
+from miniwin.specs.base import user_path
+from miniwin.zoo.errors import ZooError
+from miniwin.zoo.publishing.folder import FolderTarget
+from miniwin.zoo.publishing.targets import Target
+
+
+def open_target(text: str) -> Target:
+    """The target that the user named. Raises ZooError for one that cannot be published to."""
+    if ":" in text.partition("/")[0] and text[1:3] not in (":\\", ":/"):
+        raise ZooError(f"{text}: expected a folder")
+    return FolderTarget(user_path(text))

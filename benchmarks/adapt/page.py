@@ -115,7 +115,7 @@ def command(name: str, result: dict[str, Any]) -> str:
         )
     }
     options |= {"gates": f"{settings['gates']}"} if "gates" in settings else {}
-    options |= {"heads": ""} if settings["heads"] else {}
+    options |= {name: "" for name in ("heads", "widen") if settings.get(name)}
     read = [f"--text {one}" for one in texts["search"]["name"].split(", ")]
     read += [f"--test-text {one}" for one in texts["report"]["name"].split(", ")]
     said = " ".join([*(f"--{key} {value}".strip() for key, value in options.items()), *read])

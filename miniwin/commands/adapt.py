@@ -51,6 +51,9 @@ def adapt_command(
     ] = "0",
     heal_lr: Annotated[float, typer.Option(help="The learning rate of --heal.")] = 3e-4,
     heads: Annotated[bool, typer.Option("--heads", help="Single heads stay global, not whole layers.")] = False,
+    widen: Annotated[
+        bool, typer.Option("--widen", help="Layers that have a window may become global, others local in their place.")
+    ] = False,
     known: Annotated[
         str | None,
         typer.Option(metavar="DIR", help="What this command made before: its scores are not computed again."),
@@ -92,6 +95,7 @@ def adapt_command(
         text_weight=text_weight,
         seed=seed,
         heads=heads,
+        widen=widen,
         heal=_tokens(heal),
         heal_lr=heal_lr,
         known=known,

@@ -82,7 +82,7 @@ def _gradient(
     answers = [place for one in row.answers if one.judged for place in range(one.start, one.stop)]
     before = torch.tensor([*text, *answers], device=ids.device) - 1
     with torch.no_grad():
-        original = shared.decoder.logits(shared.hidden(shared.plan.all, ids)[0, before]).log_softmax(-1)
+        original = shared.decoder.logits(shared.hidden(shared.plan.original, ids)[0, before]).log_softmax(-1)
     gates = torch.tensor(values, device=ids.device, dtype=torch.float32, requires_grad=True)
     with torch.enable_grad():
         said = shared.decoder.logits(gated.hidden(gates, ids)[0, before]).log_softmax(-1)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from miniwin.blocks.decoder_inputs import check_input, placed
 from miniwin.search.adapt.layers import SharedLayers
+from miniwin.search.adapt.plan import WHOLE
 
 
 class _Reached(Exception):
@@ -37,19 +38,19 @@ class GatedLayers:
         if decoder.embed_positions is not None:
             h = h + decoder.embed_positions(where, x.shape[1])
         at = {unit: i for i, unit in enumerate(plan.units)}
-        for number, own in enumerate(decoder.layers):
+        for number in range(len(decoder.layers)):
             if number not in plan.whole_layers:
-                h = own(h, where, None, None)
+                h = self.shared.layer(number, WHOLE)(h, where, None, None)
                 continue
             units = plan.units_of(number)
             mine = gates[[at[unit] for unit in units]]
-            local = self.shared.layer(number, (False,) * len(units))
-            h = self._mixed(own, local, mine, h, where)
+            whole, local = (self.shared.layer(number, (stays,) * len(units)) for stays in (True, False))
+            h = self._mixed(whole, local, mine, h, where)
         out: Tensor = decoder.norm(h)
         return out
 
-    def _mixed(self, own: Any, local: Any, gates: Tensor, h: Tensor, where: Any) -> Tensor:
-        attention = own.attention
+    def _mixed(self, whole: Any, local: Any, gates: Tensor, h: Tensor, where: Any) -> Tensor:
+        attention = whole.attention
         each = gates.repeat_interleave(attention.num_heads // len(gates) * attention.head_dim)  # (H * D)
         seen: list[Tensor] = []
 
@@ -70,7 +71,7 @@ class GatedLayers:
             hook.remove()
         hook = attention.o_proj.register_forward_pre_hook(mix)
         try:
-            out: Tensor = own(h, where, None, None)
+            out: Tensor = whole(h, where, None, None)
         finally:
             hook.remove()
         return out

@@ -119,7 +119,7 @@ def _read(
                 found[_key(data)] = _entry(data)
     except (ValueError, LookupError, TypeError):
         raise UserError(f"{where}: is not a journal of `miniwin adapt`; {mend}") from None
-    other = sorted(name for name, value in asked.items() if settings.get(name) != value)
+    other = sorted(name for name in {*asked, *settings} if settings.get(name) != asked.get(name))
     if other:
         raise UserError(f"{where}: is of a `miniwin adapt` with other settings ({', '.join(other)}); {mend}")
     return found, steps

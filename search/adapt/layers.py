@@ -30,7 +30,7 @@ class SharedLayers:
     def __init__(self, model: LanguageModel, plan: Plan, memory: int = MEMORY) -> None:
         self.decoder: Decoder = model.decoder
         self.plan, self.memory = plan, memory
-        self._local: dict[tuple[int, Setting], nn.Module] = {}
+        self._changed: dict[tuple[int, Setting], nn.Module] = {}
         self._kept: dict[tuple[int, int], Tensor] = {}  # (row, layers done) -> (1, N, C)
         self._lock = Lock()  # rows may go through at the same time
         self._incumbent: tuple[Setting, ...] | None = None
@@ -69,18 +69,18 @@ class SharedLayers:
         return out
 
     def layer(self, number: int, setting: Setting) -> nn.Module:
-        """The layer as it is in the original, or with its windows."""
+        """The layer as it is in the original, or with the windows of a setting."""
         own = self.decoder.layers[number]
-        if all(setting):
+        if self.plan.as_in_original(number, setting):
             return own
         with self._lock:
-            if (number, setting) not in self._local:
+            if (number, setting) not in self._changed:
                 with torch.device("meta"):
                     made = self.plan.layer(number, setting).build(self.plan.spec.hidden_size)
                 made.load_state_dict(own.state_dict(), assign=True)
                 choose(made, self.decoder.product)
-                self._local[number, setting] = made.train(own.training)
-            return self._local[number, setting]
+                self._changed[number, setting] = made.train(own.training)
+            return self._changed[number, setting]
 
     def _has_room(self, h: Tensor) -> bool:
         held = sum(t.numel() * t.element_size() for t in self._kept.values())

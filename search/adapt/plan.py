@@ -31,6 +31,7 @@ class Plan:
     """spec: the original. window, sinks: of the units that become local. length: where cache bytes are counted.
 
     heads: units are key/value heads. Head h of layer i is unit i * H + h, where H is the most heads that a layer has.
+    widen: layers that have a window in the original may lose it. Where they are local, they are as they were.
     """
 
     spec: ModelSpec
@@ -38,7 +39,8 @@ class Plan:
     sinks: int
     length: int
     heads: bool = False
-    _local: dict[tuple[int, Setting], LayerSpec] = field(default_factory=dict, repr=False, compare=False)
+    widen: bool = False
+    _changed: dict[tuple[int, Setting], LayerSpec] = field(default_factory=dict, repr=False, compare=False)
 
     @cached_property
     def layers(self) -> tuple[LayerSpec, ...]:
@@ -46,8 +48,10 @@ class Plan:
 
     @cached_property
     def whole_layers(self) -> tuple[int, ...]:
-        """The layers that see the whole context, which is what can be taken from them."""
-        return tuple(i for i, layer in enumerate(self.layers) if _sees_all(layer))
+        """The layers that see the whole context, or may come to see it. All others stay as they are."""
+        return tuple(
+            i for i, layer in enumerate(self.layers) if _sees_all(layer) or (self.widen and _has_window(layer))
+        )
 
     def _kv_heads(self, number: int) -> int:
         attention: Any = self.layers[number].attention
@@ -69,10 +73,14 @@ class Plan:
     def units(self) -> Placement:
         return self.units_of_layers(self.whole_layers)
 
-    @property
-    def all(self) -> Placement:
-        """Everything stays global: the original."""
-        return self.units
+    @cached_property
+    def original(self) -> Placement:
+        """What is global in the original."""
+        return self.units_of_layers(i for i in self.whole_layers if _sees_all(self.layers[i]))
+
+    def as_in_original(self, number: int, setting: Setting) -> bool:
+        """Whether a layer with this setting is the original's."""
+        return number not in self.whole_layers or all(one is _sees_all(self.layers[number]) for one in setting)
 
     def settings(self, placement: Placement) -> tuple[Setting, ...]:
         """One for each layer. Two layers with equal settings compute the same from the same states."""
@@ -98,18 +106,25 @@ class Plan:
         Raises:
             UserError: the layer cannot have such windows, or no sink tokens.
         """
-        if all(setting):
+        if self.as_in_original(number, setting):
             return self.layers[number]
-        if (number, setting) not in self._local:
+        if (number, setting) not in self._changed:
             data = [_data(layer) for layer in self.layers]
-            changed: dict[str, Any] = {"window": self.window}
-            if any(setting):
-                changed = {"window": None, "windows": [None if stays else self.window for stays in setting]}
-            if self.sinks:
-                changed["keep_first"] = self.sinks
-            data[number]["attention"] = {**data[number]["attention"], **changed}
-            self._local[number, setting] = self._spec(data, self.spec.name).layer_specs[number]
-        return self._local[number, setting]
+            data[number]["attention"] = {**data[number]["attention"], **self._windows(number, setting)}
+            self._changed[number, setting] = self._spec(data, self.spec.name).layer_specs[number]
+        return self._changed[number, setting]
+
+    def _windows(self, number: int, setting: Setting) -> dict[str, Any]:
+        """What a spec says about the windows of a layer that changes. A layer that was local keeps its own."""
+        attention: Any = self.layers[number].attention
+        own = getattr(attention, "window", None)
+        window, sinks = (self.window, self.sinks) if own is None else (own, attention.keep_first)
+        if all(setting):
+            return {"window": None, "keep_first": 0}
+        if any(setting):
+            windows = [None if stays else window for stays in setting]
+            return {"window": None, "windows": windows, "keep_first": sinks}
+        return {"window": window, "keep_first": sinks}
 
     def spec_of(self, placement: Placement, name: str | None = None) -> ModelSpec:
         """The spec of a placement: the original's, with windows."""
@@ -144,12 +159,19 @@ class Plan:
         """
         if not self.units:
             raise UserError(f"{self.spec.name}: no layer sees the whole context, so there is nothing to make local")
-        least, most = self.share(()), self.share(self.all)
-        if share < least or share >= most:
+        if self.widen and self.original == self.units:
+            raise UserError(f"--widen: {self.spec.name} has no layer with a window, so there is nothing to widen")
+        least, most = self.share(()), 1.0 if self.widen else self.share(self.units)
+        if share < least or share > most or (share == most and not self.widen):
+            local = (
+                f"in all {len(self.whole_layers)} layers that may have one"
+                if self.widen
+                else f"in all {len(self.whole_layers)} layers that see the whole context"
+            )
             raise UserError(
-                f"--cache {share:.1%}: no layout meets it. With windows of {self.window} in all "
-                f"{len(self.whole_layers)} layers that see the whole context, {least:.1%} of the cache at "
-                f"{self.length:,} tokens are left; expected from {least:.1%} to below {most:.1%}, or another --window"
+                f"--cache {share:.1%}: no layout meets it. With windows of {self.window} {local}, {least:.1%} of the "
+                f"cache at {self.length:,} tokens are left; expected from {least:.1%} to "
+                f"{'' if self.widen else 'below '}{most:.1%}, or another --window"
             )
         return bisect_right(range(len(self.units)), share, key=lambda k: self.share(self.units[:k])) - 1
 
@@ -157,6 +179,11 @@ class Plan:
 def _sees_all(layer: LayerSpec) -> bool:
     attention: Any = layer.attention
     return all(getattr(attention, name, None) is None for name in ("window", "windows", "chunk"))
+
+
+def _has_window(layer: LayerSpec) -> bool:
+    attention: Any = layer.attention
+    return getattr(attention, "window", None) is not None
 
 
 def _data(layer: LayerSpec) -> dict[str, Any]:

@@ -52,10 +52,10 @@ def prepare(ref: str, settings: Settings) -> Prepared:
     settings.check(origin.chat_format, ref)
     if origin.tokenizer is None:
         raise UserError(f"{ref} has no tokenizer, and questions are asked in words; use a model with a tokenizer")
-    plan = Plan(origin.spec, settings.window, settings.sinks, settings.length, settings.heads)
+    plan = Plan(origin.spec, settings.window, settings.sinks, settings.length, settings.heads, settings.widen)
     size = plan.count(settings.cache)
     _check_budget(plan, size, settings)
-    shorter = Plan(origin.spec, settings.search_window, settings.sinks, settings.length, settings.heads)
+    shorter = Plan(origin.spec, settings.search_window, settings.sinks, settings.length, settings.heads, settings.widen)
     texts = read_texts(settings.text, settings.test_text)
     asked = Wanted(settings.search_rows, settings.search_len, settings.questions)
     told = Wanted(settings.rows, settings.seq_len, settings.questions, settings.harder)

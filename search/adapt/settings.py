@@ -22,7 +22,8 @@ class Settings:
     and the report have. questions: judged questions of a row; harder: those that ask for more, in the report alone.
     heal: tokens that the chosen placement is trained on, with the original as its teacher; 0 is none. heal_lr: its
     learning rate.
-    heads: units are single key/value heads. known: a folder of `adapt` whose scores are not computed again.
+    heads: units are single key/value heads. widen: layers with a window may become global. known: a folder of `adapt`
+    whose scores are not computed again.
     gates: steps of learning which units to keep, a row each; 0 is none. evaluations: placements that the search scores.
     text_weight: of a nat of text against a nat of answers.
     """
@@ -45,6 +46,7 @@ class Settings:
     text_every: int = 4
     seed: int = 0
     heads: bool = False
+    widen: bool = False
     heal: int = 0
     heal_lr: float = 3e-4
     known: str | None = None
@@ -53,6 +55,8 @@ class Settings:
 
     @property
     def search_window(self) -> int:
+        if self.widen:  # the windows that layers have stay as they are
+            return self.window
         return max(self.window * self.search_len // self.seq_len, LEAST_WINDOW)
 
     def record(self) -> dict[str, Any]:
@@ -65,7 +69,8 @@ class Settings:
     def of_scores(self) -> dict[str, Any]:
         """What the scores of a placement depend on: its windows, and the rows."""
         names = ("window", "sinks", "seq_len", "search_len", "search_rows", "rows", "questions", "harder", "text_every")
-        return {name: getattr(self, name) for name in (*names, "seed")}
+        found = {name: getattr(self, name) for name in (*names, "seed")}
+        return found | ({"widen": True} if self.widen else {})
 
     def of_gates(self) -> dict[str, Any]:
         """What learning the gates depends on besides."""
@@ -86,7 +91,7 @@ class Settings:
             raise UserError(f"--heal-lr: got {self.heal_lr}; expected more than 0")
         if not self.text_weight >= 0:
             raise UserError(f"--text-weight: got {self.text_weight}; expected 0 or more")
-        for name in ("length", "seq_len"):
+        for name in ("length", "seq_len", *(["search_len"] if self.widen else [])):
             if self.window >= getattr(self, name):
                 raise UserError(
                     f"--window: got {self.window:,}, and {_option(name)} is {getattr(self, name):,}: a window as "
@@ -120,6 +125,6 @@ def share_of(text: str) -> float:
         value = float(raw.removesuffix("%")) / (100 if raw.endswith("%") else 1)
     except ValueError:
         value = float("nan")
-    if not 0 < value < 1:
+    if not 0 < value <= 1:
         raise UserError(f"--cache: got {text}; expected a share of the cache, such as 25% or 0.25")
     return value

@@ -90,6 +90,8 @@ def verdicts(result: dict[str, Any]) -> list[str]:
         f"{interval_text(answers['difference'], 3)} nats a token: {answers['exact']} of {answers['questions']} answers "
         f"are exact, {answers['exact_original']} with the original."
     ]
+    if chosen["layers"] == result["placements"]["original"]["layers"]:
+        said.append("The search found nothing better than the layout that the model has.")
     if "healed" in result["placements"]:
         said.append(_healed(result))
     for name, one in result["placements"].items():

@@ -88,7 +88,7 @@ class Adapting:
         prepared, told = self.prepared, self.told
         settings, rows, plan = prepared.settings, prepared.search_rows, prepared.plan
         told.stage("search", settings.evaluations)
-        original = self._score(SEARCH, plan.all)
+        original = self._score(SEARCH, plan.original)
         told.step()
 
         def evaluate(placement: Placement) -> Damage:
@@ -106,6 +106,10 @@ class Adapting:
             seed=settings.seed,
             learn=self._learn if settings.gates else None,
         )
+        if settings.widen:  # the original's own layout is a candidate
+            search.found.scored[plan.original] = damage(
+                original, original, rows, settings.text_every, settings.text_weight
+            )
         chosen = search.run()
         if chosen is None:
             raise UserError(f"--evaluations: got {settings.evaluations}, and the search ended before one candidate")
@@ -139,7 +143,7 @@ class Adapting:
         alone = sorted(plan.whole_layers, key=lambda layer: found.scored[layers[layer]].total)[:most]
         drawn = [one for one in found.draws if one in found.scored]
         placements = {
-            "original": plan.all,
+            "original": plan.original,
             "chosen": searched.chosen,
             EVEN: plan.units_of_layers(evenly(plan.whole_layers, most) if most else ()),
             f"best of {len(drawn)} random": min(drawn, key=lambda one: found.scored[one].total),
@@ -160,7 +164,7 @@ class Adapting:
             began = time.monotonic()
             with evaluating(healed):
                 shared = SharedLayers(healed, plan)
-                score = score_rows(shared, plan.all, rows, 1, keep=False, advance=self.told.step)
+                score = score_rows(shared, plan.original, rows, 1, keep=False, advance=self.told.step)
             entry = self.journal.add(REPORT, named, score, time.monotonic() - began)
         return replace(
             measured,

@@ -118,7 +118,9 @@ def test_heads_of_a_layer_share_its_weights_too(model: Path) -> None:
     with torch.no_grad():
         mine = original.decoder.logits(SharedLayers(original, plan).hidden(placement, ids))
         assert_as_near(mine, built(ids), double(ids))
-        assert torch.equal(original.decoder.logits(SharedLayers(original, plan).hidden(plan.all, ids)), original(ids))
+        assert torch.equal(
+            original.decoder.logits(SharedLayers(original, plan).hidden(plan.original, ids)), original(ids)
+        )
     count = plan.count(0.3)
     assert plan.share(plan.units[:count]) <= 0.3 < plan.share(plan.units[: count + 1])
 
@@ -176,6 +178,64 @@ def test_layers_that_are_local_already_stay_as_they_are(tmp_path: Path) -> None:
     spec = miniwin.load(imported(tmp_path / "s", pattern="S", blocks={"S": local})).spec
     with pytest.raises(UserError, match="no layer sees the whole context, so there is nothing to make local"):
         Plan(spec, 16, 2, 256).count(0.5)
+
+
+@pytest.fixture(scope="module")
+def mixed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Layers SGSGSG, windows of 64."""
+    local = {**LAYER, "attention": {**LAYER["attention"], "window": 64}}
+    return imported(tmp_path_factory.mktemp("mixed") / "m", pattern="SG", blocks={"S": local, "G": LAYER})
+
+
+def test_layers_with_a_window_may_be_widened(mixed: Path) -> None:
+    """The original's own layout is one of the placements, to the bit; the others are what their specs are."""
+    original = miniwin.load(mixed)
+    plan = Plan(original.spec, 16, 2, 256, widen=True)
+    assert plan.units == tuple(range(6)) and plan.original == (1, 3, 5)
+    assert plan.spec_of(plan.original).hash == original.spec.hash and plan.share(plan.original) == 1.0
+    specs = plan.spec_of((0, 3)).layer_specs
+    assert [one.attention.window for one in specs] == [None, 16, 64, None, 64, 16]
+    assert [one.attention.keep_first for one in specs] == [0, 2, 0, 0, 0, 2]
+    ids = torch.randint(256, (1, 90), generator=torch.Generator().manual_seed(3))
+    shared = SharedLayers(original, plan)
+    built, double = plan.spec_of((0, 3)).build().eval(), plan.spec_of((0, 3)).build().double().eval()
+    for one in (built, double):
+        one.load_state_dict(original.decoder.state_dict())
+    with torch.no_grad():
+        assert torch.equal(original.decoder.logits(shared.hidden(plan.original, ids)), original(ids))
+        assert_as_near(original.decoder.logits(shared.hidden((0, 3), ids)), built(ids), double(ids))
+        gates = torch.tensor([float(unit in (0, 3)) for unit in plan.units])
+        assert_as_near(original.decoder.logits(GatedLayers(shared).hidden(gates, ids)), built(ids), double(ids))
+    alike = Plan(original.spec, 64, 0, 256, widen=True)
+    assert alike.count(1.0) == 3 and alike.count(0.85) == 2
+    with pytest.raises(
+        UserError, match=r"--cache 20.0%: no layout meets it. With windows of 64 in all 6 layers that may"
+    ):
+        alike.count(0.2)
+
+
+def test_a_layout_of_ones_own_is_a_candidate(mixed: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    more = ["--widen", "--cache", "100%", "--window", "64", "--sinks", "0", "--quiet"]
+    code, said, errors = run_cli("adapt", str(mixed), "--out", str(out), *OPTIONS, *more)
+    assert code == 0, errors
+    result = json.loads((out / "adapt.json").read_text())
+    scored = {tuple(one["layers"]): one for one in result["search"]["scored"]}
+    assert scored[1, 3, 5]["damage"] == 0 and len(result["chosen"]) == 3
+    assert result["placements"]["original"]["layers"] == [1, 3, 5] and "original" in said
+    kept = result["chosen"] == [1, 3, 5]
+    assert (
+        "The search found nothing better than the layout that the model has" in (out / "adapt.html").read_text()
+    ) == kept
+    journal = tmp_path / "other.adapt.jsonl"
+    journal.write_bytes((out / "evaluations.jsonl").read_bytes())
+    with pytest.raises(UserError, match=r"other settings \(.*widen\)"):
+        adapt(str(mixed), replace(QUICK, window=64, sinks=0, cache=0.9), tmp_path / "other")
+
+
+def test_nothing_to_widen_is_refused(model: Path, tmp_path: Path) -> None:
+    code, _, errors = run_cli("adapt", str(model), "--out", str(tmp_path / "out"), *OPTIONS, "--widen")
+    assert code == 2 and "has no layer with a window, so there is nothing to widen" in errors
 
 
 def test_a_layer_that_cannot_have_sink_tokens_is_refused(tmp_path: Path) -> None:
@@ -260,7 +320,7 @@ def test_scores_are_those_of_the_model_itself(model: Path) -> None:
     for mine, one in zip(score.answers, row.answers, strict=True):
         assert math.isclose(mine, sum(nats[one.start : one.stop]), rel_tol=1e-5)
     with torch.no_grad():
-        base = score_rows(SharedLayers(original, plan), plan.all, [row], 1)
+        base = score_rows(SharedLayers(original, plan), plan.original, [row], 1)
     assert damage(base, base, [row], 1, 1.0) == Damage(0.0, 0.0, 0.0)
     found = damage((score,), base, [row], 1, 0.5)
     assert found.total == 0.5 * found.text + found.answers
@@ -350,7 +410,7 @@ def test_gates_at_their_ends_are_the_placement(model: Path) -> None:
     plan = Plan(original.spec, 7, 2, 256, heads=True)
     shared, precise = SharedLayers(original, plan), SharedLayers(exact, plan)
     with torch.no_grad():
-        for placement in (plan.all, (), (0, 1, 3, 9)):
+        for placement in (plan.original, (), (0, 1, 3, 9)):
             gates = torch.tensor([float(unit in placement) for unit in plan.units])
             mine, truth = GatedLayers(shared).hidden(gates, ids), precise.hidden(placement, ids)
             assert_as_near(mine, shared.hidden(placement, ids), truth)
@@ -406,7 +466,7 @@ def test_learning_closes_gates_and_goes_on_where_it_was(model: Path) -> None:
     assert [one.values for one in again] == [one.values for one in steps]
     assert [weight.requires_grad for weight in original.decoder.parameters()] == weights
     assert len(placements_of(steps, plan.units, [3, 12])[0]) == 3 and placements_of(steps, plan.units, [12]) == [
-        plan.all
+        plan.original
     ]
 
 
@@ -520,7 +580,7 @@ def test_healing_teaches_the_chosen_placement(model: Path, made: Path, tmp_path:
     nats = result["placements"]["healed"]["answers"]["nats"]
     rows = prepare(str(model), QUICK).rows
     plan = Plan(healed.spec, 16, 0, 256)
-    score = score_rows(SharedLayers(healed, plan), plan.all, rows, 1)
+    score = score_rows(SharedLayers(healed, plan), plan.original, rows, 1)
     asked = [
         (one, cost)
         for row, mine in zip(rows, score, strict=True)

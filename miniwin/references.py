@@ -3,7 +3,7 @@
 A reference is tried in this order:
 
 1. The path of a run folder, an imported folder, a zoo entry's folder, or a model spec (`.yaml`).
-2. A zoo name (`name`, `name@1`, `name@1.2.3`, `name@latest`) of an entry on this disk.
+2. A zoo name (`name`, `name@1`, `name@1.2.3`, `name@latest`) of an entry on this disk; `acme/name@1` of a zoo that was added.
 3. The stem of a model spec that ships with MiniWin.
 4. A zoo name that an index offers. The entry is pulled.
 """
@@ -95,13 +95,14 @@ def resolve(ref: str) -> Found:
             f"and {WEIGHTS}"
         )
     elif not named:
+        if _of_added_zoo(ref):
+            return _of_zoo(ref)
         raise UserError(f"{ref}: there is no such file or folder")
     return _resolve_name(ref, path)
 
 
 def _resolve_name(ref: str, path: Path) -> Found:
     from miniwin.zoo import is_ref, list_entries
-    from miniwin.zoo import resolve as find_entry
     from miniwin.zoo.index_query import ask
 
     name = ref.partition("@")[0]
@@ -113,8 +114,7 @@ def _resolve_name(ref: str, path: Path) -> Found:
         asked = ask()
         entries |= {offer.release.name for offer in asked.offers}
     if name in entries:
-        entry = find_entry(ref)
-        return Found(entry.ref, entry.folder, entry=entry)
+        return _of_zoo(ref)
     if ref in shipped:
         return Found(ref, spec=shipped[ref])
     if path.is_dir():
@@ -127,6 +127,21 @@ def _resolve_name(ref: str, path: Path) -> Found:
     if asked and asked.problems:
         hint += f" Not all indexes could be asked: {'; '.join(asked.problems.values())}"
     raise UserError(f"{ref}: no such file or folder, zoo entry or shipped spec; {hint}")
+
+
+def _of_added_zoo(ref: str) -> bool:
+    """Whether a reference with a slash names one of the zoos that the user added."""
+    from miniwin.zoo import is_ref
+    from miniwin.zoo.configured import sources
+
+    return is_ref(ref) and any(source.name == ref.partition("/")[0] for source in sources())
+
+
+def _of_zoo(ref: str) -> Found:
+    from miniwin.zoo import resolve as find_entry
+
+    entry = find_entry(ref)
+    return Found(entry.ref, entry.folder, entry=entry)
 
 
 def _here(path: Path) -> list[str]:

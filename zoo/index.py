@@ -161,13 +161,18 @@ def parse_index(text: str | bytes, where: str) -> Index:
         raise ZooError(f"{where}: {explain(error)}") from None
 
 
+def index_bytes(path: Path) -> bytes:
+    """The bytes of an index in a file. Raises ZooError, or OSError where the file cannot be read."""
+    with path.open("rb") as file:
+        data = file.read(LARGEST_FILE + 1)
+    if len(data) > LARGEST_FILE:
+        raise ZooError(f"{path}: is larger than {LARGEST_FILE >> 20} MiB, which no index is")
+    return data
+
+
 def read_index_file(path: Path) -> Index:
     """The index in a file. Raises ZooError, or OSError where the file cannot be read."""
-    with path.open("rb") as file:
-        text = file.read(LARGEST_FILE + 1)
-    if len(text) > LARGEST_FILE:
-        raise ZooError(f"{path}: is larger than {LARGEST_FILE >> 20} MiB, which no index is")
-    return parse_index(text, str(path))
+    return parse_index(index_bytes(path), str(path))
 
 
 def index_path(root: Path) -> Path:

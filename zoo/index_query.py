@@ -1,7 +1,8 @@
 """Ask the indexes which releases they offer.
 
 `$MINIWIN_ZOO_INDEX` is the path or the URL of an `index.json`, or of the folder that holds it. The package may have an
-index of its own. An index that cannot be read does not stop the others.
+index of its own. Further zoos were added by the user (configured.py). An index that cannot be read does not stop the
+others. One that has not the signature that its source demands, or that went back (rollback.py), counts as one of these.
 """
 
 from __future__ import annotations
@@ -11,13 +12,18 @@ import warnings
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from miniwin.blocks.messages.escaping import escaped_line
+from miniwin.zoo.configured import sources
 from miniwin.zoo.download import offline, read_url
 from miniwin.zoo.errors import UnreachableError, ZooError
-from miniwin.zoo.index import INDEX, Release, index_path, parse_index, read_index_file
-from miniwin.zoo.locations import Location, index_beneath, index_location
+from miniwin.zoo.index import INDEX, Index, Release, index_bytes, index_path, parse_index
+from miniwin.zoo.locations import Location, beside, index_beneath, index_location
 from miniwin.zoo.references import Ref
+from miniwin.zoo.rollback import check_newer
+from miniwin.zoo.signatures import LONGEST, check_signature, key_id
+from miniwin.zoo.signatures import places as signature_places
 from miniwin.zoo.store import built_in_zoo
 from miniwin.zoo.yanks import is_remembered, remember
 
@@ -31,6 +37,29 @@ class Offer:
     release: Release
     index: Location
     near: bool = True  # whether the index is on this machine or its network: only then may its sources be
+    zoo: str | None = None  # the name of its source, where the user added it
+    key: str | None = None  # the public key that signed the index
+
+    def origin(self) -> str:
+        """Where the release comes from, in words."""
+        signed = "not signed" if self.key is None else f"signed by key {key_id(self.key)}"
+        return f"{self.release.ref} comes from the zoo {self.zoo} ({shown(self.index)}; {signed})"
+
+
+class Place(NamedTuple):
+    """Where an index is looked for."""
+
+    location: Location
+    zoo: str | None = None
+    key: str | None = None
+
+
+class Read(NamedTuple):
+    """An index as it was read. location: where the sources of its files start from."""
+
+    location: Location
+    data: bytes
+    near: bool
 
 
 @dataclass(frozen=True)
@@ -52,44 +81,51 @@ class Asked:
         return ", ".join(told)
 
 
-def indexes() -> list[Location]:
-    """The indexes to look in: $MINIWIN_ZOO_INDEX, then the package's own where it has one."""
-    found: list[Location] = []
+def places() -> list[Place]:
+    """The indexes to look in: $MINIWIN_ZOO_INDEX, the package's own where it has one, and those of added zoos."""
+    found: list[Place] = []
     if chosen := os.environ.get("MINIWIN_ZOO_INDEX"):
-        found.append(index_location(chosen))
+        found.append(Place(index_location(chosen)))
     own = index_path(built_in_zoo())
     if own.is_file():
-        found.append(own)
-    return found
+        found.append(Place(own))
+    return found + [Place(source.place, source.name, source.key) for source in sources()]
+
+
+def indexes() -> list[Location]:
+    """The locations of all indexes."""
+    return [place.location for place in places()]
 
 
 def ask() -> Asked:
     """Ask every index; with MINIWIN_OFFLINE set, only those that are files."""
     offers: list[Offer] = []
     problems: dict[str, str] = {}
-    for location in indexes():
+    for place in places():
         try:
-            if isinstance(location, Path) or not offline():
-                offers += _read(location)
+            if isinstance(place.location, Path) or not offline():
+                offers += read_offers(place)
         except ZooError as error:
-            problems[str(location)] = str(error)
+            problems[str(place.location)] = str(error)
     return Asked(offers, problems)
 
 
 def remember_files() -> None:
     """Read the indexes on this disk that have changed, to remember their yanks. This takes no network."""
     with suppress(ZooError, OSError):  # an index that is broken is reported when it is asked
-        for location in indexes():
+        for place in places():
+            location = place.location
             if isinstance(location, Path) and not _is_own(location) and not is_remembered(location):
-                _read(location)
+                read_offers(place)
 
 
-def _read(location: Location) -> list[Offer]:
-    """What an index offers. The yanks in it are remembered (yanks.py)."""
-    offers = _read_file(location) if isinstance(location, Path) else _read_url(location)
-    if not _is_own(location):
-        remember(location, [offer.release for offer in offers])
-    return offers
+def read_offers(place: Place) -> list[Offer]:
+    """What an index offers, once its signature and its number are right. The yanks in it are remembered (yanks.py)."""
+    found, index = fetch(place)
+    if not _is_own(place.location):
+        check_newer(place.location, index, found.data)
+        remember(place.location, index.releases)
+    return [Offer(release, found.location, found.near, place.zoo, place.key) for release in index.releases]
 
 
 def _is_own(location: Location) -> bool:
@@ -105,20 +141,17 @@ def offers() -> list[Offer]:
     return asked.offers
 
 
-def _read_file(location: Path) -> list[Offer]:
-    path = location / INDEX if location.is_dir() else location
-    try:
-        index = read_index_file(path)
-    except OSError as error:
-        hint = f"; miniwin zoo index {location} writes one" if path != location else ""
-        raise ZooError(f"the zoo index {path} cannot be read: {error.strerror}{hint}") from error
-    return [Offer(release, path) for release in index.releases]
+def fetch(place: Place) -> tuple[Read, Index]:
+    """An index, its signature checked where the place demands one. The URL of a place may be that of its folder.
 
-
-def _read_url(location: str) -> list[Offer]:
-    """What the index at a URL offers. The URL may be that of its folder."""
+    Raises:
+        ZooError: there is no index, or not one with the right signature.
+    """
+    location = place.location
+    if isinstance(location, Path):
+        return _checked(_read_file(location), place.key)
     try:
-        return _parse(location)
+        return _checked(_index_at(location), place.key)
     except UnreachableError:
         raise
     except ZooError as error:
@@ -126,14 +159,48 @@ def _read_url(location: str) -> list[Offer]:
         if beneath is None:
             raise
         try:
-            return _parse(beneath)
+            return _checked(_index_at(beneath), place.key)
         except ZooError as other:
             raise ZooError(f"{error}; {other}; give the URL of an {INDEX}, or of the folder that holds it") from None
 
 
-def _parse(url: str) -> list[Offer]:
+def _checked(found: Read, key: str | None) -> tuple[Read, Index]:
+    where = str(found.location)
+    if key is not None:
+        check_signature(found.data, fetch_signature(found), key, where)
+    return found, parse_index(found.data, where)
+
+
+def fetch_signature(found: Read) -> bytes | None:
+    """The signature beside an index; None where there is none."""
+    for relative in signature_places(found.data):
+        where = beside(found.location, relative)
+        try:
+            return where.read_bytes()[: LONGEST + 1] if isinstance(where, Path) else read_url(where, LONGEST).data
+        except UnreachableError:
+            raise
+        except (OSError, ZooError):
+            continue
+    return None
+
+
+def _read_file(location: Path) -> Read:
+    path = location / INDEX if location.is_dir() else location
+    try:
+        return Read(path, index_bytes(path), True)
+    except OSError as error:
+        hint = f"; miniwin zoo index {location} writes one" if path != location else ""
+        raise ZooError(f"the zoo index {path} cannot be read: {error.strerror}{hint}") from error
+
+
+def _index_at(url: str) -> Read:
     data, near = read_url(url, MAX_INDEX_BYTES)
-    return [Offer(release, url, near) for release in parse_index(data, url).releases]
+    return Read(url, data, near)
+
+
+def shown(location: Location) -> str:
+    """The location without its query, which may be a signature and so a secret."""
+    return str(location).partition("?")[0]
 
 
 def warn_of(asked: Asked) -> None:
@@ -145,13 +212,37 @@ def warn_of(asked: Asked) -> None:
 def choose(ref: Ref, offered: list[Offer]) -> Offer | None:
     """The newest release that `ref` stands for, None if there is none. An alias passes over yanked releases.
 
+    A name in an index that MiniWin was started with counts before those of added zoos, so that no added zoo can put
+    something else under a known name.
+
     Raises:
-        ZooError: every release that `ref` stands for was yanked.
+        ZooError: every release that `ref` stands for was yanked, or several added zoos have the name.
     """
-    found = [o for o in offered if o.release.name == ref.name and ref.matches(o.release.parsed_version)]
+    named = [offer for offer in offered if offer.release.name == ref.name and ref.zoo in (None, offer.zoo)]
+    own = [offer for offer in named if offer.zoo is None]
+    if own or ref.zoo is not None:
+        return _newest(ref, own or named)
+    zoos = list(dict.fromkeys(offer.zoo for offer in named))
+    chosen = [_newest(ref, [offer for offer in named if offer.zoo == zoo]) for zoo in zoos]
+    found = [offer for offer in chosen if offer is not None]
+    if len({offer.release.digest for offer in found}) > 1:
+        rest = str(ref).removeprefix(ref.name)
+        which = " or ".join(f"{offer.zoo}/{ref.name}{rest} ({offer.release.ref})" for offer in found)
+        raise ZooError(f"{ref} is offered by several zoos, and not as the same entry; say which: {which}")
+    return found[0] if found else None
+
+
+def _newest(ref: Ref, offered: list[Offer]) -> Offer | None:
+    found = [offer for offer in offered if ref.matches(offer.release.parsed_version)]
     usable = [offer for offer in found if ref.exact or offer.release.status != "yanked"]
     if found and not usable:
         release = found[-1].release
         why = f"{release.ref}: {escaped_line(str(release.reason))}"
         raise ZooError(f"every version of {ref} was yanked ({why}); name one exactly to pull it")
     return max(usable, key=lambda offer: offer.release.parsed_version, default=None)
+
+
+def announce(offer: Offer) -> None:
+    """Say that an entry comes from a zoo that the user added."""
+    if offer.zoo is not None:
+        warnings.warn(offer.origin(), stacklevel=3)

@@ -17,6 +17,7 @@ from pathlib import Path
 from miniwin.blocks.messages.escaping import escaped_line
 from miniwin.blocks.messages.listing import some
 from miniwin.blocks.messages.nearest import nearest
+from miniwin.zoo.configured import find_source
 from miniwin.zoo.entry import Entry
 from miniwin.zoo.errors import ZooError
 from miniwin.zoo.index import ReleaseStatus, local_statuses
@@ -24,6 +25,7 @@ from miniwin.zoo.index_query import Offer, ask, choose, indexes, remember_files,
 from miniwin.zoo.integrity import check
 from miniwin.zoo.pull import install
 from miniwin.zoo.references import Ref, parse_ref
+from miniwin.zoo.rollback import seen
 from miniwin.zoo.store import Store, stores
 from miniwin.zoo.yanks import Mark, marks
 
@@ -66,6 +68,9 @@ def resolve(ref: str, zoo: Path | str | None = None) -> Entry:
 def _find_local(ref: Ref, zoo: Path | str | None) -> Entry | None:
     marked = said_by_indexes()
     known = [entry for store in stores(zoo) for entry in _entries(store, marked, ref.name)]
+    if ref.zoo is not None:  # what was pulled from that zoo, as far as it said
+        theirs = seen(find_source(ref.zoo).place)
+        known = [entry for entry in known if entry.manifest is not None and theirs.get(entry.ref) == entry.digest]
     found = [entry for entry in known if ref.matches(entry.parsed_version)]
     usable = [entry for entry in found if ref.exact or entry.status != "yanked"]
     if found and not usable:
@@ -125,6 +130,8 @@ def _entries(store: Store, marked: dict[str, Mark], name: str | None = None) -> 
 
 
 def _unknown(ref: Ref, zoo: Path | str | None) -> str:
+    if ref.zoo is not None:
+        return f"nothing that was pulled from the zoo {ref.zoo} is {ref}"
     known = list_entries(zoo)
     versions = [entry.version for entry in known if entry.name == ref.name]
     where = ", ".join(str(store.root) for store in stores(zoo))

@@ -31,7 +31,7 @@ from miniwin.zoo.download import ResumingDownloader
 from miniwin.zoo.entry import MANIFEST, MODEL, Entry, Manifest, read_manifest
 from miniwin.zoo.errors import UnreachableError, ZooError
 from miniwin.zoo.index import IndexFile, Release
-from miniwin.zoo.index_query import Offer, ask, choose, warn_of
+from miniwin.zoo.index_query import Offer, announce, ask, choose, warn_of
 from miniwin.zoo.integrity import file_problems, written_problems
 from miniwin.zoo.locations import Location, below, index_location, source_location
 from miniwin.zoo.references import parse_ref
@@ -69,6 +69,7 @@ def install(offer: Offer, *, zoo: Path | str | None = None, progress: bool = Tru
     """Fetch one release, check it and put it into the zoo. Arguments and errors as for `pull`."""
     release = offer.release
     _refuse_newer(release)
+    announce(offer)
     store = stores(zoo, to_write=True)[0]
     version = release.parsed_version
     try:

@@ -2,6 +2,7 @@
 
 Major: the architecture or the tokenizer changed. Minor: trained again. Patch: only the card changed.
 `name`, `name@latest`, `name@1` and `name@1.2` are aliases: each stands for the highest version that matches.
+`acme/name@1.2.3` is an entry of one of the zoos that the user added.
 """
 
 from __future__ import annotations
@@ -49,10 +50,11 @@ class Version:
 
 @dataclass(frozen=True)
 class Ref:
-    """A parsed reference. `prefix`: the version numbers that were given; () for `latest`."""
+    """A parsed reference. `prefix`: the version numbers that were given; () for `latest`. `zoo`: of an added zoo."""
 
     name: str
     prefix: tuple[int, ...]
+    zoo: str | None = None
 
     @property
     def exact(self) -> bool:
@@ -65,7 +67,8 @@ class Ref:
         return max((version for version in versions if self.matches(version)), default=None)
 
     def __str__(self) -> str:
-        return f"{self.name}@{'.'.join(map(str, self.prefix)) or 'latest'}"
+        zoo = "" if self.zoo is None else f"{self.zoo}/"
+        return f"{zoo}{self.name}@{'.'.join(map(str, self.prefix)) or 'latest'}"
 
 
 def is_name(text: str) -> bool:
@@ -93,17 +96,21 @@ def check_name(name: str) -> str:
 
 
 def parse_ref(text: str) -> Ref:
-    """Read `name`, `name@latest`, `name@1`, `name@1.2` or `name@1.2.3`. Raises ZooError for anything else."""
-    name, at, version = text.partition("@")
+    """Read `name`, `name@latest`, `name@1`, `name@1.2` or `name@1.2.3`, with or without `acme/` before it, the name of an added zoo. Raises
+    ZooError for anything else."""
+    before, at, version = text.partition("@")
+    zoo, slash, name = before.rpartition("/")
     check_name(name)
+    if slash:
+        check_name(zoo)
     if not at or version == "latest":
-        return Ref(name, ())
+        return Ref(name, (), zoo if slash else None)
     if not _PREFIX.fullmatch(version):
         raise ZooError(
             f"zoo reference {text!r}: {version!r} is not a version; write {name}@1.2.3, {name}@1.2, {name}@1 "
             f"or {name}@latest"
         )
-    return Ref(name, tuple(map(int, version.split("."))))
+    return Ref(name, tuple(map(int, version.split("."))), zoo if slash else None)
 
 
 def is_ref(text: str) -> bool:

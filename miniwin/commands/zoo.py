@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from miniwin.commands import zoo_publishing
+from miniwin.commands import zoo_publishing, zoo_sources
 from miniwin.commands.printing import say, typed
 
 if TYPE_CHECKING:
@@ -235,6 +235,8 @@ def index(zoo: Annotated[Path, typer.Argument(help="A zoo folder.")]) -> None:
 
 
 zoo_publishing.add_to(app)
+app.command()(zoo_sources.keygen)
+app.add_typer(zoo_sources.app, name="source")
 
 
 def _say_what(ref: str, entry: Entry) -> None:

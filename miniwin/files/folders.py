@@ -40,6 +40,25 @@ def cache_folder() -> Path:
     return _temporary() if found.startswith("~") else Path(found)
 
 
+def config_folder() -> Path:
+    """`$MINIWIN_CONFIG`, else the system's place for a user's configuration.
+
+    Raises:
+        NoHome: there is no home folder.
+    """
+    if chosen := os.environ.get("MINIWIN_CONFIG"):
+        return user_path(chosen)
+    from platformdirs import user_config_dir
+
+    try:
+        found = user_config_dir("miniwin", appauthor=False)
+    except RuntimeError:
+        found = "~"
+    if found.startswith("~"):
+        raise NoHome(f"{NO_HOME}: set MINIWIN_CONFIG to a folder")
+    return Path(found)
+
+
 def data_folder(variable: str) -> Path:
     """The system's place for a user's data.
 

@@ -105,7 +105,7 @@ CORE = {"torch", "numpy", "pydantic", "pydantic_core"}
 SPECS = CORE | {"yaml"}
 ENGINE = SPECS | {"mlflow", "sqlalchemy", "tokenizers", "safetensors", "rich", "platformdirs", "filelock", "jinja2"}
 ENGINE |= {"lm_eval", "tqdm", "pyarrow", "peft"}
-ZOO = ENGINE | {"pooch", "gguf"}
+ZOO = ENGINE | {"pooch", "gguf", "s3fs", "minisign"}
 SEARCH = ZOO | {"optuna", "optunahub", "submitit", "pandas", "grpc", "fsspec"}
 
 # layer -> the libraries it may import, and the layers of miniwin
@@ -123,7 +123,7 @@ LAZILY = {"miniwin.references": {"zoo"}}
 # Optional dependencies: imported only where they are used.
 ALWAYS_LAZY = {
     *("mlflow", "sqlalchemy", "xformers", "lm_eval", "tqdm", "pyarrow", "pandas", "optunahub", "submitit"),
-    *("grpc", "fsspec", "gguf", "peft"),
+    *("grpc", "fsspec", "gguf", "peft", "s3fs", "minisign"),
 }
 # Files that are nothing without their library, and the library. They are themselves imported only inside functions.
 ONLY_WITH = {
@@ -262,7 +262,7 @@ def test_every_library_is_a_declared_dependency() -> None:
     declared = {re.split(r"[^A-Za-z0-9_-]", item)[0].lower().replace("-", "_") for item in named}
     distribution = {"yaml": "pyyaml", "pydantic_core": "pydantic", "triton": "torch"}  # torch for CUDA brings triton
     distribution |= {"sqlalchemy": "mlflow", "tqdm": "lm_eval"}  # which bring them
-    distribution |= {"grpc": "grpcio"}
+    distribution |= {"grpc": "grpcio", "minisign": "py_minisign"}
     for path in FILES:
         for imported, _, line in imports(path):
             top = imported.split(".")[0]

@@ -59,6 +59,8 @@ ELSEWHERE = {
     "python benchmarks/compare.py OLD.json NEW.json": "tests/benchmarks/test_benchmarks.py calls it",
     "miniwin lm-eval --model miniwin --model_args pretrained=miniwin-1m --include_path tests/fixtures/lm-eval "
     "--tasks shop_choice": "reads 14,000 tasks; tests/miniwin/evaluation/test_lm_eval.py runs it with a few",
+    "miniwin zoo publish miniwin-tasks --to s3://models/zoo": "needs an object store; tests/zoo/publishing/test_s3.py "
+    "starts one",
     "python benchmarks/beside.py --write docs/benchmarks.md": "tests/benchmarks/test_benchmarks.py calls it",
 }
 for launched in (

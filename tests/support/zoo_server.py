@@ -119,6 +119,7 @@ def server(published: Path, tmp_path: Path) -> Iterator[Server]:
 def environment(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MINIWIN_ZOO", str(tmp_path / "zoo"))
     monkeypatch.setenv("MINIWIN_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("MINIWIN_CONFIG", str(tmp_path / "config"))
     monkeypatch.setenv("MINIWIN_ZOO_INDEX", f"{server.url}/index.json")
     for name in ("MINIWIN_ZOO_MIRROR", "MINIWIN_OFFLINE", "http_proxy", "HTTP_PROXY"):
         monkeypatch.delenv(name, raising=False)

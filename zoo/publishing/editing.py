@@ -20,8 +20,9 @@ from miniwin.zoo.index import (
     index_text,
     parse_index,
 )
-from miniwin.zoo.publishing.targets import Target
+from miniwin.zoo.publishing.targets import Stored, Target
 from miniwin.zoo.references import parse_ref
+from miniwin.zoo.signatures import LONGEST, Signer, check_signature, key_id, places
 
 PATIENCE_SECONDS = 120.0  # for others who change the same index
 PAUSE = 0.05  # seconds before another try, more each time
@@ -32,17 +33,14 @@ class Changed(NamedTuple):
     new: bool  # False: the index says so already
 
 
-def read(target: Target) -> Index | None:
-    """The index of a target; None where there is none yet."""
-    stored = target.read_index()
-    return None if stored is None else parse_index(stored.data, f"{target.name}: index.json")
-
-
-def edit(target: Target, change: Callable[[Index], Index]) -> Changed:
-    """Change the index of a target. change: called again, with the newer index, whenever another was quicker.
+def edit(
+    target: Target, change: Callable[[Index], Index], signer: Signer | None = None, new_key: bool = False
+) -> Changed:
+    """Change the index of a target. change: called again, with the newer index, whenever another was quicker. signer:
+    signs the index. new_key: the index may have been signed by another key, or by none.
 
     Raises:
-        ZooError: `change` refuses, or others keep changing the index.
+        ZooError: `change` refuses, others keep changing the index, or the index was signed and would not be any more.
     """
     deadline, tries = time.monotonic() + PATIENCE_SECONDS, 0
     while True:
@@ -56,12 +54,40 @@ def edit(target: Target, change: Callable[[Index], Index]) -> Changed:
         data = index_text(after).encode()
         if len(data) > LARGEST_FILE:
             raise ZooError(f"{target.name}: the index would be larger than {LARGEST_FILE >> 20} MiB")
+        check_signer(target, stored, signer, new_key)
+        if signer is not None:
+            comment = f"zoo:{after.zoo} serial:{after.serial}"
+            target.put(places(data)[0], signer.sign(data, comment))
         if target.replace_index(data, None if stored is None else stored.tag):
             return Changed(after, True)
         tries += 1
         if time.monotonic() > deadline:
             raise ZooError(f"{target.name}: others changed the index {tries} times meanwhile; run the command again")
         time.sleep(PAUSE * random.uniform(0.5, 1.0) * min(tries, 20))
+
+
+def check_signer(target: Target, stored: Stored | None, signer: Signer | None, new_key: bool) -> None:
+    """Raise ZooError where an index was signed and the next one would not be, or not by the same key."""
+    if stored is None:
+        return
+    found = (target.read(place, LONGEST) for place in places(stored.data))
+    signature = next((one for one in found if one is not None), None)
+    if signature is None and signer is not None and not new_key:
+        raise ZooError(
+            f"{target.name}: its index is not signed so far; give --new-key to begin, and tell those who added the zoo"
+        )
+    if signature is None:
+        return
+    if signer is None:
+        raise ZooError(f"{target.name}: its index is signed, and would not be any more; give --sign KEYFILE")
+    if not new_key:
+        try:
+            check_signature(stored.data, signature, signer.public, target.name)
+        except ZooError:
+            raise ZooError(
+                f"{target.name}: its index was signed by another key than {key_id(signer.public)}, and those who added "
+                "the zoo with that one would refuse yours; give --new-key if they know"
+            ) from None
 
 
 def _numbered(after: Index, before: Index | None) -> Index:
@@ -75,8 +101,15 @@ def _numbered(after: Index, before: Index | None) -> Index:
     )
 
 
-def set_status(target: Target, ref: str, status: ReleaseStatus, reason: str | None) -> Changed:
-    """Mark a release in the index of a target as deprecated or yanked, or as active again.
+def set_status(
+    target: Target,
+    ref: str,
+    status: ReleaseStatus,
+    reason: str | None,
+    signer: Signer | None = None,
+    new_key: bool = False,
+) -> Changed:
+    """Mark a release in the index of a target as deprecated or yanked, or as active again. Others as for `edit`.
 
     Raises:
         ZooError: the index does not list the release, or `ref` does not name one exactly.
@@ -96,7 +129,7 @@ def set_status(target: Target, ref: str, status: ReleaseStatus, reason: str | No
         new = old.model_copy(update={"status": status, "reason": None if status == "active" else reason})
         return index.model_copy(update={"releases": tuple(new if one is old else one for one in index.releases)})
 
-    return edit(target, change)
+    return edit(target, change, signer, new_key)
 
 
 def with_release(index: Index, release: Release) -> Index:

@@ -15,12 +15,13 @@ from miniwin.blocks.messages.listing import some
 from miniwin.files.json_files import JSONProblem, parse_json
 from miniwin.zoo.entry import LARGEST_MANIFEST, MANIFEST, TOKENIZER, Entry, Manifest, open_entry, parse_manifest
 from miniwin.zoo.errors import ZooError
-from miniwin.zoo.index import Index, IndexFile, Release, release_of
+from miniwin.zoo.index import INDEX, Index, IndexFile, Release, parse_index, release_of
 from miniwin.zoo.integrity import opened
 from miniwin.zoo.lookup import find
-from miniwin.zoo.publishing.editing import edit, read, with_release
+from miniwin.zoo.publishing.editing import check_signer, edit, with_release
 from miniwin.zoo.publishing.opening import open_target
 from miniwin.zoo.publishing.targets import Target
+from miniwin.zoo.signatures import Signer
 from miniwin.zoo.size_limits import LARGEST
 from miniwin.zoo.verification import verify
 from miniwin.zoo.version_rules import check_part, needed_part, tokenizer_identity
@@ -34,8 +35,10 @@ class Published:
     serial: int | None  # of the index
 
 
-def publish(ref: str | Path, to: str, *, logits: bool = True) -> Published:
-    """Publish an entry of this machine.
+def publish(
+    ref: str | Path, to: str, *, logits: bool = True, signer: Signer | None = None, new_key: bool = False
+) -> Published:
+    """Publish an entry of this machine. signer, new_key: as for `editing.edit`.
 
     ref: a reference, or an entry's folder. to: a folder. logits: also run the
     model, and compare with the reference logits, before anything is written.
@@ -50,16 +53,17 @@ def publish(ref: str | Path, to: str, *, logits: bool = True) -> Published:
     if problems := verify(entry, logits=logits):
         raise ZooError(f"{entry.ref} was not published: {some(problems, 4, '; ')} (in {entry.folder})")
     release = _at(target, release_of(entry))
-    index = read(target)
-    if index is not None:
-        _refuse(index, release, entry, target)
+    stored = target.read_index()
+    if stored is not None:  # what would be refused later is refused before anything is sent
+        check_signer(target, stored, signer, new_key)
+        _refuse(parse_index(stored.data, f"{target.name}: {INDEX}"), release, entry, target)
     _upload(entry, release, target)
 
     def change(index: Index) -> Index:
         known = _refuse(index, release, entry, target)
         return index if known else with_release(index, release)
 
-    changed = edit(target, change)
+    changed = edit(target, change, signer, new_key)
     return Published(entry, target.name, changed.new, changed.published.serial)
 
 

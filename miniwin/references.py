@@ -3,7 +3,7 @@
 A reference is tried in this order:
 
 1. The path of a run folder, an imported folder, a zoo entry's folder, or a model spec (`.yaml`).
-2. A zoo name (`name`, `name@1`, `name@1.2.3`, `name@latest`) of an entry on this disk; `acme/name@1` of a zoo that was added.
+2. A zoo name (`name`, `name@1`, `name@1.2.3`, `name@latest`) of an entry on this disk; `acme/name@1` of an added zoo.
 3. The stem of a model spec that ships with MiniWin.
 4. A zoo name that an index offers. The entry is pulled.
 """

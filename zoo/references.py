@@ -96,8 +96,11 @@ def check_name(name: str) -> str:
 
 
 def parse_ref(text: str) -> Ref:
-    """Read `name`, `name@latest`, `name@1`, `name@1.2` or `name@1.2.3`, with or without `acme/` before it, the name of an added zoo. Raises
-    ZooError for anything else."""
+    """Read `name`, `name@latest`, `name@1`, `name@1.2` or `name@1.2.3`; `acme/` before it is the name of an added zoo.
+
+    Raises:
+        ZooError: it is anything else.
+    """
     before, at, version = text.partition("@")
     zoo, slash, name = before.rpartition("/")
     check_name(name)

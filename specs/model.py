@@ -23,7 +23,7 @@ from miniwin.specs.base import PositiveInt, PositiveReal, Strict, UserError
 
 NAME = r"^[a-z0-9][a-z0-9._-]*$"
 Name = Annotated[str, StringConstraints(pattern=NAME, max_length=100)]
-Letter = Annotated[str, StringConstraints(pattern=r"^[A-Z]$")]
+Letter = Annotated[str, StringConstraints(pattern=r"^[A-Za-z]$")]
 
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "int8": 1}
 

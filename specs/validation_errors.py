@@ -45,6 +45,7 @@ _MAPPINGS = ("dict_type", "model_type", "model_attributes_type")
 _NUMBERS = ("int_type", "int_from_float", "float_type")
 _PATTERNS = {
     "^[A-Z]$": "expected one capital letter, A to Z",
+    "^[A-Za-z]$": "expected one letter, A to Z or a to z",
     "^[a-z0-9][a-z0-9._-]*$": "expected small letters, digits and . _ -, beginning with a letter or a digit",
     "^[A-Za-z0-9][A-Za-z0-9._-]*$": "expected letters, digits and . _ -, beginning with a letter or a digit",
 }

@@ -112,20 +112,23 @@ def _row(
             "their facts; make --seq-len and --search-len longer, or ask fewer --questions"
         )
     filler: list[list[int]] = []
+    used: list[str] = []
     for piece in pieces:
-        if len(ids := tokenizer.encode(piece)) > room:
-            break
-        room -= len(ids)
-        filler.append(ids)
+        if len(ids := tokenizer.encode(piece)) <= room:
+            room -= len(ids)
+            filler.append(ids)
+            used.append(piece)
+        elif filler:
+            break  # the row is full; a first piece that is too long is left out
     else:
+        if not filler:
+            raise UserError(
+                f"rows of {wanted.tokens:,} tokens have no room for a piece of text, beside {len(questions)} questions "
+                "and their facts; make --seq-len and --search-len longer, or ask fewer --questions"
+            )
         raise UserError(
             f"{text.name}: too short for the questions. {wanted.rows} rows of {wanted.tokens:,} tokens are asked for, "
             f"and a row's share of the text is {room:,} tokens short; give more --text, or ask for fewer rows"
-        )
-    if not filler:
-        raise UserError(
-            f"rows of {wanted.tokens:,} tokens have no room for the first piece of text, beside {len(questions)} "
-            "questions and their facts; make --seq-len and --search-len longer, or ask fewer --questions"
         )
     ids, counted, at = _mixed(random, prefix, filler, facts)
     whole = len(ids)
@@ -135,8 +138,7 @@ def _row(
             start = len(ids) + len(lead)
             ids += lead + answer
             found.append(Answer(one.kind, start, len(ids), at[number, about] / whole))
-    used = "".join(pieces[1 : len(filler)])
-    return Row(tuple(ids), tuple(counted[len(filler[0]) :]), len(used.encode()), tuple(found))
+    return Row(tuple(ids), tuple(counted[len(filler[0]) :]), len("".join(used[1:]).encode()), tuple(found))
 
 
 def _tail(tokenizer: Tokenizer, question: Question) -> list[list[int]]:

@@ -47,8 +47,8 @@ CHEAPER = {
     "miniwin search confirm ": "--top 1 --seeds 1 --workers 1 --tracking off",
     "miniwin search ladder ": "--plan",  # tests/search/test_ladder.py trains one
     "miniwin search promote ": f"{TINY} --lengths 64,512 --tracking off",
-    "miniwin adapt ": "--seq-len 1400 --search-len 1000 --search-rows 1 --rows 4 --questions 3 --harder 2 --quiet "
-    "--evaluations 8",
+    "miniwin adapt ": "--seq-len 1400 --search-len 1000 --search-rows 1 --rows 4 --questions 3 --harder 2 --gates 2 "
+    "--quiet --evaluations 9",
     "miniwin generate ": "--max-new-tokens 8",
 }
 ELSEWHERE = {

@@ -7,16 +7,18 @@ from typing import Any
 from miniwin.blocks.spec import UserError
 
 LOCAL, GLOBAL, SPARE = "STUVWXYZ", "GHIJKLMNOPQR", "ABCDEF"
+MORE = "abcdefghijklmnopqrstuvwxyz"  # where capital letters are too few
 
 
 def lay_out(layers: list[dict[str, Any]]) -> dict[str, Any]:
     """num_layers, pattern, last and blocks of a model spec with these layers.
 
     Equal layers get one letter: S, T, .. where they have a window or a chunk, G, H, .. where they see everything. When
-    the letters of a kind run out, it goes on with the others. Raises UserError where there are more kinds than letters.
+    the letters of a kind run out, it goes on with the others, and then with small ones. Raises UserError where there
+    are more kinds than letters.
     """
     kinds: dict[str, dict[str, Any]] = {}
-    letters = {True: LOCAL + SPARE + GLOBAL, False: GLOBAL + SPARE + LOCAL}
+    letters = {True: LOCAL + SPARE + GLOBAL + MORE, False: GLOBAL + SPARE + LOCAL + MORE}
     layout = ""
     for layer in layers:
         letter = next((letter for letter, kind in kinds.items() if kind == layer), None)
@@ -25,7 +27,9 @@ def lay_out(layers: list[dict[str, Any]]) -> dict[str, Any]:
             local = None not in (attention.get("windows") or [attention.get("window") or attention.get("chunk")])
             letter = next((one for one in letters[local] if one not in kinds), None)
             if letter is None:
-                raise UserError(f"the layers are of more than {len(kinds)} kinds; a spec has a letter for each: A to Z")
+                raise UserError(
+                    f"the layers are of more than {len(kinds)} kinds; a spec has a letter for each, A to Z and a to z"
+                )
             kinds[letter] = layer
         layout += letter
     return {"num_layers": len(layers), **pattern_of(layout), "blocks": kinds}

@@ -236,8 +236,10 @@ def test_gpt2_with_more_layers_than_a_kind_has_letters() -> None:
     spec = spec_of({**said, "n_layer": 24})
     assert len(spec.blocks) == 24 and spec.layout.startswith("GHIJKLMNOPQRABCDEFST")
     assert FAMILIES["gpt2"].config(spec)["scale_attn_by_inverse_layer_idx"] is True
-    with pytest.raises(UserError, match="the layers are of more than 26 kinds"):
-        spec_of({**said, "n_layer": 27})
+    many = spec_of({**said, "n_layer": 36})  # as the large one has
+    assert len(many.blocks) == 36 and many.layout.endswith("YZabcdefghij")
+    with pytest.raises(UserError, match="the layers are of more than 52 kinds"):
+        spec_of({**said, "n_layer": 53})
 
 
 def test_logits_are_divided_as_they_were() -> None:

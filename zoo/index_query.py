@@ -28,6 +28,7 @@ from miniwin.zoo.store import built_in_zoo
 from miniwin.zoo.yanks import is_remembered, remember
 
 MAX_INDEX_BYTES = 16_000_000
+UNNAMED = "index"  # what a mirror calls the zoo at $MINIWIN_ZOO_INDEX, which has no name
 
 
 @dataclass(frozen=True)
@@ -98,16 +99,36 @@ def indexes() -> list[Location]:
 
 
 def ask() -> Asked:
-    """Ask every index; with MINIWIN_OFFLINE set, only those that are files."""
+    """Ask every index. With MINIWIN_OFFLINE set, those that are files, and what the mirror has of the others."""
     offers: list[Offer] = []
     problems: dict[str, str] = {}
     for place in places():
         try:
-            if isinstance(place.location, Path) or not offline():
-                offers += read_offers(place)
+            offers += _asked(place)
         except ZooError as error:
             problems[str(place.location)] = str(error)
     return Asked(offers, problems)
+
+
+def _asked(place: Place) -> list[Offer]:
+    if isinstance(place.location, Path):
+        return read_offers(place)
+    mirrored = _mirrored(place)
+    if offline():
+        return [] if mirrored is None else read_offers(place, mirrored)
+    try:
+        return read_offers(place)
+    except UnreachableError:
+        if mirrored is None:
+            raise
+        return read_offers(place, mirrored)
+
+
+def _mirrored(place: Place) -> Path | None:
+    """The copy of an index in the mirror, if the mirror is a folder of this machine, which the user chose."""
+    mirror = index_location(os.environ.get("MINIWIN_ZOO_MIRROR") or os.devnull)
+    copy = mirror / (place.zoo or UNNAMED) / INDEX if isinstance(mirror, Path) else None
+    return copy if copy is not None and copy.is_file() else None
 
 
 def remember_files() -> None:
@@ -115,20 +136,23 @@ def remember_files() -> None:
     with suppress(ZooError, OSError):  # an index that is broken is reported when it is asked
         for place in places():
             location = place.location
-            if isinstance(location, Path) and not _is_own(location) and not is_remembered(location):
+            if isinstance(location, Path) and not is_own(location) and not is_remembered(location):
                 read_offers(place)
 
 
-def read_offers(place: Place) -> list[Offer]:
-    """What an index offers, once its signature and its number are right. The yanks in it are remembered (yanks.py)."""
-    found, index = fetch(place)
-    if not _is_own(place.location):
+def read_offers(place: Place, copy: Path | None = None) -> list[Offer]:
+    """What an index offers, once its signature and its number are right. The yanks in it are remembered (yanks.py).
+
+    copy: where a mirror has it.
+    """
+    found, index = fetch(place if copy is None else place._replace(location=copy))
+    if not is_own(place.location):
         check_newer(place.location, index, found.data)
         remember(place.location, index.releases)
     return [Offer(release, found.location, found.near, place.zoo, place.key) for release in index.releases]
 
 
-def _is_own(location: Location) -> bool:
+def is_own(location: Location) -> bool:
     """Whether this is the package's own index, whose yanks are read with the package's entries."""
     return location == index_path(built_in_zoo())
 

@@ -90,7 +90,7 @@ def beside(index: Location, relative: str) -> Location:
     """The location of a path relative to the folder of the index."""
     path = _inside(relative, relative)
     if isinstance(index, Path):
-        return index.parent / path
+        return _no_link_out(index.parent, path)
     return urljoin(index, quote(str(path)))
 
 
@@ -98,7 +98,7 @@ def below(root: Location, relative: str) -> Location:
     """The location of a path relative to a folder, or to the URL of one."""
     path = _inside(relative, relative)
     if isinstance(root, Path):
-        return root / path
+        return _no_link_out(root, path)
     if urlsplit(root).query or urlsplit(root).fragment:
         raise ZooError(f"{root}: expected the URL of a folder, without ? and #")
     return urljoin(f"{root.rstrip('/')}/", quote(str(path)))
@@ -110,6 +110,14 @@ def index_beneath(index: str, name: str) -> str | None:
     if parts.path.endswith(".json"):
         return None
     return parts._replace(path=f"{parts.path.rstrip('/')}/{name}").geturl()
+
+
+def _no_link_out(root: Path, path: PurePosixPath) -> Path:
+    """A path below a folder. Raises ZooError where a link on the way leads out of the folder."""
+    found = root / path
+    if not Path(os.path.realpath(found)).is_relative_to(os.path.realpath(root)):
+        raise ZooError(f"{found}: is a link that leads out of {root}; expected a file of that folder")
+    return found
 
 
 def _inside(text: str, source: str) -> PurePosixPath:

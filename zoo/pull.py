@@ -33,7 +33,8 @@ from miniwin.zoo.errors import UnreachableError, ZooError
 from miniwin.zoo.index import IndexFile, Release
 from miniwin.zoo.index_query import Offer, announce, ask, choose, warn_of
 from miniwin.zoo.integrity import file_problems, written_problems
-from miniwin.zoo.locations import Location, below, index_location, source_location
+from miniwin.zoo.locations import Location, index_location, source_location
+from miniwin.zoo.mirrors import beside_index, in_mirror
 from miniwin.zoo.references import parse_ref
 from miniwin.zoo.size_limits import check_files, check_room, check_spec
 from miniwin.zoo.store import stores
@@ -196,6 +197,12 @@ def _fetch(offer: Offer, file: IndexFile, target: Path, bar: _Bar, silent: set[s
     raise ZooError(f"{release.ref} was not pulled: no source gave {file.path}: {'; '.join(problems)}")
 
 
+def fetch_file(offer: Offer, file: IndexFile, target: Path) -> None:
+    """One file of a release, its hash checked, at `target`: for a mirror. Raises ZooError."""
+    _fetch(offer, file, target, _Bar(offer.release, False), set())
+    _forget(file)
+
+
 def _locations(offer: Offer, file: IndexFile, problems: list[str]) -> Iterator[tuple[Location, bool]]:
     """Where to look for a file, and whether that may be on this machine or its network: a mirror always may.
 
@@ -203,7 +210,8 @@ def _locations(offer: Offer, file: IndexFile, problems: list[str]) -> Iterator[t
     """
     if mirror := os.environ.get("MINIWIN_ZOO_MIRROR"):
         try:
-            yield below(index_location(mirror), f"{offer.release.name}/{offer.release.version}/{file.path}"), True
+            for where in in_mirror(index_location(mirror), offer, file):
+                yield where, True
         except UserError as error:
             problems.append(f"MINIWIN_ZOO_MIRROR: {error}")
     for source in file.sources[:MOST_SOURCES]:
@@ -213,6 +221,8 @@ def _locations(offer: Offer, file: IndexFile, problems: list[str]) -> Iterator[t
             problems.append(str(error))
     if len(file.sources) > MOST_SOURCES:
         problems.append(f"only the first {MOST_SOURCES} of {len(file.sources)} sources are tried")
+    for where in beside_index(offer, file):
+        yield where, offer.near
 
 
 def _host(where: Location) -> str:

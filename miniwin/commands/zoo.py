@@ -218,9 +218,15 @@ def add(
 @app.command()
 def pull(ref: Annotated[str, typer.Argument(help="name, name@1, name@1.2 or name@1.2.3.")]) -> None:
     """Fetch what the index (MINIWIN_ZOO_INDEX) offers; running it again continues a broken download."""
+    import warnings
+
     from miniwin.zoo.pull import pull as run
 
-    entry = run(ref)
+    with warnings.catch_warnings(record=True) as noted:
+        warnings.simplefilter("always")
+        entry = run(ref)
+    for warning in noted:
+        say(str(warning.message), err=True)
     _say_what(ref, entry)
     _say_warning(entry)
     say(f"{entry.ref}: {entry.folder}")
@@ -236,6 +242,7 @@ def index(zoo: Annotated[Path, typer.Argument(help="A zoo folder.")]) -> None:
 
 zoo_publishing.add_to(app)
 app.command()(zoo_sources.keygen)
+app.command()(zoo_sources.mirror)
 app.add_typer(zoo_sources.app, name="source")
 
 

@@ -1,4 +1,4 @@
-"""`miniwin zoo source`: further zoos, and `miniwin zoo keygen`: keys for their signatures."""
+"""`miniwin zoo source`: further zoos; `zoo keygen`: keys for their signatures; `zoo mirror`: a copy of them."""
 
 from __future__ import annotations
 
@@ -100,3 +100,16 @@ def keygen(
     say(f"secret key: {target}; keep it, and keep it to yourself")
     say(f"public key: {shown}")
     say(f"readers: miniwin zoo source add NAME URL --key {public}")
+
+
+def mirror(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where to; the same command again adds what is new.")],
+    refs: Annotated[list[str] | None, typer.Argument(metavar="[REF]...", help="Only these entries.")] = None,
+) -> None:
+    """Copy zoos into a folder: index, signature and files. With MINIWIN_ZOO_MIRROR=DIR pulls need no network."""
+    from miniwin.display.formats import decimal_bytes
+    from miniwin.zoo.mirroring import mirror as run
+
+    for done in run(folder, refs or [], lambda line: say(line, err=True)):
+        what = f"{done.files} files fetched, {decimal_bytes(done.size)}" if done.files else "nothing was lacking"
+        say(f"{done.zoo}: {done.releases} releases in {done.folder} ({what})")

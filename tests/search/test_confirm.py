@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from forked import workers_forked
 from html_page import Page
 from search_helpers import MODEL, write_search
 from tiny import run_cli
@@ -284,7 +285,8 @@ def test_a_study_without_it_is_confirmed_when_asked(tmp_path: Path) -> None:
     while isinstance(claim := take_work(study, "0"), Claim):
         pretend(study, claim, 2.0)
     assert collect(study).finished and collect(study).confirmation is None
-    data = confirm_search(study.folder, top=1, seeds=1, workers=1, tracking="off", progress=False)
+    with workers_forked():
+        data = confirm_search(study.folder, top=1, seeds=1, workers=1, tracking="off", progress=False)
     assert data.finished and len(list((study.folder / "confirm").iterdir())) == 2
     assert load_search_spec(study.folder / "search.yaml").confirm.top == 1  # the wish is kept
     measured = result_of(data).comparisons[0].measures[0]

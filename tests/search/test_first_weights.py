@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import random
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import yaml
+from forked import workers_forked
 from hf_tokenizers import tokenizer_json
 from killing import at_work, kill_and_complete
 from safetensors.torch import save_file
@@ -74,6 +76,12 @@ def search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first: Path) -> Path
     monkeypatch.setenv("MINIWIN_ZOO", str(tmp_path / "zoo"))
     shutil.copytree(first, tmp_path / "first")
     return write_search(tmp_path, **PLACED)
+
+
+@pytest.fixture(autouse=True)
+def _workers() -> Iterator[None]:
+    with workers_forked():
+        yield
 
 
 def trained(folder: Path, out: str, **changes: Any) -> Path:

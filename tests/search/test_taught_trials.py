@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from forked import workers_forked
 from search_helpers import MODEL, TRAIN, write_search
 
 from miniwin.runs import read_metrics, read_run
@@ -26,7 +27,8 @@ def test_trials_learn_from_the_teacher_of_the_train_spec(tmp_path: Path) -> None
     """And share what it says, since they read the same rows."""
     how = {"teacher": "teacher", "cache": "states"}
     search = write_search(tmp_path, {"tokens": 512, "distill": how}, baseline=None, budget={"trials": 2}, rungs=[])
-    run_search(search, out=tmp_path / "study", tracking="off", progress=False)
+    with workers_forked():
+        run_search(search, out=tmp_path / "study", tracking="off", progress=False)
     runs = sorted(tmp_path.glob("study/trials/*/run"))
     assert len(runs) == 2
     for run in runs:

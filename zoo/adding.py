@@ -25,6 +25,7 @@ from miniwin.runs import BEST, CHAT, FROM, RUN, read_run
 from miniwin.specs import ModelSpec, dump_yaml, load_model_spec, user_path
 from miniwin.version import __version__
 from miniwin.zoo.card import write_card
+from miniwin.zoo.card_check import card_problems
 from miniwin.zoo.card_values import check_metrics, check_provenance
 from miniwin.zoo.entry import (
     CARD,
@@ -202,6 +203,8 @@ def _write(
             suite=suite,
             stored_as=stored_types(staged / WEIGHTS),
         )
+        if problems := card_problems(card.encode("utf-8", "replace"), licence):
+            raise ZooError(f"{name} was not added: its card {problems[0]}; write the description without that")
         write_flushed(staged / CARD, card)
         files = (*HASHED_FILES, *(() if suite is None else (SUITE,)), *source.chat)
         manifest = Manifest(

@@ -31,7 +31,17 @@ from miniwin.files.json_files import JSONProblem, read_json
 from miniwin.runs import CHAT
 from miniwin.specs import UserError
 from miniwin.zoo.card_values import check_metrics, check_provenance
-from miniwin.zoo.entry import MANIFEST, METRICS, PROVENANCE, SUITE, Entry, FileRecord, Manifest
+from miniwin.zoo.entry import (
+    CARD,
+    MANIFEST,
+    METRICS,
+    PROVENANCE,
+    SUITE,
+    Entry,
+    FileRecord,
+    Manifest,
+    read_manifest,
+)
 from miniwin.zoo.errors import ZooError
 from miniwin.zoo.json_objects import read_object
 
@@ -146,8 +156,8 @@ def _problem(path: Path, record: FileRecord) -> str | None:
 
 def written_problems(folder: Path) -> list[Problem]:
     """Values of metrics.json and provenance.json that the list and the card could not show; a damaged suite.json or
-    chat format."""
-    problems = []
+    chat format; markup in the card."""
+    problems = [Problem(CARD, found) for found in _card_problems(folder)]
     for name, check_written in ((METRICS, check_metrics), (PROVENANCE, check_provenance)):
         try:
             check_written(read_object(folder / name))
@@ -167,6 +177,12 @@ def written_problems(folder: Path) -> list[Problem]:
             of_tokens = str(error).startswith(str(folder / CHAT[1]))
             problems.append(Problem(CHAT[of_tokens], str(error)))
     return problems
+
+
+def _card_problems(folder: Path) -> list[str]:
+    from miniwin.zoo.card_check import card_problems
+
+    return card_problems((folder / CARD).read_bytes(), read_manifest(folder).licence)
 
 
 def _fingerprint(folder: Path, manifest: Manifest) -> dict[str, object]:

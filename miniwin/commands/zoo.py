@@ -243,6 +243,7 @@ def index(zoo: Annotated[Path, typer.Argument(help="A zoo folder.")]) -> None:
 zoo_publishing.add_to(app)
 app.command()(zoo_sources.keygen)
 app.command()(zoo_sources.mirror)
+app.command()(zoo_sources.lock)
 app.add_typer(zoo_sources.app, name="source")
 
 

@@ -113,3 +113,15 @@ def mirror(
     for done in run(folder, refs or [], lambda line: say(line, err=True)):
         what = f"{done.files} files fetched, {decimal_bytes(done.size)}" if done.files else "nothing was lacking"
         say(f"{done.zoo}: {done.releases} releases in {done.folder} ({what})")
+
+
+def lock(
+    file: Annotated[Path, typer.Argument(help="The file to write, such as models.lock.")],
+    refs: Annotated[list[str], typer.Argument(metavar="REF...", help="Names, aliases or exact versions.")],
+) -> None:
+    """Write down exact versions and digests. `zoo pull --locked FILE` then gives these bytes, or refuses."""
+    from miniwin.zoo.lock_file import write_lock
+
+    for one in write_lock(file, refs):
+        zoo = "" if one.zoo is None else f" of the zoo {one.zoo}"
+        say(f"{one.asked}: {one.ref}{zoo}, digest {one.digest}")

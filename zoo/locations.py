@@ -26,6 +26,7 @@ Location = Path | str
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")  # two letters or more: C: is a Windows drive
 _HUB = re.compile(r"(\w[\w.-]*/\w[\w.-]*)@([0-9a-f]{40})/(.+)", re.ASCII)
+_REPOSITORY = re.compile(r"hf:(\w[\w.-]*/\w[\w.-]*)", re.ASCII)
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
@@ -59,7 +60,16 @@ def check_url(url: str) -> str:
 
 
 def index_location(text: str) -> Location:
-    """The location in $MINIWIN_ZOO_INDEX or $MINIWIN_ZOO_MIRROR: a path, file:// or a URL. Raises ZooError."""
+    """The location of an index or a mirror that the user named: a path, file://, a URL or hf:org/repo.
+
+    Raises:
+        ZooError: it is none of these.
+    """
+    if text.startswith("hf:"):
+        match = _REPOSITORY.fullmatch(text)
+        if match is None:
+            raise ZooError(f"{text}: expected hf:organisation/repository")
+        return f"https://huggingface.co/{match[1]}/resolve/main/index.json"
     if text.startswith("file:"):
         return _file_url(text)
     return check_url(text) if is_url(text) else user_path(text)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from miniwin.zoo.index import ReleaseStatus
     from miniwin.zoo.signatures import Signer
 
-At = Annotated[str, typer.Option("--at", help="The zoo: a folder.")]
+At = Annotated[str, typer.Option("--at", help="The zoo: a folder, s3://bucket/path or hf:org/repo.")]
 Reason = Annotated[str, typer.Option(help="Why; whoever uses the model will read it.")]
 Sign = Annotated[Path | None, typer.Option("--sign", metavar="FILE.key", help="Sign the index with this minisign key.")]
 NewKey = Annotated[bool, typer.Option("--new-key", help="Sign though another key signed so far, or none did.")]
@@ -23,7 +23,7 @@ Exact = Annotated[str, typer.Argument(metavar="NAME@X.Y.Z", help="The release.")
 
 def publish(
     ref: Annotated[str, typer.Argument(help="The entry: name@1.2.3, an alias, or an entry's folder.")],
-    to: Annotated[str, typer.Option("--to", help="Where: a folder.")],
+    to: Annotated[str, typer.Option("--to", help="Where: a folder, s3://bucket/path or hf:org/repo.")],
     logits: Annotated[bool, typer.Option(help="Run the model first, and compare with the stored logits.")] = True,
     sign: Sign = None,
     new_key: NewKey = False,

@@ -105,7 +105,7 @@ CORE = {"torch", "numpy", "pydantic", "pydantic_core"}
 SPECS = CORE | {"yaml"}
 ENGINE = SPECS | {"mlflow", "sqlalchemy", "tokenizers", "safetensors", "rich", "platformdirs", "filelock", "jinja2"}
 ENGINE |= {"lm_eval", "tqdm", "pyarrow", "peft"}
-ZOO = ENGINE | {"pooch", "gguf", "s3fs", "minisign"}
+ZOO = ENGINE | {"pooch", "gguf", "s3fs", "minisign", "huggingface_hub"}
 SEARCH = ZOO | {"optuna", "optunahub", "submitit", "pandas", "grpc", "fsspec"}
 
 # layer -> the libraries it may import, and the layers of miniwin
@@ -123,7 +123,7 @@ LAZILY = {"miniwin.references": {"zoo"}}
 # Optional dependencies: imported only where they are used.
 ALWAYS_LAZY = {
     *("mlflow", "sqlalchemy", "xformers", "lm_eval", "tqdm", "pyarrow", "pandas", "optunahub", "submitit"),
-    *("grpc", "fsspec", "gguf", "peft", "s3fs", "minisign"),
+    *("grpc", "fsspec", "gguf", "peft", "s3fs", "minisign", "huggingface_hub"),
 }
 # Files that are nothing without their library, and the library. They are themselves imported only inside functions.
 ONLY_WITH = {

@@ -61,6 +61,7 @@ ELSEWHERE = {
     "--tasks shop_choice": "reads 14,000 tasks; tests/miniwin/evaluation/test_lm_eval.py runs it with a few",
     "miniwin zoo publish miniwin-tasks --to s3://models/zoo": "needs an object store; tests/zoo/publishing/test_s3.py "
     "starts one",
+    "miniwin zoo publish miniwin-tasks --to hf:organisation/repository": "likewise; tests/zoo/publishing/test_hub.py",
     "python benchmarks/beside.py --write docs/benchmarks.md": "tests/benchmarks/test_benchmarks.py calls it",
 }
 for launched in (

@@ -40,7 +40,7 @@ def publish(
 ) -> Published:
     """Publish an entry of this machine. signer, new_key: as for `editing.edit`.
 
-    ref: a reference, or an entry's folder. to: a folder. logits: also run the
+    ref: a reference, or an entry's folder. to: a folder, `s3://bucket/path` or `hf:org/repo`. logits: also run the
     model, and compare with the reference logits, before anything is written.
 
     Raises:

@@ -216,20 +216,32 @@ def add(
 
 
 @app.command()
-def pull(ref: Annotated[str, typer.Argument(help="name, name@1, name@1.2 or name@1.2.3.")]) -> None:
+def pull(
+    ref: Annotated[str | None, typer.Argument(help="name, name@1, name@1.2 or name@1.2.3.")] = None,
+    locked: Annotated[
+        Path | None, typer.Option("--locked", metavar="FILE", help="What `zoo lock` wrote down, and nothing else.")
+    ] = None,
+) -> None:
     """Fetch what the index (MINIWIN_ZOO_INDEX) offers; running it again continues a broken download."""
     import warnings
 
+    from miniwin.specs import UserError
+    from miniwin.zoo.lock_file import pull_locked
+    from miniwin.zoo.pull import install
     from miniwin.zoo.pull import pull as run
 
+    if (ref is None) == (locked is None):
+        raise UserError("zoo pull: give a reference, or --locked FILE")
     with warnings.catch_warnings(record=True) as noted:
         warnings.simplefilter("always")
-        entry = run(ref)
+        entries = [run(ref)] if locked is None and ref is not None else pull_locked(locked or "", install)
     for warning in noted:
         say(str(warning.message), err=True)
-    _say_what(ref, entry)
-    _say_warning(entry)
-    say(f"{entry.ref}: {entry.folder}")
+    for entry in entries:
+        if ref is not None:
+            _say_what(ref, entry)
+        _say_warning(entry)
+        say(f"{entry.ref}: {entry.folder}")
 
 
 @app.command()

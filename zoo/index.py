@@ -20,7 +20,7 @@ from collections import Counter
 from contextlib import nullcontext
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
@@ -137,8 +137,17 @@ def blob_path(sha256: str) -> str:
 
 def parse_index(text: str | bytes, where: str) -> Index:
     """The index in a JSON text. where: its place, for messages. Raises ZooError."""
+
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        """Other readers may take the first of two; here neither is."""
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            twice = next(name for name, times in Counter(name for name, _ in pairs).items() if times > 1)
+            raise ZooError(f"{where}: the key {twice[:40]!r} is given twice in one object")
+        return found
+
     try:
-        data = parse_json(text)
+        data = parse_json(text, once)
     except JSONProblem as error:
         raise ZooError(f"{where}: is {error}") from None
     if not isinstance(data, dict) or "schema" not in data:

@@ -60,6 +60,9 @@ def list_command(
 @app.command()
 def show(
     ref: Annotated[str, typer.Argument(help="name, name@1, name@1.2, name@1.2.3 or name@latest.")],
+    provenance: Annotated[
+        bool, typer.Option("--provenance", help="The chain from the search to the entry instead of the card.")
+    ] = False,
 ) -> None:
     """The card of an entry, its folder, and its files with sizes and hashes."""
     from miniwin.display.formats import decimal_bytes
@@ -70,6 +73,13 @@ def show(
     _say_what(ref, entry)
     _say_warning(entry)
     manifest = entry.require_manifest()
+    if provenance:
+        from miniwin.zoo.integrity import check
+        from miniwin.zoo.provenance_chain import chain
+
+        for title, link in chain(check(entry)):
+            say(f"{title + ':':<14}{link}")
+        return
     say(entry.card)
     say(f"Folder: {entry.folder}")
     say(f"Digest: {entry.digest}")

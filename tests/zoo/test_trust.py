@@ -330,3 +330,44 @@ def test_damaged_memory_is_no_memory(server: Server, monkeypatch: pytest.MonkeyP
     about = json.loads(path.read_text(encoding="utf-8"))
     assert about["sha256"] == hashlib.sha256((server.folder / "index.json").read_bytes()).hexdigest()
     assert about["sha256"] == sha256_file(server.folder / "index.json")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"schema": 3, "releases": [], "releases": []}', "the key 'releases' is given twice in one object"),
+        ('{"schema": 3, "schema": 4, "releases": []}', "the key 'schema' is given twice"),
+        (
+            '{"schema": 4, "zoo": "' + "0" * 32 + '", "serial": 1' + "0" * 5000 + ', "releases": []}',
+            "number is too long",
+        ),
+        ('{"schema": 4, "zoo": "' + "0" * 32 + '", "serial": 1e400, "releases": []}', "serial"),
+        ('{"schema": 4, "zoo": "' + "0" * 32 + '", "serial": true, "releases": []}', "serial"),
+        ('{"schema": 4, "zoo": "' + "0" * 32 + '", "serial": 9223372036854775808, "releases": []}', "serial"),
+        ('{"schema": 4, "zoo": "../../x", "serial": 1, "releases": []}', "zoo"),
+        ('{"schema": NaN, "releases": []}', "schema"),
+        ('{"schema": 3, "releases": [{"parameters": NaN}]}', "releases"),
+        ("[" * 1000, "nested too deeply"),
+        ("{" * 5, "is not JSON"),
+        ("", "is not JSON"),
+    ],
+)
+def test_hostile_indexes(server: Server, monkeypatch: pytest.MonkeyPatch, text: str, message: str) -> None:
+    served(server, monkeypatch).write_text(text, encoding="utf-8")
+    with pytest.raises(ZooError, match=message) as caught:
+        pull("tiny")
+    assert len(str(caught.value)) < 1000 and nothing_was_written()
+
+
+def test_the_chain_to_an_entry(server: Server) -> None:
+    source("add", "acme", server.url)
+    pull_code, _, err = run_cli("zoo", "pull", "acme/tiny")
+    code, out, _ = run_cli("zoo", "show", "tiny", "--provenance")
+    links = dict(line.split(":", 1) for line in out.splitlines())
+    assert (pull_code, code) == (0, 0), err
+    assert list(links) == ["search", "trial", "began with", "training run", "data", "architecture", "entry", "zoos"]
+    assert "none: trained by hand" in links["search"] and "random weights" in links["began with"]
+    assert "seed 1" in links["training run"] and "fingerprint " + "f" * 64 in links["data"]
+    assert resolve("tiny").digest in links["entry"] and links["zoos"].strip() == "acme"
+    code, out, _ = run_cli("zoo", "show", "miniwin-1m", "--provenance")
+    assert code == 0 and "study period-window-ratio" in out and "number 15: ratio = 4, window = 16, factor = 2" in out

@@ -104,7 +104,7 @@ class Adapting:
             self._layers(SEARCH).keep,
             budget=settings.evaluations - 1,
             seed=settings.seed,
-            learn=self._learn if settings.gates else None,
+            learn=(lambda: self._learn(len(search.found.scored) + 1)) if settings.gates else None,
         )
         if settings.widen:  # the original's own layout is a candidate
             search.found.scored[plan.original] = damage(
@@ -115,8 +115,8 @@ class Adapting:
             raise UserError(f"--evaluations: got {settings.evaluations}, and the search ended before one candidate")
         return Searched(search.found, original, chosen, self.journal.seconds(SEARCH))
 
-    def _learn(self) -> list[GateStep]:
-        """The gates, from where an earlier session stopped."""
+    def _learn(self, scored: int) -> list[GateStep]:
+        """The gates, from where an earlier session stopped. scored: placements, so far."""
         prepared, settings = self.prepared, self.prepared.settings
         size = opened(len(prepared.plan.units), prepared.size)
         key = settings.of_gates() | {"size": size}
@@ -132,7 +132,7 @@ class Adapting:
             gated = GatedLayers(self._layers(SEARCH))
             steps = learn(gated, prepared.gate_rows, size, settings.text_weight, settings.text_every, done, keep)
         self.told.stage("search", settings.evaluations)
-        self.told.step(sum(1 for which, _ in self.journal.entries if which == SEARCH))
+        self.told.step(scored)
         return steps
 
     def measure(self, searched: Searched) -> Measured:

@@ -11,7 +11,7 @@ from typing import Any
 from benchmarks.adapt.keeping import RESULTS
 from miniwin.display.formats import bytes_text, duration
 from miniwin.search.adapt.plan import Named
-from miniwin.search.adapt.words import interval_text, layers_text, verdicts
+from miniwin.search.adapt.words import called, interval_text, layers_text, others_see, verdicts
 
 PAGE = Path(__file__).parent / "README.md"
 BAR = 0.05  # nats an answer token that nobody would miss
@@ -88,8 +88,9 @@ def _about(result: dict[str, Any]) -> list[str]:
     layers = ", ".join(map(str, result["chosen"]))
     return [
         f"{result['size']} of {result['units']} {'key/value heads' if settings['heads'] else 'layers'} stay global",
-        f"({layers}); the others see",
-        f"{settings['window']} tokens and the first {settings['sinks']}: `{result['placements']['chosen']['layout']}`.",
+        f"({layers});",
+        f"{others_see(settings['window'], settings['sinks'], settings.get('widen', False))}:",
+        f"`{result['placements']['chosen']['layout']}`.",
         f"Weights: sha256 {base['sha256'][:12]}, {base['licence'] or 'licence not known'}.",
         *(
             ["It began with the scores of the search by layers (`--known`), in these minutes too."]
@@ -129,7 +130,7 @@ def _placements(result: dict[str, Any]) -> list[str]:
         first = name == "original"
         rows.append(
             (
-                name,
+                called(result, name),
                 layers_text(one["layers"], len(result["whole_layers"])),
                 f"{one['cache_share']:.1%}",
                 f"{text['value']:.4f}",

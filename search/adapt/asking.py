@@ -89,7 +89,7 @@ def expected_seconds(model: LanguageModel, prepared: Prepared) -> dict[str, floa
     rate = (spec.forward_flops(512) - 2 * spec.vocab_size * spec.hidden_size) * ids.shape[1] / min(times)
 
     def seconds(plan: Plan, tokens: int, rows: int) -> float:
-        return plan.spec_of(plan.units[: prepared.size]).forward_flops(tokens) * tokens * rows / rate
+        return plan.spec_of(plan.dearest(prepared.size)).forward_flops(tokens) * tokens * rows / rate
 
     return {
         "search": settings.evaluations * seconds(prepared.search_plan, settings.search_len, settings.search_rows) * 0.8,

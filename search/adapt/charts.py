@@ -8,9 +8,11 @@ from miniwin.display.formats import bytes_text, digits_text, length_text
 from miniwin.display.page import svg
 from miniwin.display.page.axes import Axis
 from miniwin.display.page.figures import dot, figure, stroke
+from miniwin.search.adapt.words import is_original
 
 ORIGINAL, CHOSEN, EVEN = "original", "chosen", "evenly spaced"
 SHOWN = ((CHOSEN, "best"), (ORIGINAL, "baseline"), (EVEN, "complete"))  # with the kind of line
+Shown = list[tuple[str, str]]
 Values = list[tuple[float, float]]
 
 
@@ -64,6 +66,11 @@ def layers(result: dict[str, Any]) -> str:
     return figure(chart, stroke("complete", "only this layer is global"), note) if chart else ""
 
 
+def _shown(result: dict[str, Any]) -> Shown:
+    """Lines of their own: an even spacing that is the original's has none."""
+    return [(name, kind) for name, kind in SHOWN if name != EVEN or not is_original(result, name)]
+
+
 def by_part(result: dict[str, Any]) -> str:
     """Nats a token of the text along the rows."""
     width = result["settings"]["seq_len"]
@@ -73,7 +80,7 @@ def by_part(result: dict[str, Any]) -> str:
         return [((i + 0.5) * width / len(parts), nats) for i, nats in enumerate(parts) if nats is not None]
 
     return _drawn(
-        {name: series(name) for name, _ in SHOWN},
+        {name: series(name) for name, _ in _shown(result)},
         Axis("position in the text, tokens", length_text),
         Axis("text, nats a token", digits_text),
         "Loss of the text by position",
@@ -89,7 +96,7 @@ def by_depth(result: dict[str, Any]) -> str:
         return [((i + 0.5) / len(bands), one["nats"]) for i, one in enumerate(bands) if one is not None]
 
     return _drawn(
-        {name: series(name) for name, _ in SHOWN},
+        {name: series(name) for name, _ in _shown(result)},
         Axis("where the fact stands: 0 is the start, 1 the end", digits_text),
         Axis("answers, nats a token", digits_text),
         "Answers by the depth of their facts",
@@ -124,5 +131,5 @@ def _drawn(values: dict[str, Values], x: Axis, y: Axis, title: str, ident: str) 
         for name, points in values.items()
     ]
     chart = svg.lines(series, x=x, y=y, title=title, description="Lower is better.", ident=ident)
-    keys = "".join(stroke(kind, name) for name, kind in SHOWN)
+    keys = "".join(stroke(kinds[name], name) for name in values)
     return figure(chart, keys, "Lower is better.") if chart else ""

@@ -13,7 +13,7 @@ from miniwin.display.page.figures import scrolling
 from miniwin.display.page.sheet import sheet
 from miniwin.evaluation.suite.page import header, section
 from miniwin.search.adapt import charts
-from miniwin.search.adapt.words import interval_text, verdicts
+from miniwin.search.adapt.words import called, interval_text, others_see, verdicts
 
 ORIGINAL, CHOSEN = "original", "chosen"
 CELL, HEIGHT = 18, 22  # of a layer, in CSS pixels
@@ -29,8 +29,8 @@ def page(result: dict[str, Any]) -> str:
     trained = f"Healed on {settings['heal']:,} tokens." if settings["heal"] else "Nothing was trained."
     unit = "key/value head" if settings["heads"] else "layer"
     said = (
-        f"{plural(result['size'], unit)} of {result['units']} stay global; the others see {settings['window']} tokens "
-        f"and the first {settings['sinks']}. {trained}"
+        f"{plural(result['size'], unit)} of {result['units']} stay global; "
+        f"{others_see(settings['window'], settings['sinks'], settings.get('widen', False))}. {trained}"
     )
     figures = [
         section(title, chart)
@@ -149,7 +149,7 @@ def _table(result: dict[str, Any]) -> str:
         first = name == ORIGINAL
         rows.append(
             (
-                f"{name} ({', '.join(map(str, one['layers'])) or 'none'})" if not first else name,
+                f"{called(result, name)}: {', '.join(map(str, one['layers'])) or 'none'}" if not first else name,
                 f"{one['cache_share']:.1%}",
                 f"{text['value']:.4f}",
                 "" if first else f"{text['more']:+.2%} {interval_text(text['difference'], 4)}",

@@ -12,6 +12,7 @@ from bisect import bisect_right
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
+from math import ceil
 from typing import Any
 
 from miniwin.blocks.layer import LayerSpec
@@ -50,8 +51,18 @@ class Plan:
     def whole_layers(self) -> tuple[int, ...]:
         """The layers that see the whole context, or may come to see it. All others stay as they are."""
         return tuple(
-            i for i, layer in enumerate(self.layers) if _sees_all(layer) or (self.widen and _has_window(layer))
+            i for i, layer in enumerate(self.layers) if _sees_all(layer) or (self.widen and self._may_lose_window(i))
         )
+
+    def _may_lose_window(self, number: int) -> bool:
+        """False too where a layer needs its window: P-RoPE turns by it."""
+        if not _has_window(self.layers[number]):
+            return False
+        try:
+            self._with(number, {"window": None, "keep_first": 0})
+        except UserError:
+            return False
+        return True
 
     def _kv_heads(self, number: int) -> int:
         attention: Any = self.layers[number].attention
@@ -109,10 +120,21 @@ class Plan:
         if self.as_in_original(number, setting):
             return self.layers[number]
         if (number, setting) not in self._changed:
-            data = [_data(layer) for layer in self.layers]
-            data[number]["attention"] = {**data[number]["attention"], **self._windows(number, setting)}
-            self._changed[number, setting] = self._spec(data, self.spec.name).layer_specs[number]
+            try:
+                self._changed[number, setting] = self._with(number, self._windows(number, setting))
+            except UserError as error:
+                own = ", and --widen cannot change that" if self.widen else ""
+                raise UserError(
+                    f"{self.spec.name} with windows of {self.window} and {self.sinks} sink tokens is no model that can "
+                    f"be built (layer {number}{own}): {error}"
+                ) from None
         return self._changed[number, setting]
+
+    def _with(self, number: int, windows: dict[str, Any]) -> LayerSpec:
+        """A layer with other windows, as a model has it."""
+        data = [_data(layer) for layer in self.layers]
+        data[number]["attention"] = {**data[number]["attention"], **windows}
+        return self._spec(data, self.spec.name).layer_specs[number]
 
     def _windows(self, number: int, setting: Setting) -> dict[str, Any]:
         """What a spec says about the windows of a layer that changes. A layer that was local keeps its own."""
@@ -134,13 +156,7 @@ class Plan:
     def _spec(self, layers: list[dict[str, Any]], name: str) -> ModelSpec:
         data = self.spec.model_dump(mode="json")
         data |= {"last": None, **lay_out(layers), "name": name}
-        try:
-            made = parse_spec(data, "model")
-        except UserError as error:
-            raise UserError(
-                f"{self.spec.name} with windows of {self.window} and {self.sinks} sink tokens is no model that can be "
-                f"built: {error}"
-            ) from None
+        made = parse_spec(data, "model")
         assert isinstance(made, ModelSpec)
         return made
 
@@ -151,29 +167,52 @@ class Plan:
         """The cache bytes of a placement as a share of the original's."""
         return self.cache_bytes(placement) / self.spec.cache_bytes(self.length)
 
+    @cached_property
+    def costs(self) -> dict[int, int]:
+        """What each unit adds to the cache bytes where it is global. Costs add up: each unit has keys of its own."""
+        none = self.cache_bytes(())
+        return {unit: self.cache_bytes((unit,)) - none for unit in self.units}
+
+    def dearest(self, count: int) -> Placement:
+        """The `count` units that cost most: no placement of this size has more cache bytes."""
+        return tuple(sorted(sorted(self.units, key=lambda unit: -self.costs[unit])[:count]))
+
+    def windows(self) -> set[int]:
+        """The windows that units have where they are local."""
+        own = [getattr(self.layers[i].attention, "window", None) for i in self.whole_layers]
+        return {self.window if one is None else one for one in own}
+
     def count(self, share: float) -> int:
-        """How many units may stay global so that the cache holds at most this share of the original's bytes.
+        """How many units may stay global so that each placement of so many holds at most this share of the original's
+        cache bytes.
 
         Raises:
-            UserError: no layer sees the whole context, or no number of them meets the share.
+            UserError: no layer sees the whole context, no number of them meets the share, or not one may stay.
         """
         if not self.units:
             raise UserError(f"{self.spec.name}: no layer sees the whole context, so there is nothing to make local")
         if self.widen and self.original == self.units:
-            raise UserError(f"--widen: {self.spec.name} has no layer with a window, so there is nothing to widen")
-        least, most = self.share(()), 1.0 if self.widen else self.share(self.units)
-        if share < least or share > most or (share == most and not self.widen):
-            local = (
-                f"in all {len(self.whole_layers)} layers that may have one"
-                if self.widen
-                else f"in all {len(self.whole_layers)} layers that see the whole context"
-            )
             raise UserError(
-                f"--cache {share:.1%}: no layout meets it. With windows of {self.window} {local}, {least:.1%} of the "
-                f"cache at {self.length:,} tokens are left; expected from {least:.1%} to "
-                f"{'' if self.widen else 'below '}{most:.1%}, or another --window"
+                f"--widen: {self.spec.name} has no layer with a window that it could lose, so there is nothing to widen"
             )
-        return bisect_right(range(len(self.units)), share, key=lambda k: self.share(self.units[:k])) - 1
+        found = bisect_right(range(len(self.units)), share, key=lambda k: self.share(self.dearest(k))) - 1
+        most = 1.0 if self.widen else self.share(self.units)
+        if found < 1 or share > most or (share == most and not self.widen):
+            raise UserError(f"--cache {share:.1%}: no layout meets it. {self._least(most)}")
+        return found
+
+    def _least(self, most: float) -> str:
+        """Which shares there are layouts for."""
+        none, one = (ceil(1000 * self.share(self.dearest(k))) / 1000 for k in (0, 1))  # a share to ask for: rounded up
+        layers = f"{len(self.whole_layers)} layers that {'may have one' if self.widen else 'see the whole context'}"
+        unit = "key/value head" if self.heads else "layer"
+        said = (
+            f"With windows of {', '.join(map(str, sorted(self.windows())))} in all {layers}, {none:.1%} of the cache "
+            f"at {self.length:,} tokens are left, and with one global {unit} {one:.1%}"
+        )
+        if one > most or (one == most and not self.widen):
+            return f"{said}: there is no smaller layout"
+        return f"{said}; expected from {one:.1%} to {'' if self.widen else 'below '}{most:.1%}, or another --window"
 
 
 def _sees_all(layer: LayerSpec) -> bool:

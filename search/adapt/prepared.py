@@ -53,6 +53,8 @@ def prepare(ref: str, settings: Settings) -> Prepared:
     if origin.tokenizer is None:
         raise UserError(f"{ref} has no tokenizer, and questions are asked in words; use a model with a tokenizer")
     plan = Plan(origin.spec, settings.window, settings.sinks, settings.length, settings.heads, settings.widen)
+    if settings.widen:
+        _check_windows(plan, settings)
     size = plan.count(settings.cache)
     _check_budget(plan, size, settings)
     shorter = Plan(origin.spec, settings.search_window, settings.sinks, settings.length, settings.heads, settings.widen)
@@ -65,6 +67,17 @@ def prepare(ref: str, settings: Settings) -> Prepared:
     rows = make_rows(texts[1], origin.tokenizer, told, search=False, seed=settings.seed)
     _check_ids(origin.spec.vocab_size, origin.tokenizer, [*search_rows, *gate_rows, *rows], ref)
     return Prepared(origin, settings, plan, shorter, size, texts, search_rows, gate_rows, rows)
+
+
+def _check_windows(plan: Plan, settings: Settings) -> None:
+    """Raise UserError if a layer's own window leaves nothing out. --window is checked before."""
+    longest = max(plan.windows(), default=0)
+    for name in ("search_len", "seq_len", "length"):
+        if longest >= (tokens := getattr(settings, name)):
+            raise UserError(
+                f"--{name.replace('_', '-')}: got {tokens:,}, and with --widen local layers of {plan.spec.name} keep "
+                f"their windows of {longest:,}: a window as long as the text leaves nothing out; make it longer"
+            )
 
 
 def _check_budget(plan: Plan, size: int, settings: Settings) -> None:

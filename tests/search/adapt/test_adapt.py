@@ -6,6 +6,7 @@ import json
 import math
 import shlex
 from dataclasses import asdict, replace
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from miniwin.search.adapt.gates import GatedLayers
 from miniwin.search.adapt.journal import Journal
 from miniwin.search.adapt.kinds import HARDER, JUDGED
 from miniwin.search.adapt.layers import SharedLayers
+from miniwin.search.adapt.page import page
 from miniwin.search.adapt.plan import Plan, evenly
 from miniwin.search.adapt.prepared import prepare
 from miniwin.search.adapt.rows import Wanted, make_rows
@@ -30,8 +32,8 @@ from miniwin.search.adapt.scoring import Damage, damage, score_row, score_rows
 from miniwin.search.adapt.searching import Search, needed, opened, predicted
 from miniwin.search.adapt.settings import Settings, share_of
 from miniwin.search.adapt.texts import cut, read_texts
-from miniwin.search.adapt.words import verdicts
-from miniwin.specs import UserError
+from miniwin.search.adapt.words import called, others_see, outcome, verdicts
+from miniwin.specs import UserError, load_model_spec
 from miniwin.tokenizer import load_tokenizer
 
 QUICK = Settings(
@@ -155,7 +157,7 @@ def test_a_row_goes_on_from_the_states_that_are_kept(model: Path, memory: int) -
 def test_a_share_of_the_cache_says_how_many_layers_stay_global(model: Path) -> None:
     spec = miniwin.load(model).spec
     plan = Plan(spec, 16, 2, 256)
-    for share in (0.08, 0.25, 0.5, 0.99):
+    for share in (0.25, 0.5, 0.99):
         count = plan.count(share)
         assert plan.share(plan.units[:count]) <= share < plan.share(plan.units[: count + 1])
     # Built caches hold what the specs say: 2 layers of 256 tokens, 4 rings of 16 with 2 first tokens.
@@ -164,7 +166,7 @@ def test_a_share_of_the_cache_says_how_many_layers_stay_global(model: Path) -> N
     with torch.no_grad():
         decoder(torch.zeros(1, 256, dtype=torch.int64), cache=cache)
     assert sum(layer.nbytes for layer in cache.layers) == plan.cache_bytes((0, 5))
-    for wrong in (0.001, 0.05, 1.0):
+    for wrong in (0.001, 0.08, 1.0):
         with pytest.raises(UserError, match="no layout meets it"):
             plan.count(wrong)
 
@@ -235,7 +237,110 @@ def test_a_layout_of_ones_own_is_a_candidate(mixed: Path, tmp_path: Path) -> Non
 
 def test_nothing_to_widen_is_refused(model: Path, tmp_path: Path) -> None:
     code, _, errors = run_cli("adapt", str(model), "--out", str(tmp_path / "out"), *OPTIONS, "--widen")
-    assert code == 2 and "has no layer with a window, so there is nothing to widen" in errors
+    assert code == 2 and "has no layer with a window that it could lose" in errors
+
+
+@pytest.mark.parametrize(
+    ("kind", "window", "sinks", "widen", "heads"),
+    [
+        ("mixed", 16, 2, True, False),  # a local layer costs more than a global one that becomes local
+        ("mixed", 128, 0, True, True),
+        ("uneven", 16, 2, False, False),
+        ("uneven", 16, 2, False, True),
+    ],
+)
+def test_no_placement_exceeds_the_share(
+    mixed: Path, tmp_path: Path, kind: str, window: int, sinks: int, widen: bool, heads: bool
+) -> None:
+    """Every placement of the size that a share allows fits, and of one more there is one that does not."""
+    few = {**LAYER, "attention": {**LAYER["attention"], "num_kv_heads": 1}}
+    path = mixed if kind == "mixed" else imported(tmp_path / "m", pattern="FFG", blocks={"F": few, "G": LAYER})
+    plan = Plan(miniwin.load(path).spec, window, sinks, 256, heads, widen)
+    sets = {
+        size: [plan.share(one) for one in combinations(plan.units, size)]
+        for size in range(len(plan.units) + 1)
+        if size < 5 or size > len(plan.units) - 2
+    }
+    for size, shares in sets.items():
+        assert max(shares) == plan.share(plan.dearest(size))
+    for size in range(1, 4):
+        share = max(sets[size])
+        if share < 1:
+            assert plan.count(share) == size and plan.count(share + 1e-9) == size
+    with pytest.raises(UserError, match="no layout meets it"):
+        plan.count(max(sets[1]) - 1e-9)
+
+
+def test_a_size_of_nothing_is_refused_with_the_least_share(mixed: Path, model: Path, tmp_path: Path) -> None:
+    plan = Plan(miniwin.load(model).spec, 16, 2, 256)
+    with pytest.raises(UserError, match=r"and with one global layer 22.6%; expected from 22.6% to below 100.0%"):
+        plan.count(0.1)
+    assert plan.count(0.226) == 1  # what the message says is enough
+    local = {**LAYER, "attention": {**LAYER["attention"], "window": 64}}
+    path = imported(tmp_path / "m", pattern="S", blocks={"S": local})
+    code, said, errors = run_cli(
+        "adapt", str(path), "--out", str(tmp_path / "out"), *OPTIONS, "--widen", "--cache", "100%"
+    )
+    assert code == 2 and not said and "and with one global layer 150.0%: there is no smaller layout" in errors
+
+
+@pytest.mark.parametrize("name", ["length", "search_len", "seq_len"])
+def test_windows_of_layers_that_never_bind_are_refused(mixed: Path, name: str) -> None:
+    lengths = {"length": 256, "search_len": 1200, "seq_len": 1400, name: 64}
+    if name == "seq_len":
+        lengths["search_len"] = 64
+    settings = replace(QUICK, widen=True, window=16, **lengths)
+    shown = "search-len" if name == "seq_len" else name.replace("_", "-")
+    with pytest.raises(
+        UserError, match=f"--{shown}: got 64, and with --widen local layers of .* keep their windows of"
+    ):
+        prepare(str(mixed), settings)
+
+
+def test_a_layer_that_needs_its_window_is_no_unit() -> None:
+    spec = load_model_spec("specs/models/miniwin-1m.yaml")
+    with pytest.raises(UserError, match="--widen: miniwin-1m has no layer with a window that it could lose"):
+        Plan(spec, 64, 0, 2048, widen=True).count(0.9)
+
+
+def test_the_intention_says_when_the_own_layout_is_no_candidate(mixed: Path, tmp_path: Path) -> None:
+    more = ["--widen", "--cache", "100%", "--window", "64", "--dry-run"]
+    _, _, errors = run_cli("adapt", str(mixed), "--out", str(tmp_path / "out"), *OPTIONS, *more)
+    assert "2 layers of 6 stay global, the others keep the window that they have, or see 64 tokens and the first 2" in (
+        errors
+    )
+    assert "the model's own layout has 3 global and is no candidate" in errors
+    assert "as --window 64 --sinks 0 allows" in errors
+    _, _, errors = run_cli("adapt", str(mixed), "--out", str(tmp_path / "out"), *OPTIONS, *more, "--sinks", "0")
+    assert "3 layers of 6" in errors and "is no candidate" not in errors and "at most" not in errors
+
+
+def test_words_of_the_originals_own_layout(made: Path) -> None:
+    """Another name for it is said to be it, and is no peer; one that wins is held against it."""
+    result = json.loads((made / "adapt.json").read_text())
+    placements, original = result["placements"], result["placements"]["original"]
+    assert not any("own layout" in one for one in verdicts(result))  # only --widen keeps the cache that it has
+    result["settings"]["widen"] = True
+    for value, verdict in ((-0.2, "is better on answers than"), (0.2, "is worse on answers than")):
+        original["chosen_minus_this"]["answers"] = {"value": value, "low": value - 0.1, "high": value + 0.1, "n": 4}
+        original["cache_share"] = 1.0
+        placements["chosen"]["cache_share"] = 0.93
+        (said,) = [one for one in verdicts(result) if "own layout" in one]
+        assert f"with 93.0% of the cache, {verdict} the original's own layout, with 100.0% of the cache: " in said
+        assert f"{value:+.3f} [" in said
+    original["chosen_minus_this"]["answers"]["low"] = -0.1
+    assert any("cannot be told apart on answers from the original's own" in one for one in verdicts(result))
+    even = placements["evenly spaced"]
+    assert called(result, "evenly spaced") == "evenly spaced" and ">evenly spaced" in page(result)
+    even["layers"] = original["layers"]
+    assert called(result, "evenly spaced") == "evenly spaced (as in the original)"
+    assert called(result, "original") == "original"
+    assert not any("evenly" in one for one in verdicts(result))
+    assert any(line.startswith("evenly spaced (as in the original)") for line in outcome(result))
+    shown = page(result)
+    assert "evenly spaced (as in the original): " in shown and "evenly spaced: 1" not in shown
+    assert "the others keep the window that they have, or see 16 tokens and the first 2" in shown
+    assert others_see(512, 4, False) == "the others see 512 tokens and the first 4"
 
 
 def test_a_layer_that_cannot_have_sink_tokens_is_refused(tmp_path: Path) -> None:

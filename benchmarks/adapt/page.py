@@ -116,6 +116,7 @@ def command(name: str, result: dict[str, Any]) -> str:
         )
     }
     options |= {"gates": f"{settings['gates']}"} if "gates" in settings else {}
+    options |= {"heal": f"{settings['heal']}"} if settings.get("heal") else {}
     options |= {name: "" for name in ("heads", "widen") if settings.get(name)}
     read = [f"--text {one}" for one in texts["search"]["name"].split(", ")]
     read += [f"--test-text {one}" for one in texts["report"]["name"].split(", ")]

@@ -30,6 +30,7 @@ from miniwin.commands import (
     search,
     search_clean,
     search_ladder,
+    serve,
     shipped,
     specs,
     train,
@@ -56,6 +57,7 @@ app.command("compare")(compare.compare_command)
 app.command("lm-eval", context_settings=lm_eval.PASSED_ON)(lm_eval.lm_eval_command)
 app.command("generate")(generate.generate_command)
 app.command("chat")(chat.chat_command)
+app.command("serve")(serve.serve_command)
 app.command("import")(importing.import_command)
 app.command("export")(exporting.export_command)
 app.command("merge")(merging.merge_command)

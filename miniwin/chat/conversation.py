@@ -52,7 +52,7 @@ class Chat:
             UserError: the model has no chat template or no tokenizer, or a setting is wrong.
         """
         self.model = model
-        self.format = _format(model, template)
+        self.format = chat_format_of(model, template)
         self.limit = self.format.context if context is None else _limit(context)
         self.settings: Options = {"max_new_tokens": MOST, **settings}
         checked(model, self.settings)
@@ -168,7 +168,7 @@ class Chat:
         return min(self.settings["max_new_tokens"], self.limit - tokens)
 
 
-def _format(model: ChatModel, template: str | PathLike[str] | None) -> ChatFormat:
+def chat_format_of(model: ChatModel, template: str | PathLike[str] | None) -> ChatFormat:
     if model.tokenizer is None:
         raise UserError(f"{model.ref} has no tokenizer, so it cannot chat; import it again with --tokenizer FILE")
     if template is not None:

@@ -33,7 +33,7 @@ class Continuation:
             self.generator.manual_seed(seed)
         self.ids: list[int] = []
         self.ended: str | None = None
-        self._most, self._stream = most, stream
+        self.most, self._stream = most, stream
         self._ends = frozenset(ends)
         self._decoder = None if tokenizer is None else StreamDecoder(tokenizer)
         if self._decoder is not None:
@@ -56,8 +56,12 @@ class Continuation:
             if self._filter.stopped:
                 self._end("stop")
                 return
-        if len(self.ids) == self._most:
+        if len(self.ids) == self.most:
             self._end("length")
+
+    def let_out_to(self, stream: Callable[[str], None]) -> None:
+        """Give each further piece of text to `stream`."""
+        self._stream = stream
 
     def interrupt(self) -> None:
         """End the text here."""
@@ -70,8 +74,10 @@ class Continuation:
 
     def shown_ids(self) -> list[int]:
         """The ids without those that a stop string cut off."""
-        if self.ended != "stop":
-            return self.ids
+        return self.certain_ids() if self.ended == "stop" else self.ids
+
+    def certain_ids(self) -> list[int]:
+        """The ids of the text that has been let out so far."""
         # The fewest ids that give the text: one more may hold the first bytes of the stop string's first character.
         return self.ids[: self._certain.index(self._certain[bisect_right(self._certain, len(self.text)) - 1])]
 

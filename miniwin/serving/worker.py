@@ -167,6 +167,7 @@ class Worker(threading.Thread):
             if job.cache is not None:
                 self.kept.put(job.context, job.cache, job.mark)
         self.metrics.kept.labels(self.label).set(self.kept.nbytes)
+        self.metrics.running.labels(self.label).set(len(self._running))
 
     def _failed(self, error: Exception) -> None:
         """A step failed: its texts end, and the model goes on with others."""
@@ -176,6 +177,7 @@ class Worker(threading.Thread):
         for job in self._running:
             job.fail(APIError(500, message))
         self._running = []
+        self.metrics.running.labels(self.label).set(0)
         self._batch = Batch(self.model)
 
 

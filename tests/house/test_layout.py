@@ -104,7 +104,7 @@ def test_a_room_cannot_be_imported_under_its_bare_name(room: str) -> None:
 CORE = {"torch", "numpy", "pydantic", "pydantic_core"}
 SPECS = CORE | {"yaml"}
 ENGINE = SPECS | {"mlflow", "sqlalchemy", "tokenizers", "safetensors", "rich", "platformdirs", "filelock", "jinja2"}
-ENGINE |= {"lm_eval", "tqdm", "pyarrow", "peft"}
+ENGINE |= {"lm_eval", "tqdm", "pyarrow", "peft", "fastapi", "starlette", "uvicorn", "prometheus_client"}
 ZOO = ENGINE | {"pooch", "gguf", "s3fs", "minisign", "huggingface_hub"}
 SEARCH = ZOO | {"optuna", "optunahub", "submitit", "pandas", "grpc", "fsspec"}
 
@@ -262,7 +262,7 @@ def test_every_library_is_a_declared_dependency() -> None:
     declared = {re.split(r"[^A-Za-z0-9_-]", item)[0].lower().replace("-", "_") for item in named}
     distribution = {"yaml": "pyyaml", "pydantic_core": "pydantic", "triton": "torch"}  # torch for CUDA brings triton
     distribution |= {"sqlalchemy": "mlflow", "tqdm": "lm_eval"}  # which bring them
-    distribution |= {"grpc": "grpcio", "minisign": "py_minisign"}
+    distribution |= {"grpc": "grpcio", "minisign": "py_minisign", "starlette": "fastapi"}
     for path in FILES:
         for imported, _, line in imports(path):
             top = imported.split(".")[0]

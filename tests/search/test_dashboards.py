@@ -7,8 +7,12 @@ import os
 import re
 import sys
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
+from threading import Thread
+from wsgiref.simple_server import WSGIRequestHandler, make_server
 
 import pytest
 from browser import browser, free_port, page_in_browser, served
@@ -26,16 +30,40 @@ def words(page: str) -> str:
     return " ".join(re.sub(r"<[^>]*>", " ", re.sub(r"(?s)<(style|script).*?</\1>", "", page)).split())
 
 
+@contextmanager
+def dashboard(url: str) -> Iterator[str]:
+    """What the command serves, in this process."""
+    from optuna_dashboard import wsgi
+
+    class Quiet(WSGIRequestHandler):
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with make_server("127.0.0.1", 0, wsgi(url), handler_class=Quiet) as server:
+        thread = Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+@contextmanager
+def dashboard_command(journal: Path, folder: Path) -> Iterator[str]:
+    there = f"http://127.0.0.1:{(port := free_port())}"
+    command = [str(PROGRAMS / "optuna-dashboard"), str(journal), "--server", "wsgiref", "--host", "127.0.0.1"]
+    with served([*command, "--port", str(port)], f"{there}/api/studies", folder):
+        yield there
+
+
 @pytest.mark.skipif(find_spec("optuna_dashboard") is None, reason="optuna-dashboard is not installed here")
 @pytest.mark.parametrize("kept", ["journal", "sqlite"])
 def test_optunas_dashboard_shows_a_study(tmp_path: Path, kept: str) -> None:
     url = None if kept == "journal" else f"sqlite:///{tmp_path}/study.db"
     study = tried(make(tmp_path, url, objectives=TWO, constraints=[], budget={"trials": 3}), 3)
     before = (study.folder / "journal.log").read_bytes() if url is None else b""
-    place, port = url or str(study.folder / "journal.log"), free_port()
-    command = [str(PROGRAMS / "optuna-dashboard"), place, "--server", "wsgiref", "--host", "127.0.0.1"]
-    there = f"http://127.0.0.1:{port}"
-    with served([*command, "--port", str(port)], f"{there}/api/studies", tmp_path):
+    with dashboard(url) if url else dashboard_command(study.folder / "journal.log", tmp_path) as there:
         with urllib.request.urlopen(f"{there}/api/studies") as answer:
             (summary,) = json.load(answer)["study_summaries"]
         assert summary["study_name"] == "small" and summary["directions"] == ["minimize", "minimize"]

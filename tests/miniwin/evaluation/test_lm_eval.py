@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Iterator
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -27,14 +28,8 @@ from miniwin.tokenizer import ByteTokenizer
 from miniwin.zoo.exporting import export_model
 from miniwin.zoo.importing import import_model
 
-pytest.importorskip("lm_eval")
-
-import datasets
-import lm_eval.evaluator
-import lm_eval.tasks
-from lm_eval.api.instance import Instance
-
-from miniwin.evaluation.lm_eval_model import MiniWinLM
+# The harness is imported where it is needed: each process of the suite reads this file, and one runs it.
+pytestmark = pytest.mark.skipif(find_spec("lm_eval") is None, reason="lm-eval is not installed here")
 
 TASKS = ROOT / "tests" / "fixtures" / "lm-eval"
 DOCS = [json.loads(line) for line in (TASKS / "shop.jsonl").read_text().splitlines()]
@@ -44,6 +39,10 @@ NAMES = ["shop_choice", "shop_text", "shop_write"]
 @pytest.fixture(autouse=True)
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """At the root, from where the tasks name their file; without the harness's own 14,000 tasks, read in seconds."""
+    import datasets
+    import lm_eval.evaluator
+    import lm_eval.tasks
+
     monkeypatch.chdir(ROOT)
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "datasets")
     monkeypatch.setattr(lm_eval.tasks, "TaskManager", partial(lm_eval.tasks.TaskManager, include_defaults=False))
@@ -56,6 +55,9 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 def evaluated(model: Any, **options: Any) -> dict[str, list[Any]]:
     """What the harness recorded of each document of each task: what it asked, and what the model answered."""
+    import lm_eval.evaluator
+    import lm_eval.tasks
+
     tasks = lm_eval.tasks.TaskManager(include_path=str(TASKS))
     results = lm_eval.evaluator.simple_evaluate(
         model, tasks=NAMES, task_manager=tasks, bootstrap_iters=0, log_samples=True, **options
@@ -67,8 +69,17 @@ def evaluated(model: Any, **options: Any) -> dict[str, list[Any]]:
     }
 
 
-def requests(kind: Any, *arguments: tuple[Any, ...]) -> list[Instance]:
+def requests(kind: Any, *arguments: tuple[Any, ...]) -> list[Any]:
+    from lm_eval.api.instance import Instance
+
     return [Instance(kind, {}, one, number) for number, one in enumerate(arguments)]
+
+
+def harnessed(*arguments: Any, **options: Any) -> Any:
+    """`MiniWinLM(...)`."""
+    from miniwin.evaluation.lm_eval_model import MiniWinLM
+
+    return MiniWinLM(*arguments, **options)
 
 
 def nats_of(model: LanguageModel, text: str) -> float:
@@ -84,7 +95,7 @@ def nats_of(model: LanguageModel, text: str) -> float:
 def test_a_local_task_has_our_own_log_likelihoods(batch_size: Any) -> None:
     """Those of one plain pass over context and choice, and those of `miniwin eval` for whole texts."""
     model = confident()
-    found = evaluated(MiniWinLM(model, batch_size=batch_size))
+    found = evaluated(harnessed(model, batch_size=batch_size))
     for doc, (_, answers) in zip(DOCS, found["shop_choice"], strict=True):
         for choice, ((likelihood, greedy),) in zip(doc["choices"], answers, strict=True):
             separated = f" {choice}"  # as the harness joins them
@@ -108,7 +119,7 @@ def test_the_numbers_are_those_of_hf(tmp_path: Path) -> None:
     assert export_model(model, tmp_path / "llama", "stock").architecture == "llama"
     for length in (2048, 48):  # the second cuts texts
         options = {"max_length": length, "batch_size": 2}
-        ours = evaluated(MiniWinLM(model, **options))
+        ours = evaluated(harnessed(model, **options))
         hf = {"pretrained": str(tmp_path / "llama"), **options, "dtype": "float32"}
         theirs = evaluated("hf", model_args=hf | {"device": "cpu"})
         for task in NAMES:
@@ -123,7 +134,7 @@ def test_the_numbers_are_those_of_hf(tmp_path: Path) -> None:
 
 def test_a_text_longer_than_the_model_may_see() -> None:
     """A context loses its beginning. A rolling likelihood predicts each token once, with as much before it as fits."""
-    model, lm = confident(), MiniWinLM(confident(), max_length=10)
+    model, lm = confident(), harnessed(confident(), max_length=10)
     context, continuation = "the quick brown fox", " jumps"
     ((likelihood, _),) = lm.loglikelihood(requests("loglikelihood", (context, continuation)))
     kept = list((context + continuation).encode())[-11:]
@@ -132,7 +143,7 @@ def test_a_text_longer_than_the_model_may_see() -> None:
     (rolling,) = lm.loglikelihood_rolling(requests("loglikelihood_rolling", (text[1:].decode(),)))
     parts = ((text[:1], text[1:11]), (text[10:11], text[11:21]), (text[15:21], text[21:]))
     assert rolling == pytest.approx(-sum(naive(model, (list(a), list(b))).nats for a, b in parts), rel=1e-5)
-    unbounded = MiniWinLM(model).loglikelihood_rolling(requests("loglikelihood_rolling", ("x" * 5000,), ("",)))
+    unbounded = harnessed(model).loglikelihood_rolling(requests("loglikelihood_rolling", ("x" * 5000,), ("",)))
     assert unbounded == [pytest.approx(-nats_of(model, "x" * 5000), rel=1e-5), 0.0]
 
 
@@ -140,7 +151,7 @@ def test_an_imported_model_reads_its_bos_once(tmp_path: Path) -> None:
     """Before contexts and texts, written out or not; never predicted. Special tokens in a text are these tokens."""
     source = folder_of(tmp_path / "hf", tokenizer_json(f"{BOS} $A"), {"eos_token_id": 2, "bos_token_id": 1})
     import_model(source, tmp_path / "in")
-    lm = MiniWinLM(str(tmp_path / "in"))
+    lm = harnessed(str(tmp_path / "in"))
     model = miniwin.load(tmp_path / "in")
     assert model.tokenizer is not None
 
@@ -172,7 +183,7 @@ def test_the_cache_of_the_harness_keeps_answers(tmp_path: Path) -> None:
     from lm_eval.api.model import CachingLM
 
     asked = requests("loglikelihood", ("a", "b"), ("a", "bc"))
-    lm = MiniWinLM(confident())
+    lm = harnessed(confident())
     cached = CachingLM(lm, str(tmp_path / "answers.db"))
     first = lm.loglikelihood(asked[:1])
     assert len(cached.dbdict) == 1
@@ -185,7 +196,7 @@ def test_the_cache_of_the_harness_keeps_answers(tmp_path: Path) -> None:
 
 def test_texts_are_those_of_generate() -> None:
     model = confident()
-    lm = MiniWinLM(model, batch_size=2)
+    lm = harnessed(model, batch_size=2)
     plain = {"until": [], "max_gen_toks": 12}
     prompts = ["The baker", "A", "", "x" * 30]
     texts = lm.generate_until(requests("generate_until", *((prompt, plain) for prompt in prompts)))
@@ -193,13 +204,13 @@ def test_texts_are_those_of_generate() -> None:
     stop = texts[0][4:6]
     stopped = lm.generate_until(requests("generate_until", ("The baker", plain | {"until": ["", stop]})))
     assert stopped == [texts[0][: texts[0].index(stop)]]
-    short = MiniWinLM(model, max_length=20)
+    short = harnessed(model, max_length=20)
     (text,) = short.generate_until(requests("generate_until", ("x" * 7 + "yz" * 6, plain)))
     assert text == model.generate("yz" * 4, max_new_tokens=12, temperature=0.0)
 
 
 def test_sampled_texts_follow_the_seed_of_the_harness() -> None:
-    lm = MiniWinLM(miniwin.build("miniwin-tiny"), batch_size="auto")
+    lm = harnessed(miniwin.build("miniwin-tiny"), batch_size="auto")
     asked = requests("generate_until", *[("A", {"do_sample": True, "temperature": 1.0, "max_new_tokens": 20})] * 3)
     torch.manual_seed(4)
     texts = lm.generate_until(asked)
@@ -214,7 +225,7 @@ def test_sampled_texts_follow_the_seed_of_the_harness() -> None:
 
 
 def test_how_a_task_is_sampled() -> None:
-    lm = MiniWinLM(confident(), max_gen_toks=9)
+    lm = harnessed(confident(), max_gen_toks=9)
     default = {"max_new_tokens": 9, "stop": (), "temperature": 0.0}
     assert lm._options({}) == default
     assert lm._options({"temperature": 0.5}) == default | {"temperature": 0.5}
@@ -273,8 +284,8 @@ def test_a_task_that_the_harness_does_not_know() -> None:
 def test_what_our_models_cannot_do() -> None:
     spec = tiny_spec({"X": attention(None, {"type": "nope"})}, vocab_size=50)
     with pytest.raises(UserError, match="has no tokenizer, so it cannot read the texts of a task"):
-        MiniWinLM(miniwin.build(spec))
-    lm = MiniWinLM(confident(), max_length=30)
+        harnessed(miniwin.build(spec))
+    lm = harnessed(confident(), max_length=30)
     with pytest.raises(UserError, match="has no chat template; leave out --apply_chat_template"):
         evaluated(lm, apply_chat_template=True)
     with pytest.raises(UserError, match="generation_kwargs: num_beams, penalty_alpha: not known to MiniWin"):

@@ -6,12 +6,13 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from threading import Thread
 from typing import Any
 
 import pytest
+from forked import workers_forked
 from processes import parent_of
 from search_helpers import make, write_search
 
@@ -27,7 +28,6 @@ from miniwin.search.live_table import SearchDisplay
 from miniwin.search.stopping import NEVER, at_work
 from miniwin.search.storage_url import PASSWORD
 from miniwin.search.study import Study
-from miniwin.search.study_data import StudyData
 from miniwin.search.worker import MISTAKE
 from miniwin.specs import UserError
 
@@ -49,7 +49,7 @@ def ctrl_c() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("ctrl_c")
-def test_a_search_survives_ctrl_c_the_death_of_a_worker_and_the_end_of_its_time(
+def test_a_search_survives_the_death_of_a_worker_the_end_of_its_time_and_ctrl_c(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(on_slurm, "LAG_SECONDS", 0.2)
@@ -66,30 +66,29 @@ def test_a_search_survives_ctrl_c_the_death_of_a_worker_and_the_end_of_its_time(
             time.sleep(0.02)
         return next(iter(held.values())).pid
 
-    def interrupt() -> None:
-        holder()
-        signal.pthread_kill(main, signal.SIGINT)
+    def another(than: int) -> int:
+        while (found := holder()) == than:
+            time.sleep(0.02)
+        return found
 
     def disturb() -> None:
         os.kill(first := holder(), signal.SIGKILL)
-        while (second := holder()) == first:
-            time.sleep(0.02)
+        second = another(first)
         os.kill(parent_of(second), signal.SIGUSR2)  # what Slurm sends to a job when its time is nearly over
+        another(second)  # of the same job, out of the queue again
+        signal.pthread_kill(main, signal.SIGINT)
 
-    def search(during: Callable[[], None]) -> StudyData:
-        disturber = Thread(target=during, daemon=True)
-        disturber.start()
-        data = run_search(spec, out=study, workers=1, tracking="off", launcher=Slurm(cluster="local"))
-        disturber.join()
-        return data
-
+    disturber = Thread(target=disturb, daemon=True)
+    disturber.start()
     with pytest.raises(KeyboardInterrupt):
-        search(interrupt)
+        run_search(spec, out=study, workers=1, tracking="off", launcher=Slurm(cluster="local"))
+    disturber.join()
+    assert "worker 0 was killed (SIGKILL); another one takes its place" in capfd.readouterr().err
     while at_work(Study(study)):  # submitit's local executor does not wait for the worker, which writes its checkpoint
         time.sleep(0.02)
     assert not read_study(study).finished
-    data = search(disturb)
-    assert "worker 0 was killed (SIGKILL); another one takes its place" in capfd.readouterr().err
+    with workers_forked():
+        data = run_search(spec, out=study, workers=1, tracking="off", progress=False)
     assert data.finished and len(data.completed) == 2
     assert sum(trial.attempts for trial in data.completed) >= 4
     for trial in data.completed:

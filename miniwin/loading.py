@@ -13,16 +13,17 @@ from typing import Any
 import torch
 
 from miniwin.blocks.int8.weight import Int8Weight
+from miniwin.blocks.messages.listing import some
 from miniwin.language_model import LanguageModel
 from miniwin.machine.devices import find_device
 from miniwin.machine.matmul_choice import settle
 from miniwin.machine.memory import refuse_too_large
 from miniwin.references import Found, resolve
-from miniwin.runs import MODEL
+from miniwin.runs import CHECKPOINT, MODEL
 from miniwin.specs import ModelSpec, UserError, load_model_spec, shipped_specs, user_path
 from miniwin.stored_model import opened
 from miniwin.tokenizer import Tokenizer, load_tokenizer
-from miniwin.weights import DTYPES, put_weights
+from miniwin.weights import DTYPES, check_weights, promised_weights, put_weights
 
 
 def load(
@@ -32,6 +33,7 @@ def load(
     dtype: str | torch.dtype | None = None,
     seed: int = 0,
     adapter: str | os.PathLike[str] | None = None,
+    verify: bool = False,
 ) -> LanguageModel:
     """Load a model in eval mode: `ref` is a zoo name, a run folder, an entry folder, or a model spec.
 
@@ -40,13 +42,14 @@ def load(
         miniwin.load("runs/my-run/best.safetensors")  # the weights of its best evaluation (`eval.keep_best`)
         miniwin.load("specs/models/my-model.yaml")  # random weights from `seed`
         miniwin.load("SmolLM2", adapter="runs/my-run/adapter")  # merged with an adapter that was trained from it
+        miniwin.load("miniwin-1m", verify=True)   # only if this machine computes the entry's reference logits
 
     `dtype` (a torch dtype or its name) converts the weights; by default they stay as they were saved. Matrices that
     were saved in int8 stay in int8 all the same, and the model computes in `dtype`.
 
     Raises:
         UserError: `ref` names no model, its files are damaged, or the device or dtype cannot be used; `adapter` is no
-            adapter, or that of another model.
+            adapter, or that of another model; `verify` found something wrong, or `ref` is no zoo entry.
     """
     if not isinstance(ref, str | os.PathLike):
         raise UserError(
@@ -54,6 +57,8 @@ def load(
         )
     where, chosen = find_device(device), _dtype(dtype)
     found = resolve(os.fspath(ref))
+    if verify:
+        _verify(found)
     if found.spec is not None:
         if adapter is not None:
             raise UserError(f"adapter: {ref} is a model spec, which has no weights; expected the model it belongs to")
@@ -103,6 +108,16 @@ def model_spec(ref: str, overrides: Sequence[str] = ()) -> ModelSpec:
         return load_model_spec(found.folder / MODEL, overrides, read(MODEL))
 
 
+def _verify(found: Found) -> None:
+    """Raise UserError unless the entry is what it says, reference logits included."""
+    if found.entry is None:
+        raise UserError(f"verify: {found.name} is no zoo entry, so it has no reference logits; leave verify out")
+    from miniwin.zoo.verification import verify
+
+    if problems := verify(found.entry):
+        raise UserError(f"{found.entry.ref} was not loaded: {some(problems, 4, '; ')} (in {found.folder})")
+
+
 def _settled(model: LanguageModel, device: torch.device) -> LanguageModel:
     """The model, with the matrix products that are fastest on this machine."""
     settle(model.decoder, device)
@@ -113,6 +128,8 @@ def _from_folder(found: Found, device: torch.device, dtype: torch.dtype | None) 
     with opened(found) as stored:
         with torch.device("meta"):
             decoder = stored.spec.build()
+        if stored.file.name != CHECKPOINT:  # before the tensors take memory
+            check_weights(decoder, promised_weights(stored.file), stored.file)
         tensors = stored.tensors(device)
         if dtype is not None:  # .to() would widen what is in eight bits
             tensors = {n: one.of_dtype(dtype) if isinstance(one, Int8Weight) else one for n, one in tensors.items()}

@@ -12,23 +12,21 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit
-
-from filelock import FileLock
 
 from miniwin.blocks.messages.escaping import escaped_line
 from miniwin.blocks.messages.listing import some
 from miniwin.blocks.messages.nearest import nearest
 from miniwin.files.folders import cache_folder
 from miniwin.files.hashing import sha256_file
-from miniwin.files.writing import flush, named
-from miniwin.specs import UserError
+from miniwin.files.writing import flush, move, named, remove_tree
+from miniwin.specs import UserError, load_model_spec
 from miniwin.version import __version__
+from miniwin.zoo.blobs import PART, WORK, beside, blob_of, forget, locked, note, there
 from miniwin.zoo.download import ResumingDownloader
-from miniwin.zoo.entry import MANIFEST, MODEL, Entry, Manifest, read_manifest
+from miniwin.zoo.entry import MANIFEST, MODEL, WEIGHTS, Entry, Manifest, read_manifest
 from miniwin.zoo.errors import UnreachableError, ZooError
 from miniwin.zoo.index import IndexFile, Release
 from miniwin.zoo.index_query import Offer, announce, ask, choose, warn_of
@@ -51,6 +49,11 @@ def pull(ref: str, *, zoo: Path | str | None = None, progress: bool = True) -> E
     Raises:
         ZooError: no index offers the entry, no source has it, or the entry is not what the index says.
     """
+    return install(offered(ref), zoo=zoo, progress=progress)
+
+
+def offered(ref: str) -> Offer:
+    """What the indexes offer for a reference. Raises ZooError where that is nothing."""
     parsed, asked = parse_ref(ref), ask()
     offered = asked.offers
     offer = choose(parsed, offered)
@@ -63,13 +66,13 @@ def pull(ref: str, *, zoo: Path | str | None = None, progress: bool = True) -> E
         what += f"; did you mean {near}?" if near else ""
         raise ZooError(f"{parsed} cannot be pulled: {asked.said()}; what is offered: {what}")
     warn_of(asked)
-    return install(offer, zoo=zoo, progress=progress)
+    return offer
 
 
 def install(offer: Offer, *, zoo: Path | str | None = None, progress: bool = True) -> Entry:
     """Fetch one release, check it and put it into the zoo. Arguments and errors as for `pull`."""
     release = offer.release
-    _refuse_newer(release)
+    refuse_newer(release)
     announce(offer)
     store = stores(zoo, to_write=True)[0]
     version = release.parsed_version
@@ -98,7 +101,7 @@ def install(offer: Offer, *, zoo: Path | str | None = None, progress: bool = Tru
         raise ZooError(f"{release.ref} was not pulled: {named(error, store.root)}") from error
 
 
-def _refuse_newer(release: Release) -> None:
+def refuse_newer(release: Release) -> None:
     needed = tuple(map(int, release.requires_miniwin.removeprefix(">=").split(".")))
     mine = tuple(int(part) for part in __version__.split(".")[:3] if part.isdigit())
     if mine < needed:
@@ -134,7 +137,12 @@ def _check_manifest(staged: Path, offer: Offer) -> Manifest:
 
 def _check_staged(staged: Path, offer: Offer) -> None:
     """Raise ZooError where a staged file is not what entry.json says, or a card could not show its values."""
-    if problems := file_problems(staged, _check_manifest(staged, offer)) or written_problems(staged):
+    problems = file_problems(staged, _check_manifest(staged, offer)) or written_problems(staged)
+    if not problems:
+        from miniwin.zoo.verification import weight_problems  # needs torch
+
+        problems = weight_problems(staged / WEIGHTS, load_model_spec(staged / MODEL))
+    if problems:
         raise ZooError(f"{offer.release.ref} was not pulled: {some(problems, 4, '; ')}")
 
 
@@ -142,33 +150,15 @@ def _to_download(offer: Offer) -> int:
     """Bytes that the cache will take: of the files that are neither on this machine nor in the cache."""
     total = 0
     for file in offer.release.files:
-        where = next(_locations(offer, file, []), None)
+        where = next(locations(offer, file, []), None)
         if where is not None and not isinstance(where[0], Path):
-            blob = _blob(file)
-            there = (path for path in (blob, _part(blob)) if path.is_file())
-            total += max(0, file.size - sum(path.stat().st_size for path in there))
+            total += max(0, file.size - there(file))
     return total
 
 
-def _blob(file: IndexFile) -> Path:
-    return cache_folder() / "blobs" / file.sha256[:2] / file.sha256
-
-
-def _part(blob: Path) -> Path:
-    return blob.with_name(f"{blob.name}.part")
-
-
-@contextmanager
-def _blob_lock(file: IndexFile) -> Iterator[Path]:
-    blob = _blob(file)
-    blob.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{blob}.lock"):
-        yield blob
-
-
 def _forget(file: IndexFile) -> None:
-    with _blob_lock(file) as blob:
-        blob.unlink(missing_ok=True)
+    with locked(blob_of(file)) as blob:
+        forget(blob)
 
 
 def _fetch(offer: Offer, file: IndexFile, target: Path, bar: _Bar, silent: set[str]) -> None:
@@ -178,13 +168,14 @@ def _fetch(offer: Offer, file: IndexFile, target: Path, bar: _Bar, silent: set[s
     """
     release = offer.release
     problems: list[str] = []
-    places = list(_locations(offer, file, problems))
+    places = list(locations(offer, file, problems))
     for where, near in sorted(places, key=lambda place: _host(place[0]) in silent):
         try:
-            with _blob_lock(file) as blob:
-                if isinstance(where, Path):
-                    _copy(where, file, target)
-                else:
+            if isinstance(where, Path):
+                _copy(where, file, target)
+            else:
+                with locked(blob_of(file)) as blob:
+                    note(blob, release, file)
                     _download(where, file, blob, near, bar.counter())
                     shutil.copyfile(blob, target)
             bar.done(file.size)
@@ -203,7 +194,7 @@ def fetch_file(offer: Offer, file: IndexFile, target: Path) -> None:
     _forget(file)
 
 
-def _locations(offer: Offer, file: IndexFile, problems: list[str]) -> Iterator[tuple[Location, bool]]:
+def locations(offer: Offer, file: IndexFile, problems: list[str]) -> Iterator[tuple[Location, bool]]:
     """Where to look for a file, and whether that may be on this machine or its network: a mirror always may.
 
     problems: takes the reasons why a place is left out.
@@ -249,8 +240,16 @@ def _download(url: str, file: IndexFile, blob: Path, near: bool, on_bytes: Calla
     import pooch
 
     pooch.get_logger().setLevel(logging.WARNING)  # pooch announces every file on stderr
-    downloader = ResumingDownloader(_part(blob), size=file.size, sha256=file.sha256, near=near, on_bytes=on_bytes)
-    pooch.retrieve(url, known_hash=f"sha256:{file.sha256}", fname=blob.name, path=blob.parent, downloader=downloader)
+    if blob.is_file() and sha256_file(blob) == file.sha256:
+        return
+    part, work = beside(blob, PART), beside(blob, WORK)
+    downloader = ResumingDownloader(part, size=file.size, sha256=file.sha256, near=near, on_bytes=on_bytes)
+    remove_tree(work)  # of a process that was killed: pooch leaves files of its own
+    try:
+        known = f"sha256:{file.sha256}"
+        move(Path(pooch.retrieve(url, known_hash=known, fname=blob.name, path=work, downloader=downloader)), blob)
+    finally:
+        remove_tree(work)
     flush(blob.parent)
 
 
@@ -262,10 +261,18 @@ class _Bar:
         self._progress = None
         if enabled and sys.stderr.isatty():
             from rich.console import Console
-            from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+            from rich.progress import (
+                BarColumn,
+                DownloadColumn,
+                Progress,
+                TextColumn,
+                TimeRemainingColumn,
+                TransferSpeedColumn,
+            )
 
             columns = TextColumn("{task.description}", markup=False), BarColumn(), DownloadColumn()
-            self._progress = Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True))
+            rate = TransferSpeedColumn(), TimeRemainingColumn()
+            self._progress = Progress(*columns, *rate, console=Console(stderr=True))
             self._task = self._progress.add_task(escaped_line(release.ref), total=release.size)
 
     def __enter__(self) -> _Bar:

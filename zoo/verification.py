@@ -5,14 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
 
 from miniwin.chat.format import TEMPLATE, read_chat_format
 from miniwin.chat.rendering import TemplateProblem
 from miniwin.evaluation.suite.result import SuiteResult
 from miniwin.files.tensor_files import load_tensors
 from miniwin.specs import ModelSpec, UserError, load_model_spec
-from miniwin.weights import wrong_type
+from miniwin.weights import promised_weights, wrong_type
 from miniwin.zoo.entry import MANIFEST, MODEL, REFERENCE, SUITE, TOKENIZER, WEIGHTS, Entry, Manifest, open_entry
 from miniwin.zoo.integrity import Problem, file_problems, written_problems
 from miniwin.zoo.lookup import find
@@ -59,9 +58,10 @@ def _of_others(known: list[Problem], found: list[Problem]) -> list[Problem]:
 def weight_problems(path: Path, spec: ModelSpec) -> list[Problem]:
     """Unreadable weights, tensors that the architecture does not have or lacks, wrong shapes, NaN."""
     try:
-        found = load_tensors(path)
-    except (SafetensorError, OSError) as error:
-        return [Problem(path.name, f"is not a safetensors file: {error}")]
+        found = promised_weights(path)
+    except (UserError, OSError) as error:
+        said = str(error).removeprefix(f"{path} ").removeprefix(f"{path}: ")
+        return [Problem(path.name, f"is not a safetensors file: {said}")]
     with torch.device("meta"):
         expected = spec.build().state_dict()
     problems = [Problem(path.name, f"tensor {name} is missing") for name in sorted(set(expected) - set(found))]
@@ -75,9 +75,13 @@ def weight_problems(path: Path, spec: ModelSpec) -> list[Problem]:
         elif found[name].shape != expected[name].shape:
             shapes = f"{list(found[name].shape)}, the architecture has {list(expected[name].shape)}"
             problems.append(Problem(path.name, f"tensor {name} has shape {shapes}"))
-        elif not torch.isfinite(found[name]).all():
-            problems.append(Problem(path.name, f"tensor {name} holds NaN or infinity"))
-    return problems
+    if problems:
+        return problems  # nothing has been read yet
+    return [
+        Problem(path.name, f"tensor {name} holds NaN or infinity")
+        for name, tensor in sorted(load_tensors(path).items())
+        if not torch.isfinite(tensor).all()
+    ]
 
 
 def _content_problems(folder: Path, manifest: Manifest) -> list[Problem]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from miniwin.commands import zoo_publishing, zoo_sources
+from miniwin.commands import zoo_cache, zoo_publishing, zoo_sources
 from miniwin.commands.printing import say, typed
 
 if TYPE_CHECKING:
@@ -231,6 +231,9 @@ def pull(
     locked: Annotated[
         Path | None, typer.Option("--locked", metavar="FILE", help="What `zoo lock` wrote down, and nothing else.")
     ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be fetched from where; fetch nothing.")
+    ] = False,
 ) -> None:
     """Fetch what the index (MINIWIN_ZOO_INDEX) offers; running it again continues a broken download."""
     import warnings
@@ -242,9 +245,15 @@ def pull(
 
     if (ref is None) == (locked is None):
         raise UserError("zoo pull: give a reference, or --locked FILE")
+    if dry_run and locked is not None:
+        raise UserError("zoo pull: --dry-run is for a reference; --locked FILE names exact versions already")
     with warnings.catch_warnings(record=True) as noted:
         warnings.simplefilter("always")
-        entries = [run(ref)] if locked is None and ref is not None else pull_locked(locked or "", install)
+        if dry_run and ref is not None:
+            zoo_cache.say_plan(ref)
+            entries: list[Entry] = []
+        else:
+            entries = [run(ref)] if locked is None and ref is not None else pull_locked(locked or "", install)
     for warning in noted:
         say(str(warning.message), err=True)
     for entry in entries:
@@ -267,6 +276,7 @@ app.command()(zoo_sources.keygen)
 app.command()(zoo_sources.mirror)
 app.command()(zoo_sources.lock)
 app.add_typer(zoo_sources.app, name="source")
+app.add_typer(zoo_cache.app, name="cache")
 
 
 def _say_what(ref: str, entry: Entry) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from miniwin.blocks.messages.escaping import escaped_line
+from miniwin.specs import UserError
 from miniwin.zoo.configured import sources
 from miniwin.zoo.download import offline, read_url
 from miniwin.zoo.errors import UnreachableError, ZooError
@@ -126,7 +127,10 @@ def _asked(place: Place) -> list[Offer]:
 
 def _mirrored(place: Place) -> Path | None:
     """The copy of an index in the mirror, if the mirror is a folder of this machine, which the user chose."""
-    mirror = index_location(os.environ.get("MINIWIN_ZOO_MIRROR") or os.devnull)
+    try:
+        mirror = index_location(os.environ.get("MINIWIN_ZOO_MIRROR") or os.devnull)
+    except UserError:  # said when a file is looked for there
+        return None
     copy = mirror / (place.zoo or UNNAMED) / INDEX if isinstance(mirror, Path) else None
     return copy if copy is not None and copy.is_file() else None
 

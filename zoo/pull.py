@@ -169,7 +169,9 @@ def _fetch(offer: Offer, file: IndexFile, target: Path, bar: _Bar, silent: set[s
     release = offer.release
     problems: list[str] = []
     places = list(locations(offer, file, problems))
-    for where, near in sorted(places, key=lambda place: _host(place[0]) in silent):
+    while places:
+        places.sort(key=lambda place: _host(place[0]) in silent)  # a mirror may be several of them
+        where, near = places.pop(0)
         try:
             if isinstance(where, Path):
                 _copy(where, file, target)

@@ -92,7 +92,7 @@ def test_references_are_parsed() -> None:
         ("", "zoo name '' is not valid"),
         ("Tiny", "zoo name 'Tiny' is not valid: use lower-case letters, digits and '-'"),
         ("-tiny", "zoo name '-tiny' is not valid"),
-        ("../tiny", "zoo name '../tiny' is not valid"),
+        ("../tiny", "zoo name '..' is not valid"),
         ("a" * 65, "at most 64 characters"),
         ("tiny\n", "is not valid"),
         ("tiny@", "zoo reference 'tiny@': '' is not a version; write tiny@1.2.3, tiny@1.2, tiny@1 or tiny@latest"),

@@ -54,8 +54,8 @@ from miniwin.zoo.rounding import rounded, stored_types
 from miniwin.zoo.size_limits import LARGEST
 from miniwin.zoo.store import Store, stores
 from miniwin.zoo.suite_results import check_suite
-from miniwin.zoo.verification import weight_problems
 from miniwin.zoo.version_rules import needed_part, tokenizer_identity
+from miniwin.zoo.weight_check import weight_problems
 
 LICENCE = "apache-2.0"
 _OWN_KEYS = ("schema", "run", "entry")  # of provenance.json: ours to write, not the caller's

@@ -139,7 +139,7 @@ def _check_staged(staged: Path, offer: Offer) -> None:
     """Raise ZooError where a staged file is not what entry.json says, or a card could not show its values."""
     problems = file_problems(staged, _check_manifest(staged, offer)) or written_problems(staged)
     if not problems:
-        from miniwin.zoo.verification import weight_problems  # needs torch
+        from miniwin.zoo.weight_check import weight_problems  # needs torch
 
         problems = weight_problems(staged / WEIGHTS, load_model_spec(staged / MODEL))
     if problems:

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
-
 from miniwin.chat.format import TEMPLATE, read_chat_format
 from miniwin.chat.rendering import TemplateProblem
 from miniwin.evaluation.suite.result import SuiteResult
-from miniwin.files.tensor_files import load_tensors
-from miniwin.specs import ModelSpec, UserError, load_model_spec
-from miniwin.weights import promised_weights, wrong_type
+from miniwin.specs import UserError, load_model_spec
 from miniwin.zoo.entry import MANIFEST, MODEL, REFERENCE, SUITE, TOKENIZER, WEIGHTS, Entry, Manifest, open_entry
 from miniwin.zoo.integrity import Problem, file_problems, written_problems
 from miniwin.zoo.lookup import find
 from miniwin.zoo.reference_logits import TOLERANCE, open_model, reference_error
 from miniwin.zoo.suite_results import check_suite
+from miniwin.zoo.weight_check import weight_problems
 
 
 def verify(entry: Entry | str | Path, *, logits: bool = True) -> list[Problem]:
@@ -53,35 +50,6 @@ def _of_others(known: list[Problem], found: list[Problem]) -> list[Problem]:
     """The problems of files about which nothing is known yet."""
     files = {problem.file for problem in known}
     return [problem for problem in found if problem.file not in files]
-
-
-def weight_problems(path: Path, spec: ModelSpec) -> list[Problem]:
-    """Unreadable weights, tensors that the architecture does not have or lacks, wrong shapes, NaN."""
-    try:
-        found = promised_weights(path)
-    except (UserError, OSError) as error:
-        said = str(error).removeprefix(f"{path} ").removeprefix(f"{path}: ")
-        return [Problem(path.name, f"is not a safetensors file: {said}")]
-    with torch.device("meta"):
-        expected = spec.build().state_dict()
-    problems = [Problem(path.name, f"tensor {name} is missing") for name in sorted(set(expected) - set(found))]
-    problems += [
-        Problem(path.name, f"tensor {name} is not part of the architecture")
-        for name in sorted(set(found) - set(expected))
-    ]
-    for name in sorted(set(found) & set(expected)):
-        if wrong := wrong_type(found[name], expected[name]):
-            problems.append(Problem(path.name, f"tensor {name} {wrong}"))
-        elif found[name].shape != expected[name].shape:
-            shapes = f"{list(found[name].shape)}, the architecture has {list(expected[name].shape)}"
-            problems.append(Problem(path.name, f"tensor {name} has shape {shapes}"))
-    if problems:
-        return problems  # nothing has been read yet
-    return [
-        Problem(path.name, f"tensor {name} holds NaN or infinity")
-        for name, tensor in sorted(load_tensors(path).items())
-        if not torch.isfinite(tensor).all()
-    ]
 
 
 def _content_problems(folder: Path, manifest: Manifest) -> list[Problem]:

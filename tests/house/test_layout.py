@@ -118,8 +118,8 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
     "search": (SEARCH, {"blocks", "tasks", "specs", "engine", "zoo", "search"}),
     "commands": (SEARCH | {"typer"}, {"blocks", "tasks", "specs", "engine", "zoo", "search", "commands"}),
 }
-# Only inside functions: `miniwin.load("name")` asks the zoo, which stands above the engine.
-LAZILY = {"miniwin.references": {"zoo"}}
+# Only inside functions: `miniwin.load("name", verify=True)` asks the zoo, which stands above the engine.
+LAZILY = {"miniwin.references": {"zoo"}, "miniwin.loading": {"zoo"}}
 # Optional dependencies: imported only where they are used.
 ALWAYS_LAZY = {
     *("mlflow", "sqlalchemy", "xformers", "lm_eval", "tqdm", "pyarrow", "pandas", "optunahub", "submitit"),

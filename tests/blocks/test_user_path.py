@@ -98,12 +98,44 @@ def test_every_option_that_is_a_path_is_tried_here() -> None:
         "search promote zoo",
         "search report out",
         "search run out",
+        "serve cache_dir",
+        "serve chat_template",
         "zoo add metrics",
         "zoo add source",
         "zoo add suite_result",
         "zoo add zoo",
+        "zoo deprecate sign",
         "zoo index zoo",
+        "zoo keygen path",
+        "zoo lock file",
+        "zoo mirror folder",
+        "zoo publish sign",
+        "zoo pull locked",
+        "zoo restore sign",
+        "zoo yank sign",
     ]
+
+
+def test_zoos_of_ones_own(mine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MINIWIN_CONFIG", "~/config")
+    ran("zoo", "keygen", "~/my.key", "--no-password")
+    assert (mine / "my.key").is_file() and (mine / "my.pub").is_file()
+    ran("zoo", "publish", "miniwin-1m", "--to=~/mine", "--no-logits", "--sign=~/my.key")
+    (listed,) = json.loads((mine / "mine" / "index.json").read_text())["releases"]
+    ref = f"{listed['name']}@{listed['version']}"
+    for command in ("yank", "deprecate"):
+        ran("zoo", command, ref, "--at=~/mine", "--reason", "a test", "--sign=~/my.key")
+    ran("zoo", "restore", ref, "--at=~/mine", "--sign=~/my.key")
+    ran("zoo", "source", "add", "acme", "~/mine", "--key=~/my.pub")
+    ran("zoo", "mirror", "~/mirror")
+    assert list((mine / "mirror").glob("*/index.json"))
+    ran("zoo", "lock", "~/models.lock", "miniwin-1m")
+    ran("zoo", "pull", "--locked=~/models.lock")
+
+
+def test_where_a_server_keeps_states(mine: Path) -> None:
+    code, _, errors = run_cli("serve", "miniwin-1m", "--chat-template=~/none.jinja")
+    assert code == 2 and str(mine / "none.jinja") in errors
 
 
 def test_training_and_what_follows_it(mine: Path, monkeypatch: pytest.MonkeyPatch) -> None:

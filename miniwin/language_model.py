@@ -156,6 +156,9 @@ class LanguageModel(nn.Module):
             stop             ()     a string or several; the text ends before the first of them
             seed             None   the same one gives the same text; without one, every call differs
             cache_dtype      None   what the cache stores, see new_cache
+            speculate        None   "lookup", a smaller model with the same tokenizer, or the name of one: guesses
+                                    tokens and checks them together, faster where guesses are right. The text has
+                                    the same distribution; with lookup a seed gives the same text. For one prompt
 
         stream: called with each piece of new text. session: the context to continue (miniwin.sessions); for several
         prompts a list with a session for each.

@@ -47,6 +47,8 @@ class Session:
     tail: list[int] = field(default_factory=list)
     spec: str | None = None  # hash of the spec of the model that fills the cache
     owner: weakref.ref[InferenceModel] | None = field(default=None, repr=False, compare=False)  # that model
+    # The ids of the context, as far as this process has heard them: guesses are looked up in them. Never saved.
+    known: list[int] = field(default_factory=list, repr=False, compare=False)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "owner": None}  # a reference means nothing in another process
@@ -59,6 +61,7 @@ class Session:
     def append(self, ids: Sequence[int]) -> None:
         """Add ids to the context. They are pending until the model has read them."""
         self.pending = [*self.pending, *ids]
+        self.known.extend(ids)
         self.tail = [*self.tail, *ids][-CONTEXT:]
 
     def consumed(self, count: int) -> None:
@@ -130,6 +133,7 @@ def load_session(model: InferenceModel, path: str | PathLike[str]) -> Session:
         raise UserError(f"{path}: cannot read a session: {error}") from None
     session.cache.given = about["given"]
     session.pending, session.tail = about["pending"], about["tail"]
+    session.known = list(session.tail)
     return session
 
 

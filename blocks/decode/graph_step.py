@@ -148,7 +148,7 @@ def declines(decoder: Decoder, cache: Cache) -> str | None:
             return "keys may be wanted in order"
         if attention.softcap is not None or attention.sinks is not None:
             return "sinks or a soft-cap"
-        if attention.scales_queries and _counts_keys(attention):
+        if attention.scales_queries and counts_keys(attention):
             return "queries are scaled by the length at hand"
     for module in decoder.modules():
         if hasattr(module, "take_auxiliary_loss"):
@@ -166,7 +166,7 @@ class _Unread:
         raise TypeError("this stands for no number")
 
 
-def _counts_keys(attention: Attention) -> bool:
+def counts_keys(attention: Attention) -> bool:
     """Whether the scale of queries depends on the number of keys in the call. Here a call always has all slots."""
     seen = torch.ones(1, 1, dtype=torch.int64, device=attention.q_proj.weight.device)
     unread: Any = _Unread()

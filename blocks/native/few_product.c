@@ -40,9 +40,16 @@ INLINE void tile(const void *x, int64_t type, int64_t at, const Matrix *w, const
 
 INLINE void outs_of(const void *x, int64_t type, const Matrix *w, const int w_type, int64_t first, float *out, int64_t rows,
                     int add) {
-    int64_t r = 0;
-    for (; r + BATCH <= rows; r += BATCH) tile(x, type, r * w->columns, w, w_type, first, out + r * w->outs, BATCH, add);
-    for (; r < rows; r++) tile(x, type, r * w->columns, w, w_type, first, out + r * w->outs, 1, add);
+    for (int64_t r = 0, more; r < rows; r += more) {
+        more = least(BATCH, rows - r);
+        const int64_t at = r * w->columns;
+        float *to = out + r * w->outs;
+        /* The compiler knows the number of rows in each. */
+        if (more == 1) tile(x, type, at, w, w_type, first, to, 1, add);
+        else if (more == BATCH) tile(x, type, at, w, w_type, first, to, BATCH, add);
+        else if (more == 2) tile(x, type, at, w, w_type, first, to, BATCH < 2 ? 1 : 2, add);
+        else tile(x, type, at, w, w_type, first, to, BATCH < 3 ? 1 : 3, add);
+    }
 }
 
 void few_product(const void *x, int64_t type, const Matrix *w, float *out, int64_t rows, int add, int64_t threads) {

@@ -1,9 +1,12 @@
-/* A decoding step: one new token for each of a few rows, through all layers of a decoder in one call. From Python, calling
- * some twenty operations a layer would take longer than computing them.
+/* A decoding step: one new token for each of a few rows, or a few new tokens of one row, through all layers of a decoder in
+ * one call. From Python, calling some twenty operations a layer would take longer than computing them.
  *
  *     h += post(O attention(rotate(norm(Q n)), cache)),  n = pre(h);    h += post'(Down(silu(Gate n') Up n')),  n' = pre'(h)
  *
  * Computes in float32; caches are in float32, bfloat16 or int8. Each operation is a kernel of its own, described in its file.
+ *
+ * Several tokens of one row pass through the matrices together, which are read once for all of them, and through the cache
+ * one after another. So logits and cache are those of as many steps, to the last bit.
  */
 #include "few_product.h"
 #include "kernels.h"
@@ -22,8 +25,9 @@ typedef struct {
     void *keys, *values;      /* the cache; k_stride, v_stride: of rows, slots and heads */
     float *k_scale, *v_scale; /* of int8: (rows, slots, heads); k_scale_stride, v_scale_stride: of rows and slots */
     const int64_t *pad;       /* (rows,) or null: how many slots of each row, the first ones, are padding */
-    /* slot: the new token's. entries: the number of filled slots, the new token's included. */
-    int64_t k_stride[3], v_stride[3], k_scale_stride[2], v_scale_stride[2], kv_type, slot, entries;
+    /* slot: the new token's, the first one's of several. entries: the number of filled slots, this token's included.
+     * slots: of the cache, in which the tokens after it go round. most: filled slots, at most. */
+    int64_t k_stride[3], v_stride[3], k_scale_stride[2], v_scale_stride[2], kv_type, slot, entries, slots, most;
     int64_t first, count; /* of the layer's key/value heads, the first one that is meant, and how many are */
 } Held;
 
@@ -72,51 +76,61 @@ static float rounded(const float *x, int8_t *to, int64_t dim) {
     return scale;
 }
 
-/* Store keys or values x (rows, kv_heads, dim) of these heads in the new token's slot. */
-static void stored(const LayerStep *l, const Held *c, const float *x, void *held, const int64_t *stride, float *scale,
-                   const int64_t *scale_stride, int64_t rows) {
+/* Store keys or values x (rows, kv_heads, dim) of these heads in a slot. */
+static void stored(const LayerStep *l, const Held *c, int64_t slot, const float *x, void *held, const int64_t *stride,
+                   float *scale, const int64_t *scale_stride, int64_t rows) {
     for (int64_t b = 0; b < rows; b++)
         for (int64_t h = 0; h < c->count; h++) {
             const float *from = x + (b * l->kv_heads + c->first + h) * l->dim;
-            const int64_t at = b * stride[0] + c->slot * stride[1] + h * stride[2];
+            const int64_t at = b * stride[0] + slot * stride[1] + h * stride[2];
             if (c->kv_type == INT8)
-                scale[b * scale_stride[0] + c->slot * scale_stride[1] + h] = rounded(from, (int8_t *)held + at, l->dim);
+                scale[b * scale_stride[0] + slot * scale_stride[1] + h] = rounded(from, (int8_t *)held + at, l->dim);
             else
                 for (int64_t d = 0; d < l->dim; d += VL) put(held, at + d, c->kv_type, v_load(from + d));
         }
 }
 
-/* The attention of the new token over all caches of a layer: q (rows, heads, dim) -> out, likewise. some: as large as out, if
- * there are several caches. Returns whether memory was refused. */
-static int attended(const LayerStep *l, const float *q, const float *k, const float *v, float *out, float *some, int64_t rows,
-                    int64_t threads) {
+/* The attention of new tokens over one cache of a layer: token t of several, or one token of each row. q: of its heads. */
+static int over(const LayerStep *l, const Held *c, int64_t t, const float *q, const float *k, const float *v, float *to,
+                int64_t rows, int64_t threads) {
     const int64_t sharing = l->heads / l->kv_heads, wide = l->heads * l->dim;
-    for (const Held *c = l->held; c < l->held + l->helds; c++) {
-        const int64_t first = c->first * sharing * l->dim, size = c->count * sharing * l->dim;
-        stored(l, c, k, c->keys, c->k_stride, c->k_scale, c->k_scale_stride, rows);
-        stored(l, c, v, c->values, c->v_stride, c->v_scale, c->v_scale_stride, rows);
-        float *to = size == wide ? out : some;
-        Call call = {
-            .batch = rows, .queries = 1, .keys = c->entries, .heads = c->count * sharing, .kv_heads = c->count,
-            .dim = l->dim, .window = c->entries, .threads = threads, .q_type = FLOAT32, .kv_type = c->kv_type,
-            .q_stride = {wide, wide, l->dim}, .q = q + first, .k = c->keys, .v = c->values, .out = to,
-            .scale = l->score_scale, .k_scale = c->k_scale, .v_scale = c->v_scale, .pad = c->pad,
-        };
-        memcpy(call.k_stride, c->k_stride, sizeof call.k_stride);
-        memcpy(call.v_stride, c->v_stride, sizeof call.v_stride);
-        memcpy(call.k_scale_stride, c->k_scale_stride, sizeof call.k_scale_stride);
-        memcpy(call.v_scale_stride, c->v_scale_stride, sizeof call.v_scale_stride);
-        if (miniwin_attention_forward(&call)) return 1;
-        for (int64_t b = 0; to != out && b < rows; b++)
-            memcpy(out + b * wide + first, to + b * size, (size_t)size * sizeof *out);
-    }
+    const int64_t slot = (c->slot + t) % c->slots, entries = least(c->entries + t, c->most);
+    stored(l, c, slot, k, c->keys, c->k_stride, c->k_scale, c->k_scale_stride, rows);
+    stored(l, c, slot, v, c->values, c->v_stride, c->v_scale, c->v_scale_stride, rows);
+    Call call = {
+        .batch = rows, .queries = 1, .keys = entries, .heads = c->count * sharing, .kv_heads = c->count,
+        .dim = l->dim, .window = entries, .threads = threads, .q_type = FLOAT32, .kv_type = c->kv_type,
+        .q_stride = {wide, wide, l->dim}, .q = q, .k = c->keys, .v = c->values, .out = to,
+        .scale = l->score_scale, .k_scale = c->k_scale, .v_scale = c->v_scale, .pad = c->pad,
+    };
+    memcpy(call.k_stride, c->k_stride, sizeof call.k_stride);
+    memcpy(call.v_stride, c->v_stride, sizeof call.v_stride);
+    memcpy(call.k_scale_stride, c->k_scale_stride, sizeof call.k_scale_stride);
+    memcpy(call.v_scale_stride, c->v_scale_stride, sizeof call.v_scale_stride);
+    return miniwin_attention_forward(&call);
+}
+
+/* The attention of the new tokens over all caches of a layer: q (tokens x rows, heads, dim) -> out, likewise. Either tokens
+ * or rows is 1. some: as large as out, if there are several caches. Returns whether memory was refused. */
+static int attended(const LayerStep *l, const float *q, const float *k, const float *v, float *out, float *some, int64_t rows,
+                    int64_t tokens, int64_t threads) {
+    const int64_t sharing = l->heads / l->kv_heads, wide = l->heads * l->dim, narrow = l->kv_heads * l->dim;
+    for (const Held *c = l->held; c < l->held + l->helds; c++)
+        for (int64_t t = 0; t < tokens; t++) {
+            const int64_t first = c->first * sharing * l->dim, size = c->count * sharing * l->dim;
+            float *mine = out + t * wide, *to = size == wide ? mine : some;
+            if (over(l, c, t, q + t * wide + first, k + t * narrow, v + t * narrow, to, rows, threads)) return 1;
+            for (int64_t b = 0; to != mine && b < rows; b++)
+                memcpy(mine + b * wide + first, to + b * size, (size_t)size * sizeof *out);
+        }
     return 0;
 }
 
-/* h (rows, size) through all layers and the head: logits (rows, head->outs). Overwrites h. room: working memory, for each
- * row as many floats as `floats` in step.py says. */
-PUBLIC int miniwin_step(const LayerStep *layers, int64_t count, float *h, int64_t rows, int64_t size, const Norm *norm,
-                        const Matrix *head, float *logits, float *room, int64_t threads) {
+/* h (rows, size) through all layers and the head: logits (rows, head->outs). Overwrites h. tokens: rows, if they are tokens
+ * of one row that follow each other, or else 1. room: working memory, for each row as many floats as `floats` in step.py
+ * says. */
+PUBLIC int miniwin_step(const LayerStep *layers, int64_t count, float *h, int64_t rows, int64_t tokens, int64_t size,
+                        const Norm *norm, const Matrix *head, float *logits, float *room, int64_t threads) {
     for (const LayerStep *l = layers; l < layers + count; l++) {
         const int64_t wide = l->heads * l->dim, narrow = l->kv_heads * l->dim;
         float *x = room, *q = x + rows * size, *k = q + rows * wide, *v = k + rows * narrow, *out = v + rows * narrow;
@@ -130,7 +144,7 @@ PUBLIC int miniwin_step(const LayerStep *layers, int64_t count, float *h, int64_
         turned(l, k, l->kv_heads, rows, threads);
         for (int64_t i = 0; l->query_scale && i < rows * wide; i++)
             q[i] *= l->query_scale[i / wide * l->scale_step + i / l->dim % l->heads];
-        if (attended(l, q, k, v, out, out + rows * wide, rows, threads)) return 1;
+        if (attended(l, q, k, v, out, out + rows * wide, rows / tokens, tokens, threads)) return 1;
         onto(h, out, &l->o, &l->attention_post_norm, x, rows, threads);
         n = normed(&l->mlp_norm, h, x, rows, size, threads);
         float *gate = room + rows * size, *up = gate + rows * l->gate.outs;

@@ -32,7 +32,7 @@ class Held(ctypes.Structure):
         *((name, _Address) for name in ("keys", "values", "k_scale", "v_scale", "pad")),
         *((name, _Whole * 3) for name in ("k_stride", "v_stride")),
         *((name, _Whole * 2) for name in ("k_scale_stride", "v_scale_stride")),
-        *((name, _Whole) for name in ("kv_type", "slot", "entries", "first", "count")),
+        *((name, _Whole) for name in ("kv_type", "slot", "entries", "slots", "most", "first", "count")),
     ]
 
 
@@ -67,17 +67,18 @@ def floats(layers: Sequence[LayerStep], size: int) -> int:
     return size + max(max(one.dim * (3 * one.heads + 2 * one.kv_heads), 2 * one.gate.outs) for one in layers)
 
 
-def run(layers: Any, h: Tensor, norm: Norm, head: Matrix, room: Tensor) -> Tensor:
+def run(layers: Any, h: Tensor, norm: Norm, head: Matrix, room: Tensor, tokens: int = 1) -> Tensor:
     """h (rows, C) float32 through all layers and the head -> logits (rows, V). Overwrites h.
 
-    room: working memory, `floats` for each row.
+    tokens: rows, if they are tokens of one row that follow each other, or else 1. room: working memory, `floats` for
+    each row.
 
     Raises:
         MemoryRefused: the kernel could not allocate memory.
     """
     rows, size = h.shape
     logits = h.new_empty(rows, head.outs)
-    sizes = _Whole(len(layers)), _Address(h.data_ptr()), _Whole(rows), _Whole(size)
+    sizes = _Whole(len(layers)), _Address(h.data_ptr()), _Whole(rows), _Whole(tokens), _Whole(size)
     given = ctypes.byref(norm), ctypes.byref(head), _Address(logits.data_ptr()), _Address(room.data_ptr())
     native.run("miniwin_step", layers, *sizes, *given, _Whole(torch.get_num_threads()))
     return logits

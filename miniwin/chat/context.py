@@ -87,3 +87,4 @@ class Context:
     def _remember(self, length: int) -> None:
         self.ids = self.ids[:length]
         self.session.tail = self.ids[-CONTEXT:]
+        self.session.known = list(self.ids)

@@ -55,7 +55,7 @@ class Chat:
         self.format = chat_format_of(model, template)
         self.limit = self.format.context if context is None else _limit(context)
         self.settings: Options = {"max_new_tokens": MOST, **settings}
-        checked(model, self.settings)
+        self.settings["speculate"] = checked(model, self.settings).speculation  # a draft is loaded once
         dtype = self.settings.pop("cache_dtype", None)
         assert model.tokenizer is not None
         self.tokenizer = model.tokenizer

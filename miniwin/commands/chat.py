@@ -34,13 +34,25 @@ def chat_command(
     cache_dtype: Annotated[
         str | None, typer.Option(help="What the cache stores: float32, bfloat16, float16 or int8. Default: as weights.")
     ] = None,
+    speculate: Annotated[
+        str | None,
+        typer.Option(
+            help="Guess tokens and check them together, for faster answers: lookup (from the chat so far), or a "
+            "smaller model with the same tokenizer."
+        ),
+    ] = None,
+    draft_tokens: Annotated[
+        int | None, typer.Option(help="With --speculate: guess at most this many tokens at once; default 16.")
+    ] = None,
 ) -> None:
     """Chat with a model through its chat template. Lines that begin with / are commands: /help names them."""
     from miniwin.chat.conversation import Chat
     from miniwin.chat.dialog import Dialog
     from miniwin.commands.printing import say, typed, write
+    from miniwin.commands.speculating import speculation
     from miniwin.loading import load
 
+    guesser = speculation(speculate, draft_tokens)
     if system is not None:
         typed("--system", system)
     model = load(ref, device=device)
@@ -60,6 +72,7 @@ def chat_command(
         min_p=min_p,
         seed=seed,
         cache_dtype=cache_dtype,
+        speculate=guesser,
     )
     dialog = Dialog(chat, write, lambda text: say(text, err=True), lambda line: typed("message", line))
     if dialog.terminal:

@@ -34,6 +34,16 @@ def generate_command(
     cache_dtype: Annotated[
         str | None, typer.Option(help="What the cache stores: float32, bfloat16, float16 or int8. Default: as weights.")
     ] = None,
+    speculate: Annotated[
+        str | None,
+        typer.Option(
+            help="Guess tokens and check them together, for faster decoding: lookup (from the text so far), or a "
+            "smaller model with the same tokenizer."
+        ),
+    ] = None,
+    draft_tokens: Annotated[
+        int | None, typer.Option(help="With --speculate: guess at most this many tokens at once; default 16.")
+    ] = None,
     load_session: Annotated[
         Path | None, typer.Option(help="Continue what was said in this file; the prompt follows it.")
     ] = None,
@@ -44,6 +54,7 @@ def generate_command(
 ) -> None:
     """Continue a text. The prompt and its continuation go to stdout, tokens per second to stderr."""
     from miniwin.commands.printing import say, typed, typed_in, write
+    from miniwin.commands.speculating import guesses_in_words, speculation
     from miniwin.display.formats import rate
     from miniwin.files.writing import check_writable
     from miniwin.generation import generate as run
@@ -53,6 +64,7 @@ def generate_command(
     from miniwin.sessions import save_session as session_to
     from miniwin.specs import UserError, user_path
 
+    guesser = speculation(speculate, draft_tokens)
     if save_session is not None:
         save_session = user_path(save_session)
         check_writable(save_session)
@@ -96,6 +108,7 @@ def generate_command(
         seed=seed,
         stream=None if no_stream else stream,
         cache_dtype=cache_dtype,
+        speculate=guesser,
         session=session,
     )
     write("\n" if shown else f"{prompt}{result.text}\n")
@@ -104,6 +117,7 @@ def generate_command(
     ends = {"length": "", "stop": ", ended at a stop string", "separator": ", the model ended the document"}
     say(
         f"{model.ref}: {result.new_tokens} tokens at {rate(result.tokens_per_second)} "
-        f"after a prompt of {result.prompt_tokens} in {result.prefill_seconds:.2f} s{ends[result.ended]}",
+        f"after a prompt of {result.prompt_tokens} in {result.prefill_seconds:.2f} s{ends[result.ended]}"
+        f"{guesses_in_words(result)}",
         err=True,
     )

@@ -31,6 +31,7 @@ from miniwin.generation.continuation import Continuation
 from miniwin.generation.decode_step import fastest_step
 from miniwin.generation.sampling import sample
 from miniwin.generation.settings import Options, Settings, check_reach, checked, prompt_ids
+from miniwin.generation.speculation.decoding import Guesses, Speculator
 from miniwin.inference import FORWARD_TOKENS, InferenceModel, chunk_for, evaluating, in_chunks
 from miniwin.sessions import Session, check_owner
 from miniwin.specs import UserError
@@ -50,6 +51,7 @@ class Generation:
     ended: str  # "length", "stop", "separator" for any id that ends a text, or "interrupted"
     prefill_seconds: float
     decode_seconds: float  # of several prompts together: until this one ended
+    guesses: Guesses | None = None  # with `speculate`: what came of the guesses
 
     @property
     def tokens_per_second(self) -> float:
@@ -107,6 +109,8 @@ def generate_batch(
         UserError: a setting or a prompt is wrong, or the sessions do not fit the model, the prompts or each other.
     """
     settings = checked(model, options)
+    if settings.speculation is not None and len(prompts) > 1:
+        raise UserError(f"speculate: got {len(prompts)} prompts; it is for one at a time: leave it out")
     if sessions is None:
         ids = [prompt_ids(model, prompt) for prompt in prompts]
         before = ids
@@ -152,11 +156,16 @@ def _run(
         else:
             cache = model.new_cache(len(rows), dtype=settings.cache_dtype)
             logits = _prefill(model, prompts, cache, room, None, going_on)  # (B, 1, V)
-        fast = fastest_step(model, cache, settings.max_new_tokens, keep=bool(sessions))
+        alone = settings.speculation is None
+        fast = fastest_step(model, cache, settings.max_new_tokens, keep=bool(sessions)) if alone else None
         prefilled = time.perf_counter()
         seconds = [0.0] * len(rows)
         if going_on is not None and not going_on():
             rows[0].interrupt()
+        guesses = None
+        if settings.speculation is not None and not rows[0].ended:
+            guesses = _speculate(model, cache, logits, prompts[0], rows[0], settings, sessions, going_on)
+            seconds[0] = time.perf_counter() - prefilled
         alive = [
             i for i, row in enumerate(rows) if not row.ended
         ]  # for each row of the cache, its index in `rows`; B is len(alive)
@@ -186,9 +195,32 @@ def _run(
             if sessions and not together:
                 sessions[0].consumed(1)
     return [
-        Generation(row.text, row.shown_ids(), len(ids), len(row.ids), str(row.ended), prefilled - started, took)
+        Generation(
+            row.text, row.shown_ids(), len(ids), len(row.ids), str(row.ended), prefilled - started, took, guesses
+        )
         for ids, row, took in zip(prompts, rows, seconds, strict=True)
     ]
+
+
+def _speculate(
+    model: InferenceModel,
+    cache: Cache,
+    logits: Tensor,  # (1, 1, V)
+    prompt: list[int],
+    row: Continuation,
+    settings: Settings,
+    sessions: Sequence[Session],
+    going_on: Callable[[], bool] | None,
+) -> Guesses:
+    """Decode one text with guesses, until it ends."""
+    assert settings.speculation is not None
+    most, session = settings.max_new_tokens, sessions[0] if sessions else None
+    known = list(prompt if session is None else session.known)
+    drawable = model.spec.vocab_size if model.tokenizer is None else model.tokenizer.vocab_size
+    fast = fastest_step(model, cache, most)
+    guessing = Speculator(model, cache, fast, settings.speculation, known, settings.sampling, drawable, most)
+    guessing.run(logits, row, most, session, going_on)
+    return guessing.guesses
 
 
 def _continued(

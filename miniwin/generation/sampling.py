@@ -97,11 +97,30 @@ def sample(logits: Tensor, sampling: Sampling, generator: torch.Generator) -> in
     Raises:
         UserError: the logits are not finite.
     """
+    logits = _checked(logits)
+    if sampling.greedy:
+        return int(logits.argmax())
+    return draw(probabilities(logits, sampling), generator)
+
+
+def distribution(logits: Tensor, sampling: Sampling) -> Tensor:
+    """What `sample` draws from, on the CPU: logits (V,) -> float64 probabilities (V,).
+
+    Raises:
+        UserError: the logits are not finite.
+    """
+    return probabilities(_checked(logits), sampling)
+
+
+def draw(weights: Tensor, generator: torch.Generator) -> int:
+    """Draw an id with probabilities in proportion to weights (V,)."""
+    return int(torch.multinomial(weights, 1, generator=generator))
+
+
+def _checked(logits: Tensor) -> Tensor:
     logits = logits.detach().to("cpu", torch.float64)
     if bool(torch.isnan(logits).any()) or not bool(torch.isfinite(logits.max())):
         raise UserError(
             "the model's logits are not finite: its weights have diverged, so no token can be drawn from it"
         )
-    if sampling.greedy:
-        return int(logits.argmax())
-    return int(torch.multinomial(probabilities(logits, sampling), 1, generator=generator))
+    return logits

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from numbers import Integral
-from typing import TypedDict
+from typing import Any, TypedDict
 
 import torch
 from torch import Tensor
 
 from miniwin.generation.sampling import Sampling, is_number
+from miniwin.generation.speculation.settings import Speculation, as_speculation
 from miniwin.inference import InferenceModel
 from miniwin.sessions import Session
 from miniwin.specs import UserError
@@ -29,6 +30,7 @@ class Options(TypedDict, total=False):
     stop: str | Sequence[str]
     seed: int | None
     cache_dtype: str | torch.dtype | None
+    speculate: Any  # None, "lookup", a draft model or the name of one, or a Speculation
 
 
 DEFAULTS: Options = {
@@ -40,6 +42,7 @@ DEFAULTS: Options = {
     "stop": (),
     "seed": None,
     "cache_dtype": None,
+    "speculate": None,
 }
 
 
@@ -52,6 +55,7 @@ class Settings:
     stops: tuple[str, ...]
     seed: int | None
     cache_dtype: str | torch.dtype | None
+    speculation: Speculation | None = None
 
 
 def checked(model: InferenceModel, options: Options, stream: Callable[[str], None] | None = None) -> Settings:
@@ -76,7 +80,8 @@ def checked(model: InferenceModel, options: Options, stream: Callable[[str], Non
         raise UserError(
             f"{model.ref} has no tokenizer, so it has no text to stream or stop at: leave out stream and stop"
         )
-    return Settings(sampling, int(most), stops, None if seed is None else int(seed), given["cache_dtype"])
+    guesses = as_speculation(given["speculate"], model)
+    return Settings(sampling, int(most), stops, None if seed is None else int(seed), given["cache_dtype"], guesses)
 
 
 def _stops(stop: str | Sequence[str]) -> tuple[str, ...]:

@@ -92,12 +92,15 @@ class Speculator:
         last = self.known[-1]
         guessed, each, kind, shadow = self._guess(left - 1, row.generator)
         mark = Mark(self.cache, 1 + len(guessed)) if guessed else None
+        length = self.cache.length
         try:
             logits = self._pass([last, *guessed])  # (1, 1 + K, V)
         except BaseException:
             if mark is not None:
                 with suppress(UserError):
                     mark.rollback()  # as before the pass
+            elif session is not None and self.cache.length > length:  # it came after the cache had taken the token
+                session.consumed(1)
             raise
         self.guesses.passes += 1
         before, right = len(self.known), 0

@@ -36,7 +36,7 @@ SAMPLED: dict[str, Any] = {"temperature": 0.9, "top_p": 0.85, "top_k": 5}
 
 
 def model_of(blocks: str = "nope", seed: int = 0, **fields: Any) -> LanguageModel:
-    spec = tiny_spec(BLOCKS[blocks], **fields)
+    spec = tiny_spec(BLOCKS[blocks], tie_word_embeddings=False, **fields)  # tied, it says one token for ever
     decoder = enliven(spec.build(), seed).eval()
     return LanguageModel(decoder, spec, None, f"{blocks}-{seed}")
 
@@ -47,8 +47,10 @@ def always(self: Pace, kind: int, room: int) -> int:
 
 @pytest.fixture
 def eager(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Guess as much as may be, whether it pays or not."""
+    """Guess as much as may be, whether it pays or not, and where the text repeats nothing, too."""
+    place = Lookup.place
     monkeypatch.setattr(Pace, "tokens", always)
+    monkeypatch.setattr(Lookup, "place", lambda self: place(self) if place(self)[1] else (len(self._ids) // 2, 3))
 
 
 CASES = [*(("lookup", blocks) for blocks in BLOCKS), ("model", "nope"), ("model", "heads")]
@@ -200,7 +202,7 @@ def test_a_real_draft_keeps_a_session_and_its_cache_as_they_would_be(eager: None
     model, draft = model_of(seed=0), model_of(seed=0)
     model.decoder.double(), draft.decoder.double()
     with torch.no_grad():  # a draft that is often right, not always
-        draft.decoder.layers[0].mlp.down_proj.weight.mul_(-1)
+        draft.decoder.layers[0].mlp.down_proj.weight.mul_(0.5)
     sessions = [new_session(model), new_session(model)]
     for prompt in (PROMPT, [7, 8], []):
         one, two = (

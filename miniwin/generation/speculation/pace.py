@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from collections import defaultdict
 
-# The cost of a pass beyond that of one token, as a share of it: for any guess, and for each token. On a CPU with the
-# native step, models of 1 M and 135 M parameters: `python -m benchmarks.speculation --cost`.
+# The cost of a pass beyond that of one token, as a share of it: for any guess, and for each token. Set for a CPU with
+# the native step. Wrong ones cost time; `python -m benchmarks.speculation` shows what guessing gains.
 BEGIN, EACH = 0.25, 0.15
 HOPE, TRIALS = 0.6, 2.0  # what is taken for a before anything is known, and how many guesses this counts as
 FADING = 0.97  # per guess

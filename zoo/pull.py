@@ -80,7 +80,11 @@ def install(offer: Offer, *, zoo: Path | str | None = None, progress: bool = Tru
         with store.lock(release.name, "pull"):  # a second process waits here, and finds the work done
             for known in stores(zoo):
                 if known.folder(release.name, version).exists():
-                    return _marked(_same(known.entry(release.name, version), offer), release)
+                    entry = _same(known.entry(release.name, version), offer)
+                    for file in release.files:  # left by a pull that was killed once the entry was there
+                        if there(file):
+                            _forget(file)
+                    return _marked(entry, release)
             check_files(release)
             check_room(release, {store.root: release.size, cache_folder(): _to_download(offer)})
             with store.staging() as staged, _Bar(release, progress) as bar:

@@ -122,6 +122,22 @@ def test_a_dry_run_fetches_nothing(server: Server) -> None:
     assert "is here already" in run_cli("zoo", "pull", "tiny", "--dry-run")[1]
 
 
+def test_a_pull_that_was_killed_at_its_end_leaves_nothing_to_the_next(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The entry is in the zoo then, and its downloads are still in the cache."""
+
+    def killed(file: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("miniwin.zoo.pull._forget", killed)
+        with pytest.raises(KeyboardInterrupt):
+            pull("tiny")
+    assert any(one.bytes for one in downloads())
+    assert pull("tiny").ref == "tiny@1.1.0" and not any(one.bytes for one in downloads())
+
+
 def test_downloads_are_listed_and_pruned(server: Server) -> None:
     server.faults[WEIGHTS] = lambda request: ("cut", 10_000) if request == 1 else ("cut", 0)
     with pytest.raises(UserError):

@@ -1,4 +1,4 @@
-"""`miniwin zoo publish`, `yank`, `deprecate` and `restore`: zoos that others pull from."""
+"""`miniwin zoo index`, `publish`, `yank`, `deprecate` and `restore`: zoos that others pull from."""
 
 from __future__ import annotations
 
@@ -19,6 +19,13 @@ Reason = Annotated[str, typer.Option(help="Why; whoever uses the model will read
 Sign = Annotated[Path | None, typer.Option("--sign", metavar="FILE.key", help="Sign the index with this minisign key.")]
 NewKey = Annotated[bool, typer.Option("--new-key", help="Sign though another key signed so far, or none did.")]
 Exact = Annotated[str, typer.Argument(metavar="NAME@X.Y.Z", help="The release.")]
+
+
+def index(zoo: Annotated[Path, typer.Argument(help="A zoo folder.")]) -> None:
+    """Write ZOO/index.json. Serve the folder with any web server, and others can pull from it."""
+    from miniwin.zoo import write_index
+
+    say(f"wrote {write_index(zoo)}")
 
 
 def publish(
@@ -82,5 +89,5 @@ def _signer(path: Path | None) -> Signer | None:
 
 
 def add_to(app: typer.Typer) -> None:
-    for command in (publish, yank, deprecate, restore):
+    for command in (index, publish, yank, deprecate, restore):
         app.command()(command)

@@ -17,7 +17,12 @@ from typing import Any
 
 LOOKING_AT_STUDIES = tuple(("search", name) for name in ("status", "report", "export", "compare"))
 COMMANDS = (("check",), ("schema",), ("specs",), *LOOKING_AT_STUDIES)
-LOOKING = (("zoo", "list"), ("zoo", "show"), ("zoo", "index"))  # they read no spec, and so need no plugin
+LOOKING = (
+    ("zoo", "list"),
+    ("zoo", "search"),
+    ("zoo", "show"),
+    ("zoo", "index"),
+)  # they read no spec, and so need no plugin
 
 
 def wanted(arguments: list[str]) -> bool:

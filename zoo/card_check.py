@@ -12,7 +12,7 @@ from miniwin.blocks.messages.escaping import escaped
 from miniwin.specs import UserError
 from miniwin.specs.yaml_document import Document
 
-_FRONT = re.compile(r"---\r?\n(.*?)^---\s*$", re.M | re.S)
+FRONT = re.compile(r"---\r?\n(.*?)^---\s*$", re.M | re.S)
 _FENCE = r"^ {0,3}(`{3,}(?=[^`\n]*$)|~{3,})[^\n]*\n.*?^ {0,3}\1[`~]*[ \t]*$"
 _SPAN = r"(?<![\\`])(`+)(?!`)[^\n]+?(?<!`)\2(?!`)"  # on one line
 _CODE = re.compile(f"(?s:{_FENCE})|{_SPAN}", re.M)
@@ -34,7 +34,7 @@ def card_problems(content: bytes, licence: str) -> list[str]:
         return [
             f"line {line} holds characters that a terminal would obey: {escaped(text.split(chr(10))[line - 1])[:60]}"
         ]
-    front = _FRONT.match(text)
+    front = FRONT.match(text)
     start = 0 if front is None else front.end()
     body = _CODE.sub(lambda found: "\n" * found[0].count("\n"), text[start:])
     problems = [] if front is None else _front_problems(front[1], licence)

@@ -7,6 +7,7 @@ turns lengths, which are keys, into text. What the card and the list do not show
 from __future__ import annotations
 
 import math
+from functools import cache
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
@@ -51,10 +52,16 @@ def training_length(provenance: dict[str, Any]) -> int | None:
 def trained_tasks(provenance: dict[str, Any]) -> list[Task]:
     """The tasks of a model that was trained on tasks and on nothing else; empty for any other."""
     try:
-        data = TypeAdapter(DataSpec).validate_python(_mapping(_mapping(provenance, "run"), "train").get("data"))
+        data = _data_specs().validate_python(_mapping(_mapping(provenance, "run"), "train").get("data"))
     except ValidationError:  # a record of another version, or by hand
         return []
     return tasks_alone(data)
+
+
+@cache
+def _data_specs() -> TypeAdapter[Any]:
+    """Made once: that takes a tenth of a second."""
+    return TypeAdapter(DataSpec)
 
 
 def check_metrics(metrics: dict[str, Any]) -> None:

@@ -29,7 +29,8 @@ from miniwin.zoo.store import built_in_zoo
 from miniwin.zoo.yanks import is_remembered, remember
 
 MAX_INDEX_BYTES = 16_000_000
-UNNAMED = "index"  # what a mirror calls the zoo at $MINIWIN_ZOO_INDEX, which has no name
+UNNAMED = "index"  # what the zoo at $MINIWIN_ZOO_INDEX is called, which has no name
+BUILT_IN = "built-in"  # and the package's own
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,11 @@ class Offer:
     near: bool = True  # whether the index is on this machine or its network: only then may its sources be
     zoo: str | None = None  # the name of its source, where the user added it
     key: str | None = None  # the public key that signed the index
+
+    @property
+    def called(self) -> str:
+        """The name of the zoo that offers it."""
+        return _called(self.zoo, self.index)
 
     def origin(self) -> str:
         """Where the release comes from, in words."""
@@ -99,11 +105,16 @@ def indexes() -> list[Location]:
     return [place.location for place in places()]
 
 
-def ask() -> Asked:
-    """Ask every index. With MINIWIN_OFFLINE set, those that are files, and what the mirror has of the others."""
+def ask(zoo: str | None = None) -> Asked:
+    """Ask every index. With MINIWIN_OFFLINE set, those that are files, and what the mirror has of the others.
+
+    zoo: the name of the only one to ask.
+    """
     offers: list[Offer] = []
     problems: dict[str, str] = {}
     for place in places():
+        if zoo not in (None, _called(place.zoo, place.location)):
+            continue
         try:
             offers += _asked(place)
         except ZooError as error:
@@ -154,6 +165,10 @@ def read_offers(place: Place, copy: Path | None = None) -> list[Offer]:
         check_newer(place.location, index, found.data)
         remember(place.location, index.releases)
     return [Offer(release, found.location, found.near, place.zoo, place.key) for release in index.releases]
+
+
+def _called(zoo: str | None, location: Location) -> str:
+    return zoo or (BUILT_IN if is_own(location) else UNNAMED)
 
 
 def is_own(location: Location) -> bool:

@@ -10,17 +10,19 @@ from miniwin.commands import (
     zoo_listing,
     zoo_publishing,
     zoo_pulling,
+    zoo_search,
     zoo_showing,
     zoo_sources,
 )
 
 app = typer.Typer(
     rich_markup_mode=None,
-    help="Versioned, hashed models: list, show, verify, add, pull, index, publish, yank.",
+    help="Versioned, hashed models: list, search, show, verify, add, pull, index, publish, yank.",
     no_args_is_help=True,
 )
 
 app.command("list")(zoo_listing.list_command)
+app.command()(zoo_search.search)
 app.command()(zoo_showing.show)
 app.command()(zoo_showing.verify)
 app.command()(zoo_adding.add)

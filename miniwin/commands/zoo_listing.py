@@ -41,7 +41,7 @@ def list_command(
     elif not rows:
         say(f"The zoo {user_zoo()} is empty. Add a finished run: miniwin zoo add RUN_FOLDER --name NAME")
     else:
-        _print(_table(rows))
+        print_table(_table(rows))
     for row in rows if not as_json else ():
         if row["reason"]:
             say(f"{row['ref']} is {row['status']}: {escaped_line(row['reason'])}", err=True)
@@ -126,7 +126,7 @@ def _bits(row: dict[str, Any]) -> str:
     return ", ".join(f"{bits[n]:.4f} at {n:,}" for n in dict.fromkeys((first, max(bits))))
 
 
-def _print(table: Table) -> None:
+def print_table(table: Table) -> None:
     import sys
 
     from rich.console import Console

@@ -204,7 +204,7 @@ def test_eval_and_the_list_of_entries(on_terminal: Callable[[], Terminal]) -> No
     evaluate._print(Metrics(EVIL, 1, {"source": EVIL}, 1, {8: 1.0}, {8: 1.0}, {EVIL: 1.0}, {}, {8: 1}))
     check(terminal.getvalue(), times=3)
     names = dict.fromkeys(("ref", "layout", "source", "status", "reason"), EVIL)
-    zoo_listing._print(
+    zoo_listing.print_table(
         zoo_listing._table([{**names, "parameters": 1, "bits_per_byte": {}, "trained_at": None, "size": 1}])
     )
     check(terminal.getvalue(), times=7)

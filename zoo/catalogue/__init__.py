@@ -1,0 +1,1 @@
+"""What all zoos offer, here and elsewhere, as one list: for `zoo search` and `zoo site`."""

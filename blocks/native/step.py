@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor
@@ -40,9 +39,16 @@ class LayerStep(ctypes.Structure):
     _fields_ = [
         *((name, Matrix) for name in ("q", "k", "v", "o", "gate", "up", "down")),
         *((f"{name}_norm", Norm) for name in ("attention", "attention_post", "mlp", "mlp_post", "q", "k")),
-        *((name, _Address) for name in ("cos", "sin", "query_scale", "held")),
-        *((name, _Whole) for name in ("helds", "heads", "kv_heads", "dim", "half", "angle_step", "scale_step")),
+        *((name, _Address) for name in ("cos", "sin", "query_scale")),
+        *((name, _Whole) for name in ("held", "helds", "heads", "kv_heads", "dim", "half", "angle_step", "scale_step")),
         ("score_scale", ctypes.c_float),
+    ]
+
+
+class Step(ctypes.Structure):
+    _fields_ = [
+        *((name, _Address) for name in ("layers", "norm", "head", "held", "h", "logits", "room")),
+        *((name, _Whole) for name in ("count", "contexts", "rows", "tokens", "size", "floats")),
     ]
 
 
@@ -62,23 +68,15 @@ def few_product(x: Tensor, values: Tensor, scale: Tensor, outs: int) -> Tensor:
     return out
 
 
-def floats(layers: Sequence[LayerStep], size: int) -> int:
+def floats(layers: Iterable[LayerStep], size: int) -> int:
     """The floats of working memory that a step needs for each row. size: hidden_size."""
     return size + max(max(one.dim * (3 * one.heads + 2 * one.kv_heads), 2 * one.gate.outs) for one in layers)
 
 
-def run(layers: Any, h: Tensor, norm: Norm, head: Matrix, room: Tensor, tokens: int = 1) -> Tensor:
-    """h (rows, C) float32 through all layers and the head -> logits (rows, V). Overwrites h.
-
-    tokens: rows, if they are tokens of one row that follow each other, or else 1. room: working memory, `floats` for
-    each row.
+def run(step: Step, threads: int) -> None:
+    """Take a step.
 
     Raises:
-        MemoryRefused: the kernel could not allocate memory.
+        MemoryRefused: the kernel could not allocate memory. Some layers then have the new tokens, others do not.
     """
-    rows, size = h.shape
-    logits = h.new_empty(rows, head.outs)
-    sizes = _Whole(len(layers)), _Address(h.data_ptr()), _Whole(rows), _Whole(tokens), _Whole(size)
-    given = ctypes.byref(norm), ctypes.byref(head), _Address(logits.data_ptr()), _Address(room.data_ptr())
-    native.run("miniwin_step", layers, *sizes, *given, _Whole(torch.get_num_threads()))
-    return logits
+    native.run("miniwin_step", ctypes.byref(step), _Whole(threads))

@@ -4,7 +4,7 @@ rows      on a CPU, for the models that blocks/decode/rows_step.py knows: nothin
 joined    any other model: the caches are copied side by side when contexts join or leave (blocks/cache/batching.py)
 
 Contexts of very different lengths are not joined, because the shorter ones are padded. A scale by the total length
-would see the padding, so a model that has one is stepped one context after another.
+would see the padding, or the longest of them, so a model that has one is stepped one context after another.
 """
 
 from __future__ import annotations

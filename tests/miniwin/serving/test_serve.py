@@ -23,7 +23,6 @@ from openai import OpenAI
 from tiny import TINY
 
 import miniwin
-from miniwin.blocks.decode import rows_step
 from miniwin.chat.format import ChatFormat
 from miniwin.generation import generate
 from miniwin.language_model import LanguageModel
@@ -249,38 +248,6 @@ def test_a_conversation_goes_on_after_a_restart_without_being_read_again(tmp_pat
     server = Running(other, cache_dir=tmp_path)
     assert cached(server, longer)[0] == 0
     server.end()
-
-
-def test_rows_of_any_lengths_are_stepped_as_each_would_be_alone() -> None:
-    """Judged in float64: the step of several is as near to it as the step of one."""
-    position = {"type": "p-rope", "period": 16, "harmonic": True}
-    heads = {"num_heads": 4, "num_kv_heads": 2, "head_dim": 32}
-    mlp = {"type": "swiglu", "intermediate_size": 48}
-    scaled = {"type": "nope", "logit_scale": {"type": "log"}}
-    blocks = {
-        "S": {"attention": {**heads, "window": 8, "position": position}, "mlp": mlp},
-        "G": {"attention": {**heads, "window": None, "position": scaled}, "mlp": mlp},
-    }
-    spec: Any = parse_spec({**TINY, "hidden_size": 64, "blocks": blocks}, "model")
-    model, exact = miniwin.build(spec, seed=3).eval(), miniwin.build(spec, seed=3).eval().double()
-    caches, exacts = [], []
-    if rows_step.declines(model.decoder, model.new_cache(1)) is not None:
-        pytest.skip("no native kernels here")
-    with torch.no_grad():
-        for length in (3, 8, 30, 300):
-            ids = torch.arange(length)[None] * 7 % 256
-            caches.append(model.new_cache(1))
-            exacts.append(exact.new_cache(1))
-            model(ids, cache=caches[-1])
-            exact(ids, cache=exacts[-1])
-        step = rows_step.RowsStep(model.decoder, caches[0])
-        for token in range(12):
-            ids = [token, token + 1, token + 2, token + 3]
-            alone = [model(torch.tensor([[i]]), cache=c.clone())[0, 0] for i, c in zip(ids, caches, strict=True)]
-            want = [exact(torch.tensor([[i]]), cache=c)[0, 0] for i, c in zip(ids, exacts, strict=True)]
-            got = step.step(ids, caches)
-            for one, other, true in zip(got, alone, want, strict=True):
-                assert (one - true).abs().max() <= 2 * (other - true).abs().max() + 1e-6 * true.abs().max()
 
 
 def test_the_command_ends_with_code_0_and_says_where_it_listens(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from miniwin.quick_imports import nothing_is_garbage
 from miniwin.version import __version__
 
 __all__ = ["LanguageModel", "UserError", "__version__", "build", "evaluate", "load", "load_spec", "train"]
@@ -47,7 +48,8 @@ if TYPE_CHECKING:
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module 'miniwin' has no attribute {name!r}; it has {', '.join(__all__)}")
-    value = getattr(import_module(_HOME[name]), name)
+    with nothing_is_garbage():
+        value = getattr(import_module(_HOME[name]), name)
     globals()[name] = value  # so that it is looked up once
     return value
 

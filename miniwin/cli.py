@@ -96,7 +96,9 @@ def _options(
 def main() -> None:
     """The console script."""
     from miniwin.display.console import any_console
+    from miniwin.quick_imports import look_seldom
 
+    look_seldom()
     if without_torch.wanted(sys.argv[1:]):
         without_torch.install()
     try:

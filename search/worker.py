@@ -26,6 +26,7 @@ from miniwin.blocks.messages.passwords import MASK, masked
 from miniwin.display.console import any_console
 from miniwin.files.writing import named
 from miniwin.machine.processes import is_running
+from miniwin.quick_imports import look_seldom
 from miniwin.search.storage_url import sqlite_path
 from miniwin.specs import UserError
 from miniwin.training.signals import requests, stop_signals
@@ -202,4 +203,5 @@ def _watch(parent: int) -> None:
 
 
 if __name__ == "__main__":
+    look_seldom()
     sys.exit(main())

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import math
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from miniwin.evaluation.tasks import Task
-from miniwin.specs.data import DataSpec, tasks_alone
 from miniwin.specs.yaml_scalars import shown
 from miniwin.zoo.confirmation import climbed, confirmed
 from miniwin.zoo.errors import ZooError
+
+if TYPE_CHECKING:
+    from miniwin.evaluation.tasks import Task
 
 LENGTHS = ("bits_per_byte", "recall", "cache_bytes")  # numbers by length
 SPEEDS = ("prefill_tokens_per_second", "decode_tokens_per_second")
@@ -51,6 +52,8 @@ def training_length(provenance: dict[str, Any]) -> int | None:
 
 def trained_tasks(provenance: dict[str, Any]) -> list[Task]:
     """The tasks of a model that was trained on tasks and on nothing else; empty for any other."""
+    from miniwin.specs.data import tasks_alone  # imports every task, and loading a model needs none
+
     try:
         data = _data_specs().validate_python(_mapping(_mapping(provenance, "run"), "train").get("data"))
     except ValidationError:  # a record of another version, or by hand
@@ -61,6 +64,8 @@ def trained_tasks(provenance: dict[str, Any]) -> list[Task]:
 @cache
 def _data_specs() -> TypeAdapter[Any]:
     """Made once: that takes a tenth of a second."""
+    from miniwin.specs.data import DataSpec
+
     return TypeAdapter(DataSpec)
 
 

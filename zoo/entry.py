@@ -22,19 +22,21 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, ValidationError
 
 from miniwin.blocks.messages.escaping import escaped_line
 from miniwin.blocks.messages.listing import some
-from miniwin.evaluation.suite.result import SuiteResult
 from miniwin.files.hashing import sha256_json
 from miniwin.runs import CHAT
 from miniwin.specs import ModelSpec, Strict, load_model_spec
 from miniwin.zoo.errors import ZooError
 from miniwin.zoo.json_objects import read_object, to_json
 from miniwin.zoo.references import NAME_PATTERN, VERSION_PATTERN, Version
+
+if TYPE_CHECKING:
+    from miniwin.evaluation.suite.result import SuiteResult
 
 CARD = "README.md"
 MODEL = "model.yaml"
@@ -199,6 +201,8 @@ class Entry:
     @property
     def suite(self) -> SuiteResult | None:
         """The result of the suite that the entry was measured by; None where it has none."""
+        from miniwin.evaluation.suite.result import SuiteResult
+
         return SuiteResult.read(self.folder / SUITE) if SUITE in self.require_manifest().files else None
 
     @property

@@ -24,7 +24,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from miniwin.blocks.messages.listing import some
-from miniwin.evaluation.suite.result import SuiteResult
 from miniwin.files.folders import cache_folder
 from miniwin.files.hashing import sha256_file, sha256_json
 from miniwin.files.json_files import JSONProblem, read_json
@@ -164,6 +163,8 @@ def written_problems(folder: Path) -> list[Problem]:
         except ZooError as error:
             problems.append(Problem(name, str(error)))
     if (folder / SUITE).is_file():
+        from miniwin.evaluation.suite.result import SuiteResult
+
         try:
             SuiteResult.read(folder / SUITE)
         except UserError as error:

@@ -23,7 +23,6 @@ from miniwin.zoo.errors import ZooError
 from miniwin.zoo.index import ReleaseStatus, local_statuses
 from miniwin.zoo.index_query import Offer, ask, choose, indexes, remember_files, warn_of
 from miniwin.zoo.integrity import check
-from miniwin.zoo.pull import install
 from miniwin.zoo.references import Ref, parse_ref
 from miniwin.zoo.rollback import seen
 from miniwin.zoo.store import Store, stores
@@ -57,6 +56,8 @@ def resolve(ref: str, zoo: Path | str | None = None) -> Entry:
     parsed = parse_ref(ref)
     entry = _find_local(parsed, zoo)
     if entry is None:
+        from miniwin.zoo.pull import install
+
         entry = install(_offered(parsed, zoo), zoo=zoo)
     if entry.warning:
         others = "; miniwin zoo list shows the others" if entry.status == "yanked" else ""

@@ -9,10 +9,15 @@ bfloat16 is by autocast: weights, sums and the optimizer stay float32.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 
 from miniwin.machine.matmul_choice import WORTH, measured
-from miniwin.specs import TrainSpec, UserError
+from miniwin.specs import UserError
+
+if TYPE_CHECKING:
+    from miniwin.specs import TrainSpec
 
 
 def find_device(device: str | torch.device | None) -> torch.device:

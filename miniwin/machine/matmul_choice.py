@@ -24,7 +24,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock
 from torch import Tensor, nn
 
 from miniwin.blocks import matmul_library
@@ -155,6 +154,8 @@ def _measured(key: str) -> Times:
         path = cache_folder() / FILE
         found = _remembered(path).get(key)
         if found is None:
+            from filelock import FileLock
+
             path.parent.mkdir(parents=True, exist_ok=True)
             with FileLock(path.with_suffix(".lock"), timeout=10):
                 known = _remembered(path)

@@ -125,7 +125,8 @@ def _prediction(draws: list[Placement], scored: dict[Placement, Damage]) -> dict
 
 
 def _damage(one: Damage) -> dict[str, float]:
-    return {"text": one.text, "answers": one.answers, "exact": one.exact, "damage": one.total}
+    apart = {} if one.apart is None else {"apart": one.apart}
+    return {"text": one.text, "answers": one.answers, **apart, "exact": one.exact, "damage": one.total}
 
 
 def _told(interval: Any) -> dict[str, Any] | None:

@@ -59,6 +59,11 @@ class Settings:
             return self.window
         return max(self.window * self.search_len // self.seq_len, LEAST_WINDOW)
 
+    @property
+    def by_original(self) -> bool:
+        """Whether answers are judged by how near they are to the original's; else by the nats of the right tokens."""
+        return not self.widen
+
     def record(self) -> dict[str, Any]:
         """Without the names of files, whose contents count."""
         data = asdict(self)
@@ -70,7 +75,7 @@ class Settings:
         """What the scores of a placement depend on: its windows, and the rows."""
         names = ("window", "sinks", "seq_len", "search_len", "search_rows", "rows", "questions", "harder", "text_every")
         found = {name: getattr(self, name) for name in (*names, "seed")}
-        return found | ({"widen": True} if self.widen else {})
+        return found | ({"by_original": True} if self.by_original else {"widen": True})
 
     def of_gates(self) -> dict[str, Any]:
         """What learning the gates depends on besides."""

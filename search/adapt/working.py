@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
+from torch import Tensor
+
 from miniwin.inference import evaluating
 from miniwin.language_model import LanguageModel
 from miniwin.search.adapt.gate_learning import GateStep, learn
@@ -16,7 +18,7 @@ from miniwin.search.adapt.journal import Journal
 from miniwin.search.adapt.layers import SharedLayers
 from miniwin.search.adapt.plan import Placement, Plan, evenly
 from miniwin.search.adapt.prepared import Prepared
-from miniwin.search.adapt.scoring import Damage, Score, damage, score_rows
+from miniwin.search.adapt.scoring import Damage, Score, damage, original_says, score_rows
 from miniwin.search.adapt.searching import Found, Search, opened
 from miniwin.specs import UserError, user_path
 
@@ -79,6 +81,7 @@ class Adapting:
         known = prepared.settings.known
         self.journal = Journal(journal, prepared.journal_settings(), None if known is None else scores_of(known))
         self._shared: dict[str, SharedLayers] = {}
+        self._said: list[Tensor] | None = None  # by the original, of the rows of the search
 
     def search(self) -> Searched:
         """
@@ -174,21 +177,30 @@ class Adapting:
         )
 
     def _score(self, which: str, placement: Placement) -> Score:
-        named = tuple(self.prepared.plan.named(placement))
+        prepared = self.prepared
+        named = tuple(prepared.plan.named(placement))
         known = self.journal.entries.get((which, named))
-        rows = self.prepared.search_rows if which == SEARCH else self.prepared.rows
+        rows = prepared.search_rows if which == SEARCH else prepared.rows
         advance: Callable[[], object] = self.told.step if which == REPORT else lambda: None
         if known is not None:
             for _ in rows:
                 advance()
             return known.score
-        every = self.prepared.settings.text_every if which == SEARCH else 1
+        every = prepared.settings.text_every if which == SEARCH else 1
         began = time.monotonic()
         shared = self._layers(which)
         with evaluating(self.model):
-            score = score_rows(shared, placement, rows, every, keep=which == SEARCH, advance=advance)
+            originals = self._originals() if which == SEARCH and prepared.settings.by_original else None
+            score = score_rows(
+                shared, placement, rows, every, keep=which == SEARCH, advance=advance, originals=originals
+            )
         self.journal.add(which, named, score, time.monotonic() - began)
         return score
+
+    def _originals(self) -> list[Tensor]:
+        if self._said is None:
+            self._said = [original_says(self._layers(SEARCH), row) for row in self.prepared.search_rows]
+        return self._said
 
     def _layers(self, which: str) -> SharedLayers:
         if which not in self._shared:

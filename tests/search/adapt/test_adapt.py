@@ -28,7 +28,7 @@ from miniwin.search.adapt.page import page
 from miniwin.search.adapt.plan import Plan, evenly
 from miniwin.search.adapt.prepared import prepare
 from miniwin.search.adapt.rows import Wanted, make_rows
-from miniwin.search.adapt.scoring import Damage, damage, score_row, score_rows
+from miniwin.search.adapt.scoring import Damage, RowScore, damage, original_says, score_row, score_rows
 from miniwin.search.adapt.searching import Search, needed, opened, predicted
 from miniwin.search.adapt.settings import Settings, share_of
 from miniwin.search.adapt.texts import cut, read_texts
@@ -430,6 +430,33 @@ def test_scores_are_those_of_the_model_itself(model: Path) -> None:
     found = damage((score,), base, [row], 1, 0.5)
     assert found.total == 0.5 * found.text + found.answers
     assert math.isclose(found.text, (sum(score.text) - sum(base[0].text)) / len(row.text))
+
+
+def test_how_far_apart_an_answer_is_said(model: Path) -> None:
+    """KL over the whole vocabulary, judged by float64; it takes the place of the nats of the right tokens."""
+    original = miniwin.load(model)
+    rows = make_rows(read_texts([], [])[0], load_tokenizer("byte"), Wanted(2, 1400, 3, 1), search=False)
+    plan = Plan(original.spec, 16, 2, 256)
+    shared = SharedLayers(original, plan)
+    said = [original_says(shared, row) for row in rows]
+    score = score_rows(shared, (1,), rows, 1, originals=said)
+    base = score_rows(shared, plan.original, rows, 1, originals=said)
+    built = plan.spec_of((1,)).build().eval()
+    built.load_state_dict(original.decoder.state_dict())
+    total, tokens = 0.0, 0
+    for row, found, same in zip(rows, score, base, strict=True):
+        ids = torch.tensor([row.ids])
+        with torch.no_grad():
+            one, other = (m(ids)[0].double().log_softmax(-1) for m in (original.decoder, built))
+        for answer, mine, none in zip(row.answers, found.apart, same.apart, strict=True):
+            at = range(answer.start - 1, answer.stop - 1)
+            expected = float((one[at].exp() * (one[at] - other[at])).sum())
+            assert math.isclose(mine, expected, rel_tol=1e-3, abs_tol=1e-5) and abs(none) < 1e-5
+            total, tokens = total + mine * answer.judged, tokens + (answer.stop - answer.start) * answer.judged
+        assert RowScore.from_list(json.loads(json.dumps(found.to_list()))) == found
+    judged = damage(score, base, rows, 1, 0.5)
+    assert judged.apart is not None and math.isclose(judged.apart, total / tokens)
+    assert judged.total == 0.5 * judged.text + judged.apart and judged.apart != judged.answers
 
 
 def test_rows_in_threads_give_the_same_scores(model: Path) -> None:

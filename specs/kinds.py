@@ -9,7 +9,7 @@ from miniwin.specs.base import UserError
 from miniwin.specs.model import ModelSpec
 
 KINDS = {"model": "models", "train": "train", "search": "searches", "suite": "suites"}
-FORMATS = {"model": 1, "train": 1, "search": 1, "suite": 1}
+FORMATS = {"model": 1, "train": 1, "search": 2, "suite": 1}
 
 
 def spec_class(kind: str) -> type[BaseModel]:

@@ -11,6 +11,9 @@ A string under `set` is an expression over the variables and the pattern letters
 has no value here (`when`) is left out: the base model keeps its field.
 
 With `weights: REF` every trial begins with the weights of a model that exists.
+
+Without `pruner` a search stops trials early where that was shown to save most (specs/pruning.py). In a file
+of format 1 it stops none, as it did when such files were written.
 """
 
 from __future__ import annotations
@@ -29,7 +32,7 @@ from miniwin.specs.expressions import FUNCTION_NAMES, Expression
 from miniwin.specs.learning_rate import LearningRate
 from miniwin.specs.matching import Matched
 from miniwin.specs.objectives import METRICS, Objective, find, measured_in, needs_speeds
-from miniwin.specs.pruning import HalvingPruner, HyperbandPruner, PrunerSpec, growing
+from miniwin.specs.pruning import THIRD, THIRDS, HalvingPruner, HyperbandPruner, PrunerSpec, growing
 from miniwin.specs.sampling import SamplerSpec, TPESampler
 from miniwin.specs.speeds import Speeds
 from miniwin.specs.variable_links import link_problems
@@ -65,7 +68,7 @@ class SearchSpec(Grown):
     _WRITTEN: ClassVar[frozenset[str]] = frozenset({"match", "warm_start", "confirm"})  # also where they say nothing
 
     kind: Literal["search"] = "search"
-    format: Literal[1] = 1
+    format: Literal[1, 2] = 2
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=80)]
     base: str | None = None  # the model spec that every trial starts from; null: that of `weights`
     weights: str | None = None  # a run, a zoo entry or an imported folder, whose weights every trial begins with
@@ -84,7 +87,7 @@ class SearchSpec(Grown):
     seeds: Annotated[PositiveInt, Field(le=MOST_SEEDS)] = 1  # each trial, and the baseline, is trained so many times
     learning_rate: LearningRate = None  # how each of them gets a learning rate of its own
     sampler: SamplerSpec = TPESampler()
-    pruner: PrunerSpec | None = None
+    pruner: PrunerSpec | None = None  # left out: halving, where all that is measured is loss
     rungs: list[Fraction] = RUNGS  # where a pruner judges a trial, as fractions of its tokens
     report_lengths: list[PositiveInt] | None = None  # null: 1, 2, 4, 8 and 16 times the training length
     eval_tokens: Annotated[Count, Field(ge=1)] = 65536  # measured at each length when a trial ends
@@ -92,6 +95,13 @@ class SearchSpec(Grown):
     confirm: ConfirmSpec | None = None  # the best trials and the baseline once more, on text that nothing has seen
     seed: Count = 0  # of the sampler and of the evaluation; a model's seed is the train spec's
     workers: PositiveInt = 2
+
+    @model_validator(mode="before")
+    @classmethod
+    def _as_format_1_meant(cls, data: Any) -> Any:
+        if isinstance(data, dict) and data.get("format") == 1 and "pruner" not in data:
+            return {**data, "pruner": None}
+        return data
 
     @field_validator("base", "baseline", "weights")
     @classmethod
@@ -199,6 +209,27 @@ class SearchSpec(Grown):
                 f"rungs are increasing fractions of the budget between 0 and 1, such as [0.25, 0.5]; got {value}"
             )
         return value
+
+    @model_validator(mode="after")
+    def _usual_pruner(self) -> SearchSpec:
+        """What is left out is chosen here, so that a study says what it does."""
+        if "pruner" in self.model_fields_set or not self._learns_by_loss():
+            return self
+        chosen: dict[str, Any] = {"pruner": HalvingPruner(reduction=THIRD)}
+        if "rungs" not in self.model_fields_set:
+            chosen["rungs"] = THIRDS
+        elif not self.rungs:
+            return self
+        self.__dict__.update(chosen)  # the instance is frozen, and nobody has it yet
+        self.__pydantic_fields_set__.update(chosen)
+        return self
+
+    def _learns_by_loss(self) -> bool:
+        """Whether early losses foretell the order of trials: all that is measured is loss, at the same tokens."""
+        steps = any(f"train.{name}" in self.set for name in ("batch_size", "seq_len", "gradient_accumulation"))
+        measured = [one for one in self.parsed_objectives if one.measured]
+        trained = self.budget.tokens_per_trial != 0
+        return trained and not steps and bool(measured) and all(one.row.how == "text" for one in measured)
 
     @model_validator(mode="after")
     def _pruning(self) -> SearchSpec:

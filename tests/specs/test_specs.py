@@ -31,6 +31,8 @@ from miniwin.specs import (
     resolve_spec_path,
     shipped_specs,
 )
+from miniwin.specs.kinds import FORMATS
+from miniwin.specs.pruning import HalvingPruner
 from miniwin.specs.yaml_document import Document
 
 OLD = FIXTURES / "format-1"
@@ -527,7 +529,7 @@ def test_a_spec_at_hand_is_overridden_as_its_file_is(name: str, tmp_path: Path) 
     }[kind]
     assert overridden(spec, changes) == load_spec(path, kind, changes)
     assert overridden(spec, []) == spec
-    for wrong in ("num_layers", "budget.trial=3", "name=[1]", "name.x=1", "format=2"):
+    for wrong in ("num_layers", "budget.trial=3", "name=[1]", "name.x=1", "format=3"):
         with pytest.raises(UserError) as of_file:
             load_spec(path, kind, [wrong], option="--set-it")
         with pytest.raises(UserError) as at_hand:
@@ -635,13 +637,54 @@ def test_the_schema_is_draft_07(kind: str) -> None:
             re.compile(node["pattern"])
 
 
+LOSS = ["minimize loss@1024", "minimize cache_bytes@4096"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "stops"),
+    [
+        ({}, True),
+        ({"objectives": ["minimize bits_per_byte@16x"]}, True),
+        ({"rungs": [0.1, 0.5]}, True),
+        ({"rungs": []}, False),
+        ({"pruner": None}, False),
+        ({"format": 1}, False),  # as it was before there was a format 2
+        ({"objectives": ["minimize loss@1024", "maximize recall@1024"]}, False),  # learnt late
+        ({"objectives": ["minimize cache_bytes@4096"]}, False),  # nothing to see on the way
+        ({"set": {"blocks.A.attention.window": "window", "train.batch_size": "window"}}, False),  # other rungs each
+        ({"base": None, "weights": "miniwin-1m", "budget": {"trials": 4, "tokens_per_trial": 0}}, False),
+    ],
+    ids=str,
+)
+def test_a_search_that_says_nothing_stops_early_where_it_pays(changes: dict[str, Any], stops: bool) -> None:
+    spec = {
+        "kind": "search",
+        "format": 2,
+        "name": "usual",
+        "base": "model.yaml",
+        "train": "train.yaml",
+        "variables": {"window": {"choice": [8, 16]}},
+        "set": {"blocks.A.attention.window": "window"},
+        "objectives": LOSS,
+        "budget": {"trials": 4},
+        **changes,
+    }
+    found = parse_spec({name: value for name, value in spec.items() if value is not None or name == "pruner"}, "search")
+    assert found.pruner == (HalvingPruner(reduction=3) if stops else None)
+    assert found.rungs == changes.get("rungs", [0.037, 0.111, 0.333] if stops else [0.25, 0.5])
+    again = parse_spec(found.model_dump(mode="json"), "search")  # as a study keeps it
+    assert again == found and again.pruner == found.pruner
+
+
 @pytest.mark.parametrize("kind", ["model", "train", "search"])
 def test_the_schema_has_every_field(kind: str) -> None:
     schema, spec = json_schema(kind), load_spec(OLD / f"{kind}.yaml")
     assert set(schema["properties"]) == set(type(spec).model_fields) | ({"layer"} if kind == "model" else set())
     assert schema["additionalProperties"] is False
     assert {"kind", "format", "name"} <= set(schema["required"])
-    assert schema["properties"]["kind"]["const"] == kind and schema["properties"]["format"]["const"] == 1
+    formats = schema["properties"]["format"]
+    assert schema["properties"]["kind"]["const"] == kind
+    assert formats.get("enum", [formats.get("const")]) == list(range(1, FORMATS[kind] + 1))
 
 
 def test_the_schema_has_every_registered_block() -> None:

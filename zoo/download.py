@@ -164,9 +164,11 @@ class ResumingDownloader:
                 start = 0  # the server sends everything
                 if response.length not in (None, self.size):
                     raise ZooError(f"{url}: is {response.length} bytes long, expected {self.size}")
+            promised = response.length  # the server may leave the connection open after them
             with self._part(start) as file:
                 written = start
-                while chunk := response.read(min(CHUNK, self.size - written + 1)):
+                # Not `read`: it waits for all of a chunk, and loses what has come of it when the connection fails.
+                while promised != written - start and (chunk := response.read1(min(CHUNK, self.size - written + 1))):
                     if written + len(chunk) > self.size:
                         file.close()
                         self.part.unlink()

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks.checks import Check
 from benchmarks.search_chaos.disturbing import EXPECTED, Disturbed
 from miniwin.runs import read_metrics
 from miniwin.search import read_study
@@ -16,17 +16,6 @@ from miniwin.search.study_data import StudyData, TrialRecord
 
 ENDED = {"complete", "pruned", "infeasible", "duplicate"}
 WEIGHTS = "model.safetensors"
-
-
-@dataclass(frozen=True)
-class Check:
-    """what: what has to hold. wrong: where it does not."""
-
-    what: str
-    wrong: list[str]
-
-    def __str__(self) -> str:
-        return "\n         ".join([f"{'BROKEN' if self.wrong else 'ok    '} {self.what}", *self.wrong])
 
 
 def check(disturbed: Path, undisturbed: Path, told: Disturbed) -> list[Check]:

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
-from benchmarks.search_chaos.checks import Check, check
+from benchmarks.checks import Check
+from benchmarks.search_chaos.checks import check
 from benchmarks.search_chaos.disk import small_disk
 from benchmarks.search_chaos.disturbing import Disturbed, Disturbing, Plan
 from benchmarks.search_chaos.study import STEPS, write_specs

@@ -10,7 +10,8 @@ from typing import Any
 
 from postgres import Postgres
 
-from benchmarks.search_chaos.checks import Check, check
+from benchmarks.checks import Check
+from benchmarks.search_chaos.checks import check
 from benchmarks.search_chaos.disturbing import NO_ROOM, Disturbed
 from benchmarks.search_chaos.running import chaos
 

@@ -9,6 +9,8 @@ import gc
 gc.disable()  # modules are no garbage: the server would look for some among them, and so would each process after it
 
 import optuna
+import pooch
+import requests  # by pooch, for every file
 import torch
 import torch._dynamo  # an optimizer imports this, which takes longer than all other imports
 import torch.distributed.checkpoint
@@ -27,6 +29,7 @@ import miniwin.training.launch
 import miniwin.training.sharded
 import miniwin.zoo
 import miniwin.zoo.publishing.publish
+import miniwin.zoo.pull
 
 do_not_wait()
 with torch.device("meta"):

@@ -29,7 +29,7 @@ METRICS: dict[str, Any] = {
 }
 
 
-def tiny_spec(window: int = 8) -> ModelSpec:
+def tiny_spec(window: int = 8, hidden_size: int = 16) -> ModelSpec:
     heads = {"num_heads": 2, "num_kv_heads": 1}
     mlp = {"type": "swiglu", "intermediate_size": 24}
     local = {**heads, "window": window, "position": {"type": "p-rope", "period": 2 * window, "harmonic": True}}
@@ -38,7 +38,7 @@ def tiny_spec(window: int = 8) -> ModelSpec:
         "format": 1,
         "name": "tiny",
         "vocab_size": 256,
-        "hidden_size": 16,
+        "hidden_size": hidden_size,
         "num_layers": 2,
         "pattern": "SG",
         "blocks": {
@@ -51,10 +51,10 @@ def tiny_spec(window: int = 8) -> ModelSpec:
     return spec
 
 
-def make_run(folder: Path, *, seed: int = 0, window: int = 8, **changes: Any) -> Path:
+def make_run(folder: Path, *, seed: int = 0, window: int = 8, hidden_size: int = 16, **changes: Any) -> Path:
     """A complete run folder; `changes` replace keys of run.json."""
     folder.mkdir(parents=True)
-    spec = tiny_spec(window)
+    spec = tiny_spec(window, hidden_size)
     torch.manual_seed(seed)
     weights = {name: tensor.contiguous() for name, tensor in spec.build().state_dict().items()}
     save_file(weights, folder / "model.safetensors", metadata={"made": "by a test"})

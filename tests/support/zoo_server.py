@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import suppress
@@ -20,9 +21,10 @@ WEIGHTS = "model.safetensors"
 
 
 class Server:
-    """Serves a folder on 127.0.0.1. `faults` maps a file's name to its fault; `asked` records every request."""
+    """Serves a folder on 127.0.0.1. `faults` maps a file's name to its fault; `asked` records every request.
+    certificate: PEM, for https."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, certificate: Path | None = None) -> None:
         self.folder = folder
         self.faults: dict[str, Any] = {}
         self.asked: list[tuple[str, str | None]] = []  # (file name, Range header)
@@ -36,7 +38,11 @@ class Server:
                 pass
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
+        if certificate is not None:
+            context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+            context.load_cert_chain(certificate)
+            self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
+        self.url = f"http{'' if certificate is None else 's'}://127.0.0.1:{self._server.server_port}"
         threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
 
     def close(self) -> None:

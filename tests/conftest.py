@@ -13,6 +13,7 @@ from pathlib import Path
 
 import postgres as postgres_server
 import pytest
+import room
 import typer.testing
 from disk import do_not_wait
 
@@ -21,6 +22,11 @@ typer.testing._get_command = cache(typer.testing._get_command)
 
 
 do_not_wait()
+
+os.environ["PYTEST_DEBUG_TEMPROOT"] = str(room.place())  # pytest's name for the folder that has all tmp_path
+CHILDREN = str(Path(__file__).parent / "support" / "children")  # what all processes do that a test starts
+if CHILDREN not in os.environ.get("PYTHONPATH", ""):
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [CHILDREN, os.environ.get("PYTHONPATH", "")]))
 
 LONGEST = (
     "test_contract.py",

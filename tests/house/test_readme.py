@@ -37,13 +37,16 @@ from miniwin.specs.yaml_document import Document
 from miniwin.zoo.importing.families import FAMILIES
 
 TINY = "--set-train tokens=4e3 --set-train batch_size=2 --set-train seq_len=64"
-CHEAPER = {
+SEARCH = (
+    "--workers 1 --set budget.trials=1 --set budget.tokens_per_trial=4e3 --set report_lengths=[64,512] --tracking off"
+)
+CHEAPER = {  # the first that fits
     "miniwin train ": f"{TINY} --tracking off",
     "miniwin calibrate ": "--set seq_len=32 --set batch_size=1 --quiet",
     "miniwin eval runs/first --suite ": "",  # whose file says what is measured
     "miniwin eval ": "--no-recall --no-speed",
-    "miniwin search run ": "--workers 1 --set budget.trials=1 --set budget.tokens_per_trial=4e3 --set eval_tokens=4096 "
-    "--set rung_eval_tokens=4096 --set report_lengths=[64,512] --tracking off",
+    "miniwin search run layers-of-weights ": f"{SEARCH} --set eval_tokens=2048 --set confirm.tokens=4096",
+    "miniwin search run ": f"{SEARCH} --set eval_tokens=4096 --set rung_eval_tokens=4096",
     "miniwin search confirm ": "--top 1 --seeds 1 --workers 1 --tracking off",
     "miniwin search ladder ": "--plan",  # tests/search/test_ladder.py trains one
     "miniwin search promote ": f"{TINY} --lengths 64,512 --tracking off",
@@ -169,6 +172,8 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workplace]:
             patch.delenv(name, raising=False)
         patch.setattr("miniwin.search.confirm.asking.ConfirmSpec", partial(ConfirmSpec, tokens=8192))
         place = Workplace(folder, until_the_end)
+        patch.setattr("miniwin.training.calibration.WARM", 1)
+        patch.setattr("miniwin.training.calibration.MEASURED", 1)
         for command in commands():
             if command.line not in place.printed and command.line not in ELSEWHERE:
                 place.run(command.line, fails=command.page == FAILING)

@@ -147,7 +147,7 @@ def torchrun(*arguments: str) -> tuple[int, str, str]:
         return go
 
     elastic_launch = run.elastic_launch
-    with _handlers_kept(), path_for_the_server(), patch.object(run, "elastic_launch", launch):
+    with _agent(), path_for_the_server(), patch.object(run, "elastic_launch", launch):
         run.run(asked)
     assert [rank for rank, (_, out, _) in sorted(answers.items()) if out] == [0], "one of them speaks for all"
     return max((answers[rank] for rank in sorted(answers)), key=lambda answer: answer[0])  # the first of the largest
@@ -168,7 +168,7 @@ def together(target: Callable[..., object], *arguments: Any, processes: int = 2,
         start_method="forkserver",
     )
     given = (dict(os.environ), os.getcwd(), _watched, (target, arguments))
-    with _handlers_kept(), path_for_the_server():
+    with _agent(), path_for_the_server():
         answers: dict[int, Any] = elastic_launch(config, _run)(*given)
     return answers
 
@@ -179,12 +179,22 @@ def _watched(target: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
 
 
 @contextmanager
-def _handlers_kept() -> Iterator[None]:
-    """torchrun takes over the handling of signals, for the time of the block."""
+def _agent() -> Iterator[None]:
+    """torchrun takes over the handling of signals, for the time of the block.
+
+    For each line of a log that nobody reads, it looks up the source of each function that is running, among all the
+    modules of all tests: a second of computing for each start. Here it gets the name that it wants.
+    """
+    from torch.distributed.elastic.rendezvous import dynamic_rendezvous
+
+    def caller(depth: int = 2) -> str:
+        return sys._getframe(depth).f_code.co_name
+
     numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
     before = {number: signal.getsignal(number) for number in numbers}
     try:
-        yield
+        with patch.object(dynamic_rendezvous, "get_method_name", caller):
+            yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

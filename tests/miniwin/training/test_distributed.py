@@ -36,7 +36,7 @@ from miniwin.training.sharded import refuse_unshardable
 
 ENGINES = ["ddp", "fsdp"]
 STEEP: dict[str, Any] = {"tokens": 50 * 128, "optimizer": {"lr": 1e-2}}
-FIFTY: dict[str, Any] = {"tokens": 50 * 128, "optimizer": {"lr": 1e-3}}
+TWENTY: dict[str, Any] = {"tokens": 20 * 128, "optimizer": {"lr": 1e-3}}
 
 
 @pytest.fixture(autouse=True)
@@ -68,7 +68,7 @@ def cases() -> dict[str, tuple[ModelSpec, TrainSpec]]:
     blocks = tiny_model().model_dump(mode="json")["blocks"]
     measured = {"every": 1000, "tokens": 100, "keep_best": "minimize loss@32"}
     return {
-        "dense": (tiny_model(), tiny_train(**FIFTY, eval=measured)),
+        "dense": (tiny_model(), tiny_train(**TWENTY, eval=measured)),
         "experts": (
             tiny_model(blocks={**blocks, "G": {**blocks["G"], "mlp": moe}}, tie_word_embeddings=False),
             tiny_train(optimizer={"type": "muon", "lr": 1e-3}, tokens=8 * 256, gradient_accumulation=2),
@@ -164,20 +164,20 @@ def test_muon_sees_whole_matrices() -> None:
 
 def piece(tokens: dict[str, int]) -> None:
     for engine, stop in tokens.items():
-        go(tiny_model(), tiny_train(**FIFTY), "run", distributed=engine, stop_after_tokens=stop)
+        go(tiny_model(), tiny_train(**TWENTY), "run", distributed=engine, stop_after_tokens=stop)
 
 
 def test_any_engine_goes_on_from_the_checkpoint_of_any_other() -> None:
     """With two processes, one and four."""
-    together(piece, {"ddp": 1000, "fsdp": 2000})
+    together(piece, {"ddp": 400, "fsdp": 800})
     assert sorted(path.name for path in Path("run").glob("checkpoint*")) == [SHARDS[0], "checkpoint.pt"]
-    go(tiny_model(), tiny_train(**FIFTY), "run", stop_after_tokens=3000)
+    go(tiny_model(), tiny_train(**TWENTY), "run", stop_after_tokens=1200)
     assert not list(Path("run").glob("checkpoint-*"))
-    together(piece, {"ddp": 4000, "fsdp": 5000}, processes=4)
+    together(piece, {"ddp": 1600, "fsdp": 2000}, processes=4)
     state = load_checkpoint(Path("run/checkpoint.pt"))
     assert_equal(state["model"], dict(load("run").decoder.state_dict()))
-    assert go(tiny_model(), tiny_train(**FIFTY), "run").status == "complete"
-    go(tiny_model(), tiny_train(**FIFTY), "alone")
+    assert go(tiny_model(), tiny_train(**TWENTY), "run").status == "complete"
+    go(tiny_model(), tiny_train(**TWENTY), "alone")
     assert losses("run") == pytest.approx(losses("alone"), abs=1e-6)
     mine, other = (load_checkpoint(Path(folder, "checkpoint.pt"))["optimizer"] for folder in ("run", "alone"))
     assert mine["param_groups"] == other["param_groups"]
@@ -189,7 +189,7 @@ def on_a_gpu(engine: str) -> None:
     kinds = {"ddp": "miniwin.training.replicated.Replicated", "fsdp": "miniwin.training.sharded.Sharded"}
     kind = pkgutil.resolve_name(kinds[engine])
     for dtype in "float32", "bfloat16":
-        spec = tiny_train(**FIFTY, dtype=dtype, eval={"every": 1000, "tokens": 100, "keep_best": "minimize loss@32"})
+        spec = tiny_train(**TWENTY, dtype=dtype, eval={"every": 1000, "tokens": 100, "keep_best": "minimize loss@32"})
         go(tiny_model(), spec, f"alone-{dtype}", "cuda")
         with pytest.MonkeyPatch.context() as changed:
             changed.setattr("miniwin.training.loop.make_engine", lambda named, *of: kind(*of))
@@ -298,9 +298,9 @@ def test_a_shard_that_is_missing_or_damaged_is_named() -> None:
     for damage in (None, content[:100], content[:-8]):
         shard.unlink() if damage is None else shard.write_bytes(damage)
         with pytest.raises(UserError, match=r"run/checkpoint-a cannot be read as a checkpoint .* with --fresh"):
-            go(tiny_model(), tiny_train(**FIFTY), "run")
+            go(tiny_model(), tiny_train(**TWENTY), "run")
     shard.write_bytes(content)
-    assert go(tiny_model(), tiny_train(**FIFTY), "run", stop_after_tokens=400).steps == 4
+    assert go(tiny_model(), tiny_train(**TWENTY), "run", stop_after_tokens=400).steps == 4
 
 
 @pytest.mark.filterwarnings("ignore:torch.distributed is disabled")

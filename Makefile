@@ -8,7 +8,7 @@ STAMP := $(VENV)/.installed
 # bytecode is written even where the environment says otherwise.
 export PYTHONDONTWRITEBYTECODE =
 
-.PHONY: help setup demo test test-machines lint types bench lock clean
+.PHONY: help setup demo test test-machines lint types bench docs lock clean
 
 help:
 	@echo "make demo    search, confirm, train, generate: the whole line on this machine, about 5 minutes on 2 cores"
@@ -16,6 +16,7 @@ help:
 	@echo "make test-machines   the suite as other processors compute: other instructions, kernels, threads; half an hour"
 	@echo "make lint    ruff and mypy only"
 	@echo "make bench   the quick benchmark against peers, about 11 minutes on 2 quiet cores"
+	@echo "make docs    the pages of docs/ as a site with search, in build/docs"
 	@echo "make clean   remove .venv, caches and what the demo made"
 
 $(STAMP): requirements.lock pyproject.toml setup.py $(wildcard blocks/native/*.[ch])
@@ -56,6 +57,12 @@ lint: $(STAMP)
 bench: $(STAMP)
 	@echo "== quick benchmark: interleaved with its peers, about 11 minutes; results go to benchmarks/results"
 	@$(BIN)/python -m benchmarks
+
+docs: $(STAMP)
+	@echo "== the documentation, into build/docs/index.html"
+	@$(BIN)/python -c 'import material, mkdocstrings' 2>/dev/null || \
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check "mkdocs-material>=9.5" "mkdocstrings[python]>=0.27"
+	@$(BIN)/python -m mkdocs build --quiet --strict
 
 lock: $(STAMP)
 	@echo "== requirements.lock from a fresh environment"

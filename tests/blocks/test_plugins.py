@@ -1,4 +1,4 @@
-"""Blocks from outside the package: the example of CONTRIBUTING.md, as a file and as an entry point, and broken ones."""
+"""Blocks from outside the package: the example of docs/blocks.md, as a file and as an entry point, and broken ones."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from miniwin.blocks import plugins
 from miniwin.blocks.plugins import load_plugin
 from miniwin.blocks.spec import UserError
 
-EXAMPLE = re.findall(r"^```python\n(.*?)^```", (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"), re.M | re.S)
+EXAMPLE = re.findall(r"^```python\n(.*?)^```", (ROOT / "docs" / "blocks.md").read_text(encoding="utf-8"), re.M | re.S)
 MODEL = """
 kind: model
 format: 1

@@ -37,7 +37,7 @@ def test_a_launcher_by_name_by_file_and_with_options(tmp_path: Path) -> None:
 
 
 def test_the_file_and_the_options_that_the_page_shows(tmp_path: Path) -> None:
-    page = ROOT / "docs" / "searching.md"
+    page = ROOT / "docs" / "machines.md"
     (shown,) = (text for text in blocks(page, "yaml") if text.startswith("type: slurm"))
     (tmp_path / "site.yaml").write_text(shown)
     assert choose(tmp_path / "site.yaml") == Slurm(

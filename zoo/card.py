@@ -101,7 +101,7 @@ def _front_matter(
 def _usage(ref: str, tasks: Sequence[Task]) -> str:
     opening = f'```python\nimport miniwin\n\nmodel = miniwin.load("{ref}")\n'
     if tasks:
-        example = _example(tasks[0])
+        example = example_of(tasks[0])
         start, end = example.answers[0]
         prompt = json.dumps(example.text[:start].decode("ascii"))
         options = f"max_new_tokens={end - start}, temperature=0.0"
@@ -112,7 +112,7 @@ def _usage(ref: str, tasks: Sequence[Task]) -> str:
     )
 
 
-def _example(task: Task) -> Example:
+def example_of(task: Task) -> Example:
     """An example that no model was trained on."""
     return draw(task, max(EXAMPLE, task.shortest), seed=0, index=0, split="test")
 
@@ -120,7 +120,7 @@ def _example(task: Task) -> Example:
 def _asked(task: Task) -> str:
     """What a task asks, in the words of its file, and an example."""
     said = (inspect.getdoc(sys.modules[type(task).__module__]) or "").partition("\n\n")[0].replace("\n", " ")
-    example = _example(task)
+    example = example_of(task)
     answers = ", ".join(f"`{example.text[start:end].decode('ascii').strip()}`" for start, end in example.answers)
     text = example.text.decode("ascii").strip("\n")
     fields = ", ".join(f"{key} {value}" for key, value in task.model_dump(mode="json").items() if key != "type")

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from miniwin.zoo.configured import sources
-from miniwin.zoo.entry import PROVENANCE, Entry
+from miniwin.zoo.entry import PROVENANCE, Entry, Manifest
 from miniwin.zoo.rollback import seen
 
 NOT_RECORDED = "not recorded"
@@ -18,7 +18,11 @@ NOT_RECORDED = "not recorded"
 
 def chain(entry: Entry) -> list[tuple[str, str]]:
     """Title and content of every link, the first one first. Raises ZooError where the entry cannot be read."""
-    manifest, recorded = entry.require_manifest(), entry.provenance
+    return [*links(entry.require_manifest(), entry.provenance), ("zoos", _zoos(entry))]
+
+
+def links(manifest: Manifest, recorded: dict[str, Any]) -> list[tuple[str, str]]:
+    """The links that the entry itself has. recorded: its provenance.json."""
     run = _mapping(recorded.get("run"))
     data = _mapping(run.get("data"))
     return [
@@ -28,8 +32,7 @@ def chain(entry: Entry) -> list[tuple[str, str]]:
         ("training run", _run(run)),
         ("data", _said(data, ("source", "tokens", "fingerprint"))),
         ("architecture", f"{manifest.layout}, {manifest.parameters:,} parameters, spec {manifest.spec_hash}"),
-        ("entry", _entry(entry, recorded)),
-        ("zoos", _zoos(entry)),
+        ("entry", _entry(manifest, recorded)),
     ]
 
 
@@ -60,12 +63,11 @@ def _run(run: Mapping[str, Any]) -> str:
     return _said(known, ("model", "spec", "seed", "tokens", "started", "code"))
 
 
-def _entry(entry: Entry, recorded: dict[str, Any]) -> str:
-    manifest = entry.require_manifest()
+def _entry(manifest: Manifest, recorded: dict[str, Any]) -> str:
     written = _mapping(recorded.get("entry"))
     provenance = manifest.files[PROVENANCE].sha256
     return (
-        f"{entry.ref}, digest {manifest.digest}; made {manifest.created} by miniwin "
+        f"{manifest.name}@{manifest.version}, digest {manifest.digest}; made {manifest.created} by miniwin "
         f"{written.get('code_version', NOT_RECORDED)}; {PROVENANCE} sha256 {provenance}"
     )
 

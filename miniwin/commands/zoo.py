@@ -12,6 +12,7 @@ from miniwin.commands import (
     zoo_pulling,
     zoo_search,
     zoo_showing,
+    zoo_site,
     zoo_sources,
 )
 
@@ -31,5 +32,6 @@ zoo_publishing.add_to(app)
 app.command()(zoo_sources.keygen)
 app.command()(zoo_sources.mirror)
 app.command()(zoo_sources.lock)
+app.command()(zoo_site.site)
 app.add_typer(zoo_sources.app, name="source")
 app.add_typer(zoo_cache.app, name="cache")

@@ -10,6 +10,7 @@ from typing import Any
 from miniwin.explain.layers import groups, layer_numbers
 
 WIDTH, HIGH = 640, 72  # of the strip; of its highest bar
+SCALE = 1.15  # CSS pixels of a unit, where there is room
 LEAST = 0.12  # the lowest bar, as a share of the highest
 WIDEST, ROOM = 34.0, 11.0  # the widest bar; the width that a letter needs
 CAPTION = "One bar a layer: as high as it sees, on a logarithmic scale up to all keys."
@@ -17,8 +18,10 @@ CUT = " A bar in steps is a layer whose heads see differently: one step a key/va
 COLOURS = 6  # the seventh kind has the first colour again: the letters tell kinds apart
 
 STYLE = """
-.strip text { text-anchor: middle; } .key { display: inline-block; width: 0.8em; height: 0.8em; margin-right: 0.4em;
-  border-radius: 2px; } .keys { list-style: none; margin: 0.5rem 0 0; padding: 0; font-size: 0.9rem; }
+.sees { width: 100%; } .sees text { text-anchor: middle; fill: var(--soft); }
+.keys { list-style: none; margin: 0.5rem 0 0; padding: 0; font-size: 0.9rem; }
+.keys .key { display: inline-block; width: 0.8em; height: 0.8em; margin-right: 0.4em; border-radius: 2px; }
+@media (max-width: 34rem) { .sees text { font-size: 16px; } }
 .kind0 { fill: #4a6cf0; background: #4a6cf0; } .kind1 { fill: #d98324; background: #d98324; }
 .kind2 { fill: #1f9e77; background: #1f9e77; } .kind3 { fill: #c2549d; background: #c2549d; }
 .kind4 { fill: #7b8794; background: #7b8794; } .kind5 { fill: #a33b2e; background: #a33b2e; }
@@ -53,10 +56,11 @@ def strip(facts: dict[str, Any]) -> str:
     )
     cut = CUT if any(row.get("windows") for row in facts["layers"]) else ""
     label = f"{count} layers, {facts['layout']}: how far each sees"
-    height = HIGH + (20 if step >= ROOM else 2)
+    wide, height = step * count, HIGH + (20 if step >= ROOM else 2)
     return (
-        f'<svg class="strip" viewBox="0 0 {WIDTH} {height}" role="img"><title>{escape(label)}</title>{"".join(bars)}'
-        f'</svg><p class="soft">{CAPTION + cut}</p><ul class="keys">{keys}</ul>'
+        f'<svg class="strip sees" viewBox="0 0 {wide:.2f} {height}" style="max-width: {SCALE * wide:.0f}px" role="img">'
+        f"<title>{escape(label)}</title>"
+        f'{"".join(bars)}</svg><p class="soft">{CAPTION + cut}</p><ul class="keys">{keys}</ul>'
     )
 
 

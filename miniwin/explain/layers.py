@@ -29,6 +29,28 @@ def explanation(spec: ModelSpec, lengths: Sequence[int], dtype: str = "float32")
         raise UserError(f"--length: got {min(lengths)}; expected at least 1")
     with torch.device("meta"):
         built = sum(p.numel() for p in spec.build().parameters())
+    tables = spec.vocab_size * (1 if spec.tie_word_embeddings else 2) + (spec.embed_positions or 0)
+    return {
+        "name": spec.name,
+        "hash": spec.hash,
+        "layout": spec.layout,
+        "hidden_size": spec.hidden_size,
+        "vocab_size": spec.vocab_size,
+        "parameters": spec.parameters(),
+        "active_parameters": spec.active_parameters(),
+        "embedding_parameters": tables * spec.hidden_size,
+        "embed_positions": spec.embed_positions,
+        "built_parameters": built,
+        "forward_flops_per_token": {n: spec.forward_flops(n) for n in lengths},
+        "training_flops_per_token": {n: spec.training_flops(n) for n in lengths},
+        "cache_dtype": dtype,
+        "cache_bytes": {n: spec.cache_bytes(n, dtype) for n in lengths},
+        "layers": layer_rows(spec, lengths, dtype),
+    }
+
+
+def layer_rows(spec: ModelSpec, lengths: Sequence[int], dtype: str = "float32") -> list[dict[str, Any]]:
+    """What each layer sees, its encoding, parameters and cache bytes at each length. Nothing is built for it."""
     rows = []
     for i, (letter, layer) in enumerate(zip(spec.layout, spec.layer_specs, strict=True)):
         attention: Any = layer.attention
@@ -49,24 +71,7 @@ def explanation(spec: ModelSpec, lengths: Sequence[int], dtype: str = "float32")
                 "cache_bytes": cache,
             }
         )
-    tables = spec.vocab_size * (1 if spec.tie_word_embeddings else 2) + (spec.embed_positions or 0)
-    return {
-        "name": spec.name,
-        "hash": spec.hash,
-        "layout": spec.layout,
-        "hidden_size": spec.hidden_size,
-        "vocab_size": spec.vocab_size,
-        "parameters": spec.parameters(),
-        "active_parameters": spec.active_parameters(),
-        "embedding_parameters": tables * spec.hidden_size,
-        "embed_positions": spec.embed_positions,
-        "built_parameters": built,
-        "forward_flops_per_token": {n: spec.forward_flops(n) for n in lengths},
-        "training_flops_per_token": {n: spec.training_flops(n) for n in lengths},
-        "cache_dtype": dtype,
-        "cache_bytes": {n: spec.cache_bytes(n, dtype) for n in lengths},
-        "layers": rows,
-    }
+    return rows
 
 
 def groups(rows: Sequence[dict[str, Any]]) -> list[tuple[list[int], dict[str, Any]]]:

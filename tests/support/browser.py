@@ -33,14 +33,20 @@ def browser() -> str:
     return found
 
 
-def page_in_browser(url: str, seconds: float = 10.0) -> str:
-    """The elements of a page as HTML, once its scripts have had so many seconds of their own clock."""
+def page_in_browser(url: str, seconds: float = 10.0, console: list[str] | None = None) -> str:
+    """The elements of a page as HTML, once its scripts have had so many seconds of their own clock.
+
+    console: takes what pages wrote on the console, errors of theirs and of the browser about them.
+    """
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
         # No sandbox: root has none, and the page is our own.
         command = [browser(), "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={profile}"]
-        command += ["--disable-dev-shm-usage", f"--virtual-time-budget={1000 * seconds:.0f}", "--dump-dom", url]
+        command += ["--disable-dev-shm-usage", f"--virtual-time-budget={1000 * seconds:.0f}", "--dump-dom"]
+        command += [*(["--enable-logging=stderr"] if console is not None else []), url]
         done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
     assert done.returncode == 0, done.stderr[-2000:]
+    if console is not None:
+        console += [line for line in done.stderr.splitlines() if ":CONSOLE" in line]
     return done.stdout
 
 
@@ -74,21 +80,22 @@ MEASURE = """<!DOCTYPE html><meta charset="utf-8"><body style="margin: 0"><scrip
 </script></body>"""
 
 
-def measured_in_browser(pages: Sequence[Path], widths: Sequence[int]) -> dict[tuple[str, int], dict[str, Any]]:
+def measured_in_browser(
+    pages: Sequence[Path], widths: Sequence[int], console: list[str] | None = None
+) -> dict[tuple[str, int], dict[str, Any]]:
     """How pages of one folder lie in windows of some widths, by page and width.
 
     scroll: how wide the page is; inner: how wide the window. out: elements that reach beyond the window and are in no
-    box that scrolls. small: texts of charts that are too small to read. sections: their headings.
+    box that scrolls. small: texts of charts that are too small to read. sections: their headings. console: as for
+    `page_in_browser`.
     """
     folder = pages[0].parent
     names = [page.name for page in pages]
     script = MEASURE.replace("PAGES", json.dumps(names)).replace("WIDTHS", json.dumps(list(widths)))
     (folder / "measure.html").write_text(script, encoding="utf-8")
-    port = free_port()
-    there = f"http://127.0.0.1:{port}/measure.html"
-    server = [sys.executable, "-m", "http.server", str(port), "--bind", "127.0.0.1", "--directory", str(folder)]
-    with served(server, there, folder):
-        found = re.search(r'(?s)<pre id="measured">(.*?)</pre>', page_in_browser(there, 20.0))
+    with served_folder(folder) as url:
+        shown = page_in_browser(f"{url}/measure.html", 20.0, console)
+    found = re.search(r'(?s)<pre id="measured">(.*?)</pre>', shown)
     assert found, "the page was not measured"
     measured = json.loads(html.unescape(found[1]))
     return {(name, width): measured[f"{name} {width}"] for name in names for width in widths}
@@ -98,6 +105,15 @@ def free_port() -> int:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         return int(free.getsockname()[1])
+
+
+@contextmanager
+def served_folder(folder: Path) -> Iterator[str]:
+    """The URL of a folder that is served until the block ends."""
+    port = free_port()
+    server = [sys.executable, "-m", "http.server", str(port), "--bind", "127.0.0.1", "--directory", str(folder)]
+    with served(server, f"http://127.0.0.1:{port}/", folder):
+        yield f"http://127.0.0.1:{port}"
 
 
 @contextmanager

@@ -10,15 +10,13 @@ from typing import Any
 import pytest
 import yaml
 from typer.testing import CliRunner, Result
-from zoo_runs import METRICS, make_run
+from zoo_runs import METRICS, make_run, overwrite, sign_again
 
 from miniwin.commands.zoo import app
 from miniwin.evaluation.suite.result import SuiteResult
 from miniwin.evaluation.suite.run import run_suite
-from miniwin.files.hashing import sha256_file
 from miniwin.specs import SuiteSpec, UserError, parse_spec
 from miniwin.zoo import Entry, ZooError, add, adding, list_entries, resolve, user_zoo, verify, write_index
-from miniwin.zoo.entry import FileRecord, read_manifest, write_manifest
 from miniwin.zoo.pull import pull
 from miniwin.zoo.store import Store
 
@@ -82,17 +80,6 @@ def refused(*arguments: str) -> str:
     assert isinstance(result.exception, UserError), result.output
     assert [entry.ref for entry in list_entries() if entry.source == "user"] == []
     return str(result.exception)
-
-
-def overwrite(path: Path, content: bytes) -> None:
-    path.chmod(0o644)
-    path.write_bytes(content)
-
-
-def sign_again(entry: Entry) -> None:
-    folder, manifest = entry.folder, read_manifest(entry.folder)
-    files = {n: FileRecord(size=(folder / n).stat().st_size, sha256=sha256_file(folder / n)) for n in manifest.files}
-    overwrite(folder / "entry.json", write_manifest(manifest.model_copy(update={"files": files})).encode())
 
 
 def suite_of(entry: Entry) -> SuiteResult:
@@ -252,11 +239,11 @@ def test_a_signed_result_of_other_weights_is_found(entry: Entry) -> None:
     other = text.replace(suite_of(entry).model.weights, "0" * 64)
     assert other != text
     overwrite(entry.folder / "suite.json", other.encode())
-    sign_again(entry)
+    sign_again(entry.folder)
     (problem,) = verify(entry, logits=False)
     assert problem.file == "suite.json" and "is of weights 000000000000..." in problem.message
     overwrite(entry.folder / "suite.json", b"[]")
-    sign_again(entry)
+    sign_again(entry.folder)
     (problem,) = verify(entry, logits=False)
     assert problem.file == "suite.json" and "is not the result of a suite" in problem.message
 

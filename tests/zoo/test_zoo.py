@@ -19,7 +19,7 @@ from processes import miniwin_without_torch
 from safetensors.torch import load_file, save, save_file
 from typer.testing import CliRunner, Result
 from zoo_processes import add_and_stop, add_together, wait_for
-from zoo_runs import METRICS, make_run, tiny_spec
+from zoo_runs import METRICS, make_run, overwrite, sign_again, tiny_spec
 
 import miniwin
 from miniwin.commands.zoo import app
@@ -40,7 +40,7 @@ from miniwin.zoo import (
 )
 from miniwin.zoo import entry as entry_module
 from miniwin.zoo import integrity as check_module
-from miniwin.zoo.entry import ENTRY_FILES, HASHED_FILES, FileRecord, read_manifest, write_manifest
+from miniwin.zoo.entry import ENTRY_FILES, HASHED_FILES
 from miniwin.zoo.references import Version, parse_ref
 from miniwin.zoo.store import Store
 
@@ -69,11 +69,6 @@ def entry(run: Path) -> Entry:
 def mine() -> list[str]:
     """References in the user's zoo; the package may ship entries of its own."""
     return [entry.ref for entry in list_entries() if entry.source == "user"]
-
-
-def overwrite(path: Path, content: bytes) -> None:
-    path.chmod(0o644)
-    path.write_bytes(content)
 
 
 # ------------------------------------------------------------------------------------------------ references
@@ -422,13 +417,6 @@ def test_a_longer_file_an_extra_file_and_a_link_are_found(entry: Entry, tmp_path
         "metrics.json: is not a plain file",
         "weights.bin: does not belong to an entry",
     }
-
-
-def sign_again(folder: Path, **changes: Any) -> None:
-    """What somebody who knows the format would do: put the right hashes back after a change."""
-    manifest = read_manifest(folder)
-    files = {n: FileRecord(size=(folder / n).stat().st_size, sha256=sha256_file(folder / n)) for n in HASHED_FILES}
-    overwrite(folder / "entry.json", write_manifest(manifest.model_copy(update={"files": files, **changes})).encode())
 
 
 def test_other_weights_are_found_by_their_logits(entry: Entry, tmp_path: Path) -> None:

@@ -7,13 +7,12 @@ import shutil
 from pathlib import Path
 
 import pytest
-from zoo_runs import METRICS, make_run
+from zoo_runs import METRICS, make_run, sign_again
 
 import miniwin
 from miniwin.chat.format import FILES, LARGEST, TEMPLATE, TOKENS, ChatFormat
-from miniwin.files.hashing import sha256_file
 from miniwin.zoo import Entry, ZooError, add, check_addable, verify
-from miniwin.zoo.entry import ENTRY_FILES, FileRecord, read_manifest, schema_of, write_manifest
+from miniwin.zoo.entry import ENTRY_FILES, read_manifest, schema_of
 from miniwin.zoo.index import write_index
 from miniwin.zoo.pull import pull
 
@@ -89,15 +88,6 @@ def test_it_is_pulled_and_mirrored(run: Path, tmp_path: Path, monkeypatch: pytes
     monkeypatch.setenv("MINIWIN_ZOO", str(tmp_path / "third"))
     monkeypatch.setenv("MINIWIN_ZOO_MIRROR", str(tmp_path / "mirror"))
     assert verify(pull("tiny")) == []
-
-
-def sign_again(folder: Path) -> None:
-    """Put the right hashes back after a change, and list what is there."""
-    manifest = read_manifest(folder)
-    names = sorted(path.name for path in folder.iterdir() if path.name != "entry.json")
-    files = {n: FileRecord(size=(folder / n).stat().st_size, sha256=sha256_file(folder / n)) for n in names}
-    (folder / "entry.json").chmod(0o644)
-    (folder / "entry.json").write_text(write_manifest(manifest.model_copy(update={"files": files})))
 
 
 @pytest.mark.parametrize(

@@ -15,10 +15,21 @@ from typing import Any, Literal, get_args
 from miniwin.evaluation.suite.result import SuiteResult
 from miniwin.files.json_files import JSONProblem, parse_json
 from miniwin.runs import CHAT
-from miniwin.specs import UserError
+from miniwin.specs import ModelSpec, UserError, load_model_spec
 from miniwin.zoo.card_values import trained_tasks, training_length
 from miniwin.zoo.catalogue.small_files import read_offered
-from miniwin.zoo.entry import CARD, METRICS, PROVENANCE, SUITE, Entry, FileRecord
+from miniwin.zoo.entry import (
+    CARD,
+    MANIFEST,
+    METRICS,
+    MODEL,
+    PROVENANCE,
+    SUITE,
+    Entry,
+    FileRecord,
+    Manifest,
+    parse_manifest,
+)
 from miniwin.zoo.errors import ZooError
 from miniwin.zoo.index_query import BUILT_IN, UNNAMED, Offer
 from miniwin.zoo.references import Version
@@ -29,10 +40,10 @@ USER = "user"  # the zoo of the user
 LARGEST = 16 << 20  # bytes of a file that is read here
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Described:
-    """zoos: the names of all zoos that have this version, those on this machine first. files: without entry.json.
-    size: bytes of all files. here: whether it needs no pull."""
+    """zoos: the names of all zoos that have this version, those on this machine first. files: of an offer with
+    entry.json. size: bytes of all files. here: whether it needs no pull."""
 
     name: str
     version: str
@@ -48,7 +59,8 @@ class Described:
     size: int
     here: bool
     files: Mapping[str, FileRecord]
-    _bytes: Callable[[str], bytes] = field(compare=False, repr=False)
+    _bytes: Callable[[str], bytes] = field(repr=False)
+    _manifest: Manifest | None = None  # where it is on this machine
 
     @property
     def ref(self) -> str:
@@ -80,6 +92,24 @@ class Described:
             return self.read(name).decode("utf-8")
         except UnicodeDecodeError as error:
             raise ZooError(f"{self.ref}: {name} is not UTF-8 (byte {error.object[error.start]:#04x})") from None
+
+    @cached_property
+    def manifest(self) -> Manifest:
+        """Its entry.json, which has the digest that the index gives."""
+        if self._manifest is not None:
+            return self._manifest
+        found = parse_manifest(self._object(MANIFEST), f"{self.ref}: {MANIFEST}")
+        if (found.name, found.version, found.digest) != (self.name, self.version, self.digest):
+            raise ZooError(
+                f"{self.ref}: the index lists it with digest {self.digest[:12]}..., its {MANIFEST} is {found.name}@"
+                f"{found.version} with digest {found.digest[:12]}..."
+            )
+        return found
+
+    @cached_property
+    def spec(self) -> ModelSpec:
+        """Its architecture. Raises UserError where it has blocks that are not known here."""
+        return load_model_spec(Path(f"{self.ref}/{MODEL}"), raw=self.read(MODEL))
 
     @property
     def card(self) -> str:
@@ -144,6 +174,7 @@ def of_entry(entry: Entry, zoos: tuple[str, ...] = ()) -> Described:
         True,
         manifest.files,
         lambda name: _read_here(entry.folder, name, manifest.files[name]),
+        manifest,
     )
 
 

@@ -71,8 +71,11 @@ SCRIPT = """
 """
 
 
-def sheet(title: str, body: str) -> str:
-    """The whole page. `title` is plain text; `body` is HTML that has been escaped where it must be."""
+def sheet(title: str, body: str, style: str = "") -> str:
+    """The whole page. `title` is plain text; `body` is HTML that has been escaped where it must be.
+
+    style: rules of a page's own, after those of all pages.
+    """
     fingerprint = base64.b64encode(hashlib.sha256(SCRIPT.encode()).digest()).decode()
     policy = (
         f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{fingerprint}'; base-uri 'none'; "
@@ -83,7 +86,7 @@ def sheet(title: str, body: str) -> str:
         f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         '<meta name="color-scheme" content="light dark">\n'
-        f"<title>{escape(title)}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n{body}\n"
+        f"<title>{escape(title)}</title>\n<style>{STYLE}{style}</style>\n</head>\n<body>\n{body}\n"
         f"<script>{SCRIPT}</script>\n</body>\n</html>\n"
     )
 

@@ -120,9 +120,9 @@ def footer(more: str = "") -> str:
     return f"<footer>{escape(f'{more} {EXPLAINED}'.strip())}<br>Written by MiniWin {escape(__version__)}.</footer>"
 
 
-def finished(title: str, body: Sequence[str]) -> str:
+def finished(title: str, body: Sequence[str], style: str = "") -> str:
     # Also escaped: characters that reverse the direction of text, and halves of surrogate pairs.
-    return escaped(sheet(f"{title}: MiniWin", "\n".join(body)))
+    return escaped(sheet(f"{title}: MiniWin", "\n".join(body), style))
 
 
 def _facts(result: SuiteResult) -> str:

@@ -172,6 +172,7 @@ def _fetch(offer: Offer, file: IndexFile, target: Path, bar: _Bar, silent: set[s
     """
     release = offer.release
     problems: list[str] = []
+    unreachable = 0
     places = list(locations(offer, file, problems))
     while places:
         places.sort(key=lambda place: _host(place[0]) in silent)  # a mirror may be several of them
@@ -188,10 +189,12 @@ def _fetch(offer: Offer, file: IndexFile, target: Path, bar: _Bar, silent: set[s
             return
         except UnreachableError as error:
             silent.add(_host(where))
+            unreachable += 1
             problems.append(str(error))
         except ZooError as error:
             problems.append(str(error))
-    raise ZooError(f"{release.ref} was not pulled: no source gave {file.path}: {'; '.join(problems)}")
+    kind = UnreachableError if unreachable == len(problems) > 0 else ZooError
+    raise kind(f"{release.ref} was not pulled: no source gave {file.path}: {'; '.join(problems)}")
 
 
 def fetch_file(offer: Offer, file: IndexFile, target: Path) -> None:

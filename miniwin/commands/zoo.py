@@ -18,7 +18,7 @@ from miniwin.commands import (
 
 app = typer.Typer(
     rich_markup_mode=None,
-    help="Versioned, hashed models: list, search, show, verify, add, pull, index, publish, yank.",
+    help="Versioned, hashed models: list, search, show, verify, add, pull, index, publish, yank, site.",
     no_args_is_help=True,
 )
 

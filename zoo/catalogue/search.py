@@ -16,7 +16,7 @@ from miniwin.specs import UserError
 from miniwin.zoo.catalogue.conditions import Condition, Range
 from miniwin.zoo.catalogue.described import Described, Kind
 from miniwin.zoo.catalogue.scores import Score, scores_of
-from miniwin.zoo.errors import ZooError
+from miniwin.zoo.errors import UnreachableError, ZooError
 
 
 @dataclass(frozen=True)
@@ -70,13 +70,21 @@ def search(entries: Sequence[Described], wanted: Wanted) -> Found:
     hits: list[Hit] = []
     problems: list[str] = []
     known: set[tuple[str, int | None]] = set()
+    silent: set[str] = set()  # zoos that gave no answer: each further question would take as long
     for entry in entries:
         if not _fits_index(entry, wanted):
             continue
+        if entry.zoo in silent and not entry.here:
+            problems.append(f"{entry.to_load} was passed over: its zoo gave no answer")
+            continue
         try:
             hit = _read(entry, wanted)
+        except UnreachableError as error:
+            silent.add(entry.zoo)
+            problems.append(f"{entry.to_load} was passed over: {error}")
+            continue
         except ZooError as error:
-            problems.append(f"{entry.ref} was passed over: {error}")
+            problems.append(f"{entry.to_load} was passed over: {error}")
             continue
         known.update((score.task, score.length) for score in hit.scores or ())
         met = [_score_for(one, hit, wanted.context) for one in wanted.conditions]

@@ -9,10 +9,13 @@ from pathlib import Path
 from miniwin.specs import UserError
 from miniwin.zoo.catalogue.described import Described
 from miniwin.zoo.catalogue.listing import catalogue, newest
-from miniwin.zoo.errors import ZooError
+from miniwin.zoo.errors import UnreachableError, ZooError
 from miniwin.zoo.site.index_page import index_page, row_of
 from miniwin.zoo.site.model_page import INDEX, model_page
 from miniwin.zoo.site.writing import site_folder, write_site
+
+UNWRITTEN = "the site was not written, since models would be missing"
+WAY_OUT = "--source NAME takes one zoo, and MINIWIN_OFFLINE=1 what is on this machine"
 
 
 @dataclass(frozen=True)
@@ -34,10 +37,7 @@ def build(folder: Path | str, zoo: str | None = None, said: Callable[[str], None
     target = site_folder(folder)
     listed = catalogue(zoo)
     if listed.unread:
-        raise ZooError(
-            f"the site was not written, since models would be missing: {'; '.join(listed.unread)}; --source NAME takes "
-            "one zoo, and MINIWIN_OFFLINE=1 what is on this machine"
-        )
+        raise ZooError(f"{UNWRITTEN}: {'; '.join(listed.unread)}; {WAY_OUT}")
     pages, problems, models, versions = pages_of(listed.entries, said)
     write_site(target, pages)
     return Built(target, models, versions, [*listed.broken, *problems])
@@ -46,7 +46,11 @@ def build(folder: Path | str, zoo: str | None = None, said: Callable[[str], None
 def pages_of(
     entries: Sequence[Described], said: Callable[[str], None] = lambda line: None
 ) -> tuple[dict[str, str], list[str], int, int]:
-    """Texts of pages by file name, why entries have none, and how many models and versions have one."""
+    """Texts of pages by file name, why entries have none, and how many models and versions have one.
+
+    Raises:
+        ZooError: files of an entry are elsewhere, and nobody answers.
+    """
     problems: list[str] = []
     rows = {}
     for entry, file in file_names(entries).items():
@@ -54,6 +58,8 @@ def pages_of(
             said(f"reading {entry.to_load}")
         try:
             rows[entry] = row_of(entry, file), model_page(entry, {})
+        except UnreachableError as error:
+            raise ZooError(f"{UNWRITTEN}: {error}; {WAY_OUT}") from None
         except UserError as error:
             problems.append(f"{entry.to_load} has no page: {error}")
         except Exception as error:  # anybody may have made an entry: no error of one takes the pages of others

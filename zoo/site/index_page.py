@@ -22,7 +22,7 @@ MOST_LENGTHS = 4  # columns of losses
 CACHE = 131_072  # tokens
 ABOUT = 240  # characters of a description
 STYLE = """
-thead th { white-space: normal; min-width: 4.5rem; } tbody th.name { min-width: 8.5rem; overflow-wrap: anywhere; }
+thead th { white-space: normal; min-width: 4.5rem; } tbody th.name { min-width: 10rem; overflow-wrap: anywhere; }
 tbody th.name { white-space: normal; max-width: 12rem; }
 .models { margin: 0.5rem 0 0; }
 .models dt { margin-top: 1rem; font-size: 1rem; font-weight: 600; overflow-wrap: anywhere; }

@@ -25,9 +25,9 @@ def limits(entry: Described) -> list[str]:
     card = entry.card
     said = [about_and_limits(entry.description)[1]]
     if found := _HEADING.search(card):
-        said += re.split(r"\n\s*\n", found[1])
+        said += re.split(r"\n\s*\n|^\s*[-*] ", found[1], flags=re.M)  # paragraphs, and points of a list
     paragraphs = [" ".join(one.split()) for one in said if one.strip()]
-    return [one[0].upper() + one[1:] for one in paragraphs] + _derived(entry, card)
+    return list(dict.fromkeys(one[0].upper() + one[1:] for one in paragraphs)) + _derived(entry, card)
 
 
 def _derived(entry: Described, card: str) -> list[str]:

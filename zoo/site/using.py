@@ -14,6 +14,7 @@ from miniwin.zoo.index_query import shown
 
 PROMPTS = {"python-stdlib": "def main("}  # of models that were trained on this text
 PROMPT = "Once upon a time"
+LONGEST = 2048  # bytes of a prompt that a page shows
 
 
 def usage(entry: Described) -> str:
@@ -25,7 +26,8 @@ def _line(entry: Described) -> str:
     load = f'miniwin.load("{entry.to_load}")'
     if entry.kind == "chat":
         return f'print({load}.chat().say("Hello"))'
-    if tasks := trained_tasks(entry.provenance):
+    tasks = trained_tasks(entry.provenance)
+    if tasks and tasks[0].shortest <= LONGEST:
         example = example_of(tasks[0])
         start, end = example.answers[0]
         prompt = json.dumps(example.text[:start].decode("ascii"))

@@ -31,7 +31,7 @@ def site_folder(path: Path | str) -> Path:
             f"{folder} is the folder that you are in, or one around it, and a site is replaced as a whole; give it a "
             "folder of its own, such as site"
         )
-    if folder.is_mount():
+    if os.path.ismount(folder):
         raise ZooError(f"{folder} is a whole disk, and a site is replaced as a whole; give a folder in it")
     if not folder.is_dir():
         around = next(parent for parent in folder.parents if parent.exists())

@@ -136,6 +136,14 @@ def test_without_a_network_what_is_here_is_found(server: Server, monkeypatch: py
     assert code == 2 and "miniwin-1m" in out and "error: " in err and "could not be fetched" in err
 
 
+def test_a_zoo_that_gives_no_answer_is_asked_once(server: Server) -> None:
+    for name in ("README.md", "provenance.json"):
+        server.faults[name] = lambda request: iter(())  # the connection ends at once
+    code, out, err = asked("--kind", "text", "--all-versions")
+    assert code == 2 and "miniwin-1m" in out and len(server.ranges("README.md") + server.ranges("provenance.json")) == 4
+    assert "error: tiny@1.1.0 was passed over: its zoo gave no answer" in err
+
+
 def test_the_zoo_that_was_added_is_named(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MINIWIN_ZOO_INDEX")
     assert run_cli("zoo", "source", "add", "lab", server.url)[0] == 0

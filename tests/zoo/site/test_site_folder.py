@@ -116,6 +116,10 @@ def test_the_page_of_another_release_than_the_index_says_is_not_written(tmp_path
 def test_a_site_is_not_replaced_by_half_of_it(tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     site = build(tmp_path / "site").folder
     before = files(site)
+    (tmp_path / "cache" / "cards").rename(tmp_path / "cache" / "gone")
+    server.faults["README.md"] = lambda request: iter(())  # the connection ends at once
+    with pytest.raises(UserError, match=r"would be missing: tiny@1\.0\.0 was not pulled: no source gave README\.md"):
+        build(site)
     server.close()
     with pytest.raises(UserError, match=r"was not written, since models would be missing: .*--source NAME"):
         build(site)

@@ -26,7 +26,8 @@ from miniwin.zoo.catalogue.listing import catalogue
 from miniwin.zoo.site import build
 from miniwin.zoo.site.building import file_names, pages_of
 from miniwin.zoo.site.index_page import lengths_shown
-from miniwin.zoo.site.limits import about_and_limits
+from miniwin.zoo.site.limits import about_and_limits, limits
+from miniwin.zoo.site.using import usage
 
 EVIL = "</title></dd></script><script>alert('x')</script><img src=x onerror=\"alert(1)\">&amp;'\"\x1b[31m\u202e"
 PACKAGED = ["index.html", "miniwin-1m-1.0.0.html", "miniwin-tasks-1.0.0.html", "site.json"]
@@ -252,6 +253,29 @@ def test_few_lengths_are_shown() -> None:
     assert lengths_shown([row(*(2**n for n in range(7, 17)))]) == [128, 1024, 8192, 65536]
     assert lengths_shown([row(*range(1, 9)), row(5, 6), row(5)]) == [1, 5, 6, 8]
     assert lengths_shown([row(*range(1, 9)), row(5, 6, 7)]) == [1, 5, 6, 7]
+
+
+def test_limits_of_the_card_are_points(tmp_path: Path, measured: Entry) -> None:
+    card = "# tiny\n\n## Limits\n\nIt is tiny.\n\n- no <b>words</b>\n* no\n  numbers\n\n## Other\n\nnot this\n"
+    overwrite(measured.folder / "README.md", card.encode())
+    sign_again(measured.folder)
+    (one,) = catalogue("user").entries
+    assert limits(one) == [
+        "It is tiny.",
+        "No <b>words</b>",
+        "No numbers",
+        "Nothing was measured: how well it does is not known.",
+    ]
+
+
+def test_a_prompt_as_long_as_a_book_is_not_shown(tmp_path: Path, measured: Entry) -> None:
+    data = json.loads((measured.folder / "provenance.json").read_text(encoding="utf-8"))
+    task = {"type": "recall", "num_pairs": 400, "num_queries": 400, "key_length": 2}
+    data["run"]["train"]["data"] = {"source": "examples", "task": task}
+    overwrite(measured.folder / "provenance.json", json.dumps(data).encode())
+    sign_again(measured.folder)
+    (one,) = catalogue("user").entries
+    assert one.kind == "tasks" and "max_new_tokens=64" in usage(one)
 
 
 def test_limits_are_what_stands_behind_the_word() -> None:

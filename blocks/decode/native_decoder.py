@@ -44,6 +44,13 @@ class NativeDecoder:
             self._fill(place, layer)
             place.held, place.helds = before, sum(map(len, attention.runs))
             before += place.helds
+        self._turned: dict[Any, tuple[Rope, list[Any]]] = {}  # the layers that rotate alike
+        self._scaled: list[tuple[Any, Attention]] = []
+        for place, attention in zip(self.layers, decoder.attentions, strict=True):
+            if isinstance(attention.position, Rope):
+                self._turned.setdefault(attention.position.alike, (attention.position, []))[1].append(place)
+            if attention.scales_queries:
+                self._scaled.append((place, attention))
         self._norm, self._head = self._norm_of(decoder.norm), self._matrix_of(decoder.head)
         self._room = torch.empty(0, dtype=torch.float32, device="cpu")
         self._step = native_step.Step(
@@ -77,11 +84,28 @@ class NativeDecoder:
         for i, context in enumerate(contexts):
             self._held[i] = context.address
         step.h, step.logits, step.rows, step.tokens = h.data_ptr(), logits.data_ptr(), rows, tokens
-        where, meanwhile = Positions(index), list[Tensor]()
-        for place, attention in zip(self.layers, self.decoder.attentions, strict=True):
-            _turn(place, attention, where, total, meanwhile)
+        where = Positions(index)
+        scales = self._turn(where, total)  # tensors that must outlive the step
         native_step.run(step, torch.get_num_threads())
+        del scales
         return self.decoder.shaped(logits)
+
+    def _turn(self, where: Positions, total: int) -> list[Tensor]:
+        """Set what depends on positions in the layers' structures. The tensors whose addresses they then hold."""
+        kept, rows = [], where.index.shape[0]
+        for encoding, places in self._turned.values():
+            cos, sin = encoding.cos_sin(where, torch.float32)  # (1 or R, 1, K)
+            kept += [cos, sin]
+            at_cos, at_sin, half = cos.data_ptr(), sin.data_ptr(), cos.shape[-1]
+            for place in places:
+                place.cos, place.sin, place.half, place.angle_step = at_cos, at_sin, half, 0 if rows == 1 else half
+        for place, attention in self._scaled:
+            scale = attention.query_scale(where.index, total)
+            if scale is not None:
+                whole = scale.to(torch.float32).expand(rows, 1, attention.num_heads, 1).contiguous()
+                kept.append(whole)
+                place.query_scale, place.scale_step = whole.data_ptr(), 0 if rows == 1 else attention.num_heads
+        return kept
 
     def _fill(self, place: Any, layer: Any) -> None:
         attention = layer.attention
@@ -132,19 +156,22 @@ class Context:
 
         padding: the most of a row.
         """
-        length, end = self.cache.length, self.cache.length + tokens
-        if pad is None and length == self._next and end <= self._room:
-            pairs = list(zip(self._parts, self._keys, strict=True))
-            if all(part.stored[0] is keys and part.length == length for (part, _), keys in pairs):
-                for part, _ in self._parts:
-                    part.set_length(end)
-                self._next = end
-                return
-        self._next, self._room = -1, 1 << 62
-        for i, (part, mine) in enumerate(self._parts):
-            self._enter(i, part, mine, tokens, pad, padding)
-        if pad is None:  # or the kernel would count first tokens that are padding
-            self._next = end
+        length = self.cache.length
+        end = length + tokens
+        if pad is None and length == self._next and end <= self._room and self._unchanged(length):
+            for part, _ in self._parts:  # the kernel has moved the structures on
+                part.set_length(end)
+        else:
+            self._room = 1 << 62
+            for i, (part, mine) in enumerate(self._parts):
+                self._enter(i, part, mine, tokens, pad, padding)
+        self._next = end if pad is None else -1  # the kernel would count first tokens that are padding
+
+    def _unchanged(self, length: int) -> bool:
+        for (part, _), keys in zip(self._parts, self._keys, strict=True):  # thrice as fast as all()
+            if part.length != length or part.stored[0] is not keys:
+                return False
+        return True
 
     def forget(self) -> None:
         """Look at everything anew: a step failed."""
@@ -178,17 +205,3 @@ class Context:
                     setattr(place, name, scale[:, :, own].data_ptr())
                     getattr(place, f"{name}_stride")[:] = scale.stride()[:2]
             before += place.count
-
-
-def _turn(place: Any, attention: Attention, where: Positions, total: int, meanwhile: list[Tensor]) -> None:
-    """Set what depends on positions in a layer's structure. meanwhile: receives tensors that must outlive the step."""
-    rows = where.index.shape[0]
-    if isinstance(attention.position, Rope):
-        cos, sin = attention.position.shared(where, torch.float32)  # (1 or R, 1, K)
-        place.cos, place.sin, place.half = cos.data_ptr(), sin.data_ptr(), cos.shape[-1]
-        place.angle_step = 0 if rows == 1 else cos.shape[-1]
-    scale = attention.query_scale(where.index, total)
-    if scale is not None:
-        whole = scale.to(torch.float32).expand(rows, 1, attention.num_heads, 1).contiguous()
-        meanwhile.append(whole)
-        place.query_scale, place.scale_step = whole.data_ptr(), 0 if rows == 1 else attention.num_heads

@@ -58,6 +58,11 @@ class RowsStep:
             cache.length += 1  # last: an interrupted step leaves layers that are longer than the cache, which shows
         return logits
 
+    def drop(self, caches: Sequence[Cache]) -> None:
+        """Let go of caches, which will not be stepped any more."""
+        for cache in caches:
+            self._contexts.pop(id(cache), None)
+
     def _own_step(self, token: int, cache: Cache) -> Tensor:
         return self.decoder(torch.tensor([[token]], device="cpu"), cache=cache)[:, 0]  # type: ignore[no-any-return]
 

@@ -6,7 +6,7 @@
  */
 #include "few_product.h"
 
-#define OUTS 4          /* rows of the matrix at once */
+#define OUTS 4          /* rows of the matrix at once: v_sum4 adds them up */
 #define BATCH (MR / 2)  /* rows of x at once: OUTS x BATCH sums and their operands fit into the registers */
 #define SMALL (1 << 16) /* a matrix of at most so many numbers is too small for several threads */
 
@@ -29,13 +29,16 @@ INLINE void tile(const void *x, int64_t type, int64_t at, const Matrix *w, const
             for (int o = 0; o < OUTS; o++) sum[r][o] = v_fma(given, weights[o], sum[r][o]);
         }
     }
-    for (int r = 0; r < rows; r++)
+    for (int r = 0; r < rows; r++) {
+        float sums[OUTS];
+        v_sum4(sum[r], sums);
         for (int o = 0; o < real; o++) {
-            float *to = out + r * w->outs + first + o, found = v_sum(sum[r][o]);
+            float *to = out + r * w->outs + first + o, found = sums[o];
             if (w_type == INT8) found *= one(w->scale, first + o, BFLOAT16);
             if (w->bias) found += w->bias[first + o];
             *to = add ? *to + found : found;
         }
+    }
 }
 
 INLINE void outs_of(const void *x, int64_t type, const Matrix *w, const int w_type, int64_t first, float *out, int64_t rows,

@@ -84,14 +84,14 @@ class Rope(PositionEncoding):
         """`cos_sin`, computed once for all layers that rotate alike."""
         if torch.compiler.is_compiling():
             return self.cos_sin(positions, dtype)
-        key = (self._alike, dtype)
+        key = (self.alike, dtype)
         found: tuple[Tensor, Tensor] | None = positions.shared.get(key)
         if found is None:
             found = positions.shared[key] = self.cos_sin(positions, dtype)
         return found
 
     @cached_property
-    def _alike(self) -> tuple[Any, ...]:
+    def alike(self) -> tuple[Any, ...]:
         """A key, equal for encodings that rotate alike: those of one class whose attributes are equal."""
         if self.state_dict():
             return (id(self),)  # a learned rotation is like no other

@@ -49,7 +49,7 @@ class PeriodPerHead(PositionEncoding):
     def _turn(self, x: Tensor, positions: Positions, of_head: list[int]) -> Tensor:
         """x (B, N, len(of_head), D), each head turned by its own rope."""
         ropes, dtype = _all(self.ropes), _dtype(x)
-        key = (*(ropes[i]._alike for i in of_head), dtype)
+        key = (*(ropes[i].alike for i in of_head), dtype)
         found: tuple[Tensor, Tensor] | None = positions.shared.get(key)
         if found is None:
             parts = [rope.shared(positions, dtype) for rope in ropes]  # cos, sin (1 or B, N, K) each

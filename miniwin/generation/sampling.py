@@ -1,4 +1,4 @@
-"""Turning one row of logits into the next token: temperature, top-k, top-p (nucleus) and min-p.
+"""Turning logits into the next token: temperature, top-k, top-p (nucleus) and min-p.
 
     p = softmax(logits / temperature)
 
@@ -10,12 +10,15 @@ The three apply in this order, each to what the one before left, renormalised. T
 transformers. Exactly k tokens survive top-k: between equal logits the lower id wins, so that a result never depends on
 how a sort breaks ties. Temperature 0 is greedy: the first of the largest logits.
 
-Shapes: V vocabulary.
+A token is drawn with one uniform number u: it is the first id up to which the probabilities add up to more than u.
+
+Shapes: R rows, V vocabulary.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from numbers import Integral, Real
 
@@ -66,12 +69,18 @@ class Sampling:
     def greedy(self) -> bool:
         return self.temperature == 0
 
+    def ranks(self, tokens: int) -> bool:
+        """Whether the tokens have to be ranked, of so many."""
+        return 0 < self.top_k < tokens or self.top_p < 1
+
 
 def probabilities(logits: Tensor, sampling: Sampling) -> Tensor:
     """What the next token is drawn from: logits (V,) -> float64 probabilities (V,), summing to 1."""
     logits = logits.to(torch.float64)
     if sampling.greedy:
         return torch.nn.functional.one_hot(logits.argmax(), logits.numel()).to(torch.float64)
+    if not sampling.ranks(logits.numel()):
+        return _unranked(logits.unsqueeze(0), [sampling])[0]
     # Subtracting the maximum first keeps the smallest temperatures finite.
     ranked, order = torch.sort((logits - logits.max()) / sampling.temperature, descending=True, stable=True)
     if 0 < sampling.top_k < ranked.numel():
@@ -85,6 +94,17 @@ def probabilities(logits: Tensor, sampling: Sampling) -> Tensor:
     result = torch.zeros_like(logits)
     result[order[: kept.numel()]] = kept
     return result
+
+
+def _unranked(logits: Tensor, samplings: Sequence[Sampling]) -> Tensor:
+    """`probabilities` of rows (R, V) float64 whose tokens need not be ranked, without sorting them."""
+    pairs = [(one.temperature, one.min_p) for one in samplings]
+    temperature, least = torch.tensor(pairs, dtype=torch.float64, device="cpu").t()
+    kept = torch.softmax((logits - logits.amax(1, keepdim=True)) / temperature.unsqueeze(1), 1)
+    if any(one.min_p > 0 for one in samplings):
+        kept = kept * (kept >= least.unsqueeze(1) * kept.amax(1, keepdim=True))
+        kept /= kept.sum(1, keepdim=True)
+    return kept
 
 
 def _renormalise(weights: Tensor) -> Tensor:
@@ -112,9 +132,35 @@ def distribution(logits: Tensor, sampling: Sampling) -> Tensor:
     return probabilities(_checked(logits), sampling)
 
 
+def sample_rows(logits: Tensor, samplings: Sequence[Sampling], generators: Sequence[torch.Generator]) -> list[int]:
+    """`sample` of each row of finite logits (R, V), in less time."""
+    ids: list[int] = logits.argmax(1).tolist()
+    drawn = [row for row, one in enumerate(samplings) if not one.greedy]
+    if not drawn:
+        return ids
+    some = logits.detach().to("cpu", torch.float64)[drawn]
+    weights = _unranked(some, [samplings[row] for row in drawn])
+    for i, row in enumerate(drawn):
+        if samplings[row].ranks(some.shape[1]):
+            weights[i] = probabilities(some[i], samplings[row])
+    for row, token in zip(drawn, _drawn(weights, [generators[row] for row in drawn]), strict=True):
+        ids[row] = token
+    return ids
+
+
 def draw(weights: Tensor, generator: torch.Generator) -> int:
     """Draw an id with probabilities in proportion to weights (V,)."""
-    return int(torch.multinomial(weights, 1, generator=generator))
+    return _drawn(weights.unsqueeze(0), [generator])[0]
+
+
+def _drawn(weights: Tensor, generators: Sequence[torch.Generator]) -> list[int]:
+    """An id for each row of weights (R, V) float64, not negative and not all 0."""
+    sums = weights.cumsum(1)
+    # (R, 1) each. Rounding may give the sum itself.
+    numbers = torch.stack([torch.rand(1, dtype=torch.float64, device="cpu", generator=one) for one in generators])
+    most = torch.nextafter(sums[:, -1:], torch.zeros_like(sums[:, -1:]))
+    found: list[int] = torch.searchsorted(sums, torch.minimum(numbers * sums[:, -1:], most), right=True)[:, 0].tolist()
+    return found
 
 
 def _checked(logits: Tensor) -> Tensor:

@@ -70,7 +70,7 @@ def make_app(models: Sequence[ServedModel], metrics: Metrics, key: str | None, m
     async def answered(request: Request, wanted: Common) -> Response:
         served = found(wanted.model)
         prompts = await run_in_threadpool(served.prompts, wanted)  # encoding a long text takes a while
-        waiting = Waiting(asyncio.get_running_loop())
+        waiting = Waiting(asyncio.get_running_loop(), bool(wanted.stream))
         waiting.jobs = served.jobs(wanted, prompts, waiting)
         form = Form(
             chat=isinstance(wanted, ChatRequest),
@@ -83,7 +83,7 @@ def make_app(models: Sequence[ServedModel], metrics: Metrics, key: str | None, m
             n=wanted.n or 1,
         )
         served.worker.submit(waiting.jobs)
-        return Answer(waiting, form, bool(wanted.stream))
+        return Answer(waiting, form)
 
     @app.exception_handler(APIError)
     async def refused(request: Request, error: APIError) -> Response:
@@ -108,14 +108,14 @@ def make_app(models: Sequence[ServedModel], metrics: Metrics, key: str | None, m
 class Answer(Response):
     """The answer to a request, while its texts are being written. A client that goes away ends them."""
 
-    def __init__(self, waiting: Waiting, form: Form, stream: bool) -> None:
+    def __init__(self, waiting: Waiting, form: Form) -> None:
         super().__init__()
-        self.waiting, self.form, self.stream = waiting, form, stream
+        self.waiting, self.form = waiting, form
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:  # type: ignore[override]
         watch = asyncio.create_task(self._watch(receive))
         try:
-            if self.stream:
+            if self.waiting.stream:
                 await _sent(chunks(self.form, self.waiting), send)
             else:
                 try:

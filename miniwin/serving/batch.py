@@ -19,7 +19,6 @@ from miniwin.blocks import Cache
 from miniwin.blocks.cache.batching import joined
 from miniwin.blocks.cache.batching import row as row_of
 from miniwin.blocks.decode import rows_step
-from miniwin.blocks.decode.native_step import NativeStep
 from miniwin.generation.decode_step import own_forward
 from miniwin.inference import InferenceModel
 
@@ -37,12 +36,13 @@ class Batch:
         if native and rows_step.declines(model.decoder, like) is None:
             self._rows = rows_step.RowsStep(model.decoder, like)
         self._alone = any(getattr(module, "total_length", False) for module in model.modules())
-        self._one: tuple[Cache, NativeStep] | None = None
         self._members: list[Any] = []  # of the joined cache
         self._joined: Cache | None = None
 
     def step(self, members: Sequence[Any], ids: Sequence[int]) -> Tensor:
         """ids: the new token of each member -> logits (members, V)."""
+        if self._rows is not None and len(members) <= rows_step.MOST:
+            return self._rows.step(ids, [member.cache for member in members])
         pairs = list(zip(members, ids, strict=True))
         out: list[Tensor | None] = [None] * len(pairs)
         for group in self._groups(members):
@@ -52,7 +52,13 @@ class Batch:
                 out[i] = logits[place]
         return torch.stack([one for one in out if one is not None])
 
-    def settle(self) -> None:
+    def leave(self, members: Sequence[Any]) -> None:
+        """Give each member its own cache back. These members do not come again."""
+        self._settle()
+        if self._rows is not None:
+            self._rows.drop([member.cache for member in members if member.cache is not None])
+
+    def _settle(self) -> None:
         """Give each member of the joined cache its own cache back."""
         if self._joined is not None:
             for place, member in enumerate(self._members):
@@ -61,18 +67,13 @@ class Batch:
 
     def _step(self, members: list[Any], ids: list[int]) -> Tensor:
         if self._rows is not None:
-            if len(members) > 1:
-                return self._rows.step(ids, [member.cache for member in members])
-            cache = members[0].cache
-            if self._one is None or self._one[0] is not cache:
-                self._one = cache, NativeStep(self.model.decoder, cache)
-            return self._one[1].step(torch.tensor([ids]))[:, 0]
+            return self._rows.step(ids, [member.cache for member in members])
         new = torch.tensor(ids, device=self.model.device).unsqueeze(1)
         if len(members) == 1:
-            self.settle()
+            self._settle()
             return self.model(new, cache=members[0].cache, logits_to_keep=1)[:, 0]  # type: ignore[no-any-return]
         if self._members != members:
-            self.settle()
+            self._settle()
             self._members, self._joined = list(members), joined([member.cache for member in members])
         return self.model(new, cache=self._joined, logits_to_keep=1)[:, 0]  # type: ignore[no-any-return]
 

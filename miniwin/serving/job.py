@@ -1,12 +1,14 @@
 """One text that is being written for a client: its ids, its settings, its cache, and the events for the client.
 
 A job is made in the thread of the server and then belongs to the thread of the model. What it tells goes into the queue
-of its request, through the event loop.
+of its request, through the event loop. The tokens of a fast model are told in groups: a client that got each one by
+itself would cost more time than the model.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from dataclasses import dataclass, field
 
@@ -16,6 +18,7 @@ from miniwin.generation.continuation import Continuation
 from miniwin.generation.sampling import Sampling
 from miniwin.serving.errors import APIError
 
+PAUSE = 0.02  # seconds between what a stream gets, at least
 FINISHED = {"length": "length", "stop": "stop", "separator": "stop"}
 
 
@@ -44,21 +47,31 @@ class Event:
 class Waiting:
     """A request: its jobs, and the queue through which they answer."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self.loop = loop
+    def __init__(self, loop: asyncio.AbstractEventLoop, stream: bool = True) -> None:
+        """stream: whether the client gets the text while it is written."""
+        self.loop, self.stream = loop, stream
         self.events: asyncio.Queue[Event | None] = asyncio.Queue()
         self.jobs: list[Job] = []
-
-    def tell(self, event: Event) -> None:
-        """Called in the thread of a model."""
-        try:
-            self.loop.call_soon_threadsafe(self.events.put_nowait, event)
-        except RuntimeError:  # the loop is closed: the server has ended
-            self.cancel()
 
     def cancel(self) -> None:
         for job in self.jobs:
             job.cancelled = True
+
+
+def tell(news: list[tuple[Waiting, Event]]) -> None:
+    """Put events into the queues of their requests. Called in the thread of a model."""
+    for loop in {waiting.loop for waiting, _ in news}:
+        mine = [one for one in news if one[0].loop is loop]
+        try:
+            loop.call_soon_threadsafe(_put, mine)  # it wakes the loop: once for all of them
+        except RuntimeError:  # the loop is closed: the server has ended
+            for waiting, _ in mine:
+                waiting.cancel()
+
+
+def _put(news: list[tuple[Waiting, Event]]) -> None:
+    for waiting, event in news:
+        waiting.events.put_nowait(event)
 
 
 @dataclass(eq=False)
@@ -81,6 +94,7 @@ class Job:
     last: float | None = None  # when the last token came
     drawn: list[Drawn] = field(default_factory=list)
     told: int = 0  # of `drawn`
+    told_at: float = -math.inf
     _pieces: list[str] = field(default_factory=list)
 
     def piece(self, text: str) -> None:
@@ -95,18 +109,28 @@ class Job:
         """All ids so far."""
         return self.ids + self.text.ids
 
-    def tell(self) -> None:
-        """Tell the text that has become certain, with the tokens that it is made of, and the end."""
-        text, ended = "".join(self._pieces), self.text.ended
+    def news(self, now: float) -> Event | None:
+        """The text that has become certain, with the tokens that it is made of, and the end; None: not yet."""
+        ended = self.text.ended
+        if ended is None and (not self.waiting.stream or now < self.told_at + PAUSE):
+            return None
+        return self._said(now)
+
+    def _said(self, now: float) -> Event | None:
+        text, ended, drawn = "".join(self._pieces), self.text.ended, tuple[Drawn, ...]()
         if not text and ended is None:
-            return
+            return None
         self._pieces.clear()
-        upto = len(self.text.shown_ids() if ended else self.text.certain_ids())
-        drawn = tuple(self.drawn[self.told : upto])
-        self.told = max(self.told, upto)
+        self.told_at = now
+        if self.top is not None:
+            upto = len(self.text.shown_ids() if ended else self.text.certain_ids())
+            drawn = tuple(self.drawn[self.told : upto])
+            self.told = max(self.told, upto)
         end = None if ended is None else FINISHED[ended]
-        self.waiting.tell(Event(self.choice, text, drawn, end, len(self.text.ids), self.cached))
+        return Event(self.choice, text, drawn, end, len(self.text.ids), self.cached)
 
     def fail(self, error: APIError) -> None:
         self.cancelled = True
-        self.waiting.tell(Event(self.choice, error=error))
+        last = self._said(time.monotonic()) if self.text.ended is None else None
+        said = [event for event in (last, Event(self.choice, error=error)) if event is not None]
+        tell([(self.waiting, event) for event in said])

@@ -25,5 +25,23 @@ class Metrics:
         told = "Seconds between two tokens of a text."
         self.token = Histogram("miniwin_seconds_per_token", told, model, buckets=SECONDS, registry=r)
 
+    def of(self, model: str) -> ModelMetrics:
+        return ModelMetrics(self, model)
+
     def text(self) -> bytes:
         return generate_latest(self.registry)
+
+
+class ModelMetrics:
+    """The numbers of one model. Looking them up by its name at every token would take longer than counting."""
+
+    def __init__(self, metrics: Metrics, model: str) -> None:
+        self.read, self.cached, self.generated = (
+            one.labels(model) for one in (metrics.read, metrics.cached, metrics.generated)
+        )
+        self.queue, self.running, self.kept = (
+            one.labels(model) for one in (metrics.queue, metrics.running, metrics.kept)
+        )
+        self.batch, self.first, self.token = (
+            one.labels(model) for one in (metrics.batch, metrics.first, metrics.token)
+        )

@@ -7,6 +7,7 @@ is 0. A connection that does not send a whole head of a request in time is close
 from __future__ import annotations
 
 import asyncio
+import gc
 import signal
 import socket
 from collections.abc import Callable, Iterator, Sequence
@@ -119,6 +120,8 @@ def serve(serving: Serving, options: Options, ready: Callable[[str], None]) -> N
         timeout_keep_alive=30,
     )
     server = _Server(config, serving)
+    gc.collect()
+    gc.freeze()  # what stands now stays, and need not be looked through while texts are written
     ready(f"http://{host}:{listening.getsockname()[1]}")
     try:
         asyncio.run(server.serve(sockets=[listening]))

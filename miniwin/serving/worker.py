@@ -16,12 +16,12 @@ from torch import Tensor
 
 from miniwin.blocks.cache.rollback import Mark
 from miniwin.blocks.messages.escaping import escaped_line
-from miniwin.generation.sampling import sample
+from miniwin.generation.sampling import sample_rows
 from miniwin.inference import InferenceModel, evaluating
 from miniwin.machine.memory import failed_allocation
 from miniwin.serving.batch import Batch
 from miniwin.serving.errors import APIError
-from miniwin.serving.job import Drawn, Job
+from miniwin.serving.job import Drawn, Job, tell
 from miniwin.serving.kept import KeptStates
 from miniwin.serving.metrics import Metrics
 from miniwin.specs import UserError
@@ -38,7 +38,7 @@ class Worker(threading.Thread):
         self, model: InferenceModel, name: str, kept: KeptStates, metrics: Metrics, max_batch: int, max_queue: int
     ) -> None:
         super().__init__(name=f"model {name}", daemon=True)
-        self.model, self.kept, self.metrics, self.label = model, kept, metrics, name
+        self.model, self.kept, self.metrics = model, kept, metrics.of(name)
         self.max_batch, self.max_queue = max_batch, max_queue
         self.drawable = model.spec.vocab_size if model.tokenizer is None else model.tokenizer.vocab_size
         self._waiting: deque[Job] = deque()
@@ -82,8 +82,8 @@ class Worker(threading.Thread):
                     self._waiting_only()
                     while self._waiting and len(self._running) < self.max_batch:
                         self._running.append(self._waiting.popleft())
-                    self.metrics.queue.labels(self.label).set(len(self._waiting))
-                self.metrics.running.labels(self.label).set(len(self._running))
+                    self.metrics.queue.set(len(self._waiting))
+                self.metrics.running.set(len(self._running))
                 self._turn()
             for job in [*self._running, *self._waiting]:
                 job.fail(_ending())
@@ -112,7 +112,7 @@ class Worker(threading.Thread):
             if job.cache is None:
                 job.cache = self.kept.take(job.ids) or self.model.new_cache(1)
                 job.read = job.cached = job.cache.length
-                self.metrics.cached.labels(self.label).inc(job.cached)
+                self.metrics.cached.inc(job.cached)
             if job.text.ids or job.mark is not None:
                 continue
             end = min(len(job.ids) - 1, job.read + left)
@@ -121,7 +121,7 @@ class Worker(threading.Thread):
                 job.cache.reserve(min(len(job.ids) + 64, 2 * end + 64))
                 self.model(piece, cache=job.cache, logits_to_keep=1)
                 left -= end - job.read
-                self.metrics.read.labels(self.label).inc(end - job.read)
+                self.metrics.read.inc(end - job.read)
                 job.read = end
             if job.read == len(job.ids) - 1:
                 job.mark = Mark(job.cache, job.text.most + 1)
@@ -135,39 +135,48 @@ class Worker(threading.Thread):
             return
         first = sum(1 for job in members if not job.text.ids)
         logits = self._batch.step(members, [job.text.ids[-1] if job.text.ids else job.ids[-1] for job in members])
-        self.metrics.read.labels(self.label).inc(first)
-        self.metrics.generated.labels(self.label).inc(len(members))
-        self.metrics.batch.labels(self.label).observe(len(members))
+        self.metrics.read.inc(first)
+        self.metrics.generated.inc(len(members))
+        self.metrics.batch.observe(len(members))
         logits = logits[:, : self.drawable].float() if logits.dtype != torch.float64 else logits[:, : self.drawable]
-        best, largest = logits.argmax(1).tolist(), logits.amax(1)
-        finite = torch.isfinite(largest).tolist()
-        now = time.monotonic()
-        for row, job in enumerate(members):
-            since = job.begun if job.last is None else job.last
-            (self.metrics.first if job.last is None else self.metrics.token).labels(self.label).observe(now - since)
+        finite = torch.isfinite(logits.amax(1)).tolist()
+        for job in (job for job, fine in zip(members, finite, strict=True) if not fine):
+            job.fail(APIError(500, "the model's logits are not finite: its weights have diverged"))
+        if not all(finite):
+            members, logits = [job for job, fine in zip(members, finite, strict=True) if fine], logits[finite]
+        self._push(members, logits)
+        self._leave()
+
+    def _push(self, members: list[Job], logits: Tensor) -> None:
+        """Draw the next token of each text, and tell the clients."""
+        tokens = sample_rows(logits, [job.sampling for job in members], [job.text.generator for job in members])
+        now, news = time.monotonic(), []
+        for row, (job, token) in enumerate(zip(members, tokens, strict=True)):
+            if job.last is None:
+                self.metrics.first.observe(now - job.begun)
+            else:
+                self.metrics.token.observe(now - job.last)
             job.last = now
-            if not finite[row]:
-                job.fail(APIError(500, "the model's logits are not finite: its weights have diverged"))
-                continue
-            token = best[row] if job.sampling.greedy else sample(logits[row], job.sampling, job.text.generator)
             if job.top is not None:
                 job.drawn.append(_drawn(logits[row], token, job.top))
             job.text.push(token)
-            job.tell()
-        self._leave()
+            if (event := job.news(now)) is not None:
+                news.append((job.waiting, event))
+        if news:
+            tell(news)
 
     def _leave(self) -> None:
         """Let texts go that have ended or whose clients have gone, and keep what was read."""
         gone = [job for job in self._running if job.cancelled or job.text.ended]
         if not gone:
             return
-        self._batch.settle()
+        self._batch.leave(gone)
         for job in gone:
             self._running.remove(job)
             if job.cache is not None:
                 self.kept.put(job.context, job.cache, job.mark)
-        self.metrics.kept.labels(self.label).set(self.kept.nbytes)
-        self.metrics.running.labels(self.label).set(len(self._running))
+        self.metrics.kept.set(self.kept.nbytes)
+        self.metrics.running.set(len(self._running))
 
     def _failed(self, error: Exception) -> None:
         """A step failed: its texts end, and the model goes on with others."""
@@ -177,7 +186,7 @@ class Worker(threading.Thread):
         for job in self._running:
             job.fail(APIError(500, message))
         self._running = []
-        self.metrics.running.labels(self.label).set(0)
+        self.metrics.running.set(0)
         self._batch = Batch(self.model)
 
 

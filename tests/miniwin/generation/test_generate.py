@@ -15,7 +15,7 @@ from tiny import run_cli, spec
 
 import miniwin
 from miniwin.generation import generate, generate_batch
-from miniwin.generation.sampling import Sampling, probabilities, sample
+from miniwin.generation.sampling import Sampling, draw, probabilities, sample, sample_rows
 from miniwin.generation.settings import DEFAULTS, Options
 from miniwin.generation.stop_strings import StopFilter
 from miniwin.language_model import LanguageModel
@@ -84,6 +84,34 @@ def test_samples_follow_the_distribution() -> None:
     frequencies = torch.bincount(draws, minlength=4) / 4000
     torch.testing.assert_close(frequencies.double(), probabilities(logits, sampling), rtol=0, atol=0.03)
     assert frequencies[3] == 0
+
+
+def test_rows_are_drawn_as_each_would_be_alone() -> None:
+    logits = torch.randn(9, 50, generator=torch.Generator().manual_seed(1)) * 3
+    logits[2, 7:] = float("-inf")
+    ways = [Sampling(0.0), Sampling(1.0), Sampling(0.7, min_p=0.1), Sampling(1.3, top_k=3), Sampling(0.8, top_p=0.5)]
+    ways += [Sampling(5e-324), Sampling(2.0, 4, 0.9, 0.2), Sampling(1.0, top_k=1000), Sampling(0.0, top_k=2)]
+    together, alone = ([torch.Generator().manual_seed(i) for i in range(9)] for _ in range(2))
+    for _ in range(50):
+        wanted = [sample(row, way, own) for row, way, own in zip(logits, ways, alone, strict=True)]
+        assert sample_rows(logits, ways, together) == wanted
+
+
+def test_a_draw_is_where_the_sum_of_the_weights_passes_a_uniform_number() -> None:
+    weights = [0.0, 2.0, 0.0, 1.0, 5.0, 0.0]
+    own, twin = torch.Generator().manual_seed(3), torch.Generator().manual_seed(3)
+    for _ in range(200):
+        number = float(torch.rand(1, dtype=torch.float64, generator=twin)) * sum(weights)
+        wanted = next(i for i in range(6) if sum(weights[: i + 1]) > number)
+        assert draw(torch.tensor(weights, dtype=torch.float64), own) == wanted
+
+
+def test_rounding_never_draws_what_has_no_weight(monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in (0.0, 1 - 2**-53):
+        monkeypatch.setattr(torch, "rand", lambda *a, number=number, **k: torch.tensor([number], dtype=torch.float64))
+        for first in (0.1, 1e-300, 3.0):
+            weights = torch.tensor([0.0, first, first / 3, 0.0], dtype=torch.float64)
+            assert draw(weights, torch.Generator()) in (1, 2)
 
 
 def test_a_diverged_model_is_an_error_not_a_token() -> None:

@@ -11,6 +11,10 @@ layer, however long the context is. A mark also repairs a cache that a failed ca
 
 from __future__ import annotations
 
+from typing import Any
+
+from torch import Tensor
+
 from miniwin.blocks.cache.decoder_cache import Cache
 from miniwin.blocks.spec import UserError
 
@@ -29,6 +33,11 @@ class Mark:
         self.cache, self.tokens, self.rows = cache, tokens, cache.batch_size
         self.length, self.pad, self.given = cache.length, cache.pad, cache.given
         self._overwritten = [layer.overwritten(tokens) for layer in cache.layers]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the copies."""
+        return _bytes(self._overwritten)
 
     def rollback(self, keep: int = 0) -> None:
         """Forget all tokens since the mark except the first `keep`, in all rows.
@@ -58,3 +67,8 @@ class Mark:
             self.cache.pad, self.cache.given = self.pad, self.given
         elif self.cache.pad is not None:
             self.cache.pad = self.cache.pad.clamp(max=length)
+
+
+def _bytes(copies: Any) -> int:
+    """Of tensors in lists in lists: a layer whose heads see differently has a list for each part."""
+    return copies.nbytes if isinstance(copies, Tensor) else sum(map(_bytes, copies))

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -24,19 +23,15 @@ from miniwin.blocks.cache.rollback import Mark
 from miniwin.serving.disk import DiskStates, common
 
 
-@dataclass(eq=False)
 class State:
-    """ids (N,) int32: what the cache holds."""
+    """ids (N,) int32: what the cache holds. nbytes: of memory, with room that is not used yet."""
 
-    ids: np.ndarray
-    cache: Cache
-    mark: Mark | None = None
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of memory, with room that is not used yet."""
-        tensors = [t for part in self.cache.parts for t in part.stored]
-        return self.ids.nbytes + sum(t.untyped_storage().nbytes() for t in tensors)
+    def __init__(self, ids: np.ndarray, cache: Cache, mark: Mark | None = None) -> None:
+        self.ids, self.cache, self.mark = ids, cache, mark
+        stored = [t for part in cache.parts for t in part.stored]
+        self.nbytes = ids.nbytes + sum(t.untyped_storage().nbytes() for t in stored)
+        self.nbytes += 0 if mark is None else mark.nbytes
+        self.keeps_all = all(isinstance(part, GrowingCache) for part in cache.parts)
 
 
 class KeptStates:
@@ -79,7 +74,9 @@ class KeptStates:
         state = State(np.array(ids[: cache.length], dtype=np.int32), cache, mark)
         same = [one for one in self.states if np.array_equal(one.ids, state.ids)]
         self.states = [one for one in self.states if one not in same] + [state]
-        while self.states and self.nbytes > self.memory:
+        over = self.nbytes - self.memory
+        while self.states and over > 0:
+            over -= self.states[0].nbytes
             self._write(self.states.pop(0))
 
     def close(self) -> None:
@@ -96,7 +93,7 @@ class KeptStates:
 def _usable(state: State, wanted: np.ndarray) -> int:
     """How many of the wanted ids, from the first on, the state gives."""
     same = min(common(state.ids, wanted), len(wanted) - 1)
-    if same == len(state.ids) or all(not layer.overwritten(1) for layer in state.cache.layers):
+    if same == len(state.ids) or state.keeps_all:
         return same
     return state.mark.length if state.mark is not None and state.mark.length <= same else 0
 

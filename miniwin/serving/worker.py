@@ -44,6 +44,7 @@ class Worker(threading.Thread):
         self._waiting: deque[Job] = deque()
         self._running: list[Job] = []
         self._batch = Batch(model)
+        self._empty = model.new_cache(1)  # copying one is quicker than making one
         self._changed = threading.Condition()
         self._ending = False
 
@@ -110,7 +111,7 @@ class Worker(threading.Thread):
         left = PIECE if ready else PIECE_ALONE
         for job in self._running:
             if job.cache is None:
-                job.cache = self.kept.take(job.ids) or self.model.new_cache(1)
+                job.cache = self.kept.take(job.ids) or self._empty.clone()
                 job.read = job.cached = job.cache.length
                 self.metrics.cached.inc(job.cached)
             if job.text.ids or job.mark is not None:

@@ -72,9 +72,19 @@ class NativeDecoder:
         Raises:
             MemoryRefused: the kernel could not allocate memory.
         """
+        logits = torch.empty(ids.numel(), self._head.outs, dtype=torch.float32, device="cpu")
+        self._take(ids, index, contexts, tokens, total, logits)
+        return self.decoder.shaped(logits)
+
+    def read(self, ids: Tensor, index: Tensor, context: Context, total: int) -> None:
+        """`run` for the tokens ids (1, N) of one row, without their logits."""
+        self._take(ids, index, [context], ids.shape[1], total, None)
+
+    def _take(
+        self, ids: Tensor, index: Tensor, contexts: list[Context], tokens: int, total: int, logits: Tensor | None
+    ) -> None:
         h = self.decoder.embed(ids).flatten(0, 1).contiguous()  # (R, C), new memory: the kernel writes into it
         step, rows = self._step, len(h)
-        logits = torch.empty(rows, self._head.outs, dtype=torch.float32, device="cpu")
         if len(self._room) < rows * step.floats:
             self._room = torch.empty(rows * step.floats, dtype=torch.float32, device="cpu")
             step.room = self._room.data_ptr()
@@ -83,12 +93,11 @@ class NativeDecoder:
             step.held, step.contexts = ctypes.addressof(self._held), len(contexts)
         for i, context in enumerate(contexts):
             self._held[i] = context.address
-        step.h, step.logits, step.rows, step.tokens = h.data_ptr(), logits.data_ptr(), rows, tokens
-        where = Positions(index)
-        scales = self._turn(where, total)  # tensors that must outlive the step
+        step.h, step.rows, step.tokens = h.data_ptr(), rows, tokens
+        step.logits = None if logits is None else logits.data_ptr()
+        scales = self._turn(Positions(index), total)  # tensors that must outlive the step
         native_step.run(step, torch.get_num_threads())
         del scales
-        return self.decoder.shaped(logits)
 
     def _turn(self, where: Positions, total: int) -> list[Tensor]:
         """Set what depends on positions in the layers' structures. The tensors whose addresses they then hold."""

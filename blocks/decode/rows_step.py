@@ -19,7 +19,8 @@ from miniwin.blocks.decode.native_step import declines as not_in_one_call
 from miniwin.blocks.decoder import Decoder
 from miniwin.blocks.int8.weight import FEW
 
-MOST = FEW  # contexts in one step
+MOST = FEW  # contexts in one step, or tokens of one
+SMALL = 1 << 22  # weights: a call of torch's operators then takes longer than what it computes
 
 
 class RowsStep:
@@ -36,6 +37,8 @@ class RowsStep:
         sinks = (part.first for part in like.parts)
         self._first = max((first.size for first in sinks if first is not None), default=0)
         self._contexts: dict[int, Context] = {}  # of the caches of the last step, by their id
+        small = sum(weight.numel() for weight in decoder.parameters()) <= SMALL
+        self.few = 4 * MOST if small else MOST  # tokens that are read sooner here than by the model
 
     @torch.no_grad()
     def step(self, ids: Sequence[int], caches: Sequence[Cache]) -> Tensor:
@@ -57,6 +60,25 @@ class RowsStep:
         for cache in caches:
             cache.length += 1  # last: an interrupted step leaves layers that are longer than the cache, which shows
         return logits
+
+    @torch.no_grad()
+    def read(self, ids: Sequence[int], cache: Cache) -> None:
+        """Add tokens to one context, whose logits are not wanted."""
+        if cache.length < self._first:  # sink tokens are written twice
+            self.decoder(torch.tensor([list(ids)], device="cpu"), cache=cache, logits_to_keep=1)
+            return
+        context = self._contexts.setdefault(id(cache), Context(self.decoder, cache))
+        for at in range(0, len(ids), MOST):
+            some = torch.tensor([list(ids[at : at + MOST])], device="cpu")  # (1, N)
+            tokens, start = some.shape[1], cache.length
+            context.enter(tokens)
+            try:
+                index = torch.arange(start, start + tokens, device="cpu").unsqueeze(1)  # (N, 1)
+                self.native.read(some, index, context, start + 1)
+            except BaseException:
+                context.forget()
+                raise
+            cache.length += tokens
 
     def drop(self, caches: Sequence[Cache]) -> None:
         """Let go of caches, which will not be stepped any more."""

@@ -146,7 +146,7 @@ typedef struct {
     const Matrix *head;
     Held *const *held; /* of each context: its caches, layer after layer */
     float *h;          /* (rows, size), overwritten */
-    float *logits;     /* (rows, head->outs) */
+    float *logits;     /* (rows, head->outs), or null: not wanted */
     float *room;       /* working memory, for each row as many floats as `floats` */
     int64_t count, contexts, rows, tokens, size, floats;
 } Step;
@@ -182,6 +182,7 @@ static int stepped(const Step *s, int64_t first, int64_t end, int64_t threads) {
         miniwin_swiglu(gate, up, gate, FLOAT32, rows * l->gate.outs, threads);
         onto(h, gate, &l->down, &l->mlp_post_norm, x, rows, threads);
     }
+    if (!s->logits) return 0;
     float *logits = s->logits + from * s->head->outs;
     few_product(normed(s->norm, h, room, rows, size, threads), FLOAT32, s->head, logits, rows, 0, threads);
     return 0;

@@ -52,6 +52,13 @@ class Batch:
                 out[i] = logits[place]
         return torch.stack([one for one in out if one is not None])
 
+    def read(self, cache: Cache, ids: Sequence[int]) -> None:
+        """Add tokens to the cache of a member that takes no steps yet."""
+        if self._rows is not None and len(ids) <= self._rows.few:
+            self._rows.read(ids, cache)
+        else:
+            self.model(torch.tensor([list(ids)], device=self.model.device), cache=cache, logits_to_keep=1)
+
     def leave(self, members: Sequence[Any]) -> None:
         """Give each member its own cache back. These members do not come again."""
         self._settle()

@@ -118,9 +118,8 @@ class Worker(threading.Thread):
                 continue
             end = min(len(job.ids) - 1, job.read + left)
             if end > job.read:
-                piece = torch.tensor([job.ids[job.read : end]], device=self.model.device)
                 job.cache.reserve(min(len(job.ids) + 64, 2 * end + 64))
-                self.model(piece, cache=job.cache, logits_to_keep=1)
+                self._batch.read(job.cache, job.ids[job.read : end])
                 left -= end - job.read
                 self.metrics.read.inc(end - job.read)
                 job.read = end

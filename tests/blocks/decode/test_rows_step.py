@@ -45,6 +45,12 @@ class Contexts:
         self.alone.append(cache.clone())
         self.exactly.append(exactly)
 
+    def read(self, place: int, tokens: int) -> None:
+        ids = random_ids(tiny_spec(), 1, tokens, seed=tokens)
+        self.step.read(ids[0].tolist(), self.together[place])
+        self.decoder(ids, cache=self.alone[place])
+        self.exact(ids, cache=self.exactly[place])
+
     def leave(self, place: int) -> None:
         for caches in (self.together, self.alone, self.exactly):
             del caches[place]
@@ -84,8 +90,13 @@ def test_contexts_of_any_lengths_that_join_and_leave(name: str, build: str) -> N
     some.leave(1)
     some.take(2)
     some.join(0)
+    some.join(0)
+    some.read(-1, 18)
     some.join(6)
     some.take(5)
+    for place, tokens in enumerate((1, 5, 40, 9, 16, 2)):
+        some.read(place, tokens)
+    some.take(2)
     some.leave(0)
     some.leave(0)
     some.take(2)

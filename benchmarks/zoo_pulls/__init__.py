@@ -3,7 +3,7 @@
 Pulls. A web server on this machine serves a small zoo. For each of 200 pulls it draws faults, by a seed: for the index,
 and for every source of every file. It drops connections, falls silent, stops in the middle, sends too little, too much
 or without an end, changes a byte, lies about lengths and ranges, ignores `Range`, redirects, and answers with errors.
-Each pull is a process, `miniwin zoo pull`, whose time-outs are shortened to two seconds. It has to end with the right
+Each pull is a process, `miniwin zoo pull`, whose time-outs are shortened to five seconds. It has to end with the right
 bytes or with one clear error. Then the same command is given again, and the server behaves: this has to succeed. All
 the while the server compares what is asked for with what it has delivered: only what is missing may be asked for.
 

@@ -35,6 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--pulls", type=int, default=200)
+    parser.add_argument("--at-once", type=int, default=4, help="pulls that go on side by side, of different users")
     parser.add_argument("--processes", type=int, default=10, help="that pull one model at once")
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--seed", type=int, default=0, help="of the faults, and of the moments of the kills")
@@ -56,7 +57,7 @@ def measured(folder: Path, options: argparse.Namespace) -> tuple[dict[str, Any],
     entry = make_entry(folder, HIDDEN_SIZE)
     contents = make_site(entry, folder / "site")
     with Server() as server:
-        asked = pulls(folder, entry, contents, server, options.pulls, options.seed)
+        asked = pulls(folder, entry, contents, server, count=options.pulls, seed=options.seed, at_once=options.at_once)
         print(f"{asked.succeeded} of {options.pulls} pulls succeeded at once, {asked.refused} ended with an error")
         print(*asked.checks(), sep="\n", flush=True)
         race = together(folder, entry, contents, server, options.processes)

@@ -6,16 +6,18 @@ import json
 import os
 import signal
 import tempfile
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-SHORT = 2.0  # seconds of a time-out, in place of 30
+SHORT = 5.0  # seconds of a time-out, in place of 30
 PAUSE = 0.02  # seconds before another try, in place of 0.5
 PATIENCE = 600.0  # seconds; only a hang takes that long
 TOLD = "told"
+_ENVIRONMENT = threading.Lock()  # a process gets the one of now
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,7 @@ class Running:
         self._told = home.folder / told
         self._told.unlink(missing_ok=True)
         (home.folder / "tmp").mkdir(parents=True, exist_ok=True)
-        with patch.dict(os.environ, home.environment()):
+        with _ENVIRONMENT, patch.dict(os.environ, home.environment()):
             for name in ("MINIWIN_ZOO_MIRROR", "MINIWIN_OFFLINE", "http_proxy", "HTTP_PROXY"):
                 os.environ.pop(name, None)
             self.process: Any = start(_command, arguments, self._told, timeout)
@@ -89,7 +91,7 @@ class Running:
             self.process.kill()
             self.process.join()
             return Answer(None, err=f"it did not end within {PATIENCE:g} seconds")
-        if self.process.exitcode != 0:
+        if not self._told.exists():  # the exit code may be unknown here: another thread may have asked for it first
             return Answer(None, err=f"the process ended with {self.process.exitcode}")
         return Answer(*json.loads(self._told.read_text(encoding="utf-8")))
 

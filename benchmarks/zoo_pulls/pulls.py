@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 import random
 import shutil
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,6 +21,7 @@ from benchmarks.zoo_pulls.site import REF, SOURCES, with_sources
 from miniwin.zoo import Entry
 
 CHANCES = (0.1, 0.3, 0.6, 0.9)  # that a source of a file has faults, one of them for each pull
+_NOTING = threading.Lock()
 OF_THE_INDEX = 0.25  # the same chance for the index, as a share
 
 
@@ -40,15 +43,22 @@ class Pulls:
         return [Check(what, wrong) for what, wrong in self.wrong.items()]
 
 
-def pulls(folder: Path, entry: Entry, contents: dict[str, bytes], server: Server, count: int, seed: int) -> Pulls:
+def pulls(
+    folder: Path, entry: Entry, contents: dict[str, bytes], server: Server, *, count: int, seed: int, at_once: int = 1
+) -> Pulls:
+    """at_once: how many go on side by side, each with a server's address and folders of its own."""
     told, began = Pulls(), time.monotonic()
-    for number in range(count):
+
+    def one(number: int) -> None:
         draw = random.Random(f"{seed}/{number}")
         chance, sources = draw.choice(CHANCES), draw.randint(1, len(SOURCES))
         user = User(with_sources(contents, sources), _Faults(chance, f"{seed}/{number}"), seed=f"{seed}/{number}/at")
         home = Home(folder / str(number), server.url(f"pull-{number}", user))
         _one(told, number, user, home, entry)
         shutil.rmtree(home.folder)
+
+    with ThreadPoolExecutor(at_once) as pool:
+        list(pool.map(one, range(count)))
     told.seconds = time.monotonic() - began
     return told
 
@@ -66,18 +76,21 @@ class _Faults:
 
 def _one(told: Pulls, number: int, user: User, home: Home, entry: Entry) -> None:
     answer = run(home, "zoo", "pull", REF, timeout=SHORT)
-    told.succeeded += answer.code == 0
-    told.refused += answer.code == 2
-    told.note("each pull ends with success or with one message, exit code 2", number, list(answer.wrong()))
-    told.note("no pull fails where the server was right", number, _groundless(answer, user))
-    told.note("nothing but the right bytes has a final name", number, list(_bytes(home, entry, answer.code == 0)))
+    first = list(_bytes(home, entry, answer.code == 0))
     user.behave()
     again = run(home, "zoo", "pull", REF)
-    told.note("the same command again succeeds", number, [again.err.strip()] if again.code != 0 else [])
-    told.note("nothing is left over then", number, list(_bytes(home, entry, True)) + list(left_over(home)))
-    told.note("only what is missing is asked for", number, user.wrong)
-    told.resumed += user.resumed
-    told.faults += user.done
+    then = list(_bytes(home, entry, True)) + list(left_over(home))
+    with _NOTING:
+        told.note("each pull ends with success or with one message, exit code 2", number, list(answer.wrong()))
+        told.note("no pull fails where the server was right", number, _groundless(answer, user))
+        told.note("nothing but the right bytes has a final name", number, first)
+        told.note("the same command again succeeds", number, [again.err.strip()] if again.code != 0 else [])
+        told.note("nothing is left over then", number, then)
+        told.note("only what is missing is asked for", number, user.wrong)
+        told.succeeded += answer.code == 0
+        told.refused += answer.code == 2
+        told.resumed += user.resumed
+        told.faults += user.done
 
 
 def _groundless(answer: Answer, user: User) -> list[str]:

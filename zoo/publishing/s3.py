@@ -10,12 +10,14 @@ Credentials, profile, region and endpoint are those of the AWS tools: the enviro
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from miniwin.files.hashing import sha256_file
 from miniwin.specs import UserError
 from miniwin.zoo.errors import ZooError
 from miniwin.zoo.http_client import offline
@@ -24,6 +26,7 @@ from miniwin.zoo.publishing.targets import Stored
 
 _PLACE = re.compile(r"s3://([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])(?:/([\w!.*'()/-]*))?", re.ASCII)
 _REFUSED = ("PreconditionFailed", "ConditionalRequestConflict", "412", "409")
+_HASH = "sha256"  # in the metadata of an object
 _WHOLE = LARGEST_FILE + 1  # bytes in one request: a condition holds for a request
 
 
@@ -79,18 +82,29 @@ class S3Target:
         return blob_path(file.sha256)
 
     def holds(self, path: str, file: IndexFile) -> bool:
+        """By the hash that `put` stored with the object. One that somebody else put there is read."""
+        place = f"{self._root}/{path}"
         with self._said():
             try:
-                return bool(self._store.info(f"{self._root}/{path}", refresh=True)["size"] == file.size)
+                if self._store.info(place, refresh=True)["size"] != file.size:
+                    return False
+                known = self._store.metadata(place, refresh=True).get(_HASH)
+                return bool((known or self._read_hash(place)) == file.sha256)
             except FileNotFoundError:
                 return False
 
+    def _read_hash(self, place: str) -> str:
+        with self._store.open(place, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+
     def put(self, path: str, content: bytes | Path) -> None:
+        place = f"{self._root}/{path}"
         with self._said():
+            # The hash of what is sent: content and hash appear together, and the server checks what has come.
             if isinstance(content, Path):
-                self._store.put_file(str(content), f"{self._root}/{path}")
+                self._store.put_file(str(content), place, Metadata={_HASH: sha256_file(content)})
             else:
-                self._store.pipe_file(f"{self._root}/{path}", content)
+                self._store.pipe_file(place, content, Metadata={_HASH: hashlib.sha256(content).hexdigest()})
 
     def replace_index(self, data: bytes, tag: object) -> bool:
         with self._said():

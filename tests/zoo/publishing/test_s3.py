@@ -75,6 +75,30 @@ def test_publish_yank_and_publish_again(entries: Entries, place: str) -> None:
     assert index_at(place).serial == 3 and is_whole(place)
 
 
+@pytest.mark.parametrize("known", [True, False])
+def test_a_damaged_file_of_the_same_size_is_put_again(
+    entries: Entries, place: str, known: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """known: whether our hash came with it. Without one the file is read; what is right is not sent again."""
+    entry, target = entries["tiny@1.0.0"], S3Target(place)
+    publish(entry.folder, place, logits=False)
+    file = next(file for file in index_at(place).releases[0].files if file.path == "model.safetensors")
+    at, content = f"{place}/{file.sources[0]}", (entry.folder / file.path).read_bytes()
+    if known:
+        target.put(file.sources[0], bytes(len(content)))
+    else:
+        target._store.pipe_file(at, bytes(len(content)))
+    assert not target.holds(file.sources[0], file) and not is_whole(place)
+    publish(entry.folder, place, logits=False)
+    assert is_whole(place) and target.holds(file.sources[0], file)
+    if not known:
+        target._store.pipe_file(at, content)
+    sent: list[str] = []
+    monkeypatch.setattr(S3Target, "put", lambda self, path, content: sent.append(path))
+    publish(entry.folder, place, logits=False)
+    assert sent == []
+
+
 def test_publishers_at_once_lose_nothing(entries: Entries, place: str) -> None:
     refs = ["tiny@1.0.0", "tiny@1.1.0", "another@1.0.0"]
     with ThreadPoolExecutor(len(refs)) as pool:

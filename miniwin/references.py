@@ -124,8 +124,8 @@ def _resolve_name(ref: str, path: Path) -> Found:
     hint = f"did you mean {' or '.join(meant)}?"
     if not meant:
         hint = f"Zoo entries: {some(sorted(entries), 20) or 'none'}. Shipped specs: {', '.join(shipped) or 'none'}"
-    if asked and asked.problems:
-        hint += f" Not all indexes could be asked: {'; '.join(asked.problems.values())}"
+    if asked and (unasked := asked.unasked()):
+        hint += f" Not all indexes could be asked: {'; '.join(unasked.values())}"
     raise UserError(f"{ref}: no such file or folder, zoo entry or shipped spec; {hint}")
 
 

@@ -81,12 +81,13 @@ class Asked:
         """What each index answered, for an entry that none of them offers."""
         if not indexes():
             return "there is no index to ask (MINIWIN_ZOO_INDEX is not set)"
-        told = []
-        for location in indexes():
-            skipped = offline() and not isinstance(location, Path)
-            what = "was not asked, as MINIWIN_OFFLINE is set" if skipped else "has no such entry"
-            told.append(self.problems.get(str(location), f"{location} {what}"))
-        return ", ".join(told)
+        silent = self.unasked()
+        return ", ".join(silent.get(str(one), f"{one} has no such entry") for one in indexes())
+
+    def unasked(self) -> dict[str, str]:
+        """Why indexes gave no answer, by location."""
+        skipped = [str(one) for one in indexes() if offline() and not isinstance(one, Path)]
+        return {one: f"{one} was not asked, as MINIWIN_OFFLINE is set" for one in skipped} | self.problems
 
 
 def places() -> list[Place]:

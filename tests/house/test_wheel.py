@@ -6,6 +6,7 @@ The environment sees this one's libraries, through a .pth file, but nothing of t
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import re
@@ -19,7 +20,9 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from no_network import Guard, without_network
 from paths import ROOT
+from processes import ONE_AFTER_ANOTHER
 
 from miniwin.blocks import native
 
@@ -215,3 +218,51 @@ def test_the_zoo_is_listed_outside_the_repository(installed: Path, tmp_path: Pat
     said = run([installed / "miniwin", "zoo", "list"], tmp_path, MINIWIN_ZOO=str(tmp_path / "zoo"), MINIWIN_OFFLINE="1")
     for entry in (ROOT / "zoo" / "entries").glob("*/*/"):
         assert entry.parent.name in said
+
+
+REFS = sorted(entry.parent.name for entry in (ROOT / "zoo" / "entries").glob("*/*/"))
+
+
+def test_packaged_entries_need_no_network(installed: Path, tmp_path: Path) -> None:
+    """As three commands in a process each, in a namespace without a network where there is such a thing."""
+    guard = Guard(tmp_path / "guard")
+    env = {**guard.env, **{f"MINIWIN_{name}": str(tmp_path / name) for name in ("ZOO", "CACHE", "CONFIG")}}
+    alone: list[str | Path] = [*without_network(), installed / "miniwin"]
+    assert all(ref in run([*alone, "zoo", "list"], tmp_path, **env) for ref in REFS)
+    assert f"{REFS[0]}@" in run([*alone, "zoo", "pull", REFS[0]], tmp_path, **env)
+    assert run([*alone, "generate", REFS[0], "--prompt", "def ", "-n", "3"], tmp_path, **env).startswith("def ")
+    assert guard.seen() == []
+
+
+ELSEWHERE = "https://zoo.invalid/index.json"
+OFFLINE = [  # arguments, and what is said where it is refused
+    *((["generate", ref, "--prompt", "a", "-n", "2"], None) for ref in REFS),
+    *((["zoo", "pull", ref], None) for ref in REFS),
+    *((["zoo", "verify", ref, "--no-logits"], None) for ref in REFS),
+    (["zoo", "list"], None),
+    (["generate", "another", "--prompt", "a"], "MINIWIN_OFFLINE is set"),
+    (["zoo", "pull", "another"], "MINIWIN_OFFLINE is set"),
+    (["zoo", "pull", "another", "--dry-run"], "MINIWIN_OFFLINE is set"),
+    (["zoo", "source", "add", "acme", ELSEWHERE], "MINIWIN_OFFLINE is set"),
+    (["zoo", "mirror", "disk"], "MINIWIN_OFFLINE is set"),
+    (["zoo", "publish", REFS[0], "--to", "s3://bucket/zoo", "--no-logits"], "MINIWIN_OFFLINE is set"),
+    (["zoo", "publish", REFS[0], "--to", "hf:org/zoo", "--no-logits"], "MINIWIN_OFFLINE is set"),
+]
+
+
+def test_offline_nothing_is_attempted(installed: Path, tmp_path: Path) -> None:
+    """Though an index and a mirror elsewhere are set."""
+    guard = Guard(tmp_path / "guard")
+    env = {**guard.env, **{f"MINIWIN_{name}": str(tmp_path / name) for name in ("ZOO", "CACHE", "CONFIG")}}
+    env |= {"MINIWIN_OFFLINE": "1", "MINIWIN_ZOO_INDEX": ELSEWHERE, "MINIWIN_ZOO_MIRROR": "https://zoo.invalid/mirror"}
+    lines = json.dumps([arguments for arguments, _ in OFFLINE])
+    answers = json.loads(run([installed / "python", "-c", ONE_AFTER_ANOTHER, lines], tmp_path, **env))[0]
+    for (arguments, said), (code, _, err) in zip(OFFLINE, answers, strict=True):
+        assert (code, "Traceback" in err) == (0 if said is None else 2, False), (arguments, err)
+        assert said is None or (said in err and err.count("error: ") == 1), (arguments, err)
+    assert guard.seen() == []
+    probe = (
+        "import socket, contextlib\nwith contextlib.suppress(OSError): socket.create_connection(('127.0.0.1', 9), 1)"
+    )
+    run([installed / "python", "-c", probe], tmp_path, **env)
+    assert any("socket.connect" in one for one in guard.seen()), "the guard sees nothing"

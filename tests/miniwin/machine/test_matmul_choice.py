@@ -140,7 +140,7 @@ def test_of_many_processes_one_measures(forgotten: Path, monkeypatch: pytest.Mon
         def __exit__(self, *given: object) -> None:
             pass
 
-    monkeypatch.setattr(matmul_choice, "FileLock", Lock)
+    monkeypatch.setattr("filelock.FileLock", Lock)
     asked = machine(monkeypatch, INTEL)
     assert matmul_choice.measured() == AMD and not asked
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from scipy import stats
 
 from miniwin.evaluation.ranks import rank_correlation, ranks
 
@@ -19,6 +18,8 @@ def test_equal_ranks_are_shared_and_what_is_alike_has_no_order() -> None:
 
 
 def test_ranks_and_correlations_are_those_of_scipy() -> None:
+    from scipy import stats  # takes longer to import than the tests to run: only where they do
+
     random = np.random.default_rng(0)
     for size in (2, 3, 7, 40):
         x, y = random.integers(6, size=size), random.normal(size=size)

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 import torch
 from helpers import BLOCKS, GLOBAL, attention, enliven, tiny_spec
-from scipy.stats import chisquare
 from tiny import run_cli
 
 import miniwin
@@ -145,6 +144,8 @@ def agreement(found: Counter[tuple[int, ...]], draws: int = DRAWS) -> float:
     observed = [found[text] for text in often] + [draws - sum(found[text] for text in often)]
     expected = [chances[text] * draws for text in often]
     expected.append(draws - sum(expected))
+    from scipy.stats import chisquare  # takes long to import: only where this runs
+
     if expected[-1] < 1:
         observed, expected = observed[:-1], expected[:-1]
     return float(chisquare(observed, np.array(expected) * sum(observed) / sum(expected)).pvalue)

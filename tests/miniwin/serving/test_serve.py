@@ -14,12 +14,11 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
 import uvicorn
-from openai import OpenAI
 from tiny import TINY
 
 import miniwin
@@ -28,6 +27,9 @@ from miniwin.generation import generate
 from miniwin.language_model import LanguageModel
 from miniwin.serving.server import Options, Serving
 from miniwin.specs import parse_spec
+
+if TYPE_CHECKING:
+    from openai import OpenAI
 
 KEY = "a-key"
 TEMPLATE = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}<assistant>"
@@ -43,6 +45,12 @@ def tiny_model(dtype: str = "float64", seed: int = 0) -> LanguageModel:
     return model.eval()
 
 
+def openai_client(port: int) -> OpenAI:
+    from openai import OpenAI  # takes as long to import as all tests of many files: only where it is used
+
+    return OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key=KEY, max_retries=0, timeout=60)
+
+
 class Running:
     """A server in a thread."""
 
@@ -55,7 +63,7 @@ class Running:
         )
         self.thread = threading.Thread(target=self.server.run, kwargs={"sockets": [self.listening]})
         self.thread.start()
-        self.client = OpenAI(base_url=f"http://127.0.0.1:{self.port}/v1", api_key=KEY, max_retries=0, timeout=60)
+        self.client = openai_client(self.port)
 
     def ask(self, path: str, body: Any, **headers: str) -> tuple[int, Any]:
         given = {"Authorization": f"Bearer {KEY}", "Content-Type": "application/json", **headers}
@@ -260,7 +268,7 @@ def test_the_command_ends_with_code_0_and_says_where_it_listens(tmp_path: Path) 
         if (found := re.search(r"(miniwin-1m\S*) at http://127.0.0.1:(\d+)/v1", line)) is not None:
             break
     assert found is not None
-    client = OpenAI(base_url=f"http://127.0.0.1:{found[2]}/v1", api_key=KEY, max_retries=0)
+    client = openai_client(int(found[2]))
     stream = client.completions.create(model=found[1], prompt="def main(", max_tokens=100_000, stream=True)
     next(iter(stream))
     process.send_signal(signal.SIGTERM)

@@ -1,7 +1,11 @@
-"""What holds for every task: an oracle is always right, a guesser as often as chance says, and splits are disjoint."""
+"""What holds for every task: an oracle is always right, a guesser as often as chance says, and splits are disjoint.
+
+MINIWIN_TEST_SLOW asks for more examples of each split (200 in place of 80, for each of the tasks).
+"""
 
 from __future__ import annotations
 
+import os
 from random import Random
 
 import pytest
@@ -15,6 +19,7 @@ EVERY = [pytest.param(cls(), id=cls.model_fields["type"].default) for cls in TAS
 
 # The bytes of a task that is asked in words only are its text in words: test_every_word_task.py counts its guesses.
 OWN = [one for one in EVERY if not isinstance(one.values[0], TextTask)]
+PER_SEED = 50 if os.environ.get("MINIWIN_TEST_SLOW") else 20
 
 
 def lengths(task: Task) -> list[int]:
@@ -56,7 +61,7 @@ def test_no_example_is_in_two_splits(task: Task) -> None:
         split: {
             draw(task, task.shortest, seed=seed, index=index, split=split).text
             for seed in range(4)
-            for index in range(50)
+            for index in range(PER_SEED)
         }
         for split in SPLITS
     }

@@ -65,17 +65,17 @@ def pages_of(
         except Exception as error:  # anybody may have made an entry: no error of one takes the pages of others
             problems.append(f"{entry.to_load} has no page: {type(error).__name__}: {error}")
     listed = newest(list(rows))
+    versions: dict[tuple[str, str], list[Described]] = {}
+    for entry in reversed(rows):
+        versions.setdefault((entry.name, entry.zoo), []).append(entry)
     pages = {}
     for entry, (row, page) in rows.items():
-        others = {one.ref: rows[one][0].file for one in reversed(rows) if _is_other(one, entry)}
+        others = {one.ref: rows[one][0].file for one in versions[entry.name, entry.zoo] if one is not entry}
         pages[row.file] = model_page(entry, others) if others else page
-    older = [(one.to_load, rows[one][0].file) for one in rows if one not in listed]
+    newer = set(listed)
+    older = [(one.to_load, rows[one][0].file) for one in rows if one not in newer]
     pages[INDEX] = index_page([rows[entry][0] for entry in listed], older)
     return pages, problems, len(listed), len(rows)
-
-
-def _is_other(one: Described, entry: Described) -> bool:
-    return (one.name, one.zoo) == (entry.name, entry.zoo) and one.version != entry.version
 
 
 def file_names(entries: Sequence[Described]) -> dict[Described, str]:

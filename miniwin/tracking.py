@@ -81,8 +81,8 @@ class Tracker:
     ) -> None:
         from filelock import FileLock
 
-        client = _client(self.uri)
-        local = _sqlite_file(self.uri)
+        client = mlflow_client(self.uri)
+        local = sqlite_file(self.uri)
         if local is None:
             self.run_id = _start(client, experiment, None, run_name, parent_run, resume, tags)
         else:
@@ -194,7 +194,7 @@ def _warn(line: str) -> None:
     print(escaped(line), file=sys.stderr, flush=True)  # the line may quote a server
 
 
-def _client(uri: str) -> Any:
+def mlflow_client(uri: str) -> Any:
     """MLflow's client: no telemetry, no chatter, and no waiting for minutes when a server is away."""
     for name, value in (
         ("MLFLOW_DISABLE_TELEMETRY", "true"),
@@ -251,7 +251,7 @@ def _sqlite_url(path: Path) -> str:
     return url
 
 
-def _sqlite_file(uri: str) -> Path | None:
+def sqlite_file(uri: str) -> Path | None:
     """The file that a URL means to SQLAlchemy."""
     if not uri.startswith("sqlite:///"):
         return None

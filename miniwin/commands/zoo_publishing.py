@@ -30,7 +30,7 @@ def index(zoo: Annotated[Path, typer.Argument(help="A zoo folder.")]) -> None:
 
 def publish(
     ref: Annotated[str, typer.Argument(help="The entry: name@1.2.3, an alias, or an entry's folder.")],
-    to: Annotated[str, typer.Option("--to", help="Where: a folder, s3://bucket/path or hf:org/repo.")],
+    to: Annotated[str, typer.Option("--to", help="Where: a folder, s3://bucket/path, hf:org/repo or mlflow.")],
     logits: Annotated[bool, typer.Option(help="Run the model first, and compare with the stored logits.")] = True,
     sign: Sign = None,
     new_key: NewKey = False,
@@ -42,7 +42,8 @@ def publish(
     if ref != done.entry.ref:
         say(f"{ref} is {done.entry.ref} ({done.entry.folder})", err=True)
     if done.new:
-        say(f"published {done.entry.ref} to {done.target} (index number {done.serial})")
+        number = "" if done.serial is None else f" (index number {done.serial})"
+        say(f"published {done.entry.ref} to {done.target}{number}")
     else:
         say(f"{done.entry.ref} is at {done.target} already, with the same content")
 

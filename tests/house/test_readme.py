@@ -64,6 +64,8 @@ ELSEWHERE = {
     "--tasks shop_choice": "reads 14,000 tasks; tests/miniwin/evaluation/test_lm_eval.py runs it with a few",
     "miniwin zoo publish miniwin-tasks --to s3://models/zoo": "needs an object store; tests/zoo/publishing/test_s3.py "
     "starts one",
+    "miniwin zoo publish miniwin-tasks --to mlflow:sqlite:///registry.db": "makes the tables of a database; "
+    "tests/zoo/publishing/test_mlflow_registry.py publishes there",
     "miniwin zoo publish miniwin-tasks --to hf:organisation/repository": "likewise; tests/zoo/publishing/test_hub.py",
     "python benchmarks/beside.py --write docs/benchmarks.md": "tests/benchmarks/test_benchmarks.py calls it",
 }

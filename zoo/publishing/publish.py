@@ -19,6 +19,7 @@ from miniwin.zoo.index import INDEX, Index, IndexFile, Release, parse_index, rel
 from miniwin.zoo.integrity import opened
 from miniwin.zoo.lookup import find
 from miniwin.zoo.publishing.editing import check_signer, edit, with_release
+from miniwin.zoo.publishing.mlflow_registry import Registry, is_registry, uri_of
 from miniwin.zoo.publishing.opening import open_target
 from miniwin.zoo.publishing.targets import Target
 from miniwin.zoo.signatures import Signer
@@ -32,7 +33,7 @@ class Published:
     entry: Entry
     target: str  # as messages show it
     new: bool  # False: it was there already
-    serial: int | None  # of the index
+    serial: int | None  # of the index; None: there is none
 
 
 def publish(
@@ -40,18 +41,20 @@ def publish(
 ) -> Published:
     """Publish an entry of this machine. signer, new_key: as for `editing.edit`.
 
-    ref: a reference, or an entry's folder. to: a folder, `s3://bucket/path` or `hf:org/repo`. logits: also run the
-    model, and compare with the reference logits, before anything is written.
+    ref: a reference, or an entry's folder. to: a folder, `s3://bucket/path` or `hf:org/repo`; or `mlflow[:URI]`, a
+    registry of models, which has no index and no signature. logits: also run the model, and compare with the reference
+    logits, before anything is written.
 
     Raises:
         ZooError: the entry is broken, the version is there with other content, its number says less than what changed,
             or the target cannot be written to.
     """
     entry = _entry(ref)
+    if is_registry(to):
+        return _register(entry, to, logits, signer)
     target = open_target(to)
     target.check()
-    if problems := verify(entry, logits=logits):
-        raise ZooError(f"{entry.ref} was not published: {some(problems, 4, '; ')} (in {entry.folder})")
+    _verified(entry, logits)
     release = _at(target, release_of(entry))
     stored = target.read_index()
     if stored is not None:  # what would be refused later is refused before anything is sent
@@ -65,6 +68,19 @@ def publish(
 
     changed = edit(target, change, signer, new_key)
     return Published(entry, target.name, changed.new, changed.published.serial)
+
+
+def _verified(entry: Entry, logits: bool) -> None:
+    if problems := verify(entry, logits=logits):
+        raise ZooError(f"{entry.ref} was not published: {some(problems, 4, '; ')} (in {entry.folder})")
+
+
+def _register(entry: Entry, to: str, logits: bool, signer: Signer | None) -> Published:
+    if signer is not None:
+        raise ZooError(f"--sign: {to} keeps no signature; publish to a folder, s3:// or hf:, or leave --sign out")
+    registry = Registry(uri_of(to))
+    _verified(entry, logits)
+    return Published(entry, registry.name, registry.publish(entry, release_of(entry)), None)
 
 
 def _entry(ref: str | Path) -> Entry:

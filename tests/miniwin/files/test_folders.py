@@ -22,7 +22,7 @@ from miniwin.files.folders import cache_folder
 from miniwin.runs import read_run
 from miniwin.search.creation import create_study
 from miniwin.specs import UserError, dump_yaml, load_search_spec
-from miniwin.tracking import Tracker, _sqlite_file, tracking_uri
+from miniwin.tracking import Tracker, sqlite_file, tracking_uri
 from miniwin.zoo import add, list_entries
 
 
@@ -111,7 +111,7 @@ def test_the_database_of_mlflow_lies_in_the_folder_that_was_named(
     monkeypatch.setenv("MINIWIN_HOME", str(tmp_path / name))
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     uri, file = tracking_uri(), tmp_path / name / "mlflow.db"
-    assert _sqlite_file(uri) == file
+    assert sqlite_file(uri) == file
     with create_engine(uri).begin() as database:
         database.execute(text("create table made (here int)"))
     assert sqlite3.connect(file).execute("select name from sqlite_master").fetchall() == [("made",)]

@@ -81,7 +81,9 @@ def install(offer: Offer, *, zoo: Path | str | None = None, progress: bool = Tru
             for known in stores(zoo):
                 if known.folder(release.name, version).exists():
                     entry = _same(known.entry(release.name, version), offer)
-                    for file in release.files:  # left by a pull that was killed once the entry was there
+                    # Both are left by a pull that was killed once the entry was there.
+                    store.clear_abandoned()
+                    for file in release.files:
                         if there(file):
                             _forget(file)
                     return _marked(entry, release)

@@ -92,6 +92,13 @@ class Store:
             lock.release()
             _unlink(base / f"{folder.name}.lock")
 
+    def clear_abandoned(self) -> None:
+        """Remove what dead writers staged: for those who find that nothing is to be written."""
+        base = self.root / STAGING
+        if base.is_dir() and any(base.iterdir()):
+            with FileLock(_folder(self.root / LOCKS) / ".staging.lock"):
+                self._remove_abandoned(base)
+
     def commit(self, staged: Path, name: str, version: Version) -> Entry:
         """Put a finished folder in its place, never over another. The caller holds `lock(name)`."""
         target = self.folder(name, version)

@@ -19,7 +19,7 @@ import miniwin
 from miniwin.files.folders import cache_folder
 from miniwin.files.hashing import sha256_file
 from miniwin.specs import UserError
-from miniwin.zoo import write_index
+from miniwin.zoo import user_zoo, write_index
 from miniwin.zoo.cache import downloads
 from miniwin.zoo.entry import FileRecord, read_manifest, write_manifest
 from miniwin.zoo.pull import pull
@@ -134,8 +134,10 @@ def test_a_pull_that_was_killed_at_its_end_leaves_nothing_to_the_next(
         patch.setattr("miniwin.zoo.pull._forget", killed)
         with pytest.raises(KeyboardInterrupt):
             pull("tiny")
+    (user_zoo() / ".staging" / "0.lock").touch()
     assert any(one.bytes for one in downloads())
     assert pull("tiny").ref == "tiny@1.1.0" and not any(one.bytes for one in downloads())
+    assert list((user_zoo() / ".staging").iterdir()) == []
 
 
 def test_downloads_are_listed_and_pruned(server: Server) -> None:

@@ -29,6 +29,8 @@ class FolderTarget:
             raise ZooError(f"{self.root}: is not a folder; expected a folder to publish to")
         if self.root.resolve() in (built_in_zoo(), built_in_zoo().parent):
             raise ZooError(f"{self.root}: is the package's own zoo, which an upgrade replaces; choose another folder")
+        if (self.root / INDEX).is_file():
+            self._store.clear_abandoned()  # of a publisher that was killed when all was there
         if not self.root.is_dir() or (self.root / INDEX).is_file() or self._store.entries():
             return
         if strangers := sorted(set(os.listdir(self.root)) - _OURS):

@@ -254,3 +254,11 @@ def test_kill_9_leaves_nothing_to_clean_up(entries: Entries, site: Path) -> None
     assert sorted(listed(site)) == sorted(entries) and is_whole(site)
     assert list((site / ".staging").iterdir()) == []
     assert not [path for path in site.rglob("*.tmp")]
+
+
+def test_a_publisher_killed_at_its_end_leaves_nothing_to_the_next(entries: Entries, site: Path) -> None:
+    """All is there then, so that the next one has nothing to write."""
+    put(entries, "tiny@1.0.0", site)
+    (site / ".staging" / "0.lock").touch()
+    (site / ".staging" / "1").mkdir()
+    assert not put(entries, "tiny@1.0.0", site).new and list((site / ".staging").iterdir()) == []

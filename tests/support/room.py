@@ -24,8 +24,8 @@ def place(
 ) -> Path:
     """The folder for what tests write: in memory if that is large enough and the user has not chosen another.
 
-    Tests write and remove tens of thousands of small files, and on a disk that takes as much time as a fifth of the
-    computing. A file system that starts no programs is no place for tests that write some.
+    Tests write and remove tens of thousands of small files, and on a disk that takes much of the time of a run, as each
+    waits for its journal. A file system that starts no programs is no place for tests that write some.
     """
     if any(environment.get(name) for name in CHOICES) or not os.access(memory, os.W_OK):
         return Path(environment.get(CHOICES[0]) or tempfile.gettempdir())

@@ -112,6 +112,7 @@ def test_every_option_that_is_a_path_is_tried_here() -> None:
         "zoo publish sign",
         "zoo pull locked",
         "zoo restore sign",
+        "zoo site folder",
         "zoo yank sign",
     ]
 
@@ -128,6 +129,7 @@ def test_zoos_of_ones_own(mine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ran("zoo", "restore", ref, "--at=~/mine", "--sign=~/my.key")
     ran("zoo", "source", "add", "acme", "~/mine", "--key=~/my.pub")
     ran("zoo", "mirror", "~/mirror")
+    ran("zoo", "site", "~/pages", "--source", "built-in")
     assert list((mine / "mirror").glob("*/index.json"))
     ran("zoo", "lock", "~/models.lock", "miniwin-1m")
     ran("zoo", "pull", "--locked=~/models.lock")

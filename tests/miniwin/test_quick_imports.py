@@ -63,7 +63,7 @@ def test_what_somebody_froze_stays_frozen() -> None:
     count = gc.get_freeze_count()
     with nothing_is_garbage():
         pass
-    assert gc.get_freeze_count() >= count > 0
+    assert gc.get_freeze_count() > 0.9 * count > 0, "a few that were frozen may have died since"
 
 
 def test_a_process_of_ours_does_not_look_at_its_end() -> None:

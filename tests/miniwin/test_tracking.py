@@ -176,7 +176,7 @@ def test_off_is_off(monkeypatch: pytest.MonkeyPatch) -> None:
     def never(uri: str) -> None:
         raise AssertionError("a tracker was opened")
 
-    monkeypatch.setattr(tracking, "_client", never)
+    monkeypatch.setattr(tracking, "mlflow_client", never)
     result = go("run", "off")
     assert (result.status, result.tracking_run) == ("complete", None)
     assert not Path("home").exists()
@@ -213,7 +213,7 @@ def test_a_server_that_goes_away_is_reported_once(
 def test_a_broken_tracker_gives_the_same_weights(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(tracking, "_client", Broken)
+    monkeypatch.setattr(tracking, "mlflow_client", Broken)
     monkeypatch.setattr(tracking, "_have_mlflow", lambda asked_for: True)
     go("tracked", "http://example.invalid")
     assert capsys.readouterr().err.count("the run goes on") == 1

@@ -72,9 +72,9 @@ def measured(folder: Path, options: argparse.Namespace) -> tuple[dict[str, Any],
         "seed": options.seed,
         "bytes": sum(map(len, files)),
         "files": len(files),
-        "pulls": {**asdict(asked), "wrong": None, "count": options.pulls, "checks": _said(asked.checks())},
+        "pulls": {**vars(asked), "wrong": None, "count": options.pulls, "checks": _said(asked.checks())},
         "together": {"processes": options.processes, "checks": _said(race)},
-        "kills": {**asdict(killed), "wrong": None, "checks": _said(killed.checks())},
+        "kills": {**vars(killed), "wrong": None, "checks": _said(killed.checks())},
     }
     return about, [*asked.checks(), *race, *killed.checks()]
 

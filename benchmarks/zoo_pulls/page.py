@@ -19,6 +19,7 @@ def write_page() -> Path:
 
 def page(results: dict[str, Any]) -> str:
     pulls, kills, machine = results["pulls"], results["kills"], results["machine"]
+    landed = f" (landed as {results['landed']})" if "landed" in results else ""
     by_command = ", ".join(f"{count} of {name}" for name, count in kills["killed"].items())
     lines = [
         "# Pulls from a hostile server, races and kills",
@@ -46,8 +47,8 @@ def page(results: dict[str, Any]) -> str:
         "## Where and when",
         "",
         f"{machine['cpu']}, {machine['cores']} cores, {machine['system']}, Python {machine['python']}, miniwin "
-        f"{machine['miniwin']}, {results['date']}, seed {results['seed']}. The pulls took {pulls['seconds']:.0f} s, "
-        f"the kills {kills['seconds']:.0f} s.",
+        f"{machine['miniwin']}{landed}, {results['date']}, seed {results['seed']}. The pulls took "
+        f"{pulls['seconds']:.0f} s, the kills {kills['seconds']:.0f} s.",
         "",
     ]
     return "\n".join(lines)

@@ -3,6 +3,7 @@ the checks, which find what does not hold."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from benchmarks.checks import Check
 from benchmarks.zoo_pulls.commands import Answer, Home
 from benchmarks.zoo_pulls.faults import FAULTS, Drawn
 from benchmarks.zoo_pulls.kills import Place, kills
+from benchmarks.zoo_pulls.page import FILE, FOLDER, page
 from benchmarks.zoo_pulls.pulls import left_over, pulls
 from benchmarks.zoo_pulls.server import Server, User
 from benchmarks.zoo_pulls.site import make_entry, make_site
@@ -96,3 +98,11 @@ def test_what_the_checks_find(tmp_path: Path, entry: Entry, contents: dict[str, 
         (tmp_path / "site" / path).write_bytes(content if path == "index.json" else content[:-1])
     (home.zoo / "tiny" / "1.0.0").mkdir(parents=True)
     assert len([*place.torn()]) == len(contents)
+
+
+def test_the_page_is_that_of_the_results() -> None:
+    results = json.loads(FILE.read_text(encoding="utf-8"))
+    assert page(results) == (FOLDER / "README.md").read_text(encoding="utf-8")
+    assert results["pulls"]["count"] >= 200 and sum(results["kills"]["killed"].values()) >= 50
+    checks = [*results["pulls"]["checks"], *results["together"]["checks"], *results["kills"]["checks"]]
+    assert [one["what"] for one in checks if one["wrong"]] == [] and len(checks) == 13

@@ -126,6 +126,10 @@ def _sentencepiece(
     first: dict[str, int] = {}
     for left, right in merges:
         first.setdefault(left + right, len(first))
+    # Tokens that users define are merged first. Runs of spaces may be among them, and are no added tokens here.
+    last = max((first.get(tokens[number], -1) for number, kind in types.items() if kind == USER), default=-1)
+    runs = [n for n, token in tokens.items() if set(token) == {SPACE} and first.get(token, last) < last]
+    types |= dict.fromkeys(runs, USER)
     scores = [-float(first.get(tokens.get(number, ""), len(first) + number)) for number in range(size)]
     fields = {"tokenizer.ggml.scores": scores, "tokenizer.ggml.add_space_prefix": prefix}
     ids = {token: number for number, token in tokens.items()}

@@ -288,3 +288,26 @@ def test_the_command(tmp_path: Path) -> None:
     assert code == 0 and "a llama model" in out and "its weights are random" in err
     back = import_model(tmp_path / "new" / "m.gguf", tmp_path / "back")
     assert back.spec.hash == miniwin.load("minimind-1m").spec.hash
+
+
+def test_runs_of_spaces_that_users_define_stay_before_all_others() -> None:
+    """As Gemma has them: they are merged before tabs, and are no added tokens."""
+    from miniwin.zoo.exporting.gguf_tokenizer import tokenizer_fields
+    from miniwin.zoo.importing.gguf.tokenizer import BYTE, CONTROL, NORMAL, UNKNOWN, USER
+    from miniwin.zoo.importing.gguf.tokenizer import tokenizer_json as read
+
+    special = [("<unk>", UNKNOWN), ("<s>", CONTROL)]
+    users = [(text, USER) for text in ("\n\n", "\u2581\u2581", "\u2581\u2581\u2581", "\t\t")]
+    plain = [(text, NORMAL) for text in ("ab", "a", "b", "\u2581", "\n", "\t", "\u2581a")]
+    tokens = [*special, *users, *plain, *((f"<0x{byte:02X}>", BYTE) for byte in range(256))]
+    metadata: dict[str, Any] = {
+        "tokenizer.ggml.model": "llama",
+        "tokenizer.ggml.tokens": [text for text, _ in tokens],
+        "tokenizer.ggml.token_type": [kind for _, kind in tokens],
+        "tokenizer.ggml.scores": [-float(number) for number in range(len(tokens))],
+        "tokenizer.ggml.unknown_token_id": 0,
+        "tokenizer.ggml.add_space_prefix": False,
+    }
+    fields = tokenizer_fields(read("a file", metadata), len(tokens))
+    kinds = dict(zip(fields["tokenizer.ggml.tokens"], fields["tokenizer.ggml.token_type"], strict=True))
+    assert all(kinds[text] == USER for text, _ in users) and all(kinds[text] == NORMAL for text, _ in plain)

@@ -148,10 +148,11 @@ def test_layers_are_compared_with_those_of_the_map(loss: str, layers: list[int] 
 
 @pytest.mark.parametrize("loss", ["kl", *LAYERS])
 def test_a_model_learns_nothing_from_itself(loss: str) -> None:
-    """All gradients but the next-token loss's are 0, and so is the loss."""
+    """All gradients but the next-token loss's are 0, and so is the loss: but for rounding, where the two are computed
+    in other orders."""
     go("same", {"teacher": "teacher", "loss": loss, "weight": 1}, model=big(), from_="teacher", stop_after_tokens=1)
     line = read_metrics("same")[0]
-    assert (line["distillation_loss"], line["grad_norm"]) == (0, 0) and line["loss"] > 1
+    assert abs(line["distillation_loss"]) < 1e-6 and line["grad_norm"] < 1e-5 and line["loss"] > 1
 
 
 @pytest.mark.parametrize("loss", ["kl", *LAYERS])

@@ -36,6 +36,7 @@ from miniwin.training.sharded import refuse_unshardable
 
 ENGINES = ["ddp", "fsdp"]
 STEEP: dict[str, Any] = {"tokens": 50 * 128, "optimizer": {"lr": 1e-2}}
+FIFTY: dict[str, Any] = {"tokens": 50 * 128, "optimizer": {"lr": 1e-3}}
 TWENTY: dict[str, Any] = {"tokens": 20 * 128, "optimizer": {"lr": 1e-3}}
 
 
@@ -68,7 +69,7 @@ def cases() -> dict[str, tuple[ModelSpec, TrainSpec]]:
     blocks = tiny_model().model_dump(mode="json")["blocks"]
     measured = {"every": 1000, "tokens": 100, "keep_best": "minimize loss@32"}
     return {
-        "dense": (tiny_model(), tiny_train(**TWENTY, eval=measured)),
+        "dense": (tiny_model(), tiny_train(**FIFTY, eval=measured)),
         "experts": (
             tiny_model(blocks={**blocks, "G": {**blocks["G"], "mlp": moe}}, tie_word_embeddings=False),
             tiny_train(optimizer={"type": "muon", "lr": 1e-3}, tokens=8 * 256, gradient_accumulation=2),

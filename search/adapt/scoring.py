@@ -3,9 +3,8 @@
     damage = text_weight * (text - original's text) + apart
 
 both in nats per token. `apart` is KL(original || placement) over the tokens of answers: how far what is said differs,
-over the whole vocabulary. The nats of the right tokens alone tell two placements apart with more noise, since each
-answer is one draw. They are reported, and they judge where no original says what to keep (`widen`): there a placement
-may be better than the original. Answers of harder questions are scored, and do not count here.
+over the whole vocabulary. The nats of the right tokens are reported, and they judge where no original says what to keep
+(`widen`): there a placement may be better than the original. Answers of harder questions are scored, and do not count.
 
 Shapes: N tokens of a row, V vocabulary, P tokens of its answers.
 """

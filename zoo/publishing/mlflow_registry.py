@@ -68,7 +68,7 @@ class Registry:
         with self._said():
             if not self._known(release.name):
                 self._client.create_registered_model(release.name)
-            new = self._one(release) is None
+            new = not self._has(release)
             if new:
                 run = self._files(entry, release)
                 self._client.create_model_version(
@@ -78,7 +78,7 @@ class Registry:
                     tags={REF: release.ref, DIGEST: release.digest},
                     description=f"{release.ref}, an entry of a zoo of MiniWin",
                 )
-                new = self._one(release) is not None
+                self._has(release)  # raises where another publisher came first
             self._set_aliases(release.name)
             return new
 
@@ -95,8 +95,8 @@ class Registry:
             token = page.token or ""
         return sorted(found, key=lambda one: int(one.version))
 
-    def _one(self, release: Release) -> Any | None:
-        """The version that is this release. The first one counts: two publishers may have come at once."""
+    def _has(self, release: Release) -> bool:
+        """Whether a version is this release. The first one counts: two publishers may have come at once."""
         same = [one for one in self._versions(release.name) if one.tags[REF] == release.ref]
         for later in same[1:]:
             self._client.delete_model_version(release.name, later.version)
@@ -106,7 +106,7 @@ class Registry:
                 f"{same[0].tags[DIGEST][:12]}..., yours is {release.digest[:12]}...), and a version never changes once "
                 "published; add yours with a new version"
             )
-        return same[0] if same else None
+        return bool(same)
 
     def _files(self, entry: Entry, release: Release) -> Any:
         """A finished run that has the entry's files: an earlier one, if a publisher was killed after it."""

@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from typer.testing import CliRunner
 
 import miniwin
+from miniwin.blocks import native
 from miniwin.checkpoint import load_checkpoint
 from miniwin.cli import app
 from miniwin.data import batch_at, prepare
@@ -148,11 +149,12 @@ def test_layers_are_compared_with_those_of_the_map(loss: str, layers: list[int] 
 
 @pytest.mark.parametrize("loss", ["kl", *LAYERS])
 def test_a_model_learns_nothing_from_itself(loss: str) -> None:
-    """All gradients but the next-token loss's are 0, and so is the loss: but for rounding, where the two are computed
-    in other orders."""
+    """All gradients but the next-token loss's are 0, and so is the loss. Without our kernels PyTorch may sum in another
+    order where gradients are wanted, and rounding is left."""
     go("same", {"teacher": "teacher", "loss": loss, "weight": 1}, model=big(), from_="teacher", stop_after_tokens=1)
     line = read_metrics("same")[0]
-    assert abs(line["distillation_loss"]) < 1e-6 and line["grad_norm"] < 1e-5 and line["loss"] > 1
+    found = line["distillation_loss"], line["grad_norm"]
+    assert found == ((0, 0) if native.missing() is None else pytest.approx((0, 0), abs=1e-6)) and line["loss"] > 1
 
 
 @pytest.mark.parametrize("loss", ["kl", *LAYERS])
